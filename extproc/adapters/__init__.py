@@ -1,0 +1,1 @@
+"""All the I/O: gRPC, access log, scraper, files, store, HTTP, simulated vLLM."""

@@ -1,0 +1,1 @@
+"""Message stubs, generated from protos/ when the package is built."""

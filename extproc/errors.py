@@ -1,0 +1,29 @@
+"""The exceptions of the project, one small tree.
+
+Refusing a request is a value, not an exception. What is raised here is bad configuration, a file that
+must not be used, a peer that breaks its protocol, or a local stack that cannot start.
+"""
+
+
+class ExtprocError(Exception):
+    """The root: a command prints its message, without a traceback, and exits with status 1."""
+
+
+class ConfigError(ExtprocError):
+    """A configuration that cannot be used; the message lists every fault found in it."""
+
+
+class ModelFileError(ExtprocError):
+    """A model file that is truncated, of another format, or disagrees with its own self-test."""
+
+
+class ProtocolError(ExtprocError):
+    """A peer sent bytes or an order of messages that its protocol does not allow."""
+
+
+class SampleStoreError(ExtprocError):
+    """A sample store that cannot be opened, read or written."""
+
+
+class StackError(ExtprocError):
+    """The local stack could not be started: a taken port, a missing binary, a process that died."""

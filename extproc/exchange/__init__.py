@@ -1,0 +1,1 @@
+"""One HTTP exchange, without I/O: headers and body in, one instruction out."""

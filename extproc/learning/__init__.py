@@ -1,0 +1,1 @@
+"""From samples to a model file, and from a model file to predictions."""

@@ -1,0 +1,47 @@
+"""One training sample: a decision's features together with what became of the request.
+
+The features ride through Envoy as dynamic metadata and come back in the access-log entry, so a sample is
+complete in itself. Field order here is column order in the sample store.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was known when a request was placed, and how it went.
+
+    Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream or had
+    no body; `predicted_ttft_s` is None unless the model placed the request. `is_clean` says that the
+    request ran undisturbed on the chosen backend: first attempt, status 200, complete, a stream.
+    """
+
+    at_s: float
+    backend: str
+    model: str
+    kind: str
+    is_stream: bool
+    layer: str
+    reason: str
+    model_version: str | None
+    predicted_ttft_s: float | None
+    zone: str
+    num_running: float
+    load: float
+    num_waiting: float
+    kv_cache_fraction: float
+    input_tokens: float
+    own: float
+    foreign: float
+    scrape_age_s: float | None
+    text_bytes: int
+    body_bytes: int
+    token_limit: int | None
+    priority: int
+    status: int
+    attempts: int
+    failure: str | None
+    is_clean: bool
+    ttft_s: float | None
+    duration_s: float
+    response_bytes: int

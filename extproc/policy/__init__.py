@@ -1,0 +1,1 @@
+"""Where a request goes, and why: guard, predict, least load, admission."""

@@ -1,0 +1,1 @@
+"""A model of vLLM's continuous batching, without I/O or clock."""
