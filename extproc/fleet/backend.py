@@ -1,0 +1,29 @@
+"""One backend as configured, and where it is in its life."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
+
+    name: str
+    host: str
+    port: int
+    models: frozenset[str] | None = None
+    max_num_seqs: int | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Membership(StrEnum):
+    """A backend joins, is active, drains, and is gone."""
+
+    JOINING = "joining"  # its cluster is written, but Envoy may not have loaded it
+    ACTIVE = "active"
+    DRAINING = "draining"  # not chosen any more; its cluster stays until its requests have ended

@@ -1,0 +1,94 @@
+"""The failure breaker: a backend that fails is taken out, then probed by one request at a time.
+
+Consecutive failures trip it; each failed probe doubles the pause before the next, up to a limit; one
+success closes it. The pattern is Nygard's circuit breaker ("Release It!", 2007), with the half-open state
+limited to one request.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from extproc.fleet.load import Bools, Slots
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """When a breaker trips and how long it pauses."""
+
+    consecutive_failures: int
+    min_pause_s: float
+    max_pause_s: float
+    probe_timeout_s: float
+
+
+_CLOSED: Final = 0  # traffic flows
+_PAUSED: Final = 1  # nothing is sent until the pause is over
+_PROBING: Final = 2  # one request is under way, or its outcome is
+
+
+class FailureBreakers:
+    """One breaker per backend, as arrays."""
+
+    def __init__(self, capacity: int, rule: BreakerRule) -> None:
+        self._rule = rule
+        self._phase = [_CLOSED] * capacity  # a list: single entries of it are read five times as fast
+        self._failures = np.zeros(capacity, np.int64)
+        self._pause_s = np.full(capacity, rule.min_pause_s)
+        self._admits_at_s = np.full(capacity, -np.inf)
+
+    def admits(self, slots: Slots, now_s: float) -> Bools:
+        """Which of the backends may be sent a request: closed ones, and those due for a probe."""
+        result: Bools = now_s >= self._admits_at_s[slots]
+        return result
+
+    def is_tripped(self, slot: int) -> bool:
+        """Whether the backend is out, or on probation."""
+        return self._phase[slot] != _CLOSED
+
+    def next_probe_s(self, slots: Slots, now_s: float) -> float:
+        """Seconds until the first of the backends may be tried again; inf where there is none."""
+        return max(0.0, float(np.min(self._admits_at_s[slots], initial=np.inf)) - now_s)
+
+    def begin(self, slot: int) -> None:
+        """A request was placed: on probation, no other follows until it is known how it went."""
+        if self._phase[slot] != _CLOSED:
+            self._phase[slot] = _PROBING
+            self._admits_at_s[slot] = np.inf
+
+    def end(self, slot: int, now_s: float) -> None:
+        """A request has ended; a probe whose outcome is not reported in time is followed by another."""
+        if self._phase[slot] == _PROBING:
+            self._admits_at_s[slot] = now_s + self._rule.probe_timeout_s
+
+    def succeed(self, slot: int, now_s: float) -> None:
+        """The backend answered. In a pause that was a request from before it: a reason to probe, no more."""
+        if self._phase[slot] == _PAUSED:
+            self.probe_soon(slot, now_s)
+        else:
+            self.reset(slot)
+
+    def fail(self, slot: int, now_s: float) -> None:
+        """The backend failed. In a pause that was a request from before it, which is known already."""
+        if self._phase[slot] == _PAUSED:
+            return
+        self._failures[slot] += 1
+        if self._phase[slot] == _PROBING:
+            self._pause_s[slot] = min(2 * self._pause_s[slot], self._rule.max_pause_s)
+        elif self._failures[slot] < self._rule.consecutive_failures:
+            return
+        self._phase[slot] = _PAUSED
+        self._admits_at_s[slot] = now_s + self._pause_s[slot]
+
+    def probe_soon(self, slot: int, now_s: float) -> None:
+        """The backend shows signs of life: the next request may try it."""
+        if self._phase[slot] == _PAUSED:
+            self._admits_at_s[slot] = min(self._admits_at_s[slot], now_s)
+
+    def reset(self, slot: int) -> None:
+        """Close the breaker and forget its past."""
+        self._phase[slot] = _CLOSED
+        self._failures[slot] = 0
+        self._pause_s[slot] = self._rule.min_pause_s
+        self._admits_at_s[slot] = -np.inf

@@ -1,0 +1,45 @@
+"""The load arithmetic: what is in flight on a backend, whoever sent it, and how much of it is running.
+
+All functions are pure and work on arrays with one entry per backend (or on scalars).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Slots = npt.NDArray[np.intp]
+"""Indices of backends in the fleet's arrays."""
+
+
+def foreign_load(running: float, waiting: float, largest_own: float) -> float:
+    """Load that others put there: what the server holds beyond the most that was recently our own.
+
+    The largest of the last second, because a request that has just ended is still counted by the server,
+    and must not be taken for a stranger's.
+    """
+    return max(0.0, running + waiting - largest_own)
+
+
+def running_now(
+    running: Floats, own: Floats, own_at_scrape: Floats, load: Floats, limit: Floats, is_fresh: Bools
+) -> Floats:
+    """An estimate of the running requests for now, from a gauge that is already old.
+
+    The scraped value is corrected by what was sent and finished since. It is never below the load, since
+    a burst that the gauge has not seen is nevertheless there, and never above the server's own limit.
+    """
+    corrected = np.where(is_fresh, running + own - own_at_scrape, 0.0)
+    return np.minimum(limit, np.maximum(load, corrected))
+
+
+def pinned_limit(known_limit: float, running: float, waiting: float, smallest_own: float) -> float:
+    """The server's limit of running requests, learned: what runs while others have to wait.
+
+    They wait in the engine's queue, or before the engine, where only we know of them: more of our own were
+    in flight for a whole second than the server admits to. inf until that was seen.
+    """
+    is_pinned = waiting > 0 or smallest_own > running + waiting
+    if known_limit == np.inf:
+        return running if is_pinned and running > 0 else np.inf
+    return max(known_limit, running)

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.fleet import Fleet, FleetRules, FleetView
+from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.signals import Signals
+
+RULES = FleetRules(
+    saturation=SaturationRule(max_active=10, resume_load=8),
+    breaker=BreakerRule(consecutive_failures=3, min_pause_s=1.0, max_pause_s=8.0, probe_timeout_s=5.0),
+    stale_after_s=2.0,
+    low_s=1.0,
+    medium_load=4.0,
+)
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    fleet = Fleet(RULES)
+    fleet.join(0, None)
+    return fleet
+
+
+def look(fleet: Fleet, now_s: float) -> FleetView:
+    return fleet.view(np.array([0]), now_s)
+
+
+def test_a_reservation_counts_at_once_and_a_release_gives_it_back(fleet: Fleet) -> None:
+    fleet.reserve(0, 1.0)
+    assert look(fleet, 1.0).load.tolist() == [1.0]
+    fleet.release(0, 2.0)
+    assert look(fleet, 2.0).load.tolist() == [0.0]
+
+
+def test_foreign_load_is_seen_and_expires_with_the_scrape(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(running=5, waiting=2), own_when_asked=0, now_s=10.0)
+    assert look(fleet, 11.0).foreign.tolist() == [7.0]
+    assert look(fleet, 12.1).load.tolist() == [0.0]
+    assert not look(fleet, 12.1).is_fresh[0]
+
+
+def test_several_routers_see_each_others_requests(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.reserve(0, 5.0)
+    fleet.scraped(0, Signals(running=8, waiting=0), own_when_asked=3, now_s=10.0)
+    view = look(fleet, 10.0)
+    assert (view.own[0], view.foreign[0], view.load[0]) == (3.0, 5.0, 8.0)
+
+
+def test_a_request_that_has_just_ended_is_not_taken_for_a_strangers(fleet: Fleet) -> None:
+    for _ in range(6):
+        fleet.reserve(0, 5.0)
+    for _ in range(6):
+        fleet.release(0, 9.8)
+    fleet.scraped(0, Signals(running=6, waiting=0), own_when_asked=0, now_s=10.0)
+    assert look(fleet, 10.0).foreign.tolist() == [0.0]
+
+
+def test_within_a_burst_the_running_estimate_does_not_trust_an_idle_gauge(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(running=0, waiting=0), own_when_asked=0, now_s=10.0)
+    for _ in range(7):
+        fleet.reserve(0, 10.05)
+    assert look(fleet, 10.1).num_running.tolist() == [7.0]
+
+
+def test_after_a_burst_the_running_estimate_falls_before_the_gauge_does(fleet: Fleet) -> None:
+    for _ in range(7):
+        fleet.reserve(0, 8.0)
+    fleet.scraped(0, Signals(running=7, waiting=0), own_when_asked=7, now_s=10.0)
+    for _ in range(5):
+        fleet.release(0, 10.05)
+    assert look(fleet, 10.1).num_running.tolist() == [2.0]
+
+
+def test_a_lying_gauge_does_not_hide_our_own_requests(fleet: Fleet) -> None:
+    for _ in range(5):
+        fleet.reserve(0, 5.0)
+    fleet.scraped(0, Signals(running=0, waiting=0), own_when_asked=5, now_s=10.0)
+    view = look(fleet, 10.0)
+    assert (view.load[0], view.num_running[0]) == (5.0, 5.0)
+
+
+def test_a_configured_limit_bounds_the_running_estimate() -> None:
+    fleet = Fleet(RULES)
+    fleet.join(0, running_limit=2)
+    for _ in range(5):
+        fleet.reserve(0, 1.0)
+    assert look(fleet, 1.0).num_running.tolist() == [2.0]
+
+
+def test_requests_stuck_before_the_engine_reveal_its_limit(fleet: Fleet) -> None:
+    for _ in range(9):
+        fleet.reserve(0, 5.0)
+    fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.0)
+    assert look(fleet, 10.0).num_running.tolist() == [4.0]
+
+
+def test_a_saturated_backend_comes_back_only_at_the_resume_load(fleet: Fleet) -> None:
+    for _ in range(10):
+        fleet.reserve(0, 1.0)
+    assert look(fleet, 1.0).is_saturated[0]
+    fleet.release(0, 1.1)
+    assert look(fleet, 1.1).is_saturated[0]
+    fleet.release(0, 1.2)
+    assert not look(fleet, 1.2).is_saturated[0]
+
+
+def test_foreign_load_saturates_too(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(running=9, waiting=5), own_when_asked=0, now_s=10.0)
+    assert look(fleet, 10.0).is_saturated[0]
+
+
+def test_a_latched_backend_with_little_load_is_back_at_once(fleet: Fleet) -> None:
+    fleet.latch_saturated(0)
+    assert not look(fleet, 1.0).is_saturated[0]
+
+
+def test_refused_scrapes_trip_the_breaker_and_a_good_one_allows_a_probe(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.scrape_refused(0, 10.0)
+    assert not look(fleet, 10.5).is_admitting[0]
+    fleet.scraped(0, Signals(0, 0), own_when_asked=0, now_s=10.5)
+    assert look(fleet, 10.5).is_admitting[0]
+
+
+def test_good_scrapes_do_not_shorten_the_pause_of_a_backend_that_fails_its_requests(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(0, 0), own_when_asked=0, now_s=9.9)
+    for _ in range(3):
+        fleet.breakers.fail(0, 10.0)
+    fleet.scraped(0, Signals(0, 0), own_when_asked=0, now_s=10.1)
+    assert not look(fleet, 10.2).is_admitting[0]
+
+
+def test_a_backend_that_takes_a_used_slot_starts_afresh(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(9, 9, 0.9), own_when_asked=0, now_s=10.0)
+    fleet.observed(0, load=1.0, ttft_s=3.0)
+    for _ in range(3):
+        fleet.breakers.fail(0, 10.0)
+    fleet.join(0, None)
+    view = look(fleet, 10.0)
+    assert (view.load[0], view.medium_load[0], view.is_admitting[0]) == (0.0, 4.0, True)
+
+
+def test_a_models_boundary_is_used_until_a_backend_has_shown_its_own(fleet: Fleet) -> None:
+    fleet.join(1, None)
+    fleet.observed(1, load=1.0, ttft_s=0.1)
+    fleet.expect_medium_load(30.0)
+    assert fleet.view(np.array([0, 1]), 0.0).medium_load.tolist() == [30.0, 4.0]
+
+
+def test_looking_changes_nothing(fleet: Fleet) -> None:
+    fleet.scraped(0, Signals(5, 2), own_when_asked=0, now_s=10.0)
+    first, second = look(fleet, 10.5), look(fleet, 10.5)
+    assert first.load.tolist() == second.load.tolist()
+    assert first.num_running.tolist() == second.num_running.tolist()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just("reserve"),
+            st.just("release"),
+            st.tuples(st.integers(0, 40), st.integers(0, 40)),
+        ),
+        max_size=60,
+    )
+)
+def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int, int]]) -> None:
+    fleet = Fleet(RULES)
+    fleet.join(0, None)
+    own, now_s = 0, 0.0
+    for step in steps:
+        now_s += 0.05
+        if isinstance(step, tuple):
+            fleet.scraped(0, Signals(*step), own_when_asked=own, now_s=now_s)
+        elif step == "reserve":
+            fleet.reserve(0, now_s)
+            own += 1
+        elif own:
+            fleet.release(0, now_s)
+            own -= 1
+        view = look(fleet, now_s)
+        assert view.own[0] == own
+        assert view.load[0] >= own
+        assert view.foreign[0] >= 0.0
+        assert 0.0 <= view.num_running[0] <= max(view.load[0], fleet.running[0] + own)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from extproc.fleet.load import foreign_load, pinned_limit, running_now
+
+
+def test_our_own_requests_are_not_strangers() -> None:
+    assert foreign_load(running=6, waiting=2, largest_own=8) == 0.0
+
+
+def test_what_exceeds_our_own_was_sent_by_others() -> None:
+    assert foreign_load(running=6, waiting=5, largest_own=4) == 7.0
+
+
+def test_a_request_that_has_just_ended_is_still_counted_there_and_is_no_stranger() -> None:
+    assert foreign_load(running=10, waiting=0, largest_own=10) == 0.0
+
+
+def estimate(running: float, own: float, own_at_scrape: float, load: float, limit: float = np.inf) -> float:
+    columns = [np.array([value]) for value in (running, own, own_at_scrape, load, limit)]
+    return float(running_now(*columns, np.array([True]))[0])
+
+
+def test_a_burst_that_the_gauge_has_not_seen_is_counted_as_running() -> None:
+    assert estimate(running=0, own=40, own_at_scrape=0, load=40) == 40.0
+
+
+def test_requests_finished_since_the_scrape_are_taken_off() -> None:
+    assert estimate(running=40, own=10, own_at_scrape=40, load=10) == 10.0
+
+
+def test_the_estimate_is_never_below_the_load() -> None:
+    assert estimate(running=0, own=5, own_at_scrape=5, load=5) == 5.0
+
+
+def test_the_estimate_is_never_above_the_servers_limit() -> None:
+    assert estimate(running=32, own=90, own_at_scrape=60, load=90, limit=32) == 32.0
+
+
+def test_a_stale_gauge_is_not_used() -> None:
+    result = running_now(*(np.array([value]) for value in (50.0, 2.0, 0.0, 2.0, np.inf)), np.array([False]))
+    assert result.tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("known", "running", "waiting", "smallest_own", "expected"),
+    [
+        (np.inf, 8, 3, 0, 8),  # they wait in the engine's queue
+        (np.inf, 8, 0, 20, 8),  # they wait before the engine, where only we know of them
+        (np.inf, 8, 0, 8, np.inf),  # nobody waits
+        (np.inf, 0, 0, 20, np.inf),  # a gauge that shows nothing teaches nothing
+        (8, 12, 0, 0, 12),  # more ran than was thought possible
+        (8, 2, 0, 0, 8),
+    ],
+)
+def test_the_limit_is_what_runs_while_others_wait(
+    known: float, running: float, waiting: float, smallest_own: float, expected: float
+) -> None:
+    assert pinned_limit(known, running, waiting, smallest_own) == expected

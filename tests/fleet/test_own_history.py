@@ -1,0 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.fleet.own_history import BUCKET_S, WINDOW_S, OwnHistory
+
+
+def test_the_largest_of_the_last_second_is_remembered() -> None:
+    history = OwnHistory(2)
+    history.record(0, 7, 10.0)
+    history.record(0, 1, 10.3)
+    assert history.extremes(0, 10.9) == (0, 7)
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    history = OwnHistory(1)
+    history.record(0, 7, 10.0)
+    history.record(0, 1, 10.3)
+    assert history.extremes(0, 10.4 + WINDOW_S + BUCKET_S) == (1, 1)
+
+
+def test_a_steady_number_survives_silence() -> None:
+    history = OwnHistory(1)
+    history.record(0, 5, 10.0)
+    assert history.extremes(0, 500.0) == (5, 5)
+
+
+def test_backends_do_not_mix() -> None:
+    history = OwnHistory(2)
+    history.record(0, 5, 10.0)
+    assert history.extremes(1, 10.0) == (0, 0)
+
+
+def test_a_cleared_backend_starts_at_zero() -> None:
+    history = OwnHistory(1)
+    history.record(0, 5, 10.0)
+    history.clear(0)
+    assert history.extremes(0, 10.0) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 0.5), st.integers(0, 50)), min_size=1, max_size=40))
+def test_the_extremes_bound_everything_within_the_window(steps: list[tuple[float, int]]) -> None:
+    history = OwnHistory(1)
+    now_s, seen = 100.0, [(100.0, 0)]
+    for elapsed_s, own in steps:
+        now_s += elapsed_s
+        history.record(0, own, now_s)
+        seen.append((now_s, own))
+    smallest, largest = history.extremes(0, now_s)
+    recent = [own for at_s, own in seen if at_s >= now_s - WINDOW_S]
+    assert smallest <= min(recent)
+    assert largest >= max(recent)
+    assert smallest <= seen[-1][1] <= largest

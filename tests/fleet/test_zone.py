@@ -1,0 +1,31 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.fleet.zone import Zone, learned_boundary, zone_of
+
+
+def test_zones_follow_the_load() -> None:
+    assert zone_of(3, 4, is_saturated=False) == Zone.LOW
+    assert zone_of(4, 4, is_saturated=False) == Zone.MEDIUM
+    assert zone_of(1, 4, is_saturated=True) == Zone.SATURATED
+
+
+def test_a_slow_answer_at_a_low_load_pulls_the_boundary_down() -> None:
+    assert learned_boundary(20.0, load=10, ttft_s=1.5, low_s=1.0) == 19.0
+
+
+def test_a_fast_answer_at_a_high_load_pushes_it_up() -> None:
+    assert learned_boundary(20.0, load=29, ttft_s=0.2, low_s=1.0) == 21.0
+
+
+def test_what_was_expected_teaches_nothing() -> None:
+    assert learned_boundary(20.0, load=10, ttft_s=0.2, low_s=1.0) == 20.0
+    assert learned_boundary(20.0, load=30, ttft_s=2.0, low_s=1.0) == 20.0
+
+
+@given(st.integers(2, 90), st.lists(st.integers(0, 99), min_size=300, max_size=300))
+def test_the_boundary_settles_where_ttft_crosses_the_bound(knee: int, loads: list[int]) -> None:
+    boundary = 16.0
+    for load in [*loads, *range(0, 100), *reversed(range(0, 100)), *([knee - 1, knee] * 100)]:
+        boundary = learned_boundary(boundary, load, ttft_s=2.0 if load >= knee else 0.1, low_s=1.0)
+    assert knee - 1 <= boundary <= knee + 1
