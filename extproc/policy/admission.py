@@ -1,0 +1,70 @@
+"""What a client is told when its request is not placed.
+
+503 with `Retry-After` where all candidates are saturated or fail, 404 where nobody serves the model, both
+with an error body in the form of OpenAI's API. The time to come back is measured: what has to drain,
+divided by how fast it drains.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from extproc.exchange.messages import Reject
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.load import Slots
+from extproc.policy.decision import Layer, Reason
+
+LAYER_HEADER = "x-extproc-layer"
+REASON_HEADER = "x-extproc-reason"
+
+_MESSAGES = {
+    Reason.SATURATED: "All backends that serve this model are at their limit. Please retry later.",
+    Reason.PREDICTED_SATURATED: "All backends that serve this model would answer too late. Please retry.",
+    Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRules:
+    """`resume_load` is where a saturated backend comes back; the answer is at most `max_retry_after_s`."""
+
+    resume_load: float
+    max_retry_after_s: int
+
+
+def retry_after_s(fleet: Fleet, slots: Slots, rules: AdmissionRules, now_s: float) -> int:
+    """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum."""
+    view = fleet.view(slots, now_s)
+    waits_s = [fleet.breakers.next_probe_s(slots[~view.is_admitting], now_s)]
+    for slot, load in zip(slots[view.is_admitting], view.load[view.is_admitting], strict=True):
+        rate_per_s = fleet.drain_rates.per_second(int(slot), now_s)
+        excess = max(1.0, float(load) - rules.resume_load)
+        waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
+    shortest_s = min(*waits_s, float(rules.max_retry_after_s))
+    return max(1, math.ceil(shortest_s))
+
+
+def overloaded(reason: Reason, retry_s: int) -> Reject:
+    """The refusal of a request that some backend would serve at another time."""
+    error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": 503}
+    return _reject(503, error, reason, {"retry-after": str(retry_s)})
+
+
+def unknown_model(model: str) -> Reject:
+    """The refusal of a request for a model that no backend serves, in vLLM's words."""
+    shown = model if len(model) <= 200 else model[:200] + "…"
+    message = f"The model `{shown}` does not exist."
+    error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
+    return _reject(404, error, Reason.UNKNOWN_MODEL, {})
+
+
+def _reject(status: int, error: Mapping[str, object], reason: Reason, headers: Mapping[str, str]) -> Reject:
+    body = msgspec.json.encode({"error": error})
+    own_headers = {
+        "content-type": "application/json",
+        LAYER_HEADER: Layer.REJECT.value,
+        REASON_HEADER: reason.value,
+    }
+    return Reject(status, body, {**own_headers, **headers})

@@ -1,0 +1,103 @@
+"""The decision: guard, predict, least load, in this order. Pure; the caller reserves the slot.
+
+The three zones behind it: with a TTFT below a second the differences are noise and the least loaded
+backend is as good as anything; from 1 to 10 s TTFT follows the running requests and a model earns its
+keep; beyond that only sending less helps.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from extproc.exchange.request import Request, RequestKind
+from extproc.fleet.fleet import FleetView
+from extproc.fleet.load import Bools
+from extproc.fleet.zone import zone_of
+from extproc.learning.predictor import Predictor
+from extproc.learning.track_record import TrackRecord
+from extproc.policy.decision import Candidate, Decision, Layer, Reason
+from extproc.policy.guard import admitted
+from extproc.policy.least_load import least_loaded, lightest
+from extproc.policy.predictive import Forecast, fastest, forecast
+from extproc.policy.rules import PolicyRules
+
+_GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
+
+
+def decide(
+    request: Request,
+    view: FleetView,
+    model: Predictor | None,
+    record: TrackRecord,
+    rules: PolicyRules,
+    rng: np.random.Generator,
+) -> Decision:
+    """Place `request` on one of the candidates in `view`, or refuse it."""
+    if view.slots.size == 0:
+        return Decision(Layer.REJECT, Reason.NO_BACKEND)
+    fit = admitted(view, occupies_engine=request.has_body)
+    guarded = int(view.slots.size - np.count_nonzero(fit))
+    if not fit.any():
+        reason = Reason.SATURATED if view.is_admitting.any() else Reason.FAILING
+        return Decision(Layer.REJECT, reason, guarded=guarded)
+    in_low_zone = fit & (view.load < view.medium_load)
+    if in_low_zone.any():
+        decision = _least_load(view, in_low_zone, Reason.LOW_ZONE, rng)
+    elif not rules.is_predict_enabled:
+        decision = _least_load(view, fit, Reason.DISABLED, rng)
+    elif request.kind not in _GENERATIONS or request.model is None:
+        decision = _least_load(view, fit, Reason.UNPREDICTABLE, rng)
+    elif model is None:
+        decision = _least_load(view, fit, Reason.NO_MODEL, rng)
+    else:
+        considered = lightest(view, fit, rules.max_candidates)
+        said = forecast(view, considered, request.input_tokens, model, record)
+        decision = _heed(view, considered, said, rules, rng)
+    return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
+
+
+def _heed(
+    view: FleetView, considered: Bools, said: Forecast, rules: PolicyRules, rng: np.random.Generator
+) -> Decision:
+    """Everybody considered is in the medium zone, and the model has been asked about them.
+
+    Those in doubt are preferred only where they carry less load than the fastest that is believed.
+    """
+    too_slow = said.is_heeded & (said.ttft_s > rules.max_predicted_ttft_s)
+    slots_too_slow = tuple(int(slot) for slot in view.slots[too_slow])
+    believed, doubted = said.is_heeded & ~too_slow, considered & ~said.is_heeded
+    layer, reason, position = Layer.REJECT, Reason.PREDICTED_SATURATED, -1
+    if believed.any():
+        tied = fastest(said, believed, rules.tie_fraction)
+        position = least_loaded(view, tied, rng)
+        is_tie = np.count_nonzero(tied) > 1
+        layer, reason = Layer.PREDICT, Reason.PREDICTION_TIE if is_tie else Reason.LOWEST_PREDICTION
+        doubted &= view.load < view.load[position]
+    if doubted.any():
+        position = least_loaded(view, doubted, rng)
+        layer, reason = Layer.LEAST_LOAD, said.doubt(view, position)
+    if position < 0:
+        return Decision(layer, reason, None, None, len(slots_too_slow), slots_too_slow)
+    prediction = said.prediction(position)
+    return Decision(
+        layer, reason, _candidate(view, position), prediction, len(slots_too_slow), slots_too_slow
+    )
+
+
+def _least_load(view: FleetView, allowed: Bools, reason: Reason, rng: np.random.Generator) -> Decision:
+    return Decision(Layer.LEAST_LOAD, reason, _candidate(view, least_loaded(view, allowed, rng)))
+
+
+def _candidate(view: FleetView, position: int) -> Candidate:
+    load, medium_load = float(view.load[position]), float(view.medium_load[position])
+    return Candidate(
+        slot=int(view.slots[position]),
+        own=float(view.own[position]),
+        foreign=float(view.foreign[position]),
+        load=load,
+        num_running=float(view.num_running[position]),
+        num_waiting=float(view.num_waiting[position]),
+        kv_cache_fraction=float(view.kv_cache_fraction[position]),
+        scrape_age_s=float(view.scrape_age_s[position]),
+        zone=zone_of(load, medium_load, bool(view.is_saturated[position])).value,
+    )

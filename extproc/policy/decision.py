@@ -1,0 +1,79 @@
+"""A decision: which layer placed a request, where, why, and on what grounds.
+
+Log line, metric, header and sample are all made from this one object, so they agree by construction.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Layer(StrEnum):
+    """Who decided."""
+
+    PREDICT = "predict"
+    LEAST_LOAD = "least_load"
+    REJECT = "reject"
+
+
+class Reason(StrEnum):
+    """Why. Each fallback of layer 2 to least load has its own."""
+
+    # predict
+    LOWEST_PREDICTION = "lowest_prediction"
+    PREDICTION_TIE = "prediction_tie"
+    # least load
+    LOW_ZONE = "low_zone"
+    UNPREDICTABLE = "unpredictable"  # no generation, or a body that could not be read
+    NO_MODEL = "no_model"
+    DISABLED = "disabled"
+    STALE_SIGNALS = "stale_signals"
+    OUT_OF_RANGE = "out_of_range"
+    RUNNING_ERROR = "running_error"
+    # reject
+    SATURATED = "saturated"
+    PREDICTED_SATURATED = "predicted_saturated"
+    FAILING = "failing"
+    UNKNOWN_MODEL = "unknown_model"
+    # neither: Envoy's own pool takes the request
+    NO_BACKEND = "no_backend"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What was known of the chosen backend at the decision; `scrape_age_s` is inf before the first scrape."""
+
+    slot: int
+    own: float
+    foreign: float
+    load: float
+    num_running: float
+    num_waiting: float
+    kv_cache_fraction: float
+    scrape_age_s: float
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model said of the chosen backend: uncorrected, and as it was used."""
+
+    model_version: str
+    model_log_ttft: float
+    ttft_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The result of `decide()`.
+
+    `chosen` is None for a refusal. `prediction` is present wherever the model was asked about the chosen
+    backend, also where it was not heeded. `guarded` counts the candidates that the guard took out,
+    `predicted_saturated` are the slots among them that only their prediction took out.
+    """
+
+    layer: Layer
+    reason: Reason
+    chosen: Candidate | None = None
+    prediction: Prediction | None = None
+    guarded: int = 0
+    predicted_saturated: tuple[int, ...] = ()

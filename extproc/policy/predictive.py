@@ -1,0 +1,75 @@
+"""Layer 2: the smallest predicted TTFT, where the model can be asked and believed.
+
+The model is asked about the least loaded candidates of the medium zone. Each candidate is in doubt on its
+own: a stale scrape, features outside the training range, a running error above the promised one. Those in
+doubt compete by load alone, so that one bad backend does not turn the layer off for the others.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.fleet.fleet import FleetView
+from extproc.fleet.load import Bools, Floats
+from extproc.learning.predictor import Predictor
+from extproc.learning.track_record import TrackRecord
+from extproc.policy.decision import Prediction, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the model says of the candidates, arrays of shape (n_candidates,).
+
+    `ttft_s` is NaN where the model was not asked; `is_heeded` is where it was asked and is believed.
+    """
+
+    model_version: str
+    model_log_ttft: Floats
+    ttft_s: Floats
+    is_in_range: Bools
+    is_heeded: Bools
+
+    def prediction(self, position: int) -> Prediction | None:
+        """What was said of one candidate."""
+        if np.isnan(self.ttft_s[position]):
+            return None
+        log_ttft, ttft_s = float(self.model_log_ttft[position]), float(self.ttft_s[position])
+        return Prediction(self.model_version, log_ttft, ttft_s)
+
+    def doubt(self, view: FleetView, position: int) -> Reason:
+        """Why the model is not heeded about a candidate."""
+        if not view.is_fresh[position]:
+            return Reason.STALE_SIGNALS
+        return Reason.RUNNING_ERROR if self.is_in_range[position] else Reason.OUT_OF_RANGE
+
+
+def feature_rows(view: FleetView, input_tokens: int) -> Floats:
+    """The features of all candidates, shape (n_candidates, n_features), in the order of FEATURES."""
+    tokens = np.full(view.slots.size, float(input_tokens))
+    columns = (view.num_running, view.load, view.num_waiting, view.kv_cache_fraction, tokens)
+    return np.stack(columns, axis=1)
+
+
+def forecast(
+    view: FleetView, asked: Bools, input_tokens: int, model: Predictor, record: TrackRecord
+) -> Forecast:
+    """Ask the model about the `asked` candidates, as far as their features are known and in range."""
+    rows = feature_rows(view, input_tokens)
+    is_in_range = model.in_range(rows)
+    answered = np.flatnonzero(asked & view.is_fresh & is_in_range)
+    model_log_ttft = np.full(view.slots.size, np.nan)
+    ttft_s = np.full(view.slots.size, np.nan)
+    is_heeded = np.zeros(view.slots.size, np.bool_)
+    if answered.size:
+        slots = view.slots[answered]
+        model_log_ttft[answered] = model.predict_log_ttft(rows[answered])
+        ttft_s[answered] = np.exp(model_log_ttft[answered] + record.correction(slots))
+        is_heeded[answered] = record.is_trusted(slots, model.manifest.held_out_errors.median_abs_log_error)
+    return Forecast(model.manifest.model_version, model_log_ttft, ttft_s, is_in_range, is_heeded)
+
+
+def fastest(said: Forecast, allowed: Bools, tie_fraction: float) -> Bools:
+    """The `allowed` whose prediction is the smallest, or within `tie_fraction` of it."""
+    ttft_s = np.where(allowed, said.ttft_s, np.inf)
+    result: Bools = ttft_s <= ttft_s.min() * (1.0 + tie_fraction)
+    return result & allowed

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from extproc.learning.track_record import TrackRecord, TrustRule
+
+SLOTS = np.array([0, 1])
+
+
+@pytest.fixture
+def record() -> TrackRecord:
+    record = TrackRecord(2, TrustRule(error_factor=2.0, error_floor=0.2, min_outcomes=8))
+    record.begin("v1")
+    return record
+
+
+def test_a_correction_starts_at_zero_and_settles_within_tens_of_outcomes(record: TrackRecord) -> None:
+    assert record.correction(SLOTS).tolist() == [0.0, 0.0]
+    for _ in range(30):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=2.0)
+    assert record.correction(SLOTS) == pytest.approx([np.log(2.0), 0.0], abs=0.05)
+
+
+def test_a_machine_of_half_the_speed_is_no_reason_to_doubt_the_model(record: TrackRecord) -> None:
+    trusted = []
+    for _ in range(40):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=2.0)
+        trusted.append(bool(record.is_trusted(SLOTS, promised_error=0.1)[0]))
+    assert all(trusted)
+
+
+def test_predictions_that_are_off_are_not_trusted_until_they_are_good_again(record: TrackRecord) -> None:
+    for ttft_s in (0.2, 5.0) * 15:
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=ttft_s)
+    assert record.is_trusted(SLOTS, promised_error=0.1).tolist() == [False, True]
+    for _ in range(60):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=1.0)
+    assert record.is_trusted(SLOTS, promised_error=0.1)[0]
+
+
+def test_a_backend_that_becomes_slower_is_doubted_and_then_corrected(record: TrackRecord) -> None:
+    for _ in range(40):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=1.0)
+    trusted = []
+    for _ in range(60):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=4.0)
+        trusted.append(bool(record.is_trusted(SLOTS, promised_error=0.1)[0]))
+    assert not all(trusted)
+    assert trusted[-1]
+
+
+def test_a_new_model_starts_with_a_clean_record(record: TrackRecord) -> None:
+    record.observe(0, "v1", model_log_ttft=0.0, ttft_s=9.0)
+    record.begin("v2")
+    assert record.correction(SLOTS).tolist() == [0.0, 0.0]
+    assert record.error(0) is None
+
+
+def test_late_outcomes_of_the_previous_model_are_ignored(record: TrackRecord) -> None:
+    record.begin("v2")
+    record.observe(0, "v1", model_log_ttft=0.0, ttft_s=9.0)
+    assert record.error(0) is None
+
+
+def test_a_backend_that_takes_over_a_slot_has_no_record(record: TrackRecord) -> None:
+    record.observe(0, "v1", model_log_ttft=0.0, ttft_s=9.0)
+    record.forget(0)
+    assert record.error(0) is None

@@ -1,0 +1,112 @@
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import Failure, read_outcome
+
+ENTRY = LogEntry(
+    started_at_s=1_795_000_000.0,
+    duration_s=2.5,
+    status=200,
+    attempts=1,
+    response_flags=frozenset(),
+    response_code_details="via_upstream",
+    request_body_bytes=900,
+    response_body_bytes=4000,
+    upstream_cluster="vllm-1_endpoint",
+    upstream_address="127.0.0.1:8101",
+    metadata={
+        "backend": "vllm-1",
+        "layer": "predict",
+        "reason": "lowest_prediction",
+        "model": "m",
+        "kind": "chat",
+        "zone": "medium",
+        "is_stream": True,
+        "num_running": 7.0,
+        "load": 9.0,
+        "input_tokens": 120.0,
+        "model_version": "v1",
+        "model_log_ttft": 0.25,
+        "predicted_ttft_s": 1.3,
+    },
+    tags={"ttft_us": "1250000"},
+)
+
+
+def test_a_clean_stream_becomes_a_complete_sample() -> None:
+    outcome = read_outcome(ENTRY)
+    assert outcome is not None
+    sample = outcome.sample
+    assert (sample.backend, sample.layer, sample.ttft_s, sample.duration_s) == (
+        "vllm-1",
+        "predict",
+        1.25,
+        2.5,
+    )
+    assert (sample.num_running, sample.load, sample.input_tokens) == (7.0, 9.0, 120.0)
+    assert (sample.model_version, sample.predicted_ttft_s, outcome.model_log_ttft) == ("v1", 1.3, 0.25)
+    assert sample.is_clean
+    assert outcome.is_backend_failure is False
+
+
+def test_an_exchange_that_no_decision_placed_is_no_outcome() -> None:
+    assert read_outcome(replace(ENTRY, metadata={})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "failure", "is_backend_failure"),
+    [
+        ({"attempts": 2}, Failure.CONNECT, True),
+        ({"response_flags": frozenset({"UF", "URX"}), "status": 503}, Failure.CONNECT, True),
+        ({"response_flags": frozenset({"UC"})}, Failure.RESET, True),
+        ({"response_flags": frozenset({"UT"}), "status": 504}, Failure.TIMEOUT, True),
+        ({"status": 500}, Failure.SERVER_ERROR, True),
+        ({"status": 503}, Failure.SERVER_ERROR, True),
+        ({"status": 400}, Failure.CLIENT_ERROR, False),
+        ({"status": 429}, Failure.CLIENT_ERROR, False),
+        ({"response_flags": frozenset({"DC"})}, Failure.CLIENT_LEFT, None),
+        ({"status": 0}, Failure.CLIENT_LEFT, None),
+        ({"response_flags": frozenset({"NC"}), "status": 503}, Failure.NOT_ROUTED, None),
+    ],
+)
+def test_blame_follows_flags_and_status(
+    change: dict[str, object], failure: Failure, is_backend_failure: bool | None
+) -> None:
+    outcome = read_outcome(replace(ENTRY, **change))
+    assert outcome is not None
+    assert outcome.sample.failure == failure
+    assert outcome.is_backend_failure is is_backend_failure
+    assert not outcome.sample.is_clean
+
+
+def test_a_response_that_is_no_stream_has_no_ttft() -> None:
+    outcome = read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "is_stream": False}))
+    assert outcome is not None
+    assert outcome.sample.ttft_s is None
+    assert not outcome.sample.is_clean
+
+
+@pytest.mark.parametrize("tag", ["-", "", "abc", "-5", "0", "nan", "inf", "1e30"])
+def test_a_ttft_that_cannot_be_is_none(tag: str) -> None:
+    outcome = read_outcome(replace(ENTRY, tags={"ttft_us": tag}))
+    assert outcome is not None
+    assert outcome.sample.ttft_s is None
+
+
+values = st.one_of(st.floats(), st.text(max_size=5), st.booleans())
+
+
+@given(st.dictionaries(st.sampled_from(sorted(ENTRY.metadata)), values))
+def test_any_metadata_gives_finite_numbers_or_no_outcome(metadata: dict[str, float | str | bool]) -> None:
+    outcome = read_outcome(replace(ENTRY, metadata=metadata))
+    if outcome is None:
+        assert not isinstance(metadata.get("backend"), str)
+        return
+    sample = outcome.sample
+    assert all(math.isfinite(number) for number in (sample.num_running, sample.load, sample.input_tokens))
+    assert outcome.model_log_ttft is None or math.isfinite(outcome.model_log_ttft)
