@@ -1,0 +1,44 @@
+"""Follows one file: yields its content at the start, and again whenever it has changed and settled.
+
+It asks for the file's status twice a second instead of using inotify, which sees nothing of bind-mounted
+files and network file systems, and needs a directory that exists. Reading happens off the event loop.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+INTERVAL_S = 0.5
+"""A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
+
+_Signature = tuple[int, int, int] | None
+
+
+async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
+    """Yields the file's content, or None where it is absent, unreadable or larger than `max_bytes`."""
+    yielded: _Signature | str = "never"
+    settling: _Signature | str = "never"
+    while True:
+        signature = await asyncio.to_thread(_signature, path)
+        if signature != yielded and (signature == settling or yielded == "never"):
+            yielded = signature
+            yield await asyncio.to_thread(_read, path, max_bytes)
+        settling = signature
+        await asyncio.sleep(INTERVAL_S)
+
+
+def _signature(path: Path) -> _Signature:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: Path, max_bytes: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError:
+        return None
+    return content if len(content) <= max_bytes else None

@@ -1,0 +1,104 @@
+"""`/v1/state`: the fleet, the model and the decisions as one JSON document. What is not known is null."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from extproc.adapters.runtime import Runtime
+from extproc.fleet.backend import Membership
+from extproc.fleet.fleet import FleetView
+from extproc.fleet.registry import Member
+from extproc.fleet.zone import zone_of
+from extproc.policy.predictive import forecast
+
+REFERENCE_TOKENS = 512
+"""`predicted_ttft_s` is what the model says of a request of this input length that came now; guessed."""
+
+
+def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
+    """The state at `now_s` (monotonic seconds)."""
+    members = runtime.registry.members
+    slots = np.array([member.slot for member in members], np.intp)
+    view = runtime.fleet.view(slots, now_s)
+    predicted_s = _predicted_s(runtime, view)
+    return {
+        "backends": [
+            _backend(runtime, member, view, position, predicted_s[position])
+            for position, member in enumerate(members)
+        ],
+        "model": _model(runtime),
+        "decisions": runtime.decisions.by_layer(),
+        "reasons": {
+            f"{layer.value}.{reason.value}": count
+            for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
+        },
+        "passed_through": runtime.decisions.passed_through,
+        "draining": not runtime.server.health.is_serving,
+    }
+
+
+def _backend(
+    runtime: Runtime, member: Member, view: FleetView, position: int, predicted_s: float
+) -> dict[str, Any]:
+    slot = member.slot
+    load, is_saturated = float(view.load[position]), bool(view.is_saturated[position])
+    is_known = math.isfinite(view.scrape_age_s[position])
+    reason = _reason(runtime, member, bool(view.is_admitting[position]), is_saturated)
+    return {
+        "name": member.backend.name,
+        "address": member.backend.address,
+        "models": None if member.models is None else sorted(member.models),
+        "own": int(view.own[position]),
+        "foreign": float(view.foreign[position]),
+        "load": load,
+        "running": float(runtime.fleet.running[slot]) if is_known else None,
+        "waiting": float(runtime.fleet.waiting[slot]) if is_known else None,
+        "num_running": float(view.num_running[position]),
+        "kv_cache_fraction": _finite(runtime.fleet.kv_cache_fraction[slot]),
+        "scrape_age_s": _finite(view.scrape_age_s[position]),
+        "zone": zone_of(load, float(view.medium_load[position]), is_saturated).value,
+        "medium_load": float(view.medium_load[position]),
+        "membership": member.membership.value,
+        "is_routable": reason in {"ok", "probing"},
+        "reason": reason,
+        "predicted_ttft_s": _finite(predicted_s),
+        "observed_ttft_s": _finite(runtime.fleet.observed_ttft_s[slot]),
+        "running_error": runtime.record.error(slot),
+    }
+
+
+def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: bool) -> str:
+    """Why a backend is or is not chosen: membership, then failures, then saturation."""
+    if member.membership is not Membership.ACTIVE:
+        return member.membership.value
+    if runtime.fleet.breakers.is_tripped(member.slot):
+        return "probing" if is_admitting else "failing"
+    return "saturated" if is_saturated else "ok"
+
+
+def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:
+    model = runtime.models.current
+    if model is None or view.slots.size == 0:
+        return np.full(view.slots.size, np.nan)
+    everyone = np.ones(view.slots.size, np.bool_)
+    return forecast(view, everyone, REFERENCE_TOKENS, model, runtime.record).ttft_s
+
+
+def _model(runtime: Runtime) -> dict[str, Any] | None:
+    model = runtime.models.current
+    if model is None:
+        return None
+    manifest = model.manifest
+    return {
+        "version": manifest.model_version,
+        "trained_at": manifest.trained_at,
+        "median_relative_error": manifest.held_out_errors.median_relative_error,
+        "accepted": runtime.models.accepted,
+        "refused": runtime.models.refused,
+        "last_refusal": runtime.models.last_refusal,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

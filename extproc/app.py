@@ -1,0 +1,237 @@
+"""The sidecar: the one place where adapters are wired to the core.
+
+Nothing here decides anything. `serve` builds the parts from the configuration, starts the servers and the
+watches, waits for SIGTERM or SIGINT, and drains.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import numpy as np
+
+from extproc.adapters.cluster_file import ClusterFile
+from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.file_watch import watch_file
+from extproc.adapters.grpc_server import GrpcServer
+from extproc.adapters.http_server import HttpServer
+from extproc.adapters.runtime import Runtime
+from extproc.adapters.sample_store import SampleStore
+from extproc.adapters.scraper import Scraper
+from extproc.config import BackendConfig, Config, load_config, parse_config
+from extproc.errors import ConfigError
+from extproc.exchange.exchange import Exchange
+from extproc.exchange.token_learning import TokenLearning
+from extproc.exchange.token_ratio import TokenRatios
+from extproc.fleet.backend import Backend
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.registry import Registry
+from extproc.fleet.saturation import SaturationRule
+from extproc.learning.slot import Answer, ModelSlot
+from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.outcomes.log_entry import LogEntry
+from extproc.policy.admission import AdmissionRules
+from extproc.policy.feedback import Feedback
+from extproc.policy.router import Router, RouterRules
+from extproc.policy.rules import PolicyRules
+
+logger = logging.getLogger(__name__)
+
+MEMBERSHIP_INTERVAL_S = 0.25
+MAX_CONFIG_BYTES = 16 << 20
+MAX_MODEL_BYTES = 64 << 20
+
+
+class Sidecar:
+    """All parts of one sidecar, built but not started."""
+
+    def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._fleet = Fleet(_fleet_rules(config))
+        self._registry = Registry(self._fleet, config.envoy.settle_s)
+        self._models = ModelSlot()
+        self._record = TrackRecord(CAPACITY, _trust_rule(config))
+        ratios = TokenRatios()
+        tokens = TokenLearning(ratios)
+        self._router = Router(
+            self._fleet, self._registry, self._models, self._record, tokens, _router_rules(config), rng
+        )
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._clusters = ClusterFile(config.envoy.cds_path)
+        self._conditions = ConditionLog(logger)
+        self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
+        self._server = GrpcServer(
+            config.server, lambda: Exchange(self._router.place, ratios), self._handle_entries
+        )
+        self._samples: SampleStore | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain. A watch that dies takes the process down, never silently."""
+        async with AsyncExitStack() as stack:
+            if self._config.samples.path is not None:
+                self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
+                stack.callback(self._samples.close)
+            await self._scraper.start()
+            stack.push_async_callback(self._scraper.stop)
+            self._apply_membership(self._config, self._clusters.read_known())
+            self._publish_clusters()
+            http = HttpServer(self._config.http.address, self._runtime())
+            await http.start()
+            stack.push_async_callback(http.stop)
+            await self._server.start()
+            stack.push_async_callback(self._server.drain)
+            logger.info(
+                "sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address
+            )
+            await self._watch_until(stop)
+            logger.info("sidecar_draining streams=%d", self._server.open_streams)
+
+    async def _watch_until(self, stop: asyncio.Event) -> None:
+        async def stopping() -> None:
+            await stop.wait()
+
+        watches = [self._follow_membership(), self._follow_config(), self._follow_model()]
+        tasks = [asyncio.create_task(watch) for watch in (*watches, stopping())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _runtime(self) -> Runtime:
+        return Runtime(
+            fleet=self._fleet,
+            registry=self._registry,
+            models=self._models,
+            record=self._record,
+            decisions=self._router.counts,
+            outcomes=self._feedback.counts,
+            scraper=self._scraper,
+            server=self._server,
+            samples=self._samples,
+        )
+
+    def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
+        now_s = time.monotonic()
+        for entry in entries:
+            outcome = self._feedback.learn(entry, now_s)
+            if outcome is not None and self._samples is not None:
+                self._samples.append(outcome.sample)
+
+    def _apply_membership(self, config: Config, known_to_envoy: Iterable[Backend] = ()) -> None:
+        backends = [_backend(backend) for backend in config.backends]
+        self._registry.apply(backends, time.monotonic(), known_to_envoy)
+        self._scraper.follow()
+
+    def _publish_clusters(self) -> bool:
+        """Whether Envoy's file has the members' clusters; until it has, membership stands still."""
+        try:
+            self._clusters.write(self._registry.clusters())
+        except OSError as error:
+            self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
+            return False
+        self._conditions.holds("cds", "clusters_written")
+        return True
+
+    async def _follow_membership(self) -> None:
+        while True:
+            if self._publish_clusters() and self._registry.advance(time.monotonic()):
+                self._scraper.follow()
+                names = frozenset(member.backend.name for member in self._registry.members)
+                self._feedback.counts.keep_only(names)
+            await asyncio.sleep(MEMBERSHIP_INTERVAL_S)
+
+    async def _follow_config(self) -> None:
+        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
+            try:
+                text = (content or b"").decode()
+                config = parse_config(text, str(self._config_path))
+            except (ConfigError, UnicodeDecodeError) as error:
+                logger.error("config_refused error=%s", error)
+                continue
+            if config == self._config:
+                continue
+            self._warn_of_restart(config)
+            self._config = config
+            self._apply_membership(config)
+            logger.info("config_applied backends=%d", len(config.backends))
+
+    def _warn_of_restart(self, config: Config) -> None:
+        changed = [
+            name
+            for name in Config.model_fields
+            if name != "backends" and getattr(config, name) != getattr(self._config, name)
+        ]
+        if changed:
+            logger.warning("config_needs_restart stages=%s", ",".join(changed))
+
+    async def _follow_model(self) -> None:
+        path = self._config.model.path
+        async for content in watch_file(path, MAX_MODEL_BYTES):
+            if content is None:
+                logger.info("model_absent path=%s in_use=%s", path, self._models.current is not None)
+                continue
+            verdict = await asyncio.to_thread(self._models.offer, content, time.time())
+            if verdict.answer is Answer.REFUSED:
+                logger.error("model_refused path=%s reason=%s", path, verdict.reason)
+            model = self._models.current
+            if verdict.answer is Answer.ACCEPTED and model is not None:
+                self._record.begin(model.manifest.model_version)
+                if model.manifest.medium_load is not None:
+                    self._fleet.expect_medium_load(model.manifest.medium_load)
+                logger.info("model_accepted path=%s version=%s", path, model.manifest.model_version)
+
+
+async def serve(config_path: Path) -> None:
+    """Run a sidecar until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
+    config = load_config(config_path)
+    sidecar = Sidecar(config, config_path, np.random.default_rng())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await sidecar.run(stop)
+
+
+def _backend(config: BackendConfig) -> Backend:
+    models = None if config.models is None else frozenset(config.models)
+    return Backend(config.name, config.host, config.port, models, config.max_num_seqs)
+
+
+def _fleet_rules(config: Config) -> FleetRules:
+    breaker = config.breaker
+    return FleetRules(
+        saturation=SaturationRule(config.guard.max_active, config.guard.resume_load),
+        breaker=BreakerRule(
+            breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
+        ),
+        stale_after_s=config.scrape.stale_after_s,
+        low_s=config.zones.low_s,
+        medium_load=config.zones.medium_load,
+    )
+
+
+def _trust_rule(config: Config) -> TrustRule:
+    return TrustRule(config.predict.error_factor, config.predict.error_floor, config.predict.min_outcomes)
+
+
+def _router_rules(config: Config) -> RouterRules:
+    predict = config.predict
+    return RouterRules(
+        policy=PolicyRules(
+            is_predict_enabled=predict.is_enabled,
+            max_predicted_ttft_s=config.guard.max_predicted_ttft_s,
+            tie_fraction=predict.tie_fraction,
+            max_candidates=predict.max_candidates,
+        ),
+        admission=AdmissionRules(config.guard.resume_load, config.admission.max_retry_after_s),
+    )

@@ -1,0 +1,80 @@
+"""One HTTP exchange as Envoy's external processor sees it: events in, instructions out.
+
+Envoy sends the request's headers, then its whole body, and keeps the gRPC stream open until the response
+has ended or the client has left: `end` is then called, and the lease given back. No transport is known
+here, so that there can be several.
+"""
+
+from collections.abc import Mapping
+
+from extproc.errors import ProtocolError
+from extproc.exchange.messages import (
+    BodyReceived,
+    Continue,
+    Event,
+    HeadersReceived,
+    Instruction,
+    OtherReceived,
+    Phase,
+)
+from extproc.exchange.placement import Lease, Placer
+from extproc.exchange.reading import read_request
+from extproc.exchange.token_ratio import TokenRatios
+
+
+class Exchange:
+    """The state of one exchange: awaiting headers, awaiting the body, placed, ended."""
+
+    __slots__ = ("_headers", "_is_ended", "_lease", "_place", "_ratios", "is_placed")
+
+    def __init__(self, place: Placer, ratios: TokenRatios) -> None:
+        self._place = place
+        self._ratios = ratios
+        self._headers: Mapping[str, str] | None = None
+        self._lease: Lease | None = None
+        self._is_ended = False
+        self.is_placed = False
+
+    def receive(self, event: Event, now_s: float) -> Instruction:
+        """The answer to one event.
+
+        Raises ProtocolError for an order of messages that Envoy never sends: headers twice, a body before
+        the headers or after the placement, anything after the end.
+        """
+        if self._is_ended:
+            raise ProtocolError("a message after the end of the exchange")
+        match event:
+            case HeadersReceived():
+                return self._receive_headers(event, now_s)
+            case BodyReceived():
+                return self._receive_body(event, now_s)
+            case OtherReceived():
+                return Continue(event.phase)
+
+    def end(self, now_s: float) -> None:
+        """The exchange is over, for whatever reason; calling it again does nothing."""
+        self._is_ended = True
+        if self._lease is not None:
+            self._lease.end(now_s)
+
+    def _receive_headers(self, event: HeadersReceived, now_s: float) -> Instruction:
+        if self._headers is not None:
+            raise ProtocolError("request headers came twice")
+        self._headers = event.headers
+        if event.end_of_stream:
+            return self._placed(None, Phase.REQUEST_HEADERS, now_s)
+        return Continue(Phase.REQUEST_HEADERS)
+
+    def _receive_body(self, event: BodyReceived, now_s: float) -> Instruction:
+        if self._headers is None:
+            raise ProtocolError("a request body came before the headers")
+        if self.is_placed:
+            raise ProtocolError("a request body came after the request was placed")
+        return self._placed(event.body, Phase.REQUEST_BODY, now_s)
+
+    def _placed(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:
+        request = read_request(self._headers or {}, body, self._ratios)
+        placement = self._place(request, phase, now_s)
+        self._lease = placement.lease
+        self.is_placed = True
+        return placement.instruction
