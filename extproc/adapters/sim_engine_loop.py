@@ -1,0 +1,74 @@
+"""The simulated engine in real time: iterations last as long as modelled, tokens go out at their end."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from extproc.simulation.engine import Engine, StepResult
+
+MAX_LAG_S = 0.25
+"""Guessed. A process that could not keep up catches up on this much at most; what lies further back is
+forgotten, or the engine would run faster than its machine for as long as it had been held up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Who is told of a request's tokens, and what is set at its end."""
+
+    on_token: Callable[[bool], None]
+    done: asyncio.Future[None]
+
+
+class EngineLoop:
+    """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
+
+    uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
+    """
+
+    def __init__(self, engine: Engine, on_step: Callable[[StepResult], None]) -> None:
+        self._engine = engine
+        self._on_step = on_step
+        self._requests: dict[str, _Request] = {}
+        self._has_work = asyncio.Event()
+
+    async def process(
+        self, request_id: str, prompt_tokens: int, output_tokens: int, on_token: Callable[[bool], None]
+    ) -> None:
+        """Have the engine work on a request until it has finished; being cancelled aborts it there.
+
+        `on_token` is called for each token, with True for the last one.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._engine.submit(request_id, prompt_tokens, output_tokens, monotonic())
+        self._requests[request_id] = _Request(on_token, done)
+        self._has_work.set()
+        try:
+            await done
+        finally:
+            self._engine.abort(request_id)
+            self._requests.pop(request_id, None)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            self._has_work.clear()
+            await self._has_work.wait()
+            await self._run_until_idle()
+
+    async def _run_until_idle(self) -> None:
+        deadline_s = monotonic()
+        while (duration_s := self._engine.begin_step(monotonic())) is not None:
+            deadline_s = max(deadline_s + duration_s, monotonic() - MAX_LAG_S)
+            await asyncio.sleep(deadline_s - monotonic())
+            self._deliver(self._engine.end_step(monotonic()))
+
+    def _deliver(self, result: StepResult) -> None:
+        finished = frozenset(result.finished)
+        for request_id in result.produced:
+            self._requests[request_id].on_token(request_id in finished)
+        for request_id in result.finished:
+            done = self._requests.pop(request_id).done
+            if not done.done():  # The client may have left a moment ago.
+                done.set_result(None)
+        self._on_step(result)
