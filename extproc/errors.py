@@ -27,3 +27,7 @@ class SampleStoreError(ExtprocError):
 
 class StackError(ExtprocError):
     """The local stack could not be started: a taken port, a missing binary, a process that died."""
+
+
+class TrainingError(ExtprocError):
+    """Samples that no model can be made from; the message says how many were usable, and why no more."""

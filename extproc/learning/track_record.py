@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 SETTLING_OUTCOMES = 1
-"""Guessed: the weight of the starting point (no correction), in outcomes: a machine of half the speed is known
-to within a tenth after ten."""
+"""Guessed: the weight of the starting point (no correction), in outcomes: a machine of half the speed is
+known to within a tenth after ten."""
 MIN_WEIGHT = 0.05
 """Guessed: the share of the newest outcome once settled; half is forgotten after 14 outcomes."""
 ERROR_WEIGHT = 0.1

@@ -1,0 +1,132 @@
+"""Which of the recorded samples a model may be made from.
+
+The store holds whatever happened: retries, aborts, half-written rows, numbers that no server can have. A
+sample counts if its request ran undisturbed and streamed, and if all its numbers are possible. The model is
+for the medium zone, so it is made from it alone; the other zones only tell where the medium one begins.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.learning.features import FEATURES, LARGEST
+from extproc.learning.manifest import ZoneBounds
+
+TRAINING_COLUMNS = ("at_s", "backend", "is_stream", "is_clean", "ttft_s", *FEATURES)
+"""The fields of `Sample` that training reads."""
+
+_LARGEST_TTFT_S = 86_400.0
+_LATEST_S = 1e11
+"""A unix time in the year 5138."""
+
+
+class Dropped(StrEnum):
+    """Why a sample is not used; the first reason that applies counts."""
+
+    NOT_CLEAN = "not_clean"
+    BAD_TIME = "bad_time"
+    BAD_FEATURES = "bad_features"
+    BAD_TTFT = "bad_ttft"
+    LOW_ZONE = "low_zone"
+    SATURATED_ZONE = "saturated_zone"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observations:
+    """Clean samples in the order of time: `at_s`, `ttft_s` and `backend` are `(n,)`, `features` is `(n, 5)`.
+
+    `backend` holds indices into `fleet`, the sorted names of all backends seen.
+    """
+
+    at_s: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float64]
+    ttft_s: npt.NDArray[np.float64]
+    backend: npt.NDArray[np.intp]
+    fleet: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+    def take(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> "Observations":
+        """The observations that a mask, indices or a slice select; the fleet stays."""
+        return Observations(
+            self.at_s[which], self.features[which], self.ttft_s[which], self.backend[which], self.fleet
+        )
+
+
+def clean_observations(
+    columns: Mapping[str, npt.NDArray[np.generic]],
+) -> tuple[Observations, dict[Dropped, int]]:
+    """The usable samples of all zones, and how many were dropped for which reason.
+
+    `columns` maps `TRAINING_COLUMNS` to arrays of equal length: NaN where a number is missing.
+    """
+    at_s = np.asarray(columns["at_s"], dtype=np.float64)
+    ttft_s = np.asarray(columns["ttft_s"], dtype=np.float64)
+    features = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in FEATURES])
+    is_clean = np.asarray(columns["is_clean"], dtype=bool) & np.asarray(columns["is_stream"], dtype=bool)
+    is_possible = (features >= 0) & (features <= np.array(LARGEST))
+    names = np.array([name if isinstance(name, str) else "" for name in columns["backend"]], dtype=object)
+    keep, dropped = _sift(
+        {
+            Dropped.NOT_CLEAN: ~(is_clean & (names != "")),
+            Dropped.BAD_TIME: ~((at_s > 0) & (at_s <= _LATEST_S)),
+            Dropped.BAD_FEATURES: np.logical_not(is_possible.all(axis=1)),
+            Dropped.BAD_TTFT: ~((ttft_s > 0) & (ttft_s <= _LARGEST_TTFT_S)),
+        }
+    )
+    order = np.flatnonzero(keep)[np.argsort(at_s[keep], kind="stable")]
+    fleet, backend = np.unique(names[order], return_inverse=True)
+    observations = Observations(
+        at_s[order], features[order], ttft_s[order], backend.astype(np.intp), tuple(map(str, fleet))
+    )
+    return observations, dropped
+
+
+def medium_zone(observations: Observations, zone: ZoneBounds) -> tuple[Observations, dict[Dropped, int]]:
+    """The observations with a TTFT from `low_s` to below `saturated_s`, and how many lie on either side."""
+    keep, dropped = _sift(
+        {
+            Dropped.LOW_ZONE: observations.ttft_s < zone.low_s,
+            Dropped.SATURATED_ZONE: observations.ttft_s >= zone.saturated_s,
+        }
+    )
+    return observations.take(keep), dropped
+
+
+def split_by_time(observations: Observations, newest_share: float) -> tuple[Observations, Observations]:
+    """The older part and the newest: a model is judged on what came after what it was made from."""
+    cut = len(observations) - round(len(observations) * newest_share)
+    return observations.take(slice(None, cut)), observations.take(slice(cut, None))
+
+
+def medium_load(observations: Observations, low_s: float) -> float | None:
+    """The load that best tells TTFT >= `low_s` (at or above it) from shorter ones, or None without both.
+
+    Best is the highest mean of the two shares told right, so that a flood of idle samples does not decide.
+    """
+    load = observations.features[:, FEATURES.index("load")]
+    is_long = observations.ttft_s >= low_s
+    n_long, n_short = int(is_long.sum()), int((~is_long).sum())
+    if not n_long or not n_short:
+        return None
+    order = np.argsort(load, kind="stable")
+    thresholds, first = np.unique(load[order], return_index=True)
+    long_below = np.concatenate([[0], np.cumsum(is_long[order])])[first]
+    balanced = ((n_long - long_below) / n_long + (first - long_below) / n_short) / 2
+    return float(thresholds[np.argmax(balanced)])
+
+
+def _sift(
+    faults: Mapping[Dropped, npt.NDArray[np.bool_]],
+) -> tuple[npt.NDArray[np.bool_], dict[Dropped, int]]:
+    """Which rows have no fault at all, and how many have each fault first."""
+    keep = np.ones(len(next(iter(faults.values()))), dtype=bool)
+    dropped = {}
+    for reason, is_faulty in faults.items():
+        dropped[reason] = int((keep & is_faulty).sum())
+        keep &= ~is_faulty
+    return keep, dropped

@@ -1,0 +1,50 @@
+"""A model that can be asked: log TTFT per candidate, and whether it has seen anything like the question.
+
+The predictive layer asks it about the least loaded candidates of one request, inside the decision. Asking
+costs about 45 µs for one row and 70 µs for 16 (100 trees of 15 leaves), most of it LightGBM's Python wrapper.
+"""
+
+from typing import cast
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+
+from extproc.learning.features import RANGE_SLACK
+from extproc.learning.manifest import Manifest
+
+_SPAN_SLACK = 0.1
+"""Share of a feature's trained span by which a row may lie outside of it; guessed."""
+
+
+class Predictor:
+    """One loaded model; it never changes, and a better one replaces it whole."""
+
+    __slots__ = ("_booster", "_high", "_low", "manifest")
+
+    def __init__(self, manifest: Manifest, booster: lightgbm.Booster) -> None:
+        bounds = np.array([manifest.training_range[name] for name in manifest.features], dtype=np.float64)
+        slack = np.array(RANGE_SLACK)
+        margin = np.maximum(slack, _SPAN_SLACK * (bounds[:, 1] - bounds[:, 0]))
+        self.manifest = manifest
+        self._booster = booster
+        self._low = bounds[:, 0] - margin
+        self._high = bounds[:, 1] + margin
+
+    def predict_log_ttft(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The natural logarithm of the TTFT in seconds, `(n, n_features) float64` to `(n,) float64`.
+
+        Always finite; outside the trained range it is the nearest leaf's value, and NaN counts as 0.
+        """
+        if len(rows) == 0:
+            return np.empty(0)
+        prediction = self._booster.predict(rows, num_threads=1, validate_features=False)
+        return cast(npt.NDArray[np.float64], prediction)
+
+    def in_range(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Which rows resemble the training samples: `(n, n_features)` to `(n,)`; NaN never does.
+
+        Each feature may lie outside its trained range by a tenth of that range or by its `RANGE_SLACK`,
+        whichever is more. The slack alone counts where a feature never varied in training.
+        """
+        return cast(npt.NDArray[np.bool_], ((rows >= self._low) & (rows <= self._high)).all(axis=1))

@@ -1,0 +1,107 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extproc.learning.dataset import (
+    Dropped,
+    Observations,
+    clean_observations,
+    medium_load,
+    medium_zone,
+    split_by_time,
+)
+from extproc.learning.features import FEATURES
+from extproc.learning.manifest import ZoneBounds
+
+Columns = dict[str, np.ndarray[Any, Any]]
+
+
+@pytest.fixture
+def columns(samples_of: Callable[..., Columns]) -> Columns:
+    return samples_of(n=50)
+
+
+def loads(load: list[float], ttft_s: list[float]) -> Observations:
+    features = np.zeros((len(load), len(FEATURES)))
+    features[:, FEATURES.index("load")] = load
+    n = len(load)
+    return Observations(np.arange(1.0, n + 1), features, np.array(ttft_s), np.zeros(n, np.intp), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("is_clean", False, Dropped.NOT_CLEAN),
+        ("is_stream", False, Dropped.NOT_CLEAN),
+        ("backend", None, Dropped.NOT_CLEAN),
+        ("backend", "", Dropped.NOT_CLEAN),
+        ("at_s", np.nan, Dropped.BAD_TIME),
+        ("at_s", -1.0, Dropped.BAD_TIME),
+        ("at_s", np.inf, Dropped.BAD_TIME),
+        ("at_s", 1e300, Dropped.BAD_TIME),
+        ("load", np.nan, Dropped.BAD_FEATURES),
+        ("num_running", -1.0, Dropped.BAD_FEATURES),
+        ("num_waiting", np.inf, Dropped.BAD_FEATURES),
+        ("kv_cache_fraction", 85.0, Dropped.BAD_FEATURES),
+        ("input_tokens", 1e300, Dropped.BAD_FEATURES),
+        ("ttft_s", np.nan, Dropped.BAD_TTFT),
+        ("ttft_s", 0.0, Dropped.BAD_TTFT),
+        ("ttft_s", -3.0, Dropped.BAD_TTFT),
+        ("ttft_s", np.inf, Dropped.BAD_TTFT),
+        ("ttft_s", 1e9, Dropped.BAD_TTFT),
+    ],
+)
+def test_a_sample_with_an_impossible_value_is_dropped_and_counted(
+    columns: Columns, name: str, value: object, reason: Dropped
+) -> None:
+    columns[name][7] = value
+    observations, dropped = clean_observations(columns)
+    assert len(observations) == 49
+    assert {key: count for key, count in dropped.items() if count} == {reason: 1}
+
+
+def test_a_sample_with_several_faults_is_counted_once(columns: Columns) -> None:
+    columns["load"][3] = columns["ttft_s"][3] = np.nan
+    assert sum(clean_observations(columns)[1].values()) == 1
+
+
+def test_observations_are_in_the_order_of_time(columns: Columns) -> None:
+    observations, _ = clean_observations({name: column[::-1] for name, column in columns.items()})
+    assert observations.at_s.tolist() == sorted(columns["at_s"].tolist())
+    assert observations.ttft_s.tolist() == columns["ttft_s"].tolist()
+    assert [observations.fleet[index] for index in observations.backend] == columns["backend"].tolist()
+
+
+def test_nothing_at_all_gives_no_observations(columns: Columns) -> None:
+    observations, _ = clean_observations({name: column[:0] for name, column in columns.items()})
+    assert (len(observations), observations.fleet) == (0, ())
+
+
+def test_the_medium_zone_begins_at_its_lower_bound_and_ends_before_its_upper_one() -> None:
+    observed = loads([1, 2, 3, 4, 5], [0.99, 1.0, 9.99, 10.0, 60.0])
+    inside, outside = medium_zone(observed, ZoneBounds(1.0, 10.0))
+    assert inside.ttft_s.tolist() == [1.0, 9.99]
+    assert outside == {Dropped.LOW_ZONE: 1, Dropped.SATURATED_ZONE: 2}
+
+
+def test_the_newest_quarter_is_held_out() -> None:
+    older, newest = split_by_time(loads([1] * 10, [1.0] * 10), 0.25)
+    assert (older.at_s.tolist(), newest.at_s.tolist()) == ([1, 2, 3, 4, 5, 6, 7, 8], [9, 10])
+
+
+def test_the_medium_load_separates_short_waits_from_long_ones() -> None:
+    observed = loads([5, 40, 10, 30, 20, 50], [0.1, 2.0, 0.2, 1.0, 0.3, 12.0])
+    assert medium_load(observed, 1.0) == 30
+
+
+def test_a_flood_of_idle_samples_does_not_move_the_medium_load() -> None:
+    load = [0.0] * 1000 + [20, 30, 30, 40, 50]
+    ttft_s = [0.1] * 1000 + [0.5, 0.9, 1.1, 1.5, 2.0]
+    assert medium_load(loads(load, ttft_s), 1.0) == 30
+
+
+@pytest.mark.parametrize("ttft_s", [[0.1, 0.2], [1.5, 2.0], []])
+def test_without_both_short_and_long_waits_there_is_no_medium_load(ttft_s: list[float]) -> None:
+    assert medium_load(loads([1.0, 2.0][: len(ttft_s)], ttft_s), 1.0) is None

@@ -1,0 +1,100 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extproc.errors import TrainingError
+from extproc.learning.dataset import Dropped
+from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.fit import MIN_SAMPLES, fit
+from extproc.learning.model_file import dump, load
+
+Columns = dict[str, np.ndarray[Any, Any]]
+Make = Callable[..., Columns]
+
+
+def test_the_same_samples_and_seed_give_the_same_bytes(samples_of: Make) -> None:
+    first, second = (dump(fit(samples_of(), seed=3, trained_at_s=1.7e9)[0]) for _ in range(2))
+    assert first == second
+
+
+def test_another_time_of_training_gives_another_version(samples_of: Make) -> None:
+    versions = {
+        fit(samples_of(), seed=3, trained_at_s=at_s)[1].manifest.model_version for at_s in (1.7e9, 1.8e9)
+    }
+    assert len(versions) == 2
+
+
+def test_a_fitted_model_is_monotone_on_a_grid(samples_of: Make) -> None:
+    model_file, report = fit(samples_of(n=3000), seed=3, trained_at_s=1.7e9)
+    predictor = load(dump(model_file))
+    axes = [np.linspace(low, high, 6) for low, high in report.manifest.training_range.values()]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    log_ttft = predictor.predict_log_ttft(grid.reshape(-1, len(FEATURES))).reshape(grid.shape[:-1])
+    assert np.ptp(log_ttft) > 0.5, "a constant would be monotone, too"
+    for axis in np.flatnonzero(MONOTONE):
+        assert (np.diff(log_ttft, axis=axis) >= 0).all()
+
+
+def test_held_out_errors_are_near_the_noise_although_machines_differ(samples_of: Make) -> None:
+    manifest = fit(samples_of(n=4000, slowness=(1.0, 1.0, 3.0)), seed=3, trained_at_s=1.7e9)[1].manifest
+    errors = manifest.held_out_errors
+    assert errors.median_relative_error < 0.1, "the noise alone is 0.067"
+    assert errors.share_within_20_percent > 0.9
+    assert errors.pairwise_accuracy is not None
+    assert errors.pairwise_accuracy > 0.75
+
+
+def test_the_manifest_tells_what_the_model_was_made_from(samples_of: Make) -> None:
+    columns = samples_of(n=2000, slowness=(1.0, 2.0), swing=50)
+    medium = (columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10)
+    manifest = fit(columns, seed=3, trained_at_s=1.7e9)[1].manifest
+    assert manifest.trained_at == "2023-11-14T22:13:20+00:00"
+    assert manifest.fleet == ("vllm-0", "vllm-1")
+    assert manifest.samples.train + manifest.samples.held_out == medium.sum()
+    assert manifest.samples.held_out == round(medium.sum() / 4)
+    train_load = columns["load"][medium][: manifest.samples.train]
+    assert manifest.training_range["load"] == (train_load.min(), train_load.max())
+    assert manifest.medium_load is not None
+    assert 5 < manifest.medium_load < 40
+
+
+def test_garbage_in_the_store_does_not_change_the_model(samples_of: Make) -> None:
+    columns = samples_of()
+    garbage = {name: np.repeat(column[:1], 60, axis=0) for name, column in columns.items()}
+    rng = np.random.default_rng(5)
+    bad = [np.nan, -1.0, np.inf, -np.inf, 1e300]
+    for row in range(60):
+        garbage[rng.choice(["at_s", "ttft_s", *FEATURES])][row] = bad[row % len(bad)]
+    mixed = {
+        name: np.concatenate([garbage[name][:30], columns[name], garbage[name][30:]]) for name in columns
+    }
+    clean_file, _ = fit(columns, seed=3, trained_at_s=1.7e9)
+    mixed_file, report = fit(mixed, seed=3, trained_at_s=1.7e9)
+    assert dump(mixed_file) == dump(clean_file)
+    assert (
+        sum(report.dropped.values()) - fit(columns, seed=3, trained_at_s=1.7e9)[1].dropped[Dropped.LOW_ZONE]
+        == 60
+    )
+
+
+def test_too_few_samples_make_no_model_and_the_error_says_why(samples_of: Make) -> None:
+    columns = samples_of(n=1000)
+    columns["is_clean"][150:] = False
+    with pytest.raises(TrainingError, match=rf"usable samples; at least {MIN_SAMPLES} .*850 not_clean"):
+        fit(columns, seed=3, trained_at_s=1.7e9)
+
+
+def test_an_empty_store_makes_no_model(samples_of: Make) -> None:
+    with pytest.raises(TrainingError, match="0 usable samples"):
+        fit({name: column[:0] for name, column in samples_of().items()}, seed=3, trained_at_s=1.7e9)
+
+
+def test_exactly_enough_samples_make_a_model(samples_of: Make) -> None:
+    columns = samples_of(n=400)
+    medium = np.flatnonzero((columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10))
+    enough = {name: column[medium[:MIN_SAMPLES]] for name, column in columns.items()}
+    load(dump(fit(enough, seed=3, trained_at_s=1.7e9)[0]))
+    with pytest.raises(TrainingError):
+        fit({name: column[1:] for name, column in enough.items()}, seed=3, trained_at_s=1.7e9)
