@@ -32,6 +32,7 @@ from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
+from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.slot import Answer, ModelSlot
 from extproc.learning.track_record import TrackRecord, TrustRule
 from extproc.outcomes.log_entry import LogEntry
@@ -44,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 MEMBERSHIP_INTERVAL_S = 0.25
 MAX_CONFIG_BYTES = 16 << 20
-MAX_MODEL_BYTES = 64 << 20
 
 
 class Sidecar:
@@ -176,7 +176,7 @@ class Sidecar:
 
     async def _follow_model(self) -> None:
         path = self._config.model.path
-        async for content in watch_file(path, MAX_MODEL_BYTES):
+        async for content in watch_file(path, MAX_FILE_BYTES + 1):
             if content is None:
                 logger.info("model_absent path=%s in_use=%s", path, self._models.current is not None)
                 continue

@@ -29,7 +29,7 @@ class ClusterFile:
         self._written = addresses
 
     def read_known(self) -> list[Backend]:
-        """The backends that the file has clusters for, and Envoy has loaded by now; none if it is no such file."""
+        """The backends whose clusters are there, and so in Envoy by now; none if it is no such file."""
         try:
             resources = json.loads(self._path.read_bytes())["resources"]
             return [_backend(cluster) for cluster in resources if cluster["name"].endswith(_ENDPOINT_SUFFIX)]

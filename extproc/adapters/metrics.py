@@ -101,9 +101,8 @@ class SidecarCollector(Collector):
         yield _gauge("extproc_draining", "1 while the sidecar drains", is_draining)
         if samples is not None:
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
-            yield _counter(
-                "extproc_samples_dropped", "Samples dropped, the store being too slow", samples.dropped
-            )
+            yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
+            yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
 
 
 def _backend_gauges(backends: list[dict[str, float]]) -> Iterator[Metric]:

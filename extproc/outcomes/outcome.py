@@ -17,6 +17,9 @@ from extproc.outcomes.sample import Sample
 TTFT_TAG = "ttft_us"
 MAX_TTFT_S = 24 * 3600.0
 
+_KINDS_WITH_TTFT = frozenset({"chat", "completion"})
+"""A stream of the responses API begins with an event that vLLM sends before it schedules the request."""
+
 _NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
 _CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
 _RESET_FLAGS = frozenset({"UC", "UR", "LR", "UPE"})
@@ -66,12 +69,13 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
         return None
     failure = _failure(entry)
     is_stream = bool(metadata.get("is_stream", False))
-    ttft_s = _ttft_s(entry) if is_stream else None
+    kind = _text(metadata, "kind")
+    ttft_s = _ttft_s(entry) if is_stream and kind in _KINDS_WITH_TTFT else None
     sample = Sample(
         at_s=entry.started_at_s,
         backend=backend,
         model=_text(metadata, "model"),
-        kind=_text(metadata, "kind"),
+        kind=kind,
         is_stream=is_stream,
         layer=_text(metadata, "layer"),
         reason=_text(metadata, "reason"),

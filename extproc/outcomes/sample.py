@@ -11,9 +11,10 @@ from dataclasses import dataclass
 class Sample:
     """What was known when a request was placed, and how it went.
 
-    Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream or had
-    no body; `predicted_ttft_s` is None unless the model was asked about that backend. `is_clean` says that
-    the request ran undisturbed on the chosen backend: first attempt, status 200, complete, a stream.
+    Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
+    first byte is its first token; `predicted_ttft_s` is None unless the model was asked about that backend.
+    `is_clean` says that the request ran undisturbed on the chosen backend: first attempt, status 200,
+    complete, a stream.
     """
 
     at_s: float

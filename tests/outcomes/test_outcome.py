@@ -91,6 +91,12 @@ def test_a_response_that_is_no_stream_has_no_ttft() -> None:
     assert not outcome.sample.is_clean
 
 
+def test_a_stream_that_begins_before_its_first_token_has_no_ttft() -> None:
+    outcome = read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "kind": "responses"}))
+    assert outcome is not None
+    assert outcome.sample.ttft_s is None
+
+
 @pytest.mark.parametrize("tag", ["-", "", "abc", "-5", "0", "nan", "inf", "1e30"])
 def test_a_ttft_that_cannot_be_is_none(tag: str) -> None:
     outcome = read_outcome(replace(ENTRY, tags={"ttft_us": tag}))

@@ -127,7 +127,7 @@ def test_while_nobody_can_be_chosen_yet_envoys_pool_takes_the_request() -> None:
 
 
 def entry(core: Core, backend: str, status: int, **tags: str) -> LogEntry:
-    metadata = {"backend": backend, "is_stream": True, "load": 1.0, "layer": "least_load"}
+    metadata = {"backend": backend, "kind": "chat", "is_stream": True, "load": 1.0, "layer": "least_load"}
     return LogEntry(0.0, 1.0, status, 1, frozenset(), "", 0, 0, backend, "", metadata, tags)
 
 

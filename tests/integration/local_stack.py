@@ -1,0 +1,243 @@
+"""The real thing, for tests: simulated backends, sidecar and Envoy as processes, on ports that are free."""
+
+import asyncio
+import io
+import json
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from extproc.adapters.child_process import ChildProcess
+from extproc.adapters.envoy_files import BackendAddress
+
+PATIENCE_S = 20.0
+MODEL = "sim"
+
+Condition = Callable[[], object]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got: status, headers, body, and when the first byte of the body came (seconds)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    ttft_s: float
+
+    @property
+    def is_complete(self) -> bool:
+        """A good answer, up to its end."""
+        return self.status == 200 and (b"[DONE]" in self.body or b'"usage"' in self.body)
+
+    @property
+    def backend(self) -> str:
+        """The response header that tells the choice."""
+        return self.headers.get("x-extproc-backend", "")
+
+    @property
+    def layer(self) -> str:
+        """The response header that tells the layer."""
+        return self.headers.get("x-extproc-layer", "")
+
+
+def chat(
+    words: int = 10, max_tokens: int = 8, *, stream: bool = True, model: str | None = MODEL
+) -> dict[str, Any]:
+    """A chat completion request of about `words` tokens."""
+    message = {"role": "user", "content": "word " * words}
+    named = {} if model is None else {"model": model}
+    return {**named, "stream": stream, "max_tokens": max_tokens, "messages": [message]}
+
+
+@dataclass
+class LocalStack:
+    """Sims, sidecar and Envoy; a coroutine, since Envoy's own start blocks."""
+
+    directory: Path
+    start_envoy: Callable[..., Any]
+    stages: dict[str, Any] = field(default_factory=dict)
+    sims: dict[str, ChildProcess] = field(default_factory=dict)
+    backends: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.grpc_port, self.http_port = free_port(), free_port()
+        self.config_path = self.directory / "extproc.yaml"
+        self.cds_path = self.directory / "envoy-0" / "cds.json"
+        self.samples_path = self.directory / "samples.db"
+        self.model_path = self.directory / "model.json"
+        command = [sys.executable, "-m", "extproc", "serve", "--config", str(self.config_path)]
+        self.sidecar = ChildProcess("sidecar", command, self.directory / "sidecar.log")
+
+    def start_sim(self, name: str, *options: str, port: int | None = None) -> None:
+        """Start a simulated backend; one that was started before starts again on its port."""
+        self.backends[name] = port or self.backends.get(name) or free_port()
+        command = [sys.executable, "-m", "extproc", "sim", "--port", str(self.backends[name]), *options]
+        self.sims[name] = ChildProcess(name, command, self.directory / f"{name}.log")
+        self.sims[name].start()
+
+    def write_config(self, names: Sequence[str] | None = None) -> None:
+        """Write extproc.yaml for the named backends, all by default."""
+        backends = [
+            {"name": name, "url": f"http://127.0.0.1:{self.backends[name]}"}
+            for name in names or self.backends
+        ]
+        document = {
+            "server": {"address": f"127.0.0.1:{self.grpc_port}", "drain_s": 2.0},
+            "http": {"address": f"127.0.0.1:{self.http_port}"},
+            "envoy": {"cds_path": str(self.cds_path)},
+            "model": {"path": str(self.model_path)},
+            "samples": {"path": str(self.samples_path)},
+            "backends": backends,
+            **self.stages,
+        }
+        self.config_path.write_text(yaml.safe_dump(document))
+
+    async def start(self) -> None:
+        """Start what is not started yet, and wait until every backend is routable and its models known."""
+        self.write_config()
+        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self.backends.items()]
+        self.envoy = await asyncio.to_thread(self.start_envoy, f"127.0.0.1:{self.grpc_port}", addresses)
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self.sidecar.start()
+        await self.until_routable(len(self.backends))
+
+    async def stop(self) -> None:
+        """End all processes that this started; Envoy is the fixture's."""
+        await self.session.close()
+        for child in (self.sidecar, *self.sims.values()):
+            await asyncio.to_thread(child.stop, 5.0)
+
+    async def state(self) -> dict[str, Any]:
+        """`/v1/state`."""
+        async with self.session.get(f"http://127.0.0.1:{self.http_port}/v1/state") as response:
+            result: dict[str, Any] = await response.json()
+            return result
+
+    async def until(
+        self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
+        """Wait until the state is as wanted, and return it."""
+        state: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(patience_s):
+                while True:
+                    try:
+                        state = await self.state()
+                        if is_so(state):
+                            return state
+                    except (aiohttp.ClientError, json.JSONDecodeError):
+                        pass  # the sidecar is not there (yet)
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(
+                f"not as wanted after {patience_s} s: {state}\n{self.sidecar.log_tail()}"
+            ) from None
+
+    async def until_routable(self, count: int) -> None:
+        """Wait until that many backends may be chosen, and have said what they serve."""
+        await self.until(
+            lambda state: sum(b["is_routable"] and bool(b["models"]) for b in state["backends"]) == count
+        )
+
+    async def until_idle(self, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Wait until no slot is held."""
+        return await self.until(lambda state: all(b["own"] == 0 for b in state["backends"]), patience_s)
+
+    async def ask(
+        self,
+        body: Any = None,
+        *,
+        path: str = "/v1/chat/completions",
+        headers: Mapping[str, str] | None = None,
+        data: bytes | io.BytesIO | None = None,
+    ) -> Answer:
+        """One request through Envoy, to its end."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        payload = data if data is not None else json.dumps(chat() if body is None else body).encode()
+        sent = {"content-type": "application/json", **(headers or {})}
+        async with self.session.post(self.envoy.url + path, data=payload, headers=sent) as response:
+            first = await response.content.readany()
+            ttft_s = loop.time() - started_s
+            return Answer(response.status, response.headers, first + await response.read(), ttft_s)
+
+    async def ask_many(self, count: int, concurrency: int, body: Any = None) -> list[Answer]:
+        """`count` requests, at most `concurrency` at once."""
+        places = asyncio.Semaphore(concurrency)
+
+        async def one() -> Answer:
+            async with places:
+                return await self.ask(body)
+
+        return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+@asynccontextmanager
+async def running(stack: LocalStack) -> AsyncIterator[LocalStack]:
+    """Start a stack, and end it however the test ends."""
+    try:
+        await stack.start()
+        yield stack
+    finally:
+        await stack.stop()
+
+
+def by_status(answers: Sequence[Answer]) -> Counter[int]:
+    """How often each status came."""
+    return Counter(answer.status for answer in answers)
+
+
+class Load:
+    """Requests one after the other in `concurrency` loops, until it is left; `answers` has all of them."""
+
+    def __init__(self, stack: LocalStack, concurrency: int, body: Any = None) -> None:
+        self.answers: list[Answer] = []
+        self.errors: list[BaseException] = []
+        self._stack = stack
+        self._body = body
+        self._concurrency = concurrency
+        self._is_over = False
+
+    async def __aenter__(self) -> "Load":
+        self._tasks = [asyncio.create_task(self._loop()) for _ in range(self._concurrency)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+    async def until(self, count: int) -> None:
+        """Wait until that many more requests have been answered."""
+        target = len(self.answers) + count
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.answers) < target:
+                await asyncio.sleep(0.01)
+
+    @property
+    def failures(self) -> list[object]:
+        """What was not answered as it should."""
+        return [*self.errors, *(answer for answer in self.answers if not answer.is_complete)]
+
+    async def _loop(self) -> None:
+        while not self._is_over:
+            try:
+                self.answers.append(await self._stack.ask(self._body))
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self.errors.append(error)

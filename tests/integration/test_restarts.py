@@ -1,0 +1,114 @@
+"""Sidecar killed, drained and restarted, backends joining and leaving: no request may fail."""
+
+import asyncio
+import os
+import signal
+
+from integration.local_stack import Load, LocalStack, chat, running
+
+
+def start_sims(stack: LocalStack, count: int = 2) -> None:
+    for number in range(1, count + 1):
+        stack.start_sim(f"vllm-{number}", "--speed", "4")
+
+
+async def signalled(stack: LocalStack, number: signal.Signals) -> None:
+    """Send the sidecar a signal, and wait until it has ended."""
+    assert stack.sidecar.pid is not None
+    os.kill(stack.sidecar.pid, number)
+    async with asyncio.timeout(15):
+        while stack.sidecar.ending() is None:
+            await asyncio.sleep(0.01)
+
+
+def test_a_killed_sidecar_fails_no_request_and_takes_over_again(stack: LocalStack) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack), Load(stack, 12, chat(max_tokens=30)) as load:
+            await load.until(40)
+            await signalled(stack, signal.SIGKILL)
+            await load.until(60)
+            stack.sidecar.start()
+            await stack.until_routable(2)
+            await load.until(60)
+        assert not load.failures
+        without_sidecar = [answer for answer in load.answers if answer.layer == ""]
+        assert len(without_sidecar) > 40
+        assert load.answers[-1].layer == "least_load"
+
+    asyncio.run(scenario())
+
+
+def test_sigterm_drains_without_a_failed_request(stack: LocalStack) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack), Load(stack, 12, chat(max_tokens=60)) as load:
+            await load.until(24)
+            await signalled(stack, signal.SIGTERM)
+            assert stack.sidecar.ending() == "ended with status 0"
+            await load.until(24)
+            stack.sidecar.start()
+            await stack.until_routable(2)
+            await load.until(24)
+        assert not load.failures
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_joins_and_another_leaves_under_load(stack: LocalStack) -> None:
+    start_sims(stack, count=3)
+
+    async def scenario() -> None:
+        all_three = dict(stack.backends)
+        del stack.backends["vllm-3"]
+        async with running(stack), Load(stack, 12, chat(max_tokens=20)) as load:
+            await load.until(40)
+            assert "vllm-3" not in {answer.backend for answer in load.answers}
+            stack.backends = all_three
+            stack.write_config()
+            await stack.until_routable(3)
+            await load.until(60)
+            stack.write_config(["vllm-2", "vllm-3"])
+            await stack.until(lambda state: [b["name"] for b in state["backends"]] == ["vllm-2", "vllm-3"])
+            before = len(load.answers)
+            await load.until(60)
+        assert not load.failures
+        assert "vllm-3" in {answer.backend for answer in load.answers[:before]}
+        assert {answer.backend for answer in load.answers[before + 12 :]} == {"vllm-2", "vllm-3"}
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_configuration_is_refused_and_the_fleet_stays(stack: LocalStack) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            good = stack.config_path.read_text()
+            stack.config_path.write_text(good.replace("backends:", "backendz:") + "nonsense: 1\n")
+            async with asyncio.timeout(10):
+                while "config_refused" not in stack.sidecar.log_path.read_text():
+                    await asyncio.sleep(0.02)
+            log = stack.sidecar.log_path.read_text()
+            assert "backendz" in log
+            assert "nonsense" in log
+            assert (await stack.ask()).is_complete
+            assert len((await stack.state())["backends"]) == 2
+
+    asyncio.run(scenario())
+
+
+def test_envoy_may_be_restarted_under_the_sidecar(stack: LocalStack) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            requests = [asyncio.create_task(stack.ask(chat(max_tokens=500))) for _ in range(10)]
+            await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == 10)
+            await asyncio.to_thread(stack.envoy.stop)
+            await asyncio.gather(*requests, return_exceptions=True)
+            await stack.until_idle(patience_s=2.0)
+
+    asyncio.run(scenario())
