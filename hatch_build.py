@@ -16,7 +16,13 @@ class StubsHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         sources, target = root / "protos", root / "extproc" / "adapters" / "protos"
         well_known = Path(protoc.__file__).parent / "_proto"
-        arguments = ["protoc", f"-I{sources}", f"-I{well_known}", f"--python_out={target}", f"--pyi_out={target}"]
+        arguments = [
+            "protoc",
+            f"-I{sources}",
+            f"-I{well_known}",
+            f"--python_out={target}",
+            f"--pyi_out={target}",
+        ]
         status = protoc.main([*arguments, *sorted(str(path) for path in sources.glob("*.proto"))])
         if status:
             raise RuntimeError(f"protoc failed with status {status}")

@@ -1,0 +1,28 @@
+"""A file that is replaced whole: whoever reads it, or watches it, sees the old content or the new one.
+
+Envoy's cluster file, its bootstrap and the model file are published this way. The theory is POSIX rename(2):
+within one file system it is atomic, and a directory watch sees one event.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by a file that holds `data` and that every user may read (0644).
+
+    The content is on disk before the name changes. On any failure the old file stays, and nothing else.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:  # also on cancellation or an interrupt: no temporary file may stay behind
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,108 @@
+"""Between ext_proc messages on the wire and the exchange's events and instructions.
+
+This is where bytes of a gRPC message become an `Event`, and an `Instruction` becomes bytes; it knows nothing
+of streams. `protos/ext_proc.proto` says what the fields mean. Two rules of Envoy's shape it: a header's value
+travels in `raw_value` alone, and a response must name the phase that it answers.
+"""
+
+from google.protobuf.message import DecodeError
+
+from extproc.adapters.protos import ext_proc_pb2 as pb
+from extproc.errors import ProtocolError
+from extproc.exchange.messages import (
+    BodyReceived,
+    Continue,
+    Event,
+    HeadersReceived,
+    Instruction,
+    OtherReceived,
+    Phase,
+    Reject,
+    RouteTo,
+)
+
+CLUSTER_HEADER = "x-extproc-cluster"
+METADATA_NAMESPACE = "extproc"
+
+REJECT_DETAILS = "extproc_reject"
+"""What the access log gives as the response code's details of a refusal."""
+
+_PHASES = {phase.value: phase for phase in Phase}
+
+
+def decode(message: bytes) -> Event:
+    """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
+    try:
+        request = pb.ProcessingRequest.FromString(message)
+    except DecodeError as error:
+        raise ProtocolError(f"ext_proc: not a ProcessingRequest: {error}") from error
+    phase = request.WhichOneof("request")
+    if phase == "request_body":
+        return BodyReceived(request.request_body.body)
+    if phase == "request_headers":
+        received = request.request_headers
+        return HeadersReceived(_headers(received.headers), received.end_of_stream)
+    if phase is None:
+        raise ProtocolError("ext_proc: a ProcessingRequest without a phase that is known here")
+    return OtherReceived(_PHASES[phase])
+
+
+def encode(instruction: Instruction) -> bytes:
+    """Write one `ProcessingResponse`."""
+    if isinstance(instruction, RouteTo):
+        return _route(instruction)
+    if isinstance(instruction, Continue):
+        return _CONTINUE[instruction.phase]
+    return _rejection(instruction)
+
+
+def _headers(received: pb.HeaderMap) -> dict[str, str]:
+    """A repeated name keeps its last value; nothing that extproc reads is a list."""
+    return {
+        header.key.lower(): header.raw_value.decode("utf-8", "replace") or header.value
+        for header in received.headers
+    }
+
+
+def _route(instruction: RouteTo) -> bytes:
+    response = pb.ProcessingResponse()
+    common: pb.CommonResponse = getattr(response, instruction.phase.value).response
+    common.clear_route_cache = True
+    _overwrite(common.header_mutation, CLUSTER_HEADER, instruction.cluster)
+    if instruction.metadata:
+        fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+        for name, value in instruction.metadata.items():
+            if isinstance(value, str):
+                fields[name].string_value = value
+            elif isinstance(value, bool):
+                fields[name].bool_value = value
+            else:
+                fields[name].number_value = value
+    return response.SerializeToString()
+
+
+def _rejection(instruction: Reject) -> bytes:
+    response = pb.ProcessingResponse()
+    immediate = response.immediate_response
+    immediate.status.code = instruction.status
+    immediate.body = instruction.body
+    immediate.details = REJECT_DETAILS
+    for name, value in instruction.headers.items():
+        _overwrite(immediate.headers, name, value)
+    return response.SerializeToString()
+
+
+def _overwrite(mutation: pb.HeaderMutation, name: str, value: str) -> None:
+    option = mutation.set_headers.add()
+    option.append_action = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    option.header.key = name
+    option.header.raw_value = value.encode()
+
+
+def _continuation(phase: Phase) -> bytes:
+    response = pb.ProcessingResponse()
+    getattr(response, phase.value).SetInParent()
+    return response.SerializeToString()
+
+
+_CONTINUE = {phase: _continuation(phase) for phase in Phase}

@@ -1,0 +1,33 @@
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.envoy_process import EnvoyProcess, StartEnvoy
+from integration.local_stack import LocalStack
+
+from extproc.adapters.envoy_files import BackendAddress
+
+
+@pytest.fixture
+def start_envoy(tmp_path: Path) -> Iterator[StartEnvoy]:
+    """Starts an Envoy, `start_envoy(ext_proc, backends)`, which the end of the test stops.
+
+    It blocks until Envoy is ready: from a coroutine, call it by `asyncio.to_thread`.
+    """
+    started: list[EnvoyProcess] = []
+
+    def start(ext_proc: str, backends: Sequence[BackendAddress], **options: Any) -> EnvoyProcess:
+        envoy = EnvoyProcess(tmp_path / f"envoy-{len(started)}", ext_proc, backends, **options)
+        started.append(envoy)
+        return envoy
+
+    yield start
+    for envoy in started:
+        envoy.stop()
+
+
+@pytest.fixture
+def stack(tmp_path: Path, start_envoy: StartEnvoy) -> LocalStack:
+    """A stack that is not started yet: add simulated backends, then `await stack.start()` and `.stop()`."""
+    return LocalStack(tmp_path, start_envoy)

@@ -1,0 +1,95 @@
+"""A real Envoy for the integration tests: the shipped bootstrap, on ports that the kernel chooses."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from extproc.adapters.atomic_file import write_atomically
+from extproc.adapters.envoy_files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+
+ENVOY = Path(sys.executable).with_name("envoy")
+PATIENCE_S = 15.0
+
+
+class EnvoyProcess:
+    """One Envoy: `url` for clients, `admin_url`, and `cds_path`, which it watches.
+
+    `edit` may change the bootstrap's text before Envoy reads it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ext_proc: str,
+        backends: Sequence[BackendAddress],
+        edit: Callable[[str], str] = lambda text: text,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.cds_path = directory / "cds.json"
+        self._version = 0
+        self._log_path = directory / "envoy.log"
+        write_atomically(self.cds_path, cds_document(backends, "0"))
+        config = bootstrap(
+            shipped_bootstrap(), listen_port=0, admin_port=0, ext_proc=ext_proc, cds_path=self.cds_path
+        )
+        config_path, address_path = directory / "envoy.yaml", directory / "admin"
+        config_path.write_text(edit(config))
+        command: list[str | Path] = [ENVOY, "-c", config_path, "--admin-address-path", address_path]
+        command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            self._until(lambda: address_path.exists() and ":" in address_path.read_text())
+            self.admin_url = f"http://{address_path.read_text()}"
+            self._until(lambda: self.admin("/server_info")["state"] == "LIVE")
+            listener = self.admin("/listeners?format=json")["listener_statuses"][0]
+        except BaseException:
+            self.stop()
+            raise
+        address = listener["local_address"]["socket_address"]
+        self.url = f"http://{address['address']}:{address['port_value']}"
+
+    def admin(self, path: str) -> Any:
+        """The JSON that the admin interface answers with."""
+        with urllib.request.urlopen(self.admin_url + path, timeout=5) as response:
+            return json.load(response)
+
+    def stat(self, name: str) -> Any:
+        """The value of one counter, gauge or text; None if Envoy has none of that name."""
+        stats = self.admin(f"/stats?format=json&filter=^{name}$")["stats"]
+        return next((stat["value"] for stat in stats if stat.get("name") == name), None)
+
+    def replace_backends(self, backends: Sequence[BackendAddress]) -> None:
+        """Write another cluster file, and wait until Envoy has it."""
+        self._version += 1
+        version = str(self._version)
+        write_atomically(self.cds_path, cds_document(backends, version))
+        self.until_stat("cluster_manager.cds.version_text", version)
+
+    def until_stat(self, name: str, value: object) -> None:
+        """Wait until a counter, gauge or text has that value."""
+        self._until(lambda: self.stat(name) == value)
+
+    def log(self) -> str:
+        """What Envoy has printed."""
+        return self._log_path.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Stop it at once; stopping again does nothing."""
+        self._process.kill()
+        self._process.wait()
+
+    def _until(self, is_so: Callable[[], object]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not is_so():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise AssertionError(f"Envoy is not as expected\n{self.log()}")
+            time.sleep(0.02)
+
+
+StartEnvoy = Callable[..., EnvoyProcess]

@@ -1,0 +1,519 @@
+"""The shipped envoy.yaml and a cluster file: a real Envoy between a scripted sidecar and small backends."""
+
+import asyncio
+import io
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+from aiohttp import web
+from integration.envoy_process import EnvoyProcess, StartEnvoy
+
+from extproc.adapters.access_log_wire import decode_entries
+from extproc.adapters.atomic_file import write_atomically
+from extproc.adapters.envoy_files import BackendAddress
+from extproc.adapters.ext_proc_wire import decode, encode
+from extproc.exchange.messages import (
+    BodyReceived,
+    Continue,
+    Event,
+    HeadersReceived,
+    Instruction,
+    OtherReceived,
+    Phase,
+    Reject,
+    RouteTo,
+)
+from extproc.outcomes.log_entry import LogEntry
+
+Script = Callable[[Event], Instruction]
+PATIENCE_S = 10.0
+
+
+def wave_through(event: Event) -> Instruction:
+    match event:
+        case HeadersReceived():
+            return Continue(Phase.REQUEST_HEADERS)
+        case BodyReceived():
+            return Continue(Phase.REQUEST_BODY)
+        case OtherReceived(phase):
+            return Continue(phase)
+
+
+def route_to(backend: str) -> Script:
+    metadata: dict[str, float | str | bool] = {
+        "backend": backend,
+        "layer": "least_load",
+        "load": 1.5,
+        "is_stream": True,
+    }
+
+    def place(event: Event) -> Instruction:
+        if isinstance(event, BodyReceived):
+            return RouteTo(Phase.REQUEST_BODY, backend, metadata)
+        if isinstance(event, HeadersReceived) and event.end_of_stream:
+            return RouteTo(Phase.REQUEST_HEADERS, backend, metadata)
+        return wave_through(event)
+
+    return place
+
+
+class ScriptedSidecar:
+    """Answers each message by `script`, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.script: Script = wave_through
+        self.events: list[Event] = []
+        self.open_streams = 0
+        self._entries: asyncio.Queue[LogEntry] = asyncio.Queue()
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 40 << 20)])
+        services = {
+            "envoy.service.ext_proc.v3.ExternalProcessor": {
+                "Process": grpc.stream_stream_rpc_method_handler(self._process)
+            },
+            "envoy.service.accesslog.v3.AccessLogService": {
+                "StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._log)
+            },
+        }
+        self._server.add_generic_rpc_handlers(
+            tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
+        )
+
+    async def start(self) -> str:
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return f"127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def next_entry(self) -> LogEntry:
+        return await asyncio.wait_for(self._entries.get(), PATIENCE_S)
+
+    async def _process(self, messages: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+        self.open_streams += 1
+        try:
+            async for message in messages:
+                event = decode(message)
+                self.events.append(event)
+                yield encode(self.script(event))
+        finally:
+            self.open_streams -= 1
+
+    async def _log(self, messages: AsyncIterator[bytes], _: Any) -> bytes:
+        async for message in messages:
+            for entry in decode_entries(message):
+                self._entries.put_nowait(entry)
+        return b""
+
+
+@dataclass
+class Backend:
+    """Sends its headers at once, and then `chunks` chunks, each after `gap_s`."""
+
+    name: str
+    status: int = 200
+    chunks: int = 1
+    gap_s: float = 0.0
+    received: list[tuple[dict[str, str], int]] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.received.append((dict(request.headers), len(await request.read())))
+        response = web.StreamResponse(status=self.status, headers={"x-answered-by": self.name})
+        await response.prepare(request)
+        for _ in range(self.chunks):
+            await asyncio.sleep(self.gap_s)
+            await response.write(b"data: token\n\n")
+        return response
+
+
+@asynccontextmanager
+async def serving(backend: Backend) -> AsyncIterator[BackendAddress]:
+    application = web.Application(client_max_size=1 << 30)
+    application.router.add_route("*", "/{path:.*}", backend.answer)
+    runner = web.AppRunner(application, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield BackendAddress(backend.name, "127.0.0.1", runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Stack:
+    """What a test works with; `addresses` are those of its backends, in order."""
+
+    sidecar: ScriptedSidecar
+    envoy: EnvoyProcess
+    addresses: list[BackendAddress]
+    client: aiohttp.ClientSession
+
+    async def post(self, body: bytes = b"{}", headers: dict[str, str] | None = None) -> Answer:
+        return await self.request("POST", body, headers)
+
+    async def request(self, method: str, body: bytes | None, headers: dict[str, str] | None = None) -> Answer:
+        url = f"{self.envoy.url}/v1/completions"
+        data = None if body is None else io.BytesIO(body)  # bytes of many MB are warned of
+        async with self.client.request(method, url, data=data, headers=headers) as response:
+            names = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, names, await response.read())
+
+    async def replace_backends(self, *backends: BackendAddress) -> None:
+        await asyncio.to_thread(self.envoy.replace_backends, backends)
+
+
+@asynccontextmanager
+async def running(
+    start_envoy: StartEnvoy, *backends: Backend, extra: tuple[BackendAddress, ...] = (), **options: Any
+) -> AsyncIterator[Stack]:
+    """Backends, a sidecar that waves everything through, Envoy, a client; nobody serves `extra` backends."""
+    async with AsyncExitStack() as exits:
+        addresses = [await exits.enter_async_context(serving(backend)) for backend in backends]
+        sidecar = ScriptedSidecar()
+        address = await sidecar.start()
+        exits.push_async_callback(sidecar.stop)
+        client = await exits.enter_async_context(aiohttp.ClientSession())
+        envoy = await asyncio.to_thread(start_envoy, address, [*addresses, *extra], **options)
+        exits.push_async_callback(asyncio.to_thread, envoy.stop)
+        yield Stack(sidecar, envoy, addresses, client)
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port of this test's own on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_request_with_a_body_costs_two_messages_however_long_the_response(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", chunks=50)) as stack:
+            assert (await stack.post(b'{"model": "m"}')).body == b"data: token\n\n" * 50
+            headers, body = stack.sidecar.events
+            assert isinstance(headers, HeadersReceived)
+            assert not headers.end_of_stream
+            assert body == BodyReceived(b'{"model": "m"}')
+
+    asyncio.run(scenario())
+
+
+def test_request_without_a_body_is_placed_by_its_headers(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            stack.sidecar.script = route_to("b")
+            assert (await stack.request("GET", None)).headers["x-answered-by"] == "b"
+            (headers,) = stack.sidecar.events
+            assert isinstance(headers, HeadersReceived)
+            assert headers.end_of_stream
+
+    asyncio.run(scenario())
+
+
+def test_sidecar_is_sent_only_the_headers_that_it_reads(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a")) as stack:
+            await stack.post(
+                headers={"X-Extproc-Priority": "7", "Content-Encoding": "br", "Authorization": "secret"}
+            )
+            assert stack.sidecar.events[0] == HeadersReceived(
+                {
+                    ":method": "POST",
+                    ":path": "/v1/completions",
+                    "x-extproc-priority": "7",
+                    "content-encoding": "br",
+                },
+                end_of_stream=False,
+            )
+
+    asyncio.run(scenario())
+
+
+def test_decision_chooses_the_backend(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            for name in ("a", "b", "b", "a", "b"):
+                stack.sidecar.script = route_to(name)
+                assert (await stack.post()).headers["x-answered-by"] == name
+
+    asyncio.run(scenario())
+
+
+def test_response_headers_tell_the_decision_and_only_a_decision(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a")) as stack:
+            stack.sidecar.script = route_to("a")
+            placed = (await stack.post()).headers
+            assert (placed["x-extproc-backend"], placed["x-extproc-layer"]) == ("a", "least_load")
+            stack.sidecar.script = wave_through
+            assert not {name for name in (await stack.post()).headers if name.startswith("x-extproc")}
+
+    asyncio.run(scenario())
+
+
+def test_client_cannot_choose_a_backend(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            answer = await stack.post(headers={"X-Extproc-Cluster": "no-such-cluster"})
+            assert answer.status == 200
+        ((headers, _),) = backend.received
+        assert not {name for name in headers if name.lower() == "x-extproc-cluster"}
+
+    asyncio.run(scenario())
+
+
+def test_client_cannot_shorten_a_timeout(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a", gap_s=0.2)
+    headers = {
+        "x-envoy-upstream-rq-timeout-ms": "20",
+        "x-envoy-upstream-rq-per-try-timeout-ms": "20",
+        "x-envoy-upstream-stream-duration-ms": "20",
+    }
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            assert (await stack.post(headers=headers)).body == b"data: token\n\n"
+        ((received, _),) = backend.received
+        assert not {name.lower() for name in received} & set(headers)
+
+    asyncio.run(scenario())
+
+
+def test_client_cannot_have_a_refusal_tried_again(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a", status=503)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            headers = {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "5"}
+            assert (await stack.post(headers=headers)).status == 503
+
+    asyncio.run(scenario())
+    assert len(backend.received) == 1
+
+
+def test_rejection_reaches_the_client_as_it_is(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+    refusal = Reject(503, b'{"error": {}}', {"content-type": "application/json", "retry-after": "3"})
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = lambda event: (
+                refusal if isinstance(event, BodyReceived) else wave_through(event)
+            )
+            answer = await stack.post()
+            assert (answer.status, json.loads(answer.body)) == (503, {"error": {}})
+            assert (answer.headers["content-type"], answer.headers["retry-after"]) == (
+                "application/json",
+                "3",
+            )
+            assert (await stack.sidecar.next_entry()).response_code_details == "extproc_reject"
+
+    asyncio.run(scenario())
+    assert backend.received == []
+
+
+def test_requests_go_through_the_pool_when_no_sidecar_listens(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            await stack.sidecar.stop()
+            answers = [await stack.post() for _ in range(20)]
+            assert {answer.status for answer in answers} == {200}
+            assert {answer.headers["x-answered-by"] for answer in answers} == {"a", "b"}
+            assert not {name for answer in answers for name in answer.headers if name.startswith("x-extproc")}
+
+    asyncio.run(scenario())
+
+
+def test_pool_avoids_a_dead_backend_when_no_sidecar_listens(start_envoy: StartEnvoy, dead_port: int) -> None:
+    dead = BackendAddress("dead", "127.0.0.1", dead_port)
+
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), extra=(dead,)) as stack:
+            await stack.sidecar.stop()
+            answers = await asyncio.gather(*(stack.post() for _ in range(30)))
+            assert {answer.status for answer in answers} == {200}
+            ejected = await asyncio.to_thread(
+                stack.envoy.stat, "cluster.extproc_pool.outlier_detection.ejections_active"
+            )
+            assert ejected == 1
+
+    asyncio.run(scenario())
+
+
+def test_response_under_way_survives_the_sidecar(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a", chunks=5, gap_s=0.1)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = route_to("a")
+            request = asyncio.create_task(stack.post())
+            await until(lambda: backend.received)
+            await stack.sidecar.stop()
+            assert (await request).body == b"data: token\n\n" * 5
+
+    asyncio.run(scenario())
+
+
+def test_dead_first_choice_is_answered_by_another_backend(start_envoy: StartEnvoy, dead_port: int) -> None:
+    dead = BackendAddress("dead", "127.0.0.1", dead_port)
+
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", gap_s=0.1), extra=(dead,)) as stack:
+            stack.sidecar.script = route_to("dead")
+            answers = await asyncio.gather(*(stack.post() for _ in range(50)))
+            assert Counter((answer.status, answer.headers.get("x-answered-by")) for answer in answers) == {
+                (200, "a"): 50
+            }
+            entry = await stack.sidecar.next_entry()
+            assert entry.attempts >= 2
+            assert entry.upstream_cluster == "extproc_pool"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_stream_stays_open_until_the_response_has_ended(start_envoy: StartEnvoy, method: str) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", chunks=2, gap_s=0.1)) as stack:
+            stack.sidecar.script = route_to("a")
+            url = f"{stack.envoy.url}/v1/completions"
+            data = b"{}" if method == "POST" else None
+            async with stack.client.request(method, url, data=data) as response:
+                await response.content.readexactly(len(b"data: token\n\n"))
+                assert stack.sidecar.open_streams == 1
+                await response.read()
+            await until(lambda: stack.sidecar.open_streams == 0)
+
+    asyncio.run(scenario())
+
+
+def test_stream_ends_when_the_client_leaves(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a", gap_s=600)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = route_to("a")
+            request = asyncio.create_task(stack.post())
+            await until(lambda: backend.received)
+            assert stack.sidecar.open_streams == 1
+            request.cancel()
+            await until(lambda: stack.sidecar.open_streams == 0)
+            entry = await stack.sidecar.next_entry()
+            assert entry.response_flags == {"DC"}
+            assert entry.metadata["backend"] == "a"
+
+    asyncio.run(scenario())
+
+
+def test_cluster_file_adds_a_backend_without_a_restart(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            await stack.replace_backends(stack.addresses[0])
+            stack.sidecar.script = route_to("b")
+            assert (await stack.post()).status == 503
+            await stack.replace_backends(*stack.addresses)
+            assert (await stack.post()).headers["x-answered-by"] == "b"
+
+    asyncio.run(scenario())
+
+
+def test_broken_cluster_file_changes_nothing(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a")) as stack:
+            write_atomically(stack.envoy.cds_path, b"{")
+            await asyncio.to_thread(stack.envoy.until_stat, "cluster_manager.cds.update_failure", 1)
+            stack.sidecar.script = route_to("a")
+            assert (await stack.post()).status == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("script", [route_to("a"), wave_through], ids=["chosen", "pool"])
+def test_response_under_way_survives_the_removal_of_its_backend(
+    start_envoy: StartEnvoy, script: Script
+) -> None:
+    backend = Backend("a", chunks=5, gap_s=0.1)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = script
+            request = asyncio.create_task(stack.post())
+            await until(lambda: backend.received)
+            await stack.replace_backends()
+            assert not request.done()
+            assert (await request).body == b"data: token\n\n" * 5
+            assert (await stack.post()).status == 503
+
+    asyncio.run(scenario())
+
+
+def test_log_entry_times_the_first_body_byte_and_returns_the_metadata(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", chunks=2, gap_s=0.2)) as stack:
+            stack.sidecar.script = route_to("a")
+            body = b'{"model": "m"}'
+            await stack.post(body)
+            entry = await stack.sidecar.next_entry()
+            assert entry.duration_s is not None
+            # The headers came at once, the first chunk after 0.2 s, the second after 0.4 s.
+            assert 0.2 <= int(entry.tags["ttft_us"]) / 1e6 < entry.duration_s - 0.1
+            assert entry.metadata == {"backend": "a", "layer": "least_load", "load": 1.5, "is_stream": True}
+            assert (entry.status, entry.attempts, entry.response_flags) == (200, 1, frozenset())
+            assert (entry.request_body_bytes, entry.response_body_bytes) == (len(body), 26)
+            assert (entry.upstream_cluster, entry.response_code_details) == ("a_endpoint", "via_upstream")
+            assert entry.upstream_address == f"127.0.0.1:{stack.addresses[0].port}"
+
+    asyncio.run(scenario())
+
+
+def test_body_of_20_mb_is_placed_like_any_other(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+
+    def patient(bootstrap: str) -> str:
+        """This one process is client, sidecar and backend at once: 1 s can be too short for so much."""
+        return bootstrap.replace("message_timeout: 1s", "message_timeout: 30s", 1)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend, edit=patient) as stack:
+            stack.sidecar.script = route_to("a")
+            answer = await stack.post(b"x" * 20_000_000)
+            assert (answer.status, answer.headers["x-extproc-backend"]) == (200, "a")
+
+    asyncio.run(scenario())
+    assert [size for _, size in backend.received] == [20_000_000]
+
+
+def test_body_over_32_mib_is_refused(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = route_to("a")
+            assert (await stack.post(b"x" * (33 << 20))).status == 413
+
+    asyncio.run(scenario())
+    assert backend.received == []
