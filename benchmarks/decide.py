@@ -1,0 +1,176 @@
+"""`python -m benchmarks.decide`: CPU time of a decision, by size of the fleet and by layer.
+
+Timed is what stands between a request and its backend: looking at the fleet (`view`) and `decide()`, on the
+production code, with a model of the largest size that training makes. Reserving and releasing the slot come
+on top, and are shown by themselves.
+"""
+
+from datetime import UTC, datetime
+
+import lightgbm
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import cpu_us
+from extproc.config import BreakerConfig, GuardConfig, PredictConfig, ScrapeConfig, ZonesConfig
+from extproc.exchange.request import InputSize, Request, RequestKind
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.signals import Signals
+from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
+from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.manifest import (
+    FORMAT_VERSION,
+    TARGET,
+    HeldOutErrors,
+    Manifest,
+    SampleCounts,
+    ZoneBounds,
+)
+from extproc.learning.model_file import booster_of
+from extproc.learning.predictor import Predictor
+from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.policy.decide import decide
+from extproc.policy.decision import Layer
+from extproc.policy.rules import PolicyRules
+
+BUDGET_US = {16: 200, 1000: 1000}
+_LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
+_NOW_S = 1000.0
+
+
+def _request() -> Request:
+    return Request(
+        kind=RequestKind.CHAT,
+        path="/v1/chat/completions",
+        model="bench",
+        is_stream=True,
+        input_size=InputSize(text_bytes=4096),
+        input_tokens=1024,
+        token_limit=256,
+        priority=0,
+        body_bytes=5000,
+        has_body=True,
+    )
+
+
+def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
+    """A fleet under load: about `in_flight` requests everywhere, of which a few are strangers'."""
+    guard, breaker, zones = GuardConfig(), BreakerConfig(), ZonesConfig()
+    rules = FleetRules(
+        saturation=SaturationRule(guard.max_active, guard.resume_load),
+        breaker=BreakerRule(
+            breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
+        ),
+        stale_after_s=ScrapeConfig().stale_after_s,
+        low_s=zones.low_s,
+        medium_load=zones.medium_load,
+    )
+    fleet = Fleet(rules)
+    for slot, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
+        fleet.join(slot, None)
+        for _ in range(own):
+            fleet.reserve(slot, _NOW_S - 5)
+        signals = Signals(
+            running=float(own + rng.integers(0, 3)),
+            waiting=0.0,
+            kv_cache_fraction=0.3,
+            prompt_tokens_total=None,
+            generation_tokens_total=None,
+        )
+        fleet.scraped(slot, signals, int(own), _NOW_S - 0.05)
+    return fleet
+
+
+def _predictor(rng: np.random.Generator) -> Predictor:
+    """A model of the largest size, of a TTFT that grows with the running requests."""
+    top = np.array([100.0, 100.0, 100.0, 1.0, 8192.0])
+    rows = rng.random((5000, len(FEATURES))) * top
+    target = np.log(0.05 + 0.03 * rows[:, 0] + rows[:, 4] / 8192 + 0.1 * rng.random(5000))
+    parameters = {
+        "objective": "regression",
+        "num_leaves": MAX_LEAVES,
+        "monotone_constraints": list(MONOTONE),
+        "monotone_constraints_method": "basic",
+        "use_missing": False,
+        "num_threads": 1,
+        "verbose": -1,
+        "seed": 1,
+    }
+    booster = lightgbm.train(
+        parameters, lightgbm.Dataset(rows, target, feature_name=list(FEATURES)), num_boost_round=MAX_TREES
+    )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        model_version="bench",
+        features=FEATURES,
+        monotone=MONOTONE,
+        target=TARGET,
+        zone_bounds=ZoneBounds(1.0, 10.0),
+        training_range={name: (0.0, float(high)) for name, high in zip(FEATURES, top, strict=True)},
+        held_out_errors=HeldOutErrors(0.1, 0.9, 0.1, 0.9),
+        samples=SampleCounts(5000, 0),
+        trained_at=datetime.now(UTC).isoformat(),
+        fleet=("bench",),
+        medium_load=None,
+    )
+    return Predictor(manifest, booster_of(booster.model_to_string()))
+
+
+def _rules() -> PolicyRules:
+    predict = PredictConfig()
+    return PolicyRules(
+        is_predict_enabled=True,
+        max_predicted_ttft_s=GuardConfig().max_predicted_ttft_s,
+        tie_fraction=predict.tie_fraction,
+        max_candidates=predict.max_candidates,
+    )
+
+
+def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:
+    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _rules()
+    predict = PredictConfig()
+    record = TrackRecord(CAPACITY, TrustRule(predict.error_factor, predict.error_floor, predict.min_outcomes))
+    slots = np.arange(backends, dtype=np.intp)
+    view = fleet.view(slots, _NOW_S)
+    found = decide(request, view, model, record, rules, rng)
+    if found.layer is not layer:
+        raise RuntimeError(f"the {layer} layer was to be timed, and {found.layer} decided: {found.reason}")
+
+    def reserve_and_release() -> None:
+        fleet.reserve(0, _NOW_S)
+        fleet.release(0, _NOW_S)
+
+    return [
+        cpu_us(lambda: fleet.view(slots, _NOW_S)),
+        cpu_us(lambda: decide(request, view, model, record, rules, rng)),
+        cpu_us(lambda: decide(request, fleet.view(slots, _NOW_S), model, record, rules, rng)),
+        cpu_us(reserve_and_release),
+    ]
+
+
+def main() -> None:
+    """Time decisions, and hold them against the budget; status 2 where it is not kept."""
+    rng = np.random.default_rng(1)
+    model = _predictor(rng)
+    table = Table(title="CPU µs of one decision")
+    for column in ("backends", "layer", "view", "decide", "both", "budget", "", "reserve + release"):
+        table.add_column(column, justify="left" if column in {"layer", ""} else "right")
+    is_kept = True
+    for backends, budget_us in BUDGET_US.items():
+        for layer in _LOADS:
+            view_us, decide_us, both_us, lease_us = _row(backends, layer, model, rng)
+            is_kept &= both_us <= budget_us
+            verdict = "[green]kept[/]" if both_us <= budget_us else "[red]NOT KEPT[/]"
+            times = [f"{one:.1f}" for one in (view_us, decide_us, both_us)]
+            table.add_row(str(backends), layer.value, *times, str(budget_us), verdict, f"{lease_us:.1f}")
+    Console().print(table)
+    if not is_kept:
+        raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,229 @@
+"""From rounds to a verdict: medians, ratios and ranges, each line of the budget with what was measured."""
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.overhead.arms import DIRECT, EMPTY, SIDECAR
+from benchmarks.overhead.rounds import Background, Round
+
+MAX_CPU_RATIO = 1.35
+MAX_ADDED_CPU_S = 80e-6
+MAX_CHUNK_CPU_S = 1e-6  # stands for "none measurable": under 1 % of a chunk's cost in a Python processor
+MAX_SCRAPE_CPU_S = 300e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line of the budget."""
+
+    budget: str
+    measured: str
+    is_kept: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """All that a run measured."""
+
+    settings: dict[str, Any]
+    backgrounds: dict[str, Background] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+
+    def of(self, arm: str, connections: int, chunks: int = 0) -> list[Round]:
+        """The rounds of one kind, in order."""
+        kind = (arm, connections, chunks)
+        return [one for one in self.rounds if (one.arm, one.connections, one.chunks) == kind]
+
+    def connections(self) -> list[int]:
+        """The numbers of connections that were tried with plain requests."""
+        return sorted({one.connections for one in self.rounds if not one.chunks})
+
+    def verdicts(self) -> list[Verdict]:
+        """Each line of the budget that the run has numbers for."""
+        found = [_placement(self.rounds)]
+        for connections in self.connections():
+            found += _cpu_per_request(connections, self.of(EMPTY, connections), self.of(SIDECAR, connections))
+        streams = [one for one in self.rounds if one.chunks and one.arm == SIDECAR]
+        if streams:
+            found.append(_cpu_per_chunk(streams))
+        scraping = self.backgrounds[SIDECAR]
+        if scraping.scrape_cpu_s and self.settings["full_metrics"]:
+            found.append(_cpu_per_scrape(scraping))
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "settings": self.settings,
+            "backgrounds": {arm: asdict(one) for arm, one in self.backgrounds.items()},
+            "rounds": [asdict(one) for one in self.rounds],
+            "verdicts": [asdict(one) for one in self.verdicts()],
+        }
+
+
+def _placement(rounds: list[Round]) -> Verdict:
+    errors, unplaced = sum(one.errors for one in rounds), sum(one.unplaced for one in rounds)
+    measured = f"{sum(one.requests for one in rounds):,} right, {errors} wrong, {unplaced} not placed"
+    return Verdict("every request answered, and placed by its processor", measured, not errors + unplaced)
+
+
+def _cpu_per_request(connections: int, empty: list[Round], sidecar: list[Round]) -> list[Verdict]:
+    """Round by round, because what else the machine does changes more slowly than the arms alternate."""
+    pairs = [(a.server_cpu_s, b.server_cpu_s) for a, b in zip(empty, sidecar, strict=True)]
+    ratios, added_s = sorted(b / a for a, b in pairs), sorted(b - a for a, b in pairs)
+    ratio, more_s = statistics.median(ratios), statistics.median(added_s)
+    at = f"{connections} in flight"
+    return [
+        Verdict(
+            f"CPU per request, {at}: ≤ {MAX_CPU_RATIO} times the empty server's",
+            f"{ratio:.2f} ({_range(ratios, '{:.2f}')})",
+            ratio <= MAX_CPU_RATIO,
+        ),
+        Verdict(
+            f"CPU per request, {at}: ≤ {MAX_ADDED_CPU_S * 1e6:.0f} µs on top of it",
+            f"{more_s * 1e6:.0f} µs ({_range([one * 1e6 for one in added_s], '{:.0f}')})",
+            more_s <= MAX_ADDED_CPU_S,
+        ),
+    ]
+
+
+def _cpu_per_chunk(streams: list[Round]) -> Verdict:
+    slopes_s = sorted(chunk_slopes_s(streams))
+    slope_s = statistics.median(slopes_s)
+    return Verdict(
+        f"CPU per streamed chunk: none, which is < {MAX_CHUNK_CPU_S * 1e6:.0f} µs",
+        f"{slope_s * 1e6:.2f} µs ({_range([one * 1e6 for one in slopes_s], '{:.2f}')})",
+        slope_s < MAX_CHUNK_CPU_S,
+    )
+
+
+def chunk_slopes_s(streams: list[Round]) -> list[float]:
+    """Per round, what a chunk more adds to a stream's server CPU: short against long streams."""
+    few, many = min(one.chunks for one in streams), max(one.chunks for one in streams)
+    pairs = zip(
+        (one for one in streams if one.chunks == few),
+        (one for one in streams if one.chunks == many),
+        strict=True,
+    )
+    return [(long.server_cpu_s - short.server_cpu_s) / (many - few) for short, long in pairs]
+
+
+def _cpu_per_scrape(scraping: Background) -> Verdict:
+    return Verdict(
+        f"CPU per scrape of 48 KB: ≤ {MAX_SCRAPE_CPU_S * 1e6:.0f} µs",
+        f"{scraping.scrape_cpu_s * 1e6:.0f} µs at {scraping.busy_scrapes_per_s:.0f} a second",
+        scraping.scrape_cpu_s <= MAX_SCRAPE_CPU_S,
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Tables of what was measured, then the verdicts."""
+    for connections in report.connections():
+        console.print(_requests_table(report, connections))
+    if any(one.chunks for one in report.rounds):
+        console.print(_streams_table(report))
+    console.print(_background_table(report))
+    table = Table("budget", "measured", "", title="Verdict")
+    for verdict in report.verdicts():
+        table.add_row(
+            verdict.budget, verdict.measured, "[green]kept[/]" if verdict.is_kept else "[red]NOT KEPT[/]"
+        )
+    console.print(table)
+    others = statistics.median(one.others_cores for one in report.rounds)
+    console.print(
+        f"Other work on the machine took {others:.2f} cores (median); at more than 0.2, measure again."
+    )
+
+
+def _requests_table(report: Report, connections: int) -> Table:
+    columns = (
+        "requests/s",
+        "p50 ms",
+        "added p50",
+        "p99 ms",
+        "server µs",
+        "with scraping",
+        "Envoy µs",
+        "client µs",
+    )
+    table = Table(title=f"{connections} in flight: medians of the rounds, CPU per request")
+    for column in ("arm", *columns):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    direct_p50_s = _median(report.of(DIRECT, connections), "latency_p50_s")
+    for arm in (DIRECT, EMPTY, SIDECAR):
+        rounds = report.of(arm, connections)
+        p50_s = _median(rounds, "latency_p50_s")
+        cpu_s = [
+            _median(rounds, name) * 1e6
+            for name in ("server_cpu_s", "server_gross_cpu_s", "envoy_cpu_s", "client_cpu_s")
+        ]
+        table.add_row(
+            arm,
+            f"{_median(rounds, 'requests_per_s'):,.0f}",
+            f"{p50_s * 1e3:.2f}",
+            f"{(p50_s - direct_p50_s) * 1e3:+.2f}",
+            f"{_median(rounds, 'latency_p99_s') * 1e3:.2f}",
+            *(f"{one:.0f}" for one in cpu_s),
+        )
+    return table
+
+
+def _streams_table(report: Report) -> Table:
+    table = Table(title="Streams of one second: medians of the rounds, CPU per stream")
+    for column in (
+        "arm",
+        "chunks",
+        "streams/s",
+        "server µs",
+        "with scraping",
+        "Envoy µs",
+        "server µs per chunk",
+    ):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm in (EMPTY, SIDECAR):
+        streams = [one for one in report.rounds if one.chunks and one.arm == arm]
+        slope_us = statistics.median(chunk_slopes_s(streams)) * 1e6
+        for chunks in sorted({one.chunks for one in streams}):
+            rounds = [one for one in streams if one.chunks == chunks]
+            cpu_s = [
+                _median(rounds, name) * 1e6 for name in ("server_cpu_s", "server_gross_cpu_s", "envoy_cpu_s")
+            ]
+            table.add_row(
+                arm,
+                str(chunks),
+                f"{_median(rounds, 'requests_per_s'):.1f}",
+                *(f"{one:.0f}" for one in cpu_s),
+                f"{slope_us:.2f}",
+            )
+    return table
+
+
+def _background_table(report: Report) -> Table:
+    table = Table(title="Servers without requests; busy: a silent stream is open on every backend")
+    columns = ("idle, CPU ms/s", "scrapes/s", "busy, CPU ms/s", "scrapes/s", "µs per scrape")
+    for column in ("arm", *columns):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm, one in report.backgrounds.items():
+        table.add_row(
+            arm,
+            f"{one.idle_cpu_per_s * 1e3:.1f}",
+            f"{one.idle_scrapes_per_s:.0f}",
+            f"{one.busy_cpu_per_s * 1e3:.1f}",
+            f"{one.busy_scrapes_per_s:.0f}",
+            f"{one.scrape_cpu_s * 1e6:.0f}",
+        )
+    return table
+
+
+def _median(rounds: list[Round], name: str) -> float:
+    return statistics.median(float(getattr(one, name)) for one in rounds)
+
+
+def _range(ascending: list[float], form: str) -> str:
+    """The middle half of the rounds."""
+    quarter = len(ascending) // 4
+    return f"{form.format(ascending[quarter])} to {form.format(ascending[-1 - quarter])}"

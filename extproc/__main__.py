@@ -1,0 +1,5 @@
+"""`python -m extproc`: the same as the command `extproc`."""
+
+from extproc.cli import main
+
+main()

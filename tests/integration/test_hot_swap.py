@@ -1,0 +1,69 @@
+"""A new model file over the old one, under load: a good one is used, a bad one is refused."""
+
+import asyncio
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from integration.local_stack import Load, LocalStack, chat, running
+
+from extproc.learning.model_file import ModelFile, dump
+
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+
+
+def renamed(version: str) -> bytes:
+    """The shipped model under another version."""
+    model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
+    return dump(replace(model, manifest=replace(model.manifest, model_version=version)))
+
+
+def lying() -> bytes:
+    """A whole file whose model does not give what its self-test says."""
+    model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
+    predictions = tuple(value + 1.0 for value in model.self_test.log_ttft)
+    return dump(replace(model, self_test=replace(model.self_test, log_ttft=predictions)))
+
+
+def foreign() -> bytes:
+    """A whole file for other features."""
+    document = json.loads(SHIPPED_MODEL.read_bytes())
+    document["manifest"]["features"][0] = "phase_of_the_moon"
+    return json.dumps(document).encode()
+
+
+def test_a_new_model_is_used_within_two_seconds_and_bad_files_are_refused(stack: LocalStack) -> None:
+    for name in ("vllm-1", "vllm-2"):
+        stack.start_sim(name, "--speed", "4")
+    shutil.copyfile(SHIPPED_MODEL, stack.model_path)
+
+    async def scenario() -> None:
+        async with running(stack), Load(stack, 8, chat(max_tokens=10)) as load:
+            await stack.until(lambda state: state["model"] is not None)
+
+            stack.model_path.write_bytes(renamed("second"))
+            await stack.until(lambda state: state["model"]["version"] == "second", patience_s=2.0)
+
+            whole = renamed("third")
+            for refusals, bad in enumerate((whole[: len(whole) // 2], foreign(), lying()), start=1):
+                stack.model_path.write_bytes(bad)
+                state = await stack.until(lambda state, n=refusals: state["model"]["refused"] == n)
+                assert state["model"]["version"] == "second"
+                assert state["model"]["last_refusal"]
+
+            stack.model_path.unlink()
+            await load.until(20)
+            assert (await stack.state())["model"]["version"] == "second"
+
+            new = stack.directory / "new.json"
+            new.write_bytes(whole)
+            new.rename(stack.model_path)
+            await stack.until(lambda state: state["model"]["version"] == "third", patience_s=2.0)
+        assert load.answers
+        assert not load.failures
+
+    asyncio.run(scenario())
+    log = stack.sidecar.log_path.read_text()
+    assert log.count("model_refused") == 3

@@ -1,0 +1,57 @@
+"""From idle to saturation and back, with a model: each layer decides where it should, and says so."""
+
+import asyncio
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from integration.local_stack import Answer, Load, LocalStack, chat, running
+
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+
+IN_THE_ENGINE = ("--max-num-seqs", "8")
+BEFORE_THE_ENGINE = ("--http-limit", "8")  # vLLM's gauge of waiting requests stays at 0
+
+
+def layers(answers: list[Answer]) -> Counter[str]:
+    return Counter(answer.layer for answer in answers)
+
+
+@pytest.mark.parametrize("congestion", [IN_THE_ENGINE, BEFORE_THE_ENGINE], ids=["engine", "http"])
+def test_each_layer_decides_in_its_zone(congestion: tuple[str, str], stack: LocalStack) -> None:
+    for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
+        stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, *congestion)
+    stack.stages["guard"] = {"max_active": 40}
+    shutil.copyfile(SHIPPED_MODEL, stack.model_path)
+
+    async def scenario() -> None:
+        async with running(stack):
+            await stack.until(lambda state: state["model"] is not None)
+            idle = await stack.ask_many(20, concurrency=4)
+            assert layers(idle) == {"least_load": 20}
+
+            async with Load(stack, 90, chat(words=250, max_tokens=64)) as load:
+                state = await stack.until(lambda state: state["decisions"]["predict"] > 60)
+                zones = {backend["zone"] for backend in state["backends"]}
+                assert "medium" in zones
+                if congestion == BEFORE_THE_ENGINE:
+                    assert {backend["waiting"] for backend in state["backends"]} == {0.0}
+            assert not load.failures
+            assert layers(load.answers)["predict"] > 60
+            assert layers(load.answers)["reject"] == 0
+
+            flood = await asyncio.gather(*(stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)))
+            rejected = [answer for answer in flood if answer.layer == "reject"]
+            assert {answer.status for answer in rejected} == {503}
+            assert len(rejected) >= 200 - 3 * 40
+            assert all(answer.is_complete for answer in flood if answer.layer != "reject")
+
+            await stack.until_idle()
+            after = await stack.ask_many(20, concurrency=4)
+            assert layers(after) == {"least_load": 20}
+            decisions = (await stack.state())["decisions"]
+            assert decisions["guard"] >= len(rejected)
+            assert decisions["reject"] == len(rejected)
+
+    asyncio.run(scenario())

@@ -1,0 +1,172 @@
+"""The same as with simulated backends, against real vLLM servers: what is measured here is true."""
+
+import asyncio
+import json
+import math
+import os
+import statistics
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from integration.local_stack import Answer, LocalStack, by_status, chat, running
+
+from extproc.adapters.sample_table import read_samples
+from extproc.fleet.exposition import read_signals
+from extproc.fleet.signals import Signals
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture
+def vllm_stack(stack: LocalStack) -> LocalStack:
+    """A stack before the servers that EXTPROC_VLLM names, not started yet."""
+    urls = [url.strip() for url in os.environ.get("EXTPROC_VLLM", "").split(",") if url.strip()]
+    assert len(urls) >= 2, "EXTPROC_VLLM must name two running vLLM servers on loopback: URL,URL"
+    for number, url in enumerate(urls, start=1):
+        parts = urlsplit(url)
+        assert parts.hostname == "127.0.0.1"
+        stack.backends[f"vllm-{number}"] = parts.port or 80
+    return stack
+
+
+async def served_model(stack: LocalStack) -> str:
+    models: list[str] = (await stack.state())["backends"][0]["models"]
+    return models[0]
+
+
+async def own_metrics(stack: LocalStack, backend: str) -> Signals:
+    url = f"http://127.0.0.1:{stack.backends[backend]}/metrics"
+    async with stack.session.get(url) as response:
+        signals = read_signals(await response.read())
+        assert signals is not None
+        return signals
+
+
+def unique_chat(model: str, number: int, words: int, max_tokens: int) -> dict[str, Any]:
+    """A request of a size that no other has, and with a beginning that no prefix cache knows."""
+    body = chat(words, max_tokens, model=model)
+    body["messages"][0]["content"] = f"{number:06d} " + "x" * number + body["messages"][0]["content"]
+    body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def test_streams_are_answered_by_all_servers(vllm_stack: LocalStack) -> None:
+    async def scenario() -> None:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            answers = await stack.ask_many(300, concurrency=30, body=chat(20, 8, model=model))
+            assert by_status(answers) == {200: 300}
+            assert all(answer.is_complete for answer in answers)
+            assert {answer.backend for answer in answers} == set(stack.backends)
+            await stack.until_idle(patience_s=1.0)
+
+    asyncio.run(scenario())
+
+
+def test_scraped_values_agree_with_the_servers_own(vllm_stack: LocalStack) -> None:
+    async def scenario() -> None:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            bodies = [unique_chat(model, number, 50, 1500) for number in range(12)]
+            requests = [asyncio.create_task(stack.ask(body)) for body in bodies]
+            await stack.until(lambda state: all((b["running"] or 0) >= 4 for b in state["backends"]))
+            for position, name in enumerate(stack.backends):
+
+                async def agrees(position: int = position, name: str = name) -> bool:
+                    truth, state = await own_metrics(stack, name), await stack.state()
+                    seen = state["backends"][position]
+                    return (
+                        truth.running == seen["running"] > 0
+                        and truth.waiting == seen["waiting"]
+                        and truth.kv_cache_fraction is not None
+                        and math.isclose(truth.kv_cache_fraction, seen["kv_cache_fraction"], abs_tol=0.02)
+                        and seen["foreign"] == 0.0
+                    )
+
+                async with asyncio.timeout(10):
+                    while not await agrees():
+                        await asyncio.sleep(0.05)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+            await stack.until_idle(patience_s=1.0)
+
+    asyncio.run(scenario())
+
+
+def test_strangers_at_a_server_are_seen_as_foreign_load(vllm_stack: LocalStack) -> None:
+    async def scenario() -> None:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            url = f"http://127.0.0.1:{stack.backends['vllm-1']}/v1/chat/completions"
+
+            async def go_around_envoy() -> None:
+                async with stack.session.post(url, json=chat(20, 2000, model=model)) as response:
+                    await response.read()
+
+            strangers = [asyncio.create_task(go_around_envoy()) for _ in range(3)]
+            await stack.until(lambda state: state["backends"][0]["foreign"] == 3.0)
+            answers = [await stack.ask(chat(20, 2, model=model)) for _ in range(5)]
+            assert {answer.backend for answer in answers} == {"vllm-2"}
+            for stranger in strangers:
+                stranger.cancel()
+            await asyncio.gather(*strangers, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_ttft_in_the_samples_agrees_with_the_clients(vllm_stack: LocalStack, concurrency: int) -> None:
+    async def scenario() -> dict[int, Answer]:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            places = asyncio.Semaphore(concurrency)
+            answers: dict[int, Answer] = {}
+
+            async def one(number: int) -> None:
+                body = unique_chat(model, number, words=100 + 40 * (number % 10), max_tokens=16)
+                async with places:
+                    answers[len(json.dumps(body))] = await stack.ask(body)
+
+            await asyncio.gather(*(one(number) for number in range(40)))
+            return answers
+
+    answers = asyncio.run(scenario())
+    samples = read_samples(vllm_stack.samples_path)
+    recorded = dict(zip(samples["body_bytes"].astype(int), samples["ttft_s"], strict=True))
+    assert len(recorded) == len(answers) == 40
+    differences = [answer.ttft_s - recorded[size] for size, answer in answers.items()]
+    close = [
+        abs(difference) <= max(0.010, 0.05 * answer.ttft_s)
+        for difference, answer in zip(differences, answers.values(), strict=True)
+    ]
+    assert statistics.median(differences) < 0.010
+    assert sum(close) >= 38, sorted(differences)  # client, Envoy and servers share the machine's cores
+
+
+def test_the_input_length_is_learned_from_the_servers_counter(vllm_stack: LocalStack) -> None:
+    async def scenario() -> list[Answer]:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            return [await stack.ask(unique_chat(model, n, 300, 2)) for n in range(60)]
+
+    answers = asyncio.run(scenario())
+    counted = [int(answer.body.rsplit(b'"prompt_tokens":', 1)[1].split(b",")[0]) for answer in answers]
+    samples = read_samples(vllm_stack.samples_path)
+    assert abs(samples["input_tokens"][-10:].mean() / statistics.mean(counted[-10:]) - 1.0) < 0.1
+
+
+def test_vllms_own_errors_reach_the_client(vllm_stack: LocalStack) -> None:
+    async def scenario() -> None:
+        async with running(vllm_stack) as stack:
+            model = await served_model(stack)
+            assert (await stack.ask(data=b"not JSON")).status == 400
+            too_long = await stack.ask(chat(50_000, 2, model=model))
+            assert too_long.status == 400
+            assert b"error" in too_long.body
+            assert (await stack.ask(chat(2, 2, model="no-such-model"))).status == 404
+            async with stack.session.get(f"{stack.envoy.url}/v1/models") as response:
+                assert (await response.json())["data"][0]["id"] == model
+
+    asyncio.run(scenario())

@@ -1,0 +1,350 @@
+"""`extproc up` as a user runs it: a process of its own, with real Envoy, sidecar and simulated backends."""
+
+import asyncio
+import json
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+PATIENCE_S = 30.0
+PORTS = 7
+MODEL = "sim-model"
+CHAT = {"model": MODEL, "stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def free_base_port() -> int:
+    """The first of some neighbouring ports, all free, that the kernel does not hand out to clients."""
+    for base in random.sample(range(12_000, 32_000, PORTS), 100):
+        sockets = [socket.socket() for _ in range(PORTS)]
+        try:
+            for offset, one in enumerate(sockets):
+                one.bind(("127.0.0.1", base + offset))
+            return base
+        except OSError:
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+    raise AssertionError("no free ports")
+
+
+def until(is_so: Callable[[], object], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # whose parent was killed is reaped by whoever is in charge of orphans
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """One running `extproc up`, and the directory that stands for /tmp."""
+
+    process: subprocess.Popen[bytes]
+    base_port: int
+    temporary: Path
+    output_path: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.base_port}"
+
+    @property
+    def state_url(self) -> str:
+        return f"http://127.0.0.1:{self.base_port + 3}/v1/state"
+
+    def output(self) -> str:
+        return self.output_path.read_text()
+
+    def sidecar_pid(self) -> int | None:
+        """The sidecar, told from the others by its command line."""
+        for pid in children(self.process.pid):
+            if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return None
+
+
+def options_for(base: int) -> list[str]:
+    ports = ("--port", "--admin-port", "--http-port", "--sim-port")
+    options = [
+        text
+        for option, offset in zip(ports, (0, 1, 3, 4), strict=True)
+        for text in (option, str(base + offset))
+    ]
+    return [*options, "--grpc", f"127.0.0.1:{base + 2}"]
+
+
+def run_up(directory: Path, *options: str) -> Up:
+    directory.mkdir(exist_ok=True)
+    temporary, output_path, base = directory / "tmp", directory / "output", free_base_port()
+    temporary.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "extproc", "up", *options_for(base), *options]
+    with output_path.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=os.environ | {"TMPDIR": str(temporary)}
+        )
+    return Up(process, base, temporary, output_path)
+
+
+@contextmanager
+def running(directory: Path, *options: str) -> Iterator[Up]:
+    """A stack that is ready; it is stopped at the end, if the test has not done so."""
+    up = run_up(directory, *options)
+    try:
+        until(lambda: "Ctrl-C stops everything" in up.output() or up.process.poll() is not None, "the stack")
+        assert up.process.poll() is None, up.output()
+        yield up
+    finally:
+        up.process.send_signal(signal.SIGINT)
+        try:
+            up.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            up.process.kill()
+            raise
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("up")) as made:
+        yield made
+
+
+async def ask(session: aiohttp.ClientSession, up: Up, body: dict[str, Any] = CHAT) -> tuple[int, bytes, Any]:
+    async with session.post(f"{up.url}/v1/chat/completions", json=body) as response:
+        return response.status, await response.read(), response.headers
+
+
+def is_complete(status: int, body: bytes) -> bool:
+    return status == 200 and body.count(b'"content":" token"') == 16 and body.endswith(b"data: [DONE]\n\n")
+
+
+def test_streaming_request_is_answered_and_names_backend_and_layer(up: Up) -> None:
+    async def scenario() -> None:
+        async with aiohttp.ClientSession() as session:
+            status, body, headers = await ask(session, up)
+        assert is_complete(status, body)
+        assert headers["content-type"].startswith("text/event-stream")
+        assert headers["x-extproc-backend"] in {"sim-1", "sim-2", "sim-3"}
+        assert headers["x-extproc-layer"] == "least_load"
+
+    asyncio.run(scenario())
+
+
+def test_printed_curl_line_works(up: Up) -> None:
+    (line,) = [line for line in up.output().splitlines() if "curl" in line]
+    words = shlex.split(line)
+    assert words[:2] == ["curl", "-iN"]
+    url, body = words[2], json.loads(words[words.index("-d") + 1])
+
+    async def scenario() -> None:
+        headers = dict([words[words.index("-H") + 1].split(": ")])
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=json.dumps(body), headers=headers) as response,
+        ):
+            assert is_complete(response.status, await response.read())
+
+    asyncio.run(scenario())
+
+
+def test_300_requests_at_concurrency_30_all_succeed_and_reach_every_backend(up: Up) -> None:
+    async def scenario() -> None:
+        limit = asyncio.Semaphore(30)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def one() -> str:
+                async with limit:
+                    status, body, headers = await ask(session, up)
+                assert is_complete(status, body)
+                return str(headers["x-extproc-backend"])
+
+            backends = await asyncio.gather(*(one() for _ in range(300)))
+        assert set(backends) == {"sim-1", "sim-2", "sim-3"}
+
+    asyncio.run(scenario())
+
+
+def test_outcomes_are_recorded(up: Up) -> None:
+    (store,) = up.temporary.glob("extproc-up-*/samples.sqlite")
+    assert store.stat().st_size > 0
+
+
+def test_status_shows_the_stack(up: Up) -> None:
+    url = f"http://127.0.0.1:{up.base_port + 3}"
+    shown = subprocess.run(
+        [sys.executable, "-m", "extproc", "status", "--url", url], capture_output=True, text=True, check=True
+    )
+    for name in ("sim-1", "sim-2", "sim-3", f"127.0.0.1:{up.base_port + 4}", "least_load", "low"):
+        assert name in shown.stdout
+
+
+def test_sidecar_that_is_killed_comes_back_and_no_request_fails(up: Up) -> None:
+    killed = up.sidecar_pid()
+    assert killed is not None
+
+    async def scenario() -> None:
+        placed: list[bool] = []
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def client(is_over: asyncio.Event) -> None:
+                while not is_over.is_set():
+                    status, body, headers = await ask(session, up)
+                    assert is_complete(status, body)
+                    placed.append("x-extproc-backend" in headers)
+
+            async def is_placed_again() -> None:
+                async with asyncio.timeout(PATIENCE_S):
+                    while up.sidecar_pid() in {None, killed}:
+                        await asyncio.sleep(0.05)
+                    seen = len(placed)
+                    while not any(placed[seen:]):
+                        await asyncio.sleep(0.05)
+
+            is_over = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(8):
+                    tasks.create_task(client(is_over))
+                while len(placed) < 20:
+                    await asyncio.sleep(0.02)
+                os.kill(killed, signal.SIGKILL)
+                await is_placed_again()
+                is_over.set()
+        assert not all(placed)
+
+    asyncio.run(scenario())
+    assert "The sidecar was killed by SIGKILL, and is restarted in 0.5 s." in up.output()
+
+
+def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        pids = children(up.process.pid)
+        assert len(pids) == 5
+        assert list(up.temporary.iterdir())
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(PATIENCE_S) == 0
+        assert not [pid for pid in pids if is_alive(pid)]
+        assert not list(up.temporary.iterdir())
+
+
+def test_nothing_survives_when_up_itself_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        pids = children(up.process.pid)
+        up.process.kill()
+        until(lambda: not [pid for pid in pids if is_alive(pid)], "the children's end")
+
+
+def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
+    up = run_up(tmp_path)
+    until(lambda: "Starting" in up.output() and children(up.process.pid), "the first process")
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(PATIENCE_S) == 0
+    assert "curl" not in up.output()
+    assert not list(up.temporary.iterdir())
+
+
+def test_killed_backend_is_reported_and_its_place_is_taken_by_the_others(tmp_path: Path) -> None:
+    async def scenario(up: Up) -> None:
+        async with aiohttp.ClientSession() as session:
+            answers = await asyncio.gather(*(ask(session, up) for _ in range(20)))
+        assert all(is_complete(status, body) for status, body, _ in answers)
+
+    with running(tmp_path) as up:
+        sim = next(
+            pid for pid in children(up.process.pid) if b"\0sim\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        os.kill(sim, signal.SIGKILL)
+        until(lambda: "To bring it back: " in up.output(), "the report")
+        assert "was killed by SIGKILL" in up.output()
+        asyncio.run(scenario(up))
+
+
+def test_envoy_that_ends_stops_everything_with_an_error(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        pids = children(up.process.pid)
+        envoy = next(pid for pid in pids if b"envoy.yaml" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(envoy, signal.SIGKILL)
+        assert up.process.wait(PATIENCE_S) == 1
+        assert "extproc: envoy was killed by SIGKILL" in up.output()
+        assert not [pid for pid in pids if is_alive(pid)]
+
+
+def test_taken_ports_are_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = run_up(tmp_path, "--port", str(port), "--http-port", str(port))
+        assert up.process.wait(PATIENCE_S) == 1
+    assert up.output().splitlines() == [
+        f"extproc: port {port} on 127.0.0.1 (Envoy, for clients) cannot be used: Address already in use; "
+        "--port chooses another",
+        f"port {port} on 127.0.0.1 (the sidecar's HTTP) cannot be used: Address already in use; "
+        "--http-port chooses another",
+    ]
+    assert not list(up.temporary.iterdir())
+
+
+def test_policy_file_and_run_directory_are_used(tmp_path: Path) -> None:
+    policy, run_dir = tmp_path / "policy.yaml", tmp_path / "run"
+    policy.write_text("guard: {max_active: 1}\nserver: {address: '127.0.0.1:1', drain_s: 1}\n")
+    with running(tmp_path, "--config", str(policy), "--run-dir", str(run_dir)) as up:
+
+        async def scenario() -> None:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                body = CHAT | {"max_tokens": 100}
+                answers = await asyncio.gather(*(ask(session, up, body) for _ in range(10)))
+            statuses = sorted(status for status, _, _ in answers)
+            assert statuses == [200] * 3 + [503] * 7
+
+        asyncio.run(scenario())
+    assert {path.name for path in run_dir.iterdir()} >= {
+        *("extproc.yaml", "envoy.yaml", "cds.json", "samples.sqlite"),
+        *("sidecar.log", "envoy.log", "sim-1.log", "sim-2.log", "sim-3.log"),
+    }
+    assert not list(up.temporary.iterdir())
+
+
+def test_given_backends_are_used_and_not_stopped(tmp_path: Path, up: Up) -> None:
+    urls = [f"http://127.0.0.1:{up.base_port + offset}" for offset in (4, 5)]
+    with running(tmp_path, "--backends", ",".join(urls)) as other:
+        assert len(children(other.process.pid)) == 2
+
+        async def scenario() -> None:
+            async with aiohttp.ClientSession() as session:
+                status, body, headers = await ask(session, other)
+            assert is_complete(status, body)
+            assert headers["x-extproc-backend"] in {"vllm-1", "vllm-2"}
+
+        asyncio.run(scenario())
+    assert len(children(up.process.pid)) == 5
+
+
+def test_sidecar_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
+    up = run_up(tmp_path, "--samples", str(tmp_path / "no such directory" / "samples.sqlite"))
+    assert up.process.wait(PATIENCE_S) == 1
+    assert "extproc: sidecar ended with status 1. The end of its log:" in up.output()
+    assert "no such directory" in up.output()
+    assert not list(up.temporary.iterdir())

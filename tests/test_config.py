@@ -1,0 +1,225 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from extproc.config import MAX_BACKENDS, BackendConfig, Config, load_config, parse_config
+from extproc.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[1] / "extproc.example.yaml"
+BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
+
+
+def parse(**stages: Any) -> Config:
+    return parse_config(yaml.safe_dump({"backends": BACKENDS} | stages), "test.yaml")
+
+
+def faults(**stages: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(**stages)
+    return str(caught.value)
+
+
+def backend_faults(**fields: Any) -> str:
+    return faults(backends=[BACKENDS[0] | fields])
+
+
+def test_example_documents_every_field_with_its_default() -> None:
+    document = yaml.safe_load(EXAMPLE.read_text())
+    config = load_config(EXAMPLE)
+    defaults = Config(backends=config.backends).model_dump(mode="json")
+    assert document.keys() == defaults.keys()
+    for stage in defaults.keys() - {"backends"}:
+        assert document[stage] == defaults[stage]
+    example = document["backends"][0]
+    assert example.keys() == BackendConfig.model_fields.keys()
+    assert (example["models"], example["max_num_seqs"]) == (None, None)
+
+
+def test_backends_alone_make_a_configuration() -> None:
+    assert parse().backends == (BackendConfig(name="vllm-1", url="http://127.0.0.1:8101"),)
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    message = faults(
+        guard={"max_active": 0},
+        zones={"low_s": 10, "saturated_s": 1},
+        no_such_stage={},
+        scrape={"timeout_s": -1, "no_such_field": 1},
+        backends=[{"name": "a b", "url": "ftp://x"}],
+    )
+    assert message.startswith("test.yaml: ")
+    places = {line.strip().partition(": ")[0] for line in message.splitlines()[1:]}
+    assert places >= {
+        "guard.max_active",
+        "zones",
+        "no_such_stage",
+        "scrape.timeout_s",
+        "scrape.no_such_field",
+        "backends.0.name",
+        "backends.0.url",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "[]", "just text", "3"])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"test\.yaml: expected a mapping of stages"):
+        parse_config(text, "test.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "\t- x", "[" * 5000, "a: !!python/object:os.system x"])
+def test_what_is_no_yaml_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"test\.yaml: not YAML"):
+        parse_config(text, "test.yaml")
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    for path in (tmp_path, tmp_path / "absent.yaml", binary):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(path)
+
+
+def test_faults_of_a_file_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "extproc.yaml"
+    path.write_text("backends: []")
+    with pytest.raises(ConfigError, match=r"extproc\.yaml: 1 fault\(s\)\n  backends: "):
+        load_config(path)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        parse().guard.max_active = 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:65535", "[::1]:9002", "unix:///run/e.sock"])
+def test_grpc_address_may_be_tcp_or_a_unix_socket(address: str) -> None:
+    assert parse(server={"address": address}).server.address == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "9002", ":9002", "host:", "host:x", "host:0", "host:65536", "unix:///", "unix:rel.sock"]
+)
+def test_other_grpc_addresses_are_refused(address: str) -> None:
+    assert "server.address: " in faults(server={"address": address})
+
+
+@pytest.mark.parametrize("address", ["unix:///run/e.sock", "host", "host:0"])
+def test_http_address_is_tcp_only(address: str) -> None:
+    assert "http.address: " in faults(http={"address": address})
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("http://127.0.0.1:8000", "127.0.0.1", 8000),
+        ("http://vllm.default.svc", "vllm.default.svc", 80),
+        ("http://[::1]:8000/", "::1", 8000),
+    ],
+)
+def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None:
+    (backend,) = parse(backends=[{"name": "a", "url": url}]).backends
+    assert (backend.host, backend.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host",
+        "host:8000",
+        "http://",
+        "http://host/v1",
+        "http://host?a=b",
+        "http://host#a",
+        "http://user@host",
+        "http://host:99999",
+        "http://host:x",
+        "http://[::1",
+    ],
+)
+def test_other_backend_urls_are_refused(url: str) -> None:
+    assert "backends.0.url: " in backend_faults(url=url)
+
+
+def test_urls_that_differ_in_a_slash_are_the_same() -> None:
+    backends = [{"name": "a", "url": "http://host:1"}, {"name": "b", "url": "http://host:1/"}]
+    assert "every url must be given once, repeated: http://host:1" in faults(backends=backends)
+
+
+@pytest.mark.parametrize("name", ["a", "vllm-1", "A_1", "x" * 63])
+def test_backend_names_may_be_words(name: str) -> None:
+    assert parse(backends=[BACKENDS[0] | {"name": name}]).backends[0].name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a-", "a.b", "a b", "ä", "x" * 64, "a\n", "extproc", "extproc_pool", "a_endpoint", 7]
+)
+def test_other_backend_names_are_refused(name: object) -> None:
+    assert "backends.0.name: " in backend_faults(name=name)
+
+
+def test_repeated_backend_names_are_refused() -> None:
+    backends = [{"name": "a", "url": "http://host:1"}, {"name": "a", "url": "http://host:2"}]
+    assert "every name must be given once, repeated: a" in faults(backends=backends)
+
+
+def test_fleet_has_at_least_one_backend_and_at_most_half_of_the_capacity() -> None:
+    fleet = [{"name": f"b{n}", "url": f"http://host:{n + 1}"} for n in range(MAX_BACKENDS + 1)]
+    assert len(parse(backends=fleet[1:]).backends) == MAX_BACKENDS
+    assert "backends: " in faults(backends=fleet)
+    assert "backends: " in faults(backends=[])
+
+
+def test_low_zone_ends_before_the_saturated_one() -> None:
+    assert "zones: " in faults(zones={"low_s": 10.0})
+    assert parse(zones={"low_s": 9.9}).zones.low_s == 9.9
+
+
+def test_saturated_backend_comes_back_at_80_percent_by_default() -> None:
+    assert parse(guard={"max_active": 2}).guard.resume_load == 1
+    assert parse().guard.resume_load == 80
+    assert parse(guard={"max_active": 2, "resume_active": 0}).guard.resume_load == 0
+
+
+def test_resume_load_is_below_the_limit() -> None:
+    assert "guard: " in faults(guard={"max_active": 5, "resume_active": 5})
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value"),
+    [
+        ("server", "max_message_bytes", 65535),
+        ("server", "drain_s", 0),
+        ("server", "drain_s", float("nan")),
+        ("server", "drain_s", float("inf")),
+        ("envoy", "settle_s", 3601),
+        ("scrape", "busy_interval_s", 0),
+        ("scrape", "max_response_bytes", 1023),
+        ("zones", "medium_load", 0.5),
+        ("guard", "max_active", 0),
+        ("guard", "resume_active", -1),
+        ("guard", "max_predicted_ttft_s", "soon"),
+        ("breaker", "consecutive_failures", 0),
+        ("breaker", "min_pause_s", 0),
+        ("predict", "is_enabled", "perhaps"),
+        ("predict", "tie_fraction", 1.1),
+        ("predict", "max_candidates", 257),
+        ("predict", "error_factor", 0.5),
+        ("predict", "error_floor", -0.1),
+        ("predict", "min_outcomes", 0),
+        ("admission", "mode", "queue"),
+        ("admission", "max_retry_after_s", 0),
+        ("model", "path", 5),
+        ("samples", "max_rows", 99),
+    ],
+)
+def test_value_out_of_bounds_is_refused(stage: str, field: str, value: object) -> None:
+    assert f"  {stage}.{field}: " in faults(**{stage: {field: value}})
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_num_seqs", 0), ("models", "m"), ("weight", 1)])
+def test_backend_field_out_of_bounds_is_refused(field: str, value: object) -> None:
+    assert f"backends.0.{field}" in backend_faults(**{field: value})
