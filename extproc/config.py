@@ -5,7 +5,7 @@ are reported at once. `extproc.example.yaml` documents every field. Comments at 
 number was measured, borrowed (from whom) or guessed.
 """
 
-import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,53 +13,26 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from extproc.config_fields import (
+    BackendName,
+    BackendUrl,
+    Count,
+    FilePath,
+    Flag,
+    GrpcAddress,
+    ModelNames,
+    Number,
+    Seconds,
+    TcpAddress,
+    Whole,
+)
 from extproc.errors import ConfigError
 from extproc.fleet.fleet import CAPACITY
 
 MAX_BACKENDS = CAPACITY // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
-_BACKEND_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
-_RESERVED_NAMES = frozenset({"extproc", "extproc_pool"})
-
-
-def _checked_address(text: str) -> str:
-    if text.startswith("unix:///") and len(text) > len("unix:///"):
-        return text
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("expected HOST:PORT or unix:///PATH")
-    return text
-
-
-def _checked_tcp_address(text: str) -> str:
-    if text.startswith("unix:"):
-        raise ValueError("expected HOST:PORT")
-    return _checked_address(text)
-
-
-def _checked_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("expected http://HOST:PORT")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
-        raise ValueError("expected http://HOST:PORT without path, query or user")
-    _ = parts.port  # raises ValueError where the port is no port
-    return text.rstrip("/")
-
-
-def _checked_name(text: str) -> str:
-    if not _BACKEND_NAME.fullmatch(text) or text in _RESERVED_NAMES or text.endswith("_endpoint"):
-        raise ValueError(
-            "expected 1 to 63 letters, digits, '-' or '_', not reserved for Envoy's other clusters"
-        )
-    return text
-
-
-GrpcAddress = Annotated[str, AfterValidator(_checked_address)]
-TcpAddress = Annotated[str, AfterValidator(_checked_tcp_address)]
-BackendUrl = Annotated[str, AfterValidator(_checked_url)]
-BackendName = Annotated[str, AfterValidator(_checked_name)]
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
+"""What PyYAML raises: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
 
 
 class Stage(BaseModel):
@@ -72,7 +45,7 @@ class ServerConfig(Stage):
     """The gRPC server that Envoy talks to."""
 
     address: GrpcAddress = "127.0.0.1:9002"
-    max_message_bytes: int = Field(default=33 << 20, ge=1 << 16, le=1 << 30)  # Envoy's 32 MiB and a margin
+    max_message_bytes: Whole = Field(default=33 << 20, ge=1 << 16, le=1 << 30)  # Envoy's 32 MiB and a margin
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
 
@@ -85,7 +58,7 @@ class HttpConfig(Stage):
 class EnvoyConfig(Stage):
     """The files that Envoy reads, and how long it takes to do so."""
 
-    cds_path: Path = Path("/var/run/extproc/cds.json")
+    cds_path: FilePath = Path("/var/run/extproc/cds.json")
     settle_s: Seconds = 1.5  # measured: new clusters are live within a second of the rename
 
 
@@ -94,8 +67,8 @@ class BackendConfig(Stage):
 
     name: BackendName
     url: BackendUrl
-    models: tuple[str, ...] | None = None
-    max_num_seqs: int | None = Field(default=None, ge=1)
+    models: ModelNames | None = None
+    max_num_seqs: Count | None = None
 
     @property
     def host(self) -> str:
@@ -108,6 +81,25 @@ class BackendConfig(Stage):
         return urlsplit(self.url).port or 80
 
 
+def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
+    faults = []
+    if not 0 < len(backends) <= MAX_BACKENDS:
+        faults.append(f"expected 1 to {MAX_BACKENDS}, found {len(backends)}")
+    for what, values in (
+        ("name", [backend.name for backend in backends]),
+        ("address", [f"{backend.host}:{backend.port}" for backend in backends]),
+    ):
+        repeated = sorted(value for value, count in Counter(values).items() if count > 1)
+        if repeated:
+            faults.append(f"every {what} must be given once, repeated: {', '.join(repeated)}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return backends
+
+
+Backends = Annotated[tuple[BackendConfig, ...], AfterValidator(_checked_fleet)]
+
+
 class ScrapeConfig(Stage):
     """How `/metrics` is read."""
 
@@ -116,28 +108,27 @@ class ScrapeConfig(Stage):
     timeout_s: Seconds = 1.0  # measured: 177 ms at the start of a burst of 400; the rest is margin
     stale_after_s: Seconds = 2.0  # guessed: two idle intervals
     models_interval_s: Seconds = 30.0  # guessed: adapters are loaded rarely
-    max_response_bytes: int = Field(default=4 << 20, ge=1 << 10)  # measured: a vLLM prints 48 KB
+    max_response_bytes: Whole = Field(default=4 << 20, ge=1 << 10, le=1 << 30)  # measured: vLLM prints 48 KB
+
+    @model_validator(mode="after")
+    def _signals_outlive_the_intervals(self) -> Self:
+        if self.stale_after_s <= max(self.busy_interval_s, self.idle_interval_s):
+            raise ValueError("stale_after_s must be larger than busy_interval_s and idle_interval_s")
+        return self
 
 
 class ZonesConfig(Stage):
-    """The bounds between low, medium and saturated, as TTFT, and where the medium zone starts, as load."""
+    """Where the low zone ends and the medium one starts, as TTFT and as load."""
 
     low_s: Seconds = 1.0  # measured in the deployment that this project comes from
-    saturated_s: Seconds = 10.0  # likewise
-    medium_load: float = Field(default=16.0, ge=1)  # guessed; each backend's own is learned from outcomes
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if self.low_s >= self.saturated_s:
-            raise ValueError("low_s must be smaller than saturated_s")
-        return self
+    medium_load: Number = Field(default=16.0, ge=1)  # guessed; each backend's own is learned from outcomes
 
 
 class GuardConfig(Stage):
     """When a backend is taken out because it is saturated, and when it comes back."""
 
-    max_active: int = Field(default=100, ge=1)  # measured: beyond it the origin's TTFT was queue-bound
-    resume_active: int | None = Field(default=None, ge=0)  # None: 80 % of max_active
+    max_active: Count = 100  # measured: beyond it the origin's TTFT was queue-bound
+    resume_active: Annotated[Whole, Field(ge=0)] | None = None  # None: 80 % of max_active
     max_predicted_ttft_s: Seconds = 5.0  # borrowed from the design: half the saturated bound
 
     @model_validator(mode="after")
@@ -155,41 +146,47 @@ class GuardConfig(Stage):
 class BreakerConfig(Stage):
     """When a backend is taken out because it fails, and how it is probed."""
 
-    consecutive_failures: int = Field(default=5, ge=1)  # borrowed: Envoy's outlier detection default
+    consecutive_failures: Count = 5  # borrowed: Envoy's outlier detection default
     min_pause_s: Seconds = 1.0  # guessed
     max_pause_s: Seconds = 30.0  # borrowed: Envoy's base ejection time
     probe_timeout_s: Seconds = 5.0  # guessed: how long a finished probe's outcome is waited for
+
+    @model_validator(mode="after")
+    def _pauses_in_order(self) -> Self:
+        if self.min_pause_s > self.max_pause_s:
+            raise ValueError("min_pause_s must not be larger than max_pause_s")
+        return self
 
 
 class PredictConfig(Stage):
     """Layer 2: when the model is asked and believed."""
 
-    is_enabled: bool = True
-    tie_fraction: float = Field(default=0.05, ge=0, le=1)  # design: within 5 % is a tie
-    max_candidates: int = Field(default=16, ge=1, le=256)  # design: asked about the 16 least loaded only
-    error_factor: float = Field(default=2.0, ge=1)  # guessed: "well above" the promised error
-    error_floor: float = Field(default=0.2, ge=0)  # guessed: as a log ratio; 0.2 is 22 %
-    min_outcomes: int = Field(default=8, ge=1)  # guessed: before that the running error says nothing
+    is_enabled: Flag = True
+    tie_fraction: Number = Field(default=0.05, ge=0, le=1)  # design: within 5 % is a tie
+    max_candidates: Whole = Field(default=16, ge=1, le=256)  # design: asked about the 16 least loaded only
+    error_factor: Number = Field(default=2.0, ge=1)  # guessed: "well above" the promised error
+    error_floor: Number = Field(default=0.2, ge=0)  # guessed: as a log ratio; 0.2 is 22 %
+    min_outcomes: Count = 8  # guessed: before that the running error says nothing
 
 
 class AdmissionConfig(Stage):
     """What happens to a request when no candidate is left."""
 
     mode: Literal["reject"] = "reject"
-    max_retry_after_s: int = Field(default=60, ge=1)  # guessed
+    max_retry_after_s: Count = 60  # guessed
 
 
 class ModelConfig(Stage):
     """The model file of layer 2; it may be absent, and is swapped in when it changes."""
 
-    path: Path = Path("models/zone2_predictor.json")
+    path: FilePath = Path("models/zone2_predictor.json")
 
 
 class SamplesConfig(Stage):
     """Where outcomes are recorded; without a path they are not."""
 
-    path: Path | None = None
-    max_rows: int = Field(default=1_000_000, ge=100)  # guessed: about 300 MB
+    path: FilePath | None = None
+    max_rows: Whole = Field(default=1_000_000, ge=100, le=1 << 30)  # guessed: about 300 MB
 
 
 class Config(Stage):
@@ -198,7 +195,7 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
-    backends: tuple[BackendConfig, ...] = Field(min_length=1, max_length=MAX_BACKENDS)
+    backends: Backends
     scrape: ScrapeConfig = ScrapeConfig()
     zones: ZonesConfig = ZonesConfig()
     guard: GuardConfig = GuardConfig()
@@ -208,18 +205,18 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
 
-    @model_validator(mode="after")
-    def _backends_are_distinct(self) -> Self:
-        for what, values in (
-            ("name", [backend.name for backend in self.backends]),
-            ("url", [backend.url for backend in self.backends]),
-        ):
-            repeated = sorted({value for value in values if values.count(value) > 1})
-            if repeated:
-                raise ValueError(
-                    f"backends: every {what} must be given once, repeated: {', '.join(repeated)}"
-                )
-        return self
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys, of which the last would win silently."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is repeated", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 def parse_config(text: str, origin: str) -> Config:
@@ -228,8 +225,8 @@ def parse_config(text: str, origin: str) -> Config:
     Raises ConfigError with every fault, one a line.
     """
     try:
-        document: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        document: Any = yaml.load(text, _Loader)
+    except _NOT_YAML as error:
         raise ConfigError(f"{origin}: not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{origin}: expected a mapping of stages, found {type(document).__name__}")

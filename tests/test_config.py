@@ -42,25 +42,32 @@ def test_backends_alone_make_a_configuration() -> None:
     assert parse().backends == (BackendConfig(name="vllm-1", url="http://127.0.0.1:8101"),)
 
 
-def test_all_faults_are_reported_at_once() -> None:
+def test_all_faults_are_reported_at_once_and_nothing_else() -> None:
     message = faults(
         guard={"max_active": 0},
-        zones={"low_s": 10, "saturated_s": 1},
+        breaker={"min_pause_s": 10, "max_pause_s": 1},
         no_such_stage={},
         scrape={"timeout_s": -1, "no_such_field": 1},
-        backends=[{"name": "a b", "url": "ftp://x"}],
+        backends=[{"name": "a b", "url": "ftp://x", "models": ["m", ""]}],
     )
-    assert message.startswith("test.yaml: ")
-    places = {line.strip().partition(": ")[0] for line in message.splitlines()[1:]}
-    assert places >= {
-        "guard.max_active",
-        "zones",
-        "no_such_stage",
-        "scrape.timeout_s",
-        "scrape.no_such_field",
+    assert message.startswith("test.yaml: 8 fault(s)\n")
+    places = [line.strip().partition(": ")[0] for line in message.splitlines()[1:]]
+    assert sorted(places) == [
+        "backends.0.models.1",
         "backends.0.name",
         "backends.0.url",
-    }
+        "breaker",
+        "guard.max_active",
+        "no_such_stage",
+        "scrape.no_such_field",
+        "scrape.timeout_s",
+    ]
+
+
+def test_repeated_backends_are_reported_with_the_other_faults() -> None:
+    message = faults(backends=BACKENDS * 2, server={"drain_s": 0}, no_such_stage={})
+    assert message.startswith("test.yaml: 3 fault(s)\n")
+    assert "every name must be given once, repeated: vllm-1; every address" in message
 
 
 @pytest.mark.parametrize("text", ["", "[]", "just text", "3"])
@@ -69,10 +76,41 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
         parse_config(text, "test.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t- x", "[" * 5000, "a: !!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a: [", "\t- x", "[" * 5000, "a: !!python/object:os.system x", "? [a]\n: 1"),
+        *("a: 2026-13-01", "a: " + "9" * 5000, "!!int x", "!!int ''", "!!bool x", "!!timestamp x"),
+    ],
+)
 def test_what_is_no_yaml_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"test\.yaml: not YAML"):
         parse_config(text, "test.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("backends: []\nguard: {}\nbackends: []", "backends", 3),
+        ("guard:\n  max_active: 5\n  'max_active': 6", "max_active", 3),
+        ("backends:\n- {name: a, url: x, name: b}", "name", 2),
+    ],
+)
+def test_a_repeated_key_is_refused_and_named(text: str, key: str, line: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "test.yaml")
+    assert f"'{key}' is repeated" in str(caught.value)
+    assert f"line {line}," in str(caught.value)
+
+
+def test_what_a_merged_mapping_says_may_be_said_differently() -> None:
+    text = """
+backends:
+- &first {name: a, url: "http://a", models: [m]}
+- &second {<<: *first, name: b, url: "http://b"}
+- {<<: *second, name: c, url: "http://c"}
+"""
+    assert [backend.models for backend in parse_config(text, "test.yaml").backends] == [("m",)] * 3
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
@@ -95,16 +133,38 @@ def test_a_configuration_cannot_be_changed() -> None:
         parse().guard.max_active = 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:65535", "[::1]:9002", "unix:///run/e.sock"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "localhost:65535", "[::1]:9002", "extproc.svc:9002", "unix:///run/e.sock"]
+)
 def test_grpc_address_may_be_tcp_or_a_unix_socket(address: str) -> None:
     assert parse(server={"address": address}).server.address == address
 
 
 @pytest.mark.parametrize(
-    "address", ["", "9002", ":9002", "host:", "host:x", "host:0", "host:65536", "unix:///", "unix:rel.sock"]
+    "address",
+    [
+        *("", "9002", ":9002", "host:", "host:x", "host:0", "host:65536", "unix:///", "unix:rel.sock"),
+        *(
+            "x:²",
+            "x:٣",
+            "x:+1",
+            " x:1",
+            "a b:1",
+            "::1:9002",
+            "[::1:9002",
+            "[1]:9002",
+            "http://x:1",
+            "x:1\n",
+            5,
+        ),
+    ],
 )
-def test_other_grpc_addresses_are_refused(address: str) -> None:
+def test_other_grpc_addresses_are_refused(address: object) -> None:
     assert "server.address: " in faults(server={"address": address})
+
+
+def test_a_wrong_address_is_told_what_was_expected() -> None:
+    assert "expected HOST:PORT or unix:///PATH" in faults(server={"address": "x:²"})
 
 
 @pytest.mark.parametrize("address", ["unix:///run/e.sock", "host", "host:0"])
@@ -118,6 +178,7 @@ def test_http_address_is_tcp_only(address: str) -> None:
         ("http://127.0.0.1:8000", "127.0.0.1", 8000),
         ("http://vllm.default.svc", "vllm.default.svc", 80),
         ("http://[::1]:8000/", "::1", 8000),
+        ("http://vLLM_1:65535", "vllm_1", 65535),
     ],
 )
 def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None:
@@ -138,15 +199,39 @@ def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None
         "http://host:99999",
         "http://host:x",
         "http://[::1",
+        "http://[1:2]:8000",
+        "http://host:0",
+        "http://host:",
+        "http://host//",
+        "http://:password@host",
+        "http://user:password@host",
+        "http://ho st:8000",
+        " http://host:8000",
+        "http://host:8000\n",
+        "http://ho\tst",
+        "http://hö",
     ],
 )
 def test_other_backend_urls_are_refused(url: str) -> None:
     assert "backends.0.url: " in backend_faults(url=url)
 
 
-def test_urls_that_differ_in_a_slash_are_the_same() -> None:
-    backends = [{"name": "a", "url": "http://host:1"}, {"name": "b", "url": "http://host:1/"}]
-    assert "every url must be given once, repeated: http://host:1" in faults(backends=backends)
+@pytest.mark.parametrize(
+    ("one", "other", "address"),
+    [
+        ("http://host:1", "http://host:1/", "host:1"),
+        ("http://host", "http://host:80", "host:80"),
+        ("http://host:1", "http://HOST:01", "host:1"),
+    ],
+)
+def test_urls_of_one_address_are_the_same(one: str, other: str, address: str) -> None:
+    backends = [{"name": "a", "url": one}, {"name": "b", "url": other}]
+    assert f"every address must be given once, repeated: {address}" in faults(backends=backends)
+
+
+def test_one_host_may_serve_on_two_ports() -> None:
+    backends = [{"name": "a", "url": "http://host:1"}, {"name": "b", "url": "http://host:2"}]
+    assert len(parse(backends=backends).backends) == 2
 
 
 @pytest.mark.parametrize("name", ["a", "vllm-1", "A_1", "x" * 63])
@@ -169,13 +254,22 @@ def test_repeated_backend_names_are_refused() -> None:
 def test_fleet_has_at_least_one_backend_and_at_most_half_of_the_capacity() -> None:
     fleet = [{"name": f"b{n}", "url": f"http://host:{n + 1}"} for n in range(MAX_BACKENDS + 1)]
     assert len(parse(backends=fleet[1:]).backends) == MAX_BACKENDS
-    assert "backends: " in faults(backends=fleet)
-    assert "backends: " in faults(backends=[])
+    assert f"backends: Value error, expected 1 to {MAX_BACKENDS}, found {MAX_BACKENDS + 1}" in faults(
+        backends=fleet
+    )
+    assert "backends: Value error, expected 1 to" in faults(backends=[])
 
 
-def test_low_zone_ends_before_the_saturated_one() -> None:
-    assert "zones: " in faults(zones={"low_s": 10.0})
-    assert parse(zones={"low_s": 9.9}).zones.low_s == 9.9
+@pytest.mark.parametrize("interval", ["idle_interval_s", "busy_interval_s"])
+def test_signals_do_not_grow_stale_between_two_scrapes(interval: str) -> None:
+    assert "scrape: " in faults(scrape={interval: 3.0})
+    assert "scrape: " in faults(scrape={interval: 2.0})
+    assert parse(scrape={interval: 3.0, "stale_after_s": 3.5}).scrape.stale_after_s == 3.5
+
+
+def test_the_pause_before_a_probe_grows() -> None:
+    assert "breaker: " in faults(breaker={"min_pause_s": 31})
+    assert parse(breaker={"min_pause_s": 30}).breaker.min_pause_s == 30.0
 
 
 def test_saturated_backend_comes_back_at_80_percent_by_default() -> None:
@@ -198,21 +292,35 @@ def test_resume_load_is_below_the_limit() -> None:
         ("envoy", "settle_s", 3601),
         ("scrape", "busy_interval_s", 0),
         ("scrape", "max_response_bytes", 1023),
+        ("scrape", "timeout_s", True),
+        ("zones", "saturated_s", 10.0),
         ("zones", "medium_load", 0.5),
+        ("zones", "medium_load", float("inf")),
         ("guard", "max_active", 0),
+        ("guard", "max_active", True),
+        ("guard", "max_active", 5.5),
+        ("guard", "max_active", "5"),
+        ("guard", "max_active", 10**400),
         ("guard", "resume_active", -1),
+        ("guard", "resume_active", False),
         ("guard", "max_predicted_ttft_s", "soon"),
         ("breaker", "consecutive_failures", 0),
         ("breaker", "min_pause_s", 0),
         ("predict", "is_enabled", "perhaps"),
+        ("predict", "is_enabled", 1),
         ("predict", "tie_fraction", 1.1),
         ("predict", "max_candidates", 257),
         ("predict", "error_factor", 0.5),
+        ("predict", "error_factor", float("inf")),
         ("predict", "error_floor", -0.1),
+        ("predict", "error_floor", float("nan")),
+        ("predict", "min_outcomes", True),
         ("predict", "min_outcomes", 0),
         ("admission", "mode", "queue"),
         ("admission", "max_retry_after_s", 0),
         ("model", "path", 5),
+        ("model", "path", ""),
+        ("envoy", "cds_path", "/"),
         ("samples", "max_rows", 99),
     ],
 )
@@ -220,6 +328,13 @@ def test_value_out_of_bounds_is_refused(stage: str, field: str, value: object) -
     assert f"  {stage}.{field}: " in faults(**{stage: {field: value}})
 
 
-@pytest.mark.parametrize(("field", "value"), [("max_num_seqs", 0), ("models", "m"), ("weight", 1)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_num_seqs", 0), ("max_num_seqs", True)),
+        *(("models", "m"), ("models", []), ("models", [""]), ("models", [5])),
+        ("weight", 1),
+    ],
+)
 def test_backend_field_out_of_bounds_is_refused(field: str, value: object) -> None:
     assert f"backends.0.{field}" in backend_faults(**{field: value})

@@ -91,17 +91,9 @@ def _address(address: pb.Address) -> str:
     return f"{socket.address}:{socket.port_value}" if socket.address else address.pipe.path
 
 
-def _metadata(metadata: pb.Metadata) -> dict[str, float | str | bool]:
-    """The decision's metadata; a value that is neither number, string nor boolean is left out."""
+def _metadata(metadata: pb.Metadata) -> dict[str, str]:
+    """The decision's metadata; a value that is no string is none of ours, and left out."""
     if METADATA_NAMESPACE not in metadata.filter_metadata:  # reading a missing key would add it
         return {}
-    values: dict[str, float | str | bool] = {}
-    for name, value in metadata.filter_metadata[METADATA_NAMESPACE].fields.items():
-        match value.WhichOneof("kind"):
-            case "number_value":
-                values[name] = value.number_value
-            case "string_value":
-                values[name] = value.string_value
-            case "bool_value":
-                values[name] = value.bool_value
-    return values
+    fields = metadata.filter_metadata[METADATA_NAMESPACE].fields
+    return {name: value.string_value for name, value in fields.items() if value.HasField("string_value")}

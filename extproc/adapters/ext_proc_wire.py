@@ -5,6 +5,8 @@ of streams. `protos/ext_proc.proto` says what the fields mean. Two rules of Envo
 travels in `raw_value` alone, and a response must name the phase that it answers.
 """
 
+from functools import lru_cache
+
 from google.protobuf.message import DecodeError
 
 from extproc.adapters.protos import ext_proc_pb2 as pb
@@ -65,19 +67,23 @@ def _headers(received: pb.HeaderMap) -> dict[str, str]:
 
 
 def _route(instruction: RouteTo) -> bytes:
+    """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
+    header = _route_header(instruction.phase, instruction.cluster)
+    if not instruction.metadata:
+        return header
     response = pb.ProcessingResponse()
-    common: pb.CommonResponse = getattr(response, instruction.phase.value).response
+    values = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    for name, value in instruction.metadata.items():
+        values[name].string_value = value
+    return header + response.SerializeToString()
+
+
+@lru_cache(maxsize=8192)
+def _route_header(phase: Phase, cluster: str) -> bytes:
+    response = pb.ProcessingResponse()
+    common: pb.CommonResponse = getattr(response, phase.value).response
     common.clear_route_cache = True
-    _overwrite(common.header_mutation, CLUSTER_HEADER, instruction.cluster)
-    if instruction.metadata:
-        fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
-        for name, value in instruction.metadata.items():
-            if isinstance(value, str):
-                fields[name].string_value = value
-            elif isinstance(value, bool):
-                fields[name].bool_value = value
-            else:
-                fields[name].number_value = value
+    _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
     return response.SerializeToString()
 
 

@@ -37,13 +37,14 @@ class HttpServer:
         )
         self._runner = web.AppRunner(application, access_log=None)
 
-    async def start(self) -> None:
-        """Listen; raises StackError if the address is taken."""
+    async def start(self) -> int:
+        """Listen, and return the port; raises StackError if the address is taken."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host.strip("[]"), self._port).start()
         except OSError as error:
             raise StackError(f"HTTP server: cannot listen on {self._host}:{self._port}: {error}") from error
+        return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Close the listener and the connections."""

@@ -4,16 +4,17 @@ Nothing is counted twice and nothing costs on the request's path: the parts keep
 collector turns them into the exposition format. Labels are bounded: backends of the fleet, and enums.
 """
 
-import math
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from extproc.adapters.runtime import Runtime
-from extproc.adapters.state_document import state_document
+from extproc.adapters.state_document import REFERENCE_TOKENS, state_document
+from extproc.fleet.backend import Membership
 from extproc.outcomes.counts import TTFT_BOUNDS_S, TtftHistogram
 
 _GAUGES = {
@@ -23,7 +24,10 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
-    "predicted_ttft_s": ("extproc_backend_predicted_ttft_seconds", "Prediction for a 512-token request now"),
+    "predicted_ttft_s": (
+        "extproc_backend_predicted_ttft_seconds",
+        f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
+    ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
     "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
     "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
@@ -43,7 +47,7 @@ class SidecarCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics, as of now."""
         state = state_document(self._runtime, time.monotonic())
-        yield from _backend_gauges(state["backends"])
+        yield from _backend_gauges(_one_per_name(state["backends"]))
         yield from self._decisions()
         yield from self._outcomes()
         yield from self._model()
@@ -105,20 +109,27 @@ class SidecarCollector(Collector):
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
 
 
-def _backend_gauges(backends: list[dict[str, float]]) -> Iterator[Metric]:
+def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of backends with one name (its address has changed) the one that stays: no series may come twice."""
+    leaving_first = sorted(backends, key=lambda backend: backend["membership"] != Membership.DRAINING)
+    return list({backend["name"]: backend for backend in leaving_first}.values())
+
+
+def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
+    """What is not known has no sample: a NaN would spoil every sum."""
     for key, (name, documentation) in _GAUGES.items():
         family = GaugeMetricFamily(name, documentation, labels=["backend"])
         for backend in backends:
-            value = backend[key]
-            family.add_metric([str(backend["name"])], math.nan if value is None else value)
+            if backend[key] is not None:
+                family.add_metric([backend["name"]], backend[key])
         yield family
     routable = GaugeMetricFamily(
         "extproc_backend_routable", "1 if the backend may be chosen", labels=["backend"]
     )
     zone = GaugeMetricFamily("extproc_backend_zone", "1 for the zone it is in", labels=["backend", "zone"])
     for backend in backends:
-        routable.add_metric([str(backend["name"])], float(backend["is_routable"]))
-        zone.add_metric([str(backend["name"]), str(backend["zone"])], 1.0)
+        routable.add_metric([backend["name"]], float(backend["is_routable"]))
+        zone.add_metric([backend["name"], backend["zone"]], 1.0)
     yield routable
     yield zone
 

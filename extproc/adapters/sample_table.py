@@ -6,12 +6,12 @@ The columns are `Sample`'s fields in order. A file with another schema version i
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -35,7 +35,9 @@ def _plain_type(annotation: Any) -> type:
     return plain
 
 
-_TYPES = {field.name: _plain_type(get_type_hints(Sample)[field.name]) for field in fields(Sample)}
+_TYPES = {
+    field.name: _plain_type(get_type_hints(Sample)[field.name]) for field in msgspec.structs.fields(Sample)
+}
 COLUMNS: tuple[str, ...] = tuple(_TYPES)
 
 INSERT = f"INSERT INTO samples VALUES ({', '.join('?' * len(COLUMNS))})"

@@ -7,9 +7,8 @@ import numpy as np
 
 from extproc.adapters.runtime import Runtime
 from extproc.fleet.backend import Membership
-from extproc.fleet.fleet import FleetView
 from extproc.fleet.registry import Member
-from extproc.fleet.zone import zone_of
+from extproc.fleet.view import FleetView
 from extproc.policy.predictive import forecast
 
 REFERENCE_TOKENS = 512
@@ -41,23 +40,23 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
 def _backend(
     runtime: Runtime, member: Member, view: FleetView, position: int, predicted_s: float
 ) -> dict[str, Any]:
-    slot = member.slot
-    load, is_saturated = float(view.load[position]), bool(view.is_saturated[position])
-    is_known = math.isfinite(view.scrape_age_s[position])
-    reason = _reason(runtime, member, bool(view.is_admitting[position]), is_saturated)
+    slot, known = member.slot, view.candidate(position)
+    is_scraped = known.scrape_age_s is not None
+    is_admitting, is_saturated = bool(view.is_admitting[position]), bool(view.is_saturated[position])
+    reason = _reason(runtime, member, is_admitting, is_saturated)
     return {
         "name": member.backend.name,
         "address": member.backend.address,
         "models": None if member.models is None else sorted(member.models),
-        "own": int(view.own[position]),
-        "foreign": float(view.foreign[position]),
-        "load": load,
-        "running": float(runtime.fleet.running[slot]) if is_known else None,
-        "waiting": float(runtime.fleet.waiting[slot]) if is_known else None,
-        "num_running": float(view.num_running[position]),
+        "own": int(known.own),
+        "foreign": known.foreign,
+        "load": known.load,
+        "running": float(runtime.fleet.running[slot]) if is_scraped else None,
+        "waiting": float(runtime.fleet.waiting[slot]) if is_scraped else None,
+        "num_running": known.num_running,
         "kv_cache_fraction": _finite(runtime.fleet.kv_cache_fraction[slot]),
-        "scrape_age_s": _finite(view.scrape_age_s[position]),
-        "zone": zone_of(load, float(view.medium_load[position]), is_saturated).value,
+        "scrape_age_s": known.scrape_age_s,
+        "zone": known.zone,
         "medium_load": float(view.medium_load[position]),
         "membership": member.membership.value,
         "is_routable": reason in {"ok", "probing"},
@@ -72,9 +71,11 @@ def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: 
     """Why a backend is or is not chosen: membership, then failures, then saturation."""
     if member.membership is not Membership.ACTIVE:
         return member.membership.value
-    if runtime.fleet.breakers.is_tripped(member.slot):
-        return "probing" if is_admitting else "failing"
-    return "saturated" if is_saturated else "ok"
+    if not is_admitting:
+        return "failing"
+    if is_saturated:
+        return "saturated"
+    return "probing" if runtime.fleet.breakers.is_tripped(member.slot) else "ok"
 
 
 def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Where a request was placed, and the slot that it holds until its exchange ends."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from extproc.exchange.messages import Instruction, Phase
 from extproc.exchange.request import Request
@@ -22,8 +23,7 @@ class Lease:
             release(now_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """The instruction that answers the request, and the lease on its backend if it has one."""
 
     instruction: Instruction

@@ -4,8 +4,9 @@ A `Request` is made once, from the request's headers and body (`exchange.body` r
 never changed. The names of the API paths are vLLM's OpenAI-compatible server's.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class RequestKind(StrEnum):
@@ -18,8 +19,7 @@ class RequestKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class InputSize:
+class InputSize(msgspec.Struct, frozen=True):
     """The size of a request's input, by how it can be turned into tokens.
 
     `text_bytes` is UTF-8 text whose tokens have to be estimated, `exact_tokens` counts token ids that the
@@ -31,8 +31,7 @@ class InputSize:
     media_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One HTTP request, as far as placing it is concerned.
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the

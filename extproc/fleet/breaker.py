@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from extproc.fleet.load import Bools, Slots
+from extproc.fleet.load import Floats, Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,15 @@ _PROBING: Final = 2  # one request is under way, or its outcome is
 
 
 class FailureBreakers:
-    """One breaker per backend, as arrays."""
+    """One breaker per backend. `admits_at_s` is where each one's time of the next request is kept."""
 
-    def __init__(self, capacity: int, rule: BreakerRule) -> None:
+    def __init__(self, admits_at_s: Floats, rule: BreakerRule) -> None:
         self._rule = rule
-        self._phase = [_CLOSED] * capacity  # a list: single entries of it are read five times as fast
-        self._failures = np.zeros(capacity, np.int64)
-        self._pause_s = np.full(capacity, rule.min_pause_s)
-        self._admits_at_s = np.full(capacity, -np.inf)
-
-    def admits(self, slots: Slots, now_s: float) -> Bools:
-        """Which of the backends may be sent a request: closed ones, and those due for a probe."""
-        result: Bools = now_s >= self._admits_at_s[slots]
-        return result
+        self._admits_at_s = admits_at_s
+        self._admits_at_s[:] = -np.inf
+        self._phase = [_CLOSED] * len(admits_at_s)
+        self._failures = [0] * len(admits_at_s)
+        self._pause_s = [rule.min_pause_s] * len(admits_at_s)
 
     def is_tripped(self, slot: int) -> bool:
         """Whether the backend is out, or on probation."""

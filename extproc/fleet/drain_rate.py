@@ -3,7 +3,7 @@
 An exponentially decaying count of ends, per backend; time constant 10 s.
 """
 
-import numpy as np
+import math
 
 TIME_CONSTANT_S = 10.0
 """Guessed: long enough to count long answers, short enough to follow a change of load."""
@@ -13,8 +13,8 @@ class DrainRates:
     """Requests finished per second, one entry per backend."""
 
     def __init__(self, capacity: int) -> None:
-        self._count = np.zeros(capacity)
-        self._counted_at_s = np.zeros(capacity)
+        self._count = [0.0] * capacity
+        self._counted_at_s = [0.0] * capacity
 
     def finished(self, slot: int, now_s: float) -> None:
         """One request has ended."""
@@ -30,5 +30,5 @@ class DrainRates:
         self._count[slot] = 0.0
 
     def _decayed(self, slot: int, now_s: float) -> float:
-        elapsed_s = max(0.0, now_s - float(self._counted_at_s[slot]))
-        return float(self._count[slot]) * float(np.exp(-elapsed_s / TIME_CONSTANT_S))
+        elapsed_s = max(0.0, now_s - self._counted_at_s[slot])
+        return self._count[slot] * math.exp(-elapsed_s / TIME_CONSTANT_S)

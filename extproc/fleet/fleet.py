@@ -9,16 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from extproc.fleet import view
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
-from extproc.fleet.load import (
-    Bools,
-    Floats,
-    Slots,
-    foreign_load,
-    pinned_limit,
-    running_now,
-)
+from extproc.fleet.load import Slots, foreign_load, pinned_limit
 from extproc.fleet.own_history import OwnHistory
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
@@ -42,82 +36,28 @@ class FleetRules:
     medium_load: float
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
-    """The candidates at one moment: arrays of shape (n_candidates,), copied, in the order of `slots`."""
-
-    slots: Slots
-    own: Floats
-    foreign: Floats
-    load: Floats
-    num_running: Floats
-    num_waiting: Floats
-    kv_cache_fraction: Floats
-    scrape_age_s: Floats
-    is_fresh: Bools
-    is_admitting: Bools
-    is_saturated: Bools
-    medium_load: Floats
-
-
 class Fleet:
     """The arrays, and the events that change them. Times are seconds of one monotonic clock."""
 
     def __init__(self, rules: FleetRules) -> None:
         self._rules = rules
-        # One matrix, so that the candidates' entries of all arrays are gathered at once.
-        self._columns = np.zeros((10, CAPACITY))
-        (
-            self.own,
-            self.foreign,
-            self.running,
-            self.waiting,
-            self.kv_cache_fraction,
-            self.scraped_at_s,
-            self._own_at_scrape,
-            self._running_limit,
-            self._medium_load,
-            self._was_saturated,
-        ) = self._columns
+        self._rows = np.zeros((CAPACITY, view.N_COLUMNS))
+        self.own = self._rows[:, view.OWN]
+        self.foreign = self._rows[:, view.FOREIGN]
+        self.running = self._rows[:, view.RUNNING]
+        self.waiting = self._rows[:, view.WAITING]
+        self.kv_cache_fraction = self._rows[:, view.KV_CACHE_FRACTION]
+        self.scraped_at_s = self._rows[:, view.SCRAPED_AT_S]
         self.observed_ttft_s = np.full(CAPACITY, np.nan)
-        self.breakers = FailureBreakers(CAPACITY, rules.breaker)
+        self.breakers = FailureBreakers(self._rows[:, view.ADMITS_AT_S], rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
         self._expected_medium_load = rules.medium_load
         self._is_refusing = np.zeros(CAPACITY, np.bool_)
         self._history = OwnHistory(CAPACITY)
 
-    def view(self, slots: Slots, now_s: float) -> FleetView:
+    def view(self, slots: Slots, now_s: float) -> view.FleetView:
         """What is known of `slots` now; nothing is changed by looking."""
-        (
-            own,
-            foreign,
-            running,
-            waiting,
-            kv_cache_fraction,
-            scraped_at_s,
-            own_at_scrape,
-            running_limit,
-            medium_load,
-            was_saturated,
-        ) = self._columns.take(slots, axis=1)
-        age_s = now_s - scraped_at_s
-        is_fresh = age_s <= self._rules.stale_after_s
-        foreign = np.where(is_fresh, foreign, 0.0)
-        load = own + foreign
-        return FleetView(
-            slots=slots,
-            own=own,
-            foreign=foreign,
-            load=load,
-            num_running=running_now(running, own, own_at_scrape, load, running_limit, is_fresh),
-            num_waiting=waiting,
-            kv_cache_fraction=np.fmax(0.0, kv_cache_fraction),  # NaN, where it is not reported, to 0
-            scrape_age_s=age_s,
-            is_fresh=is_fresh,
-            is_admitting=self.breakers.admits(slots, now_s),
-            is_saturated=self._rules.saturation.is_saturated(load, was_saturated > 0),
-            medium_load=medium_load,
-        )
+        return view.FleetView(slots, self._rows[slots], now_s, self._rules.stale_after_s)
 
     def reserve(self, slot: int, now_s: float) -> None:
         """A request is placed on the backend: it counts from this moment."""
@@ -140,10 +80,11 @@ class Fleet:
         kv_cache_fraction = signals.kv_cache_fraction
         self.kv_cache_fraction[slot] = np.nan if kv_cache_fraction is None else kv_cache_fraction
         self.scraped_at_s[slot] = now_s
-        self._own_at_scrape[slot] = own_when_asked
+        self._rows[slot, view.OWN_AT_SCRAPE] = own_when_asked
         self.foreign[slot] = foreign_load(signals.running, signals.waiting, largest_own)
-        self._running_limit[slot] = pinned_limit(
-            float(self._running_limit[slot]), signals.running, signals.waiting, smallest_own
+        limit = self._rows[slot, view.RUNNING_LIMIT]
+        self._rows[slot, view.RUNNING_LIMIT] = pinned_limit(
+            float(limit), signals.running, signals.waiting, smallest_own
         )
         if self._is_refusing[slot]:
             self._is_refusing[slot] = False
@@ -161,28 +102,28 @@ class Fleet:
         self.observed_ttft_s[slot] = (
             ttft_s if np.isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         )
-        self._medium_load[slot] = learned_boundary(
-            float(self._medium_load[slot]), load, ttft_s, self._rules.low_s
-        )
+        boundary = float(self._rows[slot, view.MEDIUM_LOAD])
+        self._rows[slot, view.MEDIUM_LOAD] = learned_boundary(boundary, load, ttft_s, self._rules.low_s)
 
     def expect_medium_load(self, medium_load: float) -> None:
         """Where the medium zone starts, for backends of which no TTFT has been seen yet."""
         self._expected_medium_load = max(1.0, medium_load)
-        self._medium_load[np.isnan(self.observed_ttft_s)] = self._expected_medium_load
+        self._rows[np.isnan(self.observed_ttft_s), view.MEDIUM_LOAD] = self._expected_medium_load
 
     def latch_saturated(self, slot: int) -> None:
         """The backend was taken out for what is predicted of it: back when its load allows."""
-        self._was_saturated[slot] = 1.0
+        self._rows[slot, view.CLOSED_ABOVE] = self._rules.saturation.resume_load
 
     def join(self, slot: int, running_limit: int | None) -> None:
         """A backend takes an empty slot; nothing is known of it."""
-        self.own[slot] = 0
-        self.running[slot] = self.waiting[slot] = self.foreign[slot] = self._own_at_scrape[slot] = 0.0
-        self.kv_cache_fraction[slot] = self.observed_ttft_s[slot] = np.nan
-        self.scraped_at_s[slot] = -np.inf
-        self._running_limit[slot] = np.inf if running_limit is None else running_limit
-        self._medium_load[slot] = self._expected_medium_load
-        self._was_saturated[slot] = 0.0
+        row = self._rows[slot]
+        row[:] = 0.0
+        row[view.KV_CACHE_FRACTION] = np.nan
+        row[view.SCRAPED_AT_S] = -np.inf
+        row[view.RUNNING_LIMIT] = np.inf if running_limit is None else running_limit
+        row[view.MEDIUM_LOAD] = self._expected_medium_load
+        row[view.CLOSED_ABOVE] = self._rules.saturation.opened()
+        self.observed_ttft_s[slot] = np.nan
         self._is_refusing[slot] = False
         self._history.clear(slot)
         self.drain_rates.clear(slot)
@@ -193,7 +134,8 @@ class Fleet:
         self._update_saturation(slot, now_s)
 
     def _update_saturation(self, slot: int, now_s: float) -> None:
-        is_fresh = now_s - self.scraped_at_s[slot] <= self._rules.stale_after_s
-        load = float(self.own[slot]) + (float(self.foreign[slot]) if is_fresh else 0.0)
-        was_saturated = bool(self._was_saturated[slot])
-        self._was_saturated[slot] = self._rules.saturation.is_saturated(load, was_saturated)
+        row = self._rows[slot]
+        known = row.tolist()
+        is_fresh = now_s - known[view.SCRAPED_AT_S] <= self._rules.stale_after_s
+        load = known[view.OWN] + (known[view.FOREIGN] if is_fresh else 0.0)
+        row[view.CLOSED_ABOVE] = self._rules.saturation.closes_above(load, known[view.CLOSED_ABOVE])

@@ -3,6 +3,8 @@
 All functions are pure and work on arrays with one entry per backend (or on scalars).
 """
 
+from typing import Any, overload
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,16 +23,25 @@ def foreign_load(running: float, waiting: float, largest_own: float) -> float:
     return max(0.0, running + waiting - largest_own)
 
 
+@overload
+def running_now(
+    running: float, own: float, own_at_scrape: float, load: float, limit: float, is_fresh: bool
+) -> float: ...
+
+
+@overload
 def running_now(
     running: Floats, own: Floats, own_at_scrape: Floats, load: Floats, limit: Floats, is_fresh: Bools
-) -> Floats:
+) -> Floats: ...
+
+
+def running_now(running: Any, own: Any, own_at_scrape: Any, load: Any, limit: Any, is_fresh: Any) -> Any:
     """An estimate of the running requests for now, from a gauge that is already old.
 
     The scraped value is corrected by what was sent and finished since. It is never below the load, since
     a burst that the gauge has not seen is nevertheless there, and never above the server's own limit.
     """
-    corrected = np.where(is_fresh, running + own - own_at_scrape, 0.0)
-    return np.minimum(limit, np.maximum(load, corrected))
+    return np.minimum(limit, np.maximum(load, (running + own - own_at_scrape) * is_fresh))
 
 
 def pinned_limit(known_limit: float, running: float, waiting: float, smallest_own: float) -> float:

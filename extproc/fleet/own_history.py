@@ -6,44 +6,51 @@ counted; the smallest, to tell that requests are stuck before the engine. Kept a
 buckets in a ring, so a change costs O(1) and memory is fixed.
 """
 
-import numpy as np
-
 BUCKET_S = 0.1
 WINDOW_S = 1.0
 _BUCKETS = round(WINDOW_S / BUCKET_S) + 1
 
 
+class _Ring:
+    """One backend's buckets; one that was never written repeats the last number."""
+
+    __slots__ = ("largest", "last", "smallest", "tick")
+
+    def __init__(self) -> None:
+        self.largest = [0] * _BUCKETS
+        self.smallest = [0] * _BUCKETS
+        self.last = 0
+        self.tick = 0
+
+    def advance(self, tick: int) -> int:
+        """Open the buckets up to `tick`, each starts with what was in flight then; the newest one's index."""
+        for missed in range(min(tick - self.tick, _BUCKETS)):
+            bucket = (tick - missed) % _BUCKETS
+            self.largest[bucket] = self.smallest[bucket] = self.last
+        self.tick = max(self.tick, tick)
+        return self.tick % _BUCKETS
+
+
 class OwnHistory:
-    """Rings of (n_backends, buckets) extremes; a bucket that was never written repeats the last value."""
+    """A ring for each of `capacity` backends."""
 
     def __init__(self, capacity: int) -> None:
-        self._largest = np.zeros((capacity, _BUCKETS), np.int64)
-        self._smallest = np.zeros((capacity, _BUCKETS), np.int64)
-        self._last = np.zeros(capacity, np.int64)
-        self._tick = np.zeros(capacity, np.int64)
+        self._rings = [_Ring() for _ in range(capacity)]
 
     def record(self, slot: int, own: int, now_s: float) -> None:
         """Note that `own` requests are in flight from now on."""
-        self._advance(slot, int(now_s / BUCKET_S))
-        bucket = self._tick[slot] % _BUCKETS
-        self._largest[slot, bucket] = max(self._largest[slot, bucket], own)
-        self._smallest[slot, bucket] = min(self._smallest[slot, bucket], own)
-        self._last[slot] = own
+        ring = self._rings[slot]
+        bucket = ring.advance(int(now_s / BUCKET_S))
+        ring.largest[bucket] = max(ring.largest[bucket], own)
+        ring.smallest[bucket] = min(ring.smallest[bucket], own)
+        ring.last = own
 
     def extremes(self, slot: int, now_s: float) -> tuple[int, int]:
         """The smallest and largest number in flight during the last WINDOW_S."""
-        self._advance(slot, int(now_s / BUCKET_S))
-        return int(self._smallest[slot].min()), int(self._largest[slot].max())
+        ring = self._rings[slot]
+        ring.advance(int(now_s / BUCKET_S))
+        return min(ring.smallest), max(ring.largest)
 
     def clear(self, slot: int) -> None:
         """Forget a backend that has left."""
-        self._largest[slot] = self._smallest[slot] = self._last[slot] = 0
-
-    def _advance(self, slot: int, tick: int) -> None:
-        """Open the buckets up to `tick`; each starts with what was in flight when it began."""
-        missed = min(tick - int(self._tick[slot]), _BUCKETS)
-        for step in range(missed):
-            bucket = (tick - step) % _BUCKETS
-            self._largest[slot, bucket] = self._smallest[slot, bucket] = self._last[slot]
-        if missed > 0:
-            self._tick[slot] = tick
+        self._rings[slot] = _Ring()

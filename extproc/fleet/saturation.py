@@ -1,9 +1,6 @@
 """The saturation breaker: a backend is out from `max_active` on, and back at `resume_load`. No flapping."""
 
 from dataclasses import dataclass
-from typing import overload
-
-from extproc.fleet.load import Bools, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +10,14 @@ class SaturationRule:
     max_active: float
     resume_load: float
 
-    @overload
-    def is_saturated(self, load: float, was_saturated: bool) -> bool: ...
+    def closes_above(self, load: float, closed_above: float) -> float:
+        """The load above which a backend takes no request, after its load has become `load`.
 
-    @overload
-    def is_saturated(self, load: Floats, was_saturated: Bools) -> Bools: ...
+        It starts with `opened()`: the last load at which one more request does not exceed the limit. Once
+        that is passed the backend is saturated, and the bound is the resume load until that is reached.
+        """
+        return self.resume_load if load > closed_above else self.opened()
 
-    def is_saturated(self, load: float | Floats, was_saturated: bool | Bools) -> bool | Bools:
-        """Whether one more request would exceed the limit, or a saturated backend has yet to drain."""
-        return (load + 1 > self.max_active) | (was_saturated & (load > self.resume_load))
+    def opened(self) -> float:
+        """The bound of a backend that is not saturated."""
+        return self.max_active - 1

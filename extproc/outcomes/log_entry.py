@@ -6,11 +6,11 @@ outcome, and then a sample, is made of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(msgspec.Struct, frozen=True):
     """One exchange, from its first byte to its end, however it ended.
 
     `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
@@ -29,5 +29,5 @@ class LogEntry:
     response_body_bytes: int
     upstream_cluster: str
     upstream_address: str
-    metadata: Mapping[str, float | str | bool]
+    metadata: Mapping[str, str]
     tags: Mapping[str, str]

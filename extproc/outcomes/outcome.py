@@ -6,11 +6,11 @@ failures, resets and 5xx are its failures; a 4xx is an answer; a client that lea
 never sent, proves nothing.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
+from extproc.outcomes.facts import from_metadata
 from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.sample import Sample
 
@@ -48,8 +48,7 @@ _BY_FLAGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """A finished request: its sample, and what it teaches.
 
     `is_backend_failure` is None where it says nothing about the backend. `model_log_ttft` is what the
@@ -63,37 +62,34 @@ class Outcome:
 
 def read_outcome(entry: LogEntry) -> Outcome | None:
     """None for an exchange that no decision placed: failed open, or refused."""
-    metadata = entry.metadata
-    backend = metadata.get("backend")
-    if not isinstance(backend, str):
+    facts = from_metadata(entry.metadata)
+    if facts is None:
         return None
     failure = _failure(entry)
-    is_stream = bool(metadata.get("is_stream", False))
-    kind = _text(metadata, "kind")
-    ttft_s = _ttft_s(entry) if is_stream and kind in _KINDS_WITH_TTFT else None
+    ttft_s = _ttft_s(entry) if facts.is_stream and facts.kind in _KINDS_WITH_TTFT else None
     sample = Sample(
         at_s=entry.started_at_s,
-        backend=backend,
-        model=_text(metadata, "model"),
-        kind=kind,
-        is_stream=is_stream,
-        layer=_text(metadata, "layer"),
-        reason=_text(metadata, "reason"),
-        model_version=_text(metadata, "model_version") or None,
-        predicted_ttft_s=_optional(metadata, "predicted_ttft_s"),
-        zone=_text(metadata, "zone"),
-        num_running=_number(metadata, "num_running"),
-        load=_number(metadata, "load"),
-        num_waiting=_number(metadata, "num_waiting"),
-        kv_cache_fraction=_number(metadata, "kv_cache_fraction"),
-        input_tokens=_number(metadata, "input_tokens"),
-        own=_number(metadata, "own"),
-        foreign=_number(metadata, "foreign"),
-        scrape_age_s=_optional(metadata, "scrape_age_s"),
-        text_bytes=int(_number(metadata, "text_bytes")),
-        body_bytes=int(_number(metadata, "body_bytes")),
-        token_limit=_limit(metadata),
-        priority=int(_number(metadata, "priority")),
+        backend=facts.backend,
+        model=facts.model or "",
+        kind=facts.kind,
+        is_stream=facts.is_stream,
+        layer=facts.layer,
+        reason=facts.reason,
+        model_version=facts.model_version,
+        predicted_ttft_s=facts.predicted_ttft_s,
+        zone=facts.zone,
+        num_running=facts.num_running,
+        load=facts.load,
+        num_waiting=facts.num_waiting,
+        kv_cache_fraction=facts.kv_cache_fraction,
+        input_tokens=facts.input_tokens,
+        own=facts.own,
+        foreign=facts.foreign,
+        scrape_age_s=facts.scrape_age_s,
+        text_bytes=facts.text_bytes,
+        body_bytes=facts.body_bytes,
+        token_limit=facts.token_limit,
+        priority=facts.priority,
         status=entry.status,
         attempts=entry.attempts,
         failure=failure.value if failure else None,
@@ -102,7 +98,7 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
         duration_s=entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
     )
-    return Outcome(sample, _blame(failure), _optional(metadata, "model_log_ttft"))
+    return Outcome(sample, _blame(failure), facts.model_log_ttft)
 
 
 def _failure(entry: LogEntry) -> Failure | None:
@@ -131,25 +127,3 @@ def _ttft_s(entry: LogEntry) -> float | None:
     except ValueError:
         return None
     return ttft_s if 0.0 < ttft_s <= MAX_TTFT_S else None
-
-
-def _text(metadata: Mapping[str, object], name: str) -> str:
-    value = metadata.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _optional(metadata: Mapping[str, object], name: str) -> float | None:
-    value = metadata.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _number(metadata: Mapping[str, object], name: str) -> float:
-    value = _optional(metadata, name)
-    return 0.0 if value is None else value
-
-
-def _limit(metadata: Mapping[str, object]) -> int | None:
-    value = _optional(metadata, "token_limit")
-    return None if value is None else int(value)

@@ -4,11 +4,10 @@ The features ride through Envoy as dynamic metadata and come back in the access-
 complete in itself. Field order here is column order in the sample store.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """What was known when a request was placed, and how it went.
 
     Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose

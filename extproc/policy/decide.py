@@ -5,17 +5,15 @@ backend is as good as anything; from 1 to 10 s TTFT follows the running requests
 keep; beyond that only sending less helps.
 """
 
-from dataclasses import replace
-
 import numpy as np
+from msgspec.structs import replace
 
 from extproc.exchange.request import Request, RequestKind
-from extproc.fleet.fleet import FleetView
 from extproc.fleet.load import Bools
-from extproc.fleet.zone import zone_of
+from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
-from extproc.policy.decision import Candidate, Decision, Layer, Reason
+from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.guard import admitted
 from extproc.policy.least_load import least_loaded, lightest
 from extproc.policy.predictive import Forecast, fastest, forecast
@@ -37,11 +35,11 @@ def decide(
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     fit = admitted(view, occupies_engine=request.has_body)
     guarded = int(view.slots.size - np.count_nonzero(fit))
-    if not fit.any():
+    if guarded == view.slots.size:
         reason = Reason.SATURATED if view.is_admitting.any() else Reason.FAILING
         return Decision(Layer.REJECT, reason, guarded=guarded)
     in_low_zone = fit & (view.load < view.medium_load)
-    if in_low_zone.any():
+    if np.count_nonzero(in_low_zone):
         decision = _least_load(view, in_low_zone, Reason.LOW_ZONE, rng)
     elif not rules.is_predict_enabled:
         decision = _least_load(view, fit, Reason.DISABLED, rng)
@@ -79,25 +77,8 @@ def _heed(
     if position < 0:
         return Decision(layer, reason, None, None, len(slots_too_slow), slots_too_slow)
     prediction = said.prediction(position)
-    return Decision(
-        layer, reason, _candidate(view, position), prediction, len(slots_too_slow), slots_too_slow
-    )
+    return Decision(layer, reason, view.candidate(position), prediction, len(slots_too_slow), slots_too_slow)
 
 
 def _least_load(view: FleetView, allowed: Bools, reason: Reason, rng: np.random.Generator) -> Decision:
-    return Decision(Layer.LEAST_LOAD, reason, _candidate(view, least_loaded(view, allowed, rng)))
-
-
-def _candidate(view: FleetView, position: int) -> Candidate:
-    load, medium_load = float(view.load[position]), float(view.medium_load[position])
-    return Candidate(
-        slot=int(view.slots[position]),
-        own=float(view.own[position]),
-        foreign=float(view.foreign[position]),
-        load=load,
-        num_running=float(view.num_running[position]),
-        num_waiting=float(view.num_waiting[position]),
-        kv_cache_fraction=float(view.kv_cache_fraction[position]),
-        scrape_age_s=float(view.scrape_age_s[position]),
-        zone=zone_of(load, medium_load, bool(view.is_saturated[position])).value,
-    )
+    return Decision(Layer.LEAST_LOAD, reason, view.candidate(least_loaded(view, allowed, rng)))

@@ -3,8 +3,11 @@
 Log line, metric, header and sample are all made from this one object, so they agree by construction.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
+
+from extproc.fleet.view import Candidate
 
 
 class Layer(StrEnum):
@@ -38,23 +41,7 @@ class Reason(StrEnum):
     NO_BACKEND = "no_backend"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What was known of the chosen backend at the decision; `scrape_age_s` is inf before the first scrape."""
-
-    slot: int
-    own: float
-    foreign: float
-    load: float
-    num_running: float
-    num_waiting: float
-    kv_cache_fraction: float
-    scrape_age_s: float
-    zone: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True):
     """What the model said of the chosen backend: uncorrected, and as it was used."""
 
     model_version: str
@@ -62,8 +49,7 @@ class Prediction:
     ttft_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The result of `decide()`.
 
     `chosen` is None for a refusal. `prediction` is present wherever the model was asked about the chosen

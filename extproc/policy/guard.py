@@ -1,7 +1,7 @@
 """Layer 1: which candidates are fit to take a request at all."""
 
-from extproc.fleet.fleet import FleetView
 from extproc.fleet.load import Bools
+from extproc.fleet.view import FleetView
 
 
 def admitted(view: FleetView, occupies_engine: bool) -> Bools:

@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from extproc.fleet.fleet import FleetView
 from extproc.fleet.load import Bools
+from extproc.fleet.view import FleetView
 
 
 def least_loaded(view: FleetView, allowed: Bools, rng: np.random.Generator) -> int:
     """The position of one of the least loaded among the `allowed`, of which there is at least one."""
-    loads = np.where(allowed, view.load, np.inf)
-    tied = np.flatnonzero(loads == loads.min())
-    return int(tied[0] if tied.size == 1 else tied[rng.integers(tied.size)])
+    positions = np.flatnonzero(allowed)
+    loads = view.load[positions].tolist()
+    lowest = min(loads)
+    tied = [position for position, load in zip(positions.tolist(), loads, strict=True) if load == lowest]
+    return tied[0] if len(tied) == 1 else tied[int(rng.random() * len(tied))]
 
 
 def lightest(view: FleetView, allowed: Bools, count: int) -> Bools:

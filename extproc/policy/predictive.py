@@ -5,19 +5,17 @@ own: a stale scrape, features outside the training range, a running error above 
 doubt compete by load alone, so that one bad backend does not turn the layer off for the others.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
-from extproc.fleet.fleet import FleetView
 from extproc.fleet.load import Bools, Floats
+from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Prediction, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True):
     """What the model says of the candidates, arrays of shape (n_candidates,).
 
     `ttft_s` is NaN where the model was not asked; `is_heeded` is where it was asked and is believed.

@@ -4,7 +4,6 @@ It owns what changes with a decision: the in-flight slot, the latched guard, the
 from which tokens per byte are learned.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,14 @@ from extproc.exchange.request import Request
 from extproc.exchange.token_learning import TokenLearning
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
+from extproc.fleet.view import Candidate
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
+from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.decide import decide
-from extproc.policy.decision import Candidate, Decision, Layer, Reason
+from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.rules import PolicyRules
 
 MAX_MODEL_NAME = 256
@@ -79,9 +80,8 @@ class Router:
             return Placement(overloaded(decision.reason, wait_s))
         backend = self._registry.name_of(decision.chosen.slot)
         lease = self._reserve(decision.chosen.slot, request, now_s)
-        return Placement(
-            RouteTo(phase, backend, recorded(decision, decision.chosen, backend, request)), lease
-        )
+        facts = recorded(decision, decision.chosen, backend, request)
+        return Placement(RouteTo(phase, backend, to_metadata(facts)), lease)
 
     def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
         self._fleet.reserve(slot, now_s)
@@ -94,36 +94,30 @@ class Router:
         return Lease(release)
 
 
-def recorded(
-    decision: Decision, chosen: Candidate, backend: str, request: Request
-) -> dict[str, float | str | bool]:
-    """What rides through Envoy and comes back with the outcome; absent is what is not known."""
-    facts: dict[str, float | str | bool] = {
-        "backend": backend,
-        "layer": decision.layer,
-        "reason": decision.reason,
-        "zone": chosen.zone,
-        "num_running": chosen.num_running,
-        "load": chosen.load,
-        "num_waiting": chosen.num_waiting,
-        "kv_cache_fraction": chosen.kv_cache_fraction,
-        "own": chosen.own,
-        "foreign": chosen.foreign,
-        "kind": request.kind,
-        "is_stream": request.is_stream,
-        "input_tokens": request.input_tokens,
-        "text_bytes": request.input_size.text_bytes,
-        "body_bytes": request.body_bytes,
-        "priority": request.priority,
-    }
-    if math.isfinite(chosen.scrape_age_s):
-        facts["scrape_age_s"] = chosen.scrape_age_s
-    if request.model is not None:
-        facts["model"] = request.model[:MAX_MODEL_NAME]
-    if request.token_limit is not None:
-        facts["token_limit"] = request.token_limit
-    if decision.prediction is not None:
-        facts["model_version"] = decision.prediction.model_version
-        facts["model_log_ttft"] = decision.prediction.model_log_ttft
-        facts["predicted_ttft_s"] = decision.prediction.ttft_s
-    return facts
+def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:
+    """What was known and decided, to be recorded with the outcome."""
+    said = decision.prediction
+    return Facts(
+        backend=backend,
+        layer=decision.layer,
+        reason=decision.reason,
+        zone=chosen.zone,
+        kind=request.kind,
+        is_stream=request.is_stream,
+        num_running=chosen.num_running,
+        load=chosen.load,
+        num_waiting=chosen.num_waiting,
+        kv_cache_fraction=chosen.kv_cache_fraction,
+        own=chosen.own,
+        foreign=chosen.foreign,
+        input_tokens=request.input_tokens,
+        text_bytes=request.input_size.text_bytes,
+        body_bytes=request.body_bytes,
+        priority=request.priority,
+        scrape_age_s=chosen.scrape_age_s,
+        model=request.model if request.model is None else request.model[:MAX_MODEL_NAME],
+        token_limit=request.token_limit,
+        model_version=said.model_version if said else None,
+        model_log_ttft=said.model_log_ttft if said else None,
+        predicted_ttft_s=said.ttft_s if said else None,
+    )

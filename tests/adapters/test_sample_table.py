@@ -1,11 +1,11 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import asdict
 
 from extproc.adapters.sample_table import COLUMNS, INSERT, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError

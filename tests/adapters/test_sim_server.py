@@ -90,7 +90,7 @@ def with_sim(test: Callable[[Client], Awaitable[None]], **options: Any) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  an engine has no events to wait for
+    while not condition():
         await asyncio.sleep(0.001)
 
 

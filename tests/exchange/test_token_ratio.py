@@ -296,7 +296,7 @@ class SimulatedServer:
 @given(st.floats(0.05, 1.5), st.integers(1, 64), st.integers(0, 2**32))
 def test_ratio_converges_with_requests_in_flight(tokens_per_byte: float, concurrency: int, seed: int) -> None:
     server = SimulatedServer(tokens_per_byte, concurrency, seed)
-    server.run(requests=100 * concurrency + 100)
+    server.run(requests=100 * concurrency + 2000)
     assert server.ratios.tokens_per_byte("m") == pytest.approx(tokens_per_byte, rel=0.1)
 
 

@@ -9,7 +9,7 @@ SLOT = np.array([0])
 
 @pytest.fixture
 def breakers() -> FailureBreakers:
-    return FailureBreakers(1, RULE)
+    return FailureBreakers(np.zeros(1), RULE)
 
 
 def tripped_at(breakers: FailureBreakers, now_s: float) -> None:
@@ -18,7 +18,7 @@ def tripped_at(breakers: FailureBreakers, now_s: float) -> None:
 
 
 def admits(breakers: FailureBreakers, now_s: float) -> bool:
-    return bool(breakers.admits(SLOT, now_s)[0])
+    return breakers.next_probe_s(SLOT, now_s) == 0.0
 
 
 def test_single_failures_between_successes_never_trip_it(breakers: FailureBreakers) -> None:

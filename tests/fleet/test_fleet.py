@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import Fleet, FleetRules, FleetView
+from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
+from extproc.fleet.view import FleetView
 
 RULES = FleetRules(
     saturation=SaturationRule(max_active=10, resume_load=8),

@@ -49,12 +49,7 @@ def wave_through(event: Event) -> Instruction:
 
 
 def route_to(backend: str) -> Script:
-    metadata: dict[str, float | str | bool] = {
-        "backend": backend,
-        "layer": "least_load",
-        "load": 1.5,
-        "is_stream": True,
-    }
+    metadata = {"backend": backend, "layer": "least_load", "facts": '{"load": 1.5}'}
 
     def place(event: Event) -> Instruction:
         if isinstance(event, BodyReceived):
@@ -481,7 +476,7 @@ def test_log_entry_times_the_first_body_byte_and_returns_the_metadata(start_envo
             assert entry.duration_s is not None
             # The headers came at once, the first chunk after 0.2 s, the second after 0.4 s.
             assert 0.2 <= int(entry.tags["ttft_us"]) / 1e6 < entry.duration_s - 0.1
-            assert entry.metadata == {"backend": "a", "layer": "least_load", "load": 1.5, "is_stream": True}
+            assert entry.metadata == {"backend": "a", "layer": "least_load", "facts": '{"load": 1.5}'}
             assert (entry.status, entry.attempts, entry.response_flags) == (200, 1, frozenset())
             assert (entry.request_body_bytes, entry.response_body_bytes) == (len(body), 26)
             assert (entry.upstream_cluster, entry.response_code_details) == ("a_endpoint", "via_upstream")

@@ -1,13 +1,33 @@
-import math
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from extproc.outcomes.facts import Facts, from_metadata, to_metadata
 from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.outcome import Failure, read_outcome
 
+FACTS = Facts(
+    backend="vllm-1",
+    layer="predict",
+    reason="lowest_prediction",
+    zone="medium",
+    kind="chat",
+    is_stream=True,
+    num_running=7.0,
+    load=9.0,
+    num_waiting=2.0,
+    kv_cache_fraction=0.5,
+    own=8.0,
+    foreign=1.0,
+    input_tokens=120.0,
+    text_bytes=480,
+    body_bytes=600,
+    model="m",
+    model_version="v1",
+    model_log_ttft=0.25,
+    predicted_ttft_s=1.3,
+)
 ENTRY = LogEntry(
     started_at_s=1_795_000_000.0,
     duration_s=2.5,
@@ -19,21 +39,7 @@ ENTRY = LogEntry(
     response_body_bytes=4000,
     upstream_cluster="vllm-1_endpoint",
     upstream_address="127.0.0.1:8101",
-    metadata={
-        "backend": "vllm-1",
-        "layer": "predict",
-        "reason": "lowest_prediction",
-        "model": "m",
-        "kind": "chat",
-        "zone": "medium",
-        "is_stream": True,
-        "num_running": 7.0,
-        "load": 9.0,
-        "input_tokens": 120.0,
-        "model_version": "v1",
-        "model_log_ttft": 0.25,
-        "predicted_ttft_s": 1.3,
-    },
+    metadata=to_metadata(FACTS),
     tags={"ttft_us": "1250000"},
 )
 
@@ -85,14 +91,14 @@ def test_blame_follows_flags_and_status(
 
 
 def test_a_response_that_is_no_stream_has_no_ttft() -> None:
-    outcome = read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "is_stream": False}))
+    outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, is_stream=False))))
     assert outcome is not None
     assert outcome.sample.ttft_s is None
     assert not outcome.sample.is_clean
 
 
 def test_a_stream_that_begins_before_its_first_token_has_no_ttft() -> None:
-    outcome = read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "kind": "responses"}))
+    outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, kind="responses"))))
     assert outcome is not None
     assert outcome.sample.ttft_s is None
 
@@ -104,15 +110,17 @@ def test_a_ttft_that_cannot_be_is_none(tag: str) -> None:
     assert outcome.sample.ttft_s is None
 
 
-values = st.one_of(st.floats(), st.text(max_size=5), st.booleans())
+@pytest.mark.parametrize(
+    "facts", ["", "{}", "[]", "null", '{"backend": 5}', "[" * 100_000, "\x00", '{"load": NaN}']
+)
+def test_metadata_that_is_none_of_ours_is_no_outcome(facts: str) -> None:
+    assert read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "facts": facts})) is None
 
 
-@given(st.dictionaries(st.sampled_from(sorted(ENTRY.metadata)), values))
-def test_any_metadata_gives_finite_numbers_or_no_outcome(metadata: dict[str, float | str | bool]) -> None:
-    outcome = read_outcome(replace(ENTRY, metadata=metadata))
-    if outcome is None:
-        assert not isinstance(metadata.get("backend"), str)
-        return
-    sample = outcome.sample
-    assert all(math.isfinite(number) for number in (sample.num_running, sample.load, sample.input_tokens))
-    assert outcome.model_log_ttft is None or math.isfinite(outcome.model_log_ttft)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+REQUIRED = dict.fromkeys(("num_waiting", "kv_cache_fraction", "own", "foreign", "input_tokens"), numbers)
+
+
+@given(st.builds(Facts, load=numbers, num_running=numbers, scrape_age_s=st.none() | numbers, **REQUIRED))
+def test_facts_come_back_as_they_were_sent(facts: Facts) -> None:
+    assert from_metadata(to_metadata(facts)) == facts

@@ -1,13 +1,16 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as rules_with
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.exchange.request import InputSize, Request, RequestKind
-from extproc.fleet.fleet import FleetView
+from extproc.fleet import view
+from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord, TrustRule
 from extproc.policy.decide import decide
@@ -28,6 +31,7 @@ REQUEST = Request(
     has_body=True,
 )
 MEDIUM_LOAD = 10.0
+NOW_S = 100.0
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,19 @@ class FakeModel:
         return result
 
 
-def fleet_view(load: list[float], **columns: list[Any]) -> FleetView:
+def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[Any]) -> FleetView:
+    """Candidates with these loads, all fit and fresh unless `facts` say otherwise; slots count from 5."""
     n = len(load)
-    loads = np.array(load, np.float64)
-    defaults = FleetView(
-        slots=np.arange(n) + 5,
-        own=loads,
-        foreign=np.zeros(n),
-        load=loads,
-        num_running=loads,
-        num_waiting=np.zeros(n),
-        kv_cache_fraction=np.zeros(n),
-        scrape_age_s=np.full(n, 0.1),
-        is_fresh=np.ones(n, np.bool_),
-        is_admitting=np.ones(n, np.bool_),
-        is_saturated=np.zeros(n, np.bool_),
-        medium_load=np.full(n, MEDIUM_LOAD),
-    )
-    return replace(defaults, **{name: np.array(column) for name, column in columns.items()})
+    running = np.array(facts.get("num_running", load), np.float64)
+    rows = np.zeros((n, view.N_COLUMNS))
+    rows[:, view.OWN] = rows[:, view.OWN_AT_SCRAPE] = load
+    rows[:, view.RUNNING] = rows[:, view.RUNNING_LIMIT] = running
+    rows[:, view.MEDIUM_LOAD] = MEDIUM_LOAD
+    rows[:, view.SCRAPED_AT_S] = np.where(facts.get("is_fresh", [True] * n), NOW_S - 0.1, NOW_S - 9.0)
+    rows[:, view.ADMITS_AT_S] = np.where(facts.get("is_admitting", [True] * n), 0.0, np.inf)
+    rows[:, view.CLOSED_ABOVE] = np.where(facts.get("is_saturated", [False] * n), -1.0, np.inf)
+    chosen = list(range(n)) if order is None else order
+    return FleetView(np.arange(n)[chosen] + 5, rows[chosen], NOW_S, stale_after_s=2.0)
 
 
 def track_record() -> TrackRecord:
@@ -88,7 +87,7 @@ def track_record() -> TrackRecord:
 
 
 def placed(
-    view: FleetView,
+    fleet: FleetView,
     model: FakeModel | None = None,
     request: Request = REQUEST,
     record: TrackRecord | None = None,
@@ -96,7 +95,7 @@ def placed(
     seed: int = 0,
 ) -> Decision:
     rng = np.random.default_rng(seed)
-    return decide(request, view, cast(Predictor, model), record or track_record(), rules, rng)
+    return decide(request, fleet, cast(Predictor, model), record or track_record(), rules, rng)
 
 
 def chosen_slot(decision: Decision) -> int | None:
@@ -109,13 +108,13 @@ def test_in_the_low_zone_the_least_loaded_wins() -> None:
 
 
 def test_a_tie_of_loads_is_broken_at_random() -> None:
-    view = fleet_view([1, 1, 1, 4])
-    assert {chosen_slot(placed(view, seed=seed)) for seed in range(50)} == {5, 6, 7}
+    fleet = fleet_view([1, 1, 1, 4])
+    assert {chosen_slot(placed(fleet, seed=seed)) for seed in range(50)} == {5, 6, 7}
 
 
 def test_in_the_medium_zone_the_smallest_prediction_wins_over_the_smallest_load() -> None:
-    view = fleet_view([20, 30], num_running=[20, 12])
-    decision = placed(view, FakeModel())
+    fleet = fleet_view([20, 30], num_running=[20, 12])
+    decision = placed(fleet, FakeModel())
     assert (decision.layer, decision.reason) == (Layer.PREDICT, Reason.LOWEST_PREDICTION)
     assert chosen_slot(decision) == 6
     assert decision.prediction is not None
@@ -123,8 +122,8 @@ def test_in_the_medium_zone_the_smallest_prediction_wins_over_the_smallest_load(
 
 
 def test_predictions_within_five_percent_are_a_tie_that_load_breaks() -> None:
-    view = fleet_view([22, 21], num_running=[20.0, 20.9])
-    decision = placed(view, FakeModel())
+    fleet = fleet_view([22, 21], num_running=[20.0, 20.9])
+    decision = placed(fleet, FakeModel())
     assert (decision.reason, chosen_slot(decision)) == (Reason.PREDICTION_TIE, 6)
 
 
@@ -149,7 +148,7 @@ def test_without_a_model_the_least_loaded_wins() -> None:
 
 
 def test_layer_two_can_be_switched_off() -> None:
-    decision = placed(fleet_view([20, 30]), FakeModel(), rules=replace(RULES, is_predict_enabled=False))
+    decision = placed(fleet_view([20, 30]), FakeModel(), rules=rules_with(RULES, is_predict_enabled=False))
     assert decision.reason == Reason.DISABLED
 
 
@@ -188,8 +187,8 @@ def test_a_doubted_backend_with_more_load_does_not_win_over_a_prediction() -> No
 
 
 def test_failing_and_saturated_backends_are_out_and_counted() -> None:
-    view = fleet_view([1, 2, 3], is_admitting=[False, True, True], is_saturated=[False, True, False])
-    decision = placed(view)
+    fleet = fleet_view([1, 2, 3], is_admitting=[False, True, True], is_saturated=[False, True, False])
+    decision = placed(fleet)
     assert (chosen_slot(decision), decision.guarded) == (7, 2)
 
 
@@ -237,25 +236,20 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
 ) -> None:
     n = len(load)
     flags = st.lists(st.booleans(), min_size=n, max_size=n)
-    view = fleet_view(
-        load,
-        is_fresh=data.draw(flags),
-        is_admitting=data.draw(flags),
-        is_saturated=data.draw(flags),
-        num_running=data.draw(st.lists(st.integers(1, 60).map(float), min_size=n, max_size=n)),
-    )
-    order = np.array(data.draw(st.permutations(range(n))))
-    columns = {name: getattr(view, name)[order] for name in FleetView.__slots__}
+    facts = {name: data.draw(flags) for name in ("is_fresh", "is_admitting", "is_saturated")}
+    facts["num_running"] = data.draw(st.lists(st.integers(1, 60).map(float), min_size=n, max_size=n))
     model = FakeModel() if has_model else None
-    first, second = placed(view, model), placed(replace(view, **columns), model)
+    fleet = fleet_view(load, **facts)
+    order = data.draw(st.permutations(range(n)))
+    first, second = placed(fleet, model), placed(fleet_view(load, order, **facts), model)
     assert (first.layer, first.reason, first.guarded) == (second.layer, second.reason, second.guarded)
     for decision in (first, second):
         if decision.chosen is None:
             assert decision.layer == Layer.REJECT
             continue
-        position = int(np.flatnonzero(view.slots == decision.chosen.slot)[0])
-        assert view.is_admitting[position]
-        assert not view.is_saturated[position]
-        assert decision.chosen.load == view.load[position]
+        position = decision.chosen.slot - 5
+        assert facts["is_admitting"][position]
+        assert not facts["is_saturated"][position]
+        assert decision.chosen.load == load[position]
     if first.chosen and second.chosen:
         assert first.chosen.load == second.chosen.load

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
@@ -16,6 +17,7 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.outcomes.facts import from_metadata, to_metadata
 from extproc.outcomes.log_entry import LogEntry
 from extproc.policy.admission import AdmissionRules
 from extproc.policy.feedback import Feedback
@@ -66,10 +68,11 @@ def test_the_instruction_carries_what_was_known_at_the_decision(core: Core) -> N
     core.place()
     instruction = core.place().instruction
     assert isinstance(instruction, RouteTo)
-    facts = instruction.metadata
-    assert facts["backend"] == instruction.cluster
-    assert (facts["layer"], facts["reason"], facts["zone"]) == ("least_load", "low_zone", "low")
-    assert (facts["load"], facts["input_tokens"], facts["token_limit"]) == (0.0, 100, 50)
+    facts = from_metadata(instruction.metadata)
+    assert facts is not None
+    assert facts.backend == instruction.cluster
+    assert (facts.layer, facts.reason, facts.zone) == ("least_load", "low_zone", "low")
+    assert (facts.load, facts.input_tokens, facts.token_limit) == (0.0, 100, 50)
 
 
 def test_a_burst_never_overshoots_the_limit(core: Core) -> None:
@@ -127,7 +130,13 @@ def test_while_nobody_can_be_chosen_yet_envoys_pool_takes_the_request() -> None:
 
 
 def entry(core: Core, backend: str, status: int, **tags: str) -> LogEntry:
-    metadata = {"backend": backend, "kind": "chat", "is_stream": True, "load": 1.0, "layer": "least_load"}
+    placement = core.place(now_s=0.0)
+    assert isinstance(placement.instruction, RouteTo)
+    assert placement.lease is not None
+    placement.lease.end(0.0)
+    facts = from_metadata(placement.instruction.metadata)
+    assert facts is not None
+    metadata = to_metadata(replace(facts, backend=backend))
     return LogEntry(0.0, 1.0, status, 1, frozenset(), "", 0, 0, backend, "", metadata, tags)
 
 

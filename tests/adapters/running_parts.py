@@ -1,0 +1,115 @@
+"""The parts of a sidecar, wired as `app.py` does it, on free ports and a clock that the test reads."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import numpy as np
+
+from extproc.adapters.grpc_server import GrpcServer
+from extproc.adapters.runtime import Runtime
+from extproc.adapters.sample_store import SampleStore
+from extproc.adapters.scraper import Scraper
+from extproc.config import ScrapeConfig, ServerConfig
+from extproc.exchange.exchange import Exchange
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import Placement
+from extproc.exchange.request import InputSize, Request, RequestKind
+from extproc.exchange.token_learning import TokenLearning
+from extproc.exchange.token_ratio import TokenRatios
+from extproc.fleet.backend import Backend
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.registry import Registry
+from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.signals import Signals
+from extproc.learning.slot import ModelSlot
+from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.policy.admission import AdmissionRules
+from extproc.policy.feedback import Feedback
+from extproc.policy.router import Router, RouterRules
+from extproc.policy.rules import PolicyRules
+
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+BACKENDS = tuple(Backend(f"vllm-{i}", "127.0.0.1", i, frozenset({"m"})) for i in (1, 2))
+FAILURES, PAUSE_S, STALE_AFTER_S, SETTLE_S = 3, 20.0, 2.0, 1.5
+MAX_ACTIVE = 4
+MODEL_NAMES = frozenset({"m"})
+
+
+class Parts:
+    """Two backends that hold at most four requests each; nothing is started, and nothing listens on their ports."""
+
+    def __init__(self, samples: SampleStore | None = None) -> None:
+        self.started_s = time.monotonic()
+        breaker = BreakerRule(FAILURES, PAUSE_S, 2 * PAUSE_S, 5.0)
+        self.fleet = Fleet(FleetRules(SaturationRule(MAX_ACTIVE, 2), breaker, STALE_AFTER_S, 1.0, 16.0))
+        self.registry = Registry(self.fleet, SETTLE_S)
+        self.registry.apply(BACKENDS, self.started_s, BACKENDS)
+        self.models = ModelSlot()
+        self.record = TrackRecord(CAPACITY, TrustRule(2.0, 0.2, 8))
+        ratios = TokenRatios()
+        tokens = TokenLearning(ratios)
+        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(2, 60))
+        rng = np.random.default_rng(0)
+        self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
+        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens)
+        self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
+        # Port 0 is for tests alone: a configuration may not have it.
+        server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
+        self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), list)
+        self.runtime = Runtime(
+            fleet=self.fleet,
+            registry=self.registry,
+            models=self.models,
+            record=self.record,
+            decisions=self.router.counts,
+            outcomes=self.feedback.counts,
+            scraper=self.scraper,
+            server=self.server,
+            samples=samples,
+        )
+
+    def place(self, model: str = "m", now_s: float | None = None) -> Placement:
+        request = Request(
+            kind=RequestKind.CHAT,
+            path="/v1/chat/completions",
+            model=model,
+            is_stream=True,
+            input_size=InputSize(text_bytes=400),
+            input_tokens=100,
+            token_limit=50,
+            priority=0,
+            body_bytes=500,
+            has_body=True,
+        )
+        return self.router.place(request, Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
+
+    def slot(self, name: str = "vllm-1") -> int:
+        (slot,) = (member.slot for member in self.registry.members if member.backend.name == name)
+        return slot
+
+    def scrape(self, running: float = 3.0, waiting: float = 1.0, kv_cache_fraction: float | None = 0.25) -> None:
+        """What `vllm-1` says of itself, at the start."""
+        signals = Signals(running=running, waiting=waiting, kv_cache_fraction=kv_cache_fraction)
+        self.fleet.scraped(self.slot(), signals, own_when_asked=0, now_s=self.started_s)
+
+    def fail(self, name: str = "vllm-1") -> None:
+        """Take a backend out, at the start."""
+        for _ in range(FAILURES):
+            self.fleet.breakers.fail(self.slot(name), self.started_s)
+
+    def offer_shipped_model(self) -> None:
+        self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
+        assert self.models.current is not None
+        self.record.begin(self.models.current.manifest.model_version)
+
+
+def with_parts(scenario: Callable[[Parts], Coroutine[None, None, None]], samples: SampleStore | None = None) -> None:
+    """Run a scenario; gRPC's server wants an event loop as soon as it is made."""
+
+    async def run() -> None:
+        await scenario(Parts(samples))
+
+    asyncio.run(run())
