@@ -42,7 +42,7 @@ def _backend(
 ) -> dict[str, Any]:
     slot, known = member.slot, view.candidate(position)
     is_scraped = known.scrape_age_s is not None
-    is_admitting, is_saturated = bool(view.is_admitting[position]), bool(view.is_saturated[position])
+    is_admitting, is_saturated = bool(view.is_admitting[position]), not view.has_room[position]
     reason = _reason(runtime, member, is_admitting, is_saturated)
     return {
         "name": member.backend.name,

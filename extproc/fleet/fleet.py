@@ -57,7 +57,7 @@ class Fleet:
 
     def view(self, slots: Slots, now_s: float) -> view.FleetView:
         """What is known of `slots` now; nothing is changed by looking."""
-        return view.FleetView(slots, self._rows[slots], now_s, self._rules.stale_after_s)
+        return view.FleetView(slots, self._rows.take(slots, axis=0), now_s, self._rules.stale_after_s)
 
     def reserve(self, slot: int, now_s: float) -> None:
         """A request is placed on the backend: it counts from this moment."""

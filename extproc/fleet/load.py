@@ -1,9 +1,7 @@
 """The load arithmetic: what is in flight on a backend, whoever sent it, and how much of it is running.
 
-All functions are pure and work on arrays with one entry per backend (or on scalars).
+All functions are pure; what they are about is one backend.
 """
-
-from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,25 +21,14 @@ def foreign_load(running: float, waiting: float, largest_own: float) -> float:
     return max(0.0, running + waiting - largest_own)
 
 
-@overload
-def running_now(
-    running: float, own: float, own_at_scrape: float, load: float, limit: float, is_fresh: bool
-) -> float: ...
-
-
-@overload
-def running_now(
-    running: Floats, own: Floats, own_at_scrape: Floats, load: Floats, limit: Floats, is_fresh: Bools
-) -> Floats: ...
-
-
-def running_now(running: Any, own: Any, own_at_scrape: Any, load: Any, limit: Any, is_fresh: Any) -> Any:
+def running_now(running: float, change: float, load: float, limit: float, is_fresh: bool) -> float:
     """An estimate of the running requests for now, from a gauge that is already old.
 
-    The scraped value is corrected by what was sent and finished since. It is never below the load, since
-    a burst that the gauge has not seen is nevertheless there, and never above the server's own limit.
+    The scraped value is corrected by the `change` of our own in flight since: sent less finished. It is
+    never below the load, since a burst that the gauge has not seen is nevertheless there, and never above
+    the server's own limit.
     """
-    return np.minimum(limit, np.maximum(load, (running + own - own_at_scrape) * is_fresh))
+    return min(limit, max(load, running + change) if is_fresh else load)
 
 
 def pinned_limit(known_limit: float, running: float, waiting: float, smallest_own: float) -> float:

@@ -5,6 +5,7 @@ it is asked for. Rows, not columns, are stored side by side, because a decision 
 their memory should be one piece (measured: a third of the time of sixteen columns far apart).
 """
 
+from math import isinf, isnan
 from typing import Final
 
 import msgspec
@@ -43,70 +44,41 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class FleetView:
-    """Arrays of shape (n_candidates,), copied, in the order of `slots`."""
+    """Arrays of shape (n_candidates,), copied, in the order of `slots`.
 
-    __slots__ = (
-        "_columns",
-        "foreign",
-        "is_admitting",
-        "is_fresh",
-        "is_saturated",
-        "load",
-        "medium_load",
-        "num_waiting",
-        "own",
-        "scrape_age_s",
-        "slots",
-    )
+    `is_admitting` is False where a backend fails, `has_room` where it is saturated.
+    """
+
+    __slots__ = ("_now_s", "_rows", "has_room", "is_admitting", "is_fresh", "load", "medium_load", "slots")
 
     def __init__(self, slots: Slots, rows: Floats, now_s: float, stale_after_s: float) -> None:
         columns: Floats = rows.T
-        self._columns = columns
+        self._rows = rows
+        self._now_s = now_s
         self.slots = slots
-        self.own: Floats = columns[OWN]
-        self.num_waiting: Floats = columns[WAITING]
         self.medium_load: Floats = columns[MEDIUM_LOAD]
-        self.scrape_age_s: Floats = now_s - columns[SCRAPED_AT_S]
-        self.is_fresh: Bools = self.scrape_age_s <= stale_after_s
-        self.foreign: Floats = columns[FOREIGN] * self.is_fresh
-        self.load: Floats = self.own + self.foreign
-        self.is_saturated: Bools = self.load > columns[CLOSED_ABOVE]
+        self.is_fresh: Bools = columns[SCRAPED_AT_S] >= now_s - stale_after_s
+        self.load: Floats = columns[OWN] + np.where(self.is_fresh, columns[FOREIGN], 0.0)
+        self.has_room: Bools = self.load <= columns[CLOSED_ABOVE]
         self.is_admitting: Bools = columns[ADMITS_AT_S] <= now_s
-
-    @property
-    def kv_cache_fraction(self) -> Floats:
-        """The scraped share of KV cache in use; 0 where it is not reported."""
-        fraction: Floats = np.fmax(0.0, self._columns[KV_CACHE_FRACTION])
-        return fraction
-
-    @property
-    def num_running(self) -> Floats:
-        """The estimate of the running requests for now."""
-        columns = self._columns
-        return running_now(
-            columns[RUNNING],
-            columns[OWN],
-            columns[OWN_AT_SCRAPE],
-            self.load,
-            columns[RUNNING_LIMIT],
-            self.is_fresh,
-        )
 
     def candidate(self, position: int) -> Candidate:
         """All that is known of one of them."""
-        (own, _, running, waiting, kv_cache_fraction, _, own_at_scrape, limit, medium_load, _, _) = (
-            self._columns[:, position].tolist()
-        )
+        known = self._rows[position].tolist()
+        own, kv_cache_fraction = known[OWN], known[KV_CACHE_FRACTION]
         load, is_fresh = float(self.load[position]), bool(self.is_fresh[position])
-        age_s = float(self.scrape_age_s[position])
+        age_s = self._now_s - known[SCRAPED_AT_S]
+        change = own - known[OWN_AT_SCRAPE]
+        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
+        is_saturated = not self.has_room[position]
         return Candidate(
             slot=int(self.slots[position]),
             own=own,
             foreign=load - own,
             load=load,
-            num_running=float(running_now(running, own, own_at_scrape, load, limit, is_fresh)),
-            num_waiting=waiting,
-            kv_cache_fraction=kv_cache_fraction if kv_cache_fraction >= 0.0 else 0.0,
-            scrape_age_s=age_s if age_s < np.inf else None,
-            zone=zone_of(load, medium_load, bool(self.is_saturated[position])).value,
+            num_running=running,
+            num_waiting=known[WAITING],
+            kv_cache_fraction=0.0 if isnan(kv_cache_fraction) else kv_cache_fraction,
+            scrape_age_s=None if isinf(age_s) else age_s,
+            zone=zone_of(load, known[MEDIUM_LOAD], is_saturated).value,
         )

@@ -10,4 +10,4 @@ def admitted(view: FleetView, occupies_engine: bool) -> Bools:
     A request without a body (a list of models, a health check) does not occupy the engine, so saturation
     is no reason to refuse it.
     """
-    return view.is_admitting & ~view.is_saturated if occupies_engine else view.is_admitting
+    return view.is_admitting & view.has_room if occupies_engine else view.is_admitting

@@ -8,7 +8,7 @@ from extproc.fleet.view import FleetView
 
 def least_loaded(view: FleetView, allowed: Bools, rng: np.random.Generator) -> int:
     """The position of one of the least loaded among the `allowed`, of which there is at least one."""
-    positions = np.flatnonzero(allowed)
+    positions = allowed.nonzero()[0]
     loads = view.load[positions].tolist()
     lowest = min(loads)
     tied = [position for position, load in zip(positions.tolist(), loads, strict=True) if load == lowest]

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from extproc.fleet.load import Bools, Floats
-from extproc.fleet.view import FleetView
+from extproc.fleet.view import Candidate, FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Prediction, Reason
@@ -41,28 +41,29 @@ class Forecast(msgspec.Struct, frozen=True):
         return Reason.RUNNING_ERROR if self.is_in_range[position] else Reason.OUT_OF_RANGE
 
 
-def feature_rows(view: FleetView, input_tokens: int) -> Floats:
-    """The features of all candidates, shape (n_candidates, n_features), in the order of FEATURES."""
-    tokens = np.full(view.slots.size, float(input_tokens))
-    columns = (view.num_running, view.load, view.num_waiting, view.kv_cache_fraction, tokens)
-    return np.stack(columns, axis=1)
+def feature_row(known: Candidate, input_tokens: int) -> tuple[float, ...]:
+    """The features of one candidate, in the order of FEATURES."""
+    return (known.num_running, known.load, known.num_waiting, known.kv_cache_fraction, float(input_tokens))
 
 
 def forecast(
     view: FleetView, asked: Bools, input_tokens: int, model: Predictor, record: TrackRecord
 ) -> Forecast:
     """Ask the model about the `asked` candidates, as far as their features are known and in range."""
-    rows = feature_rows(view, input_tokens)
-    is_in_range = model.in_range(rows)
-    answered = np.flatnonzero(asked & view.is_fresh & is_in_range)
-    model_log_ttft = np.full(view.slots.size, np.nan)
-    ttft_s = np.full(view.slots.size, np.nan)
-    is_heeded = np.zeros(view.slots.size, np.bool_)
-    if answered.size:
+    model_log_ttft, ttft_s = np.full(view.slots.size, np.nan), np.full(view.slots.size, np.nan)
+    is_in_range, is_heeded = np.zeros(view.slots.size, np.bool_), np.zeros(view.slots.size, np.bool_)
+    fresh = (asked & view.is_fresh).nonzero()[0]
+    rows = np.array([feature_row(view.candidate(position), input_tokens) for position in fresh.tolist()])
+    if fresh.size:
+        in_range = model.in_range(rows)
+        is_in_range[fresh] = in_range
+        answered, rows = fresh[in_range], rows[in_range]
         slots = view.slots[answered]
-        model_log_ttft[answered] = model.predict_log_ttft(rows[answered])
-        ttft_s[answered] = np.exp(model_log_ttft[answered] + record.correction(slots))
-        is_heeded[answered] = record.is_trusted(slots, model.manifest.held_out_errors.median_abs_log_error)
+        log_ttft = model.predict_log_ttft(rows)
+        model_log_ttft[answered] = log_ttft
+        ttft_s[answered] = np.exp(log_ttft + record.correction(slots))
+        promised_error = model.manifest.held_out_errors.median_abs_log_error
+        is_heeded[answered] = record.is_trusted(slots, promised_error)
     return Forecast(model.manifest.model_version, model_log_ttft, ttft_s, is_in_range, is_heeded)
 
 

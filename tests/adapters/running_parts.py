@@ -1,8 +1,6 @@
-"""The parts of a sidecar, wired as `app.py` does it, on free ports and a clock that the test reads."""
+"""The parts of a sidecar, wired as `app.py` does it."""
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +31,15 @@ from extproc.policy.rules import PolicyRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 BACKENDS = tuple(Backend(f"vllm-{i}", "127.0.0.1", i, frozenset({"m"})) for i in (1, 2))
-FAILURES, PAUSE_S, STALE_AFTER_S, SETTLE_S = 3, 20.0, 2.0, 1.5
-MAX_ACTIVE = 4
-MODEL_NAMES = frozenset({"m"})
+FAILURES, MAX_ACTIVE = 3, 4
+PAUSE_S, STALE_AFTER_S, SETTLE_S = 20.0, 60.0, 1.5
 
 
 class Parts:
-    """Two backends that hold at most four requests each; nothing is started, and nothing listens on their ports."""
+    """Two backends that hold at most `MAX_ACTIVE` requests each; nothing is started.
+
+    To be made within an event loop: gRPC's server asks for one. Time begins at `started_s`.
+    """
 
     def __init__(self, samples: SampleStore | None = None) -> None:
         self.started_s = time.monotonic()
@@ -56,9 +56,9 @@ class Parts:
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
         self.feedback = Feedback(self.fleet, self.registry, self.record, tokens)
         self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
-        # Port 0 is for tests alone: a configuration may not have it.
+        # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
-        self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), list)
+        self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), lambda _: None)
         self.runtime = Runtime(
             fleet=self.fleet,
             registry=self.registry,
@@ -90,7 +90,9 @@ class Parts:
         (slot,) = (member.slot for member in self.registry.members if member.backend.name == name)
         return slot
 
-    def scrape(self, running: float = 3.0, waiting: float = 1.0, kv_cache_fraction: float | None = 0.25) -> None:
+    def scrape(
+        self, running: float = 3.0, waiting: float = 1.0, kv_cache_fraction: float | None = 0.25
+    ) -> None:
         """What `vllm-1` says of itself, at the start."""
         signals = Signals(running=running, waiting=waiting, kv_cache_fraction=kv_cache_fraction)
         self.fleet.scraped(self.slot(), signals, own_when_asked=0, now_s=self.started_s)
@@ -104,12 +106,3 @@ class Parts:
         self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
         assert self.models.current is not None
         self.record.begin(self.models.current.manifest.model_version)
-
-
-def with_parts(scenario: Callable[[Parts], Coroutine[None, None, None]], samples: SampleStore | None = None) -> None:
-    """Run a scenario; gRPC's server wants an event loop as soon as it is made."""
-
-    async def run() -> None:
-        await scenario(Parts(samples))
-
-    asyncio.run(run())

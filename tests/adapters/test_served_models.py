@@ -13,7 +13,7 @@ def body(*ids: Any) -> bytes:
 
 
 def test_a_model_and_its_adapters_are_read() -> None:
-    assert read_models(body("llama", "sql-lora", "模型")) == {"llama", "sql-lora", "模型"}
+    assert read_models(body("llama", "sql-lora", "模型")) == frozenset({"llama", "sql-lora", "模型"})
 
 
 def test_a_list_may_be_as_long_as_the_limits_allow() -> None:

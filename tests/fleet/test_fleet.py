@@ -7,7 +7,7 @@ from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
-from extproc.fleet.view import FleetView
+from extproc.fleet.view import Candidate, FleetView
 
 RULES = FleetRules(
     saturation=SaturationRule(max_active=10, resume_load=8),
@@ -29,17 +29,21 @@ def look(fleet: Fleet, now_s: float) -> FleetView:
     return fleet.view(np.array([0]), now_s)
 
 
+def known(fleet: Fleet, now_s: float) -> Candidate:
+    return look(fleet, now_s).candidate(0)
+
+
 def test_a_reservation_counts_at_once_and_a_release_gives_it_back(fleet: Fleet) -> None:
     fleet.reserve(0, 1.0)
-    assert look(fleet, 1.0).load.tolist() == [1.0]
+    assert known(fleet, 1.0).load == 1.0
     fleet.release(0, 2.0)
-    assert look(fleet, 2.0).load.tolist() == [0.0]
+    assert known(fleet, 2.0).load == 0.0
 
 
 def test_foreign_load_is_seen_and_expires_with_the_scrape(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(running=5, waiting=2), own_when_asked=0, now_s=10.0)
-    assert look(fleet, 11.0).foreign.tolist() == [7.0]
-    assert look(fleet, 12.1).load.tolist() == [0.0]
+    assert known(fleet, 11.0).foreign == 7.0
+    assert known(fleet, 12.1).load == 0.0
     assert not look(fleet, 12.1).is_fresh[0]
 
 
@@ -47,8 +51,8 @@ def test_several_routers_see_each_others_requests(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.reserve(0, 5.0)
     fleet.scraped(0, Signals(running=8, waiting=0), own_when_asked=3, now_s=10.0)
-    view = look(fleet, 10.0)
-    assert (view.own[0], view.foreign[0], view.load[0]) == (3.0, 5.0, 8.0)
+    seen = known(fleet, 10.0)
+    assert (seen.own, seen.foreign, seen.load) == (3.0, 5.0, 8.0)
 
 
 def test_a_request_that_has_just_ended_is_not_taken_for_a_strangers(fleet: Fleet) -> None:
@@ -57,14 +61,14 @@ def test_a_request_that_has_just_ended_is_not_taken_for_a_strangers(fleet: Fleet
     for _ in range(6):
         fleet.release(0, 9.8)
     fleet.scraped(0, Signals(running=6, waiting=0), own_when_asked=0, now_s=10.0)
-    assert look(fleet, 10.0).foreign.tolist() == [0.0]
+    assert known(fleet, 10.0).foreign == 0.0
 
 
 def test_within_a_burst_the_running_estimate_does_not_trust_an_idle_gauge(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(running=0, waiting=0), own_when_asked=0, now_s=10.0)
     for _ in range(7):
         fleet.reserve(0, 10.05)
-    assert look(fleet, 10.1).num_running.tolist() == [7.0]
+    assert known(fleet, 10.1).num_running == 7.0
 
 
 def test_after_a_burst_the_running_estimate_falls_before_the_gauge_does(fleet: Fleet) -> None:
@@ -73,15 +77,15 @@ def test_after_a_burst_the_running_estimate_falls_before_the_gauge_does(fleet: F
     fleet.scraped(0, Signals(running=7, waiting=0), own_when_asked=7, now_s=10.0)
     for _ in range(5):
         fleet.release(0, 10.05)
-    assert look(fleet, 10.1).num_running.tolist() == [2.0]
+    assert known(fleet, 10.1).num_running == 2.0
 
 
 def test_a_lying_gauge_does_not_hide_our_own_requests(fleet: Fleet) -> None:
     for _ in range(5):
         fleet.reserve(0, 5.0)
     fleet.scraped(0, Signals(running=0, waiting=0), own_when_asked=5, now_s=10.0)
-    view = look(fleet, 10.0)
-    assert (view.load[0], view.num_running[0]) == (5.0, 5.0)
+    seen = known(fleet, 10.0)
+    assert (seen.load, seen.num_running) == (5.0, 5.0)
 
 
 def test_a_configured_limit_bounds_the_running_estimate() -> None:
@@ -89,34 +93,34 @@ def test_a_configured_limit_bounds_the_running_estimate() -> None:
     fleet.join(0, running_limit=2)
     for _ in range(5):
         fleet.reserve(0, 1.0)
-    assert look(fleet, 1.0).num_running.tolist() == [2.0]
+    assert known(fleet, 1.0).num_running == 2.0
 
 
 def test_requests_stuck_before_the_engine_reveal_its_limit(fleet: Fleet) -> None:
     for _ in range(9):
         fleet.reserve(0, 5.0)
     fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.0)
-    assert look(fleet, 10.0).num_running.tolist() == [4.0]
+    assert known(fleet, 10.0).num_running == 4.0
 
 
 def test_a_saturated_backend_comes_back_only_at_the_resume_load(fleet: Fleet) -> None:
     for _ in range(10):
         fleet.reserve(0, 1.0)
-    assert look(fleet, 1.0).is_saturated[0]
+    assert not look(fleet, 1.0).has_room[0]
     fleet.release(0, 1.1)
-    assert look(fleet, 1.1).is_saturated[0]
+    assert not look(fleet, 1.1).has_room[0]
     fleet.release(0, 1.2)
-    assert not look(fleet, 1.2).is_saturated[0]
+    assert look(fleet, 1.2).has_room[0]
 
 
 def test_foreign_load_saturates_too(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(running=9, waiting=5), own_when_asked=0, now_s=10.0)
-    assert look(fleet, 10.0).is_saturated[0]
+    assert not look(fleet, 10.0).has_room[0]
 
 
 def test_a_latched_backend_with_little_load_is_back_at_once(fleet: Fleet) -> None:
     fleet.latch_saturated(0)
-    assert not look(fleet, 1.0).is_saturated[0]
+    assert look(fleet, 1.0).has_room[0]
 
 
 def test_refused_scrapes_trip_the_breaker_and_a_good_one_allows_a_probe(fleet: Fleet) -> None:
@@ -154,9 +158,7 @@ def test_a_models_boundary_is_used_until_a_backend_has_shown_its_own(fleet: Flee
 
 def test_looking_changes_nothing(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(5, 2), own_when_asked=0, now_s=10.0)
-    first, second = look(fleet, 10.5), look(fleet, 10.5)
-    assert first.load.tolist() == second.load.tolist()
-    assert first.num_running.tolist() == second.num_running.tolist()
+    assert known(fleet, 10.5) == known(fleet, 10.5)
 
 
 @given(
@@ -183,8 +185,8 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         elif own:
             fleet.release(0, now_s)
             own -= 1
-        view = look(fleet, now_s)
-        assert view.own[0] == own
-        assert view.load[0] >= own
-        assert view.foreign[0] >= 0.0
-        assert 0.0 <= view.num_running[0] <= max(view.load[0], fleet.running[0] + own)
+        seen = known(fleet, now_s)
+        assert seen.own == own
+        assert seen.load >= own
+        assert seen.foreign >= 0.0
+        assert 0.0 <= seen.num_running <= max(seen.load, fleet.running[0] + own)

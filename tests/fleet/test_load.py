@@ -16,30 +16,24 @@ def test_a_request_that_has_just_ended_is_still_counted_there_and_is_no_stranger
     assert foreign_load(running=10, waiting=0, largest_own=10) == 0.0
 
 
-def estimate(running: float, own: float, own_at_scrape: float, load: float, limit: float = np.inf) -> float:
-    columns = [np.array([value]) for value in (running, own, own_at_scrape, load, limit)]
-    return float(running_now(*columns, np.array([True]))[0])
-
-
 def test_a_burst_that_the_gauge_has_not_seen_is_counted_as_running() -> None:
-    assert estimate(running=0, own=40, own_at_scrape=0, load=40) == 40.0
+    assert running_now(running=0, change=40, load=40, limit=np.inf, is_fresh=True) == 40
 
 
 def test_requests_finished_since_the_scrape_are_taken_off() -> None:
-    assert estimate(running=40, own=10, own_at_scrape=40, load=10) == 10.0
+    assert running_now(running=40, change=-30, load=10, limit=np.inf, is_fresh=True) == 10
 
 
 def test_the_estimate_is_never_below_the_load() -> None:
-    assert estimate(running=0, own=5, own_at_scrape=5, load=5) == 5.0
+    assert running_now(running=0, change=0, load=5, limit=np.inf, is_fresh=True) == 5
 
 
 def test_the_estimate_is_never_above_the_servers_limit() -> None:
-    assert estimate(running=32, own=90, own_at_scrape=60, load=90, limit=32) == 32.0
+    assert running_now(running=32, change=30, load=90, limit=32, is_fresh=True) == 32
 
 
 def test_a_stale_gauge_is_not_used() -> None:
-    result = running_now(*(np.array([value]) for value in (50.0, 2.0, 0.0, 2.0, np.inf)), np.array([False]))
-    assert result.tolist() == [2.0]
+    assert running_now(running=50, change=2, load=2, limit=np.inf, is_fresh=False) == 2
 
 
 @pytest.mark.parametrize(
