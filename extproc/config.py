@@ -219,17 +219,23 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def parse_config(text: str, origin: str) -> Config:
-    """Read a configuration from YAML text; `origin` names it in the message.
-
-    Raises ConfigError with every fault, one a line.
-    """
+def read_document(text: str, origin: str) -> dict[str, Any]:
+    """The stages that YAML text has, not checked; raises ConfigError where it is no mapping of stages."""
     try:
         document: Any = yaml.load(text, _Loader)
     except _NOT_YAML as error:
         raise ConfigError(f"{origin}: not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{origin}: expected a mapping of stages, found {type(document).__name__}")
+    return document
+
+
+def parse_config(text: str, origin: str) -> Config:
+    """Read a configuration from YAML text; `origin` names it in the message.
+
+    Raises ConfigError with every fault, one a line.
+    """
+    document = read_document(text, origin)
     try:
         return Config.model_validate(document)
     except ValidationError as error:

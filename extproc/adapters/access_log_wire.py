@@ -1,7 +1,7 @@
 """From messages of Envoy's access log service to neutral log entries.
 
 An entry is made for every request, so this is on the hot path, though nobody waits for it. The wire format is
-`protos/access_log.proto`.
+`protos/access_log.proto`. Protobuf's maps are read by their keys: `items()` and `dict()` take twice as long.
 """
 
 from google.protobuf.message import DecodeError
@@ -57,43 +57,35 @@ def decode_entries(message: bytes) -> list[LogEntry]:
 
 
 def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
-    common, request, response = entry.common_properties, entry.request, entry.response
-    start = common.start_time
+    common, response = entry.common_properties, entry.response
+    start, tags = common.start_time, common.custom_tags
     return LogEntry(
         started_at_s=start.seconds + start.nanos * 1e-9,
         duration_s=_duration_s(common),
         status=response.response_code.value,
         attempts=common.upstream_request_attempt_count or 1,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
-        response_code_details=response.response_code_details,
-        request_body_bytes=request.request_body_bytes,
         response_body_bytes=response.response_body_bytes,
-        upstream_cluster=common.upstream_cluster,
-        upstream_address=_address(common.upstream_remote_address),
         metadata=_metadata(common.metadata),
-        tags=dict(common.custom_tags),
+        tags={tag: tags[tag] for tag in tags},
     )
 
 
 def _duration_s(common: pb.AccessLogCommon) -> float | None:
     if not common.HasField("duration"):
         return None
-    return common.duration.seconds + common.duration.nanos * 1e-9
+    duration = common.duration
+    return duration.seconds + duration.nanos * 1e-9
 
 
 def _flags(flags: pb.ResponseFlags) -> frozenset[str]:
     return frozenset(_SHORT_NAMES[field.name] for field, _ in flags.ListFields())
 
 
-def _address(address: pb.Address) -> str:
-    """HOST:PORT, the path of a socket, or nothing."""
-    socket = address.socket_address
-    return f"{socket.address}:{socket.port_value}" if socket.address else address.pipe.path
-
-
 def _metadata(metadata: pb.Metadata) -> dict[str, str]:
-    """The decision's metadata; a value that is no string is none of ours, and left out."""
-    if METADATA_NAMESPACE not in metadata.filter_metadata:  # reading a missing key would add it
+    """The decision's metadata; a value that is no string, or an empty one, is none of ours, and left out."""
+    namespaces = metadata.filter_metadata
+    if METADATA_NAMESPACE not in namespaces:  # reading a missing key would add it
         return {}
-    fields = metadata.filter_metadata[METADATA_NAMESPACE].fields
-    return {name: value.string_value for name, value in fields.items() if value.HasField("string_value")}
+    fields = namespaces[METADATA_NAMESPACE].fields
+    return {name: text for name in fields if (text := fields[name].string_value)}

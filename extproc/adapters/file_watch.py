@@ -15,7 +15,7 @@ _Signature = tuple[int, int, int] | None
 
 
 async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
-    """Yields the file's content, or None where it is absent, unreadable or larger than `max_bytes`."""
+    """Yields the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
     yielded: _Signature | str = "never"
     settling: _Signature | str = "never"
     while True:
@@ -38,7 +38,6 @@ def _signature(path: Path) -> _Signature:
 def _read(path: Path, max_bytes: int) -> bytes | None:
     try:
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            return file.read(max_bytes)
     except OSError:
         return None
-    return content if len(content) <= max_bytes else None

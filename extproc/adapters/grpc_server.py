@@ -30,7 +30,7 @@ _MAX_STREAMS = 2**31 - 1  # every request in flight holds one
 
 
 class GrpcServer:
-    """Serves until `drain`; `protocol_errors` counts streams that were ended because of what was sent."""
+    """Serves until `drain`; `protocol_errors` counts streams that were ended for what was sent on them."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class GrpcServer:
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
-        self._is_draining = False
+        self.is_draining = False
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -76,7 +76,7 @@ class GrpcServer:
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
-        self._is_draining = True
+        self.is_draining = True
         self.health.stop_serving()
         for task in self._placed:
             if task is not None:
@@ -89,7 +89,7 @@ class GrpcServer:
         try:
             await self._converse(exchange, context)
         except asyncio.CancelledError:
-            if not self._is_draining:
+            if not self.is_draining:
                 raise
         except ProtocolError as error:
             self.protocol_errors += 1
@@ -106,7 +106,7 @@ class GrpcServer:
                 instruction = exchange.receive(decode(message), time.monotonic())
                 await context.write(encode(instruction))
                 if exchange.is_placed:
-                    if self._is_draining:
+                    if self.is_draining:
                         return
                     self._placed.add(task)
         finally:

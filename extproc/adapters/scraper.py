@@ -83,6 +83,7 @@ class Scraper:
             if slot not in self._tasks:
                 self._tasks[slot] = (member, asyncio.create_task(self._watch(member)))
         names = {member.backend.name for member in members.values()}
+        self._conditions.keep_only(names)
         for key in [key for key in self.results if key[0] not in names]:
             del self.results[key]
 

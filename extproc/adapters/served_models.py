@@ -18,7 +18,7 @@ def read_models(body: bytes) -> frozenset[str] | None:
     """None where the body is no list of models, or a list that nobody would serve."""
     try:
         models = msgspec.json.decode(body, type=_Models).data
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not 0 < len(models) <= MAX_MODELS or any(len(model.id) > MAX_NAME for model in models):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from extproc.adapters.envoy_files import bootstrap, shipped_bootstrap
-from extproc.config import Config, parse_config
+from extproc.config import Config, parse_config, read_document
 from extproc.errors import ConfigError, StackError
 
 
@@ -84,9 +84,6 @@ def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return read_document(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping of stages, found {type(document).__name__}")
-    return document

@@ -33,7 +33,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
             for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
         },
         "passed_through": runtime.decisions.passed_through,
-        "draining": not runtime.server.health.is_serving,
+        "draining": runtime.server.is_draining,
     }
 
 

@@ -6,6 +6,7 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 """
 
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 
@@ -98,9 +99,9 @@ class Fleet:
 
     def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
-        known_s = self.observed_ttft_s[slot]
+        known_s = float(self.observed_ttft_s[slot])
         self.observed_ttft_s[slot] = (
-            ttft_s if np.isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
+            ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         )
         boundary = float(self._rows[slot, view.MEDIUM_LOAD])
         self._rows[slot, view.MEDIUM_LOAD] = learned_boundary(boundary, load, ttft_s, self._rules.low_s)

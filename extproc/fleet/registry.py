@@ -48,10 +48,11 @@ class Registry:
 
     def apply(
         self, backends: Iterable[Backend], now_s: float, known_to_envoy: Iterable[Backend] = ()
-    ) -> None:
+    ) -> list[int]:
         """Make the fleet consist of `backends`: unchanged ones stay as they are, others join or drain.
 
-        Those whose cluster Envoy has already (it survived a restart of ours) are active at once.
+        Those whose cluster Envoy has already (it survived a restart of ours) are active at once. Returns
+        the slots of those that have joined, which may have been another backend's before.
         """
         wanted = {backend.name: backend for backend in backends}
         loaded = {(backend.name, backend.address) for backend in known_to_envoy}
@@ -67,9 +68,12 @@ class Registry:
                 member.membership = Membership.ACTIVE
             member.models = member.models if backend.models is None else backend.models
             member.backend = backend
-        for backend in wanted.values():
+        joined = [
             self._join(backend, now_s, (backend.name, backend.address) in loaded)
+            for backend in wanted.values()
+        ]
         self._index()
+        return joined
 
     def advance(self, now_s: float) -> bool:
         """Let time pass: joining members become active, drained ones leave. True if one has left."""
@@ -113,7 +117,7 @@ class Registry:
         return self._names[slot]
 
     def slot_of(self, name: str) -> int | None:
-        """The slot of the active member of that name."""
+        """The slot of the member of that name; of two, not the departing one."""
         return self._slots_by_name.get(name)
 
     def clusters(self) -> list[Backend]:
@@ -124,17 +128,19 @@ class Registry:
                 by_name[member.backend.name] = member.backend
         return list(by_name.values())
 
-    def _join(self, backend: Backend, now_s: float, is_known_to_envoy: bool) -> None:
+    def _join(self, backend: Backend, now_s: float, is_known_to_envoy: bool) -> int:
         slot = self._free_slots.pop()
         self._fleet.join(slot, backend.max_num_seqs)
         membership = Membership.ACTIVE if is_known_to_envoy else Membership.JOINING
         self._members.append(Member(backend, slot, membership, backend.models, now_s + self._settle_s))
+        return slot
 
     def _index(self) -> None:
         active = [member for member in self._members if member.membership == Membership.ACTIVE]
         models = {model for member in active for model in member.models or ()}
         self._names = {member.slot: member.backend.name for member in self._members}
-        self._slots_by_name = {member.backend.name: member.slot for member in active}
+        staying_last = sorted(self._members, key=lambda member: member.membership != Membership.DRAINING)
+        self._slots_by_name = {member.backend.name: member.slot for member in staying_last}
         self._everyone = _slots(active)
         self._of_unknown_models = _slots([member for member in active if member.models is None])
         self._candidates = {

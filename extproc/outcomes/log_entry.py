@@ -24,10 +24,6 @@ class LogEntry(msgspec.Struct, frozen=True):
     status: int
     attempts: int
     response_flags: frozenset[str]
-    response_code_details: str
-    request_body_bytes: int
     response_body_bytes: int
-    upstream_cluster: str
-    upstream_address: str
     metadata: Mapping[str, str]
     tags: Mapping[str, str]

@@ -20,14 +20,21 @@ def test_a_lasting_fault_is_logged_once_and_again_every_thirty_seconds(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_another_error_is_a_change(conditions: ConditionLog, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_that_alternate_are_one_fault(
+    conditions: ConditionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for tenth in range(100):
+        conditions.failed("vllm-1", "scrape_failed", ("refused", "status 500")[tenth % 2], 1.0 + tenth / 10)
+    assert caplog.messages == ["scrape_failed name=vllm-1 error=refused"]
+
+
+def test_conditions_of_what_has_left_are_forgotten(
+    conditions: ConditionLog, caplog: pytest.LogCaptureFixture
+) -> None:
     conditions.failed("vllm-1", "scrape_failed", "refused", 1.0)
-    conditions.failed("vllm-1", "scrape_failed", "status 500", 1.1)
-    conditions.failed("vllm-1", "scrape_failed", "status 500", 1.2)
-    assert caplog.messages == [
-        "scrape_failed name=vllm-1 error=refused",
-        "scrape_failed name=vllm-1 error=status 500",
-    ]
+    conditions.keep_only({"vllm-2"})
+    conditions.holds("vllm-1", "scrape_recovered")
+    assert len(caplog.messages) == 1
 
 
 def test_the_end_of_a_fault_is_logged_once(

@@ -92,8 +92,6 @@ COMMON = {"response": {"header_mutation": MUTATION, "clear_route_cache": True}}
 METADATA = {"extproc": {"load": 1.5, "layer": "predict", "is_stream": True}}
 COMMON_PROPERTIES = {
     "start_time": "2026-01-02T03:04:05.000678Z",
-    "upstream_remote_address": {"socket_address": {"address": "10.0.0.1", "port_value": 8000}},
-    "upstream_cluster": "a_endpoint",
     "response_flags": {
         field.name: {} if field.message_type else True
         for field in access_log_pb2.ResponseFlags.DESCRIPTOR.fields
@@ -103,18 +101,10 @@ COMMON_PROPERTIES = {
     "duration": "90.000005s",
     "upstream_request_attempt_count": 3,
 }
-LOG_ENTRIES = [
-    {
-        "common_properties": COMMON_PROPERTIES,
-        "request": {"request_body_bytes": "1099511627776"},
-        "response": {
-            "response_code": 503,
-            "response_body_bytes": "2199023255552",
-            "response_code_details": "via_upstream",
-        },
-    },
-    {"common_properties": {"upstream_remote_address": {"pipe": {"path": "/run/vllm.sock"}}}},
-]
+LOG_ENTRY = {
+    "common_properties": COMMON_PROPERTIES,
+    "response": {"response_code": 503, "response_body_bytes": "2199023255552"},
+}
 IMMEDIATE = {"status": {"code": 503}, "headers": MUTATION, "body": "e30=", "details": "why"}
 
 SAMPLES: list[tuple[type[Message], Any, dict[str, Any]]] = [
@@ -138,7 +128,7 @@ SAMPLES: list[tuple[type[Message], Any, dict[str, Any]]] = [
     ],
     (*ROOTS[1], {"immediate_response": IMMEDIATE}),
     (*ROOTS[1], {"override_message_timeout": "2.500s"}),
-    (*ROOTS[2], {"http_logs": {"log_entry": LOG_ENTRIES}}),
+    (*ROOTS[2], {"http_logs": {"log_entry": [LOG_ENTRY, {}]}}),
     (*ROOTS[3], {}),
 ]
 """The same content for both, in protobuf's JSON form."""

@@ -22,7 +22,7 @@ def layers(answers: list[Answer]) -> Counter[str]:
 def test_each_layer_decides_in_its_zone(congestion: tuple[str, str], stack: LocalStack) -> None:
     for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
         stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, *congestion)
-    stack.stages["guard"] = {"max_active": 40}
+    stack.stages["guard"] = {"max_active": 40, "max_predicted_ttft_s": 60.0}
     shutil.copyfile(SHIPPED_MODEL, stack.model_path)
 
     async def scenario() -> None:

@@ -34,11 +34,7 @@ ENTRY = LogEntry(
     status=200,
     attempts=1,
     response_flags=frozenset(),
-    response_code_details="via_upstream",
-    request_body_bytes=900,
     response_body_bytes=4000,
-    upstream_cluster="vllm-1_endpoint",
-    upstream_address="127.0.0.1:8101",
     metadata=to_metadata(FACTS),
     tags={"ttft_us": "1250000"},
 )

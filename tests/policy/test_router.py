@@ -137,7 +137,7 @@ def entry(core: Core, backend: str, status: int, **tags: str) -> LogEntry:
     facts = from_metadata(placement.instruction.metadata)
     assert facts is not None
     metadata = to_metadata(replace(facts, backend=backend))
-    return LogEntry(0.0, 1.0, status, 1, frozenset(), "", 0, 0, backend, "", metadata, tags)
+    return LogEntry(0.0, 1.0, status, 1, frozenset(), 0, metadata, tags)
 
 
 def test_a_backend_that_keeps_failing_is_avoided_and_then_probed_by_one_request(core: Core) -> None:
