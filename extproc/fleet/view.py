@@ -62,23 +62,28 @@ class FleetView:
         self.has_room: Bools = self.load <= columns[CLOSED_ABOVE]
         self.is_admitting: Bools = columns[ADMITS_AT_S] <= now_s
 
+    def signals(self, position: int) -> tuple[float, float, float, float]:
+        """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
+        known, load = self._rows[position].tolist(), float(self.load[position])
+        change = known[OWN] - known[OWN_AT_SCRAPE]
+        is_fresh = bool(self.is_fresh[position])
+        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
+        kv_cache_fraction = known[KV_CACHE_FRACTION]
+        return running, load, known[WAITING], 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
+
     def candidate(self, position: int) -> Candidate:
         """All that is known of one of them."""
+        num_running, load, num_waiting, kv_cache_fraction = self.signals(position)
         known = self._rows[position].tolist()
-        own, kv_cache_fraction = known[OWN], known[KV_CACHE_FRACTION]
-        load, is_fresh = float(self.load[position]), bool(self.is_fresh[position])
         age_s = self._now_s - known[SCRAPED_AT_S]
-        change = own - known[OWN_AT_SCRAPE]
-        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
-        is_saturated = not self.has_room[position]
         return Candidate(
             slot=int(self.slots[position]),
-            own=own,
-            foreign=load - own,
+            own=known[OWN],
+            foreign=load - known[OWN],
             load=load,
-            num_running=running,
-            num_waiting=known[WAITING],
-            kv_cache_fraction=0.0 if isnan(kv_cache_fraction) else kv_cache_fraction,
+            num_running=num_running,
+            num_waiting=num_waiting,
+            kv_cache_fraction=kv_cache_fraction,
             scrape_age_s=None if isinf(age_s) else age_s,
-            zone=zone_of(load, known[MEDIUM_LOAD], is_saturated).value,
+            zone=zone_of(load, known[MEDIUM_LOAD], not self.has_room[position]).value,
         )

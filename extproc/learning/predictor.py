@@ -39,7 +39,7 @@ class Predictor:
         if len(rows) == 0:
             return np.empty(0)
         prediction = self._booster.predict(rows, num_threads=1, validate_features=False)
-        return cast(npt.NDArray[np.float64], prediction)
+        return cast("npt.NDArray[np.float64]", prediction)  # quoted: evaluating the type takes 10 µs
 
     def in_range(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Which rows resemble the training samples: `(n, n_features)` to `(n,)`; NaN never does.
@@ -47,4 +47,5 @@ class Predictor:
         Each feature may lie outside its trained range by a tenth of that range or by its `RANGE_SLACK`,
         whichever is more. The slack alone counts where a feature never varied in training.
         """
-        return cast(npt.NDArray[np.bool_], ((rows >= self._low) & (rows <= self._high)).all(axis=1))
+        is_inside: npt.NDArray[np.bool_] = ((rows >= self._low) & (rows <= self._high)).all(axis=1)
+        return is_inside

@@ -5,11 +5,13 @@ own: a stale scrape, features outside the training range, a running error above 
 doubt compete by load alone, so that one bad backend does not turn the layer off for the others.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 
 from extproc.fleet.load import Bools, Floats
-from extproc.fleet.view import Candidate, FleetView
+from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Prediction, Reason
@@ -41,9 +43,10 @@ class Forecast(msgspec.Struct, frozen=True):
         return Reason.RUNNING_ERROR if self.is_in_range[position] else Reason.OUT_OF_RANGE
 
 
-def feature_row(known: Candidate, input_tokens: int) -> tuple[float, ...]:
-    """The features of one candidate, in the order of FEATURES."""
-    return (known.num_running, known.load, known.num_waiting, known.kv_cache_fraction, float(input_tokens))
+def feature_rows(view: FleetView, positions: Iterable[int], input_tokens: int) -> Floats:
+    """The features of some candidates, shape (n_positions, n_features), in the order of FEATURES."""
+    tokens = float(input_tokens)
+    return np.array([(*view.signals(position), tokens) for position in positions])
 
 
 def forecast(
@@ -53,8 +56,8 @@ def forecast(
     model_log_ttft, ttft_s = np.full(view.slots.size, np.nan), np.full(view.slots.size, np.nan)
     is_in_range, is_heeded = np.zeros(view.slots.size, np.bool_), np.zeros(view.slots.size, np.bool_)
     fresh = (asked & view.is_fresh).nonzero()[0]
-    rows = np.array([feature_row(view.candidate(position), input_tokens) for position in fresh.tolist()])
     if fresh.size:
+        rows = feature_rows(view, fresh.tolist(), input_tokens)
         in_range = model.in_range(rows)
         is_in_range[fresh] = in_range
         answered, rows = fresh[in_range], rows[in_range]
