@@ -19,8 +19,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from extproc.adapters.sim_options import SimOptions
-from extproc.adapters.sim_server import serve_sim
+from extproc.adapters.simulated_vllm.options import SimOptions
+from extproc.adapters.simulated_vllm.server import serve_sim
 from extproc.simulation.profile import PROFILES
 
 PORT = 18431

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from extproc.adapters.cluster_file import ClusterFile
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.file_watch import watch_file
-from extproc.adapters.grpc_server import GrpcServer
-from extproc.adapters.http_server import HttpServer
-from extproc.adapters.runtime import Runtime
-from extproc.adapters.sample_store import SampleStore
-from extproc.adapters.scraper import Scraper
+from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.files.file_watch import watch_file
+from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.http.server import HttpServer
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange

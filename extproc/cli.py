@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from extproc.adapters.sim_options import SimOptions
-from extproc.adapters.stack_options import StackOptions
+from extproc.adapters.local_stack.options import StackOptions
+from extproc.adapters.simulated_vllm.options import SimOptions
 from extproc.errors import ExtprocError
 
 _UP = StackOptions()
@@ -160,7 +160,7 @@ def status(
     """Show the fleet: zones, load, signals, predicted and observed TTFT, decisions by layer."""
     from rich.console import Console  # noqa: PLC0415 - see the module's docstring
 
-    from extproc.adapters.status_command import (  # noqa: PLC0415 - see the module's docstring
+    from extproc.adapters.terminal.status_command import (  # noqa: PLC0415 - see the module's docstring
         show_status,
         watch_status,
     )
@@ -180,7 +180,7 @@ def train(
     """Fit layer 2 on recorded samples of the medium zone."""
     from rich.console import Console  # noqa: PLC0415 - see the module's docstring
 
-    from extproc.adapters import train_command  # noqa: PLC0415 - see the module's docstring
+    from extproc.adapters.terminal import train_command  # noqa: PLC0415 - see the module's docstring
 
     report = train_command.train(samples, out, trained_at_s=time.time())
     Console().print(train_command.describe(report))
@@ -219,7 +219,7 @@ def sim(
     """Simulate a vLLM server in real time: OpenAI endpoints, /metrics, continuous batching. No GPU."""
     import uvloop  # noqa: PLC0415 - see the module's docstring
 
-    from extproc.adapters.sim_server import serve_sim  # noqa: PLC0415 - see the module's docstring
+    from extproc.adapters.simulated_vllm.server import serve_sim  # noqa: PLC0415 - see the module's docstring
 
     options = SimOptions(
         host=host,

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from extproc.adapters.child_process import ChildProcess
-from extproc.adapters.child_restart import ChildRestart
-from extproc.adapters.port_check import PortUse, check_ports
-from extproc.adapters.stack_files import (
+from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.adapters.local_stack.child_restart import ChildRestart
+from extproc.adapters.local_stack.files import (
     find_envoy,
     policy_config,
     run_directory,
@@ -24,10 +23,11 @@ from extproc.adapters.stack_files import (
     write_envoy_config,
     write_sidecar_config,
 )
-from extproc.adapters.stack_options import HOST, StackOptions
-from extproc.adapters.stack_view import Part, curl_line, stack_view, unready_backends
-from extproc.adapters.state_client import StateDocument, fetch_state, is_answering
-from extproc.adapters.stop_signals import StopSignals
+from extproc.adapters.local_stack.options import HOST, StackOptions
+from extproc.adapters.local_stack.port_check import PortUse, check_ports
+from extproc.adapters.local_stack.state_client import StateDocument, fetch_state, is_answering
+from extproc.adapters.local_stack.stop_signals import StopSignals
+from extproc.adapters.local_stack.view import Part, curl_line, stack_view, unready_backends
 from extproc.config import Config
 from extproc.errors import StackError
 

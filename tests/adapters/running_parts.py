@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from extproc.adapters.grpc_server import GrpcServer
-from extproc.adapters.runtime import Runtime
-from extproc.adapters.sample_store import SampleStore
-from extproc.adapters.scraper import Scraper
+from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import ScrapeConfig, ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase

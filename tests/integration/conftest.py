@@ -6,7 +6,7 @@ import pytest
 from integration.envoy_process import EnvoyProcess, StartEnvoy
 from integration.local_stack import LocalStack
 
-from extproc.adapters.envoy_files import BackendAddress
+from extproc.adapters.envoy.files import BackendAddress
 
 
 @pytest.fixture

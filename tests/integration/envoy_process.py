@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.atomic_file import write_atomically
-from extproc.adapters.envoy_files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.files.atomic_file import write_atomically
 
 ENVOY = Path(sys.executable).with_name("envoy")
 PATIENCE_S = 15.0

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from extproc.adapters.child_process import ChildProcess
-from extproc.adapters.envoy_files import BackendAddress
+from extproc.adapters.envoy.files import BackendAddress
+from extproc.adapters.local_stack.child_process import ChildProcess
 
 PATIENCE_S = 20.0
 MODEL = "sim"

@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 from integration.envoy_process import EnvoyProcess, StartEnvoy
 
-from extproc.adapters.access_log_wire import decode_entries
-from extproc.adapters.atomic_file import write_atomically
-from extproc.adapters.envoy_files import BackendAddress
-from extproc.adapters.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.files import BackendAddress
+from extproc.adapters.files.atomic_file import write_atomically
 from extproc.exchange.messages import (
     BodyReceived,
     Continue,

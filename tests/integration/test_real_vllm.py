@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from integration.local_stack import Answer, LocalStack, by_status, chat, running
 
-from extproc.adapters.sample_table import read_samples
+from extproc.adapters.files.sample_table import read_samples
 from extproc.fleet.exposition import read_signals
 from extproc.fleet.signals import Signals
 

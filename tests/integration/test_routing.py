@@ -210,7 +210,7 @@ def test_other_endpoints_are_forwarded(stack: LocalStack) -> None:
 
 
 def test_what_is_recorded_agrees_with_what_the_client_saw(stack: LocalStack) -> None:
-    from extproc.adapters.sample_table import read_samples
+    from extproc.adapters.files.sample_table import read_samples
 
     for name in ("vllm-1", "vllm-2"):
         stack.start_sim(name, "--speed", "1")

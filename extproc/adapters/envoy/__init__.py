@@ -1,0 +1,1 @@
+"""Everything that Envoy speaks with or reads: gRPC services, their wire formats, its files."""

@@ -1,0 +1,91 @@
+"""From messages of Envoy's access log service to neutral log entries.
+
+An entry is made for every request, so this is on the hot path, though nobody waits for it. The wire format is
+`protos/access_log.proto`. Protobuf's maps are read by their keys: `items()` and `dict()` take twice as long.
+"""
+
+from google.protobuf.message import DecodeError
+
+from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
+from extproc.adapters.protos import access_log_pb2 as pb
+from extproc.errors import ProtocolError
+from extproc.outcomes.log_entry import LogEntry
+
+_SHORT_NAMES = {
+    "failed_local_healthcheck": "LH",
+    "no_healthy_upstream": "UH",
+    "upstream_request_timeout": "UT",
+    "local_reset": "LR",
+    "upstream_remote_reset": "UR",
+    "upstream_connection_failure": "UF",
+    "upstream_connection_termination": "UC",
+    "upstream_overflow": "UO",
+    "no_route_found": "NR",
+    "delay_injected": "DI",
+    "fault_injected": "FI",
+    "rate_limited": "RL",
+    "unauthorized_details": "UAEX",
+    "rate_limit_service_error": "RLSE",
+    "downstream_connection_termination": "DC",
+    "upstream_retry_limit_exceeded": "URX",
+    "stream_idle_timeout": "SI",
+    "invalid_envoy_request_headers": "IH",
+    "downstream_protocol_error": "DPE",
+    "upstream_max_stream_duration_reached": "UMSDR",
+    "response_from_cache_filter": "RFCF",
+    "no_filter_config_found": "NFCF",
+    "duration_timeout": "DT",
+    "upstream_protocol_error": "UPE",
+    "no_cluster_found": "NC",
+    "overload_manager": "OM",
+    "dns_resolution_failure": "DF",
+    "downstream_remote_reset": "DR",
+}
+"""Envoy's short names (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage,
+%RESPONSE_FLAGS%) by field of `ResponseFlags`."""
+
+_NO_FLAGS: frozenset[str] = frozenset()
+
+
+def decode_entries(message: bytes) -> list[LogEntry]:
+    """Read one `StreamAccessLogsMessage`, of any number of entries; raises ProtocolError for other bytes."""
+    try:
+        logs = pb.StreamAccessLogsMessage.FromString(message)
+    except DecodeError as error:
+        raise ProtocolError(f"access log: not a StreamAccessLogsMessage: {error}") from error
+    return [_entry(entry) for entry in logs.http_logs.log_entry]
+
+
+def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
+    common, response = entry.common_properties, entry.response
+    start, tags = common.start_time, common.custom_tags
+    return LogEntry(
+        started_at_s=start.seconds + start.nanos * 1e-9,
+        duration_s=_duration_s(common),
+        status=response.response_code.value,
+        attempts=common.upstream_request_attempt_count or 1,
+        response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
+        response_body_bytes=response.response_body_bytes,
+        metadata=_metadata(common.metadata),
+        tags={tag: tags[tag] for tag in tags},
+    )
+
+
+def _duration_s(common: pb.AccessLogCommon) -> float | None:
+    if not common.HasField("duration"):
+        return None
+    duration = common.duration
+    return duration.seconds + duration.nanos * 1e-9
+
+
+def _flags(flags: pb.ResponseFlags) -> frozenset[str]:
+    return frozenset(_SHORT_NAMES[field.name] for field, _ in flags.ListFields())
+
+
+def _metadata(metadata: pb.Metadata) -> dict[str, str]:
+    """The decision's metadata; a value that is no string, or an empty one, is none of ours, and left out."""
+    namespaces = metadata.filter_metadata
+    if METADATA_NAMESPACE not in namespaces:  # reading a missing key would add it
+        return {}
+    fields = namespaces[METADATA_NAMESPACE].fields
+    return {name: text for name in fields if (text := fields[name].string_value)}

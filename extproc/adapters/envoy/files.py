@@ -1,0 +1,197 @@
+"""The two files that Envoy runs on: its bootstrap, and the clusters of the backends.
+
+The bootstrap is the shipped `envoy.yaml` with a few addresses replaced. The clusters are a discovery response
+that Envoy watches (file-based CDS); for each backend NAME it has
+
+- `NAME_endpoint`, the backend's address, and
+- `NAME`, a composite cluster: the first attempt goes to the endpoint, any further one to the pool,
+
+and `extproc_pool`, all backends under LEAST_REQUEST, where requests go that extproc did not place. See
+https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cds and
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite/v3/cluster.proto.
+"""
+
+import ipaddress
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from extproc.errors import ExtprocError
+
+Document = dict[str, Any]
+
+POOL_CLUSTER = "extproc_pool"
+SIDECAR_CLUSTER = "extproc"
+
+_NO_LIMIT = 1_000_000
+"""For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
+
+
+class BackendAddress(NamedTuple):
+    """Where a backend is reached; `host` is an IP address or a DNS name."""
+
+    name: str
+    host: str
+    port: int
+
+
+def cds_document(backends: Sequence[BackendAddress], version: str) -> bytes:
+    """The discovery response with every cluster, as JSON, one cluster a line.
+
+    Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
+    Without backends the pool is empty, and answers 503.
+    """
+    clusters = [_pool(backends)]
+    for backend in backends:
+        clusters += [_endpoint(backend), _composite(backend.name)]
+    resource = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
+    lines = ",\n".join(json.dumps(resource | cluster) for cluster in clusters)
+    return f'{{"version_info": {json.dumps(version)}, "resources": [\n{lines}\n]}}\n'.encode()
+
+
+def shipped_bootstrap() -> str:
+    """The text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
+    here = Path(__file__)
+    for path in (here.with_name("envoy.yaml"), here.parents[3] / "envoy" / "envoy.yaml"):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ExtprocError("envoy.yaml is missing from this installation of extproc")
+
+
+def bootstrap(
+    base: str,
+    *,
+    listen_port: int,
+    admin_port: int,
+    ext_proc: str,
+    cds_path: Path,
+    listen_host: str = "127.0.0.1",
+) -> str:
+    """`base` (YAML) with its addresses replaced; everything else stays, but for the comments.
+
+    `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` is not YAML or lacks one
+    of the places to be replaced.
+    """
+    discovery_type, address = _sidecar_address(ext_proc)
+    try:
+        document = yaml.safe_load(base)
+        static = document["static_resources"]
+        static["listeners"][0]["address"]["socket_address"].update(
+            address=listen_host, port_value=listen_port
+        )
+        document["admin"]["address"]["socket_address"].update(port_value=admin_port)
+        document["dynamic_resources"]["cds_config"]["path_config_source"].update(
+            path=str(cds_path), watched_directory={"path": str(cds_path.parent)}
+        )
+        sidecar = next(cluster for cluster in static["clusters"] if cluster["name"] == SIDECAR_CLUSTER)
+        sidecar["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"].update(address=address)
+        sidecar["type"] = discovery_type
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+        raise ExtprocError(f"the base of Envoy's bootstrap lacks an expected place: {error!r}") from error
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _sidecar_address(target: str) -> tuple[str, Document]:
+    if target.startswith("unix://"):
+        return "STATIC", {"pipe": {"path": target.removeprefix("unix://")}}
+    host, _, port = target.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ExtprocError(f"neither HOST:PORT nor unix:///PATH: {target!r}")
+    host = host.strip("[]")
+    return _discovery_type(host), _socket_address(host, int(port))
+
+
+def _endpoint(backend: BackendAddress) -> Document:
+    return _backend_cluster(f"{backend.name}_endpoint", [backend])
+
+
+def _composite(name: str) -> Document:
+    return {
+        "name": name,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": _circuit_breakers(),  # retries are counted here, not where they go
+        "cluster_type": {
+            "name": "envoy.clusters.composite",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.clusters.composite.v3.ClusterConfig",
+                "clusters": [{"name": f"{name}_endpoint"}, {"name": POOL_CLUSTER}, {"name": POOL_CLUSTER}],
+            },
+        },
+    }
+
+
+def _pool(backends: Sequence[BackendAddress]) -> Document:
+    return _backend_cluster(POOL_CLUSTER, backends) | {
+        "lb_policy": "LEAST_REQUEST",
+        # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
+        # connection count: a 503 is how a busy server speaks.
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_local_origin_success_rate": 0,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_success_rate": 0,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_time": "30s",
+            "max_ejection_percent": 100,
+        },
+        # Ejected backends are tried all the same if no other is left (0 % healthy is below this).
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0.1}},
+    }
+
+
+def _backend_cluster(name: str, backends: Sequence[BackendAddress]) -> Document:
+    return {
+        "name": name,
+        "type": _discovery_type(*(backend.host for backend in backends)),
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": "1s",
+        "circuit_breakers": _circuit_breakers(),
+        # Routes have no timeout, so that this alone finds out that a machine has vanished under a request.
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
+                # send a request into a connection that is being closed.
+                "common_http_protocol_options": {"idle_timeout": "4s"},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [_lb_endpoint(backend) for backend in backends]}],
+        },
+    }
+
+
+def _lb_endpoint(backend: BackendAddress) -> Document:
+    return {"endpoint": {"address": _socket_address(backend.host, backend.port)}}
+
+
+def _socket_address(host: str, port: int) -> Document:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _discovery_type(*hosts: str) -> str:
+    return "STATIC" if all(_is_ip_address(host) for host in hosts) else "STRICT_DNS"
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _circuit_breakers() -> Document:
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return {"thresholds": [dict.fromkeys(limits, _NO_LIMIT)]}

@@ -1,0 +1,124 @@
+"""The gRPC server that Envoy talks to: ext_proc, access log and health, on one port or unix socket.
+
+A thin shell around `exchange/` on `grpc.aio`: bytes in, one event, one instruction, bytes out. A stream of
+ext_proc lives as long as its HTTP response, and its end gives the lease back. When draining, streams whose
+request has been placed are ended with OK, and Envoy lets those requests go on without us.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import grpc
+import grpc.aio
+
+from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.health import HealthService
+from extproc.config import ServerConfig
+from extproc.errors import ProtocolError, StackError
+from extproc.exchange.exchange import Exchange
+from extproc.outcomes.log_entry import LogEntry
+
+logger = logging.getLogger(__name__)
+
+EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+
+_MAX_STREAMS = 2**31 - 1  # every request in flight holds one
+
+
+class GrpcServer:
+    """Serves until `drain`; `protocol_errors` counts streams that were ended for what was sent on them."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        new_exchange: Callable[[], Exchange],
+        handle_entries: Callable[[Iterable[LogEntry]], None],
+    ) -> None:
+        self.protocol_errors = 0
+        self.open_streams = 0
+        self.health = HealthService(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
+        self._config = config
+        self._new_exchange = new_exchange
+        self._handle_entries = handle_entries
+        self._placed: set[asyncio.Task[None] | None] = set()
+        self.is_draining = False
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_concurrent_streams", _MAX_STREAMS),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+            ]
+        )
+        ext_proc = {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
+        access_log = {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._access_logs)}
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, ext_proc),
+                grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, access_log),
+                self.health.handler(),
+            )
+        )
+
+    async def start(self) -> int:
+        """Listen, and report SERVING. Returns the port, 0 for a unix socket; StackError if it is taken."""
+        try:
+            port: int = self._server.add_insecure_port(self._config.address.replace("unix://", "unix:"))
+        except RuntimeError as error:
+            raise StackError(f"gRPC server: cannot listen on {self._config.address}: {error}") from error
+        await self._server.start()
+        self.health.serve()
+        return port
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
+        self.is_draining = True
+        self.health.stop_serving()
+        for task in self._placed:
+            if task is not None:
+                task.cancel()
+        await self._server.stop(self._config.drain_s)
+
+    async def _process(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        exchange = self._new_exchange()
+        self.open_streams += 1
+        try:
+            await self._converse(exchange, context)
+        except asyncio.CancelledError:
+            if not self.is_draining:
+                raise
+        except ProtocolError as error:
+            self.protocol_errors += 1
+            logger.warning("ext_proc_protocol_error error=%s", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self.open_streams -= 1
+            exchange.end(time.monotonic())
+
+    async def _converse(self, exchange: Exchange, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        task = asyncio.current_task()
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                instruction = exchange.receive(decode(message), time.monotonic())
+                await context.write(encode(instruction))
+                if exchange.is_placed:
+                    if self.is_draining:
+                        return
+                    self._placed.add(task)
+        finally:
+            self._placed.discard(task)
+
+    async def _access_logs(
+        self, messages: AsyncIterator[bytes], _: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
+        async for message in messages:
+            try:
+                self._handle_entries(decode_entries(message))
+            except ProtocolError as error:
+                self.protocol_errors += 1
+                logger.warning("access_log_protocol_error error=%s", error)
+        return b""

@@ -1,0 +1,1 @@
+"""The sidecar's own HTTP: state, metrics, health and the live page."""

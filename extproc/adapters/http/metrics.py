@@ -1,0 +1,147 @@
+"""Every metric's name, and how it is read from the running parts at the moment of a scrape.
+
+Nothing is counted twice and nothing costs on the request's path: the parts keep plain counters, and this
+collector turns them into the exposition format. Labels are bounded: backends of the fleet, and enums.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
+from extproc.fleet.backend import Membership
+from extproc.outcomes.counts import TTFT_BOUNDS_S, TtftHistogram
+
+_GAUGES = {
+    "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
+    "foreign": ("extproc_backend_foreign_requests", "Requests that others sent, as far as known"),
+    "load": ("extproc_backend_load_requests", "own + foreign"),
+    "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
+    "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
+    "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
+    "predicted_ttft_s": (
+        "extproc_backend_predicted_ttft_seconds",
+        f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
+    ),
+    "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
+    "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
+    "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
+}
+
+
+class SidecarCollector(Collector):
+    """Reads a `Runtime`; register it with a `CollectorRegistry`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: names do not depend on it."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as of now."""
+        state = state_document(self._runtime, time.monotonic())
+        yield from _backend_gauges(_one_per_name(state["backends"]))
+        yield from self._decisions()
+        yield from self._outcomes()
+        yield from self._model()
+        yield from self._health(state["draining"])
+
+    def _decisions(self) -> Iterator[Metric]:
+        counts = self._runtime.decisions
+        decisions = CounterMetricFamily(
+            "extproc_decisions", "Decisions by layer and reason", labels=["layer", "reason"]
+        )
+        for (layer, reason), count in counts.by_reason.items():
+            decisions.add_metric([layer.value, reason.value], count)
+        yield decisions
+        yield _counter(
+            "extproc_guarded_decisions", "Decisions in which the guard took a backend out", counts.guarded
+        )
+        yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
+
+    def _outcomes(self) -> Iterator[Metric]:
+        counts = self._runtime.outcomes
+        outcomes = CounterMetricFamily(
+            "extproc_outcomes", "Finished requests by backend and result", labels=["backend", "result"]
+        )
+        for (backend, result), count in counts.by_result.items():
+            outcomes.add_metric([backend, result], count)
+        yield outcomes
+        ttft = HistogramMetricFamily(
+            "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
+        )
+        for backend, histogram in counts.ttft.items():
+            ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
+        yield ttft
+        yield _counter(
+            "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
+        )
+
+    def _model(self) -> Iterator[Metric]:
+        models = self._runtime.models
+        yield _gauge("extproc_model_loaded", "1 if layer 2 has a model", models.current is not None)
+        yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
+        yield _counter("extproc_models_refused", "Model files refused", models.refused)
+
+    def _health(self, is_draining: bool) -> Iterator[Metric]:
+        server, samples = self._runtime.server, self._runtime.samples
+        scrapes = CounterMetricFamily(
+            "extproc_scrapes", "Scrapes by backend and result", labels=["backend", "result"]
+        )
+        for (backend, result), count in self._runtime.scraper.results.items():
+            scrapes.add_metric([backend, result.value], count)
+        yield scrapes
+        yield _gauge("extproc_open_streams", "Open ext_proc streams", server.open_streams)
+        yield _counter(
+            "extproc_protocol_errors", "Streams or messages that broke the protocol", server.protocol_errors
+        )
+        yield _gauge("extproc_draining", "1 while the sidecar drains", is_draining)
+        if samples is not None:
+            yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
+            yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
+            yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+
+def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of backends with one name (its address has changed) the one that stays: no series may come twice."""
+    leaving_first = sorted(backends, key=lambda backend: backend["membership"] != Membership.DRAINING)
+    return list({backend["name"]: backend for backend in leaving_first}.values())
+
+
+def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
+    """What is not known has no sample: a NaN would spoil every sum."""
+    for key, (name, documentation) in _GAUGES.items():
+        family = GaugeMetricFamily(name, documentation, labels=["backend"])
+        for backend in backends:
+            if backend[key] is not None:
+                family.add_metric([backend["name"]], backend[key])
+        yield family
+    routable = GaugeMetricFamily(
+        "extproc_backend_routable", "1 if the backend may be chosen", labels=["backend"]
+    )
+    zone = GaugeMetricFamily("extproc_backend_zone", "1 for the zone it is in", labels=["backend", "zone"])
+    for backend in backends:
+        routable.add_metric([backend["name"]], float(backend["is_routable"]))
+        zone.add_metric([backend["name"], backend["zone"]], 1.0)
+    yield routable
+    yield zone
+
+
+def _buckets(histogram: TtftHistogram) -> list[tuple[str, float]]:
+    bounds = [*(str(bound) for bound in TTFT_BOUNDS_S), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, np.cumsum(histogram.counts), strict=True)]
+
+
+def _counter(name: str, documentation: str, value: float) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=float(value))

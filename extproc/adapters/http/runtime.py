@@ -1,0 +1,28 @@
+"""The running parts of a sidecar, as far as `/metrics` and `/v1/state` look at them."""
+
+from dataclasses import dataclass
+
+from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.vllm.scraper import Scraper
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.registry import Registry
+from extproc.learning.slot import ModelSlot
+from extproc.learning.track_record import TrackRecord
+from extproc.outcomes.counts import OutcomeCounts
+from extproc.policy.counts import DecisionCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """References to the parts; looking at them changes nothing."""
+
+    fleet: Fleet
+    registry: Registry
+    models: ModelSlot
+    record: TrackRecord
+    decisions: DecisionCounts
+    outcomes: OutcomeCounts
+    scraper: Scraper
+    server: GrpcServer
+    samples: SampleStore | None

@@ -1,0 +1,105 @@
+"""`/v1/state`: the fleet, the model and the decisions as one JSON document. What is not known is null."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from extproc.adapters.http.runtime import Runtime
+from extproc.fleet.backend import Membership
+from extproc.fleet.registry import Member
+from extproc.fleet.view import FleetView
+from extproc.policy.predictive import forecast
+
+REFERENCE_TOKENS = 512
+"""`predicted_ttft_s` is what the model says of a request of this input length that came now; guessed."""
+
+
+def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
+    """The state at `now_s` (monotonic seconds)."""
+    members = runtime.registry.members
+    slots = np.array([member.slot for member in members], np.intp)
+    view = runtime.fleet.view(slots, now_s)
+    predicted_s = _predicted_s(runtime, view)
+    return {
+        "backends": [
+            _backend(runtime, member, view, position, predicted_s[position])
+            for position, member in enumerate(members)
+        ],
+        "model": _model(runtime),
+        "decisions": runtime.decisions.by_layer(),
+        "reasons": {
+            f"{layer.value}.{reason.value}": count
+            for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
+        },
+        "passed_through": runtime.decisions.passed_through,
+        "draining": runtime.server.is_draining,
+    }
+
+
+def _backend(
+    runtime: Runtime, member: Member, view: FleetView, position: int, predicted_s: float
+) -> dict[str, Any]:
+    slot, known = member.slot, view.candidate(position)
+    is_scraped = known.scrape_age_s is not None
+    is_admitting, is_saturated = bool(view.is_admitting[position]), not view.has_room[position]
+    reason = _reason(runtime, member, is_admitting, is_saturated)
+    return {
+        "name": member.backend.name,
+        "address": member.backend.address,
+        "models": None if member.models is None else sorted(member.models),
+        "own": int(known.own),
+        "foreign": known.foreign,
+        "load": known.load,
+        "running": float(runtime.fleet.running[slot]) if is_scraped else None,
+        "waiting": float(runtime.fleet.waiting[slot]) if is_scraped else None,
+        "num_running": known.num_running,
+        "kv_cache_fraction": _finite(runtime.fleet.kv_cache_fraction[slot]),
+        "scrape_age_s": known.scrape_age_s,
+        "zone": known.zone,
+        "medium_load": float(view.medium_load[position]),
+        "membership": member.membership.value,
+        "is_routable": reason in {"ok", "probing"},
+        "reason": reason,
+        "predicted_ttft_s": _finite(predicted_s),
+        "observed_ttft_s": _finite(runtime.fleet.observed_ttft_s[slot]),
+        "running_error": runtime.record.error(slot),
+    }
+
+
+def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: bool) -> str:
+    """Why a backend is or is not chosen: membership, then failures, then saturation."""
+    if member.membership is not Membership.ACTIVE:
+        return member.membership.value
+    if not is_admitting:
+        return "failing"
+    if is_saturated:
+        return "saturated"
+    return "probing" if runtime.fleet.breakers.is_tripped(member.slot) else "ok"
+
+
+def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:
+    model = runtime.models.current
+    if model is None or view.slots.size == 0:
+        return np.full(view.slots.size, np.nan)
+    everyone = np.ones(view.slots.size, np.bool_)
+    return forecast(view, everyone, REFERENCE_TOKENS, model, runtime.record).ttft_s
+
+
+def _model(runtime: Runtime) -> dict[str, Any] | None:
+    model = runtime.models.current
+    if model is None:
+        return None
+    manifest = model.manifest
+    return {
+        "version": manifest.model_version,
+        "trained_at": manifest.trained_at,
+        "median_relative_error": manifest.held_out_errors.median_relative_error,
+        "accepted": runtime.models.accepted,
+        "refused": runtime.models.refused,
+        "last_refusal": runtime.models.last_refusal,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

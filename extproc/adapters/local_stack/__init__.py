@@ -1,0 +1,1 @@
+"""What `extproc up` is made of: child processes, ports, files, and what it says."""

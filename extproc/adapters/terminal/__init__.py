@@ -1,0 +1,1 @@
+"""What `extproc status` and `extproc train` do and show."""

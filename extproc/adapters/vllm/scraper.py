@@ -1,0 +1,171 @@
+"""Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none.
+
+One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
+a refused connection also counts against the backend. Models are asked for (`/v1/models`) at the first
+success, after a refusal, and every `models_interval_s`.
+"""
+
+import asyncio
+import errno
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import aiohttp
+
+from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.vllm.served_models import read_models
+from extproc.config import ScrapeConfig
+from extproc.fleet.exposition import read_signals
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.registry import Member, Registry
+
+logger = logging.getLogger(__name__)
+
+
+class ScrapeResult(StrEnum):
+    """How a scrape ended."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    BAD_STATUS = "bad_status"
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    result: ScrapeResult
+    body: bytes = b""
+    detail: str = ""
+
+
+class Scraper:
+    """Keeps one task per member; `handle_tokens(slot, prompt_tokens_total, foreign)` follows each scrape."""
+
+    def __init__(
+        self,
+        config: ScrapeConfig,
+        fleet: Fleet,
+        registry: Registry,
+        handle_tokens: Callable[[int, float | None, float], None],
+    ) -> None:
+        self.results: Counter[tuple[str, ScrapeResult]] = Counter()
+        self._config = config
+        self._fleet = fleet
+        self._registry = registry
+        self._handle_tokens = handle_tokens
+        self._conditions = ConditionLog(logger)
+        self._tasks: dict[int, tuple[Member, asyncio.Task[None]]] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool; no task runs before `follow`."""
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=2),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    def follow(self) -> None:
+        """Start a task for every new member, stop those of members that have left."""
+        members = {member.slot: member for member in self._registry.members}
+        for slot, (member, task) in list(self._tasks.items()):
+            if members.get(slot) is not member:
+                task.cancel()
+                del self._tasks[slot]
+        for slot, member in members.items():
+            if slot not in self._tasks:
+                self._tasks[slot] = (member, asyncio.create_task(self._watch(member)))
+        names = {member.backend.name for member in members.values()}
+        self._conditions.keep_only(names)
+        for key in [key for key in self.results if key[0] not in names]:
+            del self.results[key]
+
+    async def stop(self) -> None:
+        """End all tasks and close the connections."""
+        tasks = [task for _, task in self._tasks.values()]
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _watch(self, member: Member) -> None:
+        """The supervisor of one backend's scrapes: a fault of ours is logged, and does not end them."""
+        models_due_s = 0.0
+        while True:
+            started_s = time.monotonic()
+            try:
+                result = await self._scrape(member)
+                if result is ScrapeResult.REFUSED:
+                    models_due_s = 0.0
+                elif (
+                    result is ScrapeResult.OK and started_s >= models_due_s and await self._ask_models(member)
+                ):
+                    models_due_s = started_s + self._config.models_interval_s
+            except Exception:
+                logger.exception("scrape_task_failed name=%s", member.backend.name)
+            await asyncio.sleep(max(0.0, started_s + self._interval_s(member.slot) - time.monotonic()))
+
+    def _interval_s(self, slot: int) -> float:
+        is_busy = self._fleet.own[slot] > 0 or self._fleet.running[slot] + self._fleet.waiting[slot] > 0
+        return self._config.busy_interval_s if is_busy else self._config.idle_interval_s
+
+    async def _scrape(self, member: Member) -> ScrapeResult:
+        name, slot = member.backend.name, member.slot
+        own_when_asked = int(self._fleet.own[slot])
+        answer = await self._get(member, "/metrics")
+        signals = read_signals(answer.body) if answer.result is ScrapeResult.OK else None
+        now_s = time.monotonic()
+        if signals is not None:
+            self._fleet.scraped(slot, signals, own_when_asked, now_s)
+            self._handle_tokens(slot, signals.prompt_tokens_total, float(self._fleet.foreign[slot]))
+            self._conditions.holds(name, "scrape_recovered")
+            result = ScrapeResult.OK
+        else:
+            result = ScrapeResult.INVALID if answer.result is ScrapeResult.OK else answer.result
+            if result is ScrapeResult.REFUSED:
+                self._fleet.scrape_refused(slot, now_s)
+            self._conditions.failed(name, "scrape_failed", answer.detail or result.value, now_s)
+        self.results[name, result] += 1
+        return result
+
+    async def _ask_models(self, member: Member) -> bool:
+        if member.backend.models is not None:
+            return True
+        answer = await self._get(member, "/v1/models")
+        models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
+        if models is None:
+            return False
+        self._registry.learn_models(member.slot, models)
+        return True
+
+    async def _get(self, member: Member, path: str) -> _Answer:
+        if self._session is None:
+            raise RuntimeError("the scraper has not been started")
+        url = f"http://{member.backend.address}{path}"
+        limit = self._config.max_response_bytes
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    return _Answer(ScrapeResult.BAD_STATUS, detail=f"status {response.status}")
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        return _Answer(ScrapeResult.TOO_LARGE, detail=f"more than {limit} bytes")
+                return _Answer(ScrapeResult.OK, bytes(body))
+        except aiohttp.ClientConnectorError as error:
+            is_refusal = error.os_error.errno == errno.ECONNREFUSED
+            return _Answer(
+                ScrapeResult.REFUSED if is_refusal else ScrapeResult.UNREACHABLE, detail=str(error)
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _Answer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")

@@ -1,0 +1,120 @@
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.protos import access_log_pb2 as pb
+from extproc.errors import ProtocolError
+from extproc.outcomes.log_entry import LogEntry
+
+
+def log_message(*entries: dict[str, Any]) -> bytes:
+    return ParseDict({"http_logs": {"log_entry": entries}}, pb.StreamAccessLogsMessage()).SerializeToString()
+
+
+def common(**properties: Any) -> LogEntry:
+    (entry,) = decode_entries(log_message({"common_properties": properties}))
+    return entry
+
+
+def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
+    message = log_message(
+        {
+            "common_properties": {
+                "start_time": "2026-01-02T03:04:05.250Z",
+                "duration": "90.500s",
+                "upstream_request_attempt_count": 2,
+                "metadata": {
+                    "filter_metadata": {
+                        "extproc": {"load": 1.5, "layer": "predict", "is_stream": True},
+                        "another.filter": {"load": 7},
+                    }
+                },
+                "custom_tags": {"ttft_us": "1234"},
+            },
+            "response": {"response_code": 200, "response_body_bytes": 20},
+        }
+    )
+    assert decode_entries(message) == [
+        LogEntry(
+            started_at_s=1767323045.25,
+            duration_s=90.5,
+            status=200,
+            attempts=2,
+            response_flags=frozenset(),
+            response_body_bytes=20,
+            metadata={"layer": "predict"},
+            tags={"ttft_us": "1234"},
+        )
+    ]
+
+
+def test_absent_fields_have_their_neutral_values() -> None:
+    assert decode_entries(log_message({})) == [
+        LogEntry(0.0, None, 0, 1, frozenset(), 0, {}, {}),
+    ]
+
+
+def test_duration_of_zero_is_not_an_absent_one() -> None:
+    assert common(duration="0s").duration_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("field", "short_name"),
+    [
+        ("failed_local_healthcheck", "LH"),
+        ("no_healthy_upstream", "UH"),
+        ("upstream_request_timeout", "UT"),
+        ("local_reset", "LR"),
+        ("upstream_remote_reset", "UR"),
+        ("upstream_connection_failure", "UF"),
+        ("upstream_connection_termination", "UC"),
+        ("upstream_overflow", "UO"),
+        ("no_route_found", "NR"),
+        ("upstream_retry_limit_exceeded", "URX"),
+        ("downstream_connection_termination", "DC"),
+        ("stream_idle_timeout", "SI"),
+        ("downstream_protocol_error", "DPE"),
+        ("no_cluster_found", "NC"),
+    ],
+)
+def test_flags_have_envoys_short_names(field: str, short_name: str) -> None:
+    assert common(response_flags={field: True, "overload_manager": True}).response_flags == {short_name, "OM"}
+
+
+def test_every_flag_has_a_short_name_of_its_own() -> None:
+    fields = pb.ResponseFlags.DESCRIPTOR.fields
+    every_flag: dict[str, Any] = {field.name: {} if field.message_type else True for field in fields}
+    assert len(common(response_flags=every_flag).response_flags) == len(fields)
+
+
+def test_metadata_that_is_no_text_is_left_out() -> None:
+    metadata = {"extproc": {"a": None, "b": {"c": 1}, "d": [1], "e": 0, "f": "", "g": "text"}}
+    assert common(metadata={"filter_metadata": metadata}).metadata == {"g": "text"}
+
+
+def test_entries_keep_their_order() -> None:
+    message = log_message(*({"response": {"response_body_bytes": size}} for size in (3, 1, 2)))
+    assert [entry.response_body_bytes for entry in decode_entries(message)] == [3, 1, 2]
+
+
+@pytest.mark.parametrize("message", [b"", b"\x0a\x00", b"\x1a\x00"], ids=["empty", "identifier", "tcp_logs"])
+def test_message_without_http_entries_holds_none(message: bytes) -> None:
+    assert decode_entries(message) == []
+
+
+def test_truncated_message_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="StreamAccessLogsMessage"):
+        decode_entries(log_message({"response": {"response_body_bytes": 10}})[:-1])
+
+
+@given(st.binary())
+def test_any_bytes_are_entries_or_a_protocol_error(message: bytes) -> None:
+    try:
+        entries = decode_entries(message)
+    except ProtocolError:
+        return
+    assert all(entry.attempts >= 1 for entry in entries)

@@ -1,0 +1,142 @@
+import pytest
+from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.protos import ext_proc_pb2 as pb
+from extproc.errors import ProtocolError
+from extproc.exchange.messages import (
+    BodyReceived,
+    Continue,
+    HeadersReceived,
+    OtherReceived,
+    Phase,
+    Reject,
+    RouteTo,
+)
+
+OTHER_PHASES = [phase for phase in Phase if phase not in {Phase.REQUEST_HEADERS, Phase.REQUEST_BODY}]
+
+
+def headers_message(*headers: pb.HeaderValue, end_of_stream: bool = False) -> bytes:
+    headers_map = pb.HeaderMap(headers=headers)
+    request = pb.ProcessingRequest(
+        request_headers=pb.HttpHeaders(headers=headers_map, end_of_stream=end_of_stream)
+    )
+    return request.SerializeToString()
+
+
+def answer(message: bytes) -> pb.ProcessingResponse:
+    return pb.ProcessingResponse.FromString(message)
+
+
+def test_header_names_are_lower_case_and_values_come_from_raw_value() -> None:
+    message = headers_message(
+        pb.HeaderValue(key=":path", raw_value=b"/v1"), pb.HeaderValue(key="X-A", raw_value=b"B")
+    )
+    assert decode(message) == HeadersReceived({":path": "/v1", "x-a": "B"}, end_of_stream=False)
+
+
+def test_value_is_read_where_raw_value_is_empty() -> None:
+    assert decode(headers_message(pb.HeaderValue(key="a", value="b"))) == HeadersReceived({"a": "b"}, False)
+
+
+def test_header_bytes_that_are_no_text_are_replaced_not_refused() -> None:
+    event = decode(headers_message(pb.HeaderValue(key="a", raw_value=b"b\xff")))
+    assert event == HeadersReceived({"a": "b\N{REPLACEMENT CHARACTER}"}, False)
+
+
+def test_headers_without_a_body_end_the_stream() -> None:
+    assert decode(headers_message(end_of_stream=True)) == HeadersReceived({}, end_of_stream=True)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff\x00"])
+def test_body_is_handed_on_as_it_came(body: bytes) -> None:
+    message = pb.ProcessingRequest(
+        request_body=pb.HttpBody(body=body, end_of_stream=True)
+    ).SerializeToString()
+    assert decode(message) == BodyReceived(body)
+
+
+@pytest.mark.parametrize("phase", OTHER_PHASES)
+def test_phases_that_nobody_asked_for_are_named(phase: Phase) -> None:
+    request = pb.ProcessingRequest()
+    getattr(request, phase.value).SetInParent()
+    assert decode(request.SerializeToString()) == OtherReceived(phase)
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"\x50\x01", b"\xfa\x01\x00"], ids=["empty", "another field", "a new phase"]
+)
+def test_message_without_a_known_phase_is_refused(message: bytes) -> None:
+    with pytest.raises(ProtocolError, match="phase"):
+        decode(message)
+
+
+def test_truncated_message_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="not a ProcessingRequest"):
+        decode(headers_message(pb.HeaderValue(key="a", raw_value=b"b"))[:-1])
+
+
+@given(st.binary())
+def test_any_bytes_are_an_event_or_a_protocol_error(message: bytes) -> None:
+    try:
+        event = decode(message)
+    except ProtocolError:
+        return
+    assert isinstance(event, HeadersReceived | BodyReceived | OtherReceived)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_continue_names_its_phase_and_changes_nothing(phase: Phase) -> None:
+    response = answer(encode(Continue(phase)))
+    assert response.WhichOneof("response") == phase.value
+    assert response.ByteSize() == len(encode(Continue(phase))) == 2
+
+
+@pytest.mark.parametrize("phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY])
+def test_route_overwrites_the_cluster_header_and_asks_for_another_route(phase: Phase) -> None:
+    response = answer(encode(RouteTo(phase, "vllm-2")))
+    assert MessageToDict(response, preserving_proto_field_name=True) == {
+        phase.value: {
+            "response": {
+                "clear_route_cache": True,
+                "header_mutation": {
+                    "set_headers": [
+                        {
+                            "header": {"key": "x-extproc-cluster", "raw_value": "dmxsbS0y"},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    ]
+                },
+            }
+        }
+    }
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_metadata_stands_under_the_namespace(metadata: dict[str, str]) -> None:
+    response = answer(encode(RouteTo(Phase.REQUEST_BODY, "a", metadata)))
+    received = response.dynamic_metadata.fields["extproc"].struct_value.fields
+    assert {name: value.string_value for name, value in received.items()} == metadata
+    assert response.request_body.response.clear_route_cache
+
+
+def test_reject_answers_at_once_with_status_body_and_headers() -> None:
+    response = answer(
+        encode(Reject(503, b'{"error": {}}', {"content-type": "application/json", "retry-after": "3"}))
+    )
+    immediate = response.immediate_response
+    assert (immediate.status.code, immediate.body, immediate.details) == (
+        503,
+        b'{"error": {}}',
+        "extproc_reject",
+    )
+    assert [
+        (option.header.key, option.header.raw_value, option.header.value, option.append_action)
+        for option in immediate.headers.set_headers
+    ] == [
+        ("content-type", b"application/json", "", pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD),
+        ("retry-after", b"3", "", pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD),
+    ]

@@ -1,0 +1,63 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from extproc.adapters.files.file_watch import watch_file
+
+
+async def following(watch: AsyncIterator[bytes | None]) -> bytes | None:
+    async with asyncio.timeout(10):
+        return await anext(watch)
+
+
+def test_content_is_given_at_the_start_and_at_every_change(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "model.json"
+        path.write_bytes(b"one")
+        watch = watch_file(path, max_bytes=100)
+        assert await following(watch) == b"one"
+        path.write_bytes(b"three")
+        assert await following(watch) == b"three"
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_appears_goes_and_is_replaced_is_followed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "later" / "model.json"
+        watch = watch_file(path, max_bytes=100)
+        assert await following(watch) is None
+        path.parent.mkdir()
+        (tmp_path / "new").write_bytes(b"one")
+        (tmp_path / "new").rename(path)
+        assert await following(watch) == b"one"
+        path.unlink()
+        assert await following(watch) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_swapped_symbolic_link_is_a_change(tmp_path: Path) -> None:
+    """So Kubernetes updates a mounted ConfigMap."""
+
+    async def scenario() -> None:
+        for name in ("a", "b"):
+            (tmp_path / name).write_bytes(name.encode())
+        link = tmp_path / "model.json"
+        link.symlink_to(tmp_path / "a")
+        watch = watch_file(link, max_bytes=100)
+        assert await following(watch) == b"a"
+        (tmp_path / "next").symlink_to(tmp_path / "b")
+        (tmp_path / "next").rename(link)
+        assert await following(watch) == b"b"
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_too_large_is_cut(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "model.json"
+        path.write_bytes(b"x" * 1000)
+        assert await following(watch_file(path, max_bytes=100)) == b"x" * 100
+
+    asyncio.run(scenario())

@@ -1,0 +1,246 @@
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from adapters.running_parts import (
+    BACKENDS,
+    MAX_ACTIVE,
+    PAUSE_S,
+    SETTLE_S,
+    SHIPPED_MODEL,
+    STALE_AFTER_S,
+    Parts,
+)
+
+from extproc.adapters.http.state_document import state_document
+from extproc.fleet.backend import Backend
+
+BACKEND_FIELDS = {
+    *("name", "address", "models", "own", "foreign", "load", "running", "waiting", "kv_cache_fraction"),
+    *("scrape_age_s", "zone", "is_routable", "reason", "predicted_ttft_s", "observed_ttft_s"),
+}
+"""What the commands, the live page and everybody's tools rely on."""
+
+
+def document(parts: Parts, after_s: float = 0.0) -> dict[str, Any]:
+    """The state so long after the start, as a client reads it; a NaN has no JSON."""
+    state = state_document(parts.runtime, parts.started_s + after_s)
+    read: dict[str, Any] = json.loads(json.dumps(state, allow_nan=False))
+    return read
+
+
+def backend(parts: Parts, after_s: float = 0.0) -> dict[str, Any]:
+    """What is said of `vllm-1`."""
+    found: dict[str, Any] = document(parts, after_s)["backends"][0]
+    assert found["name"] == "vllm-1"
+    return found
+
+
+def test_every_promised_field_is_there(parts: Parts) -> None:
+    state = document(parts)
+    assert state.keys() >= {"backends", "model", "decisions", "draining"}
+    assert state["decisions"] == {"guard": 0, "predict": 0, "least_load": 0, "reject": 0}
+    assert [one["name"] for one in state["backends"]] == ["vllm-1", "vllm-2"]
+    assert all(one.keys() >= BACKEND_FIELDS for one in state["backends"])
+
+
+def test_what_is_not_known_is_null(parts: Parts) -> None:
+    parts.registry.apply([Backend("vllm-3", "::1", 8000)], parts.started_s)
+    newcomer = document(parts)["backends"][-1]
+    assert {name for name, value in newcomer.items() if value is None} == {
+        *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s"),
+        *("predicted_ttft_s", "observed_ttft_s", "running_error"),
+    }
+    assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
+
+
+def test_a_scrape_is_shown_with_its_age(parts: Parts) -> None:
+    parts.scrape(running=2.0, waiting=1.0, kv_cache_fraction=0.25)
+    found = backend(parts, after_s=0.5)
+    assert (found["running"], found["waiting"], found["kv_cache_fraction"]) == (2.0, 1.0, 0.25)
+    assert found["scrape_age_s"] == pytest.approx(0.5)
+    assert (found["own"], found["foreign"], found["load"]) == (0, 3.0, 3.0)
+
+
+def test_a_stale_scrape_is_shown_but_does_not_count_as_load(parts: Parts) -> None:
+    parts.scrape(running=2.0, waiting=1.0)
+    found = backend(parts, after_s=STALE_AFTER_S + 0.1)
+    assert (found["running"], found["waiting"]) == (2.0, 1.0)
+    assert (found["foreign"], found["load"]) == (0.0, 0.0)
+
+
+def test_a_server_without_a_kv_cache_gauge_has_null_there(parts: Parts) -> None:
+    parts.scrape(kv_cache_fraction=None)
+    found = backend(parts)
+    assert found["kv_cache_fraction"] is None
+    assert found["running"] == 3.0
+
+
+def test_requests_of_ours_count_at_once(parts: Parts) -> None:
+    for _ in range(3):
+        parts.fleet.reserve(parts.slot(), parts.started_s)
+    found = backend(parts)
+    assert (found["own"], found["foreign"], found["load"]) == (3, 0.0, 3.0)
+    assert isinstance(found["own"], int)
+
+
+def test_models_are_named_in_order(parts: Parts) -> None:
+    backends = [replace(BACKENDS[0], models=frozenset({"b", "a", "c"}))]
+    parts.registry.apply(backends, parts.started_s)
+    assert backend(parts)["models"] == ["a", "b", "c"]
+
+
+def reason(parts: Parts, after_s: float = 0.0) -> tuple[str, bool]:
+    found = backend(parts, after_s)
+    return found["reason"], found["is_routable"]
+
+
+def test_a_backend_without_faults_is_ok(parts: Parts) -> None:
+    assert reason(parts) == ("ok", True)
+
+
+def test_a_new_backend_is_joining_until_envoy_has_its_cluster(parts: Parts) -> None:
+    parts.registry.apply([*BACKENDS, Backend("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    newcomer = document(parts)["backends"][-1]
+    assert (newcomer["reason"], newcomer["is_routable"]) == ("joining", False)
+    parts.registry.advance(parts.started_s + SETTLE_S)
+    newcomer = document(parts)["backends"][-1]
+    assert (newcomer["reason"], newcomer["is_routable"]) == ("ok", True)
+
+
+def test_a_departing_backend_is_draining_until_it_is_gone(parts: Parts) -> None:
+    parts.registry.apply(BACKENDS[1:], parts.started_s)
+    assert reason(parts) == ("draining", False)
+    parts.registry.advance(parts.started_s + SETTLE_S)
+    assert [one["name"] for one in document(parts)["backends"]] == ["vllm-2"]
+
+
+def test_a_backend_that_fails_is_probed_after_its_pause_by_one_request(parts: Parts) -> None:
+    parts.fail()
+    assert reason(parts) == ("failing", False)
+    assert reason(parts, after_s=PAUSE_S) == ("probing", True)
+    parts.fleet.reserve(parts.slot(), parts.started_s + PAUSE_S)
+    assert reason(parts, after_s=PAUSE_S) == ("failing", False), "no second probe beside the first"
+    parts.fleet.breakers.succeed(parts.slot(), parts.started_s + PAUSE_S)
+    assert reason(parts, after_s=PAUSE_S) == ("ok", True)
+
+
+def test_a_full_backend_is_saturated_until_it_has_drained(parts: Parts) -> None:
+    for _ in range(MAX_ACTIVE):
+        parts.fleet.reserve(parts.slot(), parts.started_s)
+    assert reason(parts) == ("saturated", False)
+    assert backend(parts)["zone"] == "saturated"
+    for _ in range(MAX_ACTIVE - 2):
+        parts.fleet.release(parts.slot(), parts.started_s)
+    assert reason(parts) == ("ok", True)
+    assert backend(parts)["zone"] == "low"
+
+
+def test_a_full_backend_is_not_probed(parts: Parts) -> None:
+    parts.fail()
+    for _ in range(MAX_ACTIVE):
+        parts.fleet.reserve(parts.slot("vllm-1"), parts.started_s)
+        parts.fleet.breakers.fail(parts.slot("vllm-1"), parts.started_s)
+    assert reason(parts, after_s=10 * PAUSE_S) == ("saturated", False)
+
+
+def test_the_reason_agrees_with_who_is_chosen(parts: Parts) -> None:
+    parts.fail("vllm-2")
+    for _ in range(MAX_ACTIVE + 1):
+        routable = {one["name"] for one in document(parts)["backends"] if one["is_routable"]}
+        lease = parts.place().lease
+        assert routable == ({"vllm-1"} if lease else set())
+    assert document(parts)["decisions"]["reject"] == 1
+
+
+def test_an_observed_ttft_is_shown(parts: Parts) -> None:
+    parts.fleet.observed(parts.slot(), load=1.0, ttft_s=0.3)
+    assert backend(parts)["observed_ttft_s"] == pytest.approx(0.3)
+
+
+def test_the_model_in_use_is_described(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    model = document(parts)["model"]
+    manifest = json.loads(SHIPPED_MODEL.read_text())["manifest"]
+    assert (model["version"], model["trained_at"]) == (manifest["model_version"], manifest["trained_at"])
+    assert model["median_relative_error"] == manifest["held_out_errors"]["median_relative_error"]
+    assert (model["accepted"], model["refused"], model["last_refusal"]) == (1, 0, None)
+
+
+def test_a_refused_model_leaves_the_one_in_use_and_is_told(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    before = document(parts)["model"]
+    parts.models.offer(b"no model", 1.0)
+    after = document(parts)["model"]
+    assert (after["version"], after["refused"]) == (before["version"], 1)
+    assert "not a whole model file" in after["last_refusal"]
+
+
+def test_predictions_are_made_where_the_signals_are_fresh_and_in_range(parts: Parts) -> None:
+    parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
+    assert backend(parts)["predicted_ttft_s"] is None, "there is no model"
+    parts.offer_shipped_model()
+    assert backend(parts)["predicted_ttft_s"] > 0
+    assert document(parts)["backends"][1]["predicted_ttft_s"] is None, "it has not been scraped"
+    assert backend(parts, after_s=STALE_AFTER_S + 0.1)["predicted_ttft_s"] is None
+    parts.scrape(running=10_000.0)
+    assert backend(parts)["predicted_ttft_s"] is None, "nothing like it was in the training"
+
+
+def test_a_machine_that_is_slower_than_the_model_says_is_predicted_slower(parts: Parts) -> None:
+    parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
+    parts.offer_shipped_model()
+    model = parts.models.current
+    assert model is not None
+    before_s = backend(parts)["predicted_ttft_s"]
+    for _ in range(50):
+        parts.record.observe(parts.slot(), model.manifest.model_version, 0.0, 2.0)
+    after = backend(parts)
+    assert after["predicted_ttft_s"] == pytest.approx(2 * before_s, rel=0.2)
+    assert 0 <= after["running_error"] < 0.2
+
+
+def test_decisions_are_counted_by_layer_and_reason(parts: Parts) -> None:
+    for _ in range(2 * MAX_ACTIVE + 1):
+        parts.place()
+    parts.place(model="nobody's")
+    state = document(parts)
+    assert state["decisions"]["least_load"] == 2 * MAX_ACTIVE
+    assert state["decisions"]["reject"] == 2
+    assert state["decisions"]["guard"] > 0
+    assert state["reasons"] == {
+        "least_load.low_zone": 2 * MAX_ACTIVE,
+        "reject.saturated": 1,
+        "reject.unknown_model": 1,
+    }
+
+
+def test_what_envoys_pool_takes_is_counted_by_itself(parts: Parts) -> None:
+    parts.registry.apply([Backend("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    parts.place()
+    state = document(parts)
+    assert (state["passed_through"], sum(state["decisions"].values())) == (1, 0)
+
+
+def test_draining_is_told(parts: Parts, runner: asyncio.Runner) -> None:
+    runner.run(parts.server.start())
+    assert document(parts)["draining"] is False
+    runner.run(parts.server.drain())
+    assert document(parts)["draining"] is True
+
+
+def test_looking_changes_nothing(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    parts.scrape(kv_cache_fraction=0.01)
+    parts.fail("vllm-2")
+    assert document(parts, after_s=PAUSE_S) == document(parts, after_s=PAUSE_S)
+    assert document(parts) == document(parts)
+
+
+def test_an_empty_fleet_has_a_document(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    parts.registry.apply([], parts.started_s)
+    parts.registry.advance(parts.started_s + SETTLE_S)
+    assert document(parts)["backends"] == []

@@ -1,0 +1,176 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
+from extproc.config import ScrapeConfig
+from extproc.fleet.backend import Backend
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.fleet import Fleet, FleetRules
+from extproc.fleet.registry import Registry
+from extproc.fleet.saturation import SaturationRule
+
+CONFIG = ScrapeConfig(
+    busy_interval_s=0.02, idle_interval_s=0.02, timeout_s=0.3, models_interval_s=0.05, max_response_bytes=4096
+)
+GAUGES = 'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 1.0\n'
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def good(_: web.Request) -> web.StreamResponse:
+    return web.Response(text=GAUGES)
+
+
+class Setup:
+    """A scraper that follows one backend on `port`."""
+
+    def __init__(self, port: int) -> None:
+        self.fleet = Fleet(FleetRules(SaturationRule(10, 8), BreakerRule(3, 1.0, 8.0, 5.0), 2.0, 1.0, 4.0))
+        self.registry = Registry(self.fleet, 1.0)
+        backend = Backend("vllm-1", "127.0.0.1", port)
+        self.registry.apply([backend], 0.0, [backend])
+        self.tokens: list[float | None] = []
+        self.scraper = Scraper(
+            CONFIG, self.fleet, self.registry, lambda slot, total, foreign: self.tokens.append(total)
+        )
+
+    @property
+    def slot(self) -> int:
+        return self.registry.members[0].slot
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def until_result(self, result: ScrapeResult, count: int = 1) -> None:
+        await self.until(lambda: self.scraper.results["vllm-1", result] >= count)
+
+
+@asynccontextmanager
+async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') -> AsyncIterator[Setup]:
+    async def serve_models(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=models)
+
+    application = web.Application()
+    application.add_routes([web.get("/metrics", metrics), web.get("/v1/models", serve_models)])
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    setup = Setup(runner.addresses[0][1])
+    await setup.scraper.start()
+    setup.scraper.follow()
+    try:
+        yield setup
+    finally:
+        await setup.scraper.stop()
+        await runner.cleanup()
+
+
+def test_signals_and_models_reach_the_fleet() -> None:
+    async def scenario() -> None:
+        async with scraping(good) as setup:
+            await setup.until(lambda: setup.registry.candidates("m") is not None)
+            await setup.until(lambda: setup.registry.members[0].models is not None)
+            assert setup.registry.members[0].models == frozenset({"m"})
+            assert (setup.fleet.running[setup.slot], setup.fleet.waiting[setup.slot]) == (3.0, 1.0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        ("<html>hello</html>", 200, ScrapeResult.INVALID),
+        (GAUGES.replace("3.0", "NaN"), 200, ScrapeResult.INVALID),
+        (GAUGES.replace("3.0", "-3"), 200, ScrapeResult.INVALID),
+        (GAUGES[:20], 200, ScrapeResult.INVALID),
+        ("", 200, ScrapeResult.INVALID),
+        (GAUGES, 500, ScrapeResult.BAD_STATUS),
+        (GAUGES + "#" * 10_000, 200, ScrapeResult.TOO_LARGE),
+    ],
+)
+def test_what_is_not_believed_changes_nothing_and_is_counted(
+    body: str, status: int, expected: ScrapeResult
+) -> None:
+    async def bad(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=body, status=status)
+
+    async def scenario() -> None:
+        async with scraping(bad) as setup:
+            await setup.until_result(expected, count=2)
+            assert setup.fleet.scraped_at_s[setup.slot] == -np.inf
+            assert setup.registry.members[0].models is None
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_never_answers_is_given_up_and_asked_again() -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async def scenario() -> None:
+        async with scraping(hang) as setup:
+            await setup.until_result(ScrapeResult.UNREACHABLE, count=2)
+
+    asyncio.run(scenario())
+
+
+def test_an_endless_answer_is_cut_off() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"# nothing\n" * 100)
+
+    async def scenario() -> None:
+        async with scraping(endless) as setup:
+            await setup.until_result(ScrapeResult.TOO_LARGE, count=2)
+
+    asyncio.run(scenario())
+
+
+def test_refused_connections_take_the_backend_out() -> None:
+    async def scenario() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+            setup = Setup(taken.getsockname()[1])
+            await setup.scraper.start()
+            setup.scraper.follow()
+            await setup.until_result(ScrapeResult.REFUSED, count=3)
+            assert setup.fleet.breakers.is_tripped(setup.slot)
+            await setup.scraper.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_member_that_left_is_asked_no_more() -> None:
+    async def scenario() -> None:
+        async with scraping(good) as setup:
+            await setup.until_result(ScrapeResult.OK)
+            setup.registry.apply([Backend("vllm-2", "127.0.0.1", 1)], 10.0)
+            setup.registry.advance(20.0)
+            setup.scraper.follow()
+            assert ("vllm-1", ScrapeResult.OK) not in setup.scraper.results
+            await setup.until(lambda: setup.scraper.results["vllm-2", ScrapeResult.REFUSED] >= 3)
+            assert setup.scraper.results["vllm-1", ScrapeResult.OK] == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("models", ["[]", '{"data": []}', '{"data": [{"id": 5}]}', "no", "[" * 100_000])
+def test_a_list_of_models_that_is_none_leaves_them_unknown(models: str) -> None:
+    async def scenario() -> None:
+        async with scraping(good, models) as setup:
+            await setup.until_result(ScrapeResult.OK, count=4)
+            assert setup.registry.members[0].models is None
+
+    asyncio.run(scenario())
