@@ -6,6 +6,7 @@ The columns are `Sample`'s fields in order. A file with another schema version i
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from types import UnionType
@@ -40,11 +41,17 @@ _TYPES = {
 }
 COLUMNS: tuple[str, ...] = tuple(_TYPES)
 
-INSERT = f"INSERT INTO samples VALUES ({', '.join('?' * len(COLUMNS))})"
 _COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in _TYPES.items())
 _CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `foreign` is a word of SQL
 
 _row_values = attrgetter(*COLUMNS)
+
+
+@lru_cache(maxsize=64)
+def insert_statement(rows: int) -> str:
+    """The statement that inserts so many rows."""
+    row = f"({', '.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO samples VALUES {', '.join([row] * rows)}"
 
 
 def row_of(sample: Sample) -> Row:

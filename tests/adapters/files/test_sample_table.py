@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from msgspec.structs import asdict
 
-from extproc.adapters.files.sample_table import COLUMNS, INSERT, open_table, read_samples, row_of
+from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError
 from extproc.outcomes.sample import Sample
 
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, *samples: Sample) -> None:
     with closing(open_table(path)) as connection, connection:
-        connection.executemany(INSERT, map(row_of, samples))
+        connection.executemany(insert_statement(1), map(row_of, samples))
 
 
 def execute(path: Path, statement: str) -> None:
@@ -66,7 +66,9 @@ def test_only_the_wanted_columns_are_read(path: Path, sample_with: SampleWith) -
 def test_many_rows_come_in_the_order_of_writing(path: Path, sample_with: SampleWith) -> None:
     row, load = row_of(sample_with()), COLUMNS.index("load")
     with closing(open_table(path)) as connection, connection:
-        connection.executemany(INSERT, ((*row[:load], index, *row[load + 1 :]) for index in range(25_000)))
+        connection.executemany(
+            insert_statement(1), ((*row[:load], index, *row[load + 1 :]) for index in range(25_000))
+        )
     np.testing.assert_array_equal(read_samples(path, ("load",))["load"], np.arange(25_000))
 
 
@@ -93,8 +95,8 @@ def test_text_that_is_no_unicode_does_not_stop_reading(path: Path, sample_with: 
 def test_a_store_can_be_read_while_it_is_written(path: Path, sample_with: SampleWith) -> None:
     with closing(open_table(path)) as writer:
         with writer:
-            writer.execute(INSERT, row_of(sample_with(load=1.0)))
-        writer.execute(INSERT, row_of(sample_with(load=2.0)))
+            writer.execute(insert_statement(1), row_of(sample_with(load=1.0)))
+        writer.execute(insert_statement(1), row_of(sample_with(load=2.0)))
         assert read_samples(path, ("load",))["load"].tolist() == [1.0]
 
 

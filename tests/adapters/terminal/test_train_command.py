@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from extproc.adapters.files.sample_table import INSERT, open_table, row_of
+from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
 from extproc.adapters.terminal.train_command import describe, train
 from extproc.errors import SampleStoreError, TrainingError
 from extproc.learning.dataset import Dropped
@@ -32,7 +32,7 @@ def store(tmp_path: Path, sample_with: SampleWith) -> Path:
                 num_running=load_,
                 ttft_s=float(0.03 * load_ * (1 + is_slow) * rng.lognormal(0, 0.1)),
             )
-            connection.execute(INSERT, row_of(sample))
+            connection.execute(insert_statement(1), row_of(sample))
         connection.execute("INSERT INTO samples (at_s) VALUES (1.7e9)")
     return path
 
