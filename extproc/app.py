@@ -209,9 +209,13 @@ async def serve(config_path: Path) -> None:
 
 
 def _spare_what_stays() -> None:
-    """Spare the garbage collector all that lives as long as the process: 25 ms a pass, measured."""
+    """Spare the garbage collector all that lives as long as the process, and most of its passes.
+
+    Measured: 25 ms for a pass over everything, and 3 % of a request's CPU for the small ones.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _backend(config: BackendConfig) -> Backend:
