@@ -45,7 +45,7 @@ from extproc.policy.rules import PolicyRules
 logger = logging.getLogger(__name__)
 
 MEMBERSHIP_INTERVAL_S = 0.25
-MAX_CONFIG_BYTES = 16 << 20
+MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
 
 class Sidecar:
@@ -160,7 +160,7 @@ class Sidecar:
         async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
             try:
                 text = (content or b"").decode()
-                config = parse_config(text, str(self._config_path))
+                config = await asyncio.to_thread(parse_config, text, str(self._config_path))
             except (ConfigError, UnicodeDecodeError) as error:
                 logger.error("config_refused error=%s", error)
                 continue

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Container
 
 REPEAT_S = 30.0
+MAX_ERROR = 300
 
 
 class ConditionLog:
@@ -18,7 +19,8 @@ class ConditionLog:
         said_at_s = self._said_at_s.get(name)
         if said_at_s is None or now_s - said_at_s >= REPEAT_S:
             self._said_at_s[name] = now_s
-            self._logger.warning("%s name=%s error=%s", event, name, error)
+            shown = " ".join(error.split())[:MAX_ERROR]  # it may hold what a peer has sent
+            self._logger.warning("%s name=%s error=%s", event, name, shown)
 
     def holds(self, name: str, event: str) -> None:
         """The condition holds; worth a line only where it did not before."""

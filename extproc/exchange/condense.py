@@ -25,6 +25,7 @@ _LONG_BYTES: Final = 4096
 _MIN_BYTES_PER_QUOTE: Final = 32
 
 _MAX_BACKSLASHES: Final = 64
+_MAX_LOOKS: Final = 200_000
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 
@@ -78,8 +79,10 @@ def _is_escaped(codes: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64]) -> 
     """Whether an odd number of backslashes is before each quote."""
     is_escaped = np.zeros(len(quotes), np.bool_)
     run = np.flatnonzero(codes[quotes - 1] == _BACKSLASH)
+    looks_left = 2 * len(quotes) + _MAX_LOOKS  # millions of long runs are hostile: then parsing falls back
     for distance in range(2, _MAX_BACKSLASHES):
-        if not len(run):
+        looks_left -= len(run)
+        if not len(run) or looks_left < 0:
             break
         is_escaped[run] ^= True
         run = run[codes[quotes[run] - distance] == _BACKSLASH]

@@ -12,6 +12,9 @@ from extproc.fleet.signals import Signals
 MAX_GAUGE = 1e6
 """A server with more running or waiting requests than this is not believed."""
 
+MAX_SERIES = 1024
+"""Nor one with more engines than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -84,9 +87,9 @@ def _series(lines: bytes, names: tuple[bytes, ...]) -> list[float]:
             end = lines.find(b"\n", rest)
             if lines[rest : rest + 1] in {b"{", b" "}:
                 values.append(_value(lines[rest : end if end >= 0 else len(lines)]))
-            at = lines.find(needle, rest)
+            at = lines.find(needle, rest) if len(values) <= MAX_SERIES else -1
         if values:
-            return values
+            return values if len(values) <= MAX_SERIES else [float("nan")]
     return []
 
 

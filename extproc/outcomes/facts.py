@@ -5,6 +5,7 @@ access log and headers can use, and all of it as one JSON text, because Envoy, t
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -14,21 +15,26 @@ REASON_KEY = "reason"
 FACTS_KEY = "facts"
 
 
+Word = Annotated[str, msgspec.Meta(max_length=64)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+
+
 class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     """A decision's features; names and units are those of `Sample`. What is not known is None.
 
     `model_log_ttft` is what the model said, uncorrected, wherever it was asked about the chosen backend.
     """
 
-    backend: str
-    layer: str
-    reason: str
-    zone: str
-    kind: str
+    backend: Name
+    layer: Word
+    reason: Word
+    zone: Word
+    kind: Word
     is_stream: bool
-    num_running: float
-    load: float
-    num_waiting: float
+    num_running: Requests
+    load: Requests
+    num_waiting: Requests
     kv_cache_fraction: float
     own: float
     foreign: float
@@ -37,9 +43,9 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     body_bytes: int
     priority: int = 0
     scrape_age_s: float | None = None
-    model: str | None = None
+    model: Name | None = None
     token_limit: int | None = None
-    model_version: str | None = None
+    model_version: Name | None = None
     model_log_ttft: float | None = None
     predicted_ttft_s: float | None = None
 

@@ -36,8 +36,7 @@ def decide(
     fit = admitted(view, occupies_engine=request.has_body)
     guarded = int(view.slots.size - np.count_nonzero(fit))
     if guarded == view.slots.size:
-        reason = Reason.SATURATED if view.is_admitting.any() else Reason.FAILING
-        return Decision(Layer.REJECT, reason, guarded=guarded)
+        return replace(_nobody_fit(view, rng), guarded=guarded)
     in_low_zone = fit & (view.load < view.medium_load)
     if np.count_nonzero(in_low_zone):
         decision = _least_load(view, in_low_zone, Reason.LOW_ZONE, rng)
@@ -52,6 +51,19 @@ def decide(
         said = forecast(view, considered, request.input_tokens, model, record)
         decision = _heed(view, considered, said, rules, rng)
     return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
+
+
+def _nobody_fit(view: FleetView, rng: np.random.Generator) -> Decision:
+    """Refuse; but where all fail, and some are alive by their scrapes, have one of these answer.
+
+    Otherwise one client whose requests make vLLM fail could take the whole fleet out for everybody.
+    """
+    if view.is_admitting.any():
+        return Decision(Layer.REJECT, Reason.SATURATED)
+    alive = view.is_fresh & view.has_room
+    if alive.any():
+        return _least_load(view, alive, Reason.ALL_FAILING, rng)
+    return Decision(Layer.REJECT, Reason.FAILING)
 
 
 def _heed(

@@ -84,6 +84,10 @@ def test_what_is_no_exposition_is_refused(text: bytes) -> None:
     assert read_signals(text) is None
 
 
+def test_more_series_than_any_server_has_engines_are_refused() -> None:
+    assert read_signals(exposition() * 2000) is None
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(noise: bytes) -> None:
     signals = read_signals(noise + b"\n" + exposition() + noise)

@@ -113,7 +113,14 @@ def test_metadata_that_is_none_of_ours_is_no_outcome(facts: str) -> None:
     assert read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "facts": facts})) is None
 
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+@pytest.mark.parametrize(
+    "absurd", [{"load": 1e308}, {"load": -1.0}, {"num_running": 1e9}, {"reason": "x" * 9999}]
+)
+def test_facts_that_cannot_be_ours_are_no_outcome(absurd: dict[str, object]) -> None:
+    assert read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, **absurd)))) is None
+
+
+numbers = st.floats(0.0, 1e6)
 REQUIRED = dict.fromkeys(("num_waiting", "kv_cache_fraction", "own", "foreign", "input_tokens"), numbers)
 
 

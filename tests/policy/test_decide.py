@@ -198,7 +198,14 @@ def test_when_all_are_saturated_the_request_is_refused() -> None:
 
 
 def test_when_all_fail_the_request_is_refused() -> None:
-    assert placed(fleet_view([1], is_admitting=[False])).reason == Reason.FAILING
+    assert placed(fleet_view([1], is_admitting=[False], is_fresh=[False])).reason == Reason.FAILING
+
+
+def test_when_all_fail_but_some_are_alive_the_client_gets_a_backends_own_answer() -> None:
+    view = fleet_view([1, 3, 5], is_admitting=[False] * 3, is_fresh=[False, True, True])
+    decision = placed(view)
+    assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.ALL_FAILING)
+    assert (chosen_slot(decision), decision.guarded) == (6, 3)
 
 
 def test_a_request_without_a_body_is_not_refused_for_saturation() -> None:
@@ -248,7 +255,7 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
             assert decision.layer == Layer.REJECT
             continue
         position = decision.chosen.slot - 5
-        assert facts["is_admitting"][position]
+        assert facts["is_admitting"][position] or not any(facts["is_admitting"])
         assert not facts["is_saturated"][position]
         assert decision.chosen.load == load[position]
     if first.chosen and second.chosen:

@@ -13,7 +13,7 @@ _ENDPOINT_SUFFIX = "_endpoint"
 
 
 class ClusterFile:
-    """The file at `path`; writing the same clusters again does not touch it."""
+    """The file at `path`; writing the same clusters again does not touch it, unless it is gone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,7 +22,7 @@ class ClusterFile:
     def write(self, backends: Sequence[Backend]) -> None:
         """Publish a cluster for each backend. Raises OSError where the file cannot be written."""
         addresses = [BackendAddress(backend.name, backend.host, backend.port) for backend in backends]
-        if addresses == self._written:
+        if addresses == self._written and self._path.exists():
             return
         version = hashlib.sha256(repr(addresses).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(addresses, version))

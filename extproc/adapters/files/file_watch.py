@@ -5,6 +5,8 @@ files and network file systems, and needs a directory that exists. Reading happe
 """
 
 import asyncio
+import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,12 +34,15 @@ def _signature(path: Path) -> _Signature:
         status = path.stat()
     except OSError:
         return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path, max_bytes: int) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            return file.read(max_bytes)
+        # Opened without waiting: the path may have become a FIFO by now.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return file.read(max_bytes) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except OSError:
         return None

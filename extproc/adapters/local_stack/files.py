@@ -3,6 +3,7 @@
 The sidecar's cluster file `cds.json` appears in the same directory, before Envoy starts.
 """
 
+import fcntl
 import os
 import shutil
 import sys
@@ -39,10 +40,22 @@ def run_directory(path: Path | None) -> Iterator[Path]:
             raise StackError(f"the run directory cannot be made: {error}") from error
         if not os.access(path, os.W_OK | os.X_OK):
             raise StackError(f"nothing can be written to the run directory {path}")
-        yield path.resolve()
+        with _locked(path):
+            yield path.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="extproc-up-", ignore_cleanup_errors=True) as temporary:
         yield Path(temporary)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other stacks out, which would overwrite its files; the kernel frees the lock of a dead one."""
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StackError(f"another stack runs in the run directory {directory}") from error
+        yield
 
 
 def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Config:

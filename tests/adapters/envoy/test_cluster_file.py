@@ -18,9 +18,18 @@ def test_the_same_clusters_are_not_written_twice(tmp_path: Path) -> None:
     path = tmp_path / "cds.json"
     clusters = ClusterFile(path)
     clusters.write(BACKENDS)
+    written = path.stat()
+    clusters.write(BACKENDS)
+    assert path.stat() == written
+
+
+def test_a_file_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "cds.json"
+    clusters = ClusterFile(path)
+    clusters.write(BACKENDS)
     path.unlink()
     clusters.write(BACKENDS)
-    assert not path.exists()
+    assert clusters.read_known() == BACKENDS
 
 
 @pytest.mark.parametrize(

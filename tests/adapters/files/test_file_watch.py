@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,5 +60,18 @@ def test_a_file_that_is_too_large_is_cut(tmp_path: Path) -> None:
         path = tmp_path / "model.json"
         path.write_bytes(b"x" * 1000)
         assert await following(watch_file(path, max_bytes=100)) == b"x" * 100
+
+    asyncio.run(scenario())
+
+
+def test_a_fifo_is_no_file_and_holds_nothing_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "model.json"
+        os.mkfifo(path)
+        watch = watch_file(path, max_bytes=100)
+        assert await following(watch) is None
+        path.unlink()
+        path.write_bytes(b"one")
+        assert await following(watch) == b"one"
 
     asyncio.run(scenario())

@@ -125,3 +125,10 @@ def test_envoy_gets_the_ports_and_the_sidecar_of_this_stack(tmp_path: Path) -> N
     assert document["admin"]["address"]["socket_address"]["port_value"] == 9701
     assert "'port_value': 9702" in text
     assert cds_path in text
+
+
+def test_a_run_directory_is_one_stacks_at_a_time(tmp_path: Path) -> None:
+    with run_directory(tmp_path), pytest.raises(StackError, match="another stack"), run_directory(tmp_path):
+        pass
+    with run_directory(tmp_path) as directory:
+        assert directory == tmp_path.resolve()
