@@ -83,7 +83,7 @@ def test_a_value_of_another_type_counts_as_missing(path: Path, sample_with: Samp
     np.testing.assert_array_equal(read["load"], [np.nan, 4.0])
     np.testing.assert_array_equal(read["status"], [np.nan, 200.0])
     assert read["is_clean"].tolist() == [False, True]
-    assert read["backend"].tolist() == [None, "vllm-0"]
+    assert read["backend"].tolist() == [None, "vllm-1"]
 
 
 def test_text_that_is_no_unicode_does_not_stop_reading(path: Path, sample_with: SampleWith) -> None:
