@@ -103,6 +103,8 @@ class Parts:
             self.fleet.breakers.fail(self.slot(name), self.started_s)
 
     def offer_shipped_model(self) -> None:
+        """Use it; a load of 1 is in its zone already."""
         self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
         assert self.models.current is not None
         self.record.begin(self.models.current.manifest.model_version)
+        self.fleet.expect_medium_load(1.0)

@@ -82,8 +82,8 @@ def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:
     model = runtime.models.current
     if model is None or view.slots.size == 0:
         return np.full(view.slots.size, np.nan)
-    everyone = np.ones(view.slots.size, np.bool_)
-    return forecast(view, everyone, REFERENCE_TOKENS, model, runtime.record).ttft_s
+    in_medium_zone = view.load >= view.medium_load  # of the low zone the model knows nothing
+    return forecast(view, in_medium_zone, REFERENCE_TOKENS, model, runtime.record).ttft_s
 
 
 def _model(runtime: Runtime) -> dict[str, Any] | None:

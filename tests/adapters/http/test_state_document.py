@@ -189,6 +189,12 @@ def test_predictions_are_made_where_the_signals_are_fresh_and_in_range(parts: Pa
     assert backend(parts)["predicted_ttft_s"] is None, "nothing like it was in the training"
 
 
+def test_of_the_low_zone_the_model_knows_nothing(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    parts.scrape(running=0.0, waiting=0.0, kv_cache_fraction=0.01)
+    assert (backend(parts)["zone"], backend(parts)["predicted_ttft_s"]) == ("low", None)
+
+
 def test_a_machine_that_is_slower_than_the_model_says_is_predicted_slower(parts: Parts) -> None:
     parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
     parts.offer_shipped_model()
