@@ -64,17 +64,12 @@ class FleetView:
 
     def signals(self, position: int) -> tuple[float, float, float, float]:
         """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
-        known, load = self._rows[position].tolist(), float(self.load[position])
-        change = known[OWN] - known[OWN_AT_SCRAPE]
-        is_fresh = bool(self.is_fresh[position])
-        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
-        kv_cache_fraction = known[KV_CACHE_FRACTION]
-        return running, load, known[WAITING], 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
+        return self._signals(position, self._rows[position].tolist())
 
     def candidate(self, position: int) -> Candidate:
         """All that is known of one of them."""
-        num_running, load, num_waiting, kv_cache_fraction = self.signals(position)
         known = self._rows[position].tolist()
+        num_running, load, num_waiting, kv_cache_fraction = self._signals(position, known)
         age_s = self._now_s - known[SCRAPED_AT_S]
         return Candidate(
             slot=int(self.slots[position]),
@@ -87,3 +82,10 @@ class FleetView:
             scrape_age_s=None if isinf(age_s) else age_s,
             zone=zone_of(load, known[MEDIUM_LOAD], not self.has_room[position]).value,
         )
+
+    def _signals(self, position: int, known: list[float]) -> tuple[float, float, float, float]:
+        load, is_fresh = float(self.load[position]), bool(self.is_fresh[position])
+        change = known[OWN] - known[OWN_AT_SCRAPE]
+        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
+        kv_cache_fraction = known[KV_CACHE_FRACTION]
+        return running, load, known[WAITING], 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
