@@ -15,9 +15,25 @@ import numpy.typing as npt
 from extproc.learning.features import FEATURES, LARGEST
 from extproc.learning.manifest import ZoneBounds
 
-TRAINING_COLUMNS = ("at_s", "backend", "is_stream", "is_clean", "ttft_s", *FEATURES)
+TRAINING_COLUMNS = (
+    "at_s",
+    "backend",
+    "is_stream",
+    "is_clean",
+    "scrape_age_s",
+    "cached_tokens",
+    "ttft_s",
+    *FEATURES,
+)
 """The fields of `Sample` that training reads."""
 
+_LARGEST_SCRAPE_AGE_S = 2.0
+"""The default of `scrape.stale_after_s`: of older signals the model is not asked when serving either."""
+
+_LARGEST_CACHED_SHARE = 0.1
+"""Guessed: a request of whose input the server had more in its prefix cache is not one of its length."""
+
+_INPUT = FEATURES.index("input_tokens")
 _LARGEST_TTFT_S = 86_400.0
 _LATEST_S = 1e11
 """A unix time in the year 5138."""
@@ -30,6 +46,9 @@ class Dropped(StrEnum):
     BAD_TIME = "bad_time"
     BAD_FEATURES = "bad_features"
     BAD_TTFT = "bad_ttft"
+    DUPLICATE = "duplicate"
+    STALE_SIGNALS = "stale_signals"
+    CACHED = "cached"
     LOW_ZONE = "low_zone"
     SATURATED_ZONE = "saturated_zone"
 
@@ -70,12 +89,17 @@ def clean_observations(
     is_clean = np.asarray(columns["is_clean"], dtype=bool) & np.asarray(columns["is_stream"], dtype=bool)
     is_possible = (features >= 0) & (features <= np.array(LARGEST))
     names = np.array([name if isinstance(name, str) else "" for name in columns["backend"]], dtype=object)
+    scrape_age_s = np.asarray(columns["scrape_age_s"], dtype=np.float64)
+    cached_share = np.asarray(columns["cached_tokens"], dtype=np.float64) / np.maximum(features[:, _INPUT], 1)
     keep, dropped = _sift(
         {
             Dropped.NOT_CLEAN: ~(is_clean & (names != "")),
             Dropped.BAD_TIME: ~((at_s > 0) & (at_s <= _LATEST_S)),
             Dropped.BAD_FEATURES: np.logical_not(is_possible.all(axis=1)),
             Dropped.BAD_TTFT: ~((ttft_s > 0) & (ttft_s <= _LARGEST_TTFT_S)),
+            Dropped.DUPLICATE: _repeated(at_s, ttft_s, names.astype(str), *features.T),
+            Dropped.STALE_SIGNALS: ~((scrape_age_s >= 0) & (scrape_age_s <= _LARGEST_SCRAPE_AGE_S)),
+            Dropped.CACHED: cached_share > _LARGEST_CACHED_SHARE,
         }
     )
     order = np.flatnonzero(keep)[np.argsort(at_s[keep], kind="stable")]
@@ -118,6 +142,14 @@ def medium_load(observations: Observations, low_s: float) -> float | None:
     long_below = np.concatenate([[0], np.cumsum(is_long[order])])[first]
     balanced = ((n_long - long_below) / n_long + (first - long_below) / n_short) / 2
     return float(thresholds[np.argmax(balanced)])
+
+
+def _repeated(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Which rows say the same as an earlier one."""
+    rows = np.column_stack([np.unique(column, return_inverse=True)[1] for column in columns])
+    is_repeated = np.ones(len(rows), dtype=bool)
+    is_repeated[np.unique(rows, axis=0, return_index=True)[1]] = False
+    return is_repeated
 
 
 def _sift(

@@ -13,7 +13,8 @@ class Sample(msgspec.Struct, frozen=True):
     Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
     first byte is its first token; `predicted_ttft_s` is None unless the model was asked about that backend.
     `is_clean` says that the request ran undisturbed on the chosen backend: first attempt, status 200,
-    complete, a stream.
+    complete, a stream. `output_tokens` and `cached_tokens` (input tokens that the server found in its prefix
+    cache) are what the server said, None where nobody has read it.
     """
 
     at_s: float
@@ -45,3 +46,5 @@ class Sample(msgspec.Struct, frozen=True):
     ttft_s: float | None
     duration_s: float
     response_bytes: int
+    output_tokens: int | None = None
+    cached_tokens: int | None = None

@@ -33,6 +33,8 @@ def fleet_samples(
         "backend": np.array([f"vllm-{index}" for index in backend], dtype=object),
         "is_stream": np.ones(n, bool),
         "is_clean": np.ones(n, bool),
+        "scrape_age_s": np.full(n, 0.05),
+        "cached_tokens": np.full(n, np.nan),
         "ttft_s": ttft_s * np.exp(rng.normal(0, 0.1, n)),
         "num_running": np.minimum(load, 48.0),
         "load": load,

@@ -23,6 +23,13 @@ def columns(samples_of: Callable[..., Columns]) -> Columns:
     return samples_of(n=50)
 
 
+def test_a_sample_that_was_written_twice_counts_once(columns: Columns) -> None:
+    twice = {name: np.concatenate([column, column[10:20]]) for name, column in columns.items()}
+    observations, dropped = clean_observations(twice)
+    assert dropped[Dropped.DUPLICATE] == 10
+    np.testing.assert_array_equal(observations.at_s, clean_observations(columns)[0].at_s)
+
+
 def loads(load: list[float], ttft_s: list[float]) -> Observations:
     features = np.zeros((len(load), len(FEATURES)))
     features[:, FEATURES.index("load")] = load
@@ -51,6 +58,9 @@ def loads(load: list[float], ttft_s: list[float]) -> Observations:
         ("ttft_s", -3.0, Dropped.BAD_TTFT),
         ("ttft_s", np.inf, Dropped.BAD_TTFT),
         ("ttft_s", 1e9, Dropped.BAD_TTFT),
+        ("scrape_age_s", np.nan, Dropped.STALE_SIGNALS),
+        ("scrape_age_s", 2.5, Dropped.STALE_SIGNALS),
+        ("cached_tokens", 1e6, Dropped.CACHED),
     ],
 )
 def test_a_sample_with_an_impossible_value_is_dropped_and_counted(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from extproc.errors import SampleStoreError
 from extproc.outcomes.sample import Sample
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """To be raised with every change of `Sample`'s fields."""
 
 _BUSY_TIMEOUT_S = 5.0

@@ -30,7 +30,14 @@ def execute(path: Path, statement: str) -> None:
 
 
 def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith) -> None:
-    sample = sample_with(token_limit=64, model_version="abc", predicted_ttft_s=1.5, failure="UF")
+    sample = sample_with(
+        token_limit=64,
+        model_version="abc",
+        predicted_ttft_s=1.5,
+        failure="UF",
+        output_tokens=9,
+        cached_tokens=3,
+    )
     write(path, sample)
     read = read_samples(path)
     assert {name: column[0] for name, column in read.items()} == asdict(sample)
