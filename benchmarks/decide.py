@@ -28,11 +28,13 @@ from extproc.learning.manifest import (
     HeldOutErrors,
     Manifest,
     SampleCounts,
-    ZoneBounds,
+    Verdict,
 )
+from extproc.learning.line import Line
 from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.policy.rules import PolicyRules
@@ -111,11 +113,14 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         target=TARGET,
         zone_bounds=ZoneBounds(1.0, 10.0),
         training_range={name: (0.0, float(high)) for name, high in zip(FEATURES, top, strict=True)},
-        held_out_errors=HeldOutErrors(0.1, 0.9, 0.1, 0.9),
+        held_out_errors=HeldOutErrors(0.1, 0.9, 0.1, 0.12, 0.9),
         samples=SampleCounts(5000, 0),
         trained_at=datetime.now(UTC).isoformat(),
-        fleet=("bench",),
+        offsets={},
+        line=Line((0.0,) * len(FEATURES), 0.0),
         medium_load=None,
+        zone_classifier=None,
+        verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),
     )
     return Predictor(manifest, booster_of(booster.model_to_string()))
 

@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
+from extproc.commands.analyze import analyze
+from extproc.commands.profile import profile
 from extproc.commands.running import serve, status, up
+from extproc.commands.samples import samples_app
 from extproc.commands.sim import sim
 from extproc.commands.train import train
+from extproc.commands.trainer import trainer
 from extproc.errors import ExtprocError
 
 app = typer.Typer(
@@ -19,8 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, serve, status, train, sim):
+for command in (up, serve, status, profile, analyze, train, trainer, sim):
     app.command()(command)
+app.add_typer(samples_app, name="samples")
 
 
 def main() -> None:

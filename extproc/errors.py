@@ -17,6 +17,10 @@ class ModelFileError(ExtprocError):
     """A model file that is truncated, of another format, or disagrees with its own self-test."""
 
 
+class ProfileError(ExtprocError):
+    """Servers that cannot be profiled: not reachable, without the model, or failing all the time."""
+
+
 class ProtocolError(ExtprocError):
     """A peer sent bytes or an order of messages that its protocol does not allow."""
 

@@ -24,7 +24,7 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert capsys.readouterr().out.startswith("extproc 0.")
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "status", "train", "sim"])
+@pytest.mark.parametrize("command", ["up", "serve", "status", "profile", "analyze", "train", "trainer", "sim"])
 def test_every_command_has_help(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, command, "--help") == 0
     assert f" {command} [OPTIONS]\n" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_help_and_status_load_nothing_heavy() -> None:
     program = """
 import sys
 import extproc.cli, extproc.adapters.terminal.status_command
-heavy = {"grpc", "numpy", "lightgbm", "aiohttp", "pydantic", "google.protobuf"}
+heavy = {"grpc", "numpy", "lightgbm", "aiohttp", "pydantic", "google.protobuf", "matplotlib", "scipy"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -322,6 +322,12 @@ def test_resume_load_is_below_the_limit() -> None:
         ("model", "path", ""),
         ("envoy", "cds_path", "/"),
         ("samples", "max_rows", 99),
+        ("trainer", "poll_s", 0),
+        ("trainer", "interval_s", -1),
+        ("trainer", "min_new_samples", 0),
+        ("trainer", "rows_per_stratum", 99),
+        ("trainer", "tuning_s", -0.1),
+        ("trainer", "margin", 1.1),
     ],
 )
 def test_value_out_of_bounds_is_refused(stage: str, field: str, value: object) -> None:

@@ -65,6 +65,12 @@ def up(
         Path | None,
         typer.Option(help="Keep logs, configuration, samples here.", metavar="DIR", show_default="temporary"),
     ] = None,
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn", help="Run a trainer too. Without --model it starts from nothing, in the run directory."
+        ),
+    ] = False,
 ) -> None:
     """Run everything on this machine: Envoy, the sidecar, backends. Ctrl-C stops all of it."""
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
@@ -82,6 +88,7 @@ def up(
         model_path=model,
         samples_path=samples,
         run_dir=run_dir,
+        learn=learn,
     )
     run_stack(options, Console())
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from extproc.fleet.load import Bools, Floats, Slots, running_now
-from extproc.fleet.zone import zone_of
+from extproc.fleet.zone import Zone
 
 # What a row of the fleet's matrix has of one backend.
 OWN: Final = 0
@@ -46,10 +46,22 @@ class Candidate(msgspec.Struct, frozen=True):
 class FleetView:
     """Arrays of shape (n_candidates,), copied, in the order of `slots`.
 
-    `is_admitting` is False where a backend fails, `has_room` where it is saturated.
+    `is_admitting` is False where a backend fails, `has_room` where it is saturated. `is_low` is where the
+    load is below the backend's boundary; who knows better tells, for this view alone, by `tell_zones`.
     """
 
-    __slots__ = ("_now_s", "_rows", "has_room", "is_admitting", "is_fresh", "load", "medium_load", "slots")
+    __slots__ = (
+        "_now_s",
+        "_rows",
+        "has_room",
+        "is_admitting",
+        "is_fresh",
+        "is_high",
+        "is_low",
+        "load",
+        "medium_load",
+        "slots",
+    )
 
     def __init__(self, slots: Slots, rows: Floats, now_s: float, stale_after_s: float) -> None:
         columns: Floats = rows.T
@@ -59,12 +71,20 @@ class FleetView:
         self.medium_load: Floats = columns[MEDIUM_LOAD]
         self.is_fresh: Bools = columns[SCRAPED_AT_S] >= now_s - stale_after_s
         self.load: Floats = columns[OWN] + np.where(self.is_fresh, columns[FOREIGN], 0.0)
+        self.is_low: Bools = self.load < self.medium_load
+        self.is_high: Bools | None = None
         self.has_room: Bools = self.load <= columns[CLOSED_ABOVE]
         self.is_admitting: Bools = columns[ADMITS_AT_S] <= now_s
 
     def signals(self, position: int) -> tuple[float, float, float, float]:
         """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
         return self._signals(position, self._rows[position].tolist())
+
+    def tell_zones(self, positions: Slots, is_low: Bools, is_high: Bools) -> None:
+        """Overrule the boundaries at some positions: the zone is the low or the saturated one, or medium."""
+        self.is_low[positions] = is_low
+        self.is_high = np.zeros(self.slots.size, np.bool_)
+        self.is_high[positions] = is_high
 
     def candidate(self, position: int) -> Candidate:
         """All that is known of one of them."""
@@ -80,8 +100,13 @@ class FleetView:
             num_waiting=num_waiting,
             kv_cache_fraction=kv_cache_fraction,
             scrape_age_s=None if isinf(age_s) else age_s,
-            zone=zone_of(load, known[MEDIUM_LOAD], not self.has_room[position]).value,
+            zone=self._zone(position).value,
         )
+
+    def _zone(self, position: int) -> Zone:
+        if not self.has_room[position] or (self.is_high is not None and self.is_high[position]):
+            return Zone.SATURATED
+        return Zone.LOW if self.is_low[position] else Zone.MEDIUM
 
     def _signals(self, position: int, known: list[float]) -> tuple[float, float, float, float]:
         load, is_fresh = float(self.load[position]), bool(self.is_fresh[position])

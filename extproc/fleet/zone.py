@@ -21,13 +21,6 @@ class Zone(StrEnum):
     SATURATED = "saturated"
 
 
-def zone_of(load: float, medium_load: float, is_saturated: bool) -> Zone:
-    """The zone of a backend by its load."""
-    if is_saturated:
-        return Zone.SATURATED
-    return Zone.MEDIUM if load >= medium_load else Zone.LOW
-
-
 def learned_boundary(medium_load: float, load: float, ttft_s: float, low_s: float) -> float:
     """The boundary after a request that met `load` and took `ttft_s` to its first token; at least 1."""
     is_slow = ttft_s >= low_s

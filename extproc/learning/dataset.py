@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.learning.features import FEATURES, LARGEST
-from extproc.learning.manifest import ZoneBounds
+from extproc.learning.zone_bounds import ZoneBounds
 
 TRAINING_COLUMNS = (
     "at_s",

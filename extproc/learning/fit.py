@@ -1,75 +1,92 @@
-"""From recorded samples to the content of a model file, with a report of what went into it.
+"""From observations to the content of a model file, with the gate's verdict and a report of its quality.
 
 The newest quarter of the usable samples judges the model and is never fitted to. The order of samples is
 that of time, so the judgement includes whatever changed meanwhile.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import cast
 
-import lightgbm
 import numpy as np
-import numpy.typing as npt
 
 from extproc.errors import TrainingError
-from extproc.learning.boosting import fit_fleet
-from extproc.learning.dataset import (
-    Dropped,
-    Observations,
-    clean_observations,
-    medium_load,
-    medium_zone,
-    split_by_time,
-)
+from extproc.learning.boosting import FleetModel, Settings, fit_fleet
+from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.manifest import FORMAT_VERSION, TARGET, Manifest, SampleCounts, ZoneBounds
+from extproc.learning.gate import DEFAULT_RULE, GateRule, judge, served_errors
+from extproc.learning.held_out import split_at_medium_zone
+from extproc.learning.manifest import (
+    FORMAT_VERSION,
+    LARGEST_OFFSET,
+    TARGET,
+    HeldOutErrors,
+    Manifest,
+    SampleCounts,
+    Verdict,
+)
 from extproc.learning.model_file import ModelFile, SelfTest, booster_of, canonical_trees, model_version
-from extproc.learning.quality import held_out_errors
+from extproc.learning.predictor import Predictor
+from extproc.learning.replay import settled_corrections
+from extproc.learning.report import TrainingQuality, training_quality
+from extproc.learning.tuning import best_settings
+from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
+from extproc.learning.zone_training import fit_zone_classifier
 
 MIN_SAMPLES = 200
 """Fewer samples of the medium zone make no model; guessed: 120 of them grow leaves of at least 20."""
 
-DEFAULT_ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
-
-_HELD_OUT_SHARE = 0.25
 _SELF_TEST_ROWS = 8
+_UNJUDGED_ERRORS = HeldOutErrors(0.0, 0.0, 0.0, 0.0, None)
+_UNJUDGED = Verdict(
+    is_accepted=False,
+    reason="",
+    error=0.0,
+    incumbent_error=None,
+    incumbent_version=None,
+    margin=0.0,
+    samples=0,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What a training run read, dropped and made; `offsets` are in log seconds, per backend."""
+class Training:
+    """A model, what the gate says of it, and how good it is; `out_of_zone` counts the samples left aside."""
 
-    rows: int
-    dropped: Mapping[Dropped, int]
-    offsets: Mapping[str, float]
-    n_trees: int
-    manifest: Manifest
+    model_file: ModelFile
+    verdict: Verdict
+    out_of_zone: Mapping[Dropped, int]
+    quality: TrainingQuality
 
 
 def fit(
-    columns: Mapping[str, npt.NDArray[np.generic]],
+    observations: Observations,
     *,
+    settings: Iterable[Settings] = (),
+    incumbent: Predictor | None = None,
+    rule: GateRule = DEFAULT_RULE,
     seed: int,
     trained_at_s: float,
     zone: ZoneBounds = DEFAULT_ZONE,
-) -> tuple[ModelFile, TrainingReport]:
-    """A model made from columns of samples (see `clean_observations`); `trained_at_s` is a unix time.
+) -> Training:
+    """A model made from clean observations of all zones, judged by the gate; `trained_at_s` is a unix time.
 
-    The same columns, seed and time give the same content. Raises TrainingError below `MIN_SAMPLES`.
+    Of `settings` the best are used, of which the defaults are always two. The same arguments give the same
+    model. Raises TrainingError below `MIN_SAMPLES` in the medium zone.
     """
-    observations, dropped = clean_observations(columns)
     usable, out_of_zone = medium_zone(observations, zone)
-    dropped |= out_of_zone
     if len(usable) < MIN_SAMPLES:
-        raise TrainingError(_too_few(len(usable), dropped))
-    train, held_out = split_by_time(usable, _HELD_OUT_SHARE)
-    model = fit_fleet(train, seed)
+        raise TrainingError(_too_few(len(usable), out_of_zone))
+    older, newest = split_at_medium_zone(observations, zone)
+    train, held_out = medium_zone(older, zone)[0], medium_zone(newest, zone)[0]
+    tuning = best_settings(train, settings, seed)
+    model = fit_fleet(train, seed, tuning.settings)
+    classifier = fit_zone_classifier(older, zone)
+    quality = training_quality(older, newest, model, tuning, classifier, zone, seed)
+    is_classifier_used = quality.classifier is not None and quality.classifier.is_used
     trees = canonical_trees(model.trees)
-    booster = booster_of(trees)
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
-    manifest = Manifest(
+    draft = Manifest(
         format_version=FORMAT_VERSION,
         model_version=model_version(trees, trained_at),
         features=FEATURES,
@@ -77,17 +94,20 @@ def fit(
         target=TARGET,
         zone_bounds=zone,
         training_range=_training_range(train),
-        held_out_errors=held_out_errors(
-            held_out, _predict(booster, held_out.features) + model.offsets[held_out.backend]
-        ),
+        held_out_errors=_UNJUDGED_ERRORS,
         samples=SampleCounts(train=len(train), held_out=len(held_out)),
         trained_at=trained_at,
-        fleet=usable.fleet,
+        offsets=_offsets(model, train),
         medium_load=medium_load(observations, zone.low_s),
+        line=model.line,
+        zone_classifier=classifier if is_classifier_used else None,
+        verdict=_UNJUDGED,
     )
-    offsets = dict(zip(usable.fleet, model.offsets.tolist(), strict=True))
-    report = TrainingReport(len(columns["at_s"]), dropped, offsets, booster.num_trees(), manifest)
-    return ModelFile(manifest, _self_test(booster, train), trees), report
+    challenger = Predictor(draft, booster_of(trees))
+    errors = served_errors(challenger, held_out)
+    verdict = judge(challenger, errors, incumbent, held_out, rule)
+    manifest = replace(draft, held_out_errors=errors, verdict=verdict, offsets=_offsets(model, usable))
+    return Training(ModelFile(manifest, _self_test(challenger, train), trees), verdict, out_of_zone, quality)
 
 
 def _too_few(n_usable: int, dropped: Mapping[Dropped, int]) -> str:
@@ -100,13 +120,15 @@ def _training_range(train: Observations) -> dict[str, tuple[float, float]]:
     return {name: (low, high) for name, low, high in zip(FEATURES, lowest, highest, strict=True)}
 
 
-def _self_test(booster: lightgbm.Booster, train: Observations) -> SelfTest:
+def _offsets(model: FleetModel, observed: Observations) -> dict[str, float]:
+    """Where corrections stand at the end of `observed`, so that serving need not begin at zero."""
+    settled = settled_corrections(model.predict(observed.features), observed, model.offsets)
+    return dict(zip(observed.fleet, settled.clip(-LARGEST_OFFSET, LARGEST_OFFSET).tolist(), strict=True))
+
+
+def _self_test(predictor: Predictor, train: Observations) -> SelfTest:
     """Rows spread evenly over the training time, and both corners of the training range."""
     spread = np.linspace(0, len(train) - 1, _SELF_TEST_ROWS - 2).round().astype(np.intp)
     corners = [train.features.min(axis=0), train.features.max(axis=0)]
     rows = np.vstack([train.features[spread], *corners])
-    return SelfTest(tuple(map(tuple, rows.tolist())), tuple(_predict(booster, rows).tolist()))
-
-
-def _predict(booster: lightgbm.Booster, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return cast(npt.NDArray[np.float64], booster.predict(rows, num_threads=1))
+    return SelfTest(tuple(map(tuple, rows.tolist())), tuple(predictor.predict_log_ttft(rows).tolist()))

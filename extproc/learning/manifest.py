@@ -12,36 +12,34 @@ from typing import Annotated
 from msgspec import Meta
 
 from extproc.errors import ModelFileError
+from extproc.learning.line import Line, check_line
+from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.zone_classifier import ZoneClassifier
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TARGET = "log_ttft_s"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneBounds:
-    """TTFT below `low_s` is the low zone, from `saturated_s` on the saturated one, the medium between."""
-
-    low_s: Positive
-    saturated_s: Positive
+LARGEST_OFFSET = 10.0
+"""In log seconds: no machine is 20,000 times slower than another."""
+Offset = Annotated[float, Meta(ge=-LARGEST_OFFSET, le=LARGEST_OFFSET)]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutErrors:
     """How the model did on the newest samples, which it was not made from.
 
-    Errors are relative to the observed TTFT, with each backend's own correction applied, as in serving;
-    `pairwise_accuracy` is None where there were too few pairs to compare.
+    Errors are relative to the observed TTFT, with each backend's own correction applied and learned on the
+    way, as in serving; `pairwise_accuracy` is None where there were too few pairs to compare.
     """
 
     median_relative_error: NonNegative
     share_within_20_percent: Share
     median_abs_log_error: NonNegative
+    mean_abs_log_error: NonNegative
     pairwise_accuracy: Share | None
 
 
@@ -54,10 +52,29 @@ class SampleCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's: whether this model may be used, and what was compared on how many newest samples.
+
+    Errors are mean absolute log errors of the model and of the one that it was held against, the incumbent,
+    if there was one; to win, the model had to be better by the `margin`, a share of the incumbent's error.
+    """
+
+    is_accepted: bool
+    reason: Annotated[str, Meta(max_length=500)]
+    error: NonNegative
+    incumbent_error: NonNegative | None
+    incumbent_version: Name | None
+    margin: Share
+    samples: Count
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """`trained_at` is ISO 8601 in UTC; from `medium_load` on, TTFT was mostly out of the low zone.
 
-    `medium_load` is None where the samples did not show such a load.
+    `medium_load` is None where the samples did not show such a load. `offsets` are what sets the backends
+    apart, in log seconds, by name: a correction starts there. `zone_classifier` is None where thresholds on
+    load tell the zones as well.
     """
 
     format_version: int
@@ -70,8 +87,11 @@ class Manifest:
     held_out_errors: HeldOutErrors
     samples: SampleCounts
     trained_at: str
-    fleet: Annotated[tuple[Name, ...], Meta(max_length=10_000)]
+    offsets: Annotated[dict[Name, Offset], Meta(max_length=10_000)]
     medium_load: NonNegative | None
+    line: Line
+    zone_classifier: ZoneClassifier | None
+    verdict: Verdict
 
 
 def check_manifest(manifest: Manifest, features: Sequence[str], monotone: Sequence[int]) -> None:
@@ -89,6 +109,7 @@ def check_manifest(manifest: Manifest, features: Sequence[str], monotone: Sequen
     for name, (low, high) in manifest.training_range.items():
         if low > high:
             raise ModelFileError(f"training_range of {name} is empty")
+    check_line(manifest.line)
     _check_time(manifest.trained_at)
 
 

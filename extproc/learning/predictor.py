@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from extproc.learning.features import RANGE_SLACK
 from extproc.learning.manifest import Manifest
+from extproc.learning.zone_classifier import ZoneClassifier
 
 _SPAN_SLACK = 0.1
 """Share of a feature's trained span by which a row may lie outside of it; guessed."""
@@ -31,15 +32,26 @@ class Predictor:
         self._low = bounds[:, 0] - margin
         self._high = bounds[:, 1] + margin
 
+    @property
+    def zone_classifier(self) -> ZoneClassifier | None:
+        """What tells zones better than thresholds on load do, if anything does."""
+        return self.manifest.zone_classifier
+
+    @property
+    def promised_error(self) -> float:
+        """The absolute log error that the model had on samples it was not made from."""
+        return self.manifest.held_out_errors.mean_abs_log_error
+
     def predict_log_ttft(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The natural logarithm of the TTFT in seconds, `(n, n_features) float64` to `(n,) float64`.
 
-        Always finite; outside the trained range it is the nearest leaf's value, and NaN counts as 0.
+        Always finite; outside the trained range the line goes on by itself, and NaN counts as 0.
         """
         if len(rows) == 0:
             return np.empty(0)
-        prediction = self._booster.predict(rows, num_threads=1, validate_features=False)
-        return cast("npt.NDArray[np.float64]", prediction)  # quoted: evaluating the type takes 10 µs
+        correction = self._booster.predict(rows, num_threads=1, validate_features=False)
+        # The type is quoted because evaluating it takes 10 µs.
+        return self.manifest.line.predict(rows) + cast("npt.NDArray[np.float64]", correction)
 
     def in_range(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Which rows resemble the training samples: `(n, n_features)` to `(n,)`; NaN never does.

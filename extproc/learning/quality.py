@@ -1,49 +1,80 @@
 """How good predictions are, in the terms that routing needs: relative error, and the order of two backends.
 
 A plain R² would be decided by the few longest waits. What counts is how far off a typical prediction is, how
-many are near enough, and how often the backend predicted to be faster was.
+many are near enough, and how often the backend predicted to be faster was. Predictions are judged with each
+backend's own correction, as in serving (see `replay`).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from extproc.learning.dataset import Observations
 from extproc.learning.manifest import HeldOutErrors
+from extproc.learning.pairs import comparable_pairs
 
-_PAIR_WITHIN_S = 2.0
-_SAME_TTFT = 0.05
-"""The policy's own tie: who is closer than 5 % to the other is not slower."""
+_NEAR = 0.2
 
-_MIN_PAIRS = 50
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """How far predictions of TTFT are off, relative to the observed ones."""
+
+    median_relative: float
+    share_within_20_percent: float
+    median_abs_log: float
+    mean_abs_log: float
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The share of TTFTs at or below a predicted quantile: overall, and where it is short, middling, long.
+
+    A calibrated model has its quantile everywhere, not only on average.
+    """
+
+    samples: int
+    overall: float
+    thirds: tuple[float, float, float]
+
+
+def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[np.float64]) -> Errors | None:
+    """The errors of `(n,)` predictions; None without any."""
+    if not len(ttft_s):
+        return None
+    residual = predicted_log_ttft - np.log(ttft_s)
+    relative = np.abs(np.expm1(residual))
+    return Errors(
+        median_relative=float(np.median(relative)),
+        share_within_20_percent=float((relative <= _NEAR).mean()),
+        median_abs_log=float(np.median(np.abs(residual))),
+        mean_abs_log=float(np.abs(residual).mean()),
+    )
 
 
 def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64]) -> HeldOutErrors:
     """The errors of `(n,)` predictions of log TTFT, corrections included, for at least one observation."""
-    residual = predicted_log_ttft - np.log(held_out.ttft_s)
-    relative = np.abs(np.expm1(residual))
+    errors = errors_of(held_out.ttft_s, predicted_log_ttft)
+    if errors is None:
+        raise ValueError("nothing was held out")
     return HeldOutErrors(
-        median_relative_error=float(np.median(relative)),
-        share_within_20_percent=float((relative <= 0.2).mean()),
-        median_abs_log_error=float(np.median(np.abs(residual))),
-        pairwise_accuracy=pairwise_accuracy(held_out, predicted_log_ttft),
+        median_relative_error=errors.median_relative,
+        share_within_20_percent=errors.share_within_20_percent,
+        median_abs_log_error=errors.median_abs_log,
+        mean_abs_log_error=errors.mean_abs_log,
+        pairwise_accuracy=comparable_pairs(held_out).accuracy(predicted_log_ttft),
     )
 
 
-def pairwise_accuracy(observed: Observations, predicted_log_ttft: npt.NDArray[np.float64]) -> float | None:
-    """How often the prediction knew which of two requests waited longer; None below 50 pairs.
-
-    A pair is a sample and the next one in time, if that is on another backend, at most 2 s later, and if
-    their TTFTs differ by more than 5 %. Equal predictions are half right. The two requests differ in more
-    than the backend, so this measures order in general: what routing needs, not only what it does.
-    """
-    first, second = np.arange(len(observed) - 1), np.arange(1, len(observed))
-    actual = np.diff(np.log(observed.ttft_s))
-    is_pair = (
-        (observed.backend[first] != observed.backend[second])
-        & (np.diff(observed.at_s) <= _PAIR_WITHIN_S)
-        & (np.abs(actual) > np.log1p(_SAME_TTFT))
-    )
-    if is_pair.sum() < _MIN_PAIRS:
+def coverage(observed: Observations, quantile_log_ttft: npt.NDArray[np.float64]) -> Coverage | None:
+    """How many of the observed lie at or below their `(n,)` predicted quantile; None below three samples."""
+    if len(observed) < 3:
         return None
-    agreement = np.sign(actual[is_pair]) * np.sign(np.diff(predicted_log_ttft)[is_pair])
-    return float((agreement.mean() + 1) / 2)
+    is_covered = np.log(observed.ttft_s) <= quantile_log_ttft
+    low, middle, high = np.array_split(is_covered[np.argsort(quantile_log_ttft, kind="stable")], 3)
+    return Coverage(
+        samples=len(observed),
+        overall=float(is_covered.mean()),
+        thirds=(float(low.mean()), float(middle.mean()), float(high.mean())),
+    )

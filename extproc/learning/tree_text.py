@@ -15,7 +15,7 @@ it, a tree is monotone in the split's feature, and rounded addition keeps the or
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.errors import ModelFileError
 
@@ -51,7 +51,38 @@ class Tree:
 def parse_trees(text: str, features: Sequence[str], monotone: Sequence[int]) -> tuple[Tree, ...]:
     """The trees in a LightGBM model text; raises ModelFileError where they are not a model of `features`."""
     head, blocks = _split(text)
+    if _is_average(head):
+        raise ModelFileError("the model is an average of trees; a sum is served")
     _check_header(head, features)
+    trees = _parse_blocks(blocks, features, monotone)
+    _check_reach(trees)
+    return trees
+
+
+def parse_forest(text: str, features: Sequence[str], monotone: Sequence[int]) -> tuple[Tree, ...]:
+    """The trees in the text of LightGBM's random forest, with leaves such that their sum is its average.
+
+    The same is guaranteed of them as of `parse_trees`: rounded division keeps the order of leaves.
+    """
+    head, blocks = _split(text)
+    if not _is_average(head):
+        raise ModelFileError("the model is a sum of trees; an average was expected")
+    _check_header(head, features)
+    trees = tuple(
+        replace(tree, leaf_value=tuple(value / len(blocks) for value in tree.leaf_value))
+        for tree in _parse_blocks(blocks, features, monotone)
+    )
+    _check_reach(trees)
+    return trees
+
+
+def _is_average(head: str) -> bool:
+    return "average_output" in head.splitlines()
+
+
+def _parse_blocks(
+    blocks: Sequence[str], features: Sequence[str], monotone: Sequence[int]
+) -> tuple[Tree, ...]:
     trees = []
     for number, block in enumerate(blocks):
         try:
@@ -61,10 +92,13 @@ def parse_trees(text: str, features: Sequence[str], monotone: Sequence[int]) -> 
         except ModelFileError as error:
             raise ModelFileError(f"tree {number}: {error}") from error
         trees.append(tree)
+    return tuple(trees)
+
+
+def _check_reach(trees: Sequence[Tree]) -> None:
     reach = math.fsum(max(map(abs, tree.leaf_value)) for tree in trees)
     if reach > MAX_LOG_TTFT:
         raise ModelFileError(f"predictions could reach ±{reach:g} log seconds; ±{MAX_LOG_TTFT:g} is allowed")
-    return tuple(trees)
 
 
 def render(trees: Sequence[Tree], features: Sequence[str]) -> str:
@@ -119,8 +153,6 @@ def _fields(block: str) -> dict[str, str]:
 
 def _check_header(head: str, features: Sequence[str]) -> None:
     fields = _fields(head)
-    if "average_output" in head.splitlines():
-        raise ModelFileError("the model is an average of trees; a sum is served")
     for key, value in _HEADER.items():
         if fields.get(key) != value:
             raise ModelFileError(f"the model text has {key}={fields.get(key)!r:.50}; {value} is needed")

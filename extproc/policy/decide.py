@@ -18,6 +18,7 @@ from extproc.policy.guard import admitted
 from extproc.policy.least_load import least_loaded, lightest
 from extproc.policy.predictive import Forecast, fastest, forecast
 from extproc.policy.rules import PolicyRules
+from extproc.policy.zoning import classify, spared
 
 _GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
 
@@ -34,10 +35,14 @@ def decide(
     if view.slots.size == 0:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     fit = admitted(view, occupies_engine=request.has_body)
+    if model is not None and model.zone_classifier is not None and request.kind in _GENERATIONS:
+        asked = lightest(view, fit, rules.max_candidates)
+        classify(view, asked, request.input_tokens, model.zone_classifier)
+        fit = spared(view, fit)
     guarded = int(view.slots.size - np.count_nonzero(fit))
     if guarded == view.slots.size:
         return replace(_nobody_fit(view, rng), guarded=guarded)
-    in_low_zone = fit & (view.load < view.medium_load)
+    in_low_zone = fit & view.is_low
     if np.count_nonzero(in_low_zone):
         decision = _least_load(view, in_low_zone, Reason.LOW_ZONE, rng)
     elif not rules.is_predict_enabled:

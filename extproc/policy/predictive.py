@@ -65,8 +65,7 @@ def forecast(
         log_ttft = model.predict_log_ttft(rows)
         model_log_ttft[answered] = log_ttft
         ttft_s[answered] = np.exp(log_ttft + record.correction(slots))
-        promised_error = model.manifest.held_out_errors.median_abs_log_error
-        is_heeded[answered] = record.is_trusted(slots, promised_error)
+        is_heeded[answered] = record.is_trusted(slots, model.promised_error)
     return Forecast(model.manifest.model_version, model_log_ttft, ttft_s, is_in_range, is_heeded)
 
 

@@ -1,8 +1,10 @@
 """The parts of a sidecar, wired as `app.py` does it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from extproc.adapters.envoy.grpc_server import GrpcServer
@@ -22,6 +24,7 @@ from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
+from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord, TrustRule
 from extproc.policy.admission import AdmissionRules
@@ -103,8 +106,11 @@ class Parts:
             self.fleet.breakers.fail(self.slot(name), self.started_s)
 
     def offer_shipped_model(self) -> None:
-        """Use it; a load of 1 is in its zone already."""
-        self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
+        """Use it, as if it had been trained from a load of 1 on, where its zone begins as well."""
+        model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
+        ranges = {name: (0.0, high) for name, (_, high) in model.manifest.training_range.items()}
+        manifest = replace(model.manifest, training_range=ranges)
+        self.models.offer(dump(replace(model, manifest=manifest)), 0.0)
         assert self.models.current is not None
         self.record.begin(self.models.current.manifest.model_version)
         self.fleet.expect_medium_load(1.0)

@@ -5,6 +5,7 @@ import lightgbm
 import numpy as np
 import pytest
 
+from extproc.learning.dataset import clean_observations
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.fit import fit
 from extproc.learning.model_file import ModelFile, dump
@@ -13,18 +14,22 @@ Columns = dict[str, np.ndarray[Any, Any]]
 
 
 def fleet_samples(
-    n: int = 1200, slowness: tuple[float, ...] = (1.0, 1.0), seed: int = 1, swing: float = 12
+    n: int = 1200,
+    slowness: tuple[float, ...] = (1.0, 1.0),
+    seed: int = 1,
+    swing: float = 12,
+    is_balanced: bool = True,
 ) -> Columns:
     """Requests on backends that are `slowness` times slower than TTFT = 0.1 s + 30 ms a request + input.
 
-    The policy behind them balances TTFT, so that the fast machines carry more load.
+    The policy behind them balances TTFT, so that the fast machines carry more load; or else the load.
     """
     rng = np.random.default_rng(seed)
     slow = np.array(slowness)
     at_s = 1.7e9 + np.arange(n) * 0.1
     backend = rng.integers(len(slow), size=n)
     demand = 60 + swing * np.sin(np.arange(n) / 60) + rng.normal(0, 4, n)
-    share = (1 / slow) * len(slow) / (1 / slow).sum()
+    share = (1 / slow) * len(slow) / (1 / slow).sum() if is_balanced else np.ones(len(slow))
     load = np.clip(np.round(demand * share[backend]), 0, None)
     tokens = np.round(np.clip(rng.lognormal(6.5, 0.7, n), 10, 8000))
     ttft_s = slow[backend] * (0.1 + 0.03 * load + 0.0002 * tokens * (1 + load / 40))
@@ -51,7 +56,7 @@ def samples_of() -> Callable[..., Columns]:
 
 @pytest.fixture(scope="session")
 def model_file() -> ModelFile:
-    return fit(fleet_samples(), seed=7, trained_at_s=1.7e9)[0]
+    return fit(clean_observations(fleet_samples())[0], seed=7, trained_at_s=1.7e9).model_file
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +67,19 @@ def model_bytes(model_file: ModelFile) -> bytes:
 @pytest.fixture(scope="session")
 def lightgbm_text() -> str:
     """A model text as LightGBM writes it: two trees of four leaves."""
+    return _grown(num_boost_round=2)
+
+
+@pytest.fixture(scope="session")
+def forest_text() -> str:
+    """A text of LightGBM's random forest: the average of seven trees of four leaves."""
+    return _grown(num_boost_round=7, boosting="rf", bagging_freq=1, bagging_fraction=0.5)
+
+
+def _grown(num_boost_round: int, **parameters: object) -> str:
     rng = np.random.default_rng(0)
     rows = rng.uniform(0, 100, (500, len(FEATURES)))
-    parameters = {
+    parameters |= {
         "num_leaves": 4,
         "monotone_constraints": list(MONOTONE),
         "num_threads": 1,
@@ -74,5 +89,5 @@ def lightgbm_text() -> str:
     }
     target = np.log1p(rows[:, 1] / 20 + rows[:, 4] / 50)
     data = lightgbm.Dataset(rows, target, feature_name=list(FEATURES), params={"verbose": -1})
-    text: str = lightgbm.train(parameters, data, num_boost_round=2).model_to_string()
+    text: str = lightgbm.train(parameters, data, num_boost_round=num_boost_round).model_to_string()
     return text

@@ -4,10 +4,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extproc.learning.boosting import MAX_LEAVES, MAX_TREES, FleetModel, fit_fleet
+from extproc.learning.boosting import (
+    DEFAULT_BOOSTING,
+    DEFAULT_FOREST,
+    MAX_LEAVES,
+    MAX_TREES,
+    FleetModel,
+    Settings,
+    fit_fleet,
+    fit_quantile,
+)
 from extproc.learning.dataset import Observations, clean_observations
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.model_file import booster_of
 from extproc.learning.tree_text import parse_trees
 
 Columns = dict[str, np.ndarray[Any, Any]]
@@ -19,9 +27,15 @@ def unequal(samples_of: Callable[..., Columns]) -> Observations:
     return clean_observations(samples_of(n=4000, slowness=(1.0, 1.0, 4.0)))[0]
 
 
+@pytest.fixture(scope="module", params=[DEFAULT_BOOSTING, DEFAULT_FOREST], ids=["boosting", "forest"])
+def settings(request: pytest.FixtureRequest) -> Settings:
+    chosen: Settings = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def fitted(unequal: Observations) -> FleetModel:
-    return fit_fleet(unequal, seed=1)
+def fitted(unequal: Observations, settings: Settings) -> FleetModel:
+    return fit_fleet(unequal, 1, settings)
 
 
 def test_offsets_tell_how_much_slower_a_machine_is(fitted: FleetModel) -> None:
@@ -32,14 +46,8 @@ def test_the_shape_says_what_load_costs_although_the_policy_hid_it(fitted: Fleet
     at_25 = {"num_running": 25, "load": 25, "kv_cache_fraction": 0.19, "num_waiting": 0, "input_tokens": 600}
     at_75 = at_25 | {"num_running": 48, "load": 75, "kv_cache_fraction": 0.58}
     rows = np.array([[float(row[name]) for name in FEATURES] for row in (at_25, at_75)])
-    at_25_s, at_75_s = np.exp(booster_of(fitted.trees).predict(rows))
+    at_25_s, at_75_s = np.exp(fitted.predict(rows))
     assert at_75_s / at_25_s == pytest.approx(2.6, rel=0.25)
-
-
-def test_a_backend_with_few_samples_gets_a_small_offset(unequal: Observations) -> None:
-    slow = np.flatnonzero(unequal.backend == 2)
-    few = np.sort(np.concatenate([np.flatnonzero(unequal.backend != 2), slow[:3]]))
-    assert 0.0 < fit_fleet(unequal.take(few), seed=1).offsets[2] < np.log(2.0)
 
 
 def test_a_backend_that_left_has_no_offset(unequal: Observations) -> None:
@@ -48,14 +56,46 @@ def test_a_backend_that_left_has_no_offset(unequal: Observations) -> None:
 
 def test_the_model_is_small_enough_for_a_decision(fitted: FleetModel) -> None:
     trees = parse_trees(fitted.trees, FEATURES, MONOTONE)
-    assert len(trees) <= MAX_TREES
+    assert len(trees) <= MAX_TREES + 1
     assert max(len(tree.leaf_value) for tree in trees) <= MAX_LEAVES
 
 
-def test_features_that_never_vary_make_a_model_of_the_typical_wait() -> None:
+def test_the_same_observations_and_seed_give_the_same_text(
+    unequal: Observations, settings: Settings, fitted: FleetModel
+) -> None:
+    assert fit_fleet(unequal, 1, settings).trees == fitted.trees
+
+
+def test_neither_kind_predicts_a_shorter_wait_for_more_load_or_input(fitted: FleetModel) -> None:
+    rows = np.random.default_rng(2).uniform(0, 1, (300, len(FEATURES))) * [50, 100, 5, 1, 4000]
+    for feature in np.flatnonzero(MONOTONE):
+        larger = rows.copy()
+        larger[:, feature] *= 1.5
+        assert (fitted.predict(larger) >= fitted.predict(rows)).all()
+    assert np.ptp(fitted.predict(rows)) > 0.5, "a constant would be monotone, too"
+
+
+def test_the_busiest_minutes_are_in_the_model_although_they_came_last(unequal: Observations) -> None:
+    by_load = unequal.take(np.argsort(unequal.features[:, FEATURES.index("load")], kind="stable"))
+    log_ttft = np.log(by_load.ttft_s)
+    model = fit_fleet(by_load, seed=1)
+    newest = slice(-200, None)
+    bias = (log_ttft - model.predict(by_load.features) - model.offsets[by_load.backend])[newest].mean()
+    assert bias == pytest.approx(0.0, abs=0.05)
+
+
+def test_nine_in_ten_lie_below_the_p90_of_samples_that_came_later(unequal: Observations) -> None:
+    older, newer = unequal.take(slice(None, 3000)), unequal.take(slice(3000, None))
+    model = fit_fleet(older, seed=1)
+    above_line = fit_quantile(older, model, 0.9, seed=1).predict(newer.features)
+    p90 = model.line.predict(newer.features) + model.offsets[newer.backend] + above_line
+    assert (np.log(newer.ttft_s) <= p90).mean() == pytest.approx(0.9, abs=0.05)
+
+
+def test_features_that_never_vary_make_a_model_of_the_typical_wait(settings: Settings) -> None:
     n = 300
     constant = Observations(
         np.arange(1.0, n + 1), np.full((n, len(FEATURES)), 3.0), np.full(n, 2.0), np.zeros(n, np.intp), ("a",)
     )
-    booster = booster_of(fit_fleet(constant, seed=1).trees)
-    assert booster.predict(np.zeros((1, len(FEATURES)))) == pytest.approx(np.log(2.0))
+    model = fit_fleet(constant, 1, settings)
+    assert model.predict(np.zeros((1, len(FEATURES)))) == pytest.approx(np.log(2.0))

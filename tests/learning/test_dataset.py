@@ -13,7 +13,7 @@ from extproc.learning.dataset import (
     split_by_time,
 )
 from extproc.learning.features import FEATURES
-from extproc.learning.manifest import ZoneBounds
+from extproc.learning.zone_bounds import ZoneBounds
 
 Columns = dict[str, np.ndarray[Any, Any]]
 

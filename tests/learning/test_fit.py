@@ -5,31 +5,38 @@ import numpy as np
 import pytest
 
 from extproc.errors import TrainingError
-from extproc.learning.dataset import Dropped
+from extproc.learning.dataset import clean_observations
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.fit import MIN_SAMPLES, fit
+from extproc.learning.fit import MIN_SAMPLES, Training, fit
+from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import dump, load
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Make = Callable[..., Columns]
 
 
+def trained(columns: Columns, at_s: float = 1.7e9) -> Training:
+    return fit(clean_observations(columns)[0], seed=3, trained_at_s=at_s)
+
+
+def manifest_of(columns: Columns, at_s: float = 1.7e9) -> Manifest:
+    return trained(columns, at_s).model_file.manifest
+
+
 def test_the_same_samples_and_seed_give_the_same_bytes(samples_of: Make) -> None:
-    first, second = (dump(fit(samples_of(), seed=3, trained_at_s=1.7e9)[0]) for _ in range(2))
+    first, second = (dump(trained(samples_of()).model_file) for _ in range(2))
     assert first == second
 
 
 def test_another_time_of_training_gives_another_version(samples_of: Make) -> None:
-    versions = {
-        fit(samples_of(), seed=3, trained_at_s=at_s)[1].manifest.model_version for at_s in (1.7e9, 1.8e9)
-    }
+    versions = {manifest_of(samples_of(), at_s).model_version for at_s in (1.7e9, 1.8e9)}
     assert len(versions) == 2
 
 
 def test_a_fitted_model_is_monotone_on_a_grid(samples_of: Make) -> None:
-    model_file, report = fit(samples_of(n=3000), seed=3, trained_at_s=1.7e9)
+    model_file = trained(samples_of(n=3000)).model_file
     predictor = load(dump(model_file))
-    axes = [np.linspace(low, high, 6) for low, high in report.manifest.training_range.values()]
+    axes = [np.linspace(low, high, 6) for low, high in model_file.manifest.training_range.values()]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     log_ttft = predictor.predict_log_ttft(grid.reshape(-1, len(FEATURES))).reshape(grid.shape[:-1])
     assert np.ptp(log_ttft) > 0.5, "a constant would be monotone, too"
@@ -38,7 +45,7 @@ def test_a_fitted_model_is_monotone_on_a_grid(samples_of: Make) -> None:
 
 
 def test_held_out_errors_are_near_the_noise_although_machines_differ(samples_of: Make) -> None:
-    manifest = fit(samples_of(n=4000, slowness=(1.0, 1.0, 3.0)), seed=3, trained_at_s=1.7e9)[1].manifest
+    manifest = manifest_of(samples_of(n=4000, slowness=(1.0, 1.0, 3.0)))
     errors = manifest.held_out_errors
     assert errors.median_relative_error < 0.1, "the noise alone is 0.067"
     assert errors.share_within_20_percent > 0.9
@@ -49,9 +56,10 @@ def test_held_out_errors_are_near_the_noise_although_machines_differ(samples_of:
 def test_the_manifest_tells_what_the_model_was_made_from(samples_of: Make) -> None:
     columns = samples_of(n=2000, slowness=(1.0, 2.0), swing=50)
     medium = (columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10)
-    manifest = fit(columns, seed=3, trained_at_s=1.7e9)[1].manifest
+    manifest = manifest_of(columns)
     assert manifest.trained_at == "2023-11-14T22:13:20+00:00"
-    assert manifest.fleet == ("vllm-0", "vllm-1")
+    assert manifest.offsets.keys() == {"vllm-0", "vllm-1"}
+    assert manifest.offsets["vllm-1"] - manifest.offsets["vllm-0"] == pytest.approx(np.log(2), abs=0.15)
     assert manifest.samples.train + manifest.samples.held_out == medium.sum()
     assert manifest.samples.held_out == round(medium.sum() / 4)
     train_load = columns["load"][medium][: manifest.samples.train]
@@ -70,31 +78,40 @@ def test_garbage_in_the_store_does_not_change_the_model(samples_of: Make) -> Non
     mixed = {
         name: np.concatenate([garbage[name][:30], columns[name], garbage[name][30:]]) for name in columns
     }
-    clean_file, _ = fit(columns, seed=3, trained_at_s=1.7e9)
-    mixed_file, report = fit(mixed, seed=3, trained_at_s=1.7e9)
-    assert dump(mixed_file) == dump(clean_file)
-    assert (
-        sum(report.dropped.values()) - fit(columns, seed=3, trained_at_s=1.7e9)[1].dropped[Dropped.LOW_ZONE]
-        == 60
-    )
+    assert dump(trained(mixed).model_file) == dump(trained(columns).model_file)
+    assert sum(clean_observations(mixed)[1].values()) == 60
 
 
 def test_too_few_samples_make_no_model_and_the_error_says_why(samples_of: Make) -> None:
-    columns = samples_of(n=1000)
+    columns = samples_of(n=1000, slowness=(0.3, 0.6), is_balanced=False)
     columns["is_clean"][150:] = False
-    with pytest.raises(TrainingError, match=rf"usable samples; at least {MIN_SAMPLES} .*850 not_clean"):
-        fit(columns, seed=3, trained_at_s=1.7e9)
+    with pytest.raises(TrainingError, match=rf"usable samples; at least {MIN_SAMPLES} .* low_zone"):
+        trained(columns)
 
 
 def test_an_empty_store_makes_no_model(samples_of: Make) -> None:
     with pytest.raises(TrainingError, match="0 usable samples"):
-        fit({name: column[:0] for name, column in samples_of().items()}, seed=3, trained_at_s=1.7e9)
+        trained({name: column[:0] for name, column in samples_of().items()})
 
 
 def test_exactly_enough_samples_make_a_model(samples_of: Make) -> None:
     columns = samples_of(n=400)
     medium = np.flatnonzero((columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10))
     enough = {name: column[medium[:MIN_SAMPLES]] for name, column in columns.items()}
-    load(dump(fit(enough, seed=3, trained_at_s=1.7e9)[0]))
+    load(dump(trained(enough).model_file))
     with pytest.raises(TrainingError):
-        fit({name: column[1:] for name, column in enough.items()}, seed=3, trained_at_s=1.7e9)
+        trained({name: column[1:] for name, column in enough.items()})
+
+
+def test_offsets_are_those_of_the_newest_samples(samples_of: Make) -> None:
+    columns = samples_of(n=3000, slowness=(1.0, 1.0), swing=30)
+    columns["ttft_s"][1500:] *= np.where(columns["backend"][1500:] == "vllm-1", 1.8, 1.0)
+    offsets = manifest_of(columns).offsets
+    assert offsets["vllm-1"] - offsets["vllm-0"] == pytest.approx(np.log(1.8), abs=0.15)
+
+
+def test_the_first_model_needs_no_incumbent(samples_of: Make) -> None:
+    training = trained(samples_of())
+    assert training.verdict.is_accepted
+    assert training.verdict == training.model_file.manifest.verdict
+    assert training.verdict.incumbent_error is None

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from extproc.errors import ModelFileError
 from extproc.learning.features import FEATURES
-from extproc.learning.manifest import Manifest, ZoneBounds
+from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import MAX_FILE_BYTES, ModelFile, SelfTest, dump, load, model_version
+from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.zone_classifier import ZoneClassifier
 
 
 def test_a_dumped_model_loads_and_passes_its_self_test(model_file: ModelFile) -> None:
@@ -49,9 +51,9 @@ def test_a_truncated_file_is_refused(model_bytes: bytes, share: float) -> None:
         b"[]",
         b"{}",
         b'{"manifest": 1}',
-        b'{"manifest": {"format_version": 1}}',
+        b'{"manifest": {"format_version": 2}}',
         b'{"manifest": {"format_version": NaN}}',
-        b'{"manifest": {"format_version": 1}, "trees": "\xff"}',
+        b'{"manifest": {"format_version": 2}, "trees": "\xff"}',
         b"[" * 1_000_000,
         b'{"deep":' + b"[" * 1_000_000,
     ],
@@ -62,8 +64,8 @@ def test_what_is_no_model_file_is_refused(data: bytes) -> None:
 
 
 def test_another_format_version_is_named(model_bytes: bytes) -> None:
-    with pytest.raises(ModelFileError, match="format version 2"):
-        load(model_bytes.replace(b'"format_version": 1', b'"format_version": 2'))
+    with pytest.raises(ModelFileError, match="format version 1"):
+        load(model_bytes.replace(b'"format_version": 2', b'"format_version": 1'))
 
 
 def test_an_absurdly_large_file_is_refused(model_bytes: bytes) -> None:
@@ -101,6 +103,9 @@ def resealed(model_file: ModelFile, **changes: object) -> bytes:
         ({"trained_at": "2026-01-01T00:00:00+02:00"}, "trained_at"),
         ({"medium_load": -1.0}, "medium_load"),
         ({"model_version": ""}, "model_version"),
+        ({"offsets": {"vllm-1": 11.0}}, "offsets"),
+        ({"verdict": None}, "verdict"),
+        ({"zone_classifier": ZoneClassifier(((1e9,) * 5, (0.0,) * 5), (0.0, 0.0))}, "zone_classifier"),
         ({"held_out_errors": None}, "held_out_errors"),
     ],
 )

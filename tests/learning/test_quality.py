@@ -3,21 +3,13 @@ import pytest
 
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.quality import held_out_errors, pairwise_accuracy
+from extproc.learning.quality import coverage, errors_of, held_out_errors
 
 
 def observed(ttft_s: list[float], backend: list[int], step_s: float = 0.1) -> Observations:
     n = len(ttft_s)
-    return Observations(
-        np.linspace(0, (n - 1) * step_s, n),
-        np.zeros((n, len(FEATURES))),
-        np.array(ttft_s),
-        np.array(backend),
-        ("a", "b"),
-    )
-
-
-SLOW_AND_FAST = observed([4.0, 2.0] * 30, [0, 1] * 30)
+    features = np.zeros((n, len(FEATURES)))
+    return Observations(np.arange(n) * step_s, features, np.array(ttft_s), np.array(backend), ("a", "b"))
 
 
 def test_errors_are_relative_to_the_observed_ttft() -> None:
@@ -25,29 +17,32 @@ def test_errors_are_relative_to_the_observed_ttft() -> None:
     assert errors.median_relative_error == pytest.approx(0.1)
     assert errors.share_within_20_percent == pytest.approx(2 / 3)
     assert errors.median_abs_log_error == pytest.approx(np.log(1.1))
+    assert errors.pairwise_accuracy is None
 
 
-def test_the_right_order_of_every_pair_is_an_accuracy_of_one() -> None:
-    assert pairwise_accuracy(SLOW_AND_FAST, np.log([3.5, 3.4] * 30)) == 1.0
+def test_the_mean_log_error_counts_twice_as_long_and_half_as_long_alike() -> None:
+    errors = errors_of(np.array([2.0, 2.0]), np.log([4.0, 1.0]))
+    assert errors is not None
+    assert errors.mean_abs_log == pytest.approx(np.log(2.0))
 
 
-def test_the_wrong_order_of_every_pair_is_an_accuracy_of_zero() -> None:
-    assert pairwise_accuracy(SLOW_AND_FAST, np.log([2.0, 4.0] * 30)) == 0.0
+def test_without_predictions_there_are_no_errors() -> None:
+    assert errors_of(np.empty(0), np.empty(0)) is None
 
 
-def test_equal_predictions_are_half_right() -> None:
-    assert pairwise_accuracy(SLOW_AND_FAST, np.zeros(60)) == 0.5
+def test_the_promised_errors_hold_the_accuracy_of_pairs() -> None:
+    alternating = observed([4.0, 2.0] * 30, [0, 1] * 30)
+    assert held_out_errors(alternating, np.log(alternating.ttft_s)).pairwise_accuracy == 1.0
+    assert held_out_errors(alternating, -np.log(alternating.ttft_s)).pairwise_accuracy == 0.0
 
 
-@pytest.mark.parametrize(
-    "too_few",
-    [
-        observed([4.0, 2.0] * 20, [0, 1] * 20),
-        observed([4.0, 2.0] * 30, [0, 0] * 30),
-        observed([4.0, 2.0] * 30, [0, 1] * 30, step_s=3.0),
-        observed([4.0, 4.1] * 30, [0, 1] * 30),
-    ],
-    ids=["few samples", "one backend", "far apart", "as good as equal"],
-)
-def test_too_few_comparable_pairs_give_no_accuracy(too_few: Observations) -> None:
-    assert pairwise_accuracy(too_few, np.log(too_few.ttft_s)) is None
+def test_coverage_is_seen_to_be_right_on_average_only() -> None:
+    seen = observed(np.r_[np.full(10, 2.0), np.full(10, 4.0), np.full(10, 8.0)].tolist(), [0] * 30)
+    said = np.r_[np.full(10, 1.0), np.full(5, 3.0), np.full(5, 5.0), np.full(10, 9.0)]
+    covered = coverage(seen, np.log(said))
+    assert covered is not None
+    assert (covered.samples, covered.overall, covered.thirds) == (30, 0.5, (0.0, 0.5, 1.0))
+
+
+def test_two_samples_have_no_thirds_to_cover() -> None:
+    assert coverage(observed([1.0, 2.0], [0, 0]), np.zeros(2)) is None

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from extproc.learning.dataset import clean_observations
 from extproc.learning.fit import fit
 from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.slot import Answer, ModelSlot
@@ -45,10 +46,10 @@ def test_a_better_model_replaces_the_one_in_use(
 ) -> None:
     slot = ModelSlot()
     slot.offer(model_bytes, at_s=5.0)
-    newer, report = fit(samples_of(seed=2), seed=7, trained_at_s=1.8e9)
+    newer = fit(clean_observations(samples_of(seed=2))[0], seed=7, trained_at_s=1.8e9).model_file
     assert slot.offer(dump(newer), at_s=6.0).answer == Answer.ACCEPTED
     assert slot.current is not None
-    assert slot.current.manifest.model_version == report.manifest.model_version
+    assert slot.current.manifest.model_version == newer.manifest.model_version
     assert (slot.accepted, slot.accepted_at_s) == (2, 6.0)
 
 

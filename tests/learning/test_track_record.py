@@ -65,3 +65,34 @@ def test_a_backend_that_takes_over_a_slot_has_no_record(record: TrackRecord) -> 
     record.observe(0, "v1", model_log_ttft=0.0, ttft_s=9.0)
     record.forget(0)
     assert record.error(0) is None
+
+
+def test_a_correction_starts_at_what_the_model_file_says(record: TrackRecord) -> None:
+    record.begin("v2", {1: 0.7})
+    assert record.correction(SLOTS).tolist() == [0.0, 0.7]
+    record.observe(0, "v2", model_log_ttft=0.0, ttft_s=2.0)
+    record.observe(1, "v2", model_log_ttft=0.0, ttft_s=4.0)
+    unknown, known = record.correction(SLOTS) / np.log([2.0, 4.0])
+    assert unknown == pytest.approx(0.5), "what is unknown is learned at once"
+    assert 0.5 < known < 0.65, "what is known moves less"
+    record.begin("v3")
+    assert record.correction(SLOTS).tolist() == [0.0, 0.0]
+
+
+def test_a_backend_that_joins_starts_at_what_the_model_file_says_of_it(record: TrackRecord) -> None:
+    record.forget(1, -0.3)
+    assert record.correction(SLOTS).tolist() == [0.0, -0.3]
+
+
+def test_noise_hardly_moves_a_settled_correction_and_a_lasting_change_does(record: TrackRecord) -> None:
+    rng = np.random.default_rng(0)
+    for noise in rng.normal(0, 0.1, 300):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=float(np.exp(noise)))
+    settled = []
+    for noise in rng.normal(0, 0.1, 200):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=float(np.exp(noise)))
+        settled.append(record.correction(SLOTS)[0])
+    assert np.std(settled) < 0.02
+    for noise in rng.normal(0, 0.1, 60):
+        record.observe(0, "v1", model_log_ttft=0.0, ttft_s=float(2.0 * np.exp(noise)))
+    assert record.correction(SLOTS)[0] == pytest.approx(np.log(2.0), abs=0.15)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from extproc.errors import ModelFileError
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.model_file import booster_of
-from extproc.learning.tree_text import MAX_LEAVES, MAX_TREES, Tree, parse_trees, render
+from extproc.learning.tree_text import MAX_LEAVES, MAX_TREES, Tree, parse_forest, parse_trees, render
 
 ROWS = np.random.default_rng(3).uniform(-10, 120, (200, len(FEATURES)))
 
@@ -51,6 +51,30 @@ def test_the_rewritten_text_predicts_what_lightgbm_s_own_does(lightgbm_text: str
     original = lightgbm.Booster(model_str=lightgbm_text)
     rewritten = lightgbm.Booster(model_str=render(parsed(lightgbm_text), FEATURES))
     np.testing.assert_array_equal(rewritten.predict(ROWS), original.predict(ROWS))
+
+
+def test_a_forest_served_as_a_sum_predicts_the_average_that_lightgbm_predicts(forest_text: str) -> None:
+    average = lightgbm.Booster(model_str=forest_text)
+    trees = parse_forest(forest_text, FEATURES, MONOTONE)
+    summed = lightgbm.Booster(model_str=render(trees, FEATURES))
+    assert np.ptp(average.predict(ROWS)) > 0.5
+    np.testing.assert_allclose(summed.predict(ROWS), average.predict(ROWS), rtol=1e-12)
+    assert parsed(render(trees, FEATURES)) == trees, "serving accepts what was written"
+
+
+def test_a_sum_is_not_taken_for_an_average_nor_the_other_way_round(
+    forest_text: str, lightgbm_text: str
+) -> None:
+    with pytest.raises(ModelFileError, match="an average was expected"):
+        parse_forest(lightgbm_text, FEATURES, MONOTONE)
+    with pytest.raises(ModelFileError, match="a sum is served"):
+        parsed(forest_text)
+
+
+def test_a_forest_is_checked_as_a_sum_is(forest_text: str) -> None:
+    swapped = tuple(-direction for direction in MONOTONE)
+    with pytest.raises(ModelFileError, match="breaks a monotone constraint"):
+        parse_forest(forest_text, FEATURES, swapped)
 
 
 def test_the_rewritten_text_says_the_same_when_read_again(lightgbm_text: str) -> None:

@@ -4,8 +4,8 @@ The columns are `Sample`'s fields in order. A file with another schema version i
 """
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +24,8 @@ SCHEMA_VERSION = 2
 
 _BUSY_TIMEOUT_S = 5.0
 _ROWS_PER_READ = 20_000
+_MAX_TEXT_BYTES = 1024
+"""A model's name, the longest text, has at most 256 characters."""
 
 _SQL_TYPES = {float: "REAL", int: "INTEGER", bool: "INTEGER", str: "TEXT"}
 
@@ -36,12 +38,12 @@ def _plain_type(annotation: Any) -> type:
     return plain
 
 
-_TYPES = {
+COLUMN_TYPES: dict[str, type] = {
     field.name: _plain_type(get_type_hints(Sample)[field.name]) for field in msgspec.structs.fields(Sample)
 }
-COLUMNS: tuple[str, ...] = tuple(_TYPES)
+COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
 
-_COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in _TYPES.items())
+_COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items())
 _CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `foreign` is a word of SQL
 
 _row_values = attrgetter(*COLUMNS)
@@ -83,13 +85,48 @@ def read_samples(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, npt.
     Numbers are float64, NaN where there is none; texts are objects, None where there is none; booleans are
     bool, False where there is none. Raises SampleStoreError where the file is not a readable store.
     """
+    with open_for_reading(path) as connection:
+        return _read(connection, columns)
+
+
+@contextmanager
+def open_for_reading(path: Path, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing, for the block; SQLite's errors in it become SampleStoreError."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        url = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(url, uri=True, timeout=busy_timeout_s)) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             _check_schema(connection, path)
-            return _read(connection, columns)
+            yield connection
     except sqlite3.Error as error:
         raise SampleStoreError(f"{path}: {error}") from error
+
+
+def read_samples_after(
+    connection: sqlite3.Connection, rowid: int, limit: int, columns: Sequence[str]
+) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """The next samples after `rowid`, at most `limit`, as `read_samples` has them; and the last one's rowid.
+
+    Without a next sample the columns are empty, and the rowid is the one that was given.
+    """
+    rows = connection.execute(
+        f"SELECT {_selected(columns)}, rowid FROM samples WHERE rowid > ? ORDER BY rowid LIMIT ?",
+        (rowid, limit),
+    ).fetchall()
+    if not rows:
+        return {name: _array(name, ()) for name in columns}, rowid
+    *values, rowids = zip(*rows, strict=True)
+    return {name: _array(name, part) for name, part in zip(columns, values, strict=True)}, rowids[-1]
+
+
+def read_chunks(connection: sqlite3.Connection) -> Iterator[dict[str, list[Any]]]:
+    """All samples by column, some thousand rows at a time; each value has its column's type, or is None."""
+    cursor = connection.execute(f"SELECT {_selected(COLUMNS)} FROM samples ORDER BY rowid")
+    while rows := cursor.fetchmany(_ROWS_PER_READ):
+        yield {
+            name: [_typed(COLUMN_TYPES[name], value) for value in values]
+            for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True)
+        }
 
 
 def _create_if_new(connection: sqlite3.Connection) -> None:
@@ -112,11 +149,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _read(connection: sqlite3.Connection, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    # SQLite stores any type in any column; what is of the wrong one counts as missing.
-    wanted = [
-        f'CASE WHEN typeof("{name}") IN ({_storage(_TYPES[name])}) THEN "{name}" END' for name in columns
-    ]
-    cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM samples ORDER BY rowid")
+    cursor = connection.execute(f"SELECT {_selected(columns)} FROM samples ORDER BY rowid")
     parts: list[list[npt.NDArray[Any]]] = [[_array(name, ())] for name in columns]
     while rows := cursor.fetchmany(_ROWS_PER_READ):
         for name, part, values in zip(columns, parts, zip(*rows, strict=True), strict=True):
@@ -124,12 +157,29 @@ def _read(connection: sqlite3.Connection, columns: Sequence[str]) -> dict[str, n
     return {name: np.concatenate(part) for name, part in zip(columns, parts, strict=True)}
 
 
-def _storage(kind: type) -> str:
-    return "'text'" if kind is str else "'real', 'integer'"
+def _selected(columns: Sequence[str]) -> str:
+    """SQLite stores any type in any column; what is of the wrong one, or endless, counts as missing."""
+    return ", ".join(f'CASE WHEN {_is_valid(name)} THEN "{name}" END' for name in columns)
+
+
+def _is_valid(name: str) -> str:
+    if COLUMN_TYPES[name] is str:
+        return f'typeof("{name}") = \'text\' AND length(CAST("{name}" AS BLOB)) <= {_MAX_TEXT_BYTES}'
+    return f"typeof(\"{name}\") IN ('real', 'integer')"
+
+
+def _typed(kind: type, value: Any) -> Any:
+    if value is None or kind is str:
+        return value
+    if kind is float:
+        return float(value)
+    if not isinstance(value, int):
+        return None
+    return value == 1 if kind is bool else value
 
 
 def _array(name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
-    if _TYPES[name] is str:
+    if COLUMN_TYPES[name] is str:
         return np.array(values, dtype=object)
     numbers = np.array(values, dtype=np.float64)
-    return numbers == 1.0 if _TYPES[name] is bool else numbers
+    return numbers == 1.0 if COLUMN_TYPES[name] is bool else numbers

@@ -30,6 +30,10 @@ _GAUGES = {
     ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
     "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
+    "is_model_trusted": (
+        "extproc_backend_model_trusted",
+        "1 if layer 2 has a say, 0 if it stands down for its running error",
+    ),
     "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
 }
 
@@ -87,6 +91,12 @@ class SidecarCollector(Collector):
     def _model(self) -> Iterator[Metric]:
         models = self._runtime.models
         yield _gauge("extproc_model_loaded", "1 if layer 2 has a model", models.current is not None)
+        if models.current is not None:
+            yield _gauge(
+                "extproc_model_promised_error",
+                "Absolute log error that the model had on samples it was not made from",
+                models.current.promised_error,
+            )
         yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
         yield _counter("extproc_models_refused", "Model files refused", models.refused)
 
@@ -121,7 +131,7 @@ def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
         family = GaugeMetricFamily(name, documentation, labels=["backend"])
         for backend in backends:
             if backend[key] is not None:
-                family.add_metric([backend["name"]], backend[key])
+                family.add_metric([backend["name"]], float(backend[key]))
         yield family
     routable = GaugeMetricFamily(
         "extproc_backend_routable", "1 if the backend may be chosen", labels=["backend"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.envoy.server import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.fleet import Fleet
@@ -24,5 +24,5 @@ class Runtime:
     decisions: DecisionCounts
     outcomes: OutcomeCounts
     scraper: Scraper
-    server: GrpcServer
+    server: EnvoyServer
     samples: SampleStore | None

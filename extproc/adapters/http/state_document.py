@@ -10,9 +10,11 @@ from extproc.fleet.backend import Membership
 from extproc.fleet.registry import Member
 from extproc.fleet.view import FleetView
 from extproc.policy.predictive import forecast
+from extproc.policy.zoning import classify
 
 REFERENCE_TOKENS = 512
-"""`predicted_ttft_s` is what the model says of a request of this input length that came now; guessed."""
+"""`predicted_ttft_s`, and `zone` where a classifier tells it, are about a request of this input length that came
+now; guessed."""
 
 
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
@@ -64,7 +66,16 @@ def _backend(
         "predicted_ttft_s": _finite(predicted_s),
         "observed_ttft_s": _finite(runtime.fleet.observed_ttft_s[slot]),
         "running_error": runtime.record.error(slot),
+        "is_model_trusted": _is_model_trusted(runtime, slot),
     }
+
+
+def _is_model_trusted(runtime: Runtime, slot: int) -> bool | None:
+    """Whether layer 2 has a say about the backend, as far as its running error goes; None without a model."""
+    model = runtime.models.current
+    if model is None:
+        return None
+    return bool(runtime.record.is_trusted(np.array([slot], np.intp), model.promised_error)[0])
 
 
 def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: bool) -> str:
@@ -82,8 +93,10 @@ def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:
     model = runtime.models.current
     if model is None or view.slots.size == 0:
         return np.full(view.slots.size, np.nan)
-    in_medium_zone = view.load >= view.medium_load  # of the low zone the model knows nothing
-    return forecast(view, in_medium_zone, REFERENCE_TOKENS, model, runtime.record).ttft_s
+    if model.zone_classifier is not None:
+        classify(view, np.ones(view.slots.size, np.bool_), REFERENCE_TOKENS, model.zone_classifier)
+    is_asked = ~view.is_low  # of the low zone the model knows nothing
+    return forecast(view, is_asked, REFERENCE_TOKENS, model, runtime.record).ttft_s
 
 
 def _model(runtime: Runtime) -> dict[str, Any] | None:
@@ -94,6 +107,7 @@ def _model(runtime: Runtime) -> dict[str, Any] | None:
     return {
         "version": manifest.model_version,
         "trained_at": manifest.trained_at,
+        "promised_error": model.promised_error,
         "median_relative_error": manifest.held_out_errors.median_relative_error,
         "accepted": runtime.models.accepted,
         "refused": runtime.models.refused,

@@ -1,54 +1,86 @@
-"""The command that makes a model file from the sample store.
+"""The command that makes a model file from the sample store, once.
 
-It runs in a process of its own. What it publishes is loaded first as a sidecar would load it, and then
-replaces the old file at once: a training run that fails leaves the model in use alone.
+What it publishes has passed the gate, is loaded as a sidecar would load it, and replaces the old file at
+once: a training run that fails leaves the model in use alone.
 """
 
-import math
+import time
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from rich.markup import escape
-from rich.table import Table
+import msgspec
+import numpy as np
 
-from extproc.adapters.files.atomic_file import write_atomically
+from extproc.adapters.files.published_model import incumbent_at, publish, write_file
 from extproc.adapters.files.sample_table import read_samples
-from extproc.errors import TrainingError
-from extproc.learning.dataset import TRAINING_COLUMNS
-from extproc.learning.fit import TrainingReport, fit
-from extproc.learning.model_file import dump, load
+from extproc.learning.dataset import TRAINING_COLUMNS, Dropped, clean_observations
+from extproc.learning.fit import Training, fit
+from extproc.learning.gate import GateRule
+from extproc.learning.tuning import candidates
+from extproc.learning.zone_bounds import ZoneBounds
 
 
-def train(samples: Path, out: Path, *, trained_at_s: float, seed: int = 0) -> TrainingReport:
-    """Write a model file made from the store `samples`; `trained_at_s` is a unix time.
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What `extproc train` is told; with `is_forced` the gate's verdict is reported and not heeded."""
 
-    Raises SampleStoreError, TrainingError where the samples make no model or the file cannot be written,
-    and ModelFileError where no sidecar would accept what was made.
+    samples: Path
+    out: Path
+    report: Path | None
+    zone: ZoneBounds
+    margin: float
+    tuning_s: float
+    is_forced: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training, the samples that it had, and whether its model was written."""
+
+    training: Training
+    rows: int
+    dropped: dict[Dropped, int]
+    is_published: bool
+
+
+def train(options: TrainOptions) -> TrainingRun:
+    """Make a model and write it to `out`, where a sidecar takes it over, if the gate lets it through.
+
+    Raises SampleStoreError, TrainingError where the samples make no model or a file cannot be written, and
+    ModelFileError where no sidecar would accept what was made.
     """
-    model_file, report = fit(read_samples(samples, TRAINING_COLUMNS), seed=seed, trained_at_s=trained_at_s)
-    data = dump(model_file)
-    load(data)
-    try:
-        write_atomically(out, data)
-    except OSError as error:
-        raise TrainingError(f"{out}: {error.strerror}") from error
-    return report
+    columns = read_samples(options.samples, TRAINING_COLUMNS)
+    observations, dropped = clean_observations(columns)
+    deadline_s = time.monotonic() + options.tuning_s
+    training = fit(
+        observations,
+        settings=takewhile(
+            lambda _: time.monotonic() < deadline_s, candidates(np.random.default_rng(options.seed))
+        ),
+        incumbent=incumbent_at(options.out),
+        rule=GateRule(margin=options.margin),
+        seed=options.seed,
+        trained_at_s=time.time(),
+        zone=options.zone,
+    )
+    is_published = training.verdict.is_accepted or options.is_forced
+    if is_published:
+        publish(training, options.out)
+    run = TrainingRun(training, len(columns["at_s"]), dropped, is_published)
+    if options.report is not None:
+        document = msgspec.json.encode(run_document(run))
+        write_file(options.report, msgspec.json.format(document, indent=1) + b"\n")
+    return run
 
 
-def describe(report: TrainingReport) -> Table:
-    """What a training run made and dropped, for the terminal."""
-    manifest, errors = report.manifest, report.manifest.held_out_errors
-    pairs = errors.pairwise_accuracy
-    table = Table(title=f"model {manifest.model_version}, {report.n_trees} trees", show_header=False)
-    table.add_row("samples read", str(report.rows))
-    for reason, count in report.dropped.items():
-        if count:
-            table.add_row(f"  {reason.replace('_', ' ')}", str(count))
-    table.add_row("trained on / held out", f"{manifest.samples.train} / {manifest.samples.held_out}")
-    table.add_row("median relative error", f"{errors.median_relative_error:.1%}")
-    table.add_row("predictions within 20 %", f"{errors.share_within_20_percent:.1%}")
-    table.add_row("faster backend picked", "too few pairs" if pairs is None else f"{pairs:.1%}")
-    if manifest.medium_load is not None:
-        table.add_row("medium zone from load", f"{manifest.medium_load:g}")
-    for backend, offset in report.offsets.items():
-        table.add_row(escape(f"TTFT of {backend} against the fleet's"), f"{math.exp(offset):.2f} times")
-    return table
+def run_document(run: TrainingRun) -> dict[str, object]:
+    """Everything that is known of a run, but for the trees."""
+    return {
+        "rows": run.rows,
+        "dropped": run.dropped | dict(run.training.out_of_zone),
+        "is_published": run.is_published,
+        "manifest": run.training.model_file.manifest,
+        "quality": run.training.quality,
+    }

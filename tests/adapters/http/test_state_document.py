@@ -51,7 +51,7 @@ def test_what_is_not_known_is_null(parts: Parts) -> None:
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s"),
-        *("predicted_ttft_s", "observed_ttft_s", "running_error"),
+        *("predicted_ttft_s", "observed_ttft_s", "running_error", "is_model_trusted"),
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
 
@@ -250,3 +250,15 @@ def test_an_empty_fleet_has_a_document(parts: Parts) -> None:
     parts.registry.apply([], parts.started_s)
     parts.registry.advance(parts.started_s + SETTLE_S)
     assert document(parts)["backends"] == []
+
+
+def test_a_backend_whose_predictions_are_off_is_shown_as_not_trusted(parts: Parts) -> None:
+    assert backend(parts)["is_model_trusted"] is None, "there is no model"
+    parts.offer_shipped_model()
+    model = parts.models.current
+    assert model is not None
+    assert backend(parts)["is_model_trusted"] is True
+    for ttft_s in (0.2, 9.0) * 15:
+        parts.record.observe(parts.slot(), model.manifest.model_version, 0.0, ttft_s)
+    assert backend(parts)["is_model_trusted"] is False
+    assert document(parts)["model"]["promised_error"] == model.promised_error

@@ -1,6 +1,8 @@
 import io
+import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,14 @@ import pytest
 from rich.console import Console
 
 from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
-from extproc.adapters.terminal.train_command import describe, train
+from extproc.adapters.terminal.train_command import TrainOptions, train
+from extproc.adapters.terminal.train_view import describe
 from extproc.errors import SampleStoreError, TrainingError
+from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
 from extproc.learning.model_file import load
+from extproc.learning.report import Route
+from extproc.learning.zone_bounds import DEFAULT_ZONE
 from extproc.outcomes.sample import Sample
 
 SampleWith = Callable[..., Sample]
@@ -37,51 +43,89 @@ def store(tmp_path: Path, sample_with: SampleWith) -> Path:
     return path
 
 
-def test_training_publishes_a_model_that_a_sidecar_can_load(store: Path, tmp_path: Path) -> None:
-    out = tmp_path / "model.json"
-    report = train(store, out, trained_at_s=1.7e9)
-    assert load(out.read_bytes()).manifest == report.manifest
-    assert (report.rows, report.dropped[Dropped.NOT_CLEAN]) == (601, 1)
+@pytest.fixture
+def options(store: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(
+        samples=store,
+        out=tmp_path / "model.json",
+        report=None,
+        zone=DEFAULT_ZONE,
+        margin=0.05,
+        tuning_s=0.0,
+        is_forced=False,
+        seed=0,
+    )
 
 
-def test_training_twice_gives_the_same_file(store: Path, tmp_path: Path) -> None:
-    for name in ("first.json", "second.json"):
-        train(store, tmp_path / name, trained_at_s=1.7e9)
-    assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()
+def test_training_publishes_a_model_that_a_sidecar_can_load(options: TrainOptions) -> None:
+    run = train(options)
+    assert run.is_published
+    assert load(options.out.read_bytes()).manifest == run.training.model_file.manifest
+    assert (run.rows, run.dropped[Dropped.NOT_CLEAN]) == (601, 1)
 
 
-def test_too_few_samples_leave_the_model_in_use_alone(store: Path, tmp_path: Path) -> None:
-    out = tmp_path / "model.json"
-    out.write_text("the model in use")
-    with closing(open_table(store)) as connection, connection:
+def test_a_second_model_of_the_same_samples_does_not_pass_the_gate(options: TrainOptions) -> None:
+    train(options)
+    published = options.out.read_bytes()
+    again = train(options)
+    assert not again.is_published
+    assert again.training.verdict.incumbent_version == load(published).manifest.model_version
+    assert options.out.read_bytes() == published
+    assert train(replace(options, is_forced=True)).is_published
+    assert options.out.read_bytes() != published
+
+
+def test_a_file_that_is_no_model_is_no_incumbent(options: TrainOptions) -> None:
+    options.out.write_text("garbage")
+    assert train(options).is_published
+
+
+def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Path) -> None:
+    run = train(replace(options, report=tmp_path / "report.json"))
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["rows"] == 601
+    assert document["dropped"]["not_clean"] == 1
+    assert document["manifest"]["model_version"] == run.training.model_file.manifest.model_version
+    assert document["quality"]["zones"]["medium"]["least_load"]["samples"] > 0
+    assert document["is_published"] is True
+
+
+def test_tuning_ends_when_its_time_is_over(options: TrainOptions) -> None:
+    kinds = train(options).training.quality.tuning.kinds.values()
+    assert [kind.tried for kind in kinds] == [1, 1]
+
+
+def test_too_few_samples_leave_the_model_in_use_alone(options: TrainOptions) -> None:
+    options.out.write_text("the model in use")
+    with closing(open_table(options.samples)) as connection, connection:
         connection.execute("DELETE FROM samples WHERE rowid > 100")
     with pytest.raises(TrainingError, match="100 usable samples"):
-        train(store, out, trained_at_s=1.7e9)
-    assert out.read_text() == "the model in use"
+        train(options)
+    assert options.out.read_text() == "the model in use"
 
 
-def test_a_store_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_store_that_is_none_is_told(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(SampleStoreError):
-        train(tmp_path / "absent.db", tmp_path / "model.json", trained_at_s=1.7e9)
+        train(replace(options, samples=tmp_path / "absent.db"))
 
 
-def test_a_place_that_cannot_be_written_is_told(store: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="No such file"):
-        train(store, tmp_path / "absent" / "model.json", trained_at_s=1.7e9)
+        train(replace(options, out=tmp_path / "absent" / "model.json"))
 
 
-def test_the_description_says_how_good_the_model_is_and_how_machines_differ(
-    store: Path, tmp_path: Path
-) -> None:
-    report = train(store, tmp_path / "model.json", trained_at_s=1.7e9)
+def test_the_description_says_how_good_the_model_is_and_how_machines_differ(options: TrainOptions) -> None:
+    run = train(options)
     terminal = io.StringIO()
-    Console(width=100, file=terminal).print(describe(report))
+    Console(width=120, file=terminal).print(describe(run))
     lines = terminal.getvalue().splitlines()
     said = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("│")) == 4}
-    errors = report.manifest.held_out_errors
     assert said["samples read"] == "601"
     assert said["not clean"] == "1"
-    assert said["median relative error"] == f"{errors.median_relative_error:.1%}"
-    slow = said["TTFT of vllm-1[cpu] against the fleet's"]
-    fast = said["TTFT of vllm-0[cpu] against the fleet's"]
+    assert said["the gate"] == "accepted: there was no incumbent"
+    slow = said["TTFT of vllm-1[cpu] against the model's"]
+    fast = said["TTFT of vllm-0[cpu] against the model's"]
     assert float(slow.split()[0]) / float(fast.split()[0]) == pytest.approx(2.0, rel=0.15)
+    errors = run.training.quality.zones[Zone.MEDIUM][Route.MODEL].errors
+    assert errors is not None
+    assert any("medium" in line and f"{errors.median_relative:.1%}" in line for line in lines)

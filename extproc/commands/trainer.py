@@ -1,0 +1,24 @@
+"""`extproc trainer`: the process that keeps learning beside a sidecar."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def trainer(
+    config: Annotated[
+        Path,
+        typer.Option(help="The sidecar's configuration; its stage `trainer` is for this.", metavar="FILE"),
+    ] = Path("extproc.yaml"),
+) -> None:
+    """Make better models from what the sidecar records, at the lowest priority, until SIGTERM or SIGINT."""
+    for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+    from extproc.adapters.trainer.run import run_trainer  # noqa: PLC0415 - see the package's docstring
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    run_trainer(config)

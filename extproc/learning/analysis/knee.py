@@ -1,0 +1,161 @@
+"""The knee of TTFT over load: from which load on a request only waits, and how sure that is.
+
+The knee is that of a broken stick (see `broken_stick`); its interval is the middle 95 % of a moving-block
+bootstrap (Künsch, Annals of Statistics 1989), because neighbours in time met the same queue. A knee is stated
+only if TTFT left the low zone, if it bends there rather than smoothly all along, if the interval spans less
+than half of the loads seen and four times the knee, and if four of five resamples agree within the knee's own
+size; otherwise the reason is.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.learning.analysis.broken_stick import (
+    BrokenStick,
+    Medians,
+    fit_stick,
+    load_bins,
+    medians_of,
+    smooth_loss,
+)
+from extproc.learning.dataset import Observations
+from extproc.learning.features import FEATURES
+from extproc.learning.zone_bounds import ZoneBounds
+
+MIN_SAMPLES = 100
+"""Guessed: with fewer the interval is as wide as the range."""
+
+MIN_LONG = 30
+"""Guessed: so many waits out of the low zone make a queue."""
+
+_MIN_STEEPER = 1.5
+"""Guessed: beyond the knee each request more must cost so many times what it costs before it, in 95 % of the
+resamples."""
+
+_RESAMPLES = 200
+_MOST_PER_BIN = 300
+"""More samples of one load do not move its median."""
+
+_LOAD = FEATURES.index("load")
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """One backend's knee, as load, with its 95 % interval; `backend` is None for all of them together.
+
+    `load_at_limit` is where the expected TTFT passes the guard's limit, if any load seen came so far.
+    Everything is None where there is no knee to state, and `unstated` says why.
+    """
+
+    backend: str | None
+    count: int
+    load: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ttft_at_knee_s: float | None = None
+    slope_before_s: float | None = None
+    slope_after_s: float | None = None
+    load_at_limit: float | None = None
+    unstated: str | None = None
+
+
+def knee_of(
+    observations: Observations,
+    bounds: ZoneBounds,
+    limit_s: float,
+    backend: str | None,
+    rng: np.random.Generator,
+) -> Knee:
+    """The knee of these observations, which are said to be those of `backend`."""
+    count, n_long = len(observations), int((observations.ttft_s >= bounds.low_s).sum())
+    if count < MIN_SAMPLES:
+        return Knee(backend, count, unstated=f"too few samples: {count}, at least {MIN_SAMPLES} are needed")
+    if n_long < MIN_LONG:
+        return Knee(
+            backend,
+            count,
+            unstated=f"never saturated: {n_long} requests with a TTFT of {bounds.low_s:g} s or more, "
+            f"at least {MIN_LONG} are needed",
+        )
+    load, ttft_s = _thinned(observations.features[:, _LOAD], observations.ttft_s, rng)
+    return _tested_knee(load, ttft_s, bounds.low_s / 3, limit_s, Knee(backend, count), rng)
+
+
+def _tested_knee(
+    load: npt.NDArray[np.float64],
+    ttft_s: npt.NDArray[np.float64],
+    scale_s: float,
+    limit_s: float,
+    blank: Knee,
+    rng: np.random.Generator,
+) -> Knee:
+    medians = medians_of(load, ttft_s, load_bins(load))
+    fitted = fit_stick(medians, scale_s)
+    if fitted is None:
+        return replace(blank, unstated="too few different loads")
+    stick, loss = fitted
+    if fault := _fault_of_fit(medians, stick, loss, scale_s):
+        return replace(blank, unstated=fault)
+    sticks = _resampled_sticks(load, ttft_s, scale_s, rng)
+    low, p10, p90, high = np.quantile([each.knee for each in sticks], [0.025, 0.1, 0.9, 0.975]).tolist()
+    steeper = [each.slope_after_s > _MIN_STEEPER * each.slope_before_s for each in sticks]
+    if np.mean(steeper) < 0.95:
+        return replace(blank, unstated="TTFT grows nearly as fast before the bend as after it")
+    size = max(stick.knee, 4.0)
+    if high - low > min(np.ptp(load) / 2, 4 * size) or p90 - p10 > size:
+        return replace(blank, unstated=f"too uncertain: between a load of {low:.0f} and {high:.0f}")
+    at_limit = stick.load_at(limit_s)
+    return replace(
+        blank,
+        load=stick.knee,
+        low=low,
+        high=high,
+        ttft_at_knee_s=stick.ttft_at_knee_s,
+        slope_before_s=stick.slope_before_s,
+        slope_after_s=stick.slope_after_s,
+        load_at_limit=at_limit if at_limit <= load.max() else None,
+    )
+
+
+def _fault_of_fit(medians: Medians, stick: BrokenStick, loss: float, scale_s: float) -> str | None:
+    """Why the best stick is no knee, if it is not."""
+    if not np.isfinite(loss):
+        return "TTFT does not grow with load"
+    if stick.knee <= medians.load[1] or stick.knee >= medians.load[-3]:
+        return f"no bend inside the loads seen, {medians.load[0]:g} to {medians.load[-1]:g}"
+    if smooth_loss(medians, scale_s) <= loss:
+        return "TTFT grows smoothly with load, without a knee"
+    return None
+
+
+def _thinned(
+    load: npt.NDArray[np.float64], ttft_s: npt.NDArray[np.float64], rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """At most so many samples of each load, drawn at random, in their old order."""
+    shuffled = rng.permutation(len(load))
+    bins = load_bins(load)[shuffled]
+    by_bin = np.argsort(bins, kind="stable")
+    counts = np.bincount(bins)
+    rank = np.empty(len(load), np.intp)
+    rank[by_bin] = np.arange(len(load)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.sort(shuffled[rank < _MOST_PER_BIN])
+    return load[kept], ttft_s[kept]
+
+
+def _resampled_sticks(
+    load: npt.NDArray[np.float64], ttft_s: npt.NDArray[np.float64], scale_s: float, rng: np.random.Generator
+) -> list[BrokenStick]:
+    """The sticks of resamples made of blocks of neighbours, of the cube root of their number each."""
+    count = len(load)
+    size = max(1, round(count ** (1 / 3)))
+    sticks = []
+    for _ in range(_RESAMPLES):
+        starts = rng.integers(0, count - size + 1, -(-count // size))
+        rows = (starts[:, None] + np.arange(size)).ravel()[:count]
+        medians = medians_of(load[rows], ttft_s[rows], load_bins(load[rows]))
+        fitted = fit_stick(medians, scale_s)
+        if fitted is not None and np.isfinite(fitted[1]):
+            sticks.append(fitted[0])
+    return sticks

@@ -1,0 +1,48 @@
+"""What a model has to beat: the load, the last TTFT, and a straight line.
+
+Each is what a simpler router could do with the same knowledge. Least load predicts no time, only an order.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.learning.dataset import Observations
+from extproc.learning.features import FEATURES
+from extproc.learning.linear import fit_linear
+from extproc.learning.replay import replay
+
+_LOAD = FEATURES.index("load")
+
+
+def least_load(observed: Observations) -> npt.NDArray[np.float64]:
+    """The load that each request met: an order of backends, not a time."""
+    return observed.features[:, _LOAD]
+
+
+def last_ttft(before: Observations, observed: Observations) -> npt.NDArray[np.float64]:
+    """The log of the newest TTFT that was known of the backend when each request came.
+
+    `before` is what was observed earlier, on the same fleet. Where a backend is new, the median of all of it.
+    """
+    at_s = np.concatenate([before.at_s, observed.at_s])
+    ttft_s = np.concatenate([before.ttft_s, observed.ttft_s])
+    backend = np.concatenate([before.backend, observed.backend])
+    typical = np.log(np.median(before.ttft_s if len(before) else observed.ttft_s))
+    newest = np.full(len(observed), typical)
+    for slot in np.unique(observed.backend):
+        of_slot = backend == slot
+        ended_s = at_s[of_slot] + ttft_s[of_slot]
+        order = np.argsort(ended_s, kind="stable")
+        rows = np.flatnonzero(observed.backend == slot)
+        n_known = np.searchsorted(ended_s[order], observed.at_s[rows], side="right")
+        known = np.log(ttft_s[of_slot][order])
+        newest[rows] = np.where(n_known > 0, known[n_known - 1], typical)
+    return newest
+
+
+def linear_fit(
+    train: Observations, observed: Observations, teaches: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float64]:
+    """Log TTFT on a line in the logarithms of the features, corrected per backend as the model is."""
+    straight = fit_linear(train)
+    return replay(straight.line.predict(observed.features), observed, straight.offsets, teaches)

@@ -1,0 +1,211 @@
+"""`extproc profile` as a process, on simulated servers and in front of a stack."""
+
+import asyncio
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from integration.local_stack import PATIENCE_S, LocalStack, free_port, running
+
+from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.adapters.local_stack.state_client import is_answering
+
+COMMAND = (sys.executable, "-m", "extproc", "profile")
+TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4")
+
+StartSim = Callable[..., tuple[str, ChildProcess]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "profile.db"
+
+
+@pytest.fixture
+def start_sim(tmp_path: Path) -> Iterator[StartSim]:
+    """Starts a simulated server; its URL, when it answers, and its process."""
+    started: list[ChildProcess] = []
+
+    def start(*options: str) -> tuple[str, ChildProcess]:
+        port = free_port()
+        command = [sys.executable, "-m", "extproc", "sim", "--port", str(port), *TINY, *options]
+        child = ChildProcess("sim", command, tmp_path / f"sim-{port}.log")
+        started.append(child)
+        child.start()
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: is_answering(f"{url}/health"))
+        return url, child
+
+    yield start
+    for child in started:
+        child.stop(5.0)
+
+
+def until(is_so: Callable[[], object]) -> None:
+    ends_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < ends_s, "not as wanted in time"
+        time.sleep(0.02)
+
+
+def rows(store: Path) -> int:
+    if not store.exists():
+        return 0
+    with closing(sqlite3.connect(store)) as connection:
+        count: int = connection.execute("SELECT count(*) FROM samples").fetchone()[0]
+        return count
+
+
+def profile(*options: object, status: int = 0) -> str:
+    """Run it to its end; what it printed, errors included."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def starting(*options: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def samples_and_requests(output: str) -> tuple[int, int]:
+    match = re.search(r"(\d+) samples of (\d+) requests", output)
+    assert match, output
+    return int(match[1]), int(match[2])
+
+
+def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
+    start_sim: StartSim, store: Path
+) -> None:
+    urls = ",".join(start_sim("--speed", speed)[0] for speed in ("1.0", "0.5"))
+    lengths = ("--prompt", "mix:16:256:0.5", "--output", "fixed:4")
+    output = profile(
+        "--backends", urls, "--samples", store, "--rates", "100,5", "--step", 1.5, "--passes", 1, *lengths
+    )
+    samples: dict[str, Any] = read_samples(store)
+    assert samples_and_requests(output) == (156, 156), "7.5 and 150 requests, in pairs"
+    assert len(samples["at_s"]) == 156
+    assert samples["is_clean"].all()
+    assert set(samples["output_tokens"]) == {4.0}
+    assert set(samples["input_tokens"]) == {16.0, 256.0}
+    for at_s in np.unique(samples["at_s"]):
+        twins = samples["at_s"] == at_s
+        assert sorted(samples["backend"][twins]) == ["vllm-1", "vllm-2"]
+        assert len(set(samples["input_tokens"][twins])) == 1
+    assert (samples["load"] >= samples["own"]).all()
+    assert 8 < samples["load"].max() < 75
+    of_slow = samples["backend"] == "vllm-2"
+    crowded = of_slow & (samples["load"] > 8)
+    assert (samples["num_running"][crowded] == 4).any(), "the server's limit has been learned"
+    assert samples["scrape_age_s"].min() >= 0
+    assert set(samples["layer"]) == {"profile"}
+
+
+def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
+    start_sim: StartSim, store: Path
+) -> None:
+    url, _ = start_sim("--speed", "0.3")
+    for passes in (1, 2):
+        output = profile(
+            *("--backends", url, "--samples", store, "--rates", "4,80,90", "--step", 0.5),
+            *("--prompt", "fixed:64", "--output", "fixed:16", "--max-in-flight", 6, "--passes", passes),
+        )
+        assert len(re.findall(r"^pass \d, 80/s: .* not sent$", output, re.MULTILINE)) == passes
+        assert "90/s" not in output
+    samples = read_samples(store)
+    assert samples["own"].max() == 5
+    assert set(samples["backend"]) == {"vllm-1"}
+    assert len(samples["at_s"]) == len(np.unique(samples["at_s"])) <= 3 * 42
+
+
+def test_ctrl_c_keeps_what_was_measured(start_sim: StartSim, store: Path) -> None:
+    url, _ = start_sim("--speed", "0.5")
+    process = starting(
+        *("--backends", url, "--samples", store, "--rates", "30", "--step", 60),
+        *("--prompt", "fixed:64", "--output", "fixed:64"),
+    )
+    until(lambda: rows(store) > 10)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    samples = read_samples(store)
+    recorded, sent = samples_and_requests(output)
+    assert recorded == len(samples["at_s"]) > 10
+    assert sent - recorded <= 1, "at most the one that was just about to be sent"
+    assert set(samples["failure"]) == {None, "client_left"}
+    assert (samples["is_clean"] == (samples["failure"] == None)).all()  # noqa: E711 - element by element
+
+
+def test_ctrl_c_before_anything_was_measured_has_a_status_of_its_own(
+    start_sim: StartSim, store: Path
+) -> None:
+    url, _ = start_sim()
+    process = starting("--backends", url, "--samples", store, "--rates", "0.001", "--step", 3600)
+    until(store.exists)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, output
+    assert samples_and_requests(output) == (0, 0)
+
+
+def test_a_server_that_dies_ends_the_run_and_keeps_the_samples(start_sim: StartSim, store: Path) -> None:
+    url, sim = start_sim()
+    process = starting("--backends", url, "--samples", store, "--rates", "50", "--step", 60)
+    until(lambda: rows(store) > 10)
+    sim.stop(0.0)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1, output
+    assert "50 requests in a row have failed, the last one by: connect" in output
+    failures = read_samples(store)["failure"]
+    assert samples_and_requests(output)[0] == len(failures) >= 60
+    assert set(failures) >= {None, "connect"}
+
+
+def test_a_server_that_is_not_there_is_said_before_anything_is_sent(start_sim: StartSim, store: Path) -> None:
+    url, dead = start_sim()[0], f"http://127.0.0.1:{free_port()}"
+    output = profile("--backends", f"{url},{dead}", "--samples", store, status=1)
+    assert f"{dead}/v1/models cannot be read" in output
+    assert not store.exists()
+
+
+def test_in_front_of_a_stack_samples_have_what_the_sidecar_knew(stack: LocalStack, store: Path) -> None:
+    for name in ("east", "west"):
+        stack.start_sim(name, *TINY, "--speed", "0.3")
+    stack.stages["guard"] = {"max_active": 8, "resume_active": 6}
+
+    async def scenario() -> str:
+        async with running(stack):
+            return await asyncio.to_thread(
+                profile,
+                *("--stack", stack.envoy.url, "--state", f"http://127.0.0.1:{stack.http_port}"),
+                *("--samples", store, "--rates", "6,120", "--step", 1.5, "--passes", 1),
+                *("--prompt", "fixed:100", "--output", "fixed:16"),
+            )
+
+    output = asyncio.run(scenario())
+    refused = re.search(r", (\d+) refused", output)
+    assert refused, output
+    samples = read_samples(store)
+    recorded, sent = samples_and_requests(output)
+    assert sent == 9 + 180
+    assert recorded == len(samples["at_s"])
+    assert 9 < recorded < sent, "a refusal is no sample"
+    assert samples["is_clean"].all()
+    assert set(samples["backend"]) == {"east", "west"}
+    assert set(samples["layer"]) == {"least_load"}
+    assert set(samples["input_tokens"]) == {100.0}
+    assert 3 < samples["own"].max() <= 8
+    assert samples["scrape_age_s"].min() >= 0
