@@ -2,6 +2,7 @@
 #
 #   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
 #   make test                   linters, types, import contracts, and all tests against a real Envoy
+#   make test-long              tests of minutes, on real processes
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 
-.PHONY: up test lint test-vllm bench clean
+.PHONY: up test lint test-long test-vllm bench clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -27,6 +28,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+test-long: $(INSTALLED)
+	$(BIN)/pytest -m long $(ARGS)
 
 test-vllm: $(INSTALLED)
 ifeq ($(strip $(VLLM)),)

@@ -25,6 +25,10 @@ class ProtocolError(ExtprocError):
     """A peer sent bytes or an order of messages that its protocol does not allow."""
 
 
+class ReportError(ExtprocError):
+    """A report that cannot be written."""
+
+
 class SampleStoreError(ExtprocError):
     """A sample store that cannot be opened, read or written."""
 

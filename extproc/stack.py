@@ -1,8 +1,9 @@
-"""The local stack: Envoy, a sidecar and its backends, on the loopback interface, started and stopped as one.
+"""The local stack: Envoy, a sidecar, backends, a trainer, on the loopback interface, run as one.
 
 Backends start first, then the sidecar, which writes Envoy's cluster file, then Envoy. They end the other
 way round: first nobody sends requests any more, then nobody places them, then nobody serves them. The
-sidecar is started again whenever it ends, as an orchestrator would; Envoy fails open in between.
+sidecar is started again whenever it ends, as an orchestrator would; Envoy fails open in between. So is the
+trainer, if there is one: it reads what the sidecar has recorded, and nobody waits for it.
 """
 
 import shlex
@@ -67,9 +68,8 @@ class Stack:
         self._sidecar_url = f"http://{HOST}:{options.http_port}"
         self._config = self._make_config()
         self._sims = [] if options.backend_urls else [self._sim(index) for index in range(len(SIM_SPEEDS))]
-        self._sidecar = self._child(
-            "sidecar", sys.executable, "-m", "extproc", "serve", "--config", str(directory / "extproc.yaml")
-        )
+        self._sidecar = self._own_command("sidecar", "serve")
+        self._trainers = [self._own_command("trainer", "trainer")] if options.learn else []
         self._envoy = self._child(
             "envoy",
             *(find_envoy(), "-c", str(directory / "envoy.yaml"), "--concurrency", str(ENVOY_WORKERS)),
@@ -94,19 +94,29 @@ class Stack:
         admin_url = f"http://{HOST}:{self._options.admin_port}"
         self._wait_until(lambda: None if is_answering(f"{admin_url}/ready") else "Envoy")
         self._wait_until(self._unready_backends)
+        for trainer in self._trainers:
+            trainer.start()
         if not self._signals.is_requested:
             self._introduce(fetch_state(self._sidecar_url))
 
     def supervise(self) -> None:
-        """Until a stop is requested: restart the sidecar, report backends that end. Raises if Envoy ends."""
-        restart = ChildRestart(self._sidecar, time.monotonic())
+        """Until a stop is requested: restart our own processes, report backends that end.
+
+        Raises if Envoy ends.
+        """
+        restarts = [
+            (child, meanwhile, ChildRestart(child, time.monotonic()))
+            for child, meanwhile in (
+                (self._sidecar, "Envoy places requests meanwhile."),
+                *((trainer, "The model in use stays.") for trainer in self._trainers),
+            )
+        ]
         alive = list(self._sims)
         while not self._signals.is_requested:
             self._demand_alive(self._envoy)
-            if news := restart.tend(time.monotonic()):
-                self._say(
-                    f"The sidecar {news}. Envoy places requests meanwhile. See {self._sidecar.log_path}"
-                )
+            for child, meanwhile, restart in restarts:
+                if news := restart.tend(time.monotonic()):
+                    self._say(f"The {child.name} {news}. {meanwhile} See {child.log_path}")
             for sim in [sim for sim in alive if sim.ending()]:
                 alive.remove(sim)
                 self._say(f"{sim.name} {sim.ending()}. To bring it back: {shlex.join(sim.command)}")
@@ -115,6 +125,8 @@ class Stack:
     def stop(self) -> None:
         """End all processes, clients' side first; those that never started as well."""
         self._envoy.stop(GRACE_S)
+        for trainer in self._trainers:
+            trainer.stop(GRACE_S)
         self._sidecar.stop(GRACE_S + self._config.server.drain_s)
         for sim in self._sims:
             sim.stop(GRACE_S)
@@ -122,11 +134,12 @@ class Stack:
     def _make_config(self) -> Config:
         options = self._options
         policy = policy_config(options.policy_path, self._backends())
+        own_model = self._directory / "model.json" if options.learn else None
         fields = {
             "server": {"address": options.grpc_address},
             "http": {"address": f"{HOST}:{options.http_port}"},
             "envoy": {"cds_path": str(self._directory / "cds.json")},
-            "model": {"path": str(options.model_path or policy.model.path)},
+            "model": {"path": str(options.model_path or own_model or policy.model.path)},
             "samples": {
                 "path": str(options.samples_path or policy.samples.path or self._directory / "samples.sqlite")
             },
@@ -164,6 +177,10 @@ class Stack:
             *(*SIM_OPTIONS, "--speed", str(speed)),
         )
 
+    def _own_command(self, name: str, command: str) -> ChildProcess:
+        config = str(self._directory / "extproc.yaml")
+        return self._child(name, sys.executable, "-m", "extproc", command, "--config", config)
+
     def _child(self, name: str, *command: str) -> ChildProcess:
         return ChildProcess(name, command, self._directory / f"{name}.log")
 
@@ -195,6 +212,10 @@ class Stack:
             Part("Envoy's admin", f"http://{HOST}:{options.admin_port}", "/stats, /clusters", envoy),
             Part("sidecar", self._sidecar_url, "live page, /v1/state, /metrics", sidecar),
             Part("its gRPC", options.grpc_address, "ext_proc and access log", sidecar),
+        ]
+        parts += [
+            Part("trainer", str(self._config.model.path), "the model file that it makes", trainer.pid)
+            for trainer in self._trainers
         ]
         if self._sims:
             parts += [

@@ -35,6 +35,8 @@ _LARGEST_CACHED_SHARE = 0.1
 
 _INPUT = FEATURES.index("input_tokens")
 _LARGEST_TTFT_S = 86_400.0
+_LONGEST_NAME = 63
+"""The configuration accepts no longer names."""
 _LATEST_S = 1e11
 """A unix time in the year 5138."""
 
@@ -88,7 +90,7 @@ def clean_observations(
     features = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in FEATURES])
     is_clean = np.asarray(columns["is_clean"], dtype=bool) & np.asarray(columns["is_stream"], dtype=bool)
     is_possible = (features >= 0) & (features <= np.array(LARGEST))
-    names = np.array([name if isinstance(name, str) else "" for name in columns["backend"]], dtype=object)
+    names = np.array([_backend_name(name) for name in columns["backend"]], dtype=object)
     scrape_age_s = np.asarray(columns["scrape_age_s"], dtype=np.float64)
     cached_share = np.asarray(columns["cached_tokens"], dtype=np.float64) / np.maximum(features[:, _INPUT], 1)
     keep, dropped = _sift(
@@ -142,6 +144,11 @@ def medium_load(observations: Observations, low_s: float) -> float | None:
     long_below = np.concatenate([[0], np.cumsum(is_long[order])])[first]
     balanced = ((n_long - long_below) / n_long + (first - long_below) / n_short) / 2
     return float(thresholds[np.argmax(balanced)])
+
+
+def _backend_name(found: object) -> str:
+    """A name that a backend can have, or an empty one."""
+    return found if isinstance(found, str) and len(found) <= _LONGEST_NAME else ""
 
 
 def _repeated(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

@@ -36,6 +36,9 @@ from extproc.learning.zone_training import fit_zone_classifier
 MIN_SAMPLES = 200
 """Fewer samples of the medium zone make no model; guessed: 120 of them grow leaves of at least 20."""
 
+_RARE_SHARE = 0.002
+"""Guessed: so many samples on either side of a feature's range do not count for it."""
+
 _SELF_TEST_ROWS = 8
 _UNJUDGED_ERRORS = HeldOutErrors(0.0, 0.0, 0.0, 0.0, None)
 _UNJUDGED = Verdict(
@@ -116,7 +119,9 @@ def _too_few(n_usable: int, dropped: Mapping[Dropped, int]) -> str:
 
 
 def _training_range(train: Observations) -> dict[str, tuple[float, float]]:
-    lowest, highest = train.features.min(axis=0).tolist(), train.features.max(axis=0).tolist()
+    """What nearly all samples lie in: a single absurd one must not make everything look familiar."""
+    tails = (_RARE_SHARE, 1 - _RARE_SHARE)
+    lowest, highest = np.quantile(train.features, tails, axis=0, method="nearest").tolist()
     return {name: (low, high) for name, low, high in zip(FEATURES, lowest, highest, strict=True)}
 
 

@@ -11,20 +11,22 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from extproc.errors import ModelFileError
-from extproc.learning.features import FEATURES, LARGEST, MONOTONE
+from extproc.learning.features import FEATURES, LARGEST
 
 MAX_WEIGHT = 5.0
 """No TTFT grows with more than the fifth power of anything; fitted weights are about 1."""
 MAX_LEVEL = 50.0
 
 _LARGEST = np.array(LARGEST)
-_Weight = Annotated[float, Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
+_Weight = Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`level` + `weights` · log(1 + features), in log seconds; a monotone feature has no negative weight."""
+    """`level` + `weights` · log(1 + features), in log seconds.
+
+    No weight is negative: more of anything never shortens a wait, though trees may find that it does.
+    """
 
     weights: Annotated[tuple[_Weight, ...], Meta(min_length=len(FEATURES), max_length=len(FEATURES))]
     level: Annotated[float, Meta(ge=-MAX_LEVEL, le=MAX_LEVEL)]
@@ -34,10 +36,3 @@ class Line:
         possible = np.fmin(np.fmax(rows, 0.0), _LARGEST)
         log_ttft: npt.NDArray[np.float64] = (np.log1p(possible) * self.weights).sum(axis=1) + self.level
         return log_ttft
-
-
-def check_line(line: Line) -> None:
-    """Raise ModelFileError where the line falls with a feature with which a model must not fall."""
-    for name, weight, direction in zip(FEATURES, line.weights, MONOTONE, strict=True):
-        if weight * direction < 0:
-            raise ModelFileError(f"line: the weight of {name} is negative")

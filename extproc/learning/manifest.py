@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from extproc.errors import ModelFileError
-from extproc.learning.line import Line, check_line
+from extproc.learning.line import Line
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.learning.zone_classifier import ZoneClassifier
 
@@ -109,7 +109,6 @@ def check_manifest(manifest: Manifest, features: Sequence[str], monotone: Sequen
     for name, (low, high) in manifest.training_range.items():
         if low > high:
             raise ModelFileError(f"training_range of {name} is empty")
-    check_line(manifest.line)
     _check_time(manifest.trained_at)
 
 

@@ -6,56 +6,23 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from integration.local_stack import PATIENCE_S, LocalStack, free_port, running
+from integration.local_stack import PATIENCE_S, LocalStack, StartSim, free_port, running, wait_until
 
 from extproc.adapters.files.sample_table import read_samples
-from extproc.adapters.local_stack.child_process import ChildProcess
-from extproc.adapters.local_stack.state_client import is_answering
 
 COMMAND = (sys.executable, "-m", "extproc", "profile")
 TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4")
-
-StartSim = Callable[..., tuple[str, ChildProcess]]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "profile.db"
-
-
-@pytest.fixture
-def start_sim(tmp_path: Path) -> Iterator[StartSim]:
-    """Starts a simulated server; its URL, when it answers, and its process."""
-    started: list[ChildProcess] = []
-
-    def start(*options: str) -> tuple[str, ChildProcess]:
-        port = free_port()
-        command = [sys.executable, "-m", "extproc", "sim", "--port", str(port), *TINY, *options]
-        child = ChildProcess("sim", command, tmp_path / f"sim-{port}.log")
-        started.append(child)
-        child.start()
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: is_answering(f"{url}/health"))
-        return url, child
-
-    yield start
-    for child in started:
-        child.stop(5.0)
-
-
-def until(is_so: Callable[[], object]) -> None:
-    ends_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < ends_s, "not as wanted in time"
-        time.sleep(0.02)
 
 
 def rows(store: Path) -> int:
@@ -90,7 +57,7 @@ def samples_and_requests(output: str) -> tuple[int, int]:
 def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
     start_sim: StartSim, store: Path
 ) -> None:
-    urls = ",".join(start_sim("--speed", speed)[0] for speed in ("1.0", "0.5"))
+    urls = ",".join(start_sim(*TINY, "--speed", speed)[0] for speed in ("1.0", "0.5"))
     lengths = ("--prompt", "mix:16:256:0.5", "--output", "fixed:4")
     output = profile(
         "--backends", urls, "--samples", store, "--rates", "100,5", "--step", 1.5, "--passes", 1, *lengths
@@ -117,7 +84,7 @@ def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
 def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
     start_sim: StartSim, store: Path
 ) -> None:
-    url, _ = start_sim("--speed", "0.3")
+    url, _ = start_sim(*TINY, "--speed", "0.3")
     for passes in (1, 2):
         output = profile(
             *("--backends", url, "--samples", store, "--rates", "4,80,90", "--step", 0.5),
@@ -132,12 +99,12 @@ def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
 
 
 def test_ctrl_c_keeps_what_was_measured(start_sim: StartSim, store: Path) -> None:
-    url, _ = start_sim("--speed", "0.5")
+    url, _ = start_sim(*TINY, "--speed", "0.5")
     process = starting(
         *("--backends", url, "--samples", store, "--rates", "30", "--step", 60),
         *("--prompt", "fixed:64", "--output", "fixed:64"),
     )
-    until(lambda: rows(store) > 10)
+    wait_until(lambda: rows(store) > 10)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output
@@ -152,9 +119,9 @@ def test_ctrl_c_keeps_what_was_measured(start_sim: StartSim, store: Path) -> Non
 def test_ctrl_c_before_anything_was_measured_has_a_status_of_its_own(
     start_sim: StartSim, store: Path
 ) -> None:
-    url, _ = start_sim()
+    url, _ = start_sim(*TINY)
     process = starting("--backends", url, "--samples", store, "--rates", "0.001", "--step", 3600)
-    until(store.exists)
+    wait_until(store.exists)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
@@ -162,9 +129,9 @@ def test_ctrl_c_before_anything_was_measured_has_a_status_of_its_own(
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_the_samples(start_sim: StartSim, store: Path) -> None:
-    url, sim = start_sim()
+    url, sim = start_sim(*TINY)
     process = starting("--backends", url, "--samples", store, "--rates", "50", "--step", 60)
-    until(lambda: rows(store) > 10)
+    wait_until(lambda: rows(store) > 10)
     sim.stop(0.0)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, output
@@ -175,7 +142,7 @@ def test_a_server_that_dies_ends_the_run_and_keeps_the_samples(start_sim: StartS
 
 
 def test_a_server_that_is_not_there_is_said_before_anything_is_sent(start_sim: StartSim, store: Path) -> None:
-    url, dead = start_sim()[0], f"http://127.0.0.1:{free_port()}"
+    url, dead = start_sim(*TINY)[0], f"http://127.0.0.1:{free_port()}"
     output = profile("--backends", f"{url},{dead}", "--samples", store, status=1)
     assert f"{dead}/v1/models cannot be read" in output
     assert not store.exists()

@@ -5,6 +5,9 @@ import json
 import math
 import os
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +19,15 @@ from extproc.fleet.exposition import read_signals
 from extproc.fleet.signals import Signals
 
 pytestmark = pytest.mark.vllm
+
+FROM_IDLE_TO_SATURATION = (
+    *("--rates", "1,2,3,4,5,6,7,8,10,14,20", "--step", "12", "--passes", "4", "--max-in-flight", "120"),
+    *("--prompt", "lognormal:60:0.8", "--output", "lognormal:32:0.5"),
+)
+
+
+def extproc(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "extproc", *arguments], check=True, timeout=1800)
 
 
 @pytest.fixture
@@ -165,3 +177,15 @@ def test_vllms_own_errors_reach_the_client(vllm_stack: LocalStack) -> None:
                 assert (await response.json())["data"][0]["id"] == model
 
     asyncio.run(scenario())
+
+
+def test_a_model_of_real_servers_knows_the_faster_of_two(vllm_stack: LocalStack, tmp_path: Path) -> None:
+    urls = ",".join(f"http://127.0.0.1:{port}" for port in vllm_stack.backends.values())
+    store, quality = tmp_path / "samples.db", tmp_path / "quality.json"
+    extproc("profile", "--backends", urls, "--samples", str(store), *FROM_IDLE_TO_SATURATION)
+    extproc("train", "--samples", str(store), "--out", str(tmp_path / "model.json"), "--report", str(quality))
+    medium = json.loads(quality.read_text())["quality"]["zones"]["medium"]
+    model, least_load = medium["model"], medium["least_load"]
+    assert model["pairwise_accuracy"] >= 0.85
+    assert model["pairwise_accuracy"] >= least_load["pairwise_accuracy"]
+    assert model["errors"]["median_relative"] < medium["last_ttft"]["errors"]["median_relative"]

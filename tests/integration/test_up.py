@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 PATIENCE_S = 30.0
 PORTS = 7
@@ -238,6 +239,34 @@ def test_sidecar_that_is_killed_comes_back_and_no_request_fails(up: Up) -> None:
 
     asyncio.run(scenario())
     assert "The sidecar was killed by SIGKILL, and is restarted in 0.5 s." in up.output()
+
+
+def test_learning_stack_has_a_trainer_of_its_own_which_comes_back_when_it_is_killed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+
+    def trainer_pid() -> int | None:
+        for pid in children(up.process.pid):
+            if b"\0trainer\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return None
+
+    with running(tmp_path, "--learn", "--run-dir", str(run_dir)) as up:
+        (shown,) = [line for line in up.output().splitlines() if line.startswith("trainer ")]
+        assert shown.split()[-1] == str(trainer_pid())
+        assert yaml.safe_load((run_dir / "extproc.yaml").read_text())["model"]["path"] == str(
+            run_dir / "model.json"
+        )
+        until(lambda: "trainer_started" in (run_dir / "trainer.log").read_text(), "the trainer")
+        killed = trainer_pid()
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: trainer_pid() not in {None, killed}, "the next trainer")
+        assert "The trainer was killed by SIGKILL, and is restarted in 0.5 s." in up.output()
+        pids = children(up.process.pid)
+        assert len(pids) == 6
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(PATIENCE_S) == 0
+        assert not [pid for pid in pids if is_alive(pid)]
 
 
 def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:

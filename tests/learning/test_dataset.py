@@ -44,6 +44,7 @@ def loads(load: list[float], ttft_s: list[float]) -> Observations:
         ("is_stream", False, Dropped.NOT_CLEAN),
         ("backend", None, Dropped.NOT_CLEAN),
         ("backend", "", Dropped.NOT_CLEAN),
+        ("backend", "x" * 64, Dropped.NOT_CLEAN),
         ("at_s", np.nan, Dropped.BAD_TIME),
         ("at_s", -1.0, Dropped.BAD_TIME),
         ("at_s", np.inf, Dropped.BAD_TIME),

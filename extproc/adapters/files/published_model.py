@@ -12,6 +12,8 @@ from extproc.learning.predictor import Predictor
 def incumbent_at(path: Path) -> Predictor | None:
     """The model in the file; None where there is none that a sidecar would accept."""
     try:
+        if not path.is_file():  # a FIFO would be waited for
+            return None
         with path.open("rb") as file:
             return load(file.read(MAX_FILE_BYTES + 1))
     except (OSError, ModelFileError):

@@ -5,13 +5,11 @@ What is not known is empty in CSV and null in Parquet.
 """
 
 import csv
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from extproc.adapters.files.atomic_file import replacement
 from extproc.adapters.files.sample_table import COLUMN_TYPES, COLUMNS, open_for_reading, read_chunks
 from extproc.errors import SampleStoreError
 
@@ -31,7 +29,7 @@ def export_samples(samples: Path, out: Path) -> int:
         raise SampleStoreError(f"{out}: expected a name that ends in {' or '.join(_WRITERS)}")
     with open_for_reading(samples) as connection:
         try:
-            with _published(out) as temporary:
+            with replacement(out) as temporary:
                 return write(read_chunks(connection), temporary)
         except OSError as error:
             raise SampleStoreError(f"{out}: cannot be written: {error}") from error
@@ -69,20 +67,3 @@ def _write_parquet(chunks: _Chunks, path: Path) -> int:
 
 
 _WRITERS: dict[str, Callable[[_Chunks, Path], int]] = {".csv": _write_csv, ".parquet": _write_parquet}
-
-
-@contextmanager
-def _published(path: Path) -> Iterator[Path]:
-    """A temporary file for the block to write, which then takes the place of `path`."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:  # also on an interrupt: no temporary file may stay behind
-        temporary.unlink(missing_ok=True)
-        raise

@@ -21,12 +21,11 @@ from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import BreakerConfig, GuardConfig, ScrapeConfig, ZonesConfig
 from extproc.errors import ProfileError
 from extproc.fleet.backend import Backend
-from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import Fleet, FleetRules
+from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.view import Candidate
 from extproc.outcomes.sample import Sample
+from extproc.rules import fleet_rules
 
 LAYER, REASON = "profile", "direct"
 
@@ -40,7 +39,7 @@ class DirectTarget:
         self.model = model.name
         self.max_model_len = model.max_model_len
         self.requests_per_arrival = min(2, len(backends))
-        self.fleet = Fleet(_default_rules())
+        self.fleet = Fleet(fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig()))
         self.registry = Registry(self.fleet, settle_s=0.0)
         self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
         self._backends = {member.slot: member.backend for member in self.registry.members}
@@ -113,16 +112,3 @@ async def open_direct(
         yield target
     finally:
         await scraper.stop()
-
-
-def _default_rules() -> FleetRules:
-    guard, breaker, zones = GuardConfig(), BreakerConfig(), ZonesConfig()
-    return FleetRules(
-        saturation=SaturationRule(guard.max_active, guard.resume_load),
-        breaker=BreakerRule(
-            breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
-        ),
-        stale_after_s=_SCRAPE.stale_after_s,
-        low_s=zones.low_s,
-        medium_load=zones.medium_load,
-    )

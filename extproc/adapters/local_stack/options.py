@@ -12,7 +12,8 @@ class StackOptions:
     """Ports, backends and files of a local stack. Without `backend_urls` the backends are simulated.
 
     All stages but addresses, paths and backends come from `policy_path`, where there is one. Without
-    `run_dir` everything is written to a temporary directory, recorded samples included.
+    `run_dir` everything is written to a temporary directory, recorded samples included. With `learn` a
+    trainer runs as well, and the model file is in that directory too, unless `model_path` names another.
     """
 
     backend_urls: tuple[str, ...] = ()
@@ -25,3 +26,4 @@ class StackOptions:
     model_path: Path | None = None
     samples_path: Path | None = None
     run_dir: Path | None = None
+    learn: bool = False

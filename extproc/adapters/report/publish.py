@@ -9,14 +9,10 @@ import numpy as np
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.adapters.files.sample_table import read_samples
 from extproc.adapters.report.page import report_page
-from extproc.errors import ExtprocError
+from extproc.errors import ReportError
 from extproc.learning.analysis.analyze import DEFAULT_LIMIT_S, Analysis, analyze
 from extproc.learning.dataset import TRAINING_COLUMNS
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
-
-
-class ReportError(ExtprocError):
-    """A report that cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,14 @@
-"""The HTTP API of the simulated vLLM: its endpoints, and the way of one request through them."""
+"""The HTTP API of the simulated vLLM: its endpoints, and the way of one request through them.
+
+One of them vLLM does not have: `POST /sim/speed` with `{"speed": 0.5}` makes this a machine of another speed
+(the option `--speed`) from now on, so that it can be seen how a router takes it.
+"""
 
 import random
 import time
 from contextlib import suppress
 from functools import partial
+from typing import Annotated
 from uuid import uuid4
 
 import msgspec
@@ -29,6 +34,10 @@ WORK_PATHS = {
 }
 
 
+class _SpeedBody(msgspec.Struct):
+    speed: Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
+
+
 class SimApi:
     """vLLM's endpoints on top of a simulated engine."""
 
@@ -47,6 +56,7 @@ class SimApi:
         application.router.add_get("/v1/models", self._list_models)
         application.router.add_get("/health", self._show_health)
         application.router.add_get("/metrics", self._show_metrics)
+        application.router.add_post("/sim/speed", self._change_speed)
         return application
 
     async def _answer(self, kind: RequestKind, request: web.Request) -> web.StreamResponse:
@@ -96,6 +106,15 @@ class SimApi:
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _change_speed(self, request: web.Request) -> web.Response:
+        try:
+            body = msgspec.json.decode(await request.read(), type=_SpeedBody)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            refusal = Refusal(400, "Bad Request", str(error), "speed")
+            return _json(refusal.body(), refusal.status)
+        self._engine_loop.speed = body.speed
+        return _json(msgspec.json.encode(body))
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

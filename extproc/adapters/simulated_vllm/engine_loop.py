@@ -23,10 +23,12 @@ class _Request:
 class EngineLoop:
     """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
 
+    `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
     uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
     """
 
-    def __init__(self, engine: Engine, on_step: Callable[[StepResult], None]) -> None:
+    def __init__(self, engine: Engine, on_step: Callable[[StepResult], None], speed: float) -> None:
+        self.speed = speed
         self._engine = engine
         self._on_step = on_step
         self._requests: dict[str, _Request] = {}
@@ -59,7 +61,7 @@ class EngineLoop:
     async def _run_until_idle(self) -> None:
         deadline_s = monotonic()
         while (duration_s := self._engine.begin_step(monotonic())) is not None:
-            deadline_s = max(deadline_s + duration_s, monotonic() - MAX_LAG_S)
+            deadline_s = max(deadline_s + duration_s / self.speed, monotonic() - MAX_LAG_S)
             await asyncio.sleep(deadline_s - monotonic())
             self._deliver(self._engine.end_step(monotonic()))
 

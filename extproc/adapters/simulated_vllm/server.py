@@ -7,7 +7,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -35,9 +35,9 @@ class SimServer:
 @asynccontextmanager
 async def open_sim(options: SimOptions) -> AsyncIterator[SimServer]:
     """Serve until the block ends; raises StackError where the port cannot be had."""
-    engine = Engine(replace(PROFILES[options.profile], speed=options.speed), options.limits())
+    engine = Engine(PROFILES[options.profile], options.limits())
     metrics = EngineMetrics(engine, options.models[0])
-    engine_loop = EngineLoop(engine, metrics.observe)
+    engine_loop = EngineLoop(engine, metrics.observe, options.speed)
     runner = web.AppRunner(
         SimApi(engine_loop, metrics, options).application(),
         access_log=None,

@@ -76,6 +76,9 @@ def _max_active(knees: Sequence[Knee]) -> Setting:
     reason = f"the knee of TTFT over load, 95 % interval: {', '.join(listed + more)}"
     if len(found) > 1:
         reason += "; the largest of them"
+    reason += (
+        ". Beyond it requests only wait: a larger number has them wait in the backend, and not be refused"
+    )
     return Setting("guard", "max_active", max(round(largest), 1), reason)
 
 

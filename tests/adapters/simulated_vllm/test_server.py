@@ -466,6 +466,28 @@ def test_a_faster_server_is_done_while_a_slower_one_works():
     with_sim(slow, speed=STALLED)
 
 
+def test_a_server_gets_another_speed_while_it_works():
+    async def test(client: Client) -> None:
+        slow = asyncio.create_task(client.post("/v1/completions", LONG))
+        await until(lambda: client.engine.counters.generation_tokens)
+        assert await client.post("/sim/speed", {"speed": FAST}) == (200, {"speed": FAST})
+        status, _ = await slow
+        assert status == 200
+
+    with_sim(test, speed=BUSY)
+
+
+@pytest.mark.parametrize("body", [{"speed": 0}, {"speed": -1}, {"speed": "fast"}, {}, [], {"speed": None}])
+def test_an_impossible_speed_is_refused_and_changes_nothing(body):
+    async def test(client: Client) -> None:
+        status, answer = await client.post("/sim/speed", body)
+        assert (status, answer["error"]["code"]) == (400, 400)
+        status, _ = await client.post("/v1/completions", LONG)
+        assert status == 200
+
+    with_sim(test)
+
+
 def test_a_taken_port_is_a_stack_error():
     async def test(client: Client) -> None:
         with pytest.raises(StackError, match=f"cannot listen on 127.0.0.1:{client.port}: .*in use"):

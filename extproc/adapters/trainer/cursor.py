@@ -1,0 +1,66 @@
+"""A place in the growing sample store: each reading brings what was written since the one before.
+
+The store belongs to the sidecar. It may not exist yet, be trimmed at its old end, deleted and begun anew, or
+be no store at all for a while; so every reading opens it afresh, and the place moves on only with what was
+read. Row ids only grow within one store. That it is still the same one is told from the row last read.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from extproc.adapters.files.sample_table import open_for_reading, read_samples_after
+from extproc.errors import SampleStoreError
+
+CHUNK_ROWS = 20_000
+"""Measured: to read and clean so many takes 0.2 s."""
+
+_BUSY_TIMEOUT_S = 0.5
+"""A writer in WAL mode locks no reader out; whoever does is asked again at the next reading."""
+
+_Mark = tuple[Any, ...]
+
+
+class SampleCursor:
+    """`is_behind` says that the last reading brought no more than a chunk, and that more was there."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.is_behind = False
+        self._path = path
+        self._columns = tuple(columns)
+        self._rowid = 0
+        self._mark: _Mark | None = None
+
+    def read(self) -> dict[str, npt.NDArray[Any]]:
+        """The next samples, in the order of writing, as `read_samples` has them; there may be none.
+
+        Of a store that was replaced it begins at the start. Raises SampleStoreError where nothing can be
+        read; nothing is lost by that.
+        """
+        self.is_behind = False
+        if not self._path.is_file():  # SQLite would wait for somebody to write to a FIFO
+            raise SampleStoreError(f"{self._path}: there is no such file")
+        with open_for_reading(self._path, _BUSY_TIMEOUT_S) as connection:
+            after = 0 if self._is_another_store(connection) else self._rowid
+            columns, last = read_samples_after(connection, after, CHUNK_ROWS, self._columns)
+            mark = _mark(connection, last)
+        self._rowid, self._mark = last, mark
+        self.is_behind = len(columns[self._columns[0]]) == CHUNK_ROWS
+        return columns
+
+    def _is_another_store(self, connection: sqlite3.Connection) -> bool:
+        found = _mark(connection, self._rowid)
+        if found is not None:
+            return found != self._mark
+        (newest,) = connection.execute("SELECT max(rowid) FROM samples").fetchone()
+        return (newest or 0) < self._rowid  # otherwise the row was among the oldest, and was trimmed
+
+
+def _mark(connection: sqlite3.Connection, rowid: int) -> _Mark | None:
+    mark: _Mark | None = connection.execute(
+        "SELECT at_s, backend, duration_s, response_bytes FROM samples WHERE rowid = ?", (rowid,)
+    ).fetchone()
+    return mark

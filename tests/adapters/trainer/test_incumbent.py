@@ -1,0 +1,41 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from extproc.adapters.trainer import incumbent as incumbent_module
+from extproc.adapters.trainer.incumbent import Incumbent
+
+
+def test_the_model_in_the_file_is_the_one_that_is_there_now(tmp_path: Path, model_bytes: bytes) -> None:
+    path = tmp_path / "model.json"
+    incumbent = Incumbent(path)
+    assert incumbent.current() is None
+    path.write_bytes(model_bytes)
+    first = incumbent.current()
+    assert first is not None
+    assert first.manifest.model_version in model_bytes.decode()
+    path.write_bytes(model_bytes[:-100])
+    assert incumbent.current() is None
+    path.write_bytes(model_bytes)
+    assert incumbent.current() is not None
+    path.unlink()
+    assert incumbent.current() is None
+
+
+def test_an_unchanged_file_is_loaded_once(
+    tmp_path: Path, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.json"
+    path.write_bytes(model_bytes)
+    incumbent = Incumbent(path)
+    model = incumbent.current()
+    monkeypatch.setattr(incumbent_module, "incumbent_at", lambda _: None)
+    assert incumbent.current() is model
+    assert model is not None
+
+
+def test_what_is_no_file_is_no_model_and_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert Incumbent(tmp_path / "fifo").current() is None
+    assert Incumbent(tmp_path).current() is None

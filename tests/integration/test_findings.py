@@ -1,0 +1,44 @@
+"""The findings that this project comes from, again, on a simulated server in real time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from integration.local_stack import StartSim
+
+from extproc.config import parse_config
+
+HTTP_LIMIT = 64
+SERVER = ("--profile", "cpu-tiny", "--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))
+LOAD = (
+    *("--rates", "0.4,1.2,2.4,3.2,3.6,3.6,4.8,10", "--step", "15", "--passes", "1"),
+    *("--prompt", "lognormal:200:0.6", "--output", "lognormal:24:0.1"),
+)
+
+
+def extproc(*arguments: str) -> str:
+    command = [sys.executable, "-m", "extproc", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+
+
+@pytest.mark.long
+def test_profile_and_analyze_find_the_limit_that_was_configured(tmp_path: Path, start_sim: StartSim) -> None:
+    store, page = tmp_path / "samples.db", tmp_path / "report.html"
+    url, _ = start_sim(*SERVER)
+    extproc("profile", "--backends", url, "--samples", str(store), *LOAD)
+    said = extproc("analyze", "--samples", str(store), "--out", str(page))
+
+    assert "3 of 3 zones are there" in said
+    assert "before the engine" in said
+    configuration = said.split("Proposed configuration:")[1].split("Report:")[0]
+    backends = "backends: [{name: a, url: 'http://127.0.0.1:1'}]\n"
+    config = parse_config(backends + configuration, "the proposal")
+    assert config.guard.max_active == pytest.approx(HTTP_LIMIT, rel=0.15)
+    (by_load,) = [
+        row
+        for row in json.loads(page.with_suffix(".json").read_text())["correlations"]
+        if (row["zone"], row["feature"]) == ("saturated", "load")
+    ]
+    assert by_load["pearson"]["r"] > 0.93
