@@ -15,32 +15,29 @@ from pathlib import Path
 
 import numpy as np
 
+from extproc import rules
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.envoy.server import new_server
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.server import HttpServer
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config import BackendConfig, Config, load_config, parse_config
+from extproc.config import Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.backend import Backend
-from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.saturation import SaturationRule
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.slot import Answer, ModelSlot
-from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.log_entry import LogEntry
-from extproc.policy.admission import AdmissionRules
 from extproc.policy.feedback import Feedback
-from extproc.policy.router import Router, RouterRules
-from extproc.policy.rules import PolicyRules
+from extproc.policy.router import Router
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +51,21 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._fleet = Fleet(_fleet_rules(config))
+        self._fleet = Fleet(rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones))
         self._registry = Registry(self._fleet, config.envoy.settle_s)
         self._models = ModelSlot()
-        self._record = TrackRecord(CAPACITY, _trust_rule(config))
+        self._record = TrackRecord(CAPACITY, rules.trust_rule(config.predict))
         ratios = TokenRatios()
         tokens = TokenLearning(ratios)
         self._router = Router(
-            self._fleet, self._registry, self._models, self._record, tokens, _router_rules(config), rng
+            self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
         )
         self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
         self._clusters = ClusterFile(config.envoy.cds_path)
         self._conditions = ConditionLog(logger)
+        self._drift = ConditionLog(logger)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
-        self._server = GrpcServer(
+        self._server = new_server(
             config.server, lambda: Exchange(self._router.place, ratios), self._handle_entries
         )
         self._samples: SampleStore | None = None
@@ -133,9 +131,11 @@ class Sidecar:
                 self._samples.append(outcome.sample)
 
     def _apply_membership(self, config: Config, known_to_envoy: Iterable[Backend] = ()) -> None:
-        backends = [_backend(backend) for backend in config.backends]
-        for slot in self._registry.apply(backends, time.monotonic(), known_to_envoy):
-            self._record.forget(slot)
+        backends = [rules.backend(backend) for backend in config.backends]
+        joined = self._registry.apply(backends, time.monotonic(), known_to_envoy)
+        offsets = self._known_offsets()
+        for slot in joined:
+            self._record.forget(slot, offsets.get(slot))
         self._scraper.follow()
 
     def _publish_clusters(self) -> bool:
@@ -154,7 +154,35 @@ class Sidecar:
                 self._scraper.follow()
                 names = frozenset(member.backend.name for member in self._registry.members)
                 self._feedback.counts.keep_only(names)
+                self._drift.keep_only(names)
+            self._tell_of_drift()
             await asyncio.sleep(MEMBERSHIP_INTERVAL_S)
+
+    def _tell_of_drift(self) -> None:
+        """Say for which backends layer 2 stands down, and when it returns."""
+        model = self._models.current
+        members = self._registry.members
+        if model is None or not members:
+            return
+        slots = np.array([member.slot for member in members], np.intp)
+        trusted = self._record.is_trusted(slots, model.promised_error).tolist()
+        for member, is_trusted in zip(members, trusted, strict=True):
+            name = member.backend.name
+            if is_trusted:
+                self._drift.holds(name, "layer2_returned")
+            else:
+                detail = f"{self._record.error(member.slot):.3f}, promised {model.promised_error:.3f}"
+                self._drift.failed(name, "layer2_stands_down", detail, time.monotonic())
+
+    def _known_offsets(self) -> dict[int, float]:
+        """What the model file says of the members' corrections, by slot."""
+        model = self._models.current
+        offsets = {} if model is None else model.manifest.offsets
+        return {
+            member.slot: offsets[member.backend.name]
+            for member in self._registry.members
+            if member.backend.name in offsets
+        }
 
     async def _follow_config(self) -> None:
         async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
@@ -191,7 +219,7 @@ class Sidecar:
                 logger.error("model_refused path=%s reason=%s", path, verdict.reason)
             model = self._models.current
             if verdict.answer is Answer.ACCEPTED and model is not None:
-                self._record.begin(model.manifest.model_version)
+                self._record.begin(model.manifest.model_version, self._known_offsets())
                 if model.manifest.medium_load is not None:
                     self._fleet.expect_medium_load(model.manifest.medium_load)
                 logger.info("model_accepted path=%s version=%s", path, model.manifest.model_version)
@@ -216,38 +244,3 @@ def _spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-def _backend(config: BackendConfig) -> Backend:
-    models = None if config.models is None else frozenset(config.models)
-    return Backend(config.name, config.host, config.port, models, config.max_num_seqs)
-
-
-def _fleet_rules(config: Config) -> FleetRules:
-    breaker = config.breaker
-    return FleetRules(
-        saturation=SaturationRule(config.guard.max_active, config.guard.resume_load),
-        breaker=BreakerRule(
-            breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
-        ),
-        stale_after_s=config.scrape.stale_after_s,
-        low_s=config.zones.low_s,
-        medium_load=config.zones.medium_load,
-    )
-
-
-def _trust_rule(config: Config) -> TrustRule:
-    return TrustRule(config.predict.error_factor, config.predict.error_floor, config.predict.min_outcomes)
-
-
-def _router_rules(config: Config) -> RouterRules:
-    predict = config.predict
-    return RouterRules(
-        policy=PolicyRules(
-            is_predict_enabled=predict.is_enabled,
-            max_predicted_ttft_s=config.guard.max_predicted_ttft_s,
-            tie_fraction=predict.tie_fraction,
-            max_candidates=predict.max_candidates,
-        ),
-        admission=AdmissionRules(config.guard.resume_load, config.admission.max_retry_after_s),
-    )

@@ -41,12 +41,28 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TlsConfig(Stage):
+    """The server's certificate; with `client_ca_path`, callers need one of that authority."""
+
+    cert_path: FilePath
+    key_path: FilePath
+    client_ca_path: FilePath | None = None
+
+
 class ServerConfig(Stage):
     """The gRPC server that Envoy talks to."""
 
     address: GrpcAddress = "127.0.0.1:9002"
+    transport: Literal["thin", "grpcio"] = "grpcio"
+    tls: TlsConfig | None = None
     max_message_bytes: Whole = Field(default=33 << 20, ge=1 << 16, le=1 << 30)  # Envoy's 32 MiB and a margin
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
+
+    @model_validator(mode="after")
+    def _tls_is_possible(self) -> Self:
+        if self.tls is not None and (self.transport != "thin" or self.address.startswith("unix:")):
+            raise ValueError("tls needs transport: thin, and a TCP address")
+        return self
 
 
 class HttpConfig(Stage):
@@ -189,6 +205,17 @@ class SamplesConfig(Stage):
     max_rows: Whole = Field(default=1_000_000, ge=100, le=1 << 30)  # guessed: about 300 MB
 
 
+class TrainerConfig(Stage):
+    """When `extproc trainer` makes a model, from what, and by how much it must be better."""
+
+    poll_s: Seconds = 1.0  # guessed
+    interval_s: Seconds = 300.0  # guessed: traffic changes over hours, machines are watched all the time
+    min_new_samples: Count = 200  # guessed: fewer would not change a model that was made from thousands
+    rows_per_stratum: Whole = Field(default=5000, ge=100, le=1 << 20)  # guessed
+    tuning_s: Number = Field(default=10.0, ge=0, le=3600)  # guessed
+    margin: Number = Field(default=0.05, ge=0, le=1)  # guessed: less is noise between two held-out sets
+
+
 class Config(Stage):
     """The whole of `extproc.yaml`."""
 
@@ -204,6 +231,7 @@ class Config(Stage):
     admission: AdmissionConfig = AdmissionConfig()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
+    trainer: TrainerConfig = TrainerConfig()
 
 
 class _Loader(yaml.SafeLoader):

@@ -135,8 +135,8 @@ class Stack:
         options = self._options
         policy = policy_config(options.policy_path, self._backends())
         own_model = self._directory / "model.json" if options.learn else None
-        fields = {
-            "server": {"address": options.grpc_address},
+        fields: dict[str, dict[str, str | None]] = {
+            "server": {"address": options.grpc_address, "tls": None},  # this Envoy speaks plain text
             "http": {"address": f"{HOST}:{options.http_port}"},
             "envoy": {"cds_path": str(self._directory / "cds.json")},
             "model": {"path": str(options.model_path or own_model or policy.model.path)},

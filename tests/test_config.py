@@ -163,6 +163,30 @@ def test_other_grpc_addresses_are_refused(address: object) -> None:
     assert "server.address: " in faults(server={"address": address})
 
 
+TLS = {"cert_path": "/c.pem", "key_path": "/k.pem"}
+
+
+def test_tls_is_for_the_thin_transport_on_tcp() -> None:
+    tls = parse(server={"transport": "thin", "tls": TLS}).server.tls
+    assert tls is not None
+    assert (tls.cert_path, tls.client_ca_path) == (Path("/c.pem"), None)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"transport": "grpcio", "tls": TLS},
+        {"transport": "thin", "tls": TLS, "address": "unix:///run/e.sock"},
+    ],
+)
+def test_tls_that_nobody_would_speak_is_refused(server: dict[str, object]) -> None:
+    assert "tls needs transport: thin, and a TCP address" in faults(server=server)
+
+
+def test_a_transport_that_is_none_is_refused() -> None:
+    assert "server.transport: " in faults(server={"transport": "quic"})
+
+
 def test_a_wrong_address_is_told_what_was_expected() -> None:
     assert "expected HOST:PORT or unix:///PATH" in faults(server={"address": "x:²"})
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.overhead.arms import Arm, Bench
+from benchmarks.overhead.arms import GRPCIO, SIDECAR, THIN, Arm, Bench
 from benchmarks.overhead.processes import BenchmarkError, Processes
 from benchmarks.overhead.report import Report, print_report
 from benchmarks.overhead.rounds import Laboratory, Round
@@ -47,7 +47,7 @@ def main(
     ] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="write everything measured here")] = None,
 ) -> None:
-    """Compare the sidecar with an empty ext_proc server, and with no processor at all, behind Envoy."""
+    """Compare the sidecar on each transport with an empty ext_proc server, and with no processor at all."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended, as on Ctrl-C
     console = Console(width=None if sys.stdout.isatty() else 120)
     settings = {
@@ -80,16 +80,19 @@ def _measure(report: Report, only: Part | None, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="extproc-overhead-") as name, Processes(Path(name)) as processes:
         console.print("starting Envoy, the backends and both servers")
         bench = Bench(processes, Path(name), count, settings["envoy_workers"], settings["full_metrics"])
-        direct, empty = bench.direct(), bench.empty()
-        sidecar = bench.empty("sidecar") if settings["null"] else bench.sidecar()
+        arms = [bench.direct()]
+        for transport in (GRPCIO, THIN):
+            arms.append(bench.empty(transport))
+            is_null = settings["null"]
+            arms.append(bench.empty(transport, SIDECAR[transport]) if is_null else bench.sidecar(transport))
         laboratory = Laboratory(processes, count)
         console.print("servers without requests")
-        for arm in (empty, sidecar):
+        for arm in arms[1:]:
             report.backgrounds[arm.name] = laboratory.background(arm, max(2.0, duration_s))
         for number in range(settings["rounds"]):
             console.print(f"round {number + 1} of {settings['rounds']}")
-            arms = [direct, empty, sidecar][:: -1 if number % 2 else 1]  # nobody always comes first
-            report.rounds += _round(laboratory, arms, settings, only)
+            turns = arms[:: -1 if number % 2 else 1]  # nobody always comes first
+            report.rounds += _round(laboratory, turns, settings, only)
 
 
 def _round(

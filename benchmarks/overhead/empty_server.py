@@ -9,7 +9,7 @@ and dropped: refusing them would make Envoy open that stream again and again.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 
 import grpc
@@ -38,6 +38,14 @@ def route_to(cluster: str) -> bytes:
     return _field(3, _field(1, common))  # ProcessingResponse.request_body
 
 
+def answer_to(message: bytes, routes: Iterator[bytes]) -> bytes:
+    """The answer to a ProcessingRequest; the next of `routes` to one that brings a body."""
+    tag = message[0]
+    if tag == _REQUEST_BODY_TAG:
+        return next(routes)
+    return _CONTINUE_HEADERS if tag == _REQUEST_HEADERS_TAG else _TRAILERS_TAGS[tag]
+
+
 class EmptyServer:
     """The two services that Envoy calls, on bytes."""
 
@@ -47,13 +55,7 @@ class EmptyServer:
     async def process(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         """One HTTP request: the stream ends when its response has ended."""
         while (message := await context.read()) is not grpc.aio.EOF:
-            tag = message[0]
-            if tag == _REQUEST_BODY_TAG:
-                await context.write(next(self._answers))
-            elif tag == _REQUEST_HEADERS_TAG:
-                await context.write(_CONTINUE_HEADERS)
-            else:
-                await context.write(_TRAILERS_TAGS[tag])
+            await context.write(answer_to(message, self._answers))
 
     async def stream_access_logs(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext

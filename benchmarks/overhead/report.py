@@ -7,11 +7,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.overhead.arms import DIRECT, EMPTY, SIDECAR
+from benchmarks.overhead.arms import DIRECT, EMPTY, GRPCIO, SIDECAR, THIN
 from benchmarks.overhead.rounds import Background, Round
 
 MAX_CPU_RATIO = 1.35
 MAX_ADDED_CPU_S = 80e-6
+BUSY = 32
+MAX_THIN_CPU_RATIO = 1 / 3
+MAX_THIN_CPU_S = 110e-6
+MAX_THIN_LATENCY_RATIO = 0.55
 MAX_CHUNK_CPU_S = 1e-6  # stands for "none measurable": under 1 % of a chunk's cost in a Python processor
 MAX_SCRAPE_CPU_S = 300e-6
 
@@ -46,13 +50,19 @@ class Report:
         """Each line of the budget that the run has numbers for."""
         found = [_placement(self.rounds)]
         for connections in self.connections():
-            found += _cpu_per_request(connections, self.of(EMPTY, connections), self.of(SIDECAR, connections))
-        streams = [one for one in self.rounds if one.chunks and one.arm == SIDECAR]
-        if streams:
-            found.append(_cpu_per_chunk(streams))
-        scraping = self.backgrounds[SIDECAR]
-        if scraping.scrape_cpu_s and self.settings["full_metrics"]:
-            found.append(_cpu_per_scrape(scraping))
+            empty, sidecar = (self.of(arms[GRPCIO], connections) for arms in (EMPTY, SIDECAR))
+            found += _cpu_per_request(connections, empty, sidecar)
+        if BUSY in self.connections():
+            found += _thin_cpu(self.of(SIDECAR[GRPCIO], BUSY), self.of(SIDECAR[THIN], BUSY))
+        if 1 in self.connections():
+            found.append(_thin_latency(*(self.of(arm, 1) for arm in (DIRECT, *SIDECAR.values()))))
+        for arm in SIDECAR.values():
+            streams = [one for one in self.rounds if one.chunks and one.arm == arm]
+            if streams:
+                found.append(_cpu_per_chunk(arm, streams))
+            scraping = self.backgrounds[arm]
+            if scraping.scrape_cpu_s and self.settings["full_metrics"]:
+                found.append(_cpu_per_scrape(arm, scraping))
         return found
 
     def document(self) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def _cpu_per_request(connections: int, empty: list[Round], sidecar: list[Round])
     pairs = [(a.server_cpu_s, b.server_cpu_s) for a, b in zip(empty, sidecar, strict=True)]
     ratios, added_s = sorted(b / a for a, b in pairs), sorted(b - a for a, b in pairs)
     ratio, more_s = statistics.median(ratios), statistics.median(added_s)
-    at = f"{connections} in flight"
+    at = f"grpcio, {connections} in flight"
     return [
         Verdict(
             f"CPU per request, {at}: ≤ {MAX_CPU_RATIO} times the empty server's",
@@ -91,11 +101,43 @@ def _cpu_per_request(connections: int, empty: list[Round], sidecar: list[Round])
     ]
 
 
-def _cpu_per_chunk(streams: list[Round]) -> Verdict:
+def _thin_cpu(grpcio: list[Round], thin: list[Round]) -> list[Verdict]:
+    ratios = sorted(b.server_cpu_s / a.server_cpu_s for a, b in zip(grpcio, thin, strict=True))
+    cpu_s = sorted(one.server_cpu_s for one in thin)
+    ratio, median_s = statistics.median(ratios), statistics.median(cpu_s)
+    at = f"thin, {BUSY} in flight"
+    return [
+        Verdict(
+            f"CPU per request, {at}: ≤ {MAX_THIN_CPU_RATIO:.2f} times the sidecar's on grpcio",
+            f"{ratio:.2f} ({_range(ratios, '{:.2f}')})",
+            ratio <= MAX_THIN_CPU_RATIO,
+        ),
+        Verdict(
+            f"CPU per request, {at}: ≤ {MAX_THIN_CPU_S * 1e6:.0f} µs",
+            f"{median_s * 1e6:.0f} µs ({_range([one * 1e6 for one in cpu_s], '{:.0f}')})",
+            median_s <= MAX_THIN_CPU_S,
+        ),
+    ]
+
+
+def _thin_latency(direct: list[Round], grpcio: list[Round], thin: list[Round]) -> Verdict:
+    ratios = sorted(
+        (c.latency_p50_s - a.latency_p50_s) / (b.latency_p50_s - a.latency_p50_s)
+        for a, b, c in zip(direct, grpcio, thin, strict=True)
+    )
+    ratio = statistics.median(ratios)
+    return Verdict(
+        f"latency added, thin, 1 in flight: ≤ {MAX_THIN_LATENCY_RATIO} times that of grpcio",
+        f"{ratio:.2f} ({_range(ratios, '{:.2f}')})",
+        ratio <= MAX_THIN_LATENCY_RATIO,
+    )
+
+
+def _cpu_per_chunk(arm: str, streams: list[Round]) -> Verdict:
     slopes_s = sorted(chunk_slopes_s(streams))
     slope_s = statistics.median(slopes_s)
     return Verdict(
-        f"CPU per streamed chunk: none, which is < {MAX_CHUNK_CPU_S * 1e6:.0f} µs",
+        f"CPU per streamed chunk, {arm}: none, which is < {MAX_CHUNK_CPU_S * 1e6:.0f} µs",
         f"{slope_s * 1e6:.2f} µs ({_range([one * 1e6 for one in slopes_s], '{:.2f}')})",
         slope_s < MAX_CHUNK_CPU_S,
     )
@@ -112,9 +154,9 @@ def chunk_slopes_s(streams: list[Round]) -> list[float]:
     return [(long.server_cpu_s - short.server_cpu_s) / (many - few) for short, long in pairs]
 
 
-def _cpu_per_scrape(scraping: Background) -> Verdict:
+def _cpu_per_scrape(arm: str, scraping: Background) -> Verdict:
     return Verdict(
-        f"CPU per scrape of 48 KB: ≤ {MAX_SCRAPE_CPU_S * 1e6:.0f} µs",
+        f"CPU per scrape, {arm}, of 48 KB: ≤ {MAX_SCRAPE_CPU_S * 1e6:.0f} µs",
         f"{scraping.scrape_cpu_s * 1e6:.0f} µs at {scraping.busy_scrapes_per_s:.0f} a second",
         scraping.scrape_cpu_s <= MAX_SCRAPE_CPU_S,
     )
@@ -154,7 +196,7 @@ def _requests_table(report: Report, connections: int) -> Table:
     for column in ("arm", *columns):
         table.add_column(column, justify="left" if column == "arm" else "right")
     direct_p50_s = _median(report.of(DIRECT, connections), "latency_p50_s")
-    for arm in (DIRECT, EMPTY, SIDECAR):
+    for arm in (DIRECT, *EMPTY.values(), *SIDECAR.values()):
         rounds = report.of(arm, connections)
         p50_s = _median(rounds, "latency_p50_s")
         cpu_s = [
@@ -184,7 +226,7 @@ def _streams_table(report: Report) -> Table:
         "server µs per chunk",
     ):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for arm in (EMPTY, SIDECAR):
+    for arm in (*EMPTY.values(), *SIDECAR.values()):
         streams = [one for one in report.rounds if one.chunks and one.arm == arm]
         slope_us = statistics.median(chunk_slopes_s(streams)) * 1e6
         for chunks in sorted({one.chunks for one in streams}):

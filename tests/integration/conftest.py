@@ -1,12 +1,15 @@
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from integration.envoy_process import EnvoyProcess, StartEnvoy
-from integration.local_stack import LocalStack
+from integration.local_stack import LocalStack, StartSim, free_port, wait_until
 
 from extproc.adapters.envoy.files import BackendAddress
+from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.adapters.local_stack.state_client import is_answering
 
 
 @pytest.fixture
@@ -31,3 +34,23 @@ def start_envoy(tmp_path: Path) -> Iterator[StartEnvoy]:
 def stack(tmp_path: Path, start_envoy: StartEnvoy) -> LocalStack:
     """A stack that is not started yet: add simulated backends, then `await stack.start()` and `.stop()`."""
     return LocalStack(tmp_path, start_envoy)
+
+
+@pytest.fixture
+def start_sim(tmp_path: Path) -> Iterator[StartSim]:
+    """Starts simulated servers, and ends them with the test."""
+    started: list[ChildProcess] = []
+
+    def start(*options: str) -> tuple[str, ChildProcess]:
+        port = free_port()
+        command = [sys.executable, "-m", "extproc", "sim", "--port", str(port), *options]
+        child = ChildProcess("sim", command, tmp_path / f"sim-{port}.log")
+        started.append(child)
+        child.start()
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: is_answering(f"{url}/health"))
+        return url, child
+
+    yield start
+    for child in started:
+        child.stop(5.0)

@@ -3,8 +3,10 @@
 import asyncio
 import io
 import json
+import os
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,8 +22,22 @@ from extproc.adapters.local_stack.child_process import ChildProcess
 
 PATIENCE_S = 20.0
 MODEL = "sim"
+TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
+"""`EXTPROC_TRANSPORT=thin make test`: another transport than the default one."""
 
 Condition = Callable[[], object]
+
+
+StartSim = Callable[..., tuple[str, ChildProcess]]
+"""Starts a simulated server with these options; its URL, when it answers, and its process."""
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Return when the condition holds."""
+    ends_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < ends_s, "not as wanted in time"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -99,7 +115,7 @@ class LocalStack:
             for name in names or self.backends
         ]
         document = {
-            "server": {"address": f"127.0.0.1:{self.grpc_port}", "drain_s": 2.0},
+            "server": {"address": f"127.0.0.1:{self.grpc_port}", "drain_s": 2.0, **TRANSPORT},
             "http": {"address": f"127.0.0.1:{self.http_port}"},
             "envoy": {"cds_path": str(self.cds_path)},
             "model": {"path": str(self.model_path)},

@@ -29,11 +29,25 @@ METADATA_NAMESPACE = "extproc"
 REJECT_DETAILS = "extproc_reject"
 """What the access log gives as the response code's details of a refusal."""
 
+_REQUEST_HEADERS = b"\x12"  # the tag of ProcessingRequest.request_headers
+_MAX_CACHED_BYTES = 1024
 _PHASES = {phase.value: phase for phase in Phase}
 
 
 def decode(message: bytes) -> Event:
     """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
+    if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
+        return _decode_again(message)
+    return _decode(message)
+
+
+@lru_cache(maxsize=512)
+def _decode_again(message: bytes) -> Event:
+    """Few headers are sent, and hardly ever others than the last time."""
+    return _decode(message)
+
+
+def _decode(message: bytes) -> Event:
     try:
         request = pb.ProcessingRequest.FromString(message)
     except DecodeError as error:

@@ -15,16 +15,15 @@ import grpc.aio
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.health import HealthService
+from extproc.adapters.envoy.grpc_health import GrpcHealth
+from extproc.adapters.envoy.health import Health
+from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
 from extproc.config import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.outcomes.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)
-
-EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 _MAX_STREAMS = 2**31 - 1  # every request in flight holds one
 
@@ -40,7 +39,8 @@ class GrpcServer:
     ) -> None:
         self.protocol_errors = 0
         self.open_streams = 0
-        self.health = HealthService(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
+        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
+        self._grpc_health = GrpcHealth(self.health)
         self._config = config
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
@@ -60,7 +60,7 @@ class GrpcServer:
             (
                 grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, ext_proc),
                 grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, access_log),
-                self.health.handler(),
+                self._grpc_health.handler(),
             )
         )
 
@@ -71,13 +71,13 @@ class GrpcServer:
         except RuntimeError as error:
             raise StackError(f"gRPC server: cannot listen on {self._config.address}: {error}") from error
         await self._server.start()
-        self.health.serve()
-        return port
+        self.health.is_serving = True
+        return 0 if self._config.address.startswith("unix:") else port
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
         self.is_draining = True
-        self.health.stop_serving()
+        self._grpc_health.stop_serving()
         for task in self._placed:
             if task is not None:
                 task.cancel()

@@ -68,7 +68,7 @@ def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Con
     return parse_config(yaml.safe_dump(document), origin)
 
 
-def with_fields(config: Config, fields: dict[str, dict[str, str]]) -> Config:
+def with_fields(config: Config, fields: dict[str, dict[str, str | None]]) -> Config:
     """`config` with some fields, by stage, replaced; raises ConfigError for a value that cannot be used."""
     document = config.model_dump(mode="json")
     for stage, values in fields.items():

@@ -1,0 +1,156 @@
+"""The three services on the thin transport: what becomes of a call's messages, without a task.
+
+As in `grpc_server.py` on `grpc.aio`: an ext_proc call lives as long as its HTTP response, and its end gives
+the lease back; the access log is read to its end; health is told at once, and to watchers again at the end.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.health import SERVICE_UNKNOWN, Health
+from extproc.adapters.h2.grpc_call import Call
+from extproc.adapters.h2.grpc_status import CallError, Status
+from extproc.errors import ProtocolError
+from extproc.exchange.exchange import Exchange
+from extproc.outcomes.log_entry import LogEntry
+
+logger = logging.getLogger(__name__)
+
+
+class Books(Protocol):
+    """What a server knows of itself, and its calls keep."""
+
+    open_streams: int
+    is_draining: bool
+
+
+class ProcessCall:
+    """`ExternalProcessor.Process`: one HTTP exchange."""
+
+    __slots__ = ("_books", "_call", "_exchange")
+
+    def __init__(self, call: Call, exchange: Exchange, books: Books) -> None:
+        self._call = call
+        self._exchange = exchange
+        self._books = books
+        books.open_streams += 1
+
+    def receive(self, message: bytes) -> None:
+        """An event, and the instruction that answers it."""
+        self._call.send(encode(self._exchange.receive(decode(message), time.monotonic())))
+        if self._books.is_draining:
+            self.drain()
+
+    def half_close(self) -> None:
+        """Envoy has done with the exchange."""
+        self._call.finish()
+
+    def drain(self) -> None:
+        """Once it is placed, the request goes on in Envoy without us."""
+        if self._exchange.is_placed:
+            self._call.finish()
+
+    def end(self) -> None:
+        """The place is free again."""
+        self._books.open_streams -= 1
+        self._exchange.end(time.monotonic())
+
+
+class AccessLogCall:
+    """`AccessLogService.StreamAccessLogs`: read to its end; what is no message is told of, and skipped."""
+
+    __slots__ = ("_call", "_handle_entries", "_refused")
+
+    def __init__(
+        self,
+        call: Call,
+        handle_entries: Callable[[Iterable[LogEntry]], None],
+        refused: Callable[[ProtocolError], None],
+    ) -> None:
+        self._call = call
+        self._handle_entries = handle_entries
+        self._refused = refused
+
+    def receive(self, message: bytes) -> None:
+        """Some entries."""
+        try:
+            self._handle_entries(decode_entries(message))
+        except ProtocolError as error:
+            self._refused(error)
+
+    def half_close(self) -> None:
+        """The one answer, which is empty."""
+        self._call.send(b"")
+        self._call.finish()
+
+    def drain(self) -> None:
+        """Outcomes are still to come."""
+
+    def end(self) -> None:
+        """Nothing is held."""
+
+
+class CheckCall:
+    """`Health.Check`: one message, one answer."""
+
+    __slots__ = ("_call", "_health", "_request")
+
+    def __init__(self, call: Call, health: Health) -> None:
+        self._call = call
+        self._health = health
+        self._request: bytes | None = None
+
+    def receive(self, message: bytes) -> None:
+        """The only message that the method takes."""
+        if self._request is not None:
+            raise CallError(Status.UNIMPLEMENTED, "the method takes one message")
+        self._request = message
+
+    def half_close(self) -> None:
+        """Answer it."""
+        if self._request is None:
+            raise CallError(Status.UNIMPLEMENTED, "the method takes one message")
+        answer = self._health.answer(self._request)
+        if answer is None:
+            self._call.finish(Status.NOT_FOUND, "no such service")
+        else:
+            self._call.send(answer)
+            self._call.finish()
+
+    def drain(self) -> None:
+        """It is about to be answered."""
+
+    def end(self) -> None:
+        """Nothing is held."""
+
+
+class WatchCall:
+    """`Health.Watch`: the state now, and when the server stops serving."""
+
+    __slots__ = ("_call", "_health")
+
+    def __init__(self, call: Call, health: Health) -> None:
+        self._call = call
+        self._health = health
+
+    def receive(self, message: bytes) -> None:
+        """Which service is asked about."""
+        answer = self._health.answer(message)
+        self._call.send(SERVICE_UNKNOWN if answer is None else answer)
+        if answer is None or not self._health.is_serving:
+            self._call.finish()
+
+    def half_close(self) -> None:
+        """The caller goes on listening."""
+
+    def drain(self) -> None:
+        """The last state that there will be."""
+        self._call.send(self._health.state())
+        self._call.finish()
+
+    def end(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,221 @@
+"""What the thin transport does beyond what both do, and where it differs."""
+
+import asyncio
+from pathlib import Path
+
+import h2.errors
+import pytest
+import uvloop
+from adapters.envoy.h2_client import Headers, connected, prefixed
+from adapters.envoy.served import BODY, HEADERS, PROCESS, listening
+
+from extproc.adapters.h2 import protocol
+
+OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
+
+
+def request_headers(method: str = "POST", content_type: str | None = "application/grpc") -> Headers:
+    headers = [(":method", method), (":scheme", "http"), (":path", PROCESS), (":authority", "x")]
+    return headers if content_type is None else [*headers, ("content-type", content_type)]
+
+
+def test_padding_is_left_out() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            stream = client.begin(PROCESS)
+            message = prefixed(HEADERS) + prefixed(BODY)
+            client.send(stream, message[:3], padding=7)
+            client.send(stream, b"", padding=0)
+            client.send(stream, message[3:], padding=255, end_stream=True)
+            answer = await client.ended(stream)
+            assert (len(answer.messages), answer.status) == (2, OK)
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (request_headers(content_type="text/plain"), "415"),
+        (request_headers(content_type="application/grpc-web"), "415"),
+        (request_headers(content_type=None), "415"),
+        (request_headers(method="PUT"), "405"),
+    ],
+)
+def test_what_is_no_grpc_is_refused_by_http_status(headers: Headers, status: str) -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            answer = await client.ended(client.begin_with(headers))
+            assert (answer.headers[":status"], answer.is_ended) == (status, True)
+            assert served.server.open_streams == 0
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;charset=utf-8"])
+def test_grpc_may_be_told_with_more_words(content_type: str) -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            stream = client.begin_with(request_headers(content_type=content_type))
+            client.send(stream, prefixed(HEADERS))
+            await client.message(stream)
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (prefixed(HEADERS, flag=1), UNIMPLEMENTED),
+        (b"\x00" + (1 << 20).to_bytes(4, "big"), RESOURCE_EXHAUSTED),
+        (prefixed(HEADERS) + b"\x00\x00", INVALID_ARGUMENT),
+        (prefixed(HEADERS) + prefixed(HEADERS), INVALID_ARGUMENT),
+    ],
+    ids=["compressed", "too large", "cut off", "twice"],
+)
+def test_bad_messages_have_their_status_and_are_counted(data: bytes, status: int) -> None:
+    async def scenario() -> None:
+        async with listening("thin", max_message_bytes=1 << 16) as served, connected(served.port) as client:
+            stream = client.begin(PROCESS)
+            client.send(stream, data, end_stream=True)
+            answer = await client.ended(stream)
+            assert (answer.status, answer.is_ended, answer.reset_code) == (status, True, None)
+            assert answer.text
+            assert (served.server.protocol_errors, served.server.open_streams) == (1, 0)
+
+    uvloop.run(scenario())
+
+
+def test_who_is_answered_before_the_end_is_told_to_stop() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            stream = client.begin("/no.such.Service/Method")
+            answer = client.answers[stream]
+            await client.until(lambda: answer.reset_code is not None)
+            assert (answer.status, answer.is_ended) == (UNIMPLEMENTED, True)
+            assert answer.reset_code == h2.errors.ErrorCodes.NO_ERROR
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("timeout", ["", "1", "S", "123456789S", "1.5S", "-1S", "1s"])
+def test_a_deadline_that_is_none_is_refused(timeout: str) -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            answer = await client.ended(client.begin(PROCESS, ("grpc-timeout", timeout)))
+            assert answer.status == INVALID_ARGUMENT
+
+    uvloop.run(scenario())
+
+
+def test_a_deadline_is_kept_by_the_server() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            stream = client.begin(PROCESS, ("grpc-timeout", "50m"))
+            client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+            answer = await client.ended(stream)
+            assert (len(answer.messages), answer.status) == (2, 4)
+            assert served.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_a_fault_of_ours_ends_one_call_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            healthy = client.begin(PROCESS)
+            client.send(healthy, prefixed(HEADERS))
+            await client.message(healthy)
+            place, served.place = served.place, None  # type: ignore[assignment,method-assign]  # the fault
+            stream = client.begin(PROCESS)
+            client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+            assert (await client.ended(stream)).status == UNKNOWN
+            served.place = place  # type: ignore[method-assign]  # as it was
+            client.send(healthy, prefixed(BODY))
+            await client.message(healthy, 1)
+            assert served.server.open_streams == 1
+
+    uvloop.run(scenario())
+    assert "call_failed" in caplog.text
+
+
+def test_a_frame_over_the_announced_size_ends_the_connection_with_its_code() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            stream = client.begin(PROCESS)
+            client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+            await client.message(stream, 1)
+            client.write(b"\xff\xff\xff\x00\x00\x00\x00\x00\x01" + bytes(100))
+            await client.until(lambda: client.is_closed)
+            assert client.go_away_code == h2.errors.ErrorCodes.FRAME_SIZE_ERROR
+            await served.until(lambda: served.in_flight == 0)
+            assert served.server.protocol_errors == 1
+
+    uvloop.run(scenario())
+
+
+def test_a_connection_that_does_not_begin_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HANDSHAKE_S", 0.05)
+
+    async def scenario() -> None:
+        async with listening("thin") as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"PRI * HTTP/2.0")
+            async with asyncio.timeout(10):
+                while await reader.read(4096):
+                    pass
+            writer.close()
+
+    uvloop.run(scenario())
+
+
+def test_a_connection_without_calls_is_given_up_and_one_with_a_call_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(protocol, "IDLE_S", 0.1)
+
+    async def scenario() -> None:
+        async with (
+            listening("thin") as served,
+            connected(served.port) as busy,
+            connected(served.port) as idle,
+        ):
+            stream = busy.begin(PROCESS)
+            busy.send(stream, prefixed(HEADERS) + prefixed(BODY))
+            await busy.message(stream, 1)
+            await idle.until(lambda: idle.is_closed)
+            assert idle.go_away_code == h2.errors.ErrorCodes.NO_ERROR
+            assert not busy.is_closed
+            assert served.in_flight == 1
+
+    uvloop.run(scenario())
+
+
+def test_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(protocol, "STALL_S", 0.2)
+    ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8)
+
+    async def scenario() -> None:
+        path = tmp_path / "extproc.sock"  # its buffers are small
+        async with listening("thin", f"unix://{path}"), connected(0, path=str(path)) as client:
+            client.read_nothing()
+            async with asyncio.timeout(20):
+                while not client.is_broken:  # the answers fill every buffer on their way
+                    client.write(ping * 100)
+                    await asyncio.sleep(0.01)
+
+    uvloop.run(scenario())
+
+
+def test_the_socket_file_of_a_successor_stays(tmp_path: Path) -> None:
+    path = tmp_path / "extproc.sock"
+
+    async def scenario() -> None:
+        async with listening("thin", f"unix://{path}"):
+            async with listening("thin", f"unix://{path}") as successor:
+                pass
+            assert not path.exists()
+            assert successor.in_flight == 0
+
+    uvloop.run(scenario())
