@@ -24,7 +24,10 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert capsys.readouterr().out.startswith("extproc 0.")
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "status", "profile", "analyze", "train", "trainer", "sim"])
+COMMANDS = ("up", "serve", "status", "profile", "analyze", "train", "trainer", "sim")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, command, "--help") == 0
     assert f" {command} [OPTIONS]\n" in capsys.readouterr().out

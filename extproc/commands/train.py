@@ -12,8 +12,8 @@ def train(
     out: Annotated[
         Path,
         typer.Option(
-            help="The model file: the incumbent is read from it, a better model is written to it, and a sidecar"
-            " that uses it takes that over.",
+            help="The model file: the incumbent is read from it, a better model is written to it, and a"
+            " sidecar that uses it takes that over.",
             metavar="FILE",
         ),
     ],

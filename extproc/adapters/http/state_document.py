@@ -13,8 +13,8 @@ from extproc.policy.predictive import forecast
 from extproc.policy.zoning import classify
 
 REFERENCE_TOKENS = 512
-"""`predicted_ttft_s`, and `zone` where a classifier tells it, are about a request of this input length that came
-now; guessed."""
+"""`predicted_ttft_s`, and `zone` where a classifier tells it, are about a request of this input length that
+came now; guessed."""
 
 
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
