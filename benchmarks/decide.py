@@ -22,6 +22,7 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.line import Line
 from extproc.learning.manifest import (
     FORMAT_VERSION,
     TARGET,
@@ -30,7 +31,6 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.line import Line
 from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord, TrustRule

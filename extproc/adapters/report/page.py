@@ -1,6 +1,5 @@
 """The page: an analysis, with plots of the samples that it is of, in one file that needs no other."""
 
-from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
@@ -9,6 +8,7 @@ from string import Template
 
 import numpy as np
 
+from extproc.adapters.report.drawing import figure_html
 from extproc.adapters.report.plots import ttft_histogram, ttft_over, waiting_over_ttft
 from extproc.adapters.report.tables import (
     congestion_table,
@@ -91,24 +91,15 @@ def _plots(analysis: Analysis, observations: Observations, points: Observations)
     if not len(observations):
         return
     bounds, knees = analysis.bounds, [knee for knee in analysis.knees if knee.backend is not None]
-    yield _figure("How long TTFT was", ttft_histogram(observations, bounds))
-    yield _figure(
+    yield figure_html("How long TTFT was", ttft_histogram(observations, bounds))
+    yield figure_html(
         "TTFT against load", ttft_over("load", "requests in flight at arrival", points, bounds, knees)
     )
-    yield _figure(
+    yield figure_html(
         "TTFT against running requests", ttft_over("num_running", "num_running at arrival", points, bounds)
     )
-    yield _figure("Waiting in the engine against TTFT", waiting_over_ttft(points, bounds))
-    yield _figure(
+    yield figure_html("Waiting in the engine against TTFT", waiting_over_ttft(points, bounds))
+    yield figure_html(
         "TTFT against KV usage",
         ttft_over("kv_cache_fraction", "share of the KV cache in use at arrival", points, bounds),
-    )
-
-
-def _figure(caption: str, png: bytes) -> str:
-    data = b64encode(png).decode("ascii")
-    title = escape(caption)
-    return (
-        f'<figure><figcaption>{title}</figcaption><img alt="{title}" src="data:image/png;base64,{data}">'
-        "</figure>"
     )
