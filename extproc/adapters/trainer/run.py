@@ -23,7 +23,7 @@ def run_trainer(config_path: Path) -> None:
     """Train until SIGTERM, SIGINT or SIGHUP. Raises ConfigError where there is nothing to train on."""
     config = load_config(config_path)
     samples, zone = _samples_path(config, config_path), _zone(config, config_path)
-    os.nice(LOWEST_PRIORITY)
+    os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
     with StopSignals() as signals:
         trainer = Trainer(samples, config, zone, np.random.default_rng(), lambda: signals.is_requested)
         logger.info("trainer_started samples=%s model=%s", samples, config.model.path)

@@ -39,11 +39,8 @@ def test_the_proposal_is_configuration(observations: Observations) -> None:
 
 def test_each_line_says_where_it_is_from(observations: Observations) -> None:
     lines = to_yaml(propose(observations, [knee("vllm-1", 39.6)], 1.0, 5.0)).splitlines()
-    assert lines[:3] == [
-        "guard:",
-        "  # the knee of TTFT over load, 95 % interval: vllm-1 40 (38 to 42)",
-        "  max_active: 40",
-    ]
+    assert [lines[0], lines[2]] == ["guard:", "  max_active: 40"]
+    assert lines[1].startswith("  # the knee of TTFT over load, 95 % interval: vllm-1 40 (38 to 42). ")
     assert sum("#" in line for line in lines) == 4
 
 
