@@ -1,0 +1,73 @@
+"""`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    *,
+    fleet: Annotated[str, typer.Option(help="A name, or machines.", metavar="FLEET")] = "local",
+    workload: Annotated[str, typer.Option(help="A name, or a text.", metavar="WORKLOAD")] = "chat",
+    policies: Annotated[str, typer.Option(help="Some of them, or all.", metavar="NAME,NAME")] = "all",
+    seeds: Annotated[int, typer.Option(help="How many runs of each policy.", min=1, max=1000)] = 3,
+    first_seed: Annotated[int, typer.Option(help="The others follow it.", min=0)] = 1,
+    routers: Annotated[
+        int, typer.Option(help="Routers that do not see each other; a request goes to any.", min=1, max=256)
+    ] = 1,
+    scrape_interval: Annotated[
+        float, typer.Option(help="Seconds between two scrapes of a backend.", min=0.01, max=60.0)
+    ] = 0.1,
+    gauge_delay: Annotated[
+        float, typer.Option(help="Seconds by which a scrape is late.", min=0.0, max=60.0)
+    ] = 0.3,
+    slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
+    model: Annotated[
+        Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page with plots here.", metavar="FILE")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers here.", metavar="FILE")] = None,
+) -> None:
+    """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
+
+    Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, or a list of machines
+    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8.
+
+    A workload is one of chat, two-class, bursts, daily, each with @LOAD as a share of what the fleet can
+    answer; or "ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS", such as "poisson:0.9x prompt=fixed:250
+    output=fixed:64 for=300", where ARRIVALS is poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or
+    daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or with an x in shares of what the fleet can
+    answer, and LENGTHS are as for profile; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
+
+    Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
+    peak-ewma (linkerd's), queue-kv, token-load and active-request (the endpoint picker's), least-latency
+    (AIBrix's), and the oracle, which looks into the future and is slow.
+    """
+    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+
+    from extproc import rules  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.terminal import evaluate_command  # noqa: PLC0415 - see the package's docstring
+    from extproc.config import BackendConfig, Config  # noqa: PLC0415 - see the package's docstring
+
+    config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
+    production = evaluate_command.ProductionRules(
+        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        router=rules.router_rules(config),
+        trust=rules.trust_rule(config.predict),
+    )
+    options = evaluate_command.EvaluateOptions(
+        fleet=fleet,
+        workload=workload,
+        policies=policies,
+        seeds=seeds,
+        first_seed=first_seed,
+        routers=routers,
+        scrape_interval_s=scrape_interval,
+        gauge_delay_s=gauge_delay,
+        slo_s=slo,
+        model=model,
+        out=out,
+        json=json,
+    )
+    evaluate_command.run_evaluation(options, production, Console())

@@ -1,0 +1,1 @@
+"""Policies compared in virtual time: the production policy and its rivals, on simulated fleets."""

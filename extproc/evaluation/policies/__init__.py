@@ -1,0 +1,1 @@
+"""The policies that are compared, each faithful to its source."""

@@ -1,0 +1,53 @@
+"""The policies by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.errors import ConfigError
+from extproc.evaluation.policies.aibrix import LeastLatency
+from extproc.evaluation.policies.counting import LeastInFlight, LeastRequest, Random, RoundRobin
+from extproc.evaluation.policies.endpoint_picker import ActiveRequest, QueueAndKvCache, TokenLoad
+from extproc.evaluation.policies.layered import Layered, LayeredRules
+from extproc.evaluation.policies.oracle import Oracle
+from extproc.evaluation.policies.peak_ewma import PeakEwma
+from extproc.evaluation.policies.policy import Policy
+from extproc.evaluation.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What one router's policy is made from; only the oracle looks into the servers."""
+
+    servers: Sequence[Server]
+    layered: LayeredRules
+    rng: np.random.Generator
+
+
+POLICIES: Mapping[str, Callable[[Setting], Policy]] = {
+    "layered": lambda setting: Layered(
+        [server.spec.name for server in setting.servers], setting.layered, setting.rng
+    ),
+    "round-robin": lambda setting: RoundRobin(setting.rng),
+    "random": lambda setting: Random(setting.rng),
+    "least-request": lambda setting: LeastRequest(setting.rng),
+    "least-in-flight": lambda setting: LeastInFlight(setting.rng),
+    "peak-ewma": lambda setting: PeakEwma(len(setting.servers), setting.rng),
+    "queue-kv": lambda setting: QueueAndKvCache(setting.rng),
+    "token-load": lambda setting: TokenLoad(setting.rng),
+    "active-request": lambda setting: ActiveRequest(setting.rng),
+    "least-latency": lambda _: LeastLatency(),
+    "oracle": lambda setting: Oracle(setting.servers),
+}
+
+
+def parse_policies(text: str) -> tuple[str, ...]:
+    """Names separated by commas, or "all"; raises ConfigError for any other."""
+    if text == "all":
+        return tuple(POLICIES)
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown or not names:
+        raise ConfigError(f"policies: expected all, or some of {', '.join(POLICIES)}, not {text!r}")
+    return names

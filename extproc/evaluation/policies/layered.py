@@ -1,0 +1,148 @@
+"""The production policy in virtual time: the sidecar's own fleet, router and feedback, one set per router.
+
+Nothing is copied or imitated: `Router.place` decides and reserves, the lease is ended as an exchange would
+end it, `Fleet.scraped` gets the gauges as the scraper hands them over, and `Feedback.learn` the entry that
+Envoy's access log would have. What production does around it is assumed to be done: the clusters are loaded,
+the model is in place, input tokens are exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.errors import ModelFileError
+from extproc.evaluation.policies.policy import Candidate, Ended, Policy
+from extproc.evaluation.server import Gauges
+from extproc.exchange.messages import Phase, RouteTo
+from extproc.exchange.placement import Lease
+from extproc.exchange.request import InputSize, Request, RequestKind
+from extproc.exchange.token_learning import TokenLearning
+from extproc.exchange.token_ratio import TokenRatios
+from extproc.fleet.backend import Backend
+from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.registry import Registry
+from extproc.fleet.signals import Signals
+from extproc.learning.slot import Answer, ModelSlot
+from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import TTFT_TAG
+from extproc.policy.counts import DecisionCounts
+from extproc.policy.feedback import Feedback
+from extproc.policy.router import Router, RouterRules
+from extproc.simulation.arrivals import Arrival
+
+MODEL = "simulated"
+BYTES_PER_TOKEN = 4
+_UNFLAGGED: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LayeredRules:
+    """The production policy's settings, and the content of its model file if it has one."""
+
+    fleet: FleetRules
+    router: RouterRules
+    trust: TrustRule
+    model_file: bytes | None = None
+
+
+class Layered(Policy):
+    """One sidecar's policy; `names` are those of the backends, which a model file may know."""
+
+    needs_gauges = True
+
+    def __init__(self, names: Sequence[str], rules: LayeredRules, rng: np.random.Generator) -> None:
+        backends = [
+            Backend(name, "127.0.0.1", port, frozenset({MODEL})) for port, name in enumerate(names, start=1)
+        ]
+        self._fleet = Fleet(rules.fleet)
+        self._registry = Registry(self._fleet, settle_s=0.0)
+        self._registry.apply(backends, 0.0, backends)
+        self._slots = [self._registry.slot_of(name) or 0 for name in names]
+        self._indices = {name: index for index, name in enumerate(names)}
+        self._record = TrackRecord(CAPACITY, rules.trust)
+        self._models = ModelSlot()
+        tokens = TokenLearning(TokenRatios())
+        self._router = Router(
+            self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
+        )
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._placed: dict[int, tuple[Lease | None, RouteTo]] = {}
+        if rules.model_file is not None:
+            self._use_model(rules.model_file)
+
+    @property
+    def counts(self) -> DecisionCounts:
+        """Its decisions by layer and reason."""
+        return self._router.counts
+
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        """What `Router.place` says."""
+        placement = self._router.place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        instruction = placement.instruction
+        if not isinstance(instruction, RouteTo):
+            return None
+        self._placed[request_id] = placement.lease, instruction
+        return self._indices[instruction.cluster]
+
+    def ended(self, request: Ended, now_s: float) -> None:
+        """The stream ends, and the access log tells of it."""
+        lease, instruction = self._placed.pop(request.request_id)
+        if lease is not None:
+            lease.end(now_s)
+        entry = LogEntry(
+            started_at_s=request.arrival.at_s,
+            duration_s=request.duration_s,
+            status=200,
+            attempts=1,
+            response_flags=_UNFLAGGED,
+            response_body_bytes=BYTES_PER_TOKEN * request.arrival.output_tokens,
+            metadata=instruction.metadata,
+            tags={TTFT_TAG: f"{request.ttft_s * 1e6:.0f}"},
+        )
+        self._feedback.learn(entry, now_s)
+
+    def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
+        """The scraper has read a backend's metrics."""
+        signals = Signals(
+            float(gauges.running),
+            float(gauges.waiting),
+            gauges.kv_cache_fraction,
+            float(gauges.prompt_tokens),
+            float(gauges.generation_tokens),
+        )
+        slot = self._slots[backend]
+        self._fleet.scraped(slot, signals, int(self._fleet.own[slot]), now_s)
+
+    def _use_model(self, data: bytes) -> None:
+        verdict = self._models.offer(data, 0.0)
+        model = self._models.current
+        if verdict.answer is Answer.REFUSED or model is None:
+            raise ModelFileError(verdict.reason)
+        offsets = {
+            slot: model.manifest.offsets[name]
+            for name, slot in zip(self._indices, self._slots, strict=True)
+            if name in model.manifest.offsets
+        }
+        self._record.begin(model.manifest.model_version, offsets)
+        if model.manifest.medium_load is not None:
+            self._fleet.expect_medium_load(model.manifest.medium_load)
+
+
+def _as_request(arrival: Arrival) -> Request:
+    text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
+    return Request(
+        kind=RequestKind.CHAT,
+        path="/v1/chat/completions",
+        model=MODEL,
+        is_stream=True,
+        input_size=InputSize(text_bytes=text_bytes),
+        input_tokens=arrival.prompt_tokens,
+        token_limit=None,
+        priority=0,
+        body_bytes=text_bytes,
+        has_body=True,
+    )

@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import typer
+from typer.testing import CliRunner, Result
+
+from extproc.commands.evaluate import evaluate
+
+WORKLOAD = "poisson:0.8x prompt=fixed:100 output=fixed:16 for=10"
+
+
+def invoke(*arguments: str | Path) -> Result:
+    app = typer.Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_policies_are_compared_in_the_terminal_in_numbers_and_on_a_page(tmp_path: Path) -> None:
+    page, numbers = tmp_path / "page.html", tmp_path / "numbers.json"
+    options = ("--workload", WORKLOAD, "--policies", "layered,random", "--seeds", "2", "--routers", "2")
+    result = invoke(*options, "--out", page, "--json", numbers)
+    assert result.exit_code == 0, result.exception
+    assert "layered" in result.stdout
+    assert "random" in result.stdout
+    written = json.loads(numbers.read_text())
+    assert [each["policy"] for each in written["policies"]] == ["layered", "random"]
+    assert [run["seed"] for run in written["runs"]] == [1, 2, 1, 2]
+    assert written["runs"][0]["requests"] == written["runs"][2]["requests"] > 0
+    html = page.read_text()
+    assert html.count('src="data:image/png;base64,') == 3
+    assert "layered, sim-3" in html
+
+
+def test_a_model_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    for name in ("model.json", "absent.json"):
+        result = invoke("--workload", WORKLOAD, "--policies", "layered", "--model", tmp_path / name)
+        assert result.exit_code == 1
+        assert result.exception is not None
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    result = invoke(
+        "--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--out", tmp_path / "absent" / "page"
+    )
+    assert result.exit_code == 1
+    assert "No such file" in str(result.exception)

@@ -1,0 +1,66 @@
+"""Small fleets and their traffic, for the tests of the evaluator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from extproc import rules
+from extproc.config import BackendConfig, Config
+from extproc.evaluation.capacity import capacities_per_s
+from extproc.evaluation.evaluator import Scenario
+from extproc.evaluation.fleet_text import parse_fleet
+from extproc.evaluation.policies.layered import LayeredRules
+from extproc.simulation.arrivals import Arrival, OpenLoop, Steady
+from extproc.simulation.workload import Lognormal, Workload
+
+MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
+LENGTHS = Workload(Lognormal(250, 0.9), Lognormal(32, 0.5))
+CONTEXT = 8192
+
+
+@dataclass(frozen=True)
+class Given:
+    """Exactly these requests."""
+
+    requests: tuple[Arrival, ...]
+
+    def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
+        return iter(self.requests)
+
+
+def layered_rules(*, max_active: int = 100, model_file: bytes | None = None) -> LayeredRules:
+    backends = (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),)
+    config = Config.model_validate({"backends": backends, "guard": {"max_active": max_active}})
+    return LayeredRules(
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        rules.router_rules(config),
+        rules.trust_rule(config.predict),
+        model_file,
+    )
+
+
+@lru_cache
+def capacities_of(fleet: str) -> tuple[float, ...]:
+    return capacities_per_s(parse_fleet(fleet), LENGTHS, CONTEXT)
+
+
+def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, routers: int = 1) -> Scenario:
+    specs = parse_fleet(fleet)
+    capacities = capacities_of(fleet)
+    return Scenario(
+        servers=specs,
+        capacities_per_s=capacities,
+        traffic=OpenLoop(Steady(), load * sum(capacities), duration_s, LENGTHS, CONTEXT),
+        routers=routers,
+        scrape_interval_s=0.1,
+        gauge_delay_s=0.3,
+        slo_s=2.0,
+        layered=layered_rules(model_file=MODEL_FILE.read_bytes()),
+    )
+
+
+def refusing(scene: Scenario, max_active: int) -> Scenario:
+    return replace(scene, layered=layered_rules(max_active=max_active))
