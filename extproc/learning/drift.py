@@ -74,7 +74,7 @@ class DriftWatch:
         if version == self._version:
             return
         self._version = version
-        self._tolerated = max(self._rule.error_factor * promised_error, self._rule.error_floor)
+        self._tolerated = self._rule.tolerated(promised_error)
         self._records, self._drifts = {}, {}
 
     def observe(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -122,7 +122,7 @@ def since_drift(observations: Observations, drifts: Mapping[str, Drift], zone: Z
             is_it = observations.backend == observations.fleet.index(name)
             keep &= ~(is_it & (observations.at_s < drift.since_s))
     kept = observations.take(keep)
-    medium = np.flatnonzero((kept.ttft_s >= zone.low_s) & (kept.ttft_s < zone.saturated_s))
+    medium = np.flatnonzero(zone.is_medium(kept.ttft_s))
     began_s = min(drift.since_s for drift in drifts.values())
     wanted = max(MIN_SAMPLES, _SHARE_OF_NEW * int(np.count_nonzero(kept.at_s[medium] >= began_s)))
     return kept.take(slice(medium[-wanted] if len(medium) > wanted else 0, None))

@@ -25,7 +25,7 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.model_file import ModelFile, SelfTest, booster_of, canonical_trees, model_version
+from extproc.learning.model_file import ModelFile, SelfTest, booster_of, model_version
 from extproc.learning.predictor import Predictor
 from extproc.learning.replay import settled_corrections
 from extproc.learning.report import TrainingQuality, training_quality
@@ -87,11 +87,10 @@ def fit(
     classifier = fit_zone_classifier(older, zone)
     quality = training_quality(older, newest, model, tuning, classifier, zone, seed)
     is_classifier_used = quality.classifier is not None and quality.classifier.is_used
-    trees = canonical_trees(model.trees)
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
     draft = Manifest(
         format_version=FORMAT_VERSION,
-        model_version=model_version(trees, trained_at),
+        model_version=model_version(model.trees, trained_at),
         features=FEATURES,
         monotone=MONOTONE,
         target=TARGET,
@@ -106,11 +105,13 @@ def fit(
         zone_classifier=classifier if is_classifier_used else None,
         verdict=_UNJUDGED,
     )
-    challenger = Predictor(draft, booster_of(trees))
+    challenger = Predictor(draft, booster_of(model.trees))
     errors = served_errors(challenger, held_out)
     verdict = judge(challenger, errors, incumbent, held_out, rule)
     manifest = replace(draft, held_out_errors=errors, verdict=verdict, offsets=_offsets(model, usable))
-    return Training(ModelFile(manifest, _self_test(challenger, train), trees), verdict, out_of_zone, quality)
+    return Training(
+        ModelFile(manifest, _self_test(challenger, train), model.trees), verdict, out_of_zone, quality
+    )
 
 
 def _too_few(n_usable: int, dropped: Mapping[Dropped, int]) -> str:

@@ -17,8 +17,7 @@ def split_at_medium_zone(
     observations: Observations, zone: ZoneBounds, newest_share: float = HELD_OUT_SHARE
 ) -> tuple[Observations, Observations]:
     """Observations of all zones before and from the newest share of the medium zone on."""
-    ttft_s = observations.ttft_s
-    medium = np.flatnonzero((ttft_s >= zone.low_s) & (ttft_s < zone.saturated_s))
+    medium = np.flatnonzero(zone.is_medium(observations.ttft_s))
     n_older = len(medium) - round(len(medium) * newest_share)
     cut = int(medium[n_older]) if n_older < len(medium) else len(observations)
     return observations.take(slice(None, cut)), observations.take(slice(cut, None))

@@ -33,6 +33,13 @@ class Line:
 
     def predict(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """`(n, n_features)` to `(n,)`; finite for any row, NaN counts as 0."""
-        possible = np.fmin(np.fmax(rows, 0.0), _LARGEST)
-        log_ttft: npt.NDArray[np.float64] = (np.log1p(possible) * self.weights).sum(axis=1) + self.level
-        return log_ttft
+        return on_line(rows, np.array(self.weights), self.level)
+
+
+def on_line(
+    rows: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], level: float
+) -> npt.NDArray[np.float64]:
+    """What the line with these `(n_features,)` weights says; a decision asks with an array made once."""
+    possible = np.fmin(np.fmax(rows, 0.0), _LARGEST)
+    log_ttft: npt.NDArray[np.float64] = np.add.reduce(np.log1p(possible) * weights, axis=1) + level
+    return log_ttft

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.learning.features import RANGE_SLACK
+from extproc.learning.line import on_line
 from extproc.learning.manifest import Manifest
 from extproc.learning.zone_classifier import ZoneClassifier
 
@@ -21,7 +22,7 @@ _SPAN_SLACK = 0.1
 class Predictor:
     """One loaded model; it never changes, and a better one replaces it whole."""
 
-    __slots__ = ("_booster", "_high", "_low", "manifest")
+    __slots__ = ("_booster", "_high", "_low", "_weights", "manifest")
 
     def __init__(self, manifest: Manifest, booster: lightgbm.Booster) -> None:
         bounds = np.array([manifest.training_range[name] for name in manifest.features], dtype=np.float64)
@@ -29,6 +30,7 @@ class Predictor:
         margin = np.maximum(slack, _SPAN_SLACK * (bounds[:, 1] - bounds[:, 0]))
         self.manifest = manifest
         self._booster = booster
+        self._weights = np.array(manifest.line.weights)
         self._low = bounds[:, 0] - margin
         self._high = bounds[:, 1] + margin
 
@@ -51,7 +53,9 @@ class Predictor:
             return np.empty(0)
         correction = self._booster.predict(rows, num_threads=1, validate_features=False)
         # The type is quoted because evaluating it takes 10 µs.
-        return self.manifest.line.predict(rows) + cast("npt.NDArray[np.float64]", correction)
+        return on_line(rows, self._weights, self.manifest.line.level) + cast(
+            "npt.NDArray[np.float64]", correction
+        )
 
     def in_range(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Which rows resemble the training samples: `(n, n_features)` to `(n,)`; NaN never does.

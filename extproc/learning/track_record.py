@@ -47,6 +47,10 @@ class TrustRule:
     error_floor: float
     min_outcomes: int
 
+    def tolerated(self, promised_error: float) -> float:
+        """The running error from which on a model that promised so much is not believed."""
+        return max(self.error_factor * promised_error, self.error_floor)
+
 
 class TrackRecord:
     """One entry per backend, of one model version: another version starts afresh."""
@@ -70,7 +74,7 @@ class TrackRecord:
 
     def is_trusted(self, slots: npt.NDArray[np.intp], promised_error: float) -> npt.NDArray[np.bool_]:
         """Where the running error is no reason to doubt the model, shape (n_slots,)."""
-        tolerated = max(self._rule.error_factor * promised_error, self._rule.error_floor)
+        tolerated = self._rule.tolerated(promised_error)
         return (self._outcomes[slots] < self._rule.min_outcomes) | (self._error[slots] <= tolerated)
 
     def begin(self, version: str | None, offsets: Mapping[int, float] = _NOTHING_KNOWN) -> None:

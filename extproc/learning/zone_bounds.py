@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 _Positive = Annotated[float, Meta(gt=0)]
@@ -14,6 +16,10 @@ class ZoneBounds:
 
     low_s: _Positive
     saturated_s: _Positive
+
+    def is_medium(self, ttft_s: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Which of the TTFTs are of the medium zone, `(n,)` to `(n,)`."""
+        return (ttft_s >= self.low_s) & (ttft_s < self.saturated_s)
 
 
 DEFAULT_ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
