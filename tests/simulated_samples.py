@@ -9,14 +9,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from clean_sample import SAMPLE
 
-from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
 from extproc.fleet.load import pinned_limit, running_now
 from extproc.outcomes.sample import Sample
 from extproc.simulation.engine import Engine
@@ -173,10 +171,3 @@ def columns_of(samples: Sequence[Sample]) -> dict[str, np.ndarray[Any, Any]]:
         is_text = any(isinstance(value, str) for value in values)
         columns[name] = np.array(values, dtype=object if is_text else np.float64)
     return columns
-
-
-def write_store(path: Path, samples: Sequence[Sample]) -> None:
-    connection = open_table(path)
-    with connection:
-        connection.executemany(insert_statement(1), map(row_of, samples))
-    connection.close()

@@ -4,7 +4,7 @@ import pytest
 import typer
 from clean_sample import SAMPLE
 from msgspec.structs import replace
-from simulated_samples import write_store
+from sample_file import write_samples
 from typer.testing import CliRunner, Result
 
 from extproc.commands.analyze import analyze
@@ -17,7 +17,7 @@ def store(tmp_path: Path) -> Path:
         replace(SAMPLE, at_s=1.7e9 + row, load=row % 90, ttft_s=0.3 + 0.5 * max(row % 90 - 30, 0) + row / 1e6)
         for row in range(900)
     ]
-    write_store(tmp_path / "samples.db", samples)
+    write_samples(tmp_path / "samples.db", *samples)
     return tmp_path / "samples.db"
 
 

@@ -32,11 +32,13 @@ StartSim = Callable[..., tuple[str, ChildProcess]]
 """Starts a simulated server with these options; its URL, when it answers, and its process."""
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
+def wait_until(
+    is_so: Callable[[], object], what: str = "the condition", patience_s: float = PATIENCE_S
+) -> None:
     """Return when the condition holds."""
-    ends_s = time.monotonic() + PATIENCE_S
+    ends_s = time.monotonic() + patience_s
     while not is_so():
-        assert time.monotonic() < ends_s, "not as wanted in time"
+        assert time.monotonic() < ends_s, f"waited in vain for {what}"
         time.sleep(0.02)
 
 

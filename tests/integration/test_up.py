@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from integration.local_stack import wait_until
 
 PATIENCE_S = 30.0
 PORTS = 7
@@ -43,10 +43,7 @@ def free_base_port() -> int:
 
 
 def until(is_so: Callable[[], object], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.05)
+    wait_until(is_so, what, PATIENCE_S)
 
 
 def children(pid: int) -> list[int]:

@@ -1,5 +1,4 @@
 import csv
-import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import asdict
 from pyarrow import parquet
+from sample_file import execute, write_samples
 
 from extproc.adapters.files.sample_export import export_samples
 from extproc.adapters.files.sample_table import (
@@ -29,16 +29,6 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "samples.db"
 
 
-def write(path: Path, *samples: Sample) -> None:
-    with closing(open_table(path)) as connection, connection:
-        connection.executemany(insert_statement(1), map(row_of, samples))
-
-
-def execute(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(statement)
-
-
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -46,13 +36,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_parquet_has_every_value_in_its_type(store: Path, tmp_path: Path, sample_with: SampleWith) -> None:
     samples = [sample_with(token_limit=64, failure="reset", is_clean=False), sample_with(ttft_s=None)]
-    write(store, *samples)
+    write_samples(store, *samples)
     assert export_samples(store, tmp_path / "out.parquet") == 2
     assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [asdict(sample) for sample in samples]
 
 
 def test_csv_leaves_empty_what_is_not_known(store: Path, tmp_path: Path, sample_with: SampleWith) -> None:
-    write(store, sample_with(backend='a "b",\nc', token_limit=64, ttft_s=None), sample_with(is_clean=False))
+    write_samples(
+        store, sample_with(backend='a "b",\nc', token_limit=64, ttft_s=None), sample_with(is_clean=False)
+    )
     assert export_samples(store, tmp_path / "out.csv") == 2
     first, second = read_csv(tmp_path / "out.csv")
     assert tuple(first) == COLUMNS
@@ -85,7 +77,7 @@ def test_many_rows_come_in_order_a_part_at_a_time(
 def test_a_value_of_another_type_is_exported_as_missing(
     store: Path, tmp_path: Path, sample_with: SampleWith, name: str, garbage: str
 ) -> None:
-    write(store, sample_with())
+    write_samples(store, sample_with())
     execute(store, f"UPDATE samples SET status = {garbage}, is_clean = {garbage}, token_limit = {garbage}")
     execute(store, "UPDATE samples SET backend = x'ff'")
     assert export_samples(store, tmp_path / name) == 1
@@ -100,7 +92,7 @@ def test_a_value_of_another_type_is_exported_as_missing(
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
 def test_an_empty_store_is_an_empty_table(store: Path, tmp_path: Path, name: str) -> None:
-    write(store)
+    write_samples(store)
     assert export_samples(store, tmp_path / name) == 0
     assert (tmp_path / name).stat().st_size > 0
 
@@ -113,7 +105,7 @@ def test_another_suffix_is_refused(store: Path, tmp_path: Path) -> None:
 def test_without_its_library_parquet_names_the_extra(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(store)
+    write_samples(store)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SampleStoreError, match=r"vllm-extproc\[parquet\]"):
         export_samples(store, tmp_path / "out.parquet")
@@ -123,7 +115,7 @@ def test_without_its_library_parquet_names_the_extra(
 def test_a_failed_export_leaves_the_old_file_and_nothing_else(
     store: Path, tmp_path: Path, sample_with: SampleWith
 ) -> None:
-    write(store, *[sample_with()] * 500)
+    write_samples(store, *[sample_with()] * 500)
     out = tmp_path / "out.csv"
     out.write_text("old")
     content = store.read_bytes()
@@ -135,6 +127,6 @@ def test_a_failed_export_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_place_where_no_file_can_be_is_named(store: Path, tmp_path: Path) -> None:
-    write(store)
+    write_samples(store)
     with pytest.raises(SampleStoreError, match=r"absent/out\.csv: cannot be written"):
         export_samples(store, tmp_path / "absent" / "out.csv")

@@ -1,4 +1,3 @@
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import asdict
+from sample_file import execute, write_samples
 
 from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError
@@ -19,16 +19,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "samples with a ? and a #.db"
 
 
-def write(path: Path, *samples: Sample) -> None:
-    with closing(open_table(path)) as connection, connection:
-        connection.executemany(insert_statement(1), map(row_of, samples))
-
-
-def execute(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(statement)
-
-
 def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith) -> None:
     sample = sample_with(
         token_limit=64,
@@ -38,14 +28,14 @@ def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith)
         output_tokens=9,
         cached_tokens=3,
     )
-    write(path, sample)
+    write_samples(path, sample)
     read = read_samples(path)
     assert {name: column[0] for name, column in read.items()} == asdict(sample)
     assert tuple(read) == COLUMNS
 
 
 def test_columns_have_one_type_whatever_is_missing(path: Path, sample_with: SampleWith) -> None:
-    write(path, sample_with(token_limit=None, failure=None, ttft_s=None), sample_with(token_limit=9))
+    write_samples(path, sample_with(token_limit=None, failure=None, ttft_s=None), sample_with(token_limit=9))
     read = read_samples(path)
     assert {str(read[name].dtype) for name in ("ttft_s", "token_limit", "status")} == {"float64"}
     assert [str(read[name].dtype) for name in ("failure", "is_clean")] == ["object", "bool"]
@@ -54,9 +44,9 @@ def test_columns_have_one_type_whatever_is_missing(path: Path, sample_with: Samp
 
 
 def test_an_empty_store_has_empty_columns_of_the_same_types(path: Path, sample_with: SampleWith) -> None:
-    write(path)
+    write_samples(path)
     empty = read_samples(path)
-    write(path, sample_with())
+    write_samples(path, sample_with())
     assert {name: column.dtype for name, column in empty.items()} == {
         name: column.dtype for name, column in read_samples(path).items()
     }
@@ -64,7 +54,7 @@ def test_an_empty_store_has_empty_columns_of_the_same_types(path: Path, sample_w
 
 
 def test_only_the_wanted_columns_are_read(path: Path, sample_with: SampleWith) -> None:
-    write(path, sample_with(load=7.0))
+    write_samples(path, sample_with(load=7.0))
     assert {name: column.tolist() for name, column in read_samples(path, ("load",)).items()} == {
         "load": [7.0]
     }
@@ -81,7 +71,7 @@ def test_many_rows_come_in_the_order_of_writing(path: Path, sample_with: SampleW
 
 @pytest.mark.parametrize("garbage", ["'text'", "x'ff00'", "NULL"])
 def test_a_value_of_another_type_counts_as_missing(path: Path, sample_with: SampleWith, garbage: str) -> None:
-    write(path, sample_with(), sample_with())
+    write_samples(path, sample_with(), sample_with())
     execute(
         path, f"UPDATE samples SET load = {garbage}, is_clean = {garbage}, status = {garbage} WHERE rowid = 1"
     )
@@ -94,7 +84,7 @@ def test_a_value_of_another_type_counts_as_missing(path: Path, sample_with: Samp
 
 
 def test_text_that_is_no_unicode_does_not_stop_reading(path: Path, sample_with: SampleWith) -> None:
-    write(path, sample_with())
+    write_samples(path, sample_with())
     execute(path, "UPDATE samples SET backend = CAST(x'61ff62' AS TEXT)")
     assert read_samples(path)["backend"].tolist() == ["a\N{REPLACEMENT CHARACTER}b"]
 
@@ -108,7 +98,7 @@ def test_a_store_can_be_read_while_it_is_written(path: Path, sample_with: Sample
 
 
 def test_another_schema_version_is_named(path: Path) -> None:
-    write(path)
+    write_samples(path)
     execute(path, "PRAGMA user_version = 7")
     for use in (open_table, read_samples):
         with pytest.raises(SampleStoreError, match="schema version 7"):
@@ -116,7 +106,7 @@ def test_another_schema_version_is_named(path: Path) -> None:
 
 
 def test_a_store_with_other_columns_is_refused(path: Path) -> None:
-    write(path)
+    write_samples(path)
     execute(path, "ALTER TABLE samples ADD COLUMN surprise")
     for use in (open_table, read_samples):
         with pytest.raises(SampleStoreError, match="columns"):

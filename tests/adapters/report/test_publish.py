@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clean_sample import SAMPLE
 from msgspec.structs import replace
-from simulated_samples import write_store
+from sample_file import write_samples
 
 from extproc.adapters.report.publish import ReportError, ReportFiles, publish
 from extproc.config import parse_config
@@ -37,7 +37,7 @@ def queue(count: int = 1500, backend: str = "vllm-1", knee: int = 40) -> list[Sa
 
 def published(tmp_path: Path, samples: Sequence[Sample]) -> tuple[Analysis, str]:
     store, files = tmp_path / "samples.db", ReportFiles(tmp_path / "report.html", tmp_path / "report.json")
-    write_store(store, samples)
+    write_samples(store, *samples)
     analysis = publish(store, files)
     return analysis, files.html.read_text(encoding="utf-8")
 
@@ -124,7 +124,7 @@ def test_few_samples_or_none_make_a_page_that_says_so(count: int, tmp_path: Path
 
 
 def test_a_poisoned_store_is_reported_on_without_its_garbage(tmp_path: Path) -> None:
-    write_store(tmp_path / "samples.db", queue(300))
+    write_samples(tmp_path / "samples.db", *queue(300))
     with closing(sqlite3.connect(tmp_path / "samples.db")) as connection, connection:
         connection.execute("UPDATE samples SET load = 'many' WHERE rowid <= 10")
         connection.execute("UPDATE samples SET ttft_s = -1 WHERE rowid BETWEEN 11 AND 30")
@@ -148,6 +148,6 @@ def test_what_is_no_sample_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
-    write_store(tmp_path / "samples.db", queue(10))
+    write_samples(tmp_path / "samples.db", *queue(10))
     with pytest.raises(ReportError, match="nowhere"):
         publish(tmp_path / "samples.db", ReportFiles(tmp_path / "nowhere/r.html", tmp_path / "r.json"))

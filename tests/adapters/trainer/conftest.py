@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from clean_sample import SAMPLE
 from msgspec.structs import replace
+from sample_file import write_samples
 
-from extproc.adapters.files.sample_table import insert_statement, open_table, read_samples, row_of
+from extproc.adapters.files.sample_table import read_samples
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.fit import fit
 from extproc.learning.model_file import dump
@@ -27,8 +28,7 @@ def write(store: Path) -> Write:
     """Appends samples as a sidecar does."""
 
     def append(*samples: Sample) -> None:
-        with closing(open_table(store)) as connection, connection:
-            connection.executemany(insert_statement(1), map(row_of, samples))
+        write_samples(store, *samples)
 
     return append
 
@@ -85,7 +85,6 @@ def fleet() -> Callable[..., Iterator[Sample]]:
 def model_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A model made from the busy fleet."""
     path = tmp_path_factory.mktemp("model") / "samples.db"
-    with closing(open_table(path)) as connection, connection:
-        connection.executemany(insert_statement(1), map(row_of, busy_fleet(600)))
+    write_samples(path, *busy_fleet(600))
     observations = clean_observations(read_samples(path, TRAINING_COLUMNS))[0]
     return dump(fit(observations, seed=1, trained_at_s=1.7e9).model_file)
