@@ -31,6 +31,7 @@ from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import CAPACITY, Fleet
+from extproc.fleet.peers import retry_peers
 from extproc.fleet.registry import Registry
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.slot import Answer, ModelSlot
@@ -60,7 +61,7 @@ class Sidecar:
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self._clusters = ClusterFile(config.envoy.cds_path)
         self._conditions = ConditionLog(logger)
         self._drift = ConditionLog(logger)
@@ -141,7 +142,8 @@ class Sidecar:
     def _publish_clusters(self) -> bool:
         """Whether Envoy's file has the members' clusters; until it has, membership stands still."""
         try:
-            self._clusters.write(self._registry.clusters())
+            peers = retry_peers(self._registry.members, self._fleet.breakers.is_tripped)
+            self._clusters.write(self._registry.clusters(), peers)
         except OSError as error:
             self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
             return False

@@ -68,6 +68,12 @@ class Fleet:
         self.drain_rates.finished(slot, now_s)
         self._own_changed(state, now_s)
 
+    def move(self, slot: int, other: int, now_s: float) -> None:
+        """A request that was placed on one backend is on another: Envoy has tried again there."""
+        for state, change in ((self.states[slot], -1), (self.states[other], 1)):
+            state.own += change
+            self._own_changed(state, now_s)
+
     def scraped(self, slot: int, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """A scrape has succeeded; `own_when_asked` were in flight when it was sent."""
         state = self.states[slot]

@@ -5,6 +5,7 @@ from which tokens per byte are learned.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from extproc.exchange.messages import Continue, Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request import Request
 from extproc.exchange.token_learning import TokenLearning
+from extproc.fleet.backend import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import Candidate
@@ -19,6 +21,7 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.policy.bookings import Bookings
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
@@ -54,7 +57,7 @@ class Router:
         self._registry = registry
         self._models = models
         self._record = record
-        self._tokens = tokens
+        self.bookings = Bookings(fleet, tokens)
         self._rules = rules
         self._rng = rng
 
@@ -79,19 +82,11 @@ class Router:
             wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s)
             return Placement(overloaded(decision.reason, wait_s))
         backend = self._registry.name_of(decision.chosen.slot)
-        lease = self._reserve(decision.chosen.slot, request, now_s)
+        lease = Lease(partial(self.bookings.close, self.bookings.open(decision.chosen.slot, request, now_s)))
         facts = recorded(decision, decision.chosen, backend, request)
-        return Placement(RouteTo(phase, backend, to_metadata(facts)), lease)
-
-    def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
-        self._fleet.reserve(slot, now_s)
-        self._tokens.sent(slot, request)
-
-        def release(then_s: float) -> None:
-            self._fleet.release(slot, then_s)
-            self._tokens.finished(slot, request)
-
-        return Lease(release)
+        may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
+        cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
+        return Placement(RouteTo(phase, cluster, to_metadata(facts)), lease)
 
 
 def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:

@@ -57,7 +57,7 @@ class Parts:
         rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(2, 60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
-        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens)
+        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens, self.router.bookings)
         self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)

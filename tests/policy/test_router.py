@@ -40,7 +40,7 @@ class Core:
         rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(1, 60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, ModelSlot(), record, tokens, rules, rng)
-        self.feedback = Feedback(self.fleet, self.registry, record, tokens)
+        self.feedback = Feedback(self.fleet, self.registry, record, tokens, self.router.bookings)
 
     def place(self, model: str | None = "m", now_s: float = 1.0, text_bytes: int = 400) -> Placement:
         size = InputSize(text_bytes=text_bytes)

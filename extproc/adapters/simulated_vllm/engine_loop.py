@@ -34,6 +34,11 @@ class EngineLoop:
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the engine's queue."""
+        return self._engine.waiting
+
     async def process(
         self, request_id: str, prompt_tokens: int, output_tokens: int, on_token: Callable[[bool], None]
     ) -> None:

@@ -67,7 +67,7 @@ class Layered(Policy):
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self._placed: dict[int, tuple[Lease | None, RouteTo]] = {}
         if rules.model_file is not None:
             self._use_model(rules.model_file)
