@@ -97,6 +97,12 @@ class Fleet:
         self.states[slot].is_refusing = True
         self.breakers.fail(slot, now_s)
 
+    def scrape_hung(self, slot: int, now_s: float) -> None:
+        """No answer in time. It is frozen, perhaps, where it holds requests of ours and others do answer."""
+        fresh_s = now_s - self._rules.stale_after_s
+        if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
+            self.scrape_refused(slot, now_s)
+
     def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
         state = self.states[slot]

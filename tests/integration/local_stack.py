@@ -20,7 +20,7 @@ import yaml
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MODEL = "sim"
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
 """`EXTPROC_TRANSPORT=thin make test`: another transport than the default one."""

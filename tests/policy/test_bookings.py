@@ -51,7 +51,7 @@ def test_a_second_attempt_that_is_told_of_too_late_moves_nothing(fleet: Fleet) -
 SLOTS = st.integers(0, N_BACKENDS - 1)
 
 
-@settings(deadline=None)  # a fleet has room for thousands, and takes a moment to make
+@settings(deadline=None, max_examples=25)  # a fleet has room for thousands, and takes a moment to make
 @given(st.lists(st.one_of(st.tuples(st.just("open"), SLOTS), st.tuples(SLOTS, SLOTS), st.just("close"))))
 def test_no_slot_is_lost_or_made_by_any_order_of_events(events: list[tuple[str | int, int] | str]) -> None:
     fleet = new_fleet()
