@@ -114,6 +114,7 @@ class Sidecar:
             models=self._models,
             record=self._record,
             decisions=self._router.counts,
+            bookings=self._router.bookings,
             outcomes=self._feedback.counts,
             scraper=self._scraper,
             server=self._server,

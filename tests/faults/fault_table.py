@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).with_name("README.md")
+SOAK_BEGIN, SOAK_END = "<!-- by make test-long -->", "<!-- end of soak -->"
 BEGIN, END = "<!-- rows by make test-faults -->", "<!-- end of rows -->"
 HEAD = "| fault | what happens | requests failed | time to recover |\n|---|---|---|---|\n"
 
@@ -103,6 +104,13 @@ class FaultTable:
         rows = "".join(f"{lines[fault]}\n" for fault in FAULTS if fault in lines)
         before, after = text.split(BEGIN)[0], text.split(END)[1]
         path.write_text(f"{before}{BEGIN}\n{HEAD}{rows}{END}{after}", encoding="utf-8")
+
+
+def write_soak(said: str, path: Path = README) -> None:
+    """What the last soak saw."""
+    text = path.read_text(encoding="utf-8")
+    before, after = text.split(SOAK_BEGIN)[0], text.split(SOAK_END)[1]
+    path.write_text(f"{before}{SOAK_BEGIN}\n{said}.\n{SOAK_END}{after}", encoding="utf-8")
 
 
 def recorded(text: str) -> dict[str, str]:

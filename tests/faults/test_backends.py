@@ -134,9 +134,9 @@ def test_a_reset_before_the_first_byte_is_followed_by_exactly_one_more_attempt(
                 await until_placed(load)
             assert not load.failures
             assert probes <= 10, "one at a time, with pauses"
-            placed = (await stack.state())["backends"]
-            assert [backend["name"] for backend in placed] == ["vllm-1", "vllm-2"]
-            assert bad.requests + good.requests > len(load.answers), "some had two attempts"
+            tried_twice = await stack.metric("extproc_retries_total")
+            assert bad.requests + good.requests == len(load.answers) + tried_twice, "two attempts, never more"
+            assert 5 <= tried_twice <= 5 + CONCURRENCY + probes
             await settled(stack, load, table, "backend resets before its first byte", recovery_s)
 
     asyncio.run(scenario())
@@ -249,5 +249,29 @@ def test_all_backends_may_go_and_come_back(stack: LocalStack, table: FaultTable)
             assert any("retry-after" in answer.headers for answer in refused)
             assert all(answer.is_complete for answer in load.answers[since:])
             await settled(stack, load, table, "all backends down and back", recovery_s)
+
+    asyncio.run(scenario())
+
+
+def test_a_second_attempt_is_booked_where_it_is(stack: LocalStack) -> None:
+    async def scenario() -> None:
+        may_answer = asyncio.Event()
+
+        async def wait_and_stream(writer: asyncio.StreamWriter) -> None:
+            await may_answer.wait()
+            await stream(writer)
+
+        async with scripted(stack) as (bad, good):
+            bad.on_request, good.on_request = reset_at_once, wait_and_stream
+            asked = [asyncio.create_task(stack.ask(chat())) for _ in range(6)]
+            state = await stack.until(
+                lambda state: [backend["own"] for backend in state["backends"]] == [0, 6]
+            )
+            assert sum(state["decisions"].values()) >= 6
+            may_answer.set()
+            answers = await asyncio.gather(*asked)
+            assert all(answer.is_complete for answer in answers)
+            assert {answer.backend for answer in answers} == {"vllm-1", "vllm-2"}, "what was decided"
+            await stack.until_idle(patience_s=5.0)
 
     asyncio.run(scenario())

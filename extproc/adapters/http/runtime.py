@@ -10,6 +10,7 @@ from extproc.fleet.registry import Registry
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
+from extproc.policy.bookings import Bookings
 from extproc.policy.counts import DecisionCounts
 
 
@@ -22,6 +23,7 @@ class Runtime:
     models: ModelSlot
     record: TrackRecord
     decisions: DecisionCounts
+    bookings: Bookings
     outcomes: OutcomeCounts
     scraper: Scraper
     server: EnvoyServer
