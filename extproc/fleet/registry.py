@@ -52,7 +52,8 @@ class Registry:
         """Make the fleet consist of `backends`: unchanged ones stay as they are, others join or drain.
 
         Those whose cluster Envoy has already (it survived a restart of ours) are active at once. Returns
-        the slots of those that have joined, which may have been another backend's before.
+        the slots of those that have joined, which may have been another backend's before. Where departing
+        members leave too few of them, some join only when this is called again.
         """
         wanted = {backend.name: backend for backend in backends}
         loaded = {(backend.name, backend.address) for backend in known_to_envoy}
@@ -70,7 +71,7 @@ class Registry:
             member.backend = backend
         joined = [
             self._join(backend, now_s, (backend.name, backend.address) in loaded)
-            for backend in wanted.values()
+            for backend in list(wanted.values())[: len(self._free_slots)]
         ]
         self._index()
         return joined
