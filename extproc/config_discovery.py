@@ -11,13 +11,13 @@ from extproc.config_fields import (
     Count,
     HostName,
     ModelNames,
+    NameServer,
     Number,
     Port,
     PortName,
     Seconds,
     Selector,
     Stage,
-    TcpAddress,
 )
 
 
@@ -44,7 +44,7 @@ class DnsDiscovery(FoundBackends):
     port: Port
     interval_s: Seconds = 5.0  # borrowed: the TTL that CoreDNS gives to the names of services
     timeout_s: Seconds = 5.0  # borrowed: what resolvers wait for a name server
-    nameservers: tuple[TcpAddress, ...] | None = Field(default=None, min_length=1)
+    nameservers: tuple[NameServer, ...] | None = Field(default=None, min_length=1)
 
 
 class KubernetesDiscovery(FoundBackends):

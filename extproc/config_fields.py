@@ -5,7 +5,7 @@ They refuse what would only fail later, or never: a port 0, a URL with a passwor
 """
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +44,15 @@ def _checked_address(text: str) -> str:
 def _checked_tcp_address(text: str) -> str:
     if not _is_host_and_port(text):
         raise ValueError("expected HOST:PORT")
+    return text
+
+
+def _checked_ip_and_port(text: str) -> str:
+    host = _checked_tcp_address(text).rpartition(":")[0].strip("[]")
+    try:
+        ip_address(host)
+    except ValueError as error:
+        raise ValueError("expected IP:PORT") from error
     return text
 
 
@@ -94,6 +103,7 @@ def _checked_path(path: Path) -> Path:
 
 GrpcAddress = Annotated[str, AfterValidator(_checked_address)]
 TcpAddress = Annotated[str, AfterValidator(_checked_tcp_address)]
+NameServer = Annotated[str, AfterValidator(_checked_ip_and_port)]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[str, AfterValidator(_checked_name)]
 ModelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_checked_models)]

@@ -38,7 +38,7 @@ class Registry:
         self._free_slots = list(range(CAPACITY - 1, -1, -1))
         self._candidates: dict[str, Slots] = {}
         self._everyone = self._of_unknown_models = _NOBODY
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[str, str]] = {}
         self._slots_by_name: dict[str, int] = {}
 
     @property
@@ -115,6 +115,10 @@ class Registry:
 
     def name_of(self, slot: int) -> str:
         """The name of the member in a slot."""
+        return self._names[slot][0]
+
+    def name_and_address_of(self, slot: int) -> tuple[str, str]:
+        """The name of the member in a slot, and its HOST:PORT."""
         return self._names[slot]
 
     def slot_of(self, name: str) -> int | None:
@@ -139,7 +143,7 @@ class Registry:
     def _index(self) -> None:
         active = [member for member in self._members if member.membership == Membership.ACTIVE]
         models = {model for member in active for model in member.models or ()}
-        self._names = {member.slot: member.backend.name for member in self._members}
+        self._names = {member.slot: (member.backend.name, member.backend.address) for member in self._members}
         staying_last = sorted(self._members, key=lambda member: member.membership != Membership.DRAINING)
         self._slots_by_name = {member.backend.name: member.slot for member in staying_last}
         self._everyone = _slots(active)

@@ -23,7 +23,7 @@ INTERVAL_S = 0.25
 
 
 class MembershipFeed:
-    """Keeps registry and cluster file at what the source finds; `is_known` is set when there is anything.
+    """Keeps registry and cluster file at what the source finds; `is_known` is set when it has found out.
 
     `handle_joined(slots)` follows every change of the set, `handle_left()` every departure.
     """
@@ -59,7 +59,7 @@ class MembershipFeed:
         if self._known.backends:
             self._apply(survivors)
             self.is_known.set()
-        self._publish()
+            self._publish()
 
     async def follow(self) -> None:
         """Take in every set that the source finds."""
@@ -88,7 +88,9 @@ class MembershipFeed:
         logger.info("backends_applied backends=%d joined=%d", len(self._known.backends), len(joined))
 
     def _publish(self) -> bool:
-        """Whether Envoy's file has the members' clusters."""
+        """Whether Envoy's file has the members' clusters; there is none as long as nothing is known."""
+        if not self.is_known.is_set():
+            return False
         try:
             self._clusters.write(self._registry.clusters())
         except OSError as error:

