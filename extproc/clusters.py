@@ -1,7 +1,8 @@
 """Envoy's clusters without a sidecar: beside an Envoy whose sidecars run elsewhere.
 
 It follows discovery as each of these does, so that all give the same names to the same backends. Of requests
-it knows nothing: a departing backend keeps its cluster for `settle_s`, and what is in flight there Envoy ends.
+it knows nothing: a departing backend keeps its cluster for `settle_s`. What is in flight there then, Envoy
+brings to its end all the same.
 """
 
 import asyncio

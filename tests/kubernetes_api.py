@@ -1,8 +1,8 @@
 """A Kubernetes API server on loopback, as far as listing and watching EndpointSlices goes.
 
 It speaks the protocol of https://kubernetes.io/docs/reference/using-api/api-concepts/: every change has a
-resource version, a watch starts after one and gets each change as a line, bookmarks on request, an end, and 410
-Gone for a version that has been forgotten.
+resource version, a watch starts after one and gets each change as a line, bookmarks on request, an end, and
+410 Gone for a version that has been forgotten.
 """
 
 import asyncio

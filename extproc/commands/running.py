@@ -116,7 +116,7 @@ def clusters(
         Path, typer.Option(help="The sidecars' configuration, with a `discovery`.", metavar="FILE")
     ] = Path("extproc.yaml"),
 ) -> None:
-    """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere; until SIGTERM or SIGINT."""
+    """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere. Ends as `serve` does."""
     import uvloop  # noqa: PLC0415 - see the package's docstring
 
     from extproc.clusters import write_clusters  # noqa: PLC0415 - see the package's docstring

@@ -56,8 +56,8 @@ class Continue(msgspec.Struct, frozen=True):
 class RouteTo(msgspec.Struct, frozen=True):
     """Set the headers that choose the backend, and attach the decision's features as dynamic metadata.
 
-    Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends in
-    one cluster; empty: not told.
+    Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
+    in one cluster; empty: not told.
     """
 
     phase: Phase
