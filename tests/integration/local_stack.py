@@ -96,6 +96,7 @@ class LocalStack:
     stages: dict[str, Any] = field(default_factory=dict)
     discovery: dict[str, Any] | None = None
     found_at_start: int = 0
+    edit_envoy: Callable[[str], str] = lambda text: text
     sims: dict[str, ChildProcess] = field(default_factory=dict)
     backends: dict[str, int] = field(default_factory=dict)
 
@@ -137,7 +138,8 @@ class LocalStack:
         self.write_config()
         listed = self.backends if self.discovery is None else {}
         addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
-        self.envoy = await asyncio.to_thread(self.start_envoy, f"127.0.0.1:{self.grpc_port}", addresses)
+        grpc = f"127.0.0.1:{self.grpc_port}"
+        self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, edit=self.edit_envoy)
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.sidecar.start()
         await self.until_routable(len(listed) or self.found_at_start)
