@@ -1,7 +1,7 @@
 """vLLM's preStop: go on serving until no router sends here any more and nothing is in flight.
 
-The pod has just been marked as terminating. Routers hear of it within a second by the Kubernetes API, within TTL
-and interval by DNS: so long nothing is ended. The kubelet ends this at terminationGracePeriodSeconds.
+The pod has just been marked as terminating. Routers hear of it within a second by the Kubernetes API, within
+TTL and interval by DNS: so long nothing is ended. The kubelet ends this at terminationGracePeriodSeconds.
 """
 
 import os
