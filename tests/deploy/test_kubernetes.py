@@ -1,5 +1,8 @@
 """The manifests hold together, are valid, and ask for no more than they need."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -18,6 +21,7 @@ from deploy.manifests import (
     pod_specs,
 )
 
+from extproc.adapters.envoy.files import cds_document
 from extproc.config import parse_config
 from extproc.config_discovery import KubernetesDiscovery
 
@@ -202,6 +206,22 @@ def test_the_service_variant_has_another_address_of_extproc_and_else_the_same() 
     endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"] = address
     cluster |= {"type": "STRICT_DNS", "dns_lookup_family": "ALL"}
     assert yaml.safe_load(envoy_config("kubernetes/service")) == ours
+
+
+@pytest.mark.parametrize("variant", ["kubernetes/sidecar", "kubernetes/service"])
+def test_envoy_takes_its_configuration_and_its_options(variant: str, tmp_path: Path) -> None:
+    container = containers(variant)["gateway/envoy"]
+    binary, *options = (*container["command"], *container["args"])
+    (directory,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "envoy")
+    (tmp_path / "cds.json").write_bytes(cds_document([], "0"))
+    text = envoy_config(variant).replace("/var/run/extproc", str(tmp_path))
+    (tmp_path / "envoy.yaml").write_text(text)
+    moved = [option.replace(directory, str(tmp_path)) for option in options]
+    envoy = Path(sys.executable).with_name(binary)
+    answer = subprocess.run(
+        [envoy, *moved, "--mode", "validate"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_envoy_reads_what_is_written_for_it() -> None:

@@ -1,9 +1,8 @@
 # Envoy's preStop: take no new connections, let those who have one leave, and wait until nothing is in flight.
 #
 # The pod has just been taken out of its service, but proxies all over the cluster still send to it for some
-# seconds: the listener stays open for DELAY_S, and asks clients to close their connections (`connection: close`,
-# GOAWAY). The kubelet ends this at terminationGracePeriodSeconds, whatever is still in flight. The image has bash
-# and no curl.
+# seconds: the listener stays open, and every response asks to close the connection (`connection: close`, GOAWAY).
+# The kubelet ends this at terminationGracePeriodSeconds, whatever is still in flight. The image has bash and no curl.
 ADMIN_HOST=${ADMIN_HOST:-127.0.0.1}
 ADMIN_PORT=${ADMIN_PORT:-9901}
 DELAY_S=${DELAY_S:-10}
