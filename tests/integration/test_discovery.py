@@ -2,14 +2,19 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from integration.local_stack import Load, LocalStack, chat, free_port, running
+from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, free_port, running, wait_until
 from integration.test_restarts import signalled
 from kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
 from name_server import HOST, NameServer, name_server
+
+from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.adapters.local_stack.child_process import ChildProcess
 
 ONE, TWO, THREE = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
@@ -131,3 +136,61 @@ def test_pods_become_ready_and_terminate_under_load(
             assert {answer.backend for answer in load.answers[before + 12 :]} == {"b", "c"}
 
     asyncio.run(scenario())
+
+
+def test_a_sidecar_is_ready_and_envoy_can_start_only_when_backends_are_known(stack: LocalStack) -> None:
+    async def status(path: str) -> int:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.get(f"http://127.0.0.1:{stack.http_port}{path}") as response:
+                    return response.status
+            except aiohttp.ClientError:
+                return 0
+
+    async def until(path: str, expected: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while await status(path) != expected:
+                await asyncio.sleep(0.02)
+
+    async def scenario(server: NameServer) -> None:
+        stack.cds_path.parent.mkdir()
+        stack.write_config()
+        stack.sidecar.start()
+        try:
+            await until("/healthz", 200)
+            asked = len(server.asked)
+            while len(server.asked) < asked + 4:
+                await asyncio.sleep(0.02)
+            assert await status("/readyz") == 503
+            assert not stack.cds_path.exists()
+            server.failing = {}
+            await until("/readyz", 200)
+            assert stack.cds_path.exists()
+        finally:
+            await asyncio.to_thread(stack.sidecar.stop, 5.0)
+
+    with name_server() as server:
+        server.failing = {"A": "SERVFAIL", "AAAA": "SERVFAIL"}
+        discover_by_dns(stack, server, free_port())
+        asyncio.run(scenario(server))
+
+
+def test_clusters_are_written_without_a_sidecar_too(stack: LocalStack) -> None:
+    def clusters() -> set[str]:
+        return {backend.name for backend in ClusterFile(stack.cds_path).read_known()}
+
+    with name_server() as server:
+        server.addresses = [ONE, TWO]
+        discover_by_dns(stack, server, free_port())
+        stack.cds_path.parent.mkdir()
+        stack.write_config()
+        command = [sys.executable, "-m", "extproc", "clusters", "--config", str(stack.config_path)]
+        writer = ChildProcess("clusters", command, stack.directory / "clusters.log")
+        writer.start()
+        try:
+            wait_until(lambda: clusters() == names(ONE, TWO))
+            server.addresses = [TWO, THREE]
+            wait_until(lambda: clusters() == names(TWO, THREE))
+        finally:
+            writer.stop(5.0)
+        assert writer.ending() == "ended with status 0"
