@@ -7,6 +7,7 @@ See https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoi
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -95,12 +96,20 @@ def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
 
 
 def _backend(endpoint: Endpoint, port: int, config: KubernetesDiscovery) -> Backend | None:
-    try:
-        host = str(ipaddress.ip_address(endpoint.addresses[0]))
-    except (ValueError, IndexError):
+    host = _host(endpoint.addresses[0]) if endpoint.addresses else None
+    if host is None:
         return None
     target = endpoint.target_ref
     is_pod = target is not None and target.kind == "Pod" and target.name
     name = name_of_pod(target.name) if target and is_pod else name_of_address("endpoint", host)
     models = None if config.models is None else frozenset(config.models)
     return Backend(name, host, port, models, config.max_num_seqs)
+
+
+@lru_cache(maxsize=8192)
+def _host(address: str) -> str | None:
+    """The address in its usual form; kept, since hundreds are read again at every change."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
