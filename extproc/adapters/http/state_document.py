@@ -58,6 +58,7 @@ def _backend(
         "num_running": known.num_running,
         "kv_cache_fraction": _finite(runtime.fleet.kv_cache_fraction[slot]),
         "scrape_age_s": known.scrape_age_s,
+        "is_fresh": bool(view.is_fresh[position]),
         "zone": known.zone,
         "medium_load": float(view.medium_load[position]),
         "membership": member.membership.value,
