@@ -23,6 +23,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     return {
         "backends": [
             _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
+            | {"is_fresh": view.is_fresh(position)}
             for position, member in enumerate(members)
         ],
         "model": _model(runtime),
@@ -55,7 +56,6 @@ def _backend(
         "num_running": known.num_running,
         "kv_cache_fraction": _finite(state.kv_cache_fraction),
         "scrape_age_s": known.scrape_age_s,
-        "is_fresh": bool(view.is_fresh[position]),
         "zone": known.zone,
         "medium_load": state.medium_load,
         "membership": member.membership.value,
