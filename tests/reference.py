@@ -7,6 +7,7 @@ sidecar's parts in which everything has happened.
 
 import asyncio
 import json
+import re
 import runpy
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,9 @@ no model, has no series. [rules.yml](rules.yml) says what to be woken up for.
 | metric | type | labels | |
 |---|---|---|---|
 """
+_COMMENTED_OUT = re.compile(r"# \w+:\n#  ")
+_KIND = re.compile(r"^#   kind: (\w+)$", re.MULTILINE)
+
 UNBOUNDED = 1 << 30
 """Limits from here on are there so that no number overflows."""
 
@@ -67,18 +71,20 @@ def configuration_text() -> str:
 def _sections(node: Schema, path: str, defs: dict[str, Schema], said: Comments) -> Iterator[str]:
     """A section for every nested model below `node`, in the order of its fields, each with those below it."""
     for name, field in node["properties"].items():
-        place = f"{path}.{name}".lstrip(".")
+        stage = f"{path}.{name}".lstrip(".")
         for model in _models(field, defs):
             fields = model["properties"]
-            meaning = model["description"] if path else said[place]
-            yield f"\n## {place}\n\n{meaning}\n"
-            yield "| field | type | default | |\n|---|---|---|---|"
+            kind = fields["kind"]["const"] if "kind" in fields else ""
+            place = f"{stage}[{kind}]" if f"{stage}[{kind}]" in said else stage
+            yield f"\n## {stage}{f', kind: {kind}' if kind else ''}\n"
+            yield (place == stage and not path and said[stage]) or model["description"]
+            yield "\n| field | type | default | |\n|---|---|---|---|"
             required = model.get("required", ())
             for key, found in fields.items():
                 default = "required" if key in required else f"`{json.dumps(found['default'])}`"
                 row = (f"`{key}`", _type(found, defs), default, said.get(f"{place}.{key}", ""))
                 yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-            yield from _sections(model, place, defs, said)
+            yield from _sections(model, stage, defs, said)
 
 
 def _models(field: Schema, defs: dict[str, Schema]) -> list[Schema]:
@@ -114,7 +120,22 @@ def _bounds(field: Schema) -> Iterator[str]:
 
 
 def comments(text: str) -> Comments:
-    """The comments right above the keys of a YAML text, by dotted path; a list's items count as one."""
+    """The comments right above the keys of a YAML text, by dotted path; a list's items count as one.
+
+    A stage of another kind than the one that is in use is there as a comment itself: `discovery[dns].host`.
+    """
+    found: Comments = {}
+    for paragraph in text.split("\n\n"):
+        if not _COMMENTED_OUT.match(paragraph):
+            found |= _comments(paragraph, "")
+            continue
+        lines = (line.removeprefix("#").removeprefix(" ") for line in paragraph.splitlines())
+        kind = _KIND.search(paragraph)
+        found |= _comments("\n".join(lines), f"[{kind[1]}]" if kind else "")
+    return found
+
+
+def _comments(text: str, kind: str) -> Comments:
     found: Comments = {}
     path: list[tuple[int, str]] = []
     above: list[str] = []
@@ -126,7 +147,7 @@ def comments(text: str) -> Comments:
         key, colon, _ = stripped.removeprefix("- ").partition(":")
         if colon:
             indent = len(line) - len(line.lstrip("- "))
-            path = [*(step for step in path if step[0] < indent), (indent, key)]
+            path = [*(step for step in path if step[0] < indent), (indent, key if path else key + kind)]
             found.setdefault(".".join(name for _, name in path), " ".join(above))
         above = []
     return found
