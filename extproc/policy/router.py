@@ -81,12 +81,12 @@ class Router:
         if decision.chosen is None:
             wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s)
             return Placement(overloaded(decision.reason, wait_s))
-        backend = self._registry.name_of(decision.chosen.slot)
+        backend, address = self._registry.name_and_address_of(decision.chosen.slot)
         lease = Lease(partial(self.bookings.close, self.bookings.open(decision.chosen.slot, request, now_s)))
         facts = recorded(decision, decision.chosen, backend, request)
         may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
         cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
-        return Placement(RouteTo(phase, cluster, to_metadata(facts)), lease)
+        return Placement(RouteTo(phase, cluster, to_metadata(facts), address), lease)
 
 
 def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:
