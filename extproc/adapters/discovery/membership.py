@@ -26,8 +26,8 @@ INTERVAL_S = 0.25
 class MembershipFeed:
     """Keeps registry and cluster file at what the source finds; `is_known` is set when it has found out.
 
-    A backend that `is_failing(slot)` is not tried in another one's place. `handle_joined(slots)` follows every
-    change of the set, `handle_left()` every departure.
+    A backend that `is_failing(slot)` is not tried in another one's place. `handle_joined(slots)` follows
+    every change of the set, `handle_left()` every departure.
     """
 
     def __init__(
