@@ -9,11 +9,20 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _RESERVED_NAMES = frozenset({"extproc", "extproc_pool"})
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
+
+
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+
+class Stage(BaseModel):
+    """One stage's settings: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _is_host_and_port(text: str, default_port: int = 0) -> bool:
@@ -59,6 +68,12 @@ def _checked_models(models: tuple[str, ...]) -> tuple[str, ...]:
     return models
 
 
+def _checked_header(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("expected the name of a header, in lower case")
+    return name
+
+
 def _checked_path(path: Path) -> Path:
     if not path.name:
         raise ValueError("expected the path of a file")
@@ -70,6 +85,7 @@ TcpAddress = Annotated[str, AfterValidator(_checked_tcp_address)]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[str, AfterValidator(_checked_name)]
 ModelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_checked_models)]
+HeaderName = Annotated[str, AfterValidator(_checked_header)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]

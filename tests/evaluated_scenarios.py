@@ -35,7 +35,7 @@ def layered_rules(*, max_active: int = 100, model_file: bytes | None = None) -> 
     backends = (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),)
     config = Config.model_validate({"backends": backends, "guard": {"max_active": max_active}})
     return LayeredRules(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
         rules.router_rules(config),
         rules.trust_rule(config.predict),
         model_file,

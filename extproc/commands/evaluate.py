@@ -52,7 +52,7 @@ def evaluate(
 
     config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
     production = evaluate_command.ProductionRules(
-        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
         router=rules.router_rules(config),
         trust=rules.trust_rule(config.predict),
     )

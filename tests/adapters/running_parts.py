@@ -68,6 +68,7 @@ class Parts:
             models=self.models,
             record=self.record,
             decisions=self.router.counts,
+            room=None,
             outcomes=self.feedback.counts,
             scraper=self.scraper,
             server=self.server,
