@@ -6,14 +6,13 @@ divided by how fast it drains.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from extproc.exchange.messages import Reject
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.load import Slots
 from extproc.policy.decision import Layer, Reason
 
 LAYER_HEADER = "x-extproc-layer"
@@ -37,21 +36,21 @@ class AdmissionRules:
 
 
 def retry_after_s(
-    fleet: Fleet, slots: Slots | None, rules: AdmissionRules, now_s: float, waiting: int = 0
+    fleet: Fleet, slots: Sequence[int], rules: AdmissionRules, now_s: float, waiting: int = 0
 ) -> int:
     """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum.
 
     Those who wait come first: so many have to be taken by all of the slots together.
     """
-    if slots is None:
-        return rules.max_retry_after_s
     view = fleet.view(slots, now_s)
-    waits_s = [fleet.breakers.next_probe_s(slots[~view.is_admitting], now_s)]
+    admitting = view.admitting()
+    failing = [slot for position, slot in enumerate(slots) if position not in admitting]
+    waits_s = [fleet.breakers.next_probe_s(failing, now_s)]
     total_per_s = 0.0
-    for slot, load in zip(slots[view.is_admitting], view.load[view.is_admitting], strict=True):
-        rate_per_s = fleet.drain_rates.per_second(int(slot), now_s)
+    for position in admitting:
+        rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
         total_per_s += rate_per_s
-        excess = max(1.0, float(load) - rules.resume_load)
+        excess = max(1.0, view.load[position] - rules.resume_load)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
     queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
     return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))

@@ -95,7 +95,7 @@ class Router:
     def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
         """The answer to a request that nobody can take, and for whose model so many others wait."""
         self.counts.count(decision)
-        slots = self._registry.candidates(request.model)
+        slots = self._registry.candidates(request.model) or ()
         wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s, waiting)
         return Placement(overloaded(decision.reason, wait_s))
 

@@ -115,18 +115,19 @@ class Scraper:
             await asyncio.sleep(max(0.0, started_s + self._interval_s(member.slot) - time.monotonic()))
 
     def _interval_s(self, slot: int) -> float:
-        is_busy = self._fleet.own[slot] > 0 or self._fleet.running[slot] + self._fleet.waiting[slot] > 0
+        state = self._fleet.states[slot]
+        is_busy = state.own > 0 or state.running + state.waiting > 0
         return self._config.busy_interval_s if is_busy else self._config.idle_interval_s
 
     async def _scrape(self, member: Member) -> ScrapeResult:
         name, slot = member.backend.name, member.slot
-        own_when_asked = int(self._fleet.own[slot])
+        own_when_asked = self._fleet.states[slot].own
         answer = await self._get(member, "/metrics")
         signals = read_signals(answer.body) if answer.result is ScrapeResult.OK else None
         now_s = time.monotonic()
         if signals is not None:
             self._fleet.scraped(slot, signals, own_when_asked, now_s)
-            self._handle_tokens(slot, signals.prompt_tokens_total, float(self._fleet.foreign[slot]))
+            self._handle_tokens(slot, signals.prompt_tokens_total, self._fleet.states[slot].foreign)
             self._conditions.holds(name, "scrape_recovered")
             result = ScrapeResult.OK
         else:

@@ -80,7 +80,8 @@ def test_signals_and_models_reach_the_fleet() -> None:
             await setup.until(lambda: setup.registry.candidates("m") is not None)
             await setup.until(lambda: setup.registry.members[0].models is not None)
             assert setup.registry.members[0].models == frozenset({"m"})
-            assert (setup.fleet.running[setup.slot], setup.fleet.waiting[setup.slot]) == (3.0, 1.0)
+            state = setup.fleet.states[setup.slot]
+            assert (state.running, state.waiting) == (3.0, 1.0)
 
     asyncio.run(scenario())
 
@@ -106,7 +107,7 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
     async def scenario() -> None:
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
-            assert setup.fleet.scraped_at_s[setup.slot] == -np.inf
+            assert setup.fleet.states[setup.slot].scraped_at_s == -np.inf
             assert setup.registry.members[0].models is None
 
     asyncio.run(scenario())
