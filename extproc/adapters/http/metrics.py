@@ -79,7 +79,7 @@ class SidecarCollector(Collector):
         yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", len(room))
         depth = GaugeMetricFamily(
             "extproc_queue_model_requests",
-            "Requests that wait for a place, where there are any",
+            "Requests that wait, where there are any",
             labels=["model"],
         )
         for model, waiting in room.depths().items():

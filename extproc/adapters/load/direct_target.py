@@ -41,9 +41,8 @@ class DirectTarget:
         self.model = model.name
         self.max_model_len = model.max_model_len
         self.requests_per_arrival = min(2, len(backends))
-        self.fleet = Fleet(
-            fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig(), AdmissionConfig())
-        )
+        rules = fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig(), AdmissionConfig())
+        self.fleet = Fleet(rules)
         self.registry = Registry(self.fleet, settle_s=0.0)
         self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
         self._backends = {member.slot: member.backend for member in self.registry.members}
