@@ -76,7 +76,7 @@ class SidecarCollector(Collector):
         room = self._runtime.room
         if room is None:
             return
-        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", len(room))
+        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", room.waiting)
         depth = GaugeMetricFamily(
             "extproc_queue_model_requests",
             "Requests that wait, where there are any",

@@ -40,7 +40,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
 
 def _queue(room: Room, now_s: float) -> dict[str, Any]:
     return {
-        "waiting": len(room),
+        "waiting": room.waiting,
         "by_model": room.depths(),
         "oldest_s": room.oldest_s(now_s),
         "ended": {ending.value: count for ending, count in sorted(room.counts.endings.items())},

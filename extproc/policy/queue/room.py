@@ -36,6 +36,9 @@ HOLD_MARGIN_S = 5.0
 """Guessed: Envoy is asked for so much more patience than a request may wait. Who is not answered within it,
 because the sidecar stands still, goes to Envoy's own pool."""
 
+RETRY_S = 0.05
+"""Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
+
 MAX_LINES = 16
 """Guessed: of how many lines the first is tried in one go, each of which may cost a question to the model."""
 
@@ -64,7 +67,9 @@ class Room:
         self._is_closed = False
         router.freed = self._freed
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
         return len(self._by_age)
 
     def depths(self) -> dict[str, int]:
@@ -75,9 +80,10 @@ class Room:
         """How long the oldest has been waiting."""
         return now_s - self._oldest().since_s if self._by_age else 0.0
 
-    def next_deadline_s(self) -> float | None:
-        """When `advance` is due at the latest; None while nobody waits."""
-        return self._oldest().deadline_s if self._by_age else None
+    def due_s(self, now_s: float) -> float:
+        """When `advance` is to be called again."""
+        again_s = now_s + RETRY_S
+        return min(again_s, self._oldest().deadline_s) if self._by_age else again_s
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""

@@ -93,13 +93,13 @@ class AnyRoom(RuleBasedStateMachine):
             assert 1 <= len(client.answers) <= 2
             assert len(client.answers) == 1 or isinstance(client.answers[0], Hold)
             assert not isinstance(client.answers[-1], Hold) or len(client.answers) == 1
-        assert len(self.clinic.room) == len(self.held)
+        assert self.clinic.room.waiting == len(self.held)
         assert not (self.is_closed and self.held)
 
     @invariant()
     def the_bounds_hold(self) -> None:
         assert all(0 < depth <= RULES.max_waiting for depth in self.clinic.room.depths().values())
-        assert sum(self.clinic.room.depths().values()) == len(self.clinic.room)
+        assert sum(self.clinic.room.depths().values()) == self.clinic.room.waiting
         assert all(state.own <= MAX_ACTIVE for state in self.clinic.fleet.states)
 
     @invariant()
@@ -123,7 +123,7 @@ class AnyRoom(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.clinic.wait(RULES.max_wait_s)
-        assert len(self.clinic.room) == 0
+        assert self.clinic.room.waiting == 0
         assert not any(client.is_held for client in self.clinic.clients)
         for client in self.clinic.clients:
             self.clinic.leave(client)
