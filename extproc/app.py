@@ -84,7 +84,6 @@ class Sidecar:
             if self._config.samples.path is not None:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
-            await self._scraper.start()
             stack.push_async_callback(self._scraper.stop)
             self._apply_membership(self._config, self._clusters.read_known())
             self._publish_clusters()

@@ -104,7 +104,6 @@ async def open_direct(
             is_scraped.set()
 
     scraper = Scraper(_SCRAPE, target.fleet, target.registry, scraped)
-    await scraper.start()
     try:
         scraper.follow()
         try:

@@ -150,7 +150,6 @@ def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith)
 
 def test_a_backend_that_left_is_in_no_label(busy: Parts, runner: asyncio.Runner) -> None:
     async def follow() -> None:
-        await busy.scraper.start()
         busy.scraper.follow()
         await busy.scraper.stop()
 

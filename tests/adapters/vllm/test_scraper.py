@@ -65,7 +65,6 @@ async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') ->
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     setup = Setup(runner.addresses[0][1])
-    await setup.scraper.start()
     setup.scraper.follow()
     try:
         yield setup
@@ -144,7 +143,6 @@ def test_refused_connections_take_the_backend_out() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
             setup = Setup(taken.getsockname()[1])
-            await setup.scraper.start()
             setup.scraper.follow()
             await setup.until_result(ScrapeResult.REFUSED, count=3)
             assert setup.fleet.breakers.is_tripped(setup.slot)
