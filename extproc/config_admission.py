@@ -14,7 +14,7 @@ class QueueConfig(Stage):
     """Who may wait, and for how long, in mode `queue`."""
 
     max_waiting: Annotated[Count, Field(le=100_000)] = 1000  # guessed: ten times a backend's max_active
-    max_wait_s: Annotated[Seconds, Field(le=600)] = 30.0  # guessed; what envoy.yaml allows is 600
+    max_wait_s: Annotated[Seconds, Field(le=600)] = 10.0  # guessed; what envoy.yaml allows is 600
     min_priority: Priority = 0  # both 0: whatever clients ask for, they are equal
     max_priority: Priority = 0
     tenant_header: HeaderName | None = None
