@@ -11,20 +11,16 @@ most: otherwise one who fills the line would keep all others out of it. (McKenne
 Queueing", 1990, calls this buffer stealing.)
 """
 
-from collections import OrderedDict
-
+from extproc.policy.queue.level import Level
 from extproc.policy.queue.waiter import Waiter
-
-Waiters = OrderedDict[Waiter, None]
-"""Those of one tenant, the oldest first. (A dict would walk over all that have left before its first one.)"""
 
 
 class Line:
-    """At most `capacity` waiters; every operation but shedding takes the same time however many there are."""
+    """At most `capacity` waiters."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._levels: dict[int, OrderedDict[str, Waiters]] = {}
+        self._levels: dict[int, Level] = {}
         self._length = 0
 
     def __len__(self) -> int:
@@ -32,36 +28,29 @@ class Line:
 
     def join(self, waiter: Waiter) -> Waiter | None:
         """Take one more; returns who has had to leave for that, which may be itself."""
-        turns = self._levels.setdefault(waiter.priority, OrderedDict())
-        turns.setdefault(waiter.request.tenant, OrderedDict())[waiter] = None
+        level = self._levels.get(waiter.priority)
+        if level is None:
+            level = self._levels[waiter.priority] = Level()
+        level.join(waiter)
         self._length += 1
         if self._length <= self._capacity:
             return None
-        shed = self._least_deserving()
+        shed = self._levels[min(self._levels)].newest_of_the_most()
         self.leave(shed)
         return shed
 
     def first(self) -> Waiter:
         """Whose turn it is; there must be somebody."""
-        turns = self._levels[max(self._levels)]
-        return next(iter(next(iter(turns.values()))))
+        return self._levels[max(self._levels)].first()
 
     def end_turn(self, waiter: Waiter) -> None:
         """The first one is let in: its tenant's turn is over."""
-        self._levels[waiter.priority].move_to_end(waiter.request.tenant)
+        self._levels[waiter.priority].end_turn(waiter.request.tenant)
 
     def leave(self, waiter: Waiter) -> None:
-        """One of them does not wait any more; the order of the others stays as it is."""
-        turns = self._levels[waiter.priority]
-        waiters = turns[waiter.request.tenant]
-        del waiters[waiter]
+        """One of them does not wait any more."""
+        level = self._levels[waiter.priority]
+        level.leave(waiter)
         self._length -= 1
-        if not waiters:
-            del turns[waiter.request.tenant]
-        if not turns:
+        if not level:
             del self._levels[waiter.priority]
-
-    def _least_deserving(self) -> Waiter:
-        turns = self._levels[min(self._levels)]
-        newest = (next(reversed(waiters)) for waiters in turns.values())
-        return max(newest, key=lambda waiter: (len(turns[waiter.request.tenant]), waiter.number))
