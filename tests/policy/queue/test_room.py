@@ -4,6 +4,8 @@ from dataclasses import replace
 import pytest
 from held_requests import FAILURES, MAX_ACTIVE, RULES, Clinic, request
 
+from extproc.adapters.envoy.files import shipped_bootstrap
+from extproc.config_admission import QueueConfig
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import Signals
@@ -278,3 +280,11 @@ def test_a_tenant_that_floods_does_not_starve_another(clinic: Clinic) -> None:
     for _ in range(2 * len(modest)):
         clinic.leave(next(client for client in clinic.clients if client.is_placed))
     assert all(len(client.answers) == 2 for client in modest)
+
+
+def test_envoy_is_set_up_for_the_longest_wait_that_can_be_configured() -> None:
+    longest_s = 600
+    QueueConfig(max_wait_s=longest_s)
+    with pytest.raises(ValueError, match="max_wait_s"):
+        QueueConfig(max_wait_s=longest_s + 1)
+    assert f"max_message_timeout: {longest_s + HOLD_MARGIN_S:.0f}s" in shipped_bootstrap()
