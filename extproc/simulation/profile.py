@@ -8,6 +8,27 @@ a compute-bound prefill follows the roofline argument (Williams et al., "Rooflin
 
 from dataclasses import dataclass
 
+from extproc.simulation.run import TICKS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class StepTicks:
+    """A profile's costs in whole ticks, at its speed."""
+
+    base: int
+    prefill_token: int
+    decode_sequence: int
+    kv_token: int
+
+    def step(self, prefill_tokens: int, decoding: int, kv_tokens: int) -> int:
+        """How long an iteration with this much work takes."""
+        return (
+            self.base
+            + prefill_tokens * self.prefill_token
+            + decoding * self.decode_sequence
+            + kv_tokens * self.kv_token
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
@@ -32,6 +53,16 @@ class EngineProfile:
             + decoding * self.decode_sequence_s
             + kv_tokens * self.kv_token_s
         ) / self.speed
+
+    def step_ticks(self) -> StepTicks:
+        """The same in ticks, each cost rounded to a whole one (a picosecond)."""
+        ticks_per_s = TICKS_PER_S / self.speed
+        return StepTicks(
+            round(self.base_step_s * ticks_per_s),
+            round(self.prefill_token_s * ticks_per_s),
+            round(self.decode_sequence_s * ticks_per_s),
+            round(self.kv_token_s * ticks_per_s),
+        )
 
 
 # An 8B model in bf16: 16.1 GB of weights, 16.1 GFLOP a prefill token, and 131,072 bytes of KV cache a token

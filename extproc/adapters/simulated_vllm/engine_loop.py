@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.simulation.engine import Engine
+from extproc.simulation.results import StepResult
 
 MAX_LAG_S = 0.25
 """Guessed. A process that could not keep up catches up on this much at most; what lies further back is
