@@ -35,11 +35,11 @@ def test_every_request_is_answered_refused_or_failed_once(policy: str) -> None:
     assert result.goodput <= answered / result.requests
 
 
-def test_a_dead_backend_swallows_what_least_in_flight_sends_until_somebody_notices() -> None:
+def test_a_dead_backend_swallows_most_of_what_least_in_flight_sends_until_somebody_notices() -> None:
     fleet = f"3x{MACHINE},{MACHINE}!10-40"
     failed = run(fleet).failed
     per_s = scenario(fleet, 0.5).traffic.rate
-    assert failed == pytest.approx(NOTICED_AFTER_S * per_s, rel=0.2)
+    assert 0.5 < failed / (NOTICED_AFTER_S * per_s) < 1.1
 
 
 def test_the_production_policy_takes_a_dead_backend_out_by_itself() -> None:
