@@ -150,14 +150,13 @@ def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith)
 
 def test_a_backend_that_left_is_in_no_label(busy: Parts, runner: asyncio.Runner) -> None:
     async def follow() -> None:
-        await busy.scraper.start()
         busy.scraper.follow()
         await busy.scraper.stop()
 
     assert _backends(busy) == {"vllm-1", "vllm-2"}
     busy.registry.apply(BACKENDS[1:], busy.started_s)
     for slot in (0, 1):
-        while busy.fleet.own[slot]:
+        while busy.fleet.states[slot].own:
             busy.fleet.release(slot, busy.started_s)
     assert busy.registry.advance(busy.started_s + SETTLE_S)
     busy.feedback.counts.keep_only(frozenset(member.backend.name for member in busy.registry.members))
