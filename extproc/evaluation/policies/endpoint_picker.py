@@ -4,7 +4,8 @@ Each scorer gives every endpoint 0 to 1; the sum by weight decides, and of the b
 Sources: kubernetes-sigs/gateway-api-inference-extension and llm-d/llm-d-inference-scheduler, the plugins
 queue-scorer, kv-cache-utilization-scorer, prefix-cache-scorer, token-load-scorer, active-request-scorer and
 max-score-picker. The picker itself scrapes every 50 ms; here all policies scrape as often as the evaluation
-says.
+says. Where the queues are of one length the queue scorer gives all 1, and the token-load scorer counts what
+is in flight; adding the request's own tokens, as here, changes no order.
 
 Prefixes are tracked as its approximate plugin does: what was sent to an endpoint is taken to be in its cache,
 as the newest of at most so many blocks; the score is the share of the prompt's full blocks found there. Only
