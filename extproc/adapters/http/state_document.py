@@ -23,6 +23,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     return {
         "backends": [
             _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
+            | {"is_fresh": view.is_fresh(position)}
             for position, member in enumerate(members)
         ],
         "model": _model(runtime),
