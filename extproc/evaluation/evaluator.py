@@ -2,9 +2,9 @@
 
 Arrivals are a stream of their own. The other events, each planned by somebody for some moment, are the ends
 of an engine's runs (see `simulation.engine`), scrapes and what they bring, backends that join, leave or fail,
-and routers that look after the requests that they hold. The clock jumps from event to event; events of the same moment come in the order in which they were
-planned. The traffic of a seed is the same for every policy, so policies are compared on equal requests. What
-is kept does not grow with the number of requests.
+and routers that look after the requests that they hold. The clock jumps from event to event; events of the
+same moment come in the order in which they were planned. The traffic of a seed is the same for every policy,
+so policies are compared on equal requests. What is kept does not grow with the number of requests.
 
 A scrape sees the gauges as they are at its start, and its router learns of them `gauge_delay_s` later: it
 stands for the round trip and for the lag with which vLLM updates what it exports.

@@ -54,7 +54,7 @@ class Policy:
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """The `backend` of a candidate, of which there is at least one, None to refuse the request, or HELD."""
+        """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
         raise NotImplementedError
 
     def settled(self) -> Sequence[tuple[int, int | None]]:
