@@ -3,28 +3,33 @@
 #   docker build -t vllm-extproc .
 #   docker run --rm --read-only vllm-extproc --help
 
+FROM python:3.11-slim AS requirements
+COPY pyproject.toml .
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+        > requirements.txt
+
 FROM python:3.11-slim AS build
 # libgomp is what LightGBM links to; binutils has `strip`.
 RUN apt-get update && apt-get install -y --no-install-recommends binutils libgomp1
 WORKDIR /src
 # No pip gets into the environment: this one installs into it from outside.
 RUN python -m venv --without-pip /opt/extproc
-ENV PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
 # The dependencies first, which change seldom: after a change of the code a build takes seconds.
-COPY pyproject.toml .
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > requirements.txt \
-    && pip --python /opt/extproc/bin/python install --no-compile --requirement requirements.txt
+COPY --from=requirements requirements.txt .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/extproc/bin/python install --no-compile --requirement requirements.txt
 # What only debuggers, compilers and the libraries' own developers read is not needed to run them: 85 MB. (The
 # libraries in *.libs were edited after they were linked, and do not survive `strip`.)
 RUN find /opt/extproc -type d -name tests -prune -exec rm -r {} + \
     && find /opt/extproc -type f -regex '.*\.\(pyi\|pyx\|pxd\|h\|a\)' -delete \
     && find /opt/extproc /usr/local/lib -type f -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} +
-COPY README.md hatch_build.py ./
+COPY pyproject.toml README.md hatch_build.py ./
 COPY envoy envoy
 COPY protos protos
 COPY extproc extproc
-RUN pip --python /opt/extproc/bin/python install --no-compile --no-deps .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/extproc/bin/python install --no-compile --no-deps .
 # The root file system will be read-only, so that Python cannot keep its bytecode: here it does, of what the three
 # roles import. That also proves that nothing of it is missing.
 RUN /opt/extproc/bin/python -P -c 'import extproc.app, extproc.adapters.trainer.run, extproc.adapters.simulated_vllm.server, uvloop' \
