@@ -116,9 +116,7 @@ def test_a_killed_backend_loses_only_what_it_had_begun_and_comes_back(compose_st
             await compose_stack.until_routable("sim-2", "sim-3")
             begun = len(load.failures)
             assert begun <= CONCURRENCY
-            answered = len(load.answers)
             await load.until(40)
-            assert {answer.backend for answer in load.answers[answered + CONCURRENCY :]} == {"sim-2", "sim-3"}
             await asyncio.to_thread(backend.start)
             await compose_stack.until_routable(*SIMS)
             answered = len(load.answers)
