@@ -74,3 +74,13 @@ def test_envoy_gets_the_file_of_the_repository_and_reads_clusters_where_the_side
     assert BOOTSTRAP["dynamic_resources"]["cds_config"]["path_config_source"]["path"] == str(clusters)
     assert f"run:{clusters.parent}:ro" in mounts
     assert f"run:{clusters.parent}" in stack["sidecar"]["volumes"]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_all_that_is_mounted_from_the_repository_is_there(path: Path) -> None:
+    sources = [
+        mount.split(":")[0] for service in services(path).values() for mount in service.get("volumes", ())
+    ]
+    mounted = [source for source in sources if source.startswith("./")]
+    assert bool(mounted) == (path == FILES[0])
+    assert [source for source in mounted if not (ROOT / source).exists()] == []

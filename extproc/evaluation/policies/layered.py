@@ -115,7 +115,7 @@ class Layered(Policy):
             float(gauges.generation_tokens),
         )
         slot = self._slots[backend]
-        self._fleet.scraped(slot, signals, int(self._fleet.own[slot]), now_s)
+        self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
 
     def _use_model(self, data: bytes) -> None:
         verdict = self._models.offer(data, 0.0)
