@@ -5,8 +5,8 @@
 
 FROM python:3.11-slim AS requirements
 COPY pyproject.toml .
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > requirements.txt
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*project["dependencies"], *project["optional-dependencies"]["kubernetes"], sep="\n")' > requirements.txt
 
 FROM python:3.11-slim AS build
 # libgomp is what LightGBM links to; binutils has `strip`.
