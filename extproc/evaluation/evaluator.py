@@ -1,6 +1,7 @@
 """A fleet, its traffic and its routers in virtual time: a discrete-event simulation, exact by seed.
 
-There are three kinds of events: an engine's step ends, a router scrapes a backend, what it scraped arrives.
+There are four kinds of events: an engine's step ends, a router scrapes a backend, what it scraped arrives, a
+router looks after the requests that it holds.
 Arrivals are a stream of their own, merged in. The clock jumps from event to event; events of the same moment
 come in the order in which they were planned. The traffic of a seed is the same for every policy, so policies
 are compared on equal requests.
@@ -18,7 +19,7 @@ import numpy as np
 
 from extproc.evaluation.policies.choice import POLICIES, Setting
 from extproc.evaluation.policies.layered import Layered, LayeredRules
-from extproc.evaluation.policies.policy import Ended
+from extproc.evaluation.policies.policy import HELD, Ended
 from extproc.evaluation.result import RunResult
 from extproc.evaluation.router import SimulatedRouter
 from extproc.evaluation.server import Gauges, Server, ServerSpec
@@ -47,6 +48,7 @@ class _Kind(IntEnum):
     STEP = 0
     SCRAPE = 1
     SCRAPED = 2
+    ADVANCE = 3
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class _Run:
         ]
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
+        self._advancing: set[int] = set()
         self._tally = Tally(len(self._servers), scenario.slo_s)
         self._events: list[tuple[float, int, _Kind, int, int, Gauges | None]] = []
         self._planned = 0
@@ -87,7 +90,7 @@ class _Run:
     def result(self, report: Callable[[float], None]) -> RunResult:
         now_s = 0.0
         arrival = next(self._arrivals, None)
-        while arrival is not None or self._in_flight:
+        while arrival is not None or self._in_flight or any(router.held for router in self._routers):
             if arrival is not None and (not self._events or arrival.at_s <= self._events[0][0]):
                 now_s = arrival.at_s
                 self._arrive(arrival)
@@ -108,22 +111,45 @@ class _Run:
             seen, seen_at_s = self._servers[backend].gauges(), now_s + self._scenario.gauge_delay_s
             self._plan(seen_at_s, _Kind.SCRAPED, backend, router, seen)
             self._plan(now_s + self._scenario.scrape_interval_s, _Kind.SCRAPE, backend, router)
+        elif kind is _Kind.ADVANCE:
+            self._advance(router, now_s)
         elif gauges is not None:
             self._routers[router].scraped(backend, gauges, now_s)
         return now_s
+
+    def _advance(self, router: int, now_s: float) -> None:
+        self._advancing.discard(router)
+        again_s = self._routers[router].policy.advance(now_s)
+        self._settle(router, now_s)
+        if again_s is not None:
+            self._advancing.add(router)
+            self._plan(again_s, _Kind.ADVANCE, 0, router)
+
+    def _settle(self, router: int, now_s: float) -> None:
+        """Those who are held no more go where they were sent."""
+        if self._routers[router].held:
+            for number, arrival, backend in self._routers[router].settled():
+                self._send(number, arrival, router, backend, now_s)
 
     def _arrive(self, arrival: Arrival) -> None:
         number = self._tally.requests
         self._tally.requests += 1
         router = int(self._spreading.random() * len(self._routers)) if len(self._routers) > 1 else 0
         backend = self._routers[router].choose(number, arrival, arrival.at_s)
+        if backend != HELD:
+            self._send(number, arrival, router, backend, arrival.at_s)
+        elif router not in self._advancing:
+            self._advance(router, arrival.at_s)
+        self._settle(router, arrival.at_s)
+
+    def _send(self, number: int, arrival: Arrival, router: int, backend: int | None, now_s: float) -> None:
         if backend is None:
             self._tally.refused += 1
             return
         request_id = str(number)
         self._in_flight[request_id] = _InFlight(router, backend, arrival)
         server = self._servers[backend]
-        if server.submit(request_id, arrival.prompt_tokens, arrival.output_tokens, arrival.at_s):
+        if server.submit(request_id, arrival.prompt_tokens, arrival.output_tokens, now_s):
             self._plan_step(backend)
 
     def _step(self, backend: int, now_s: float) -> None:
@@ -132,9 +158,10 @@ class _Run:
         if result.ttfts_s:  # Most steps only go on with what has begun.
             for request_id in result.produced:
                 self._note_first_token(request_id, now_s)
-        for request_id in result.finished:
-            self._end(request_id, server, now_s)
+        ended = [self._end(request_id, server, now_s) for request_id in result.finished]
         self._plan_step(backend)
+        for router in dict.fromkeys(ended):
+            self._settle(router, now_s)
 
     def _note_first_token(self, request_id: str, now_s: float) -> None:
         request = self._in_flight[request_id]
@@ -143,7 +170,8 @@ class _Run:
             policy = self._routers[request.router].policy
             policy.first_token(request.backend, now_s - request.arrival.at_s, now_s)
 
-    def _end(self, request_id: str, server: Server, now_s: float) -> None:
+    def _end(self, request_id: str, server: Server, now_s: float) -> int:
+        """A request is answered; the router that had sent it."""
         request = self._in_flight.pop(request_id)
         arrived_s = request.arrival.at_s
         ttft_s = request.first_token_s - arrived_s
@@ -151,6 +179,7 @@ class _Run:
         self._tally.ended(request.backend, ttft_s)
         ended = Ended(int(request_id), request.arrival, request.backend, ttft_s, now_s - arrived_s)
         self._routers[request.router].ended(ended, now_s)
+        return request.router
 
     def _plan_step(self, backend: int) -> None:
         ends_s = self._servers[backend].step_ends_s

@@ -22,11 +22,13 @@ _BLOCK = 1024
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """One request: when it comes, in seconds from the start, and how long it is."""
+    """One request: when it comes, in seconds from the start, how long it is, and for whom."""
 
     at_s: float
     prompt_tokens: int
     output_tokens: int
+    priority: int = 0
+    tenant: str = ""
 
 
 class Traffic(Protocol):

@@ -15,6 +15,10 @@ from extproc.simulation.arrivals import Arrival
 NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0)
 
 
+HELD = -1
+"""Instead of a backend: the request waits at the router."""
+
+
 @dataclass(slots=True)
 class Candidate:
     """What one router knows of one backend: its own requests there, their prompts, the last scrape."""
@@ -42,8 +46,16 @@ class Policy:
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """The index of a backend, or None to refuse the request; `candidates` has at least one."""
+        """The index of a backend, None to refuse the request, or HELD; `candidates` has at least one."""
         raise NotImplementedError
+
+    def settled(self) -> Sequence[tuple[int, int | None]]:
+        """What became of held requests since the last call: their ids, and a backend or None for each."""
+        return ()
+
+    def advance(self, now_s: float) -> float | None:
+        """Look after those who are held; when to do so again, None where nobody is."""
+        return None
 
     def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
         """The response to one of its requests has begun."""
