@@ -119,7 +119,12 @@ def _sidecar_address(target: str) -> tuple[str, Document]:
 
 def _endpoint(backend: BackendAddress) -> Document:
     no_retry = {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}
-    return _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
+    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
+    if cluster["type"] == "STRICT_DNS":
+        # Keeps the last address when the name is gone. With none, the composite would serve the first attempt
+        # from the next cluster, and the dead backend would look as if it had answered.
+        cluster["type"] = "LOGICAL_DNS"
+    return cluster
 
 
 def _composite(name: str) -> Document:

@@ -14,11 +14,12 @@ from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
 from extproc.policy.bookings import Bookings
 from extproc.policy.counts import DecisionCounts
+from extproc.policy.queue.room import Room
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """References to the parts; looking at them changes nothing."""
+    """References to the parts; looking at them changes nothing. Without a queue there is no `room`."""
 
     fleet: Fleet
     registry: Registry
@@ -26,6 +27,7 @@ class Runtime:
     record: TrackRecord
     decisions: DecisionCounts
     bookings: Bookings
+    room: Room | None
     outcomes: OutcomeCounts
     scraper: Scraper
     server: EnvoyServer
