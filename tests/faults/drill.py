@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def impatient(stack: LocalStack) -> None:
         assert shipped in bootstrap
         return bootstrap.replace(shipped, short)
 
-    stack.start_envoy = partial(stack.start_envoy, edit=edit)
+    stack.edit_envoy = edit
 
 
 def start_sims(stack: LocalStack, count: int = 2, *options: str) -> None:

@@ -25,9 +25,8 @@ def with_filter(bootstrap: str) -> str:
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_a_refusal_in_a_stream_is_a_failure_where_envoy_reads_it(stack: LocalStack, is_read: bool) -> None:
-    start = stack.start_envoy
     if is_read:
-        stack.start_envoy = lambda *arguments: start(*arguments, edit=with_filter)
+        stack.edit_envoy = with_filter
     start_sims(stack, 1, "--speed", "0.5", "--max-num-seqs", "1", "--max-num-queued-reqs", "1")
 
     async def scenario() -> None:
