@@ -13,6 +13,7 @@ class Batch:
         self._prefill_tokens = 0
         self._decoding = 0
         self._kv_tokens = 0
+        self._attention_pairs = 0.0
 
     def chunk_for(self, sequence: Sequence) -> int:
         """How many of the sequence's pending tokens still fit."""
@@ -27,7 +28,10 @@ class Batch:
             self._decoding += 1
         else:
             self._prefill_tokens += tokens
+            self._attention_pairs += tokens * (sequence.computed_tokens + tokens / 2)
 
     def duration_s(self, profile: EngineProfile) -> float:
         """How long the iteration takes on this machine."""
-        return profile.step_duration_s(self._prefill_tokens, self._decoding, self._kv_tokens)
+        return profile.step_duration_s(
+            self._prefill_tokens, self._decoding, self._kv_tokens, self._attention_pairs
+        )

@@ -1,20 +1,24 @@
 """How fast a machine runs one engine iteration: the cost model of the simulated vLLM.
 
-An iteration reads the model's weights once (`base_step_s`), computes its prefill tokens, samples for each
-decoding sequence, and reads the KV cache of all it works on. The sum is linear in each; on the machine where
-it could be checked (`cpu-tiny`) it reproduces throughput and TTFT. The split into a memory-bound decode and
-a compute-bound prefill follows the roofline argument (Williams et al., "Roofline", CACM 2009).
+An iteration reads the model's weights once (`base_step_s`), computes its prefill tokens and their attention
+to what precedes them, samples for each decoding sequence, and reads the KV cache of all it works on. The sum
+is linear in each. The split into a memory-bound decode and a compute-bound prefill follows the roofline
+argument (Williams et al., "Roofline", CACM 2009). `extproc calibrate` fits the numbers to a server.
 """
 
 from dataclasses import dataclass
+
+from extproc.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
     """One machine with one model.
 
-    `kv_token_s` is paid for each token already in the KV cache of a sequence in the batch. A `speed` of 2
-    halves every time; `kv_cache_tokens` is the memory left for the KV cache beside the weights.
+    `kv_token_s` is paid for each token already in the KV cache of a sequence in the batch, `attention_pair_s`
+    for each token that a token of a prompt attends to. `request_s` is what every TTFT has on top of the
+    engine's: HTTP, tokenizing, handing over. A `speed` of 2 halves every time; `kv_cache_tokens` is the
+    memory left for the KV cache beside the weights.
     """
 
     base_step_s: float
@@ -22,13 +26,18 @@ class EngineProfile:
     decode_sequence_s: float
     kv_token_s: float
     kv_cache_tokens: int
+    attention_pair_s: float = 0.0
+    request_s: float = 0.0
     speed: float = 1.0
 
-    def step_duration_s(self, prefill_tokens: int, decoding: int, kv_tokens: int) -> float:
+    def step_duration_s(
+        self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: float = 0.0
+    ) -> float:
         """How long an iteration with this much work takes."""
         return (
             self.base_step_s
             + prefill_tokens * self.prefill_token_s
+            + attention_pairs * self.attention_pair_s
             + decoding * self.decode_sequence_s
             + kv_tokens * self.kv_token_s
         ) / self.speed
@@ -65,3 +74,12 @@ PROFILES: dict[str, EngineProfile] = {
         kv_cache_tokens=32_768,
     ),
 }
+
+
+def shipped_profile(name: str) -> EngineProfile:
+    """One of PROFILES; raises ConfigError for another name."""
+    if name not in PROFILES:
+        raise ConfigError(
+            f"profile must be one of {', '.join(PROFILES)}, or the .json file of a calibration, not {name}"
+        )
+    return PROFILES[name]
