@@ -2,14 +2,17 @@
 
 The load is replayed through the engine model, and the profile's times are moved until the logarithms of TTFT
 and of the time from there to the end agree best: nonlinear least squares, with a loss that lets outliers go
-(Triggs et al., "Bundle adjustment", 2000, for the loss). Relative errors count alike whether a request waited
-for milliseconds or minutes. What the load does not tell apart stays near its first guess, held by a weak
-prior.
+(Triggs et al., "Bundle adjustment", 2000). Relative errors count alike whether a request took milliseconds or
+minutes, but for one thing: in a queue near saturation a machine that is slower by 1 % makes requests wait by
+5 or 10 % longer, and the speed of real machines wanders by more than that. So the fit is repeated with each
+error divided by what a change of speed does to it, and becomes one of speed. What the load does not tell
+apart stays near its first guess, held by a weak prior.
 
 Requests of one queue err together, so the standard errors are those of groups in a row, not of single
 requests (Liang and Zeger, 1986).
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,10 +35,15 @@ FITTED = (
 )
 """The times of `EngineProfile` that are found out."""
 
-_TYPICAL_ERROR = 0.2  # guessed: of one request, as a logarithm; larger ones begin to count less
+_FIRST_ERROR = 0.2
+"""Guessed: of a request, as a logarithm, in the first round; larger ones begin to count less."""
+_SPEED_ERROR = 0.1
+"""Guessed: the same of the machine's speed, in the further rounds."""
 _PRIOR_LOG_SD = 3.0  # guessed: a factor of 20 either way
-_STEP = 0.03  # of a logarithm; smaller ones see the engine's steps instead of its speed
-_MAX_ITERATIONS = 20
+_STEPS = (0.1, 0.04, 0.04)
+"""Changes of a logarithm by which each round finds its slopes: small ones see iterations, not speed."""
+_MAX_ITERATIONS = 15
+_TOLERANCE = 1e-3
 _GROUPS = 20
 
 
@@ -54,33 +62,18 @@ class Fit:
 def fit_profile(
     recording: Recording, limits: EngineLimits, report: Callable[[float], None] = lambda _: None
 ) -> Fit:
-    """The profile under which the twin agrees best; `report` is told the error of a request as it falls.
+    """The profile under which the twin agrees best; `report` is told the share of the work that is done.
 
     Raises CalibrationError for requests that the limits do not allow.
     """
     check_fits(recording, limits)
-    guess = np.log([_first_guess(recording)[name] for name in FITTED])
-
-    def residuals(logs: Floats) -> Floats:
-        errors = _errors(recording, _profile(logs, limits), limits)
-        return np.append(errors / _TYPICAL_ERROR, (logs - guess) / _PRIOR_LOG_SD)
-
-    def slopes(logs: Floats) -> Floats:
-        report(float(np.median(np.abs(residuals(logs)[: -len(FITTED)]))) * _TYPICAL_ERROR)
-        steps = np.eye(len(logs)) * _STEP
-        return np.column_stack([(residuals(logs + step) - residuals(logs - step)) for step in steps]) / (
-            2 * _STEP
-        )
-
-    found = least_squares(
-        residuals, guess, jac=slopes, loss="soft_l1", max_nfev=_MAX_ITERATIONS, xtol=1e-3, ftol=1e-4
-    )
-    profile = _profile(found.x, limits)
-    errors = _standard_errors(slopes(found.x), residuals(found.x))
+    problem = _Problem(recording, limits)
+    for turn, step in enumerate(_STEPS):
+        problem.solve(step, lambda share, turn=turn: report((turn + share) / len(_STEPS)))
     return Fit(
-        profile=profile,
-        standard_errors=dict(zip(FITTED, errors.tolist(), strict=True)),
-        typical_error=float(np.median(np.abs(_errors(recording, profile, limits)))),
+        profile=problem.profile(problem.logs),
+        standard_errors=dict(zip(FITTED, problem.standard_errors().tolist(), strict=True)),
+        typical_error=float(np.median(np.abs(problem.errors(problem.logs)))),
     )
 
 
@@ -110,28 +103,71 @@ def _first_guess(recording: Recording) -> dict[str, float]:
     }
 
 
-def _profile(logs: Floats, limits: EngineLimits) -> EngineProfile:
-    times = dict(zip(FITTED, np.exp(logs).tolist(), strict=True))
-    return EngineProfile(**times, kv_cache_tokens=limits.kv_cache_tokens)
+class _Problem:
+    """`logs` are the logarithms of FITTED; `spread` is what each request's error is measured by, `(2 n,)`."""
 
+    def __init__(self, recording: Recording, limits: EngineLimits) -> None:
+        self._recording = recording
+        self._limits = limits
+        self._guess = np.log([_first_guess(recording)[name] for name in FITTED])
+        self.logs: Floats = self._guess
+        self._spread = np.full(2 * int(recording.is_complete.sum()), _FIRST_ERROR)
 
-def _errors(recording: Recording, profile: EngineProfile, limits: EngineLimits) -> Floats:
-    """Logarithms of twin over server: TTFT and decoding time of each request in turn, `(2 n,)`."""
-    twin, done = replay(recording, profile, limits), recording.is_complete
-    ttft = np.log(twin.ttft_s[done] / recording.ttft_s[done])
-    decoding = (recording.output_tokens[done] > 1) & (recording.duration_s[done] > recording.ttft_s[done])
-    decode = np.zeros(len(ttft))
-    decode[decoding] = np.log(
-        (twin.duration_s[done] - twin.ttft_s[done])[decoding]
-        / (recording.duration_s[done] - recording.ttft_s[done])[decoding]
-    )
-    return np.column_stack([ttft, decode]).ravel()
+    def solve(self, step: float, report: Callable[[float], None]) -> None:
+        """Go on from `logs` to the best ones, then measure errors by what speed does to them there."""
+        done = itertools.count()
 
+        def slopes(logs: Floats) -> Floats:
+            report(next(done) / _MAX_ITERATIONS)
+            return self._slopes(logs, step)
 
-def _standard_errors(slopes: Floats, residuals: Floats) -> Floats:
-    """Of logarithms, which are shares; from the sandwich of groups of neighbours."""
-    weights = (1 + residuals**2) ** -0.5  # the derivative of the loss
-    bread = np.linalg.inv((slopes * weights[:, None]).T @ slopes)
-    pulls = slopes * (weights * residuals)[:, None]
-    by_group = np.array([group.sum(axis=0) for group in np.array_split(pulls[: -len(FITTED)], _GROUPS)])
-    return np.sqrt(np.diag(bread @ (by_group.T @ by_group) @ bread))
+        found = least_squares(
+            self._residuals,
+            self.logs,
+            jac=slopes,
+            loss="soft_l1",
+            max_nfev=_MAX_ITERATIONS,
+            xtol=_TOLERANCE,
+            ftol=_TOLERANCE,
+        )
+        self.logs = found.x
+        by_speed = self._error_slopes(self.logs, step).sum(axis=1)
+        self._spread = _SPEED_ERROR * np.maximum(1.0, np.abs(by_speed))
+
+    def profile(self, logs: Floats) -> EngineProfile:
+        """The machine with these times."""
+        times = dict(zip(FITTED, np.exp(logs).tolist(), strict=True))
+        return EngineProfile(**times, kv_cache_tokens=self._limits.kv_cache_tokens)
+
+    def errors(self, logs: Floats) -> Floats:
+        """Logarithms of twin over server: TTFT and decoding time of each request in turn, `(2 n,)`."""
+        recording, done = self._recording, self._recording.is_complete
+        twin = replay(recording, self.profile(logs), self._limits)
+        ttft = np.log(twin.ttft_s[done] / recording.ttft_s[done])
+        twin_s, server_s = (each.duration_s[done] - each.ttft_s[done] for each in (twin, recording))
+        is_decoding = (recording.output_tokens[done] > 1) & (server_s > 0)
+        decoding = np.log(np.where(is_decoding, twin_s, 1.0) / np.where(is_decoding, server_s, 1.0))
+        return np.column_stack([ttft, decoding]).ravel()
+
+    def standard_errors(self) -> Floats:
+        """Of the logarithms, which are shares; by the sandwich of groups of neighbours."""
+        slopes, residuals = self._slopes(self.logs, _STEPS[-1]), self._residuals(self.logs)
+        weights = (1 + residuals**2) ** -0.5  # the derivative of the loss
+        bread = np.linalg.inv((slopes * weights[:, None]).T @ slopes)
+        pulls = (slopes * (weights * residuals)[:, None])[: -len(FITTED)]
+        by_group = np.array([group.sum(axis=0) for group in np.array_split(pulls, _GROUPS)])
+        variances: Floats = np.diag(bread @ (by_group.T @ by_group) @ bread)
+        return np.sqrt(variances)
+
+    def _residuals(self, logs: Floats) -> Floats:
+        return np.append(self.errors(logs) / self._spread, (logs - self._guess) / _PRIOR_LOG_SD)
+
+    def _slopes(self, logs: Floats, step: float) -> Floats:
+        return np.vstack(
+            [self._error_slopes(logs, step) / self._spread[:, None], np.eye(len(logs)) / _PRIOR_LOG_SD]
+        )
+
+    def _error_slopes(self, logs: Floats, step: float) -> Floats:
+        changes = step * np.eye(len(logs))
+        both_ways = [self.errors(logs + change) - self.errors(logs - change) for change in changes]
+        return np.column_stack(both_ways) / (2 * step)

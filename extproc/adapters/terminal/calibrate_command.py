@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.adapters.files.profile_file import Origin, ProfileFile, find_profile, write_profile_file
@@ -123,10 +124,10 @@ def _recording(path: Path, backend: str | None) -> Recording:
 
 
 def _fit(recording: Recording, limits: EngineLimits, console: Console) -> Fit:
-    with console.status("fitting") as status:
-        return fit_profile(
-            recording, limits, lambda error: status.update(f"fitting: a request is off by {error:.1%}")
-        )
+    columns = (BarColumn(bar_width=20), TextColumn("fitting"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        return fit_profile(recording, limits, lambda share: progress.update(task, completed=share))
 
 
 def _origin(name: str, columns: Columns, recording: Recording, fit: Fit) -> Origin:
