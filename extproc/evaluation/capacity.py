@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.evaluation.server import ServerSpec
+from extproc.evaluation.server import Server, ServerSpec
 from extproc.simulation.workload import Workload
 
 MIN_REQUESTS = 400
@@ -20,14 +20,13 @@ def requests_per_s(spec: ServerSpec, lengths: Workload, max_model_len: int) -> f
     """The throughput of one saturated server."""
     count = max(MIN_REQUESTS, REQUESTS_PER_PLACE * spec.limits.max_num_seqs)
     prompts, outputs = lengths.draw(np.random.default_rng(0), count, max_model_len)
-    engine = spec.engine()
+    server = Server(spec)
     for number, (prompt, output) in enumerate(zip(prompts.tolist(), outputs.tolist(), strict=True)):
-        engine.submit(str(number), prompt, output, 0.0)
+        server.submit(str(number), prompt, output, 0.0)
     ended_s: list[float] = []
-    now_s = 0.0
-    while (duration_s := engine.begin_step(now_s)) is not None:
-        now_s += duration_s
-        ended_s += [now_s] * len(engine.end_step(now_s).finished)
+    while server.run_ends_s is not None:
+        now_s = server.run_ends_s
+        ended_s += [now_s] * len(server.end_run(now_s).finished)
     first, last = count // 4, 3 * count // 4
     return (last - first) / (ended_s[last] - ended_s[first])
 

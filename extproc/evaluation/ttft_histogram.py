@@ -24,8 +24,8 @@ class TtftHistogram:
         """One more."""
         self.count += 1
         self.sum_s += ttft_s
-        bucket = math.floor(math.log(max(ttft_s, LOWEST_S) / LOWEST_S) / _LOG_GROWTH)
-        self._counts[min(bucket, _BUCKETS - 1)] += 1
+        bucket = int(math.log(ttft_s / LOWEST_S) / _LOG_GROWTH) if ttft_s > LOWEST_S else 0
+        self._counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += 1
 
     def quantiles_s(self, *shares: float) -> tuple[float, ...] | None:
         """The smallest TTFTs that these shares of the requests do not exceed; None without requests."""

@@ -6,7 +6,7 @@ as it is.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,11 +22,15 @@ _BLOCK = 1024
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """One request: when it comes, in seconds from the start, and how long it is."""
+    """One request: when it comes, in seconds from the start, and how long it is.
+
+    `content` is as in `Engine.submit`, in blocks of CONTENT_BLOCK_TOKENS.
+    """
 
     at_s: float
     prompt_tokens: int
     output_tokens: int
+    content: Sequence[int] = ()
 
 
 class Traffic(Protocol):

@@ -28,6 +28,10 @@ class EngineLimits:
             "http_limit": 1 if self.http_limit is None else self.http_limit,
         }
         faults = [f"{name} must be at least 1, not {size}" for name, size in sizes.items() if size < 1]
+        if self.max_num_batched_tokens < self.max_num_seqs:  # vLLM refuses it as well
+            faults.append(
+                f"max_num_batched_tokens must be at least max_num_seqs, not {self.max_num_batched_tokens}"
+            )
         if self.kv_cache_tokens < self.block_size:
             faults.append(f"kv_cache_tokens must be at least block_size, not {self.kv_cache_tokens}")
         if faults:

@@ -9,6 +9,33 @@ argument (Williams et al., "Roofline", CACM 2009). `extproc calibrate` fits the 
 from dataclasses import dataclass
 
 from extproc.errors import ConfigError
+from extproc.simulation.run import TICKS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class StepTicks:
+    """A profile's costs in whole ticks, at its speed."""
+
+    base: int
+    prefill_token: int
+    decode_sequence: int
+    kv_token: int
+    attention_pair: int
+
+    def step(self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0) -> int:
+        """How long an iteration with this much work takes."""
+        return (
+            self.base
+            + attention_pairs * self.attention_pair
+            + prefill_tokens * self.prefill_token
+            + decoding * self.decode_sequence
+            + kv_tokens * self.kv_token
+        )
+
+
+def attended_pairs(computed_tokens: int, tokens: int) -> int:
+    """How many tokens those of a chunk attend to: what is computed, those before it in the chunk, itself."""
+    return tokens * computed_tokens + tokens * (tokens + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +58,7 @@ class EngineProfile:
     speed: float = 1.0
 
     def step_duration_s(
-        self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: float = 0.0
+        self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0
     ) -> float:
         """How long an iteration with this much work takes."""
         return (
@@ -41,6 +68,22 @@ class EngineProfile:
             + decoding * self.decode_sequence_s
             + kv_tokens * self.kv_token_s
         ) / self.speed
+
+    @property
+    def overhead_s(self) -> float:
+        """What a request has on top of the engine's times."""
+        return self.request_s / self.speed
+
+    def step_ticks(self) -> StepTicks:
+        """The same in ticks, each cost rounded to a whole one (a picosecond)."""
+        ticks_per_s = TICKS_PER_S / self.speed
+        return StepTicks(
+            round(self.base_step_s * ticks_per_s),
+            round(self.prefill_token_s * ticks_per_s),
+            round(self.decode_sequence_s * ticks_per_s),
+            round(self.kv_token_s * ticks_per_s),
+            round(self.attention_pair_s * ticks_per_s),
+        )
 
 
 # An 8B model in bf16: 16.1 GB of weights, 16.1 GFLOP a prefill token, and 131,072 bytes of KV cache a token

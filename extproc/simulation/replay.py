@@ -37,7 +37,7 @@ class _Replay:
         )
         self._patience_s = np.where(recording.is_complete, np.inf, recording.duration_s).tolist()
         self._engine = Engine(profile, limits)
-        self._request_s = profile.request_s
+        self._overhead_s = profile.overhead_s
         self._first_s = [np.nan] * count
         self._last_s = [np.nan] * count
         self._leaving: list[tuple[float, int]] = []
@@ -57,7 +57,7 @@ class _Replay:
                 now_s = self._at_s[self._next]
             else:
                 break
-        since_s = np.array(self._at_s) - self._request_s
+        since_s = np.array(self._at_s) - self._overhead_s
         return Timings(np.array(self._first_s) - since_s, np.array(self._last_s) - since_s)
 
     def _catch_up(self, now_s: float) -> None:

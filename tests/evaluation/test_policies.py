@@ -39,11 +39,11 @@ def gauges(waiting: int = 0, kv: float = 0.0, ttft_s: float = 0.0, decode_s: flo
 
 
 def scraped(*all_gauges: Gauges) -> list[Candidate]:
-    return [Candidate(gauges=each) for each in all_gauges]
+    return [Candidate(number, gauges=each) for number, each in enumerate(all_gauges)]
 
 
 def in_flight(*counts: int) -> list[Candidate]:
-    return [Candidate(in_flight=count) for count in counts]
+    return [Candidate(number, count) for number, count in enumerate(counts)]
 
 
 def choices(policy: Policy, candidates: list[Candidate], count: int = 300) -> Counter[int | None]:
@@ -101,7 +101,7 @@ def test_queue_and_kv_cache_do_not_see_what_was_just_sent() -> None:
 
 
 def test_token_load_counts_prompts_not_requests() -> None:
-    candidates = [Candidate(in_flight=1, tokens_in_flight=5000), Candidate(in_flight=9, tokens_in_flight=900)]
+    candidates = [Candidate(0, 1, 5000), Candidate(1, 9, 900)]
     assert set(choices(TokenLoad(rng()), candidates)) == {1}
 
 
@@ -153,9 +153,9 @@ def test_the_oracle_takes_the_earliest_true_first_token() -> None:
 def test_the_oracle_changes_nothing_by_looking() -> None:
     server = Server(parse_fleet("a100-8b*1:1")[0])
     server.submit("first", 100, 10, 0.0)
-    before = server.gauges(), server.step_ends_s, server.busy_s
+    before = server.gauges(0.1), server.run_ends_s, server.busy_s
     Oracle([server]).choose(0, REQUEST, in_flight(0), 0.0)
-    assert (server.gauges(), server.step_ends_s, server.busy_s) == before
+    assert (server.gauges(0.1), server.run_ends_s, server.busy_s) == before
 
 
 def layered(max_active: int = 100) -> Layered:

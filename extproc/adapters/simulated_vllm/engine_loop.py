@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.simulation.engine import Engine
+from extproc.simulation.results import StepResult
 
 MAX_LAG_S = 0.25
 """Guessed. A process that could not keep up catches up on this much at most; what lies further back is
@@ -24,11 +25,19 @@ class EngineLoop:
     """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
 
     `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
-    uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
+    A request comes to the engine `overhead_s` late, as after HTTP and tokenizing. uvloop's timers count whole
+    milliseconds: a token may leave half a millisecond early or late.
     """
 
-    def __init__(self, engine: Engine, on_step: Callable[[StepResult], None], speed: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        on_step: Callable[[StepResult], None],
+        speed: float,
+        overhead_s: float = 0.0,
+    ) -> None:
         self.speed = speed
+        self._overhead_s = overhead_s
         self._engine = engine
         self._on_step = on_step
         self._requests: dict[str, _Request] = {}
@@ -41,6 +50,8 @@ class EngineLoop:
 
         `on_token` is called for each token, with True for the last one.
         """
+        if self._overhead_s:
+            await asyncio.sleep(self._overhead_s / self.speed)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine.submit(request_id, prompt_tokens, output_tokens, monotonic())
         self._requests[request_id] = _Request(on_token, done)

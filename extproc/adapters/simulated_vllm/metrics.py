@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.simulation.engine import Engine
+from extproc.simulation.results import StepResult
 
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
 TTFT_BUCKETS_S = (

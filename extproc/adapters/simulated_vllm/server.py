@@ -34,9 +34,10 @@ class SimServer:
 @asynccontextmanager
 async def open_sim(options: SimOptions) -> AsyncIterator[SimServer]:
     """Serve until the block ends; raises StackError where the port cannot be had."""
-    engine = Engine(options.engine_profile(), options.limits())
+    profile = options.engine_profile()
+    engine = Engine(profile, options.limits())
     metrics = EngineMetrics(engine, options.models[0])
-    engine_loop = EngineLoop(engine, metrics.observe, options.speed)
+    engine_loop = EngineLoop(engine, metrics.observe, options.speed, profile.overhead_s)
     runner = web.AppRunner(
         SimApi(engine_loop, metrics, options).application(),
         access_log=None,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from extproc.evaluation.draws import Draws
 from extproc.evaluation.policies.counting import any_best
 from extproc.evaluation.policies.policy import Candidate, Policy
 from extproc.simulation.arrivals import Arrival
@@ -55,39 +56,38 @@ class QueueAndKvCache(Policy):
     needs_gauges = True
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the best sum."""
         by_scorer = zip(queue_scores(candidates), kv_cache_scores(candidates), strict=True)
-        return any_best(
-            [QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * free for queue, free in by_scorer], self._rng
-        )
+        scores = [QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * free for queue, free in by_scorer]
+        return any_best(candidates, scores, self._draws)
 
 
 class TokenLoad(Policy):
     """The token-load scorer alone."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the fewest own tokens in flight."""
-        return any_best(token_load_scores(candidates, request.prompt_tokens), self._rng)
+        return any_best(candidates, token_load_scores(candidates, request.prompt_tokens), self._draws)
 
 
 class ActiveRequest(Policy):
     """The active-request scorer alone: the same choices as those of least in flight."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the fewest own requests in flight."""
-        return any_best(active_request_scores(candidates), self._rng)
+        return any_best(candidates, active_request_scores(candidates), self._draws)
