@@ -16,6 +16,7 @@ SERVER = EngineProfile(
     decode_sequence_s=1.5e-3,
     kv_token_s=1.5e-6,
     request_s=1e-2,
+    request_token_s=5e-5,
     kv_cache_tokens=32_768,
 )
 LIMITS = EngineLimits(SERVER.kv_cache_tokens, max_num_seqs=4, block_size=32)
@@ -40,7 +41,9 @@ def recorded(
     outputs = np.clip(rng.lognormal(np.log(output_tokens), 0.7, len(at_s)), 2, 500).astype(np.int64)
     done = np.ones(len(at_s), bool)
     unknown = np.full(len(at_s), np.nan)
-    timings = replay(Recording(at_s, prompts, outputs, done, unknown, unknown), server, limits)
+    timings = replay(
+        Recording("vllm-1", START_S, at_s, prompts, outputs, done, unknown, unknown), server, limits
+    )
     ttft_s = timings.ttft_s * rng.lognormal(0.0, noise, len(at_s))
     decode_s = (timings.duration_s - timings.ttft_s) * rng.lognormal(0.0, noise, len(at_s))
     return {

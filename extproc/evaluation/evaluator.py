@@ -140,7 +140,7 @@ class _Run:
             request = self._in_flight[request_id]
             if request.first_token_s is None:
                 request.first_token_s = now_s
-                ttft_s = now_s - request.arrival.at_s + server.spec.profile.overhead_s
+                ttft_s = now_s - request.arrival.at_s + server.overhead_s(request.arrival.prompt_tokens)
                 request.router.policy.first_token(backend, ttft_s, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
@@ -151,7 +151,7 @@ class _Run:
         arrived_s, first_token_s = request.arrival.at_s, request.first_token_s
         if first_token_s is None:
             raise ValueError("a request without output tokens has no first one")
-        overhead_s = server.spec.profile.overhead_s
+        overhead_s = server.overhead_s(request.arrival.prompt_tokens)
         ttft_s, duration_s = first_token_s - arrived_s + overhead_s, now_s - arrived_s + overhead_s
         server.finished(now_s - first_token_s)
         self._tally.ended(request.backend, ttft_s)

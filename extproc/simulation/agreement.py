@@ -28,9 +28,9 @@ class Figure(msgspec.Struct, frozen=True):
 class Agreement(msgspec.Struct, frozen=True):
     """The figures of one recorded load.
 
-    `token_s` is the median time of a token after the first. `tokens_per_s` is all output over the time from
-    the first arrival to the last end: with a load below capacity that is the load. `ttfts_s` are those of
-    the requests that were completed, server and twin, in the order of `at_s`.
+    `token_s` is the median time of a token after the first. `tokens_per_s` is all output over the time in
+    which any request was in flight. Both lists of TTFTs are those of the completed requests, in the order of
+    `at_s`.
     """
 
     name: str
@@ -77,8 +77,10 @@ def _figure(server: np.floating, twin: np.floating) -> Figure:
 
 def _tokens_per_s(recording: Recording, timings: Timings) -> np.floating:
     done = recording.is_complete
-    ended_s = (recording.at_s + timings.duration_s)[done]
-    return np.float64(recording.output_tokens[done].sum() / ended_s.max())
+    began_s, ended_s = recording.at_s[done], (recording.at_s + timings.duration_s)[done]
+    busy_until_s = np.maximum.accumulate(ended_s)
+    busy_s = busy_until_s - np.maximum(began_s, np.append(0.0, busy_until_s[:-1]))
+    return np.float64(recording.output_tokens[done].sum() / np.maximum(busy_s, 0.0).sum())
 
 
 def _token_s(recording: Recording, timings: Timings) -> np.floating:

@@ -32,6 +32,7 @@ FITTED = (
     "decode_sequence_s",
     "kv_token_s",
     "request_s",
+    "request_token_s",
 )
 """The times of `EngineProfile` that are found out."""
 
@@ -100,6 +101,7 @@ def _first_guess(recording: Recording) -> dict[str, float]:
         "decode_sequence_s": 0.1 * token_s,
         "kv_token_s": 0.02 * token_s / context,
         "request_s": 0.1 * float(ttft_s.min()),
+        "request_token_s": 0.05 * prefill_s,
     }
 
 

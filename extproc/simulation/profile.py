@@ -43,9 +43,10 @@ class EngineProfile:
     """One machine with one model.
 
     `kv_token_s` is paid for each token already in the KV cache of a sequence in the batch, `attention_pair_s`
-    for each token that a token of a prompt attends to. `request_s` is what every TTFT has on top of the
-    engine's: HTTP, tokenizing, handing over. A `speed` of 2 halves every time; `kv_cache_tokens` is the
-    memory left for the KV cache beside the weights.
+    for each token that a token of a prompt attends to. `request_s`, and `request_token_s`
+    for each token of its prompt, is what a request takes outside of the engine, while that works on others:
+    HTTP, tokenizing, handing over. A `speed` of 2 halves every time; `kv_cache_tokens` is the memory left
+    for the KV cache beside the weights.
     """
 
     base_step_s: float
@@ -55,6 +56,7 @@ class EngineProfile:
     kv_cache_tokens: int
     attention_pair_s: float = 0.0
     request_s: float = 0.0
+    request_token_s: float = 0.0
     speed: float = 1.0
 
     def step_duration_s(
@@ -69,10 +71,9 @@ class EngineProfile:
             + kv_tokens * self.kv_token_s
         ) / self.speed
 
-    @property
-    def overhead_s(self) -> float:
-        """What a request has on top of the engine's times."""
-        return self.request_s / self.speed
+    def overhead_s(self, prompt_tokens: int) -> float:
+        """What a request takes outside of the engine."""
+        return (self.request_s + prompt_tokens * self.request_token_s) / self.speed
 
     def step_ticks(self) -> StepTicks:
         """The same in ticks, each cost rounded to a whole one (a picosecond)."""

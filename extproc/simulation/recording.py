@@ -42,11 +42,13 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """Requests in the order of `at_s`, the first at 0; all arrays are `(n,)`.
+    """Requests in the order of `at_s`, the first at 0, which was the unix time `began_s`; arrays are `(n,)`.
 
     Where `is_complete` is False the request was given up after `duration_s`, and `ttft_s` is NaN.
     """
 
+    backend: str
+    began_s: float
     at_s: Floats
     prompt_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
@@ -61,7 +63,9 @@ def recording_of(columns: Columns, backend: str | None = None) -> Recording:
     `columns` maps `RECORDING_COLUMNS` to arrays: NaN where a number is missing, None where a text is. Raises
     CalibrationError where they do not tell how fast a server is.
     """
-    known = {name: np.asarray(columns[name])[_rows_of(columns, backend)] for name in RECORDING_COLUMNS}
+    name = _chosen(columns, backend)
+    rows = np.asarray(columns["backend"] == name, dtype=bool)
+    known = {column: np.asarray(columns[column])[rows] for column in RECORDING_COLUMNS}
     is_complete = known["is_clean"].astype(bool) & (known["ttft_s"] > 0)
     has_left = ~is_complete & np.isin(known["failure"].astype(str), list(_LEFT))
     outputs = np.where(is_complete, known["output_tokens"], known["token_limit"])
@@ -69,8 +73,11 @@ def recording_of(columns: Columns, backend: str | None = None) -> Recording:
     _check_lengths(known, is_complete, outputs)
     kept = np.flatnonzero((is_complete | has_left) & (outputs >= 1) & (known["input_tokens"] >= 1))
     kept = kept[np.argsort(known["at_s"][kept], kind="stable")]
+    began_s = float(known["at_s"][kept[0]])
     return Recording(
-        at_s=known["at_s"][kept] - known["at_s"][kept[0]],
+        backend=name,
+        began_s=began_s,
+        at_s=known["at_s"][kept] - began_s,
         prompt_tokens=known["input_tokens"][kept].astype(np.int64),
         output_tokens=outputs[kept].astype(np.int64),
         is_complete=is_complete[kept],
@@ -79,16 +86,15 @@ def recording_of(columns: Columns, backend: str | None = None) -> Recording:
     )
 
 
-def _rows_of(columns: Columns, backend: str | None) -> npt.NDArray[np.bool_]:
-    names = columns["backend"]
-    if not len(names):
+def _chosen(columns: Columns, backend: str | None) -> str:
+    found = sorted({str(name) for name in columns["backend"]})
+    if not found:
         raise CalibrationError("there are no samples")
-    found = sorted({str(name) for name in names})
     if backend is None and len(found) > 1:
         raise CalibrationError(f"one server at a time: the samples are of {', '.join(found)}; choose one")
     if backend is not None and backend not in found:
         raise CalibrationError(f"there are no samples of {backend}, only of {', '.join(found)}")
-    return np.asarray(names == (found[0] if backend is None else backend), dtype=bool)
+    return found[0] if backend is None else backend
 
 
 def _check_counts(is_complete: npt.NDArray[np.bool_], has_left: npt.NDArray[np.bool_]) -> None:

@@ -1,8 +1,7 @@
 """A recorded load on the engine model, in virtual time: how its requests would have gone on that machine."""
 
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
 import numpy as np
 
@@ -31,18 +30,19 @@ def replay(recording: Recording, profile: EngineProfile, limits: EngineLimits) -
 class _Replay:
     def __init__(self, recording: Recording, profile: EngineProfile, limits: EngineLimits) -> None:
         count = len(recording.at_s)
-        self._at_s = recording.at_s.tolist()
+        self._engine = Engine(profile, limits)
+        self._arrived_s = recording.at_s
         self._lengths = list(
             zip(recording.prompt_tokens.tolist(), recording.output_tokens.tolist(), strict=True)
         )
-        self._patience_s = np.where(recording.is_complete, np.inf, recording.duration_s).tolist()
-        self._engine = Engine(profile, limits)
-        self._overhead_s = profile.overhead_s
+        enters_s = recording.at_s + [profile.overhead_s(prompt) for prompt, _ in self._lengths]
+        self._enters_s = enters_s.tolist()
+        self._coming = deque(np.argsort(enters_s, kind="stable").tolist())
+        gives_up_s = np.maximum(recording.at_s + recording.duration_s, enters_s).tolist()
+        leaving = np.flatnonzero(~recording.is_complete).tolist()
+        self._leaving = deque(sorted((gives_up_s[number], number) for number in leaving))
         self._first_s = [np.nan] * count
         self._last_s = [np.nan] * count
-        self._leaving: list[tuple[float, int]] = []
-        self._coming: Iterator[int] = iter(range(count))
-        self._next = next(self._coming, None)
 
     def timings(self) -> Timings:
         now_s = 0.0
@@ -53,23 +53,19 @@ class _Replay:
                 self._catch_up(now_s + duration_s)
                 now_s += duration_s
                 self._note(self._engine.end_step(now_s), now_s)
-            elif self._next is not None:
-                now_s = self._at_s[self._next]
+            elif self._coming:
+                now_s = self._enters_s[self._coming[0]]
             else:
                 break
-        since_s = np.array(self._at_s) - self._overhead_s
-        return Timings(np.array(self._first_s) - since_s, np.array(self._last_s) - since_s)
+        return Timings(self._first_s - self._arrived_s, self._last_s - self._arrived_s)
 
     def _catch_up(self, now_s: float) -> None:
-        """Let those come that are due, and those leave that have lost patience."""
-        while self._next is not None and self._at_s[self._next] <= now_s:
-            number = self._next
-            self._engine.submit(str(number), *self._lengths[number], self._at_s[number])
-            if np.isfinite(self._patience_s[number]):
-                heappush(self._leaving, (self._at_s[number] + self._patience_s[number], number))
-            self._next = next(self._coming, None)
+        """Let those in that are due, and those leave that have lost patience."""
+        while self._coming and self._enters_s[self._coming[0]] <= now_s:
+            number = self._coming.popleft()
+            self._engine.submit(str(number), *self._lengths[number], self._enters_s[number])
         while self._leaving and self._leaving[0][0] <= now_s:
-            self._engine.abort(str(heappop(self._leaving)[1]))
+            self._engine.abort(str(self._leaving.popleft()[1]))
 
     def _note(self, result: StepResult, now_s: float) -> None:
         if result.ttfts_s:

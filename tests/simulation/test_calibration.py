@@ -25,6 +25,7 @@ def fit() -> Fit:
         ("attention_pair_s", 0.35),
         ("decode_sequence_s", 0.25),
         ("request_s", 0.35),
+        ("request_token_s", 0.6),
     ],
 )
 def test_the_times_of_a_known_server_are_found(fit: Fit, name: str, tolerance: float) -> None:
@@ -32,9 +33,8 @@ def test_the_times_of_a_known_server_are_found(fit: Fit, name: str, tolerance: f
 
 
 def test_the_error_of_a_request_is_that_of_the_server(fit: Fit) -> None:
-    assert fit.typical_error == pytest.approx(
-        0.0675, abs=0.02
-    )  # half of a normal scatter of 0.1 is within it
+    half_of_a_normal_scatter = 0.0675
+    assert fit.typical_error == pytest.approx(half_of_a_normal_scatter, abs=0.02)
 
 
 def test_every_time_has_a_standard_error(fit: Fit) -> None:
@@ -44,7 +44,7 @@ def test_every_time_has_a_standard_error(fit: Fit) -> None:
 
 @pytest.mark.parametrize(
     ("rates", "prompt", "output"),
-    [((0.6,), 600, 20), ((3.0,), 400, 30), ((1.0,), 30, 100), ((5.0,), 30, 100)],
+    [((0.6, 0.6, 0.6), 600, 20), ((3.0,), 400, 30), ((1.0, 1.0), 30, 100), ((5.0,), 30, 100)],
     ids=["long and idle", "long and overloaded", "short and idle", "short and overloaded"],
 )
 def test_other_lengths_and_rates_are_foretold(
@@ -52,8 +52,8 @@ def test_other_lengths_and_rates_are_foretold(
 ) -> None:
     found = agreement("", recording_of(recorded(rates, prompt, output, seed=7)), fit.profile, LIMITS)
     assert found.is_within
-    assert abs(found.ttft_p50_s.error) < 0.1
-    assert abs(found.token_s.error) < 0.1
+    assert abs(found.ttft_p50_s.error) < 0.15
+    assert abs(found.token_s.error) < 0.15
 
 
 def test_another_batch_size_is_foretold(fit: Fit) -> None:

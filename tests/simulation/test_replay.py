@@ -14,15 +14,15 @@ def recording(*requests: tuple[float, int, int], given_up: dict[int, float] | No
     given_up = given_up or {}
     patience_s = np.array([given_up.get(number, 1.0) for number in range(len(requests))])
     is_complete = np.array([number not in given_up for number in range(len(requests))])
-    return Recording(at_s.astype(float), prompts, outputs, is_complete, patience_s, patience_s)
+    return Recording("", 0.0, at_s.astype(float), prompts, outputs, is_complete, patience_s, patience_s)
 
 
 def test_a_request_alone_takes_its_prefill_its_tokens_and_the_overhead() -> None:
     timings = replay(recording((0.0, 100, 3), (50.0, 100, 3)), SERVER, LIMITS)
     prefill_s = SERVER.step_duration_s(100, 0, 0, 5050)
     decode_s = SERVER.step_duration_s(0, 1, 100) + SERVER.step_duration_s(0, 1, 101)
-    assert timings.ttft_s == pytest.approx(prefill_s + SERVER.request_s)
-    assert timings.duration_s == pytest.approx(prefill_s + decode_s + SERVER.request_s)
+    assert timings.ttft_s == pytest.approx(prefill_s + SERVER.overhead_s(100))
+    assert timings.duration_s == pytest.approx(prefill_s + decode_s + SERVER.overhead_s(100))
 
 
 def test_who_comes_to_a_full_batch_waits() -> None:

@@ -48,12 +48,15 @@ def find_profile(name: str) -> EngineProfile:
 def read_profile_file(path: Path) -> ProfileFile:
     """The file's content; raises ConfigError where it is no profile that an engine could have."""
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=ProfileFile)
+        data = path.read_bytes()
+        content = msgspec.json.decode(data, type=ProfileFile)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not an engine profile: {error}") from error
     profile = content.profile
+    if unknown := set(msgspec.json.decode(data)["profile"]) - set(EngineProfile.__slots__):
+        raise ConfigError(f"{path}: not an engine profile: {', '.join(sorted(unknown))}")
     is_possible = all(math.isfinite(number) and number >= 0 for number in astuple(profile))
     if not (is_possible and profile.base_step_s > 0 and profile.speed > 0 and profile.kv_cache_tokens > 0):
         raise ConfigError(f"{path}: no machine takes such times: {profile}")
@@ -61,9 +64,7 @@ def read_profile_file(path: Path) -> ProfileFile:
 
 
 def write_profile_file(path: Path, content: ProfileFile) -> None:
-    """Replace the file; raises CalibrationError where it cannot be written, or could not be found again."""
-    if path.suffix != SUFFIX:
-        raise CalibrationError(f"{path}: the name of a profile file ends in {SUFFIX}")
+    """Replace the file; raises CalibrationError where it cannot be written."""
     try:
         write_atomically(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
     except OSError as error:

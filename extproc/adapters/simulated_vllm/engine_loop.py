@@ -25,8 +25,8 @@ class EngineLoop:
     """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
 
     `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
-    A request comes to the engine `overhead_s` late, as after HTTP and tokenizing. uvloop's timers count whole
-    milliseconds: a token may leave half a millisecond early or late.
+    A request comes to the engine late by `overhead_s` of its prompt tokens, as after HTTP and tokenizing.
+    uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class EngineLoop:
         engine: Engine,
         on_step: Callable[[StepResult], None],
         speed: float,
-        overhead_s: float = 0.0,
+        overhead_s: Callable[[int], float],
     ) -> None:
         self.speed = speed
         self._overhead_s = overhead_s
@@ -50,8 +50,8 @@ class EngineLoop:
 
         `on_token` is called for each token, with True for the last one.
         """
-        if self._overhead_s:
-            await asyncio.sleep(self._overhead_s / self.speed)
+        if (overhead_s := self._overhead_s(prompt_tokens)) > 0:
+            await asyncio.sleep(overhead_s / self.speed)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine.submit(request_id, prompt_tokens, output_tokens, monotonic())
         self._requests[request_id] = _Request(on_token, done)

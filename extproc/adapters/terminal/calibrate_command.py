@@ -8,7 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from extproc.adapters.files.atomic_file import write_atomically
-from extproc.adapters.files.profile_file import Origin, ProfileFile, find_profile, write_profile_file
+from extproc.adapters.files.profile_file import (
+    SUFFIX,
+    Origin,
+    ProfileFile,
+    find_profile,
+    write_profile_file,
+)
 from extproc.adapters.files.sample_table import read_samples
 from extproc.adapters.report.calibration_page import calibration_page
 from extproc.adapters.terminal.calibrate_view import agreement_table, fit_sentence, fit_table
@@ -18,7 +24,7 @@ from extproc.simulation.agreement import Agreement, agreement
 from extproc.simulation.calibration import Fit, fit_profile
 from extproc.simulation.limits import EngineLimits
 from extproc.simulation.profile import EngineProfile
-from extproc.simulation.recording import RECORDING_COLUMNS, Columns, Recording, recording_of
+from extproc.simulation.recording import RECORDING_COLUMNS, Recording, recording_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +74,14 @@ def calibrate(options: CalibrateOptions, console: Console) -> Calibration:
     """
     _check(options)
     limits = _limits(options)
-    checks = [(path.name, _recording(path, options.backend)) for path in options.checks]
-    if options.samples is None:
-        fit, profile = None, find_profile(options.profile)
-    else:
-        columns = read_samples(options.samples, RECORDING_COLUMNS)
-        recording = recording_of(columns, options.backend)
-        fit = _fit(recording, limits, console)
-        profile = fit.profile
-        checks.insert(0, (options.samples.name, recording))
-        if options.out is not None:
-            origin = _origin(options.samples.name, columns, recording, fit)
-            write_profile_file(options.out, ProfileFile(profile=profile, limits=limits, origin=origin))
-    agreements = tuple(agreement(name, recording, profile, limits) for name, recording in checks)
+    paths = (() if options.samples is None else (options.samples,)) + options.checks
+    loads = [(path.name, _recording(path, options.backend)) for path in paths]
+    fit = None if options.samples is None else _fit(loads[0][1], limits, console)
+    profile = find_profile(options.profile) if fit is None else fit.profile
+    if fit is not None and options.out is not None:
+        origin = _origin(*loads[0], fit)
+        write_profile_file(options.out, ProfileFile(profile=profile, limits=limits, origin=origin))
+    agreements = tuple(agreement(name, recording, profile, limits) for name, recording in loads)
     calibration = Calibration(profile, limits, fit, agreements)
     if fit is not None:
         console.print(fit_table(fit))
@@ -97,6 +98,8 @@ def _check(options: CalibrateOptions) -> None:
         raise CalibrationError("a given profile needs a load to compare it on: --check FILE")
     if options.samples is None and options.out is not None:
         raise CalibrationError("--out is where a fitted profile goes: it needs --samples")
+    if options.out is not None and options.out.suffix != SUFFIX:
+        raise CalibrationError(f"--out: the name of a profile file ends in {SUFFIX}, and not {options.out}")
 
 
 def _limits(options: CalibrateOptions) -> EngineLimits:
@@ -130,11 +133,11 @@ def _fit(recording: Recording, limits: EngineLimits, console: Console) -> Fit:
         return fit_profile(recording, limits, lambda share: progress.update(task, completed=share))
 
 
-def _origin(name: str, columns: Columns, recording: Recording, fit: Fit) -> Origin:
+def _origin(name: str, recording: Recording, fit: Fit) -> Origin:
     return Origin(
         samples=name,
-        backend=str(columns["backend"][0]),
-        first_at_s=float(columns["at_s"].min()),
+        backend=recording.backend,
+        first_at_s=recording.began_s,
         requests=len(recording.at_s),
         typical_error=fit.typical_error,
         standard_errors=fit.standard_errors,
