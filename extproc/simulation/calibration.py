@@ -8,15 +8,15 @@ minutes, but for one thing: in a queue near saturation a machine that is slower 
 error divided by what a change of speed does to it, and becomes one of speed. What the load does not tell
 apart stays near its first guess, held by a weak prior.
 
-Requests of one queue err together, so the standard errors are those of groups in a row, not of single
-requests (Liang and Zeger, 1986).
+How far to trust a single time is told by fitting each half of the requests for itself, in stretches that take
+turns, as requests of one queue err together: times that replace each other come out differently.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from extproc.errors import CalibrationError
@@ -41,22 +41,23 @@ _FIRST_ERROR = 0.2
 _SPEED_ERROR = 0.1
 """Guessed: the same of the machine's speed, in the further rounds."""
 _PRIOR_LOG_SD = 3.0  # guessed: a factor of 20 either way
-_STEPS = (0.1, 0.04, 0.04)
+_STEPS = (0.2, 0.1, 0.1)
 """Changes of a logarithm by which each round finds its slopes: small ones see iterations, not speed."""
 _MAX_ITERATIONS = 15
 _TOLERANCE = 1e-3
-_GROUPS = 20
+_STRETCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A profile, the standard error of each of its times as a share of it, and the error of a request.
+    """A profile, and how good it is.
 
-    `typical_error` is the median over all requests of |log(twin / server)|, of TTFTs and decoding times.
+    `halves_differ` is by which share each time differs between fits to two halves of the requests, and
+    `typical_error` the median over all requests of |log(twin / server)|, of TTFTs and decoding times.
     """
 
     profile: EngineProfile
-    standard_errors: Mapping[str, float]
+    halves_differ: Mapping[str, float]
     typical_error: float
 
 
@@ -68,13 +69,20 @@ def fit_profile(
     Raises CalibrationError for requests that the limits do not allow.
     """
     check_fits(recording, limits)
-    problem = _Problem(recording, limits)
-    for turn, step in enumerate(_STEPS):
-        problem.solve(step, lambda share, turn=turn: report((turn + share) / len(_STEPS)))
+    stretch = np.arange(len(recording.at_s)) * _STRETCHES // len(recording.at_s)
+    is_odd = stretch[recording.is_complete] % 2 == 1
+    found: list[_Problem] = []
+    for turn, heeded in enumerate((np.ones_like(is_odd), is_odd, ~is_odd)):
+        found.append(_Problem(recording, limits, heeded))
+        for number, step in enumerate(_STEPS):
+            found[-1].solve(step)
+            report((turn + (number + 1) / len(_STEPS)) / 3)
+    whole, *halves = found
+    differences = np.abs(np.expm1(halves[0].logs - halves[1].logs))
     return Fit(
-        profile=problem.profile(problem.logs),
-        standard_errors=dict(zip(FITTED, problem.standard_errors().tolist(), strict=True)),
-        typical_error=float(np.median(np.abs(problem.errors(problem.logs)))),
+        profile=whole.profile(whole.logs),
+        halves_differ=dict(zip(FITTED, differences.tolist(), strict=True)),
+        typical_error=float(np.median(np.abs(whole.errors(whole.logs)))),
     )
 
 
@@ -106,35 +114,33 @@ def _first_guess(recording: Recording) -> dict[str, float]:
 
 
 class _Problem:
-    """`logs` are the logarithms of FITTED; `spread` is what each request's error is measured by, `(2 n,)`."""
+    """`logs` are the logarithms of FITTED; `_spread` is what each request's error is measured by, `(2 n,)`.
 
-    def __init__(self, recording: Recording, limits: EngineLimits) -> None:
+    It is endless for requests that are not `heeded`: they are load, and nothing else.
+    """
+
+    def __init__(self, recording: Recording, limits: EngineLimits, heeded: npt.NDArray[np.bool_]) -> None:
         self._recording = recording
         self._limits = limits
         self._guess = np.log([_first_guess(recording)[name] for name in FITTED])
         self.logs: Floats = self._guess
-        self._spread = np.full(2 * int(recording.is_complete.sum()), _FIRST_ERROR)
+        self._unheeded = np.repeat(np.where(heeded, 1.0, np.inf), 2)
+        self._spread = _FIRST_ERROR * self._unheeded
 
-    def solve(self, step: float, report: Callable[[float], None]) -> None:
+    def solve(self, step: float) -> None:
         """Go on from `logs` to the best ones, then measure errors by what speed does to them there."""
-        done = itertools.count()
-
-        def slopes(logs: Floats) -> Floats:
-            report(next(done) / _MAX_ITERATIONS)
-            return self._slopes(logs, step)
-
         found = least_squares(
             self._residuals,
             self.logs,
-            jac=slopes,
+            jac=lambda logs: self._slopes(logs, step),
             loss="soft_l1",
             max_nfev=_MAX_ITERATIONS,
             xtol=_TOLERANCE,
             ftol=_TOLERANCE,
         )
         self.logs = found.x
-        by_speed = self._error_slopes(self.logs, step).sum(axis=1)
-        self._spread = _SPEED_ERROR * np.maximum(1.0, np.abs(by_speed))
+        by_speed = np.abs(self._error_slopes(self.logs, step).sum(axis=1))
+        self._spread = _SPEED_ERROR * np.maximum(1.0, by_speed) * self._unheeded
 
     def profile(self, logs: Floats) -> EngineProfile:
         """The machine with these times."""
@@ -150,16 +156,6 @@ class _Problem:
         is_decoding = (recording.output_tokens[done] > 1) & (server_s > 0)
         decoding = np.log(np.where(is_decoding, twin_s, 1.0) / np.where(is_decoding, server_s, 1.0))
         return np.column_stack([ttft, decoding]).ravel()
-
-    def standard_errors(self) -> Floats:
-        """Of the logarithms, which are shares; by the sandwich of groups of neighbours."""
-        slopes, residuals = self._slopes(self.logs, _STEPS[-1]), self._residuals(self.logs)
-        weights = (1 + residuals**2) ** -0.5  # the derivative of the loss
-        bread = np.linalg.inv((slopes * weights[:, None]).T @ slopes)
-        pulls = (slopes * (weights * residuals)[:, None])[: -len(FITTED)]
-        by_group = np.array([group.sum(axis=0) for group in np.array_split(pulls, _GROUPS)])
-        variances: Floats = np.diag(bread @ (by_group.T @ by_group) @ bread)
-        return np.sqrt(variances)
 
     def _residuals(self, logs: Floats) -> Floats:
         return np.append(self.errors(logs) / self._spread, (logs - self._guess) / _PRIOR_LOG_SD)

@@ -21,14 +21,14 @@ SUFFIX = ".json"
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a profile was fitted to; errors are as in `Fit`, `first_at_s` is a unix time."""
+    """What a profile was fitted to; the others are as in `Fit`, `first_at_s` is a unix time."""
 
     samples: str
     backend: str
     first_at_s: float
     requests: int
     typical_error: float
-    standard_errors: Mapping[str, float]
+    halves_differ: Mapping[str, float]
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -51,13 +51,11 @@ def _loads(agreements: Sequence[Agreement], fitted: Agreement | None) -> str:
 
 
 def _fit(fit: Fit) -> str:
-    rows = [
-        (name, f"{getattr(fit.profile, name):.4g}", f"{fit.standard_errors[name]:.1%}") for name in FITTED
-    ]
+    rows = [(name, f"{getattr(fit.profile, name):.4g}", f"{fit.halves_differ[name]:.0%}") for name in FITTED]
     typical = (
         f"<p>A request's TTFT or decoding time is off by {fit.typical_error:.1%}, half of them by less.</p>"
     )
-    return table(("profile", "seconds", "standard error"), rows) + typical
+    return table(("profile", "seconds", "halves differ by"), rows) + typical
 
 
 def _plots(agreement: Agreement) -> str:

@@ -140,7 +140,7 @@ def _origin(name: str, recording: Recording, fit: Fit) -> Origin:
         first_at_s=recording.began_s,
         requests=len(recording.at_s),
         typical_error=fit.typical_error,
-        standard_errors=fit.standard_errors,
+        halves_differ=fit.halves_differ,
     )
 
 

@@ -12,12 +12,11 @@ from extproc.simulation.calibration import FITTED, Fit
 
 
 def fit_table(fit: Fit) -> Table:
-    """The times of the profile, with their standard errors."""
-    table = _table("profile", "microseconds", "standard error")
+    """The times of the profile, and by how much they differ between fits to halves of the requests."""
+    table = _table("profile", "microseconds", "halves differ by")
     for name in FITTED:
-        error = fit.standard_errors[name]
-        shown = f"{error:.0%}" if error < 1 else "unknown"
-        table.add_row(name.removesuffix("_s"), f"{getattr(fit.profile, name) * 1e6:.4g}", shown)
+        time_us = getattr(fit.profile, name) * 1e6
+        table.add_row(name.removesuffix("_s"), f"{time_us:.4g}", f"{fit.halves_differ[name]:.0%}")
     return table
 
 
