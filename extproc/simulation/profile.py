@@ -108,13 +108,17 @@ PROFILES: dict[str, EngineProfile] = {
         kv_token_s=8.0e-8,
         kv_cache_tokens=400_000,
     ),
-    # Measured: fitted to a real vLLM 0.32 (CPU build, tiny Llama, one thread). Left out are the 6 ms that
-    # tokenizing and HTTP add to a TTFT there.
+    # Measured: a real vLLM 0.32 (CPU build, tiny Llama in bf16, one thread) on two virtual cores that others
+    # used too. By `python -m benchmarks.calibration --max-num-seqs 4 --rounds 2 --busy-cores 2`, 2026-11-23;
+    # benchmarks/README.md says how well it foretells.
     "cpu-tiny": EngineProfile(
-        base_step_s=0.0032,
-        prefill_token_s=1.2e-4,
-        decode_sequence_s=3.0e-4,
-        kv_token_s=4.0e-7,
+        base_step_s=6.47e-3,
+        prefill_token_s=7.61e-4,
+        attention_pair_s=8.28e-8,
+        decode_sequence_s=1.149e-3,
+        kv_token_s=6.24e-7,
+        request_s=2.10e-2,
+        request_token_s=2.49e-5,
         kv_cache_tokens=32_768,
     ),
 }
