@@ -1,21 +1,21 @@
 """Whether a twin fitted to one load foretells others: loads on a running vLLM, then `extproc calibrate`.
 
-    python -m benchmarks.calibration --server http://127.0.0.1:8201 --max-num-seqs 4 --out DIR
+    python -m benchmarks.calibration http://127.0.0.1:8201 DIR --max-num-seqs 4
 
-The load to fit to comes in pieces, between the loads to check on, because the speed of a machine that others
-use too wanders over minutes. Each check is run once in each round, with the same arrivals, so the rounds tell
-how far the server agrees with itself; what is in between has to push a check's prompts out of the prefix
-cache. Rates are for a server that answers two requests per second of 400 tokens; `--scale` multiplies them.
+The load to fit to comes in pieces, between the loads to check on, and all of them in each round, because the
+speed of a machine that others use too wanders over minutes. Rates are for a server that answers two requests
+per second of 400 tokens; `--scale` multiplies them.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import typer
 
 
 class Load(NamedTuple):
@@ -38,11 +38,11 @@ CHECKS = {
 FIT_BEFORE = {"long-idle", "mix-busy", "long-overload", "short-idle"}
 
 
-def measure(args: argparse.Namespace, load: Load, store: str, seed: int) -> None:
+def measure(server: str, load: Load, scale: float, store: Path, seed: int) -> None:
     """Put the load on the server, and add its samples to the store."""
-    rates = ",".join(f"{rate * args.scale:g}" for rate in load.rates)
+    rates = ",".join(f"{rate * scale:g}" for rate in load.rates)
     extproc(
-        *("profile", "--backends", args.server, "--samples", args.out / store, "--rates", rates),
+        *("profile", "--backends", server, "--samples", store, "--rates", rates),
         *("--step", load.step_s, "--passes", 1, "--prompt", load.prompt, "--output", load.output),
         *("--seed", seed),
     )
@@ -54,7 +54,7 @@ def extproc(*arguments: object) -> int:
 
 
 @contextmanager
-def busy_cores(cores: int) -> Iterator[None]:
+def busy(cores: int) -> Iterator[None]:
     """Loops of the lowest priority, which take what nobody else wants: the machine is never half idle.
 
     Cores that share caches and clocks are faster while their neighbours sleep; on a machine with other users
@@ -71,30 +71,30 @@ def busy_cores(cores: int) -> Iterator[None]:
             loop.wait()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--server", required=True, metavar="URL")
-    parser.add_argument("--max-num-seqs", required=True, type=int)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all rates")
-    parser.add_argument("--busy-cores", type=int, default=0, help="loops of the lowest priority meanwhile")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True)
-    with busy_cores(args.busy_cores):
-        for turn in range(1, args.rounds + 1):
+def main(
+    server: Annotated[str, typer.Argument(metavar="URL")],
+    out: Annotated[Path, typer.Argument(help="A new directory.", metavar="DIR")],
+    max_num_seqs: Annotated[int, typer.Option(help="That of the server.")],
+    rounds: Annotated[int, typer.Option(help="How often all of it.")] = 2,
+    scale: Annotated[float, typer.Option(help="Multiplies all rates.")] = 1.0,
+    busy_cores: Annotated[int, typer.Option(help="Loops of the lowest priority meanwhile.")] = 0,
+) -> None:
+    """Measure and compare; status 1 where a load is not foretold."""
+    out.mkdir(parents=True)
+    with busy(busy_cores):
+        for turn in range(1, rounds + 1):
             for number, (name, load) in enumerate(CHECKS.items()):
                 if name in FIT_BEFORE:
-                    measure(args, FIT, "fit.db", seed=100 * turn + number)
-                measure(args, load, f"{name}-{turn}.db", seed=10 + number)
-    checks = [args.out / f"{name}-{turn}.db" for name in CHECKS for turn in range(1, args.rounds + 1)]
-    return extproc(
-        *("calibrate", "--samples", args.out / "fit.db", "--out", args.out / "profile.json"),
-        *(argument for check in checks for argument in ("--check", check)),
-        *("--server", args.server, "--max-num-seqs", args.max_num_seqs),
-        *("--page", args.out / "calibration.html", "--json", args.out / "calibration.json"),
+                    measure(server, FIT, scale, out / "fit.db", seed=100 * turn + number)
+                measure(server, load, scale, out / f"{name}.db", seed=100 * turn + 50 + number)
+    status = extproc(
+        *("calibrate", "--samples", out / "fit.db", "--out", out / "profile.json"),
+        *(argument for name in CHECKS for argument in ("--check", out / f"{name}.db")),
+        *("--server", server, "--max-num-seqs", max_num_seqs),
+        *("--page", out / "calibration.html", "--json", out / "calibration.json"),
     )
+    raise typer.Exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

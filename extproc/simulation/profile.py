@@ -109,8 +109,8 @@ PROFILES: dict[str, EngineProfile] = {
         kv_cache_tokens=400_000,
     ),
     # Measured: a real vLLM 0.32 (CPU build, tiny Llama in bf16, one thread) on two virtual cores that others
-    # used too. By `python -m benchmarks.calibration --max-num-seqs 4 --rounds 2 --busy-cores 2`, 2026-11-23;
-    # benchmarks/README.md says how well it foretells.
+    # used too. By `python -m benchmarks.calibration URL DIR --max-num-seqs 4 --busy-cores 2`, which ends with
+    # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it foretells.
     "cpu-tiny": EngineProfile(
         base_step_s=6.47e-3,
         prefill_token_s=7.61e-4,
