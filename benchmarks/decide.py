@@ -139,7 +139,7 @@ def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator
     fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _rules()
     predict = PredictConfig()
     record = TrackRecord(CAPACITY, TrustRule(predict.error_factor, predict.error_floor, predict.min_outcomes))
-    slots = np.arange(backends, dtype=np.intp)
+    slots = tuple(range(backends))
     view = fleet.view(slots, _NOW_S)
     found = decide(request, view, model, record, rules, rng)
     if found.layer is not layer:

@@ -76,7 +76,6 @@ class Sidecar:
             if self._config.samples.path is not None:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
-            await self._scraper.start()
             stack.push_async_callback(self._scraper.stop)
             self._apply_membership(self._config, self._clusters.read_known())
             self._publish_clusters()
@@ -161,14 +160,11 @@ class Sidecar:
     def _tell_of_drift(self) -> None:
         """Say for which backends layer 2 stands down, and when it returns."""
         model = self._models.current
-        members = self._registry.members
-        if model is None or not members:
+        if model is None:
             return
-        slots = np.array([member.slot for member in members], np.intp)
-        trusted = self._record.is_trusted(slots, model.promised_error).tolist()
-        for member, is_trusted in zip(members, trusted, strict=True):
+        for member in self._registry.members:
             name = member.backend.name
-            if is_trusted:
+            if self._record.is_trusted(member.slot, model.promised_error):
                 self._drift.holds(name, "layer2_returned")
             else:
                 detail = f"{self._record.error(member.slot):.3f}, promised {model.promised_error:.3f}"

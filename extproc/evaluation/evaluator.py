@@ -21,7 +21,6 @@ from extproc.evaluation.draws import Draws
 from extproc.evaluation.membership import Membership
 from extproc.evaluation.policies.choice import POLICIES, Setting
 from extproc.evaluation.policies.layered import Layered, LayeredRules
-from extproc.evaluation.policies.policy import Ended
 from extproc.evaluation.result import RunResult
 from extproc.evaluation.router import SimulatedRouter
 from extproc.evaluation.server import Gauges, Server, ServerSpec
@@ -140,23 +139,23 @@ class _Run:
             request = self._in_flight[request_id]
             if request.first_token_s is None:
                 request.first_token_s = now_s
-                ttft_s = now_s - request.arrival.at_s + server.overhead_s(request.arrival.prompt_tokens)
-                request.router.policy.first_token(backend, ttft_s, now_s)
+                if request.router.hears_first_tokens:
+                    arrival = request.arrival
+                    ttft_s = now_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
+                    request.router.policy.first_token(backend, ttft_s, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if server.run_ends_s is not None:
             self._plan(server.run_ends_s, backend)
 
     def _end_request(self, request: _InFlight, server: Server, now_s: float) -> None:
-        arrived_s, first_token_s = request.arrival.at_s, request.first_token_s
+        arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
         if first_token_s is None:
             raise ValueError("a request without output tokens has no first one")
-        overhead_s = server.overhead_s(request.arrival.prompt_tokens)
-        ttft_s, duration_s = first_token_s - arrived_s + overhead_s, now_s - arrived_s + overhead_s
+        ttft_s = first_token_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
         server.finished(now_s - first_token_s)
-        self._tally.ended(request.backend, ttft_s)
-        ended = Ended(request.number, request.arrival, request.backend, ttft_s, duration_s)
-        request.router.ended(ended, now_s)
+        self._tally.ended(backend, ttft_s)
+        request.router.ended(request.number, arrival, backend, ttft_s, now_s, is_failed=False)
 
     def _fail(self, backend: int, now_s: float) -> None:
         """All requests of a backend fail at once."""
@@ -166,11 +165,9 @@ class _Run:
 
     def _fail_request(self, request: _InFlight, now_s: float) -> None:
         self._tally.failed += 1
-        arrived_s, first_token_s = request.arrival.at_s, request.first_token_s
-        ttft_s = None if first_token_s is None else first_token_s - arrived_s
-        duration_s = now_s - arrived_s
-        ended = Ended(request.number, request.arrival, request.backend, ttft_s, duration_s, is_failed=True)
-        request.router.ended(ended, now_s)
+        arrival, first_token_s = request.arrival, request.first_token_s
+        ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
+        request.router.ended(request.number, arrival, request.backend, ttft_s, now_s, is_failed=True)
 
     def _plan_scrapes(self) -> None:
         """Every router scrapes every backend at its own moment within the interval."""

@@ -5,12 +5,12 @@ success closes it. The pattern is Nygard's circuit breaker ("Release It!", 2007)
 limited to one request.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
-import numpy as np
-
-from extproc.fleet.load import Floats, Slots
+from extproc.fleet.state import BackendState
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +29,33 @@ _PROBING: Final = 2  # one request is under way, or its outcome is
 
 
 class FailureBreakers:
-    """One breaker per backend. `admits_at_s` is where each one's time of the next request is kept."""
+    """One breaker per backend; when it admits the next request is kept in the backend's state."""
 
-    def __init__(self, admits_at_s: Floats, rule: BreakerRule) -> None:
+    def __init__(self, states: Sequence[BackendState], rule: BreakerRule) -> None:
         self._rule = rule
-        self._admits_at_s = admits_at_s
-        self._admits_at_s[:] = -np.inf
-        self._phase = [_CLOSED] * len(admits_at_s)
-        self._failures = [0] * len(admits_at_s)
-        self._pause_s = [rule.min_pause_s] * len(admits_at_s)
+        self._states = states
+        self._phase = [_CLOSED] * len(states)
+        self._failures = [0] * len(states)
+        self._pause_s = [rule.min_pause_s] * len(states)
 
     def is_tripped(self, slot: int) -> bool:
         """Whether the backend is out, or on probation."""
         return self._phase[slot] != _CLOSED
 
-    def next_probe_s(self, slots: Slots, now_s: float) -> float:
+    def next_probe_s(self, slots: Iterable[int], now_s: float) -> float:
         """Seconds until the first of the backends may be tried again; inf where there is none."""
-        return max(0.0, float(np.min(self._admits_at_s[slots], initial=np.inf)) - now_s)
+        return max(0.0, min((self._states[slot].admits_at_s for slot in slots), default=inf) - now_s)
 
     def begin(self, slot: int) -> None:
         """A request was placed: on probation, no other follows until it is known how it went."""
         if self._phase[slot] != _CLOSED:
             self._phase[slot] = _PROBING
-            self._admits_at_s[slot] = np.inf
+            self._states[slot].admits_at_s = inf
 
     def end(self, slot: int, now_s: float) -> None:
         """A request has ended; a probe whose outcome is not reported in time is followed by another."""
         if self._phase[slot] == _PROBING:
-            self._admits_at_s[slot] = now_s + self._rule.probe_timeout_s
+            self._states[slot].admits_at_s = now_s + self._rule.probe_timeout_s
 
     def succeed(self, slot: int, now_s: float) -> None:
         """The backend answered. In a pause that was a request from before it: a reason to probe, no more."""
@@ -75,16 +74,17 @@ class FailureBreakers:
         elif self._failures[slot] < self._rule.consecutive_failures:
             return
         self._phase[slot] = _PAUSED
-        self._admits_at_s[slot] = now_s + self._pause_s[slot]
+        self._states[slot].admits_at_s = now_s + self._pause_s[slot]
 
     def probe_soon(self, slot: int, now_s: float) -> None:
         """The backend shows signs of life: the next request may try it."""
         if self._phase[slot] == _PAUSED:
-            self._admits_at_s[slot] = min(self._admits_at_s[slot], now_s)
+            state = self._states[slot]
+            state.admits_at_s = min(state.admits_at_s, now_s)
 
     def reset(self, slot: int) -> None:
         """Close the breaker and forget its past."""
         self._phase[slot] = _CLOSED
         self._failures[slot] = 0
         self._pause_s[slot] = self._rule.min_pause_s
-        self._admits_at_s[slot] = -np.inf
+        self._states[slot].admits_at_s = -inf

@@ -3,13 +3,7 @@
 All functions are pure; what they are about is one backend.
 """
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Slots = npt.NDArray[np.intp]
-"""Indices of backends in the fleet's arrays."""
+from math import inf
 
 
 def foreign_load(running: float, waiting: float, largest_own: float) -> float:
@@ -38,6 +32,6 @@ def pinned_limit(known_limit: float, running: float, waiting: float, smallest_ow
     in flight for a whole second than the server admits to. inf until that was seen.
     """
     is_pinned = waiting > 0 or smallest_own > running + waiting
-    if known_limit == np.inf:
-        return running if is_pinned and running > 0 else np.inf
+    if known_limit == inf:
+        return running if is_pinned and running > 0 else inf
     return max(known_limit, running)

@@ -8,13 +8,11 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from extproc.fleet.backend import Backend, Membership
 from extproc.fleet.fleet import CAPACITY, Fleet
-from extproc.fleet.load import Slots
+from extproc.fleet.state import Slots
 
-_NOBODY: Slots = np.empty(0, np.intp)
+_NOBODY: Slots = ()
 
 
 @dataclass(slots=True)
@@ -82,7 +80,7 @@ class Registry:
         gone = [
             member
             for member in due
-            if member.membership == Membership.DRAINING and self._fleet.own[member.slot] == 0
+            if member.membership == Membership.DRAINING and self._fleet.states[member.slot].own == 0
         ]
         for member in joined:
             member.membership = Membership.ACTIVE
@@ -110,7 +108,7 @@ class Registry:
         serving = self._candidates.get(model)
         if serving is not None:
             return serving
-        return self._of_unknown_models if self._of_unknown_models.size or not self._everyone.size else None
+        return self._of_unknown_models if self._of_unknown_models or not self._everyone else None
 
     def name_of(self, slot: int) -> str:
         """The name of the member in a slot."""
@@ -150,4 +148,4 @@ class Registry:
 
 
 def _slots(members: list[Member]) -> Slots:
-    return np.array([member.slot for member in members], np.intp)
+    return tuple(member.slot for member in members)

@@ -1,32 +1,17 @@
-"""The candidates at one moment, gathered from the fleet's rows: what a decision looks at.
+"""The candidates at one moment: what a decision looks at.
 
 A decision looks at load and at who is out for all of them, and at the rest for few: that is worked out when
-it is asked for. Rows, not columns, are stored side by side, because a decision touches a few backends and
-their memory should be one piece (measured: a third of the time of sixteen columns far apart).
+it is asked for.
 """
 
+from collections.abc import Iterable, Sequence
 from math import isinf, isnan
-from typing import Final
 
 import msgspec
-import numpy as np
 
-from extproc.fleet.load import Bools, Floats, Slots, running_now
+from extproc.fleet.load import running_now
+from extproc.fleet.state import BackendState
 from extproc.fleet.zone import Zone
-
-# What a row of the fleet's matrix has of one backend.
-OWN: Final = 0
-FOREIGN: Final = 1
-RUNNING: Final = 2
-WAITING: Final = 3
-KV_CACHE_FRACTION: Final = 4
-SCRAPED_AT_S: Final = 5
-OWN_AT_SCRAPE: Final = 6
-RUNNING_LIMIT: Final = 7
-MEDIUM_LOAD: Final = 8
-CLOSED_ABOVE: Final = 9
-ADMITS_AT_S: Final = 10
-N_COLUMNS: Final = 11
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -44,57 +29,72 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class FleetView:
-    """Arrays of shape (n_candidates,), copied, in the order of `slots`.
+    """The states of the candidates, and their `load`, in the same order; positions count from 0.
 
-    `is_admitting` is False where a backend fails, `has_room` where it is saturated. `is_low` is where the
-    load is below the backend's boundary; who knows better tells, for this view alone, by `tell_zones`.
+    It is for one decision: what it says of a backend may change with the next event.
     """
 
-    __slots__ = (
-        "_now_s",
-        "_rows",
-        "has_room",
-        "is_admitting",
-        "is_fresh",
-        "is_high",
-        "is_low",
-        "load",
-        "medium_load",
-        "slots",
-    )
+    __slots__ = ("_fresh_from_s", "_now_s", "_told", "load", "states")
 
-    def __init__(self, slots: Slots, rows: Floats, now_s: float, stale_after_s: float) -> None:
-        columns: Floats = rows.T
-        self._rows = rows
+    def __init__(self, states: Sequence[BackendState], now_s: float, stale_after_s: float) -> None:
+        fresh_from_s = now_s - stale_after_s
         self._now_s = now_s
-        self.slots = slots
-        self.medium_load: Floats = columns[MEDIUM_LOAD]
-        self.is_fresh: Bools = columns[SCRAPED_AT_S] >= now_s - stale_after_s
-        self.load: Floats = columns[OWN] + np.where(self.is_fresh, columns[FOREIGN], 0.0)
-        self.is_low: Bools = self.load < self.medium_load
-        self.is_high: Bools | None = None
-        self.has_room: Bools = self.load <= columns[CLOSED_ABOVE]
-        self.is_admitting: Bools = columns[ADMITS_AT_S] <= now_s
+        self._fresh_from_s = fresh_from_s
+        self._told: dict[int, Zone] = {}
+        self.states = states
+        self.load = [
+            state.own + state.foreign if state.scraped_at_s >= fresh_from_s else state.own for state in states
+        ]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def is_fresh(self, position: int) -> bool:
+        """Whether the last good scrape is young enough to be a signal."""
+        return self.states[position].scraped_at_s >= self._fresh_from_s
+
+    def admitting(self) -> list[int]:
+        """Who does not fail."""
+        now_s = self._now_s
+        return [position for position, state in enumerate(self.states) if state.admits_at_s <= now_s]
+
+    def with_room(self, positions: Iterable[int]) -> list[int]:
+        """Those that are not saturated."""
+        load, states = self.load, self.states
+        return [position for position in positions if load[position] <= states[position].closed_above]
+
+    def low(self, positions: Iterable[int]) -> list[int]:
+        """Those in the low zone: by the boundary on their load, unless who knows better has told."""
+        load, states, told = self.load, self.states, self._told
+        if told:
+            return [position for position in positions if self._is_low(position)]
+        return [position for position in positions if load[position] < states[position].medium_load]
+
+    def tell_zones(self, zones: Iterable[tuple[int, Zone]]) -> None:
+        """Overrule the boundaries at some positions, for this view alone."""
+        self._told.update(zones)
+
+    def told_saturated(self) -> set[int]:
+        """The positions of which was told that they are saturated."""
+        return {position for position, zone in self._told.items() if zone is Zone.SATURATED}
 
     def signals(self, position: int) -> tuple[float, float, float, float]:
         """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
-        return self._signals(position, self._rows[position].tolist())
-
-    def tell_zones(self, positions: Slots, is_low: Bools, is_high: Bools) -> None:
-        """Overrule the boundaries at some positions: the zone is the low or the saturated one, or medium."""
-        self.is_low[positions] = is_low
-        self.is_high = np.zeros(self.slots.size, np.bool_)
-        self.is_high[positions] = is_high
+        state, load = self.states[position], self.load[position]
+        change = state.own - state.own_at_scrape
+        running = running_now(state.running, change, load, state.running_limit, self.is_fresh(position))
+        kv_cache_fraction = state.kv_cache_fraction
+        return running, load, state.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
 
     def candidate(self, position: int) -> Candidate:
         """All that is known of one of them."""
-        known = self._rows[position].tolist()
-        num_running, load, num_waiting, kv_cache_fraction = self._signals(position, known)
-        age_s = self._now_s - known[SCRAPED_AT_S]
+        state = self.states[position]
+        num_running, load, num_waiting, kv_cache_fraction = self.signals(position)
+        age_s = self._now_s - state.scraped_at_s
         return Candidate(
-            slot=int(self.slots[position]),
-            own=known[OWN],
-            foreign=load - known[OWN],
+            slot=state.slot,
+            own=state.own,
+            foreign=load - state.own,
             load=load,
             num_running=num_running,
             num_waiting=num_waiting,
@@ -103,14 +103,13 @@ class FleetView:
             zone=self._zone(position).value,
         )
 
-    def _zone(self, position: int) -> Zone:
-        if not self.has_room[position] or (self.is_high is not None and self.is_high[position]):
-            return Zone.SATURATED
-        return Zone.LOW if self.is_low[position] else Zone.MEDIUM
+    def _is_low(self, position: int) -> bool:
+        told = self._told.get(position)
+        return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
 
-    def _signals(self, position: int, known: list[float]) -> tuple[float, float, float, float]:
-        load, is_fresh = float(self.load[position]), bool(self.is_fresh[position])
-        change = known[OWN] - known[OWN_AT_SCRAPE]
-        running = running_now(known[RUNNING], change, load, known[RUNNING_LIMIT], is_fresh)
-        kv_cache_fraction = known[KV_CACHE_FRACTION]
-        return running, load, known[WAITING], 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
+    def _zone(self, position: int) -> Zone:
+        if self.load[position] > self.states[position].closed_above:
+            return Zone.SATURATED
+        if self._told.get(position) is Zone.SATURATED:
+            return Zone.SATURATED
+        return Zone.LOW if self._is_low(position) else Zone.MEDIUM

@@ -40,7 +40,7 @@ def replay(
         for outcome in outcomes[known : n_known[row]]:
             record.observe(backends[outcome], _VERSION, said[outcome], ttft_s[outcome])
         known = n_known[row]
-        corrected[row] += record.correction(observed.backend[row : row + 1])[0]
+        corrected[row] += record.correction(int(observed.backend[row]))
     return corrected
 
 
@@ -52,7 +52,7 @@ def settled_corrections(
     for row in np.argsort(observed.at_s + observed.ttft_s, kind="stable").tolist():
         said, ttft_s = float(log_ttft_model[row]), float(observed.ttft_s[row])
         record.observe(int(observed.backend[row]), _VERSION, said, ttft_s)
-    return record.correction(np.arange(len(observed.fleet)))
+    return np.array([record.correction(slot) for slot in range(len(observed.fleet))])
 
 
 def _record(n_backends: int, start: npt.NDArray[np.float64]) -> TrackRecord:

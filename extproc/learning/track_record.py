@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from math import log
 from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
-
 SETTLING_OUTCOMES = 1
 """Guessed: the weight of a start at zero, in outcomes: a machine of half the speed is known to within a tenth
 after ten."""
@@ -57,25 +54,22 @@ class TrackRecord:
 
     def __init__(self, capacity: int, rule: TrustRule) -> None:
         self._rule = rule
+        self._capacity = capacity
         self._version: str | None = None
-        self._outcomes = np.zeros(capacity, np.int64)
-        self._settling = np.full(capacity, SETTLING_OUTCOMES)
-        self._correction = np.zeros(capacity)
-        self._error = np.zeros(capacity)
-        self._bias = np.zeros(capacity)
+        self._forget_all()
 
-    def correction(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """What to add to the model's log(TTFT), shape (n_slots,)."""
-        return self._correction[slots]
+    def correction(self, slot: int) -> float:
+        """What to add to the model's log(TTFT)."""
+        return self._correction[slot]
 
     def error(self, slot: int) -> float | None:
         """The running absolute log error; None before the first outcome."""
-        return float(self._error[slot]) if self._outcomes[slot] else None
+        return self._error[slot] if self._outcomes[slot] else None
 
-    def is_trusted(self, slots: npt.NDArray[np.intp], promised_error: float) -> npt.NDArray[np.bool_]:
-        """Where the running error is no reason to doubt the model, shape (n_slots,)."""
-        tolerated = self._rule.tolerated(promised_error)
-        return (self._outcomes[slots] < self._rule.min_outcomes) | (self._error[slots] <= tolerated)
+    def is_trusted(self, slot: int, promised_error: float) -> bool:
+        """Whether the running error is no reason to doubt the model."""
+        is_new = self._outcomes[slot] < self._rule.min_outcomes
+        return is_new or self._error[slot] <= self._rule.tolerated(promised_error)
 
     def begin(self, version: str | None, offsets: Mapping[int, float] = _NOTHING_KNOWN) -> None:
         """Another model is in use: what was learned of the previous one is void.
@@ -85,9 +79,7 @@ class TrackRecord:
         if version == self._version:
             return
         self._version = version
-        self._outcomes[:] = 0
-        self._settling[:] = SETTLING_OUTCOMES
-        self._error[:] = self._bias[:] = self._correction[:] = 0.0
+        self._forget_all()
         for slot, offset in offsets.items():
             self.forget(slot, offset)
 
@@ -105,10 +97,17 @@ class TrackRecord:
         """
         if version != self._version or ttft_s <= 0:
             return
-        miss = log(ttft_s) - model_log_ttft - float(self._correction[slot])
-        count, bias = int(self._outcomes[slot]), float(self._bias[slot])
+        miss = log(ttft_s) - model_log_ttft - self._correction[slot]
+        count, bias = self._outcomes[slot], self._bias[slot]
         self._error[slot] += ERROR_WEIGHT * (abs(miss) - self._error[slot])
         self._bias[slot] = bias = bias + ERROR_WEIGHT * (miss - bias)
         lasting = min(MOVING_WEIGHT, max(SETTLED_WEIGHT, _RESPONSE * (abs(bias) - _NO_BIAS)))
-        self._correction[slot] += max(lasting, 1 / (count + 1 + int(self._settling[slot]))) * miss
+        self._correction[slot] += max(lasting, 1 / (count + 1 + self._settling[slot])) * miss
         self._outcomes[slot] = count + 1
+
+    def _forget_all(self) -> None:
+        self._outcomes = [0] * self._capacity
+        self._settling = [SETTLING_OUTCOMES] * self._capacity
+        self._correction = [0.0] * self._capacity
+        self._error = [0.0] * self._capacity
+        self._bias = [0.0] * self._capacity

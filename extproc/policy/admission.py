@@ -6,14 +6,13 @@ divided by how fast it drains.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from extproc.exchange.messages import Reject
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.load import Slots
 from extproc.policy.decision import Layer, Reason
 
 LAYER_HEADER = "x-extproc-layer"
@@ -34,13 +33,15 @@ class AdmissionRules:
     max_retry_after_s: int
 
 
-def retry_after_s(fleet: Fleet, slots: Slots, rules: AdmissionRules, now_s: float) -> int:
+def retry_after_s(fleet: Fleet, slots: Sequence[int], rules: AdmissionRules, now_s: float) -> int:
     """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum."""
     view = fleet.view(slots, now_s)
-    waits_s = [fleet.breakers.next_probe_s(slots[~view.is_admitting], now_s)]
-    for slot, load in zip(slots[view.is_admitting], view.load[view.is_admitting], strict=True):
-        rate_per_s = fleet.drain_rates.per_second(int(slot), now_s)
-        excess = max(1.0, float(load) - rules.resume_load)
+    admitting = view.admitting()
+    failing = [slot for position, slot in enumerate(slots) if position not in admitting]
+    waits_s = [fleet.breakers.next_probe_s(failing, now_s)]
+    for position in admitting:
+        rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
+        excess = max(1.0, view.load[position] - rules.resume_load)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
     shortest_s = min(*waits_s, float(rules.max_retry_after_s))
     return max(1, math.ceil(shortest_s))

@@ -5,12 +5,13 @@ own: a stale scrape, features outside the training range, a running error above 
 doubt compete by load alone, so that one bad backend does not turn the layer off for the others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from math import exp
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from extproc.fleet.load import Bools, Floats
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
@@ -18,59 +19,49 @@ from extproc.policy.decision import Prediction, Reason
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """What the model says of the candidates, arrays of shape (n_candidates,).
+    """What the model says of the candidates, by their positions: of those that it could be asked about.
 
-    `ttft_s` is NaN where the model was not asked; `is_heeded` is where it was asked and is believed.
+    `heeded` are the positions at which it is believed, in the order of the candidates.
     """
 
-    model_version: str
-    model_log_ttft: Floats
-    ttft_s: Floats
-    is_in_range: Bools
-    is_heeded: Bools
-
-    def prediction(self, position: int) -> Prediction | None:
-        """What was said of one candidate."""
-        if np.isnan(self.ttft_s[position]):
-            return None
-        log_ttft, ttft_s = float(self.model_log_ttft[position]), float(self.ttft_s[position])
-        return Prediction(self.model_version, log_ttft, ttft_s)
+    predictions: Mapping[int, Prediction]
+    heeded: Sequence[int]
 
     def doubt(self, view: FleetView, position: int) -> Reason:
         """Why the model is not heeded about a candidate."""
-        if not view.is_fresh[position]:
+        if not view.is_fresh(position):
             return Reason.STALE_SIGNALS
-        return Reason.RUNNING_ERROR if self.is_in_range[position] else Reason.OUT_OF_RANGE
+        return Reason.RUNNING_ERROR if position in self.predictions else Reason.OUT_OF_RANGE
 
 
-def feature_rows(view: FleetView, positions: Iterable[int], input_tokens: int) -> Floats:
+def feature_rows(view: FleetView, positions: Iterable[int], input_tokens: int) -> npt.NDArray[np.float64]:
     """The features of some candidates, shape (n_positions, n_features), in the order of FEATURES."""
     tokens = float(input_tokens)
     return np.array([(*view.signals(position), tokens) for position in positions])
 
 
 def forecast(
-    view: FleetView, asked: Bools, input_tokens: int, model: Predictor, record: TrackRecord
+    view: FleetView, asked: Iterable[int], input_tokens: int, model: Predictor, record: TrackRecord
 ) -> Forecast:
     """Ask the model about the `asked` candidates, as far as their features are known and in range."""
-    model_log_ttft, ttft_s = np.full(view.slots.size, np.nan), np.full(view.slots.size, np.nan)
-    is_in_range, is_heeded = np.zeros(view.slots.size, np.bool_), np.zeros(view.slots.size, np.bool_)
-    fresh = (asked & view.is_fresh).nonzero()[0]
-    if fresh.size:
-        rows = feature_rows(view, fresh.tolist(), input_tokens)
-        in_range = model.in_range(rows)
-        is_in_range[fresh] = in_range
-        answered, rows = fresh[in_range], rows[in_range]
-        slots = view.slots[answered]
-        log_ttft = model.predict_log_ttft(rows)
-        model_log_ttft[answered] = log_ttft
-        ttft_s[answered] = np.exp(log_ttft + record.correction(slots))
-        is_heeded[answered] = record.is_trusted(slots, model.promised_error)
-    return Forecast(model.manifest.model_version, model_log_ttft, ttft_s, is_in_range, is_heeded)
+    fresh = [position for position in asked if view.is_fresh(position)]
+    if not fresh:
+        return Forecast({}, ())
+    rows = feature_rows(view, fresh, input_tokens)
+    in_range = model.in_range(rows)
+    answered = [position for position, is_known in zip(fresh, in_range.tolist(), strict=True) if is_known]
+    answers = model.predict_log_ttft(rows[in_range]).tolist()
+    version, predictions, heeded = model.manifest.model_version, {}, []
+    for position, log_ttft in zip(answered, answers, strict=True):
+        slot = view.states[position].slot
+        predictions[position] = Prediction(version, log_ttft, exp(log_ttft + record.correction(slot)))
+        if record.is_trusted(slot, model.promised_error):
+            heeded.append(position)
+    return Forecast(predictions, heeded)
 
 
-def fastest(said: Forecast, allowed: Bools, tie_fraction: float) -> Bools:
+def fastest(said: Forecast, allowed: Sequence[int], tie_fraction: float) -> list[int]:
     """The `allowed` whose prediction is the smallest, or within `tie_fraction` of it."""
-    ttft_s = np.where(allowed, said.ttft_s, np.inf)
-    result: Bools = ttft_s <= ttft_s.min() * (1.0 + tie_fraction)
-    return result & allowed
+    predictions = said.predictions
+    limit_s = min([predictions[position].ttft_s for position in allowed]) * (1.0 + tie_fraction)
+    return [position for position in allowed if predictions[position].ttft_s <= limit_s]

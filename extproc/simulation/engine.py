@@ -164,8 +164,8 @@ class Engine:
             raise ValueError("no run has begun")
         self.run = None
         decoders, steps = self._decoders, run.steps
-        if steps > 1:
-            self._memory.take(decoders.new_blocks_of(1, steps - 1))
+        if steps > 1 and (new_blocks := decoders.new_blocks_of(1, steps - 1)):
+            self._memory.take(new_blocks)
         self.counters.generation_tokens += decoders.advance(steps)
         finished = decoders.finished()
         if not finished and not self._chunks:

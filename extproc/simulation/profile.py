@@ -108,6 +108,18 @@ PROFILES: dict[str, EngineProfile] = {
         kv_token_s=8.0e-8,
         kv_cache_tokens=400_000,
     ),
+    # Four H100 SXM, 80 GB each, as one engine (tensor parallel), Llama-3-70B in bf16: 141 GB of weights, 141
+    # GFLOP a prefill token, 327,680 bytes of KV cache a token (80 layers x 8 heads x 128 x key and value x 2
+    # bytes). 3,350 GB/s and 989 TFLOPS each by NVIDIA's data sheet, of which 80 % and 50 % are guessed to be
+    # reached: with four, the all-reduces of 80 layers take their part. 13.2 ms to read the weights, 2.8 ms
+    # guessed for 160 all-reduces and launches. KV: 90 % of 320 GB, less weights and 4 x 4 GB of activations.
+    "h100-70b-tp4": EngineProfile(
+        base_step_s=0.016,
+        prefill_token_s=7.1e-5,
+        decode_sequence_s=3.5e-5,
+        kv_token_s=3.1e-8,
+        kv_cache_tokens=400_000,
+    ),
     # Measured: a real vLLM 0.32 (CPU build, tiny Llama in bf16, one thread) on two virtual cores that others
     # used too. By `python -m benchmarks.calibration URL DIR --max-num-seqs 4 --busy-cores 2`, which ends with
     # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it foretells.

@@ -1,15 +1,14 @@
-import numpy as np
 import pytest
 
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
+from extproc.fleet.state import BackendState
 
 RULE = BreakerRule(consecutive_failures=3, min_pause_s=1.0, max_pause_s=4.0, probe_timeout_s=5.0)
-SLOT = np.array([0])
 
 
 @pytest.fixture
 def breakers() -> FailureBreakers:
-    return FailureBreakers(np.zeros(1), RULE)
+    return FailureBreakers([BackendState(0, medium_load=1.0, closed_above=1.0)], RULE)
 
 
 def tripped_at(breakers: FailureBreakers, now_s: float) -> None:
@@ -18,7 +17,7 @@ def tripped_at(breakers: FailureBreakers, now_s: float) -> None:
 
 
 def admits(breakers: FailureBreakers, now_s: float) -> bool:
-    return breakers.next_probe_s(SLOT, now_s) == 0.0
+    return breakers.next_probe_s([0], now_s) == 0.0
 
 
 def test_single_failures_between_successes_never_trip_it(breakers: FailureBreakers) -> None:
@@ -57,7 +56,7 @@ def test_each_failed_probe_doubles_the_pause_up_to_the_limit(breakers: FailureBr
         breakers.begin(0)
         breakers.end(0, now_s)
         breakers.fail(0, now_s)
-        pauses_s.append(breakers.next_probe_s(SLOT, now_s))
+        pauses_s.append(breakers.next_probe_s([0], now_s))
         now_s += pauses_s[-1]
     assert pauses_s == [2.0, 4.0, 4.0, 4.0]
 

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,11 +25,19 @@ def fleet() -> Fleet:
 
 
 def look(fleet: Fleet, now_s: float) -> FleetView:
-    return fleet.view(np.array([0]), now_s)
+    return fleet.view([0], now_s)
 
 
 def known(fleet: Fleet, now_s: float) -> Candidate:
     return look(fleet, now_s).candidate(0)
+
+
+def has_room(fleet: Fleet, now_s: float) -> bool:
+    return look(fleet, now_s).with_room([0]) == [0]
+
+
+def is_admitting(fleet: Fleet, now_s: float) -> bool:
+    return look(fleet, now_s).admitting() == [0]
 
 
 def test_a_reservation_counts_at_once_and_a_release_gives_it_back(fleet: Fleet) -> None:
@@ -44,7 +51,7 @@ def test_foreign_load_is_seen_and_expires_with_the_scrape(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(running=5, waiting=2), own_when_asked=0, now_s=10.0)
     assert known(fleet, 11.0).foreign == 7.0
     assert known(fleet, 12.1).load == 0.0
-    assert not look(fleet, 12.1).is_fresh[0]
+    assert not look(fleet, 12.1).is_fresh(0)
 
 
 def test_several_routers_see_each_others_requests(fleet: Fleet) -> None:
@@ -106,29 +113,29 @@ def test_requests_stuck_before_the_engine_reveal_its_limit(fleet: Fleet) -> None
 def test_a_saturated_backend_comes_back_only_at_the_resume_load(fleet: Fleet) -> None:
     for _ in range(10):
         fleet.reserve(0, 1.0)
-    assert not look(fleet, 1.0).has_room[0]
+    assert not has_room(fleet, 1.0)
     fleet.release(0, 1.1)
-    assert not look(fleet, 1.1).has_room[0]
+    assert not has_room(fleet, 1.1)
     fleet.release(0, 1.2)
-    assert look(fleet, 1.2).has_room[0]
+    assert has_room(fleet, 1.2)
 
 
 def test_foreign_load_saturates_too(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(running=9, waiting=5), own_when_asked=0, now_s=10.0)
-    assert not look(fleet, 10.0).has_room[0]
+    assert not has_room(fleet, 10.0)
 
 
 def test_a_latched_backend_with_little_load_is_back_at_once(fleet: Fleet) -> None:
     fleet.latch_saturated(0)
-    assert look(fleet, 1.0).has_room[0]
+    assert has_room(fleet, 1.0)
 
 
 def test_refused_scrapes_trip_the_breaker_and_a_good_one_allows_a_probe(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.scrape_refused(0, 10.0)
-    assert not look(fleet, 10.5).is_admitting[0]
+    assert not is_admitting(fleet, 10.5)
     fleet.scraped(0, Signals(0, 0), own_when_asked=0, now_s=10.5)
-    assert look(fleet, 10.5).is_admitting[0]
+    assert is_admitting(fleet, 10.5)
 
 
 def test_good_scrapes_do_not_shorten_the_pause_of_a_backend_that_fails_its_requests(fleet: Fleet) -> None:
@@ -136,7 +143,7 @@ def test_good_scrapes_do_not_shorten_the_pause_of_a_backend_that_fails_its_reque
     for _ in range(3):
         fleet.breakers.fail(0, 10.0)
     fleet.scraped(0, Signals(0, 0), own_when_asked=0, now_s=10.1)
-    assert not look(fleet, 10.2).is_admitting[0]
+    assert not is_admitting(fleet, 10.2)
 
 
 def test_a_backend_that_takes_a_used_slot_starts_afresh(fleet: Fleet) -> None:
@@ -145,15 +152,15 @@ def test_a_backend_that_takes_a_used_slot_starts_afresh(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.breakers.fail(0, 10.0)
     fleet.join(0, None)
-    view = look(fleet, 10.0)
-    assert (view.load[0], view.medium_load[0], view.is_admitting[0]) == (0.0, 4.0, True)
+    assert (known(fleet, 10.0).load, fleet.states[0].medium_load) == (0.0, 4.0)
+    assert is_admitting(fleet, 10.0)
 
 
 def test_a_models_boundary_is_used_until_a_backend_has_shown_its_own(fleet: Fleet) -> None:
     fleet.join(1, None)
     fleet.observed(1, load=1.0, ttft_s=0.1)
     fleet.expect_medium_load(30.0)
-    assert fleet.view(np.array([0, 1]), 0.0).medium_load.tolist() == [30.0, 4.0]
+    assert [fleet.states[slot].medium_load for slot in (0, 1)] == [30.0, 4.0]
 
 
 def test_looking_changes_nothing(fleet: Fleet) -> None:
@@ -189,4 +196,4 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         assert seen.own == own
         assert seen.load >= own
         assert seen.foreign >= 0.0
-        assert 0.0 <= seen.num_running <= max(seen.load, fleet.running[0] + own)
+        assert 0.0 <= seen.num_running <= max(seen.load, fleet.states[0].running + own)

@@ -23,7 +23,7 @@ from extproc.adapters.local_stack.child_process import ChildProcess
 PATIENCE_S = 20.0
 MODEL = "sim"
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
-"""`EXTPROC_TRANSPORT=thin make test`: another transport than the default one."""
+"""`EXTPROC_TRANSPORT=grpcio make test`: another transport than the default one."""
 
 Condition = Callable[[], object]
 

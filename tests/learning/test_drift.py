@@ -124,13 +124,12 @@ def test_the_rule_is_that_of_the_sidecar() -> None:
     observed_s = np.exp(slowness + rng.normal(0, 0.1, len(slowness)))
     record = TrackRecord(1, RULE)
     record.begin("v1", {0: 0.0})
-    slot = np.array([0])
     watch = watch_after()
     for n, ttft_s in enumerate(observed_s.tolist()):
-        predicted_s = float(np.exp(record.correction(slot)[0]))
+        predicted_s = float(np.exp(record.correction(0)))
         record.observe(0, "v1", 0.0, ttft_s)
         watch.observe(samples(1, at_s=float(n), predicted_ttft_s=predicted_s, ttft_s=ttft_s))
-        if not record.is_trusted(slot, 0.05)[0]:
+        if not record.is_trusted(0, 0.05):
             assert watch.drifts["vllm-1"].since_s == n
             assert n >= 60
             return

@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from dataclasses import replace as rules_with
+from math import inf
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.exchange.request import InputSize, Request, RequestKind
-from extproc.fleet import view
+from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord, TrustRule
@@ -65,16 +66,24 @@ class FakeModel:
 def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[Any]) -> FleetView:
     """Candidates with these loads, all fit and fresh unless `facts` say otherwise; slots count from 5."""
     n = len(load)
-    running = np.array(facts.get("num_running", load), np.float64)
-    rows = np.zeros((n, view.N_COLUMNS))
-    rows[:, view.OWN] = rows[:, view.OWN_AT_SCRAPE] = load
-    rows[:, view.RUNNING] = rows[:, view.RUNNING_LIMIT] = running
-    rows[:, view.MEDIUM_LOAD] = MEDIUM_LOAD
-    rows[:, view.SCRAPED_AT_S] = np.where(facts.get("is_fresh", [True] * n), NOW_S - 0.1, NOW_S - 9.0)
-    rows[:, view.ADMITS_AT_S] = np.where(facts.get("is_admitting", [True] * n), 0.0, np.inf)
-    rows[:, view.CLOSED_ABOVE] = np.where(facts.get("is_saturated", [False] * n), -1.0, np.inf)
-    chosen = list(range(n)) if order is None else order
-    return FleetView(np.arange(n)[chosen] + 5, rows[chosen], NOW_S, stale_after_s=2.0)
+    running = facts.get("num_running", load)
+    is_fresh, is_admitting = facts.get("is_fresh", [True] * n), facts.get("is_admitting", [True] * n)
+    is_saturated = facts.get("is_saturated", [False] * n)
+    states = [
+        BackendState(
+            slot=5 + i,
+            medium_load=MEDIUM_LOAD,
+            closed_above=-1.0 if is_saturated[i] else inf,
+            running_limit=running[i],
+            own=int(load[i]),
+            own_at_scrape=int(load[i]),
+            running=running[i],
+            scraped_at_s=NOW_S - (0.1 if is_fresh[i] else 9.0),
+            admits_at_s=0.0 if is_admitting[i] else inf,
+        )
+        for i in (range(n) if order is None else order)
+    ]
+    return FleetView(states, NOW_S, stale_after_s=2.0)
 
 
 def track_record() -> TrackRecord:

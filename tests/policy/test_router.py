@@ -55,13 +55,17 @@ def core() -> Core:
     return Core()
 
 
+def total_own(core: Core) -> int:
+    return sum(state.own for state in core.fleet.states)
+
+
 def test_a_placed_request_holds_a_slot_until_its_lease_ends(core: Core) -> None:
     placement = core.place()
-    assert core.fleet.own.sum() == 1
+    assert total_own(core) == 1
     assert placement.lease is not None
     placement.lease.end(2.0)
     placement.lease.end(3.0)
-    assert core.fleet.own.sum() == 0
+    assert total_own(core) == 0
 
 
 def test_the_instruction_carries_what_was_known_at_the_decision(core: Core) -> None:
@@ -77,7 +81,7 @@ def test_the_instruction_carries_what_was_known_at_the_decision(core: Core) -> N
 
 def test_a_burst_never_overshoots_the_limit(core: Core) -> None:
     placements = [core.place() for _ in range(20)]
-    assert core.fleet.own.max() == 2
+    assert max(state.own for state in core.fleet.states) == 2
     refused = [placement for placement in placements if isinstance(placement.instruction, Reject)]
     assert len(refused) == 16
     assert core.router.counts.by_layer() == {"guard": 17, "predict": 0, "least_load": 4, "reject": 16}
@@ -161,7 +165,8 @@ def test_4xx_never_takes_a_backend_out(core: Core) -> None:
 def test_an_observed_ttft_reaches_the_fleet(core: Core) -> None:
     core.feedback.learn(entry(core, "vllm-1", 200, ttft_us="300000"), 1.0)
     slot = core.registry.slot_of("vllm-1")
-    assert core.fleet.observed_ttft_s[slot] == pytest.approx(0.3)
+    assert slot is not None
+    assert core.fleet.states[slot].observed_ttft_s == pytest.approx(0.3)
     assert core.feedback.counts.by_result["vllm-1", "ok"] == 1
 
 

@@ -6,9 +6,11 @@ collector turns them into the exposition format. Labels are bounded: backends of
 
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +26,11 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
+    "is_fresh": (
+        "extproc_backend_signals_fresh",
+        "1 if the last good scrape is young enough to be heeded",
+    ),
+    "is_routable": ("extproc_backend_routable", "1 if the backend may be chosen"),
     "predicted_ttft_s": (
         "extproc_backend_predicted_ttft_seconds",
         f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
@@ -36,10 +43,26 @@ _GAUGES = {
     ),
     "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
 }
+_ENUMS = {
+    "zone": ("extproc_backend_zone", "zone", "1 for the zone it is in"),
+    "reason": (
+        "extproc_backend_state",
+        "state",
+        "1 for why it may be chosen (ok, probing) or may not (saturated, failing, joining, draining)",
+    ),
+}
+
+
+def sidecar_registry(runtime: Runtime) -> CollectorRegistry:
+    """All metrics of a sidecar, those of its process included."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(SidecarCollector(runtime))
+    ProcessCollector(namespace="extproc", registry=registry)
+    return registry
 
 
 class SidecarCollector(Collector):
-    """Reads a `Runtime`; register it with a `CollectorRegistry`."""
+    """Reads a `Runtime` at the moment of a scrape."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -97,6 +120,16 @@ class SidecarCollector(Collector):
                 "Absolute log error that the model had on samples it was not made from",
                 models.current.promised_error,
             )
+            yield _gauge(
+                "extproc_model_trained_timestamp_seconds",
+                "When the model in use was made, as a unix time",
+                datetime.fromisoformat(models.current.manifest.trained_at).timestamp(),
+            )
+        yield _gauge(
+            "extproc_model_file_refused",
+            "1 while the newest model file is not the one in use",
+            models.last_refusal is not None,
+        )
         yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
         yield _counter("extproc_models_refused", "Model files refused", models.refused)
 
@@ -133,15 +166,11 @@ def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
             if backend[key] is not None:
                 family.add_metric([backend["name"]], float(backend[key]))
         yield family
-    routable = GaugeMetricFamily(
-        "extproc_backend_routable", "1 if the backend may be chosen", labels=["backend"]
-    )
-    zone = GaugeMetricFamily("extproc_backend_zone", "1 for the zone it is in", labels=["backend", "zone"])
-    for backend in backends:
-        routable.add_metric([backend["name"]], float(backend["is_routable"]))
-        zone.add_metric([backend["name"], backend["zone"]], 1.0)
-    yield routable
-    yield zone
+    for key, (name, label, documentation) in _ENUMS.items():
+        family = GaugeMetricFamily(name, documentation, labels=["backend", label])
+        for backend in backends:
+            family.add_metric([backend["name"], backend[key]], 1.0)
+        yield family
 
 
 def _buckets(histogram: TtftHistogram) -> list[tuple[str, float]]:

@@ -3,12 +3,10 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from extproc.adapters.http.runtime import Runtime
 from extproc.fleet.backend import Membership
 from extproc.fleet.registry import Member
-from extproc.fleet.view import FleetView
+from extproc.fleet.view import Candidate, FleetView
 from extproc.policy.predictive import forecast
 from extproc.policy.zoning import classify
 
@@ -20,12 +18,12 @@ came now; guessed."""
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     """The state at `now_s` (monotonic seconds)."""
     members = runtime.registry.members
-    slots = np.array([member.slot for member in members], np.intp)
-    view = runtime.fleet.view(slots, now_s)
+    view = runtime.fleet.view([member.slot for member in members], now_s)
     predicted_s = _predicted_s(runtime, view)
     return {
         "backends": [
-            _backend(runtime, member, view, position, predicted_s[position])
+            _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
+            | {"is_fresh": view.is_fresh(position)}
             for position, member in enumerate(members)
         ],
         "model": _model(runtime),
@@ -40,12 +38,12 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
 
 
 def _backend(
-    runtime: Runtime, member: Member, view: FleetView, position: int, predicted_s: float
+    runtime: Runtime, member: Member, known: Candidate, predicted_s: float | None, now_s: float
 ) -> dict[str, Any]:
-    slot, known = member.slot, view.candidate(position)
+    state = runtime.fleet.states[member.slot]
     is_scraped = known.scrape_age_s is not None
-    is_admitting, is_saturated = bool(view.is_admitting[position]), not view.has_room[position]
-    reason = _reason(runtime, member, is_admitting, is_saturated)
+    is_saturated = known.load > state.closed_above
+    reason = _reason(runtime, member, state.admits_at_s <= now_s, is_saturated)
     return {
         "name": member.backend.name,
         "address": member.backend.address,
@@ -53,20 +51,20 @@ def _backend(
         "own": int(known.own),
         "foreign": known.foreign,
         "load": known.load,
-        "running": float(runtime.fleet.running[slot]) if is_scraped else None,
-        "waiting": float(runtime.fleet.waiting[slot]) if is_scraped else None,
+        "running": state.running if is_scraped else None,
+        "waiting": state.waiting if is_scraped else None,
         "num_running": known.num_running,
-        "kv_cache_fraction": _finite(runtime.fleet.kv_cache_fraction[slot]),
+        "kv_cache_fraction": _finite(state.kv_cache_fraction),
         "scrape_age_s": known.scrape_age_s,
         "zone": known.zone,
-        "medium_load": float(view.medium_load[position]),
+        "medium_load": state.medium_load,
         "membership": member.membership.value,
         "is_routable": reason in {"ok", "probing"},
         "reason": reason,
-        "predicted_ttft_s": _finite(predicted_s),
-        "observed_ttft_s": _finite(runtime.fleet.observed_ttft_s[slot]),
-        "running_error": runtime.record.error(slot),
-        "is_model_trusted": _is_model_trusted(runtime, slot),
+        "predicted_ttft_s": predicted_s,
+        "observed_ttft_s": _finite(state.observed_ttft_s),
+        "running_error": runtime.record.error(member.slot),
+        "is_model_trusted": _is_model_trusted(runtime, member.slot),
     }
 
 
@@ -75,7 +73,7 @@ def _is_model_trusted(runtime: Runtime, slot: int) -> bool | None:
     model = runtime.models.current
     if model is None:
         return None
-    return bool(runtime.record.is_trusted(np.array([slot], np.intp), model.promised_error)[0])
+    return runtime.record.is_trusted(slot, model.promised_error)
 
 
 def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: bool) -> str:
@@ -89,14 +87,17 @@ def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: 
     return "probing" if runtime.fleet.breakers.is_tripped(member.slot) else "ok"
 
 
-def _predicted_s(runtime: Runtime, view: FleetView) -> np.ndarray:
-    model = runtime.models.current
-    if model is None or view.slots.size == 0:
-        return np.full(view.slots.size, np.nan)
+def _predicted_s(runtime: Runtime, view: FleetView) -> dict[int, float]:
+    """By position; nothing is said of the low zone, of which the model knows nothing."""
+    model, everyone = runtime.models.current, range(len(view))
+    if model is None:
+        return {}
     if model.zone_classifier is not None:
-        classify(view, np.ones(view.slots.size, np.bool_), REFERENCE_TOKENS, model.zone_classifier)
-    is_asked = ~view.is_low  # of the low zone the model knows nothing
-    return forecast(view, is_asked, REFERENCE_TOKENS, model, runtime.record).ttft_s
+        classify(view, everyone, REFERENCE_TOKENS, model.zone_classifier)
+    low = frozenset(view.low(everyone))
+    asked = [position for position in everyone if position not in low]
+    said = forecast(view, asked, REFERENCE_TOKENS, model, runtime.record)
+    return {position: prediction.ttft_s for position, prediction in said.predictions.items()}
 
 
 def _model(runtime: Runtime) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -43,18 +44,18 @@ class DirectTarget:
         self.registry = Registry(self.fleet, settle_s=0.0)
         self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
         self._backends = {member.slot: member.backend for member in self.registry.members}
-        self._slots = np.array(list(self._backends), np.intp)
+        self._slots = list(self._backends)
         self._rng = rng
 
     @property
     def running(self) -> float:
         """The gauges, as scraped last."""
-        return float(self.fleet.running[self._slots].sum())
+        return sum(self.fleet.states[slot].running for slot in self._slots)
 
     def place(self) -> Sequence[Place]:
         """As many different servers as an arrival has requests, at random."""
         now_s = time.monotonic()
-        chosen = self._rng.choice(self._slots, self.requests_per_arrival, replace=False)
+        chosen = self._rng.choice(self._slots, self.requests_per_arrival, replace=False).tolist()
         view = self.fleet.view(chosen, now_s)
         candidates = [view.candidate(position) for position in range(len(chosen))]
         for candidate in candidates:
@@ -66,7 +67,7 @@ class DirectTarget:
         return [
             backend.address
             for slot, backend in self._backends.items()
-            if not np.isfinite(self.fleet.scraped_at_s[slot])
+            if not isfinite(self.fleet.states[slot].scraped_at_s)
         ]
 
 
@@ -101,7 +102,6 @@ async def open_direct(
             is_scraped.set()
 
     scraper = Scraper(_SCRAPE, target.fleet, target.registry, scraped)
-    await scraper.start()
     try:
         scraper.follow()
         try:

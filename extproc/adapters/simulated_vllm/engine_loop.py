@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from extproc.adapters.simulated_vllm.openai import Work
 from extproc.simulation.engine import Engine
 from extproc.simulation.results import StepResult
 
@@ -43,17 +44,15 @@ class EngineLoop:
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
 
-    async def process(
-        self, request_id: str, prompt_tokens: int, output_tokens: int, on_token: Callable[[bool], None]
-    ) -> None:
+    async def process(self, request_id: str, work: Work, on_token: Callable[[bool], None]) -> None:
         """Have the engine work on a request until it has finished; being cancelled aborts it there.
 
         `on_token` is called for each token, with True for the last one.
         """
-        if (overhead_s := self._overhead_s(prompt_tokens)) > 0:
+        if (overhead_s := self._overhead_s(work.prompt_tokens)) > 0:
             await asyncio.sleep(overhead_s / self.speed)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._engine.submit(request_id, prompt_tokens, output_tokens, monotonic())
+        self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, monotonic(), work.content)
         self._requests[request_id] = _Request(on_token, done)
         self._has_work.set()
         try:

@@ -6,7 +6,6 @@ success, after a refusal, and every `models_interval_s`.
 """
 
 import asyncio
-import errno
 import logging
 import time
 from collections import Counter
@@ -14,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-import aiohttp
-
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
 from extproc.adapters.vllm.served_models import read_models
 from extproc.config import ScrapeConfig
 from extproc.fleet.exposition import read_signals
@@ -61,16 +59,6 @@ class Scraper:
         self._handle_tokens = handle_tokens
         self._conditions = ConditionLog(logger)
         self._tasks: dict[int, tuple[Member, asyncio.Task[None]]] = {}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def start(self) -> None:
-        """Open the connection pool; no task runs before `follow`."""
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=2),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
 
     def follow(self) -> None:
         """Start a task for every new member, stop those of members that have left."""
@@ -88,45 +76,48 @@ class Scraper:
             del self.results[key]
 
     async def stop(self) -> None:
-        """End all tasks and close the connections."""
+        """End all tasks, and with them their connections."""
         tasks = [task for _, task in self._tasks.values()]
         self._tasks.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
 
     async def _watch(self, member: Member) -> None:
         """The supervisor of one backend's scrapes: a fault of ours is logged, and does not end them."""
+        backend, config = member.backend, self._config
+        server = KeptConnection(backend.host, backend.port, config.timeout_s, config.max_response_bytes)
         models_due_s = 0.0
-        while True:
-            started_s = time.monotonic()
-            try:
-                result = await self._scrape(member)
-                if result is ScrapeResult.REFUSED:
-                    models_due_s = 0.0
-                elif (
-                    result is ScrapeResult.OK and started_s >= models_due_s and await self._ask_models(member)
-                ):
-                    models_due_s = started_s + self._config.models_interval_s
-            except Exception:
-                logger.exception("scrape_task_failed name=%s", member.backend.name)
-            await asyncio.sleep(max(0.0, started_s + self._interval_s(member.slot) - time.monotonic()))
+        try:
+            while True:
+                started_s = time.monotonic()
+                try:
+                    result = await self._scrape(member, server)
+                    if result is ScrapeResult.REFUSED:
+                        models_due_s = 0.0
+                    elif result is ScrapeResult.OK and started_s >= models_due_s:
+                        has_answered = await self._ask_models(member, server)
+                        models_due_s = started_s + config.models_interval_s if has_answered else 0.0
+                except Exception:
+                    logger.exception("scrape_task_failed name=%s", backend.name)
+                await asyncio.sleep(max(0.0, started_s + self._interval_s(member.slot) - time.monotonic()))
+        finally:
+            server.close()
 
     def _interval_s(self, slot: int) -> float:
-        is_busy = self._fleet.own[slot] > 0 or self._fleet.running[slot] + self._fleet.waiting[slot] > 0
+        state = self._fleet.states[slot]
+        is_busy = state.own > 0 or state.running + state.waiting > 0
         return self._config.busy_interval_s if is_busy else self._config.idle_interval_s
 
-    async def _scrape(self, member: Member) -> ScrapeResult:
+    async def _scrape(self, member: Member, server: KeptConnection) -> ScrapeResult:
         name, slot = member.backend.name, member.slot
-        own_when_asked = int(self._fleet.own[slot])
-        answer = await self._get(member, "/metrics")
+        own_when_asked = self._fleet.states[slot].own
+        answer = await _get(server, "/metrics")
         signals = read_signals(answer.body) if answer.result is ScrapeResult.OK else None
         now_s = time.monotonic()
         if signals is not None:
             self._fleet.scraped(slot, signals, own_when_asked, now_s)
-            self._handle_tokens(slot, signals.prompt_tokens_total, float(self._fleet.foreign[slot]))
+            self._handle_tokens(slot, signals.prompt_tokens_total, self._fleet.states[slot].foreign)
             self._conditions.holds(name, "scrape_recovered")
             result = ScrapeResult.OK
         else:
@@ -137,35 +128,26 @@ class Scraper:
         self.results[name, result] += 1
         return result
 
-    async def _ask_models(self, member: Member) -> bool:
+    async def _ask_models(self, member: Member, server: KeptConnection) -> bool:
         if member.backend.models is not None:
             return True
-        answer = await self._get(member, "/v1/models")
+        answer = await _get(server, "/v1/models")
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
         if models is None:
             return False
         self._registry.learn_models(member.slot, models)
         return True
 
-    async def _get(self, member: Member, path: str) -> _Answer:
-        if self._session is None:
-            raise RuntimeError("the scraper has not been started")
-        url = f"http://{member.backend.address}{path}"
-        limit = self._config.max_response_bytes
-        try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    return _Answer(ScrapeResult.BAD_STATUS, detail=f"status {response.status}")
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > limit:
-                        return _Answer(ScrapeResult.TOO_LARGE, detail=f"more than {limit} bytes")
-                return _Answer(ScrapeResult.OK, bytes(body))
-        except aiohttp.ClientConnectorError as error:
-            is_refusal = error.os_error.errno == errno.ECONNREFUSED
-            return _Answer(
-                ScrapeResult.REFUSED if is_refusal else ScrapeResult.UNREACHABLE, detail=str(error)
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return _Answer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")
+
+async def _get(server: KeptConnection, path: str) -> _Answer:
+    try:
+        answer = await server.get(path)
+    except ConnectionRefusedError as error:
+        return _Answer(ScrapeResult.REFUSED, detail=str(error))
+    except AnswerTooLargeError as error:
+        return _Answer(ScrapeResult.TOO_LARGE, detail=str(error))
+    except (OSError, ValueError) as error:  # ValueError: a host that is no name
+        return _Answer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")
+    if answer.status != 200:
+        return _Answer(ScrapeResult.BAD_STATUS, detail=f"status {answer.status}")
+    return _Answer(ScrapeResult.OK, answer.body)

@@ -39,8 +39,9 @@ class Random(Policy):
 class LeastRequest(Policy):
     """Envoy's LEAST_REQUEST at its defaults: the less busy of two random hosts, which may be the same one.
 
-    Power of two choices (Mitzenmacher, 2001); a request is active until its response has ended. Source:
-    Envoy's documentation of load balancers, "weighted least request", all weights equal.
+    Power of two choices (Mitzenmacher, 2001); a request is active until its response has ended. Sources:
+    Envoy's documentation of load balancers, "weighted least request", all weights equal, and
+    `least_request_lb.cc` (N_CHOICES): draws with replacement, and of two equally busy the first is kept.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

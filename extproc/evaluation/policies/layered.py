@@ -125,7 +125,7 @@ class Layered(Policy):
         )
         slot = self._registry.slot_of(self._backends[backend].name)
         if slot is not None:
-            self._fleet.scraped(slot, signals, int(self._fleet.own[slot]), now_s)
+            self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """The scraper has found nobody there."""

@@ -15,7 +15,7 @@ DECAY_S = 10.0
 
 
 class PeakEwma(Policy):
-    """As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's.
+    """As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's (`PeakEwma.scala`).
 
     A response time above the average replaces it, one below is averaged in, with weights that decay by time;
     read without news, the average decays towards 0. A request is pending, and its time runs, until the first

@@ -65,7 +65,6 @@ async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') ->
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     setup = Setup(runner.addresses[0][1])
-    await setup.scraper.start()
     setup.scraper.follow()
     try:
         yield setup
@@ -80,7 +79,8 @@ def test_signals_and_models_reach_the_fleet() -> None:
             await setup.until(lambda: setup.registry.candidates("m") is not None)
             await setup.until(lambda: setup.registry.members[0].models is not None)
             assert setup.registry.members[0].models == frozenset({"m"})
-            assert (setup.fleet.running[setup.slot], setup.fleet.waiting[setup.slot]) == (3.0, 1.0)
+            state = setup.fleet.states[setup.slot]
+            assert (state.running, state.waiting) == (3.0, 1.0)
 
     asyncio.run(scenario())
 
@@ -106,7 +106,7 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
     async def scenario() -> None:
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
-            assert setup.fleet.scraped_at_s[setup.slot] == -np.inf
+            assert setup.fleet.states[setup.slot].scraped_at_s == -np.inf
             assert setup.registry.members[0].models is None
 
     asyncio.run(scenario())
@@ -143,7 +143,6 @@ def test_refused_connections_take_the_backend_out() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
             setup = Setup(taken.getsockname()[1])
-            await setup.scraper.start()
             setup.scraper.follow()
             await setup.until_result(ScrapeResult.REFUSED, count=3)
             assert setup.fleet.breakers.is_tripped(setup.slot)
