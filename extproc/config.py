@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
+from extproc.config_discovery import Discovery, StaticDiscovery
 from extproc.config_fields import (
     BackendName,
     BackendUrl,
@@ -23,6 +24,7 @@ from extproc.config_fields import (
     ModelNames,
     Number,
     Seconds,
+    Stage,
     TcpAddress,
     Whole,
 )
@@ -33,12 +35,6 @@ MAX_BACKENDS = CAPACITY // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
 _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
 """What PyYAML raises: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
-
-
-class Stage(BaseModel):
-    """One stage's settings: immutable, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TlsConfig(Stage):
@@ -113,7 +109,17 @@ def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, 
     return backends
 
 
+def _checked_discovery(discovery: Discovery, info: ValidationInfo) -> Discovery:
+    backends = info.data.get("backends")  # None where they have faults of their own
+    if discovery.kind == "static" and backends == ():
+        raise ValueError("a list of `backends` is needed, or discovery of another kind than static")
+    if discovery.kind != "static" and backends:
+        raise ValueError(f"with kind {discovery.kind} there is no list of `backends`: they are found")
+    return discovery
+
+
 Backends = Annotated[tuple[BackendConfig, ...], AfterValidator(_checked_fleet)]
+Source = Annotated[Discovery, AfterValidator(_checked_discovery), Field(validate_default=True)]
 
 
 class ScrapeConfig(Stage):
@@ -222,7 +228,8 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
-    backends: Backends
+    backends: Backends = ()
+    discovery: Source = StaticDiscovery()
     scrape: ScrapeConfig = ScrapeConfig()
     zones: ZonesConfig = ZonesConfig()
     guard: GuardConfig = GuardConfig()

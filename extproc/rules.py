@@ -9,6 +9,7 @@ from extproc.config import (
     ScrapeConfig,
     ZonesConfig,
 )
+from extproc.config_discovery import FoundBackends
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import FleetRules
@@ -23,6 +24,16 @@ def backend(config: BackendConfig) -> Backend:
     """One vLLM server, as the registry knows it."""
     models = None if config.models is None else frozenset(config.models)
     return Backend(config.name, config.host, config.port, models, config.max_num_seqs)
+
+
+def backends(config: Config) -> tuple[Backend, ...]:
+    """All that are listed; none where they are found by discovery."""
+    return tuple(backend(listed) for listed in config.backends)
+
+
+def empty_grace_s(config: Config) -> float:
+    """How long discovery that names nobody is doubted; a list never does."""
+    return config.discovery.empty_grace_s if isinstance(config.discovery, FoundBackends) else 0.0
 
 
 def fleet_rules(

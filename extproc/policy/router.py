@@ -78,10 +78,10 @@ class Router:
         if decision.chosen is None:
             wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s)
             return Placement(overloaded(decision.reason, wait_s))
-        backend = self._registry.name_of(decision.chosen.slot)
+        backend, address = self._registry.name_and_address_of(decision.chosen.slot)
         lease = self._reserve(decision.chosen.slot, request, now_s)
         facts = recorded(decision, decision.chosen, backend, request)
-        return Placement(RouteTo(phase, backend, to_metadata(facts)), lease)
+        return Placement(RouteTo(phase, backend, to_metadata(facts), address), lease)
 
     def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
         self._fleet.reserve(slot, now_s)

@@ -33,6 +33,8 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
         parts.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:
             parts.scraper.results[name, result] += 1
+    parts.runtime.discovery.answers += 1
+    parts.runtime.discovery.failures += 1
     for _ in range(3 * MAX_ACTIVE):
         parts.place()
     parts.place(model="nobody's")

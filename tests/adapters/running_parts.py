@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
@@ -21,6 +24,7 @@ from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
@@ -62,6 +66,10 @@ class Parts:
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
         self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), lambda _: None)
+        source = StaticList(BACKENDS)
+        known = KnownBackends(0.0, len(BACKENDS), BACKENDS)
+        clusters = ClusterFile(Path("cds.json"))  # never written: nothing is started
+        self.membership = MembershipFeed(source, known, self.registry, clusters, lambda _: None, lambda: None)
         self.runtime = Runtime(
             fleet=self.fleet,
             registry=self.registry,
@@ -72,6 +80,8 @@ class Parts:
             scraper=self.scraper,
             server=self.server,
             samples=samples,
+            discovery=source.counts,
+            membership=self.membership,
         )
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:

@@ -24,6 +24,7 @@ from extproc.exchange.messages import (
 )
 
 CLUSTER_HEADER = "x-extproc-cluster"
+ADDRESS_HEADER = "x-extproc-address"
 METADATA_NAMESPACE = "extproc"
 
 REJECT_DETAILS = "extproc_reject"
@@ -82,7 +83,7 @@ def _headers(received: pb.HeaderMap) -> dict[str, str]:
 
 def _route(instruction: RouteTo) -> bytes:
     """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
-    header = _route_header(instruction.phase, instruction.cluster)
+    header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if not instruction.metadata:
         return header
     response = pb.ProcessingResponse()
@@ -93,11 +94,13 @@ def _route(instruction: RouteTo) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _route_header(phase: Phase, cluster: str) -> bytes:
+def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     response = pb.ProcessingResponse()
     common: pb.CommonResponse = getattr(response, phase.value).response
     common.clear_route_cache = True
     _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
+    if address:
+        _overwrite(common.header_mutation, ADDRESS_HEADER, address)
     return response.SerializeToString()
 
 

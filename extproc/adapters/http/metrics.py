@@ -79,6 +79,7 @@ class SidecarCollector(Collector):
         yield from self._outcomes()
         yield from self._model()
         yield from self._health(state["draining"])
+        yield from self._discovery()
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.decisions
@@ -150,6 +151,16 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _discovery(self) -> Iterator[Metric]:
+        counts = self._runtime.discovery
+        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
+        yield _gauge(
+            "extproc_discovery_doubted",
+            "1 while no backend is found and those known before are kept",
+            self._runtime.membership.is_doubting,
+        )
 
 
 def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:

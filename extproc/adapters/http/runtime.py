@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.server import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.vllm.scraper import Scraper
@@ -26,3 +28,5 @@ class Runtime:
     scraper: Scraper
     server: EnvoyServer
     samples: SampleStore | None
+    discovery: DiscoveryCounts
+    membership: MembershipFeed

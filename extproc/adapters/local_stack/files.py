@@ -65,6 +65,7 @@ def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Con
     """
     document, origin = _read(path), str(path or "the options")
     document["backends"] = [{"name": name, "url": url} for name, url in backends]
+    document.pop("discovery", None)
     return parse_config(yaml.safe_dump(document), origin)
 
 
