@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.simulation.engine import Engine
 from extproc.simulation.limits import EngineLimits
 from extproc.simulation.profile import EngineProfile
 from extproc.simulation.recording import Floats, Recording
+from extproc.simulation.results import StepResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +33,9 @@ class _Replay:
         count = len(recording.at_s)
         self._engine = Engine(profile, limits)
         self._arrived_s = recording.at_s
-        self._lengths = list(
-            zip(recording.prompt_tokens.tolist(), recording.output_tokens.tolist(), strict=True)
-        )
-        enters_s = recording.at_s + [profile.overhead_s(prompt) for prompt, _ in self._lengths]
+        self._prompts: list[int] = recording.prompt_tokens.tolist()
+        self._outputs: list[int] = recording.output_tokens.tolist()
+        enters_s = recording.at_s + [profile.overhead_s(prompt) for prompt in self._prompts]
         self._enters_s = enters_s.tolist()
         self._coming = deque(np.argsort(enters_s, kind="stable").tolist())
         gives_up_s = np.maximum(recording.at_s + recording.duration_s, enters_s).tolist()
@@ -63,7 +63,9 @@ class _Replay:
         """Let those in that are due, and those leave that have lost patience."""
         while self._coming and self._enters_s[self._coming[0]] <= now_s:
             number = self._coming.popleft()
-            self._engine.submit(str(number), *self._lengths[number], self._enters_s[number])
+            self._engine.submit(
+                str(number), self._prompts[number], self._outputs[number], self._enters_s[number]
+            )
         while self._leaving and self._leaving[0][0] <= now_s:
             self._engine.abort(str(self._leaving.popleft()[1]))
 
