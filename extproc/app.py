@@ -27,6 +27,7 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.server import HttpServer
 from extproc.adapters.vllm.scraper import Scraper
+from extproc.adapters.waiting_clock import keep_advancing
 from extproc.config import MAX_BACKENDS, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
@@ -40,6 +41,7 @@ from extproc.learning.slot import Answer, ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.log_entry import LogEntry
 from extproc.policy.feedback import Feedback
+from extproc.policy.queue.room import Room
 from extproc.policy.router import Router
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,9 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._fleet = Fleet(rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones))
+        self._fleet = Fleet(
+            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
+        )
         self._registry = Registry(self._fleet, config.envoy.settle_s)
         self._models = ModelSlot()
         self._record = TrackRecord(CAPACITY, rules.trust_rule(config.predict))
@@ -66,8 +70,12 @@ class Sidecar:
         self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
         self._drift = ConditionLog(logger)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
+        queue = rules.queue_rules(config.admission)
+        self._room = None if queue is None else Room(self._router, self._registry, queue)
+        place = self._router.place if self._room is None else self._room.place
+        tenant_header = None if self._room is None else config.admission.queue.tenant_header
         self._server = new_server(
-            config.server, lambda: Exchange(self._router.place, ratios), self._handle_entries
+            config.server, lambda: Exchange(place, ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
         self._source = new_source(config)
@@ -99,6 +107,8 @@ class Sidecar:
         await self._membership.is_known.wait()
         await self._server.start()
         stack.push_async_callback(self._server.drain)
+        if self._room is not None:
+            stack.callback(lambda room: room.close(time.monotonic()), self._room)
         _spare_what_stays()
         logger.info("sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address)
         await asyncio.Event().wait()
@@ -109,6 +119,8 @@ class Sidecar:
 
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._follow_drift()]
+        if self._room is not None:
+            watches.append(keep_advancing(self._room))
         tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -126,6 +138,7 @@ class Sidecar:
             models=self._models,
             record=self._record,
             decisions=self._router.counts,
+            room=self._room,
             outcomes=self._feedback.counts,
             scraper=self._scraper,
             server=self._server,

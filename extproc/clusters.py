@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 async def write_clusters(config_path: Path) -> None:
     """Keep `envoy.cds_path` up to date until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
-    fleet = Fleet(rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones))
+    fleet = Fleet(
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
+    )
     feed = MembershipFeed(
         new_source(config),
         KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),

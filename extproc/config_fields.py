@@ -19,6 +19,9 @@ _PORT_NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+
 class Stage(BaseModel):
     """One stage's settings: immutable, no unknown fields."""
 
@@ -95,6 +98,12 @@ def _checked_port_name(text: str) -> str:
     return text
 
 
+def _checked_header(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("expected the name of a header, in lower case")
+    return name
+
+
 def _checked_path(path: Path) -> Path:
     if not path.name:
         raise ValueError("expected the path of a file")
@@ -110,6 +119,7 @@ ModelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterVal
 HostName = Annotated[str, AfterValidator(_checked_host_name)]
 Selector = Annotated[str, AfterValidator(_checked_selector)]
 PortName = Annotated[str, AfterValidator(_checked_port_name)]
+HeaderName = Annotated[str, AfterValidator(_checked_header)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]

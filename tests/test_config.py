@@ -432,7 +432,8 @@ def test_resume_load_is_below_the_limit() -> None:
         ("predict", "error_floor", float("nan")),
         ("predict", "min_outcomes", True),
         ("predict", "min_outcomes", 0),
-        ("admission", "mode", "queue"),
+        ("admission", "mode", "wait"),
+        ("admission", "queue", None),
         ("admission", "max_retry_after_s", 0),
         ("model", "path", 5),
         ("model", "path", ""),
@@ -448,6 +449,37 @@ def test_resume_load_is_below_the_limit() -> None:
 )
 def test_value_out_of_bounds_is_refused(stage: str, field: str, value: object) -> None:
     assert f"  {stage}.{field}: " in faults(**{stage: {field: value}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_waiting", 0), ("max_waiting", 100_001), ("max_wait_s", 0), ("max_wait_s", 601)),
+        *(("min_priority", -101), ("max_priority", 101), ("max_priority", 0.5)),
+        *(
+            ("tenant_header", ""),
+            ("tenant_header", "X-Tenant"),
+            ("tenant_header", "a b"),
+            ("tenant_header", 5),
+        ),
+        ("timeout_s", 1),
+    ],
+)
+def test_field_of_the_queue_out_of_bounds_is_refused(field: str, value: object) -> None:
+    assert f"  admission.queue.{field}: " in faults(admission={"queue": {field: value}})
+
+
+def test_the_lowest_priority_is_not_above_the_highest() -> None:
+    assert "admission.queue: " in faults(admission={"queue": {"min_priority": 1}})
+    queue = parse(
+        admission={"mode": "queue", "queue": {"min_priority": -3, "max_priority": -3}}
+    ).admission.queue
+    assert (queue.min_priority, queue.max_priority) == (-3, -3)
+
+
+def test_clients_are_equal_unless_it_is_said_that_they_are_not() -> None:
+    queue = parse(admission={"mode": "queue"}).admission.queue
+    assert (queue.min_priority, queue.max_priority, queue.tenant_header) == (0, 0, None)
 
 
 @pytest.mark.parametrize(

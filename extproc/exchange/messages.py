@@ -74,4 +74,10 @@ class Reject(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
 
 
-Instruction = Continue | RouteTo | Reject
+class Hold(msgspec.Struct, frozen=True):
+    """Have patience: the answer comes later, within `timeout_s`."""
+
+    timeout_s: float
+
+
+Instruction = Continue | RouteTo | Reject | Hold

@@ -111,6 +111,10 @@ class Registry:
             return serving
         return self._of_unknown_models if self._of_unknown_models or not self._everyone else None
 
+    def is_served(self, model: str) -> bool:
+        """Whether a backend that may be chosen has said that it serves `model`."""
+        return model in self._candidates
+
     def name_of(self, slot: int) -> str:
         """The name of the member in a slot."""
         return self._names[slot][0]

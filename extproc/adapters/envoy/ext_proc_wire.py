@@ -16,6 +16,7 @@ from extproc.exchange.messages import (
     Continue,
     Event,
     HeadersReceived,
+    Hold,
     Instruction,
     OtherReceived,
     Phase,
@@ -70,6 +71,8 @@ def encode(instruction: Instruction) -> bytes:
         return _route(instruction)
     if isinstance(instruction, Continue):
         return _CONTINUE[instruction.phase]
+    if isinstance(instruction, Hold):
+        return _patience(instruction.timeout_s)
     return _rejection(instruction)
 
 
@@ -101,6 +104,14 @@ def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
     if address:
         _overwrite(common.header_mutation, ADDRESS_HEADER, address)
+    return response.SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _patience(timeout_s: float) -> bytes:
+    """Sent alone, and once for a message: Envoy waits so long for the answer to it."""
+    response = pb.ProcessingResponse()
+    response.override_message_timeout.FromMilliseconds(round(timeout_s * 1000))
     return response.SerializeToString()
 
 

@@ -13,17 +13,19 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
 from extproc.policy.counts import DecisionCounts
+from extproc.policy.queue.room import Room
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """References to the parts; looking at them changes nothing."""
+    """References to the parts; looking at them changes nothing. Without a queue there is no `room`."""
 
     fleet: Fleet
     registry: Registry
     models: ModelSlot
     record: TrackRecord
     decisions: DecisionCounts
+    room: Room | None
     outcomes: OutcomeCounts
     scraper: Scraper
     server: EnvoyServer

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from extproc.adapters.envoy.files import bootstrap, shipped_bootstrap
-from extproc.config import Config, parse_config, read_document
+from extproc.config import Config, parse_config
+from extproc.config_yaml import read_document
 from extproc.errors import ConfigError, StackError
 
 

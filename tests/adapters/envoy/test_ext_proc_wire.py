@@ -10,6 +10,7 @@ from extproc.exchange.messages import (
     BodyReceived,
     Continue,
     HeadersReceived,
+    Hold,
     OtherReceived,
     Phase,
     Reject,
@@ -131,6 +132,12 @@ def test_metadata_stands_under_the_namespace(metadata: dict[str, str]) -> None:
     received = response.dynamic_metadata.fields["extproc"].struct_value.fields
     assert {name: value.string_value for name, value in received.items()} == metadata
     assert response.request_body.response.clear_route_cache
+
+
+def test_a_hold_asks_for_patience_and_answers_nothing_yet() -> None:
+    response = pb.ProcessingResponse.FromString(encode(Hold(12.5)))
+    assert response.WhichOneof("response") is None
+    assert response.override_message_timeout.ToMilliseconds() == 12_500
 
 
 def test_reject_answers_at_once_with_status_body_and_headers() -> None:
