@@ -29,8 +29,8 @@ class Agreement(msgspec.Struct, frozen=True):
     """The figures of one recorded load.
 
     `token_s` is the median time of a token after the first. `tokens_per_s` is all output over the time in
-    which any request was in flight. Both lists of TTFTs are those of the completed requests, in the order of
-    `at_s`.
+    which any request was in flight. Both lists of TTFTs are those of the completed requests, in the order
+    of their arrivals.
     """
 
     name: str
@@ -40,7 +40,6 @@ class Agreement(msgspec.Struct, frozen=True):
     ttft_p90_s: Figure
     tokens_per_s: Figure
     token_s: Figure
-    at_s: list[float]
     server_ttfts_s: list[float]
     twin_ttfts_s: list[float]
 
@@ -65,7 +64,6 @@ def agreement(name: str, recording: Recording, profile: EngineProfile, limits: E
         ttft_p90_s=_figure(np.percentile(server.ttft_s[done], 90), np.percentile(twin.ttft_s[done], 90)),
         tokens_per_s=_figure(_tokens_per_s(recording, server), _tokens_per_s(recording, twin)),
         token_s=_figure(_token_s(recording, server), _token_s(recording, twin)),
-        at_s=recording.at_s[done].tolist(),
         server_ttfts_s=server.ttft_s[done].tolist(),
         twin_ttfts_s=twin.ttft_s[done].tolist(),
     )

@@ -124,13 +124,13 @@ PROFILES: dict[str, EngineProfile] = {
     # used too. By `python -m benchmarks.calibration URL DIR --max-num-seqs 4 --busy-cores 2`, which ends with
     # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it foretells.
     "cpu-tiny": EngineProfile(
-        base_step_s=6.47e-3,
-        prefill_token_s=7.61e-4,
-        attention_pair_s=8.28e-8,
-        decode_sequence_s=1.149e-3,
-        kv_token_s=6.24e-7,
-        request_s=2.10e-2,
-        request_token_s=2.49e-5,
+        base_step_s=5.51e-3,
+        prefill_token_s=6.74e-4,
+        attention_pair_s=2.07e-7,
+        decode_sequence_s=1.50e-3,
+        kv_token_s=4.52e-7,
+        request_s=1.99e-2,
+        request_token_s=3.33e-5,
         kv_cache_tokens=32_768,
     ),
 }

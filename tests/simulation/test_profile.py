@@ -12,7 +12,8 @@ from extproc.simulation.recording import Recording
 
 MEASURED = Path(__file__).with_name("measured_vllm.csv")
 """Requests to a real vLLM 0.32 (CPU build, tiny Llama, max_num_seqs 4), to which nothing was fitted."""
-LOADS = ("long-idle", "short-overload", "mix-busy", "long-overload", "short-idle")
+LOADS = {"long-idle": 0.1, "short-overload": 0.1, "mix-busy": 0.25, "long-overload": 0.1, "short-idle": 0.15}
+"""And by how much the twin's figures are off at most."""
 
 
 def measured(load: str) -> Recording:
@@ -23,11 +24,13 @@ def measured(load: str) -> Recording:
     return Recording(backend="", began_s=0.0, is_complete=np.ones(len(rows), bool), **whole, **columns)
 
 
-@pytest.mark.parametrize("load", LOADS)
-def test_cpu_tiny_foretells_what_a_real_server_did(load: str) -> None:
+@pytest.mark.parametrize(("load", "most"), LOADS.items())
+def test_cpu_tiny_foretells_what_a_real_server_did(load: str, most: float) -> None:
     profile = PROFILES["cpu-tiny"]
     limits = EngineLimits(profile.kv_cache_tokens, max_num_seqs=4, block_size=32)
-    assert agreement(load, measured(load), profile, limits).is_within
+    found = agreement(load, measured(load), profile, limits)
+    for figure in (found.ttft_p50_s, found.ttft_p90_s, found.tokens_per_s, found.token_s):
+        assert abs(figure.error) < most
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES.keys())

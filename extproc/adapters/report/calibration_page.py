@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from extproc.adapters.report.calibration_figures import figure_texts, shown_figures
-from extproc.adapters.report.calibration_plots import ttft_distributions, ttft_over_time
+from extproc.adapters.report.calibration_plots import ttft_distributions, ttft_by_arrival
 from extproc.adapters.report.drawing import figure_html
 from extproc.adapters.report.tables import table
 from extproc.simulation.agreement import TOLERANCE, Agreement
@@ -60,5 +60,5 @@ def _fit(fit: Fit) -> str:
 
 def _plots(agreement: Agreement) -> str:
     return figure_html(f"{agreement.name}: TTFT", ttft_distributions(agreement)) + figure_html(
-        f"{agreement.name}: TTFT over time", ttft_over_time(agreement)
+        f"{agreement.name}: TTFT, request by request", ttft_by_arrival(agreement)
     )

@@ -1,4 +1,4 @@
-"""The plots of a calibration: TTFT of server and twin on the same load, as distributions and over time."""
+"""The plots of a calibration: TTFT of server and twin on the same load, as distributions and request by request."""
 
 import numpy as np
 
@@ -22,14 +22,14 @@ def ttft_distributions(agreement: Agreement) -> bytes:
     return png(figure)
 
 
-def ttft_over_time(agreement: Agreement) -> bytes:
-    """Each request's TTFT, of both, at the time of its arrival."""
+def ttft_by_arrival(agreement: Agreement) -> bytes:
+    """Each request's TTFT, of both, in the order of arrivals."""
     figure, axes = new_figure()
     for label, colour, ttfts_s in _both(agreement):
-        axes.scatter(agreement.at_s, ttfts_s, s=9, color=colour, alpha=0.5, linewidths=0, label=label)
+        axes.scatter(range(len(ttfts_s)), ttfts_s, s=9, color=colour, alpha=0.5, linewidths=0, label=label)
     axes.set_yscale("log")
     plain_ticks(axes, "y", np.array([*agreement.server_ttfts_s, *agreement.twin_ttfts_s]))
-    axes.set_xlabel("arrival, s")
+    axes.set_xlabel("request, by arrival")
     axes.set_ylabel("TTFT, s")
     legend(axes)
     return png(figure)
