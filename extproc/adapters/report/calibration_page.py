@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from extproc.adapters.report.calibration_figures import figure_texts, shown_figures
-from extproc.adapters.report.calibration_plots import ttft_distributions, ttft_by_arrival
+from extproc.adapters.report.calibration_plots import ttft_by_arrival, ttft_distributions
 from extproc.adapters.report.drawing import figure_html
 from extproc.adapters.report.tables import table
 from extproc.simulation.agreement import TOLERANCE, Agreement

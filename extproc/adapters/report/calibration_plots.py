@@ -1,4 +1,4 @@
-"""The plots of a calibration: TTFT of server and twin on the same load, as distributions and request by request."""
+"""The plots of a calibration: TTFT of server and twin on the same load, distributed and one by one."""
 
 import numpy as np
 
