@@ -72,7 +72,7 @@ def _gauge(values: list[float]) -> float | None:
 
 
 def _counter(values: list[float]) -> float | None:
-    if not values or not all(0.0 <= value for value in values):
+    if not values or not all(value >= 0.0 for value in values):
         return None
     total = sum(values)
     return total if isfinite(total) else None
