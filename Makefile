@@ -6,6 +6,7 @@
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
+#   make reference              writes the references of configuration and metrics, and the dashboard, from the code
 #   make clean                  removes whatever the others have made
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 
-.PHONY: up test lint test-long test-vllm bench clean
+.PHONY: up test lint test-long test-vllm bench reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -50,6 +51,9 @@ endif
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+reference: $(INSTALLED)
+	$(BIN)/python tests/reference.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info

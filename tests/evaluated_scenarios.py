@@ -1,9 +1,11 @@
 """Small fleets and their traffic, for the tests of the evaluator."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +15,14 @@ from extproc.evaluation.capacity import capacities_per_s
 from extproc.evaluation.evaluator import Scenario
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.layered import LayeredRules
+from extproc.evaluation.workload_text import WorkloadSpec
 from extproc.simulation.arrivals import Arrival, OpenLoop, Steady
 from extproc.simulation.workload import Lognormal, Workload
 
 MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
 LENGTHS = Workload(Lognormal(250, 0.9), Lognormal(32, 0.5))
 CONTEXT = 8192
+NO_QUEUE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,28 @@ class Given:
         return iter(self.requests)
 
 
-def layered_rules(*, max_active: int = 100, model_file: bytes | None = None) -> LayeredRules:
-    backends = (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),)
-    config = Config.model_validate({"backends": backends, "guard": {"max_active": max_active}})
+def layered_rules(
+    *, max_active: int = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
+) -> LayeredRules:
+    document = {
+        "backends": (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
+        "guard": {"max_active": max_active},
+        "admission": admission,
+    }
+    config = Config.model_validate(document)
     return LayeredRules(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
         rules.router_rules(config),
         rules.trust_rule(config.predict),
         model_file,
+        rules.queue_rules(config.admission),
     )
 
 
 @lru_cache
 def capacities_of(fleet: str) -> tuple[float, ...]:
-    return capacities_per_s(parse_fleet(fleet), LENGTHS, CONTEXT)
+    spec = WorkloadSpec(Steady(), 1.0, True, 60.0, LENGTHS)
+    return capacities_per_s(parse_fleet(fleet), spec.sample, CONTEXT)
 
 
 def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, routers: int = 1) -> Scenario:

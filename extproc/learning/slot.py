@@ -32,7 +32,10 @@ class Verdict:
 
 
 class ModelSlot:
-    """Holds the model in use, and counts what was offered; `accepted_at_s` is when that model came."""
+    """Holds the model in use, and counts what was offered; `accepted_at_s` is when that model came.
+
+    `last_refusal` says what is wrong with the last offer; None where that one is in use.
+    """
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -65,4 +68,5 @@ class ModelSlot:
         self._current = predictor
         self.accepted += 1
         self.accepted_at_s = at_s
+        self.last_refusal = None
         return Verdict(Answer.ACCEPTED)

@@ -108,6 +108,8 @@ class Peer:
             case b"b":
                 message = pb.ProcessingRequest(request_body=pb.HttpBody(body=content))
                 self.send(stream_id, prefixed(message.SerializeToString()))
+            case b"w":
+                parts().room.advance(time.monotonic())
             case b"t":
                 message = pb.ProcessingRequest(response_trailers=pb.HttpTrailers())
                 self.send(stream_id, prefixed(message.SerializeToString()))
@@ -142,3 +144,4 @@ def exchange(data: bytes) -> None:
     peer.server.connection_lost()
     assert (sidecar.own, peer.server.open_calls, sidecar.server.open_streams) == (0, 0, 0)
     assert all(sidecar.fleet.states[slot].own == 0 for slot in sidecar.slots)
+    assert sidecar.room.waiting == 0

@@ -7,7 +7,7 @@ import numpy as np
 from fuzz.sidecar_parts import shipped_model
 
 from extproc import rules
-from extproc.adapters.envoy.files import BackendAddress
+from extproc.adapters.envoy.files import BackendAddress, cds_document
 from extproc.config import parse_config
 from extproc.errors import ConfigError, ModelFileError
 from extproc.learning.features import FEATURES, MONOTONE
@@ -50,8 +50,8 @@ def config(data: bytes) -> None:
         found = parse_config(data.decode("utf-8", "replace"), "fuzz")
     except ConfigError:
         return
-    backends = [rules.backend(backend) for backend in found.backends]
-    for backend in backends:
-        BackendAddress(backend.name, backend.host, backend.port)
+    backends = rules.backends(found)
+    cds_document([BackendAddress(backend.name, backend.host, backend.port) for backend in backends], "1")
     rules.router_rules(found)
-    rules.fleet_rules(found.guard, found.breaker, found.scrape, found.zones)
+    rules.queue_rules(found.admission)
+    rules.fleet_rules(found.guard, found.breaker, found.scrape, found.zones, found.admission)

@@ -20,7 +20,8 @@ backends:
   - {name: vllm-1, url: "http://127.0.0.1:8101", models: [m]}
   - {name: vllm-2, url: "http://127.0.0.1:8102", models: [m, adapter]}
   - {name: vllm-3, url: "http://127.0.0.1:8103"}
-guard: {max_active: 4}
+guard: {max_active: 1}
+admission: {mode: queue, queue: {max_waiting: 3, min_priority: -5, max_priority: 5, tenant_header: x-tenant}}
 """
 
 
@@ -50,6 +51,9 @@ class Parts:
         self.registry.apply(backends, time.monotonic(), backends)
         self.server = sidecar._server
         self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
+        self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
+        assert sidecar._room is not None
+        self.room = sidecar._room
         self.scraper = sidecar._scraper
         self.feedback, self.record, self.models = sidecar._feedback, sidecar._record, sidecar._models
         self.learn = sidecar._handle_entries

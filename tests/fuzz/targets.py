@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz import from_backends, from_clients, from_envoy, from_operators
+from fuzz import from_backends, from_clients, from_envoy, from_kubernetes, from_operators
 
 Target = Callable[[bytes], None]
 """Reads any bytes; raises AssertionError, or what the code under test should not, where there is a fault."""
@@ -18,6 +18,7 @@ TARGETS: dict[str, Target] = {
     "exposition": from_backends.exposition,
     "scrape": from_backends.scrape,
     "models": from_backends.models,
+    "watch": from_kubernetes.watch,
     "model_file": from_operators.model_file,
     "trees": from_operators.trees,
     "config": from_operators.config,

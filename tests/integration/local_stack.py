@@ -86,11 +86,17 @@ def chat(
 
 @dataclass
 class LocalStack:
-    """Sims, sidecar and Envoy; a coroutine, since Envoy's own start blocks."""
+    """Sims, sidecar and Envoy; a coroutine, since Envoy's own start blocks.
+
+    With `discovery` the sidecar has no list of backends, and finds `found_at_start` of them.
+    """
 
     directory: Path
     start_envoy: Callable[..., Any]
     stages: dict[str, Any] = field(default_factory=dict)
+    discovery: dict[str, Any] | None = None
+    found_at_start: int = 0
+    edit_envoy: Callable[[str], str] = lambda text: text
     sims: dict[str, ChildProcess] = field(default_factory=dict)
     backends: dict[str, int] = field(default_factory=dict)
 
@@ -122,7 +128,7 @@ class LocalStack:
             "envoy": {"cds_path": str(self.cds_path)},
             "model": {"path": str(self.model_path)},
             "samples": {"path": str(self.samples_path)},
-            "backends": backends,
+            **({"backends": backends} if self.discovery is None else {"discovery": self.discovery}),
             **self.stages,
         }
         self.config_path.write_text(yaml.safe_dump(document))
@@ -130,11 +136,13 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self.backends.items()]
-        self.envoy = await asyncio.to_thread(self.start_envoy, f"127.0.0.1:{self.grpc_port}", addresses)
+        listed = self.backends if self.discovery is None else {}
+        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
+        grpc = f"127.0.0.1:{self.grpc_port}"
+        self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, edit=self.edit_envoy)
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.sidecar.start()
-        await self.until_routable(len(self.backends))
+        await self.until_routable(len(listed) or self.found_at_start)
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""

@@ -31,6 +31,14 @@ def test_a_bad_file_is_refused_with_a_reason_and_the_good_one_stays(model_bytes:
     assert (slot.accepted, slot.refused, slot.accepted_at_s) == (1, 1, 5.0)
 
 
+def test_a_good_file_after_a_bad_one_leaves_no_refusal(model_bytes: bytes) -> None:
+    slot = ModelSlot()
+    slot.offer(b"garbage", at_s=5.0)
+    assert slot.last_refusal is not None
+    slot.offer(model_bytes, at_s=6.0)
+    assert (slot.last_refusal, slot.refused) == (None, 1)
+
+
 def test_the_same_content_again_changes_and_counts_nothing(model_bytes: bytes) -> None:
     slot = ModelSlot()
     for content in (model_bytes, b"garbage"):

@@ -6,16 +6,19 @@ collector turns them into the exposition format. Labels are bounded: backends of
 
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
 from extproc.fleet.backend import Membership
-from extproc.outcomes.counts import TTFT_BOUNDS_S, TtftHistogram
+from extproc.outcomes.counts import TTFT_BOUNDS_S
+from extproc.policy.queue.counts import WAIT_BOUNDS_S, Ending
 
 _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
@@ -24,6 +27,11 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
+    "is_fresh": (
+        "extproc_backend_signals_fresh",
+        "1 if the last good scrape is young enough to be heeded",
+    ),
+    "is_routable": ("extproc_backend_routable", "1 if the backend may be chosen"),
     "predicted_ttft_s": (
         "extproc_backend_predicted_ttft_seconds",
         f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
@@ -36,10 +44,26 @@ _GAUGES = {
     ),
     "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
 }
+_ENUMS = {
+    "zone": ("extproc_backend_zone", "zone", "1 for the zone it is in"),
+    "reason": (
+        "extproc_backend_state",
+        "state",
+        "1 for why it may be chosen (ok, probing) or may not (saturated, failing, joining, draining)",
+    ),
+}
+
+
+def sidecar_registry(runtime: Runtime) -> CollectorRegistry:
+    """All metrics of a sidecar, those of its process included."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(SidecarCollector(runtime))
+    ProcessCollector(namespace="extproc", registry=registry)
+    return registry
 
 
 class SidecarCollector(Collector):
-    """Reads a `Runtime`; register it with a `CollectorRegistry`."""
+    """Reads a `Runtime` at the moment of a scrape."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -53,9 +77,11 @@ class SidecarCollector(Collector):
         state = state_document(self._runtime, time.monotonic())
         yield from _backend_gauges(_one_per_name(state["backends"]))
         yield from self._decisions()
+        yield from self._queue()
         yield from self._outcomes()
         yield from self._model()
         yield from self._health(state["draining"])
+        yield from self._discovery()
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.decisions
@@ -70,6 +96,29 @@ class SidecarCollector(Collector):
         )
         yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
 
+    def _queue(self) -> Iterator[Metric]:
+        room = self._runtime.room
+        if room is None:
+            return
+        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", room.waiting)
+        depth = GaugeMetricFamily(
+            "extproc_queue_model_requests",
+            "Requests that wait, where there are any",
+            labels=["model"],
+        )
+        for model, waiting in room.depths().items():
+            depth.add_metric([model], waiting)
+        yield depth
+        endings = CounterMetricFamily(
+            "extproc_queue_ended", "Requests that wait no more, by why", labels=["ending"]
+        )
+        for ending in Ending:
+            endings.add_metric([ending.value], room.counts.endings[ending])
+        yield endings
+        wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
+        wait.add_metric([], _buckets(WAIT_BOUNDS_S, room.counts.waits), room.counts.waited_s)
+        yield wait
+
     def _outcomes(self) -> Iterator[Metric]:
         counts = self._runtime.outcomes
         outcomes = CounterMetricFamily(
@@ -82,7 +131,7 @@ class SidecarCollector(Collector):
             "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
         )
         for backend, histogram in counts.ttft.items():
-            ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
+            ttft.add_metric([backend], _buckets(TTFT_BOUNDS_S, histogram.counts), histogram.sum_s)
         yield ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
@@ -97,6 +146,16 @@ class SidecarCollector(Collector):
                 "Absolute log error that the model had on samples it was not made from",
                 models.current.promised_error,
             )
+            yield _gauge(
+                "extproc_model_trained_timestamp_seconds",
+                "When the model in use was made, as a unix time",
+                datetime.fromisoformat(models.current.manifest.trained_at).timestamp(),
+            )
+        yield _gauge(
+            "extproc_model_file_refused",
+            "1 while the newest model file is not the one in use",
+            models.last_refusal is not None,
+        )
         yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
         yield _counter("extproc_models_refused", "Model files refused", models.refused)
 
@@ -118,6 +177,16 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
 
+    def _discovery(self) -> Iterator[Metric]:
+        counts = self._runtime.discovery
+        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
+        yield _gauge(
+            "extproc_discovery_doubted",
+            "1 while no backend is found and those known before are kept",
+            self._runtime.membership.is_doubting,
+        )
+
 
 def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of backends with one name (its address has changed) the one that stays: no series may come twice."""
@@ -133,20 +202,16 @@ def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
             if backend[key] is not None:
                 family.add_metric([backend["name"]], float(backend[key]))
         yield family
-    routable = GaugeMetricFamily(
-        "extproc_backend_routable", "1 if the backend may be chosen", labels=["backend"]
-    )
-    zone = GaugeMetricFamily("extproc_backend_zone", "1 for the zone it is in", labels=["backend", "zone"])
-    for backend in backends:
-        routable.add_metric([backend["name"]], float(backend["is_routable"]))
-        zone.add_metric([backend["name"], backend["zone"]], 1.0)
-    yield routable
-    yield zone
+    for key, (name, label, documentation) in _ENUMS.items():
+        family = GaugeMetricFamily(name, documentation, labels=["backend", label])
+        for backend in backends:
+            family.add_metric([backend["name"], backend[key]], 1.0)
+        yield family
 
 
-def _buckets(histogram: TtftHistogram) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in TTFT_BOUNDS_S), "+Inf"]
-    return [(bound, float(count)) for bound, count in zip(bounds, np.cumsum(histogram.counts), strict=True)]
+def _buckets(bounds_s: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    bounds = [*(str(bound) for bound in bounds_s), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
 
 
 def _counter(name: str, documentation: str, value: float) -> Metric:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from extproc.adapters.http.metrics import SidecarCollector
+from extproc.adapters.http.metrics import sidecar_registry
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.state_document import state_document
 from extproc.errors import StackError
@@ -23,8 +23,7 @@ class HttpServer:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._runtime = runtime
-        self._metrics = CollectorRegistry(auto_describe=False)
-        self._metrics.register(SidecarCollector(runtime))
+        self._metrics = sidecar_registry(runtime)
         application = web.Application()
         application.add_routes(
             [

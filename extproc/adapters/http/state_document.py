@@ -8,6 +8,7 @@ from extproc.fleet.backend import Membership
 from extproc.fleet.registry import Member
 from extproc.fleet.view import Candidate, FleetView
 from extproc.policy.predictive import forecast
+from extproc.policy.queue.room import Room
 from extproc.policy.zoning import classify
 
 REFERENCE_TOKENS = 512
@@ -23,6 +24,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     return {
         "backends": [
             _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
+            | {"is_fresh": view.is_fresh(position)}
             for position, member in enumerate(members)
         ],
         "model": _model(runtime),
@@ -32,7 +34,17 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
             for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
         },
         "passed_through": runtime.decisions.passed_through,
+        "queue": None if runtime.room is None else _queue(runtime.room, now_s),
         "draining": runtime.server.is_draining,
+    }
+
+
+def _queue(room: Room, now_s: float) -> dict[str, Any]:
+    return {
+        "waiting": room.waiting,
+        "by_model": room.depths(),
+        "oldest_s": room.oldest_s(now_s),
+        "ended": {ending.value: count for ending, count in sorted(room.counts.endings.items())},
     }
 
 

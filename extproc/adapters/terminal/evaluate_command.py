@@ -25,6 +25,7 @@ from extproc.evaluation.workload_text import TraceSpec, WorkloadSpec, parse_work
 from extproc.fleet.fleet import FleetRules
 from extproc.learning.model_file import load
 from extproc.learning.track_record import TrustRule
+from extproc.policy.queue.room import QueueRules
 from extproc.policy.router import RouterRules
 
 MAX_MODEL_LEN = 8192
@@ -51,11 +52,12 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProductionRules:
-    """The settings of the sidecar, which the layered policy has."""
+    """The settings of the sidecar, which the layered policy has; without a `queue` nobody waits."""
 
     fleet: FleetRules
     router: RouterRules
     trust: TrustRule
+    queue: QueueRules | None
 
 
 def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Console) -> Evaluation:
@@ -94,7 +96,9 @@ def _scenario(
 ) -> Scenario:
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
-    capacities = capacities_per_s(specs, workload.lengths, max_model_len)
+    capacities = capacities_per_s(specs, workload.sample, max_model_len)
+    present = [spec.present_share(workload.duration_s) for spec in specs]
+    capacities = tuple(each * share for each, share in zip(capacities, present, strict=True))
     return Scenario(
         servers=specs,
         capacities_per_s=capacities,
@@ -103,7 +107,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=LayeredRules(rules.fleet, rules.router, rules.trust, _read(options.model)),
+        layered=LayeredRules(rules.fleet, rules.router, rules.trust, _read(options.model), rules.queue),
     )
 
 

@@ -1,21 +1,22 @@
 """The production policy in virtual time: the sidecar's own fleet, router and feedback, one set per router.
 
-Nothing is copied or imitated: `Router.place` decides and reserves, the lease is ended as an exchange would
-end it, `Fleet.scraped` gets the gauges as the scraper hands them over, and `Feedback.learn` the entry that
-Envoy's access log would have. What production does around it is assumed to be done: the clusters are loaded,
-the model is in place, input tokens are exact.
+Nothing is copied or imitated: `Router.place` decides and reserves, or `Room.place`, which may hold a request;
+the lease is ended as an exchange would end it, `Fleet.scraped` gets the gauges as the scraper hands them
+over, and `Feedback.learn` the entry that Envoy's access log would have. What production does around it is
+assumed to be done: the clusters are loaded, the model is in place, input tokens are exact.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from extproc.errors import ModelFileError
-from extproc.evaluation.policies.policy import Candidate, Ended, Policy
+from extproc.evaluation.policies.policy import HELD, Candidate, Ended, Policy
 from extproc.evaluation.server import Gauges
 from extproc.exchange.messages import Phase, RouteTo
-from extproc.exchange.placement import Lease
+from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
@@ -29,22 +30,28 @@ from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.outcome import TTFT_TAG
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.feedback import Feedback
+from extproc.policy.queue.room import QueueRules, Room
 from extproc.policy.router import Router, RouterRules
 from extproc.simulation.arrivals import Arrival
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
-_UNFLAGGED: frozenset[str] = frozenset()
+_FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
+"""Envoy's, of a request that was answered and of one that failed: connecting upstream failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayeredRules:
-    """The production policy's settings, and the content of its model file if it has one."""
+    """The production policy's settings, and the content of its model file if it has one.
+
+    Without a `queue` nobody waits.
+    """
 
     fleet: FleetRules
     router: RouterRules
     trust: TrustRule
     model_file: bytes | None = None
+    queue: QueueRules | None = None
 
 
 class Layered(Policy):
@@ -58,8 +65,7 @@ class Layered(Policy):
         ]
         self._fleet = Fleet(rules.fleet)
         self._registry = Registry(self._fleet, settle_s=0.0)
-        self._registry.apply(backends, 0.0, backends)
-        self._slots = [self._registry.slot_of(name) or 0 for name in names]
+        self._backends = backends
         self._indices = {name: index for index, name in enumerate(names)}
         self._record = TrackRecord(CAPACITY, rules.trust)
         self._models = ModelSlot()
@@ -68,9 +74,14 @@ class Layered(Policy):
             self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
         )
         self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
-        self._placed: dict[int, tuple[Lease | None, RouteTo]] = {}
+        self.room = Room(self._router, self._registry, rules.queue) if rules.queue is not None else None
+        self._place = self._router.place if self.room is None else self.room.place
+        self._settled: list[tuple[int, int | None]] = []
+        self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
+        self._now_s = 0.0
         if rules.model_file is not None:
             self._use_model(rules.model_file)
+        self.members(range(len(names)), 0.0)
 
     @property
     def counts(self) -> DecisionCounts:
@@ -80,28 +91,60 @@ class Layered(Policy):
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """What `Router.place` says."""
-        placement = self._router.place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        """What the router says, or the room before it."""
+        self._now_s = now_s
+        placement = self._place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        if placement.ticket is None:
+            return self._sent(request_id, placement)
+        placement.ticket.tell = partial(self._settle, request_id)
+        return HELD
+
+    def settled(self) -> list[tuple[int, int | None]]:
+        """What the room has said since."""
+        settled, self._settled = self._settled, []
+        return settled
+
+    def advance(self, now_s: float) -> float | None:
+        """What the clock of the room does."""
+        if self.room is None:
+            return None
+        self._now_s = now_s
+        self.room.advance(now_s)
+        return self.room.due_s(now_s) if self.room.waiting else None
+
+    def _settle(self, request_id: int, placement: Placement) -> None:
+        self._settled.append((request_id, self._sent(request_id, placement)))
+
+    def _sent(self, request_id: int, placement: Placement) -> int | None:
         instruction = placement.instruction
         if not isinstance(instruction, RouteTo):
             return None
-        self._placed[request_id] = placement.lease, instruction
+        self._placed[request_id] = placement.lease, instruction, self._now_s
         return self._indices[instruction.cluster]
 
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """Service discovery has found these; Envoy has a cluster for each at once."""
+        self._registry.advance(now_s)
+        found = [self._backends[backend] for backend in backends]
+        offsets = self._known_offsets()
+        for slot in self._registry.apply(found, now_s, found):
+            self._record.forget(slot, offsets.get(slot))
+
     def ended(self, request: Ended, now_s: float) -> None:
-        """The stream ends, and the access log tells of it."""
-        lease, instruction = self._placed.pop(request.request_id)
+        """The stream ends, and the access log tells of it: what went before, at the router, is not in it."""
+        self._now_s = now_s
+        lease, instruction, sent_s = self._placed.pop(request.request_id)
         if lease is not None:
             lease.end(now_s)
         entry = LogEntry(
             started_at_s=request.arrival.at_s,
             duration_s=request.duration_s,
-            status=200,
+            status=503 if request.is_failed else 200,
             attempts=1,
-            response_flags=_UNFLAGGED,
+            response_flags=_FLAGS[request.is_failed],
             response_body_bytes=BYTES_PER_TOKEN * request.arrival.output_tokens,
             metadata=instruction.metadata,
-            tags={TTFT_TAG: f"{request.ttft_s * 1e6:.0f}"},
+            tags=_tags(request, sent_s),
         )
         self._feedback.learn(entry, now_s)
 
@@ -114,22 +157,38 @@ class Layered(Policy):
             float(gauges.prompt_tokens),
             float(gauges.generation_tokens),
         )
-        slot = self._slots[backend]
-        self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
+        slot = self._registry.slot_of(self._backends[backend].name)
+        if slot is not None:
+            self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
+
+    def scrape_refused(self, backend: int, now_s: float) -> None:
+        """The scraper has found nobody there."""
+        slot = self._registry.slot_of(self._backends[backend].name)
+        if slot is not None:
+            self._fleet.scrape_refused(slot, now_s)
 
     def _use_model(self, data: bytes) -> None:
         verdict = self._models.offer(data, 0.0)
         model = self._models.current
         if verdict.answer is Answer.REFUSED or model is None:
             raise ModelFileError(verdict.reason)
-        offsets = {
-            slot: model.manifest.offsets[name]
-            for name, slot in zip(self._indices, self._slots, strict=True)
-            if name in model.manifest.offsets
-        }
-        self._record.begin(model.manifest.model_version, offsets)
+        self._record.begin(model.manifest.model_version)
         if model.manifest.medium_load is not None:
             self._fleet.expect_medium_load(model.manifest.medium_load)
+
+    def _known_offsets(self) -> dict[int, float]:
+        """What the model file says of members by name, by slot."""
+        model = self._models.current
+        found = {} if model is None else model.manifest.offsets
+        slots = {name: self._registry.slot_of(name) for name in found}
+        return {slot: found[name] for name, slot in slots.items() if slot is not None}
+
+
+def _tags(request: Ended, sent_s: float) -> dict[str, str]:
+    """What Envoy times: it begins to when the request is sent."""
+    if request.ttft_s is None:
+        return {}
+    return {TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}"}
 
 
 def _as_request(arrival: Arrival) -> Request:
@@ -142,7 +201,8 @@ def _as_request(arrival: Arrival) -> Request:
         input_size=InputSize(text_bytes=text_bytes),
         input_tokens=arrival.prompt_tokens,
         token_limit=None,
-        priority=0,
+        priority=arrival.priority,
         body_bytes=text_bytes,
         has_body=True,
+        tenant=arrival.tenant,
     )

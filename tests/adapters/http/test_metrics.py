@@ -1,32 +1,22 @@
 import asyncio
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from adapters.running_parts import BACKENDS, MAX_ACTIVE, SETTLE_S, Parts
-from prometheus_client import CollectorRegistry, generate_latest
+from adapters.busy_parts import SampleWith, exposition, let_everything_happen
+from adapters.running_parts import BACKENDS, MAX_ACTIVE, SETTLE_S, SHIPPED_MODEL, Parts
 from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.adapters.files.sample_store import SampleStore
-from extproc.adapters.http.metrics import SidecarCollector
-from extproc.adapters.vllm.scraper import ScrapeResult
 from extproc.outcomes.counts import TTFT_BOUNDS_S
-from extproc.outcomes.sample import Sample
+from extproc.policy.queue.room import Room
 
-SampleWith = Callable[..., Sample]
 Series = tuple[str, frozenset[tuple[str, str]]]
-
-
-def exposition(parts: Parts) -> list[Metric]:
-    """What a scrape of the sidecar reads."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(SidecarCollector(parts.runtime))
-    return list(text_string_to_metric_families(generate_latest(registry).decode()))
 
 
 def series(metrics: list[Metric]) -> dict[Series, float]:
@@ -39,28 +29,6 @@ def series(metrics: list[Metric]) -> dict[Series, float]:
 
 def value(parts: Parts, name: str, **labels: str) -> float | None:
     return series(exposition(parts)).get((name, frozenset(labels.items())))
-
-
-def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
-    """Something to say under every name; each time a bit more."""
-    parts.offer_shipped_model()
-    parts.models.offer(b"no model" * (1 + parts.models.refused), 0.0)
-    model = parts.models.current
-    assert model is not None
-    parts.scrape(running=1.0, waiting=0.0, kv_cache_fraction=0.01)
-    for name in ("vllm-1", "vllm-2"):
-        parts.record.observe(parts.slot(name), model.manifest.model_version, 0.0, 1.1)
-        parts.fleet.observed(parts.slot(name), 1.0, 0.3)
-        parts.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
-        parts.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
-        for result in ScrapeResult:
-            parts.scraper.results[name, result] += 1
-    for _ in range(3 * MAX_ACTIVE):
-        parts.place()
-    parts.place(model="nobody's")
-    parts.router.counts.passed_through += 1
-    parts.feedback.counts.unplaced += 1
-    parts.server.protocol_errors += 1
 
 
 @pytest.fixture
@@ -100,6 +68,9 @@ def test_a_gauge_says_what_the_state_says(busy: Parts) -> None:
     assert value(busy, "extproc_backend_routable", backend="vllm-2") == 0.0
     assert value(busy, "extproc_backend_zone", backend="vllm-2", zone="saturated") == 1.0
     assert value(busy, "extproc_backend_observed_ttft_seconds", backend="vllm-1") == pytest.approx(0.3)
+    assert value(busy, "extproc_backend_state", backend="vllm-2", state="saturated") == 1.0
+    assert value(busy, "extproc_backend_signals_fresh", backend="vllm-1") == 1.0
+    assert value(busy, "extproc_backend_signals_fresh", backend="vllm-2") == 0.0
     assert value(busy, "extproc_model_loaded") == 1.0
     predicted_s = value(busy, "extproc_backend_predicted_ttft_seconds", backend="vllm-1")
     assert predicted_s is not None
@@ -110,6 +81,25 @@ def test_what_is_not_known_has_no_sample(parts: Parts) -> None:
     found = series(exposition(parts))
     assert value(parts, "extproc_backend_scrape_age_seconds", backend="vllm-1") is None
     assert not any(math.isnan(number) for number in found.values())
+
+
+def test_a_refused_model_file_shows_until_a_good_one_comes(parts: Parts) -> None:
+    assert value(parts, "extproc_model_file_refused") == 0.0
+    parts.models.offer(b"no model", 0.0)
+    assert value(parts, "extproc_model_file_refused") == 1.0
+    assert value(parts, "extproc_model_trained_timestamp_seconds") is None
+    parts.offer_shipped_model()
+    assert value(parts, "extproc_model_file_refused") == 0.0
+    trained_at = json.loads(SHIPPED_MODEL.read_bytes())["manifest"]["trained_at"]
+    made = value(parts, "extproc_model_trained_timestamp_seconds")
+    assert made == datetime.fromisoformat(trained_at).timestamp()
+
+
+def test_the_process_is_told_of_under_the_same_prefix(parts: Parts) -> None:
+    for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds", "open_fds"):
+        found = value(parts, f"extproc_process_{name}")
+        assert found is not None
+        assert found > 0
 
 
 def test_events_are_counted_by_their_labels(busy: Parts) -> None:
@@ -131,7 +121,9 @@ def test_counters_grow_and_never_shrink(busy: Parts, sample_with: SampleWith) ->
 
 
 def _counters(parts: Parts) -> dict[Series, float]:
-    return series([metric for metric in exposition(parts) if metric.type in {"counter", "histogram"}])
+    """Without those of the process, which grow as the kernel likes."""
+    ours = [metric for metric in exposition(parts) if not metric.name.startswith("extproc_process_")]
+    return series([metric for metric in ours if metric.type in {"counter", "histogram"}])
 
 
 def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith) -> None:
@@ -146,6 +138,25 @@ def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith)
     assert (found["0.05"], found["0.1"], found["1.0"], found["100.0"], found["+Inf"]) == (1, 2, 3, 4, 5)
     assert value(parts, "extproc_ttft_seconds_count", backend="vllm-1") == 5
     assert value(parts, "extproc_ttft_seconds_sum", backend="vllm-1") == pytest.approx(200.901)
+
+
+def test_who_waits_and_has_waited_is_counted(holding: tuple[Parts, Room]) -> None:
+    parts, room = holding
+    assert value(parts, "extproc_queue_requests") == 0.0
+    placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 4)]
+    assert (
+        value(parts, "extproc_queue_requests") == value(parts, "extproc_queue_model_requests", model="m") == 3
+    )
+    assert placed[0].lease is not None
+    placed[0].lease.end(parts.started_s + 0.3)
+    room.advance(parts.started_s + 5.0)
+    endings = {"let_in": 1, "timeout": 2, "full": 1, "displaced": 0, "client_left": 0}
+    for ending, count in endings.items():
+        assert value(parts, "extproc_queue_ended_total", ending=ending) == count
+    assert value(parts, "extproc_queue_wait_seconds_bucket", le="0.25") == 0
+    assert value(parts, "extproc_queue_wait_seconds_bucket", le="0.5") == 1
+    assert value(parts, "extproc_queue_wait_seconds_sum") == pytest.approx(0.3)
+    assert value(parts, "extproc_decisions_total", layer="reject", reason="queue_full") == 1
 
 
 def test_a_backend_that_left_is_in_no_label(busy: Parts, runner: asyncio.Runner) -> None:

@@ -1,0 +1,140 @@
+"""A real Prometheus scrapes a real stack: no panel is empty, no rule fails, and an outage is seen."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from deploy.rules_file import DIRECTORY, RULES, names, panel_expressions, rules
+from integration.local_stack import Load, LocalStack, chat, free_port, running
+
+from extproc.adapters.local_stack.child_process import ChildProcess
+
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+PATIENCE_S = 30.0
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="prometheus is not there: apt-get install --no-install-recommends prometheus",
+)
+
+
+class Prometheus:
+    """The shipped configuration, with the targets of a local stack and short intervals."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        document = yaml.safe_load((DIRECTORY / "prometheus.yml").read_text())
+        document["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+        document["rule_files"] = [str(RULES)]
+        targets = {
+            "extproc": f"127.0.0.1:{stack.http_port}",
+            "envoy": stack.envoy.admin_url.removeprefix("http://"),
+        }
+        for job in document["scrape_configs"]:
+            job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+        config_path, port = stack.directory / "prometheus.yml", free_port()
+        config_path.write_text(yaml.safe_dump(document))
+        self.url = f"http://127.0.0.1:{port}/api/v1"
+        self._session = stack.session
+        self.process = ChildProcess(
+            "prometheus",
+            [
+                "prometheus",
+                f"--config.file={config_path}",
+                f"--storage.tsdb.path={stack.directory / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stack.directory / "prometheus.log",
+        )
+
+    async def ask(self, path: str, **parameters: str) -> Any:
+        """The data of an answer of its API; an expression that it cannot evaluate fails the test."""
+        async with self._session.get(f"{self.url}/{path}", params=parameters) as response:
+            document = await response.json()
+        assert document["status"] == "success", (parameters, document)
+        return document["data"]
+
+    async def values(self, expression: str, since_s: float) -> list[Any]:
+        """The series that an expression has had since then."""
+        data = await self.ask(
+            "query_range", query=expression, start=f"{since_s}", end=f"{time.time()}", step="0.5"
+        )
+        result: list[Any] = data["result"]
+        return result
+
+    async def until_some(self, expression: str) -> None:
+        """Wait until the expression has a value."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await self.ask("query", query=expression))["result"]:
+                await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def watching(stack: LocalStack) -> AsyncIterator[Prometheus]:
+    """A Prometheus that has scraped both jobs."""
+    prometheus = Prometheus(stack)
+    prometheus.process.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    await prometheus.until_some('up{job="extproc"} == 1 and on () up{job="envoy"} == 1')
+                    break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.1)
+        yield prometheus
+    finally:
+        await asyncio.to_thread(prometheus.process.stop, 5.0)
+
+
+async def let_everything_happen(stack: LocalStack) -> None:
+    """Every layer decides, some requests are refused, some get errors, and a model file is refused."""
+    async with Load(stack, 90, chat(words=250, max_tokens=64)):
+        await stack.until(lambda state: state["decisions"]["predict"] > 60)
+        await asyncio.gather(*(stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)))
+    await stack.ask(chat(model="nobody's"))
+    stack.model_path.write_bytes(b"no model")
+    await stack.until(lambda state: state["model"]["refused"] == 1)
+
+
+def test_no_panel_is_empty_no_rule_fails_and_an_outage_is_seen(stack: LocalStack) -> None:
+    for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
+        stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, "--max-num-seqs", "8")
+    stack.stages["guard"] = {"max_active": 40, "max_predicted_ttft_s": 60.0}
+    shutil.copyfile(SHIPPED_MODEL, stack.model_path)
+
+    async def scenario() -> None:
+        started_s = time.time()
+        async with running(stack):
+            await stack.until(lambda state: state["model"] is not None)
+            async with watching(stack) as prometheus:
+                await let_everything_happen(stack)
+                await prometheus.until_some("extproc_model_file_refused == 1")
+                await prometheus.until_some('instance:extproc_layer2_decided:ratio_rate5m{job="extproc"} > 0')
+                empty = [
+                    (title, expression)
+                    for title, expression in panel_expressions()
+                    if not await prometheus.values(expression.replace("$__rate_interval", "1m"), started_s)
+                ]
+                assert empty == []
+
+                await asyncio.to_thread(stack.sidecar.stop, 5.0)
+                assert (await stack.ask()).status == 200
+                await prometheus.until_some('ALERTS{alertname="ExtprocDown"}')
+                await prometheus.until_some('ALERTS{alertname="EnvoyFailsOpen"}')
+
+                scraped = set(await prometheus.ask("label/__name__/values"))
+                read = {name for rule in rules() for name in names(rule.expression)}
+                assert read <= scraped
+                groups = (await prometheus.ask("rules"))["groups"]
+                found = [rule for group in groups for rule in group["rules"]]
+                assert len(found) == len(rules())
+                assert [rule for rule in found if rule["health"] != "ok" or rule.get("lastError")] == []
+
+    asyncio.run(scenario())

@@ -1,0 +1,98 @@
+"""What the README's troubleshooting says of faults in the set-up, seen on the real thing."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from integration.envoy_process import StartEnvoy
+from integration.local_stack import LocalStack, chat, running
+
+from extproc.adapters.envoy.files import BackendAddress
+from extproc.adapters.local_stack.child_process import ChildProcess
+
+
+async def outcomes(stack: LocalStack) -> list[str]:
+    """The series of finished requests on `/metrics`."""
+    async with stack.session.get(f"http://127.0.0.1:{stack.http_port}/metrics") as response:
+        text = await response.text()
+    return [line for line in text.splitlines() if line.startswith("extproc_outcomes_total")]
+
+
+async def until_outcome(stack: LocalStack, backend: str, result: str) -> None:
+    """Wait until a request has ended so."""
+    wanted = f'extproc_outcomes_total{{backend="{backend}",result="{result}"}} 1.0'
+    async with asyncio.timeout(10):
+        while wanted not in await outcomes(stack):
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def stopped(process: ChildProcess) -> Iterator[None]:
+    """The process hangs: its sockets are open, and nothing answers."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_cluster_file_that_envoy_does_not_read_is_503_and_not_routed(
+    stack: LocalStack, start_envoy: StartEnvoy
+) -> None:
+    def start_with_another_file(ext_proc: str, backends: Sequence[BackendAddress]) -> Any:
+        return start_envoy(ext_proc, [BackendAddress("other", backends[0].host, backends[0].port)])
+
+    stack.start_sim("vllm-1")
+    stack.start_envoy = start_with_another_file
+    stack.stages["envoy"] = {"cds_path": str(stack.directory / "elsewhere" / "cds.json")}
+    (stack.directory / "elsewhere").mkdir()
+
+    async def scenario() -> None:
+        async with running(stack):
+            answer = await stack.ask()
+            assert (answer.status, answer.backend) == (503, "vllm-1")
+            await until_outcome(stack, "vllm-1", "not_routed")
+
+    asyncio.run(scenario())
+
+
+def test_a_sidecar_that_hangs_is_gone_around_after_a_second(stack: LocalStack) -> None:
+    stack.start_sim("vllm-1")
+
+    async def scenario() -> None:
+        async with running(stack):
+            with stopped(stack.sidecar):
+                answer = await stack.ask()
+            assert answer.is_complete
+            assert (answer.backend, answer.layer) == ("", "")
+            stats = "http.inference.ext_proc."
+            stat = stack.envoy.stat
+            assert await asyncio.to_thread(stat, f"{stats}failure_mode_allowed") == 1
+            assert await asyncio.to_thread(stat, f"{stats}message_timeouts") == 1
+
+    asyncio.run(scenario())
+
+
+def test_silence_beyond_the_idle_timeout_is_504_and_counted_as_timeout(
+    stack: LocalStack, start_envoy: StartEnvoy
+) -> None:
+    def impatient(text: str) -> str:
+        assert "stream_idle_timeout: 3600s" in text
+        return text.replace("stream_idle_timeout: 3600s", "stream_idle_timeout: 1s")
+
+    stack.start_envoy = partial(start_envoy, edit=impatient)
+    stack.start_sim("vllm-1")
+
+    async def scenario() -> None:
+        async with running(stack):
+            with stopped(stack.sims["vllm-1"]):
+                answer = await stack.ask(chat(stream=False))
+            assert answer.status == 504
+            await until_outcome(stack, "vllm-1", "timeout")
+
+    asyncio.run(scenario())
