@@ -205,6 +205,14 @@ backends:
     assert [backend.models for backend in parse_config(text, "test.yaml").backends] == [("m",)] * 3
 
 
+def test_nothing_but_envoys_own_port_is_open_to_other_machines() -> None:
+    config = parse()
+    envoy = yaml.safe_load((EXAMPLE.parent / "envoy" / "envoy.yaml").read_text())
+    assert config.server.address.startswith("127.0.0.1:")
+    assert config.http.address.startswith("127.0.0.1:")
+    assert envoy["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
 def test_merges_of_merges_do_not_multiply() -> None:
     merged = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 20))
     with pytest.raises(ConfigError, match="too much is merged"):
