@@ -105,7 +105,12 @@ def _sidecar_address(target: str) -> tuple[str, Document]:
 
 
 def _endpoint(backend: BackendAddress) -> Document:
-    return _backend_cluster(f"{backend.name}_endpoint", [backend])
+    cluster = _backend_cluster(f"{backend.name}_endpoint", [backend])
+    if cluster["type"] == "STRICT_DNS":
+        # Keeps the last address when the name is gone. With none, the composite would serve the first attempt
+        # from the pool, and the dead backend would look as if it had answered.
+        cluster["type"] = "LOGICAL_DNS"
+    return cluster
 
 
 def _composite(name: str) -> Document:

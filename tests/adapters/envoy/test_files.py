@@ -103,7 +103,7 @@ def test_only_names_are_asked_of_dns() -> None:
     assert [typed(documents[f"{backend.name}_endpoint"]).type for backend in BACKENDS] == [
         ClusterDiscoveryType.STATIC,
         ClusterDiscoveryType.STATIC,
-        ClusterDiscoveryType.STRICT_DNS,
+        ClusterDiscoveryType.LOGICAL_DNS,
     ]
     assert typed(documents["extproc_pool"]).type == ClusterDiscoveryType.STRICT_DNS
     assert typed(clusters(BACKENDS[:2])["extproc_pool"]).type == ClusterDiscoveryType.STATIC
