@@ -11,7 +11,7 @@ from integration.local_stack import StartSim
 from extproc.config import parse_config
 
 HTTP_LIMIT = 64
-SERVER = ("--profile", "cpu-tiny", "--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))
+SERVER = ("--profile", "cpu-tiny", "--speed", "0.92", "--http-limit", str(HTTP_LIMIT))
 LOAD = (
     *("--rates", "0.4,1.2,2.4,3.2,3.6,3.6,4.8,10", "--step", "15", "--passes", "1"),
     *("--prompt", "lognormal:200:0.6", "--output", "lognormal:24:0.1"),
