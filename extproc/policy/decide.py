@@ -70,7 +70,7 @@ def _nobody_fit(view: FleetView, rng: np.random.Generator) -> Decision:
     """
     if view.admitting():
         return Decision(Layer.REJECT, Reason.SATURATED)
-    alive = [position for position in view.with_room(range(len(view))) if view.is_fresh(position)]
+    alive = [position for position in view.with_room(range(len(view))) if view.is_alive(position)]
     if alive:
         return _least_load(view, alive, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)
