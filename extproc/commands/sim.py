@@ -18,7 +18,9 @@ def sim(
     model: Annotated[
         list[str] | None, typer.Option(help="What it serves; may be repeated.", show_default=_SIM.models[0])
     ] = None,
-    profile: Annotated[str, typer.Option(help="The machine that it is.")] = _SIM.profile,
+    profile: Annotated[
+        str, typer.Option(help="The machine that it is: a name, or the file of a calibration.")
+    ] = _SIM.profile,
     speed: Annotated[float, typer.Option(help="2 is twice as fast as the profile.")] = _SIM.speed,
     max_num_seqs: Annotated[int, typer.Option(help="Places in the batch.")] = _SIM.max_num_seqs,
     max_model_len: Annotated[

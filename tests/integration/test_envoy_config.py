@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import grpc
@@ -125,11 +126,14 @@ class Backend:
     status: int = 200
     chunks: int = 1
     gap_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
     received: list[tuple[dict[str, str], int]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.received.append((dict(request.headers), len(await request.read())))
-        response = web.StreamResponse(status=self.status, headers={"x-answered-by": self.name})
+        response = web.StreamResponse(
+            status=self.status, headers={"x-answered-by": self.name, **self.headers}
+        )
         await response.prepare(request)
         for _ in range(self.chunks):
             await asyncio.sleep(self.gap_s)
@@ -289,6 +293,50 @@ def test_client_cannot_choose_a_backend(start_envoy: StartEnvoy) -> None:
             assert answer.status == 200
         ((headers, _),) = backend.received
         assert not {name for name in headers if name.lower() == "x-extproc-cluster"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-extproc-cluster: a\r\nX-EXTPROC-CLUSTER: no-such-cluster",
+        "connection: keep-alive, x-extproc-cluster",
+        "te: trailers\r\nx-extproc-cluster:",
+        "x-extproc-backend: a\r\nx-extproc-layer: predict\r\nx-extproc-reason: nothing",
+        "x-envoy-original-dst-host: 127.0.0.1:1\r\nx-envoy-decorator-operation: a",
+    ],
+)
+def test_no_header_of_a_client_stands_in_the_way_of_the_decision(
+    start_envoy: StartEnvoy, header: str
+) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            stack.sidecar.script = route_to("b")
+            url = urlsplit(stack.envoy.url)
+            reader, writer = await asyncio.open_connection(url.hostname, url.port)
+            writer.write(f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n".encode())
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).decode()
+            writer.close()
+            assert head.startswith("HTTP/1.1 200 ")
+            assert "x-answered-by: b\r\n" in head
+            assert "x-extproc-backend: b\r\nx-extproc-layer: least_load\r\n" in head
+            assert "x-extproc-reason" not in head
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_cannot_pretend_to_be_the_sidecar(start_envoy: StartEnvoy) -> None:
+    lies = {"x-extproc-backend": "b", "x-extproc-layer": "predict", "x-extproc-reason": "saturated"}
+
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", headers=lies)) as stack:
+            unasked = (await stack.post()).headers
+            assert not {name for name in unasked if name.startswith("x-extproc")}
+            stack.sidecar.script = route_to("a")
+            placed = (await stack.post()).headers
+            assert (placed["x-extproc-backend"], placed["x-extproc-layer"]) == ("a", "least_load")
+            assert "x-extproc-reason" not in placed
 
     asyncio.run(scenario())
 

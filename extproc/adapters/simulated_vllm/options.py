@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from extproc.adapters.files.profile_file import find_profile
 from extproc.errors import ConfigError
 from extproc.simulation.limits import EngineLimits
-from extproc.simulation.profile import PROFILES
+from extproc.simulation.profile import EngineProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,6 @@ class SimOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ConfigError(f"profile must be one of {', '.join(PROFILES)}, not {self.profile}")
         limits = self.limits()
         cache_tokens = limits.kv_cache_blocks * limits.block_size
         rules = {
@@ -50,9 +49,13 @@ class SimOptions:
         if faults := [message for message, is_kept in rules.items() if not is_kept]:
             raise ConfigError("; ".join(faults))
 
+    def engine_profile(self) -> EngineProfile:
+        """The machine that `profile`, a name or a file, stands for."""
+        return find_profile(self.profile)
+
     def limits(self) -> EngineLimits:
         """The engine's limits."""
-        profile_tokens = PROFILES[self.profile].kv_cache_tokens
+        profile_tokens = self.engine_profile().kv_cache_tokens
         return EngineLimits(
             kv_cache_tokens=profile_tokens if self.kv_cache_tokens is None else self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
