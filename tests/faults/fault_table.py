@@ -57,7 +57,7 @@ FAULTS = {
     "backend says running = 0 for ever": "our own count holds: it gets no more than its share",
     "all backends down and back": "503 with Retry-After, at once; service resumes by itself",
     "configuration replaced by nonsense": "refused with its faults; the fleet stays",
-    "configuration truncated": "the same",
+    "configuration truncated": "the same, if it is none any more: cut between lines it may be one still",
     "configuration deleted": "the same",
     "configuration unreadable": "the same",
     "model file replaced by nonsense": "refused; what is in use stays",

@@ -26,9 +26,9 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def truncate(path: Path) -> None:
-    """In the middle of a word. (A configuration that is cut between two lines may be one still.)"""
+    """In the middle of a key; a configuration that is cut elsewhere may be one still, of fewer backends."""
     content = path.read_bytes()
-    replace(path, content[: max(content.find(b"url:") + 2, len(content) // 10)])
+    replace(path, content[: content.find(b"url:") + 2 if b"url:" in content else len(content) // 2])
 
 
 def delete(path: Path) -> None:
