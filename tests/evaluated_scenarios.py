@@ -13,6 +13,7 @@ from extproc.evaluation.capacity import capacities_per_s
 from extproc.evaluation.evaluator import Scenario
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.layered import LayeredRules
+from extproc.evaluation.workload_text import WorkloadSpec
 from extproc.simulation.arrivals import Arrival, OpenLoop, Steady
 from extproc.simulation.workload import Lognormal, Workload
 
@@ -44,7 +45,8 @@ def layered_rules(*, max_active: int = 100, model_file: bytes | None = None) -> 
 
 @lru_cache
 def capacities_of(fleet: str) -> tuple[float, ...]:
-    return capacities_per_s(parse_fleet(fleet), LENGTHS, CONTEXT)
+    spec = WorkloadSpec(Steady(), 1.0, True, 60.0, LENGTHS)
+    return capacities_per_s(parse_fleet(fleet), spec.sample, CONTEXT)
 
 
 def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, routers: int = 1) -> Scenario:

@@ -31,18 +31,24 @@ def evaluate(
 ) -> None:
     """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
 
-    Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, or a list of machines
-    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8.
+    Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
+    failing, elastic, h100-70b, or a list of machines
+    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8. With
+    @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
+    that time: a100-8b*1:8@60-, a100-8b*1:8!100-160.
 
-    A workload is one of chat, two-class, bursts, daily, each with @LOAD as a share of what the fleet can
-    answer; or "ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS", such as "poisson:0.9x prompt=fixed:250
-    output=fixed:64 for=300", where ARRIVALS is poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or
-    daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or with an x in shares of what the fleet can
-    answer, and LENGTHS are as for profile; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
+    A workload is one of chat, two-class, conversations, bursts, daily, each with @LOAD as a share of what
+    the fleet can answer; or "ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS", such as "poisson:0.9x
+    prompt=fixed:250 output=fixed:64 for=300", where ARRIVALS is poisson:RATE,
+    bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
+    with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
+    turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
+    all that was said before; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
 
     Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
-    peak-ewma (linkerd's), queue-kv, token-load and active-request (the endpoint picker's), least-latency
-    (AIBrix's), and the oracle, which looks into the future and is slow.
+    peak-ewma (linkerd's), queue-kv (the endpoint picker's default: queue 2, KV cache 2, prefix 3),
+    token-load and active-request (other scorers of its), least-latency (AIBrix's), and the oracle, which
+    looks into the future and is slow.
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 

@@ -1,24 +1,26 @@
 """A fleet, its traffic and its routers in virtual time: a discrete-event simulation, exact by seed.
 
-There are three kinds of events: an engine's step ends, a router scrapes a backend, what it scraped arrives.
-Arrivals are a stream of their own, merged in. The clock jumps from event to event; events of the same moment
-come in the order in which they were planned. The traffic of a seed is the same for every policy, so policies
-are compared on equal requests.
+Arrivals are a stream of their own. The other events, each planned by somebody for some moment, are the ends
+of an engine's runs (see `simulation.engine`), scrapes and what they bring, and backends that join, leave or
+fail. The clock jumps from event to event; events of the same moment come in the order in which they were
+planned. The traffic of a seed is the same for every policy, so policies are compared on equal requests. What
+is kept does not grow with the number of requests.
 
 A scrape sees the gauges as they are at its start, and its router learns of them `gauge_delay_s` later: it
 stands for the round trip and for the lag with which vLLM updates what it exports.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import partial
 from heapq import heappop, heappush
 
 import numpy as np
 
+from extproc.evaluation.draws import Draws
+from extproc.evaluation.membership import Membership
 from extproc.evaluation.policies.choice import POLICIES, Setting
 from extproc.evaluation.policies.layered import Layered, LayeredRules
-from extproc.evaluation.policies.policy import Ended
 from extproc.evaluation.result import RunResult
 from extproc.evaluation.router import SimulatedRouter
 from extproc.evaluation.server import Gauges, Server, ServerSpec
@@ -43,18 +45,15 @@ class Scenario:
     layered: LayeredRules
 
 
-class _Kind(IntEnum):
-    STEP = 0
-    SCRAPE = 1
-    SCRAPED = 2
-
-
-@dataclass(slots=True)
 class _InFlight:
-    router: int
-    backend: int
-    arrival: Arrival
-    first_token_s: float = 0.0
+    __slots__ = ("arrival", "backend", "first_token_s", "number", "router")
+
+    def __init__(self, number: int, arrival: Arrival, router: SimulatedRouter, backend: int) -> None:
+        self.number = number
+        self.arrival = arrival
+        self.router = router
+        self.backend = backend
+        self.first_token_s: float | None = None
 
 
 def evaluate(
@@ -80,102 +79,122 @@ class _Run:
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
         self._tally = Tally(len(self._servers), scenario.slo_s)
-        self._events: list[tuple[float, int, _Kind, int, int, Gauges | None]] = []
+        # Of each: when, which in the order of planning, and a backend whose run ends or what else to do.
+        self._events: list[tuple[float, int, int | Callable[[float], None]]] = []
         self._planned = 0
+        self._membership = Membership(self._servers, self._routers, self._fail)
+        self._membership.plan(self._plan)
         self._plan_scrapes()
+        self._draws = Draws(self._spreading)
 
     def result(self, report: Callable[[float], None]) -> RunResult:
         now_s = 0.0
+        events, tally = self._events, self._tally
         arrival = next(self._arrivals, None)
         while arrival is not None or self._in_flight:
-            if arrival is not None and (not self._events or arrival.at_s <= self._events[0][0]):
+            if arrival is not None and (not events or arrival.at_s <= events[0][0]):
                 now_s = arrival.at_s
                 self._arrive(arrival)
                 arrival = next(self._arrivals, None)
-                if not self._tally.requests % PROGRESS_EVERY:
+                if not tally.requests % PROGRESS_EVERY:
                     report(now_s)
             else:
-                now_s = self._handle_event()
-        return self._tally.result(
+                now_s, _, event = heappop(events)
+                if isinstance(event, int):
+                    self._end_run(event, now_s)
+                else:
+                    event(now_s)
+        return tally.result(
             self._name, self._seed, now_s, self._servers, self._scenario.capacities_per_s, self._decisions()
         )
-
-    def _handle_event(self) -> float:
-        now_s, _, kind, backend, router, gauges = heappop(self._events)
-        if kind is _Kind.STEP:
-            self._step(backend, now_s)
-        elif kind is _Kind.SCRAPE:
-            seen, seen_at_s = self._servers[backend].gauges(), now_s + self._scenario.gauge_delay_s
-            self._plan(seen_at_s, _Kind.SCRAPED, backend, router, seen)
-            self._plan(now_s + self._scenario.scrape_interval_s, _Kind.SCRAPE, backend, router)
-        elif gauges is not None:
-            self._routers[router].scraped(backend, gauges, now_s)
-        return now_s
 
     def _arrive(self, arrival: Arrival) -> None:
         number = self._tally.requests
         self._tally.requests += 1
-        router = int(self._spreading.random() * len(self._routers)) if len(self._routers) > 1 else 0
-        backend = self._routers[router].choose(number, arrival, arrival.at_s)
+        routers = self._routers
+        router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
+        now_s = arrival.at_s
+        backend = router.choose(number, arrival, now_s)
         if backend is None:
             self._tally.refused += 1
             return
+        request = _InFlight(number, arrival, router, backend)
+        server = self._servers[backend]
+        if not server.is_up:
+            self._fail_request(request, now_s)
+            return
         request_id = str(number)
-        self._in_flight[request_id] = _InFlight(router, backend, arrival)
-        server = self._servers[backend]
-        if server.submit(request_id, arrival.prompt_tokens, arrival.output_tokens, arrival.at_s):
-            self._plan_step(backend)
-
-    def _step(self, backend: int, now_s: float) -> None:
-        server = self._servers[backend]
-        result = server.step(now_s)
-        if result.ttfts_s:  # Most steps only go on with what has begun.
-            for request_id in result.produced:
-                self._note_first_token(request_id, now_s)
-        for request_id in result.finished:
-            self._end(request_id, server, now_s)
-        self._plan_step(backend)
-
-    def _note_first_token(self, request_id: str, now_s: float) -> None:
-        request = self._in_flight[request_id]
-        if not request.first_token_s:
-            request.first_token_s = now_s
-            policy = self._routers[request.router].policy
-            policy.first_token(request.backend, now_s - request.arrival.at_s, now_s)
-
-    def _end(self, request_id: str, server: Server, now_s: float) -> None:
-        request = self._in_flight.pop(request_id)
-        arrived_s = request.arrival.at_s
-        ttft_s = request.first_token_s - arrived_s
-        server.finished(now_s - request.first_token_s)
-        self._tally.ended(request.backend, ttft_s)
-        ended = Ended(int(request_id), request.arrival, request.backend, ttft_s, now_s - arrived_s)
-        self._routers[request.router].ended(ended, now_s)
-
-    def _plan_step(self, backend: int) -> None:
-        ends_s = self._servers[backend].step_ends_s
+        self._in_flight[request_id] = request
+        prompt_tokens, output_tokens = arrival.prompt_tokens, arrival.output_tokens
+        ends_s = server.submit(request_id, prompt_tokens, output_tokens, now_s, arrival.content)
         if ends_s is not None:
-            self._plan(ends_s, _Kind.STEP, backend)
+            self._plan(ends_s, backend)
+
+    def _end_run(self, backend: int, now_s: float) -> None:
+        server = self._servers[backend]
+        if server.run_ends_s != now_s:
+            return  # The run was shortened after this had been planned.
+        result = server.end_run(now_s)
+        for request_id in result.begun:
+            request = self._in_flight[request_id]
+            if request.first_token_s is None:
+                request.first_token_s = now_s
+                if request.router.hears_first_tokens:
+                    request.router.policy.first_token(backend, now_s - request.arrival.at_s, now_s)
+        for request_id in result.finished:
+            self._end_request(self._in_flight.pop(request_id), server, now_s)
+        if server.run_ends_s is not None:
+            self._plan(server.run_ends_s, backend)
+
+    def _end_request(self, request: _InFlight, server: Server, now_s: float) -> None:
+        arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
+        if first_token_s is None:
+            raise ValueError("a request without output tokens has no first one")
+        ttft_s = first_token_s - arrival.at_s
+        server.finished(now_s - first_token_s)
+        self._tally.ended(backend, ttft_s)
+        request.router.ended(request.number, arrival, backend, ttft_s, now_s, is_failed=False)
+
+    def _fail(self, backend: int, now_s: float) -> None:
+        """All requests of a backend fail at once."""
+        lost = [key for key, request in self._in_flight.items() if request.backend == backend]
+        for request_id in lost:
+            self._fail_request(self._in_flight.pop(request_id), now_s)
+
+    def _fail_request(self, request: _InFlight, now_s: float) -> None:
+        self._tally.failed += 1
+        arrival, first_token_s = request.arrival, request.first_token_s
+        ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
+        request.router.ended(request.number, arrival, request.backend, ttft_s, now_s, is_failed=True)
 
     def _plan_scrapes(self) -> None:
         """Every router scrapes every backend at its own moment within the interval."""
-        for number, router in enumerate(self._routers):
+        for router in self._routers:
             if router.policy.needs_gauges:
                 phases = self._spreading.uniform(0.0, self._scenario.scrape_interval_s, len(self._servers))
                 for backend, phase_s in enumerate(phases.tolist()):
-                    self._plan(phase_s, _Kind.SCRAPE, backend, number)
+                    self._plan(phase_s, partial(self._scrape, router, backend))
 
-    def _plan(
-        self, at_s: float, kind: _Kind, backend: int, router: int = 0, gauges: Gauges | None = None
-    ) -> None:
+    def _scrape(self, router: SimulatedRouter, backend: int, now_s: float) -> None:
+        server = self._servers[backend]
+        if server.is_up:
+            seen = partial(self._scraped, router, backend, server.gauges(now_s))
+            self._plan(now_s + self._scenario.gauge_delay_s, seen)
+        else:
+            router.policy.scrape_refused(backend, now_s)
+        self._plan(now_s + self._scenario.scrape_interval_s, partial(self._scrape, router, backend))
+
+    def _scraped(self, router: SimulatedRouter, backend: int, gauges: Gauges, now_s: float) -> None:
+        router.scraped(backend, gauges, now_s)
+
+    def _plan(self, at_s: float, event: int | Callable[[float], None]) -> None:
         self._planned += 1
-        heappush(self._events, (at_s, self._planned, kind, backend, router, gauges))
+        heappush(self._events, (at_s, self._planned, event))
 
     def _decisions(self) -> dict[str, int]:
         """Of all layered routers together, by layer and reason."""
         totals: dict[str, int] = {}
-        policies: Sequence[object] = [router.policy for router in self._routers]
-        for policy in policies:
+        for policy in (router.policy for router in self._routers):
             if isinstance(policy, Layered):
                 for (layer, reason), count in policy.counts.by_reason.items():
                     name = f"{layer.value}/{reason.value}"

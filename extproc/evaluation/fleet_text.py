@@ -1,7 +1,9 @@
-"""A fleet as text: `PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]]`, separated by commas.
+"""A fleet as text: `PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]][@FROM-TO][!FROM-TO]`, ...
 
-`5x` before a machine stands for five of them. Backends are called sim-1, sim-2 and so on, in order, as
-`extproc up` calls its simulated ones; a model file that knows some by these names starts from what it says.
+Machines are separated by commas. After @ is when the machine is there, and after ! when it fails, in seconds;
+either end of @ may be left out. `5x` before a machine stands for five of them. Backends are called sim-1,
+sim-2 and so on, in order, as `extproc up` calls its simulated ones; a model file that knows some by these
+names starts from what it says.
 """
 
 import re
@@ -21,11 +23,16 @@ FLEETS: Mapping[str, str] = {
     "equal": "3xa100-8b*1:8:16384",
     "one-slow": "3xa100-8b*1:16:32768,a100-8b*0.3:16:32768",
     "mixed-16": "8xa100-8b*1:8:16384,4xa100-8b*0.6:8:16384,4xa100-8b*0.35:8:16384",
+    "hidden-queue": "4xa100-8b*1:8:16384:10",
+    "failing": "3xa100-8b*1:8:16384,a100-8b*1:8:16384!100-160",
+    "elastic": "3xa100-8b*1:8:16384,a100-8b*1:8:16384@-150,2xa100-8b*0.6:8:16384@100-",
+    "h100-70b": "4xh100-70b-tp4*1:128",
 }
 
 _MACHINE = re.compile(
     r"(?:(?P<count>[1-9]\d{0,3})x)?(?P<profile>[a-z][a-z0-9-]*)\*(?P<speed>\d+(?:\.\d+)?)"
     r":(?P<seqs>\d{1,6})(?::(?P<kv>\d{1,9}))?(?::(?P<http>\d{1,6}))?"
+    r"(?:@(?P<joins>\d{0,7})-(?P<leaves>\d{0,7}))?(?:!(?P<fails>\d{1,7})-(?P<recovers>\d{1,7}))?"
 )
 
 
@@ -53,4 +60,14 @@ def _machine(text: str) -> tuple[int, ServerSpec]:
         max_num_seqs=int(match["seqs"]),
         http_limit=int(match["http"]) if match["http"] else None,
     )
-    return int(match["count"] or 1), ServerSpec("", replace(profile, speed=float(match["speed"])), limits)
+    return int(match["count"] or 1), _scheduled(
+        ServerSpec("", replace(profile, speed=float(match["speed"])), limits), match
+    )
+
+
+def _scheduled(spec: ServerSpec, match: re.Match[str]) -> ServerSpec:
+    joins_s, recovers_s = (float(match[name] or 0) for name in ("joins", "recovers"))
+    leaves_s, fails_s = (float(match[name]) if match[name] else None for name in ("leaves", "fails"))
+    if (leaves_s is not None and leaves_s <= joins_s) or (fails_s is not None and recovers_s <= fails_s):
+        raise ConfigError(f"fleet: in {match[0]!r} something ends before it begins")
+    return replace(spec, joins_s=joins_s, leaves_s=leaves_s, fails_s=fails_s, recovers_s=recovers_s)

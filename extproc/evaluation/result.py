@@ -1,8 +1,8 @@
 """What one policy did on one seed's traffic, and the middle of several seeds.
 
-Goodput is the share of all requests, refused ones included, whose first token came within the objective.
-Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each backend had to
-give: 1 where all are used alike, 1/n where one does everything.
+Goodput is the share of all requests, refused and failed ones included, whose first token came within the
+objective. Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each
+backend had to give: 1 where all are used alike, 1/n where one does everything.
 """
 
 import statistics
@@ -34,6 +34,7 @@ class RunResult:
     seed: int
     requests: int
     refused: int
+    failed: int
     duration_s: float
     goodput: float
     ttft_quantiles_s: tuple[float, ...] | None
@@ -47,6 +48,11 @@ class RunResult:
     def refused_share(self) -> float:
         """Refused requests, of all."""
         return self.refused / self.requests if self.requests else 0.0
+
+    @property
+    def failed_share(self) -> float:
+        """Requests that a failing backend lost or refused, of all."""
+        return self.failed / self.requests if self.requests else 0.0
 
     def ttft_s(self, percent: int) -> float | None:
         """A quantile of TTFT, 1 to 99."""
@@ -72,6 +78,7 @@ class PolicySummary:
     ttft_p99_s: Spread | None
     goodput: Spread
     refused_share: Spread
+    failed_share: Spread
     fairness: Spread
     utilisation: Spread
 
@@ -106,6 +113,7 @@ def _summary(policy: str, runs: Sequence[RunResult]) -> PolicySummary:
         ttft_p99_s=_spread_of_known(own, lambda run: run.ttft_s(99)),
         goodput=_spread(run.goodput for run in own),
         refused_share=_spread(run.refused_share for run in own),
+        failed_share=_spread(run.failed_share for run in own),
         fairness=_spread(run.fairness for run in own),
         utilisation=_spread(run.utilisation for run in own),
     )

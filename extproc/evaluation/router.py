@@ -1,5 +1,7 @@
 """One router of an evaluation: its policy, and what it alone knows of the backends."""
 
+from collections.abc import Sequence
+
 from extproc.evaluation.policies.policy import Candidate, Ended, Policy
 from extproc.evaluation.server import Gauges
 from extproc.simulation.arrivals import Arrival
@@ -10,25 +12,40 @@ class SimulatedRouter:
 
     def __init__(self, policy: Policy, backends: int) -> None:
         self.policy = policy
-        self.candidates = [Candidate() for _ in range(backends)]
+        self._all = [Candidate(number) for number in range(backends)]
+        self._members = self._all
+        # Most policies listen to little; not telling them is a tenth of a request's cost.
+        self.hears_first_tokens = type(policy).first_token is not Policy.first_token
+        self._hears_ends = type(policy).ended is not Policy.ended
+
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """Who may be chosen from now on."""
+        self._members = [self._all[number] for number in backends]
+        self.policy.members(backends, now_s)
 
     def choose(self, request_id: int, request: Arrival, now_s: float) -> int | None:
         """Place a request; it is in flight from now on."""
-        backend = self.policy.choose(request_id, request, self.candidates, now_s)
-        if backend is not None:
-            candidate = self.candidates[backend]
+        if not self._members:
+            return None
+        chosen = self.policy.choose(request_id, request, self._members, now_s)
+        if chosen is not None:
+            candidate = self._all[chosen]
             candidate.in_flight += 1
             candidate.tokens_in_flight += request.prompt_tokens
-        return backend
+        return chosen
 
-    def ended(self, request: Ended, now_s: float) -> None:
-        """The response is complete."""
-        candidate = self.candidates[request.backend]
+    def ended(
+        self, number: int, arrival: Arrival, backend: int, ttft_s: float | None, now_s: float, is_failed: bool
+    ) -> None:
+        """The response is complete, or has failed."""
+        candidate = self._all[backend]
         candidate.in_flight -= 1
-        candidate.tokens_in_flight -= request.arrival.prompt_tokens
-        self.policy.ended(request, now_s)
+        candidate.tokens_in_flight -= arrival.prompt_tokens
+        if self._hears_ends:
+            ended = Ended(number, arrival, backend, ttft_s, now_s - arrival.at_s, is_failed)
+            self.policy.ended(ended, now_s)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """A scrape has come back."""
-        self.candidates[backend].gauges = gauges
+        self._all[backend].gauges = gauges
         self.policy.scraped(backend, gauges, now_s)

@@ -13,6 +13,7 @@ class Tally:
     def __init__(self, backends: int, slo_s: float) -> None:
         self.requests = 0
         self.refused = 0
+        self.failed = 0
         self.answered = 0
         self.ttft = TtftHistogram()
         self._slo_s = slo_s
@@ -47,6 +48,7 @@ class Tally:
             seed=seed,
             requests=self.requests,
             refused=self.refused,
+            failed=self.failed,
             duration_s=duration_s,
             goodput=self._within_slo / self.requests if self.requests else 0.0,
             ttft_quantiles_s=self.ttft.quantiles_s(*QUANTILES),

@@ -1,16 +1,42 @@
-"""A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS`, or `trace:FILE`.
+"""A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or `trace:FILE`.
 
 Arrivals are `poisson:RATE`, `bursts:RATE:HEIGHT:PERIOD_S:BURST_S` or `daily:RATE:SWING:PERIOD_S`; a rate is
 in requests per second, or with an x behind it in shares of what the fleet can answer. A named workload may be
 followed by `@LOAD`, which is such a share.
+
+With `turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS` the requests are turns of conversations (see
+`simulation.conversations`), and `prompt` is what each turn adds.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
 
 from extproc.errors import ConfigError
-from extproc.simulation.arrivals import Bursts, Curve, Daily, Floats, OpenLoop, Replay, Steady, Traffic
-from extproc.simulation.workload import LENGTH_COLUMNS, MAX_RATE, ReadTable, Tokens, Workload, parse_lengths
+from extproc.simulation.arrivals import (
+    Arrival,
+    Bursts,
+    Curve,
+    Daily,
+    Floats,
+    OpenLoop,
+    Replay,
+    Steady,
+    Traffic,
+)
+from extproc.simulation.conversations import MAX_KINDS, Conversations
+from extproc.simulation.workload import (
+    LENGTH_COLUMNS,
+    MAX_RATE,
+    MAX_TOKENS,
+    ReadTable,
+    Tokens,
+    Workload,
+    parse_lengths,
+)
 
 DEFAULT_LOAD = "0.7"
 _LENGTHS = "prompt=lognormal:250:0.9 output=lognormal:64:0.5"
@@ -18,6 +44,9 @@ WORKLOADS: Mapping[str, str] = {
     "chat": f"poisson:LOADx {_LENGTHS} for=300",
     "two-class": "poisson:LOADx prompt=mix:100:4000:0.1 output=lognormal:64:0.5 for=300",
     "bursts": f"bursts:LOADx:2.5:30:6 {_LENGTHS} for=300",
+    "conversations": (
+        "poisson:LOADx prompt=lognormal:80:0.8 output=lognormal:120:0.5 for=300 turns=6:20:1000:4"
+    ),
     "daily": f"daily:LOADx:0.6:300 {_LENGTHS} for=600",
 }
 
@@ -29,8 +58,18 @@ ReadTrace = Callable[[str], tuple[Floats, Tokens, Tokens]]
 _EXPECTED = (
     f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, trace:FILE, or "
     "poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, followed by "
-    "prompt=LENGTHS output=LENGTHS for=SECONDS"
+    "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What makes conversations of requests; the fields are those of `Conversations`."""
+
+    turns: float
+    pause_s: float
+    shared_tokens: int
+    kinds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +81,31 @@ class WorkloadSpec:
     is_relative: bool
     duration_s: float
     lengths: Workload
+    turns: Turns | None = None
 
     def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
         """What arrives at a fleet with this context and capacity."""
-        rate = self.rate * capacity_per_s if self.is_relative else self.rate
-        return OpenLoop(self.curve, rate, self.duration_s, self.lengths, max_model_len)
+        return self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
+
+    def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
+        """Some requests, whatever their times."""
+        once = replace(self, curve=Steady(), duration_s=math.inf)
+        return list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
+
+    def _at(self, rate: float, max_model_len: int) -> Traffic:
+        if self.turns is None:
+            return OpenLoop(self.curve, rate, self.duration_s, self.lengths, max_model_len)
+        return Conversations(
+            curve=self.curve,
+            rate=rate,
+            duration_s=self.duration_s,
+            turns=self.turns.turns,
+            pause_s=self.turns.pause_s,
+            shared_tokens=self.turns.shared_tokens,
+            kinds=self.turns.kinds,
+            lengths=self.lengths,
+            max_model_len=max_model_len,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +126,11 @@ class TraceSpec:
         """The trace as it is, whatever the fleet can answer."""
         return Replay(self.at_s, self.prompt_tokens, self.output_tokens, max_model_len)
 
+    def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
+        """Some requests of the trace, any one as often as it comes."""
+        prompts, outputs = self.lengths.draw(rng, count, max_model_len)
+        return [Arrival(0.0, *lengths) for lengths in zip(prompts.tolist(), outputs.tolist(), strict=True)]
+
 
 def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> WorkloadSpec | TraceSpec:
     """The workload of a name or of a text; raises ConfigError, saying what is expected."""
@@ -77,17 +141,19 @@ def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> W
         text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD)
     arrivals, *options = text.split() or [""]
     values = dict(option.split("=", 1) for option in options if "=" in option)
-    if set(values) != {"prompt", "output", "for"} or len(values) != len(options):
+    turns_text = values.pop("turns", None)
+    if set(values) != {"prompt", "output", "for"} or len(values) + (turns_text is not None) != len(options):
         raise ConfigError(f"{_EXPECTED}, not {text!r}")
     parsed = _arrivals(arrivals)
+    turns = None if turns_text is None else _turns(turns_text)
     duration_s = _number(values["for"])
-    if parsed is None or not 0 < duration_s <= MAX_DURATION_S:
+    if parsed is None or not 0 < duration_s <= MAX_DURATION_S or (turns_text is not None and turns is None):
         raise ConfigError(f"{_EXPECTED}, not {text!r}")
     prompt, output = (
         parse_lengths(values[key], column, read_table)
         for key, column in zip(("prompt", "output"), LENGTH_COLUMNS, strict=True)
     )
-    return WorkloadSpec(*parsed, duration_s, Workload(prompt, output))
+    return WorkloadSpec(*parsed, duration_s, Workload(prompt, output), turns)
 
 
 def _trace(name: str, read_table: ReadTable, read_trace: ReadTrace) -> TraceSpec:
@@ -110,6 +176,21 @@ def _arrivals(text: str) -> tuple[Curve, float, bool] | None:
         case "daily", [swing, period_s] if 0 <= swing <= 1 and period_s > 0:
             curve = Daily(swing, period_s)
     return (curve, rate, rate_text.endswith("x")) if curve is not None and 0 < rate <= MAX_RATE else None
+
+
+def _turns(text: str) -> Turns | None:
+    numbers = [_number(each) for each in text.split(":")]
+    match numbers:
+        case [turns, pause_s, shared, kinds] if (
+            turns >= 1
+            and pause_s > 0
+            and 0 <= shared <= MAX_TOKENS
+            and 1 <= kinds <= MAX_KINDS
+            and shared.is_integer()
+            and kinds.is_integer()
+        ):
+            return Turns(turns, pause_s, int(shared), int(kinds))
+    return None
 
 
 def _number(text: str) -> float:

@@ -6,7 +6,7 @@ as it is.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,11 +22,15 @@ _BLOCK = 1024
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """One request: when it comes, in seconds from the start, and how long it is."""
+    """One request: when it comes, in seconds from the start, and how long it is.
+
+    `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE.
+    """
 
     at_s: float
     prompt_tokens: int
     output_tokens: int
+    content: Sequence[int] = ()
 
 
 class Traffic(Protocol):
@@ -111,12 +115,7 @@ class OpenLoop:
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """The requests of `duration_s`."""
-        begin_s = 0.0
-        while begin_s < self.duration_s:
-            times_s = begin_s + np.cumsum(rng.exponential(1 / (self.rate * self.curve.peak), _BLOCK))
-            begin_s = float(times_s[-1])
-            kept = rng.random(_BLOCK) * self.curve.peak < self.curve.at(times_s)
-            times_s = times_s[kept & (times_s < self.duration_s)]
+        for times_s in _blocks_of_times(self.curve, self.rate, self.duration_s, rng):
             prompts, outputs = self.lengths.draw(rng, len(times_s), self.max_model_len)
             yield from _zipped(times_s, prompts, outputs)
 
@@ -135,6 +134,23 @@ class Replay:
         outputs = np.clip(self.output_tokens, 1, self.max_model_len - 1)
         prompts = np.clip(self.prompt_tokens, 1, self.max_model_len - outputs)
         yield from _zipped(self.at_s, prompts, outputs)
+
+
+def times_of(curve: Curve, rate: float, duration_s: float, rng: np.random.Generator) -> Iterator[float]:
+    """The times of a Poisson process at `rate` per second on average, following the curve."""
+    for times_s in _blocks_of_times(curve, rate, duration_s, rng):
+        yield from times_s.tolist()
+
+
+def _blocks_of_times(
+    curve: Curve, rate: float, duration_s: float, rng: np.random.Generator
+) -> Iterator[Floats]:
+    begin_s = 0.0
+    while begin_s < duration_s:
+        times_s = begin_s + np.cumsum(rng.exponential(1 / (rate * curve.peak), _BLOCK))
+        begin_s = float(times_s[-1])
+        kept = rng.random(_BLOCK) * curve.peak < curve.at(times_s)
+        yield times_s[kept & (times_s < duration_s)]
 
 
 def _zipped(at_s: Floats, prompts: Tokens, outputs: Tokens) -> Iterator[Arrival]:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from extproc.errors import ConfigError
 
+DEFAULT_BLOCK_SIZE = 16
+"""Borrowed: vLLM's default on GPUs, in tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
@@ -17,7 +20,7 @@ class EngineLimits:
     kv_cache_tokens: int
     max_num_seqs: int = 256  # borrowed: vLLM's default
     max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
-    block_size: int = 16  # borrowed: vLLM's default on GPUs
+    block_size: int = DEFAULT_BLOCK_SIZE
     http_limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -28,6 +31,10 @@ class EngineLimits:
             "http_limit": 1 if self.http_limit is None else self.http_limit,
         }
         faults = [f"{name} must be at least 1, not {size}" for name, size in sizes.items() if size < 1]
+        if self.max_num_batched_tokens < self.max_num_seqs:  # vLLM refuses it as well
+            faults.append(
+                f"max_num_batched_tokens must be at least max_num_seqs, not {self.max_num_batched_tokens}"
+            )
         if self.kv_cache_tokens < self.block_size:
             faults.append(f"kv_cache_tokens must be at least block_size, not {self.kv_cache_tokens}")
         if faults:

@@ -8,6 +8,27 @@ a compute-bound prefill follows the roofline argument (Williams et al., "Rooflin
 
 from dataclasses import dataclass
 
+from extproc.simulation.run import TICKS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class StepTicks:
+    """A profile's costs in whole ticks, at its speed."""
+
+    base: int
+    prefill_token: int
+    decode_sequence: int
+    kv_token: int
+
+    def step(self, prefill_tokens: int, decoding: int, kv_tokens: int) -> int:
+        """How long an iteration with this much work takes."""
+        return (
+            self.base
+            + prefill_tokens * self.prefill_token
+            + decoding * self.decode_sequence
+            + kv_tokens * self.kv_token
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
@@ -33,6 +54,16 @@ class EngineProfile:
             + kv_tokens * self.kv_token_s
         ) / self.speed
 
+    def step_ticks(self) -> StepTicks:
+        """The same in ticks, each cost rounded to a whole one (a picosecond)."""
+        ticks_per_s = TICKS_PER_S / self.speed
+        return StepTicks(
+            round(self.base_step_s * ticks_per_s),
+            round(self.prefill_token_s * ticks_per_s),
+            round(self.decode_sequence_s * ticks_per_s),
+            round(self.kv_token_s * ticks_per_s),
+        )
+
 
 # An 8B model in bf16: 16.1 GB of weights, 16.1 GFLOP a prefill token, and 131,072 bytes of KV cache a token
 # (32 layers x 8 heads x 128 x key and value x 2 bytes). KV memory is 90 % of the device's, less weights and
@@ -53,6 +84,18 @@ PROFILES: dict[str, EngineProfile] = {
         prefill_token_s=9.4e-5,
         decode_sequence_s=3.0e-5,
         kv_token_s=8.0e-8,
+        kv_cache_tokens=400_000,
+    ),
+    # Four H100 SXM, 80 GB each, as one engine (tensor parallel), Llama-3-70B in bf16: 141 GB of weights, 141
+    # GFLOP a prefill token, 327,680 bytes of KV cache a token (80 layers x 8 heads x 128 x key and value x 2
+    # bytes). 3,350 GB/s and 989 TFLOPS each by NVIDIA's data sheet, of which 80 % and 50 % are guessed to be
+    # reached: with four, the all-reduces of 80 layers take their part. 13.2 ms to read the weights, 2.8 ms
+    # guessed for 160 all-reduces and launches. KV: 90 % of 320 GB, less weights and 4 x 4 GB of activations.
+    "h100-70b-tp4": EngineProfile(
+        base_step_s=0.016,
+        prefill_token_s=7.1e-5,
+        decode_sequence_s=3.5e-5,
+        kv_token_s=3.1e-8,
         kv_cache_tokens=400_000,
     ),
     # Measured: fitted to a real vLLM 0.32 (CPU build, tiny Llama, one thread). Left out are the 6 ms that

@@ -5,20 +5,35 @@ that are known (prompt and output so far) and those whose KV cache is computed. 
 and recomputation after a preemption all close that distance.
 """
 
+import collections.abc
 from dataclasses import dataclass
+
+Content = collections.abc.Sequence
+"""Names of full blocks; a Sequence, in this module, is a request."""
+NOT_DECODING = -1
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's progress; `blocks` is the KV memory it holds."""
+    """A request's progress; `blocks` is the KV memory it holds, `pinned` of them are shared by content.
+
+    `content` names the full blocks of the text, prompt first, as far as others may have them too. `place` is
+    the sequence's number among all that were ever admitted. While it decodes its progress is kept by
+    `Decoders`, which know the iteration `last_step` that brings its last token; `produced_tokens`,
+    `computed_tokens` and `blocks` are then those at the time when it joined.
+    """
 
     request_id: str
     prompt_tokens: int
     output_tokens: int
+    content: Content[int] = ()
     entered_s: float = 0.0
     produced_tokens: int = 0
     computed_tokens: int = 0
     blocks: int = 0
+    pinned: int = 0
+    place: int = 0
+    last_step: int = NOT_DECODING
 
     @property
     def known_tokens(self) -> int:

@@ -3,13 +3,15 @@ from evaluated_scenarios import CONTEXT
 
 from extproc.evaluation.capacity import capacities_per_s, requests_per_s
 from extproc.evaluation.fleet_text import parse_fleet
+from extproc.evaluation.workload_text import WorkloadSpec
+from extproc.simulation.arrivals import Steady
 from extproc.simulation.workload import Fixed, Workload
 
-LENGTHS = Workload(Fixed(100), Fixed(11))
+SAMPLE = WorkloadSpec(Steady(), 1.0, True, 60.0, Workload(Fixed(100), Fixed(11))).sample
 
 
 def test_twice_the_speed_is_twice_the_capacity() -> None:
-    fast, slow, alike = capacities_per_s(parse_fleet("a100-8b*1:4,2xa100-8b*0.5:4"), LENGTHS, CONTEXT)
+    fast, slow, alike = capacities_per_s(parse_fleet("a100-8b*1:4,2xa100-8b*0.5:4"), SAMPLE, CONTEXT)
     assert fast == pytest.approx(2 * slow)
     assert slow == alike
 
@@ -19,4 +21,4 @@ def test_one_at_a_time_takes_as_long_as_its_steps() -> None:
     profile = spec.profile
     decoding_s = sum(profile.step_duration_s(0, 1, 100 + number) for number in range(10))
     duration_s = profile.step_duration_s(100, 0, 0) + decoding_s
-    assert requests_per_s(spec, LENGTHS, CONTEXT) == pytest.approx(1 / duration_s, rel=0.001)
+    assert requests_per_s(spec, SAMPLE, CONTEXT) == pytest.approx(1 / duration_s, rel=0.001)

@@ -13,7 +13,8 @@ from extproc.evaluation.policies.choice import POLICIES, parse_policies
 from extproc.evaluation.policies.counting import LeastInFlight, LeastRequest, Random, RoundRobin
 from extproc.evaluation.policies.endpoint_picker import (
     ActiveRequest,
-    QueueAndKvCache,
+    DefaultProfile,
+    PrefixIndex,
     TokenLoad,
     active_request_scores,
     kv_cache_scores,
@@ -39,11 +40,11 @@ def gauges(waiting: int = 0, kv: float = 0.0, ttft_s: float = 0.0, decode_s: flo
 
 
 def scraped(*all_gauges: Gauges) -> list[Candidate]:
-    return [Candidate(gauges=each) for each in all_gauges]
+    return [Candidate(number, gauges=each) for number, each in enumerate(all_gauges)]
 
 
 def in_flight(*counts: int) -> list[Candidate]:
-    return [Candidate(in_flight=count) for count in counts]
+    return [Candidate(number, count) for number, count in enumerate(counts)]
 
 
 def choices(policy: Policy, candidates: list[Candidate], count: int = 300) -> Counter[int | None]:
@@ -90,18 +91,32 @@ def test_queues_are_scored_between_the_shortest_and_the_longest() -> None:
 def test_queue_and_kv_cache_weigh_the_same() -> None:
     """A queue a fifth of the way to the longest is outweighed by more than a fifth of the KV cache."""
     candidates = scraped(gauges(0, 0.5), gauges(2, 0.25), gauges(10, 0.0))
-    assert set(choices(QueueAndKvCache(rng()), candidates)) == {1}
-    assert set(choices(QueueAndKvCache(rng()), scraped(gauges(0, 0.5), gauges(2, 0.4), gauges(10)))) == {0}
+    assert set(choices(DefaultProfile(rng()), candidates)) == {1}
+    assert set(choices(DefaultProfile(rng()), scraped(gauges(0, 0.5), gauges(2, 0.4), gauges(10)))) == {0}
 
 
 def test_queue_and_kv_cache_do_not_see_what_was_just_sent() -> None:
     candidates = scraped(gauges(1), gauges(0))
     candidates[1].in_flight = 50
-    assert set(choices(QueueAndKvCache(rng()), candidates)) == {1}
+    assert set(choices(DefaultProfile(rng()), candidates)) == {1}
+
+
+def test_a_prefix_is_looked_for_where_it_was_sent() -> None:
+    policy, request = DefaultProfile(rng()), Arrival(0.0, 64, 10, (1, 2, 3, 4, 5))
+    candidates = scraped(gauges(), gauges(), gauges(), gauges())
+    first = policy.choose(0, request, candidates, 0.0)
+    assert {policy.choose(number, request, candidates, 0.0) for number in range(20)} == {first}
+
+
+def test_the_prefix_weighs_by_its_share_of_the_prompt() -> None:
+    index = PrefixIndex()
+    index.add(1, Arrival(0.0, 64, 10, (1, 2, 3, 4, 5)))
+    scores = index.scores(scraped(gauges(), gauges()), Arrival(0.0, 100, 10, (1, 2, 9, 4)))
+    assert scores == [0.0, pytest.approx(2 / 6)]
 
 
 def test_token_load_counts_prompts_not_requests() -> None:
-    candidates = [Candidate(in_flight=1, tokens_in_flight=5000), Candidate(in_flight=9, tokens_in_flight=900)]
+    candidates = [Candidate(0, 1, 5000), Candidate(1, 9, 900)]
     assert set(choices(TokenLoad(rng()), candidates)) == {1}
 
 
@@ -153,9 +168,9 @@ def test_the_oracle_takes_the_earliest_true_first_token() -> None:
 def test_the_oracle_changes_nothing_by_looking() -> None:
     server = Server(parse_fleet("a100-8b*1:1")[0])
     server.submit("first", 100, 10, 0.0)
-    before = server.gauges(), server.step_ends_s, server.busy_s
+    before = server.gauges(0.1), server.run_ends_s, server.busy_s
     Oracle([server]).choose(0, REQUEST, in_flight(0), 0.0)
-    assert (server.gauges(), server.step_ends_s, server.busy_s) == before
+    assert (server.gauges(0.1), server.run_ends_s, server.busy_s) == before
 
 
 def layered(max_active: int = 100) -> Layered:

@@ -4,7 +4,7 @@ import pytest
 
 from extproc.evaluation.result import QUANTILES, RunResult, Spread, fairness, summaries
 
-RUN = RunResult("random", 1, 100, 10, 60.0, 0.8, tuple(QUANTILES), 0.5, 0.9, 0.7, (), {})
+RUN = RunResult("random", 1, 100, 10, 0, 60.0, 0.8, tuple(QUANTILES), 0.5, 0.9, 0.7, (), {})
 
 
 def test_a_summary_is_the_median_and_the_range_over_seeds() -> None:

@@ -7,6 +7,7 @@ from extproc.errors import ConfigError
 from extproc.evaluation.fleet_text import FLEETS, parse_fleet
 from extproc.evaluation.workload_text import WORKLOADS, TraceSpec, WorkloadSpec, parse_workload
 from extproc.simulation.arrivals import Bursts, Daily, OpenLoop, Replay, Steady
+from extproc.simulation.conversations import Conversations
 from extproc.simulation.workload import Fixed, Tokens
 
 TEXT = "prompt=fixed:100 output=fixed:10 for=60"
@@ -35,13 +36,31 @@ def test_a_fleet_is_read_machine_by_machine() -> None:
     assert specs[0].limits.kv_cache_tokens == specs[0].profile.kv_cache_tokens
 
 
+def test_machines_may_come_go_and_fail() -> None:
+    specs = parse_fleet("a100-8b*1:8@30-90,a100-8b*1:8@-60,a100-8b*1:8@60-,a100-8b*1:8:4096!10-20")
+    assert [(spec.joins_s, spec.leaves_s) for spec in specs] == [(30, 90), (0, 60), (60, None), (0, None)]
+    assert (specs[3].fails_s, specs[3].recovers_s) == (10, 20)
+    assert [spec.present_share(120) for spec in specs] == pytest.approx([1 / 2, 1 / 2, 1 / 2, 11 / 12])
+
+
 @pytest.mark.parametrize("name", FLEETS)
 def test_every_named_fleet_exists(name: str) -> None:
     assert len(parse_fleet(name)) >= 3
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abacus*1:8", "a100-8b:8", "a100-8b*0:8", "a100-8b*1:8,", "a100-8b*1:0", "9999xa100-8b*1:8"]
+    "text",
+    [
+        "",
+        "abacus*1:8",
+        "a100-8b:8",
+        "a100-8b*0:8",
+        "a100-8b*1:8,",
+        "a100-8b*1:0",
+        "9999xa100-8b*1:8",
+        "a100-8b*1:8@9-5",
+        "a100-8b*1:8!5-5",
+    ],
 )
 def test_a_fleet_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -74,6 +93,19 @@ def test_each_kind_of_arrivals_is_known(arrivals: str, curve: object) -> None:
     assert spec.curve == curve
 
 
+def test_turns_make_conversations_of_requests() -> None:
+    traffic = parsed(f"poisson:0.5x {TEXT} turns=6:20:500:4").traffic(8192, 40.0)
+    assert isinstance(traffic, Conversations)
+    assert (traffic.rate, traffic.turns, traffic.pause_s) == (20.0, 6.0, 20.0)
+    assert (traffic.shared_tokens, traffic.kinds) == (500, 4)
+
+
+@pytest.mark.parametrize("text", [f"daily:1:0.5:60 {TEXT}", "trace:requests.csv", "conversations"])
+def test_every_workload_has_as_many_requests_as_one_asks_for(text: str) -> None:
+    sample = parsed(text).sample(500, 8192, np.random.default_rng(0))
+    assert len(sample) == 500
+
+
 def test_a_trace_lasts_as_long_as_it_lasts() -> None:
     spec = parsed("trace:requests.csv")
     assert spec.duration_s == 7.0
@@ -97,6 +129,9 @@ def test_a_trace_lasts_as_long_as_it_lasts() -> None:
         "poisson:1 prompt=fixed:1 output=fixed:1 for=0",
         "poisson:1 prompt=fixed:1 output=long for=60",
         f"poisson:1 {TEXT} {TEXT}",
+        f"poisson:1 {TEXT} turns=3",
+        f"poisson:1 {TEXT} turns=0:10:0:1",
+        f"poisson:1 {TEXT} turns=3:10:0.5:1",
     ],
 )
 def test_a_workload_that_cannot_be_is_refused(text: str) -> None:

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.evaluation.ttft_histogram import HIGHEST_S, LOWEST_S, TtftHistogram
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(LOWEST_S, HIGHEST_S), min_size=1, max_size=200), st.floats(0.01, 1))
 def test_quantiles_are_within_a_quarter_of_a_percent(ttfts_s: list[float], share: float) -> None:
     histogram = TtftHistogram()

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.errors import ConfigError
-from extproc.simulation.engine import Engine, FinishReason, StepResult
+from extproc.simulation.engine import Engine
 from extproc.simulation.limits import EngineLimits
 from extproc.simulation.profile import PROFILES, EngineProfile
+from extproc.simulation.results import FinishReason, StepResult
 
 UNIT = EngineProfile(
     base_step_s=1.0, prefill_token_s=0.01, decode_sequence_s=0.1, kv_token_s=0.0, kv_cache_tokens=1024
@@ -57,7 +58,7 @@ def test_a_request_without_output_finishes_with_its_prompt():
 
 
 def test_a_long_prompt_is_prefilled_in_chunks_that_slow_the_others_down():
-    engine = make_engine(max_num_batched_tokens=64)
+    engine = make_engine(max_num_seqs=8, max_num_batched_tokens=64)
     engine.submit("short", 10, 8, now_s=0.0)
     list(zip(range(2), steps(engine), strict=False))
     undisturbed_s = engine.begin_step(0.0)
@@ -186,6 +187,11 @@ def test_all_faults_in_the_limits_are_reported():
         EngineLimits(kv_cache_tokens=8, max_num_seqs=0, http_limit=0)
 
 
+def test_every_sequence_of_a_batch_has_its_token_in_the_budget():
+    with pytest.raises(ConfigError, match="max_num_batched_tokens must be at least max_num_seqs"):
+        EngineLimits(kv_cache_tokens=1024, max_num_seqs=9, max_num_batched_tokens=8)
+
+
 def test_a_faster_machine_finishes_the_same_work_sooner():
     def finish_s(profile: EngineProfile) -> float:
         engine = Engine(profile, EngineLimits(kv_cache_tokens=27_000))
@@ -196,11 +202,62 @@ def test_a_faster_machine_finishes_the_same_work_sooner():
     assert finish_s(PROFILES["l4-8b"]) > 3 * finish_s(PROFILES["a100-8b"])
 
 
+def test_what_others_have_computed_is_not_computed_again():
+    engine = make_engine()
+    engine.submit("a", 100, 1, now_s=0.0, content=range(6))
+    list(steps(engine))
+    engine.submit("b", 100, 1, now_s=0.0, content=(0, 1, 2, 7, 8, 9))
+    assert engine.begin_step(0.0) == pytest.approx(1.0 + 0.01 * (100 - 3 * 16))
+    engine.end_step(0.0)
+    assert (engine.counters.prefix_queries, engine.counters.prefix_hits) == (200, 48)
+
+
+def test_a_prompt_that_is_there_as_a_whole_still_computes_its_end():
+    engine = make_engine()
+    for request_id in "ab":
+        engine.submit(request_id, 96, 1, now_s=0.0, content=range(6))
+        list(steps(engine))
+    assert engine.counters.prefix_hits == 80
+
+
+def test_the_answer_is_there_for_the_next_turn():
+    engine = make_engine()
+    engine.submit("first turn", 40, 60, now_s=0.0, content=range(6))
+    list(steps(engine))
+    engine.submit("second turn", 120, 1, now_s=0.0, content=range(7))
+    engine.begin_step(0.0)
+    assert engine.counters.prefix_hits == 96
+
+
+def test_of_two_prompts_that_are_alike_the_later_finds_the_earlier_one_still_running():
+    engine = make_engine()
+    engine.submit("a", 64, 5, now_s=0.0, content=range(4))
+    engine.begin_step(0.0)
+    engine.end_step(0.0)
+    engine.submit("b", 70, 5, now_s=0.0, content=range(4))
+    engine.begin_step(0.0)
+    assert engine.counters.prefix_hits == 64
+    assert engine.kv_cache_fraction == pytest.approx((4 + 1 + 1) / 64)  # four of them shared
+
+
+def test_what_was_used_longest_ago_is_forgotten_first():
+    engine = make_engine(kv_cache_tokens=160)
+    for request_id, first in (("a", 100), ("b", 200), ("a again", 100), ("c", 300)):
+        engine.submit(request_id, 65, 0, now_s=0.0, content=range(first, first + 4))
+        list(steps(engine))
+    hits = engine.counters.prefix_hits
+    assert hits == 64
+    for request_id, first in (("a once more", 100), ("b again", 200)):
+        engine.submit(request_id, 65, 0, now_s=0.0, content=range(first, first + 4))
+        list(steps(engine))
+    assert engine.counters.prefix_hits - hits == 64
+
+
 LIMITS = st.builds(
     EngineLimits,
     kv_cache_tokens=st.integers(128, 400),
     max_num_seqs=st.integers(1, 6),
-    max_num_batched_tokens=st.integers(1, 100),
+    max_num_batched_tokens=st.integers(6, 100),
     block_size=st.sampled_from([1, 16]),
     http_limit=st.none() | st.integers(1, 5),
 )

@@ -37,7 +37,15 @@ def _setting(evaluation: Evaluation) -> str:
 
 
 def _policies(evaluation: Evaluation) -> str:
-    heads = ("policy", "TTFT p50, s", "p90, s", "p99, s", f"within {evaluation.slo_s:g} s", "refused")
+    heads = (
+        "policy",
+        "TTFT p50, s",
+        "p90, s",
+        "p99, s",
+        f"within {evaluation.slo_s:g} s",
+        "refused",
+        "failed",
+    )
     return table((*heads, "fairness", "utilisation"), map(_policy_row, evaluation.policies))
 
 
@@ -45,7 +53,7 @@ def _policy_row(summary: PolicySummary) -> tuple[str, ...]:
     return (
         summary.policy,
         *(_text(ttft, ".3g") for ttft in (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)),
-        *(_text(share, ".1%") for share in (summary.goodput, summary.refused_share)),
+        *(_text(share, ".1%") for share in (summary.goodput, summary.refused_share, summary.failed_share)),
         _text(summary.fairness, ".2f"),
         _text(summary.utilisation, ".0%"),
     )

@@ -70,10 +70,7 @@ class SimApi:
         return await (self._stream(request, answer) if work.is_stream else self._whole(answer))
 
     async def _whole(self, answer: Answer) -> web.Response:
-        work = answer.work
-        await self._engine_loop.process(
-            answer.key, work.prompt_tokens, work.output_tokens, on_token=lambda _is_last: None
-        )
+        await self._engine_loop.process(answer.key, answer.work, on_token=lambda _is_last: None)
         return _json(answer.body())
 
     async def _stream(self, request: web.Request, answer: Answer) -> web.StreamResponse:
@@ -91,8 +88,7 @@ class SimApi:
         if request.transport is None:
             raise ConnectionResetError("the client left before its request was scheduled")
         stream = SseStream(request.transport, answer, response.chunked)
-        work = answer.work
-        await self._engine_loop.process(answer.key, work.prompt_tokens, work.output_tokens, stream.add_token)
+        await self._engine_loop.process(answer.key, answer.work, stream.add_token)
         await response.write_eof()
 
     async def _list_models(self, _: web.Request) -> web.Response:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.adapters.simulated_vllm.openai import Work
+from extproc.simulation.engine import Engine
+from extproc.simulation.results import StepResult
 
 MAX_LAG_S = 0.25
 """Guessed. A process that could not keep up catches up on this much at most; what lies further back is
@@ -34,15 +36,13 @@ class EngineLoop:
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
 
-    async def process(
-        self, request_id: str, prompt_tokens: int, output_tokens: int, on_token: Callable[[bool], None]
-    ) -> None:
+    async def process(self, request_id: str, work: Work, on_token: Callable[[bool], None]) -> None:
         """Have the engine work on a request until it has finished; being cancelled aborts it there.
 
         `on_token` is called for each token, with True for the last one.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._engine.submit(request_id, prompt_tokens, output_tokens, monotonic())
+        self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, monotonic(), work.content)
         self._requests[request_id] = _Request(on_token, done)
         self._has_work.set()
         try:

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from extproc.simulation.engine import Engine, StepResult
+from extproc.simulation.engine import Engine
+from extproc.simulation.results import StepResult
 
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
 TTFT_BUCKETS_S = (
@@ -55,8 +56,10 @@ class EngineMetrics(Collector):
         yield self._gauge("kv_cache_usage_perc", "KV-cache usage, 0 to 1.", engine.kv_cache_fraction)
         yield self._counter("prompt_tokens", "Prefill tokens processed.", counters.prompt_tokens)
         yield self._counter("generation_tokens", "Generation tokens processed.", counters.generation_tokens)
-        yield self._counter("prefix_cache_queries", "Prefix cache queries, in tokens.", 0)
-        yield self._counter("prefix_cache_hits", "Prefix cache hits, in tokens.", 0)
+        yield self._counter(
+            "prefix_cache_queries", "Prefix cache queries, in tokens.", counters.prefix_queries
+        )
+        yield self._counter("prefix_cache_hits", "Prefix cache hits, in tokens.", counters.prefix_hits)
         yield self._counter("num_preemptions", "Preemptions by the engine.", counters.preemptions)
         yield self._finished()
         yield self._cache_config()

@@ -5,11 +5,13 @@ inputs in one request are worked on as one. Error bodies, types and codes are th
 """
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from extproc.exchange.request import RequestKind
+from extproc.simulation.limits import DEFAULT_BLOCK_SIZE
 
 BYTES_PER_TOKEN = 4
 DEFAULT_OUTPUT_TOKENS = {RequestKind.COMPLETION: 16, RequestKind.CHAT: 64, RequestKind.RESPONSES: 64}
@@ -23,7 +25,10 @@ INPUT_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One request as the engine sees it; `inputs` is how many embeddings are asked for."""
+    """One request as the engine sees it; `inputs` is how many embeddings are asked for.
+
+    `content` are the full blocks of its prompt, as `Engine.submit` takes them.
+    """
 
     kind: RequestKind
     model: str
@@ -32,6 +37,7 @@ class Work:
     inputs: int
     is_stream: bool
     includes_usage: bool
+    content: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ def read_work(kind: RequestKind, body: bytes, models: tuple[str, ...], max_model
         inputs=len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1,
         is_stream=bool(asked.stream) and kind is not RequestKind.EMBEDDING,
         includes_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        content=content_blocks([asked.instructions or "", given]),
     )
 
 
@@ -113,6 +120,33 @@ def count_tokens(value: object) -> int:
             case dict(item):
                 pending += (item.get("text"), item.get("content"))
     return max(1, -(-text_bytes // BYTES_PER_TOKEN) + token_ids)
+
+
+def content_blocks(value: object) -> tuple[int, ...]:
+    """A number for each full block of a prompt, which stands for the block and everything before it.
+
+    A token id is worth as many bytes as a token of text.
+    """
+    pieces: list[bytes] = []
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case str(text):
+                pieces.append(text.encode())
+            case int(token_id):
+                pieces.append((token_id % (1 << 32)).to_bytes(BYTES_PER_TOKEN, "little"))
+            case list(items):
+                pending += reversed(items)
+            case dict(item):
+                pending += (item.get("content"), item.get("text"))
+    text_bytes = b"".join(pieces)
+    block_bytes = BYTES_PER_TOKEN * DEFAULT_BLOCK_SIZE
+    known = blake2b(digest_size=8)
+    blocks = []
+    for end in range(block_bytes, len(text_bytes) + 1, block_bytes):
+        known.update(text_bytes[end - block_bytes : end])
+        blocks.append(int.from_bytes(known.digest()))
+    return tuple(blocks)
 
 
 def _output_tokens(kind: RequestKind, asked: _Body, prompt_tokens: int, max_model_len: int) -> int | Refusal:

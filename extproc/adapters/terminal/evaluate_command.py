@@ -94,7 +94,9 @@ def _scenario(
 ) -> Scenario:
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
-    capacities = capacities_per_s(specs, workload.lengths, max_model_len)
+    capacities = capacities_per_s(specs, workload.sample, max_model_len)
+    present = [spec.present_share(workload.duration_s) for spec in specs]
+    capacities = tuple(each * share for each, share in zip(capacities, present, strict=True))
     return Scenario(
         servers=specs,
         capacities_per_s=capacities,

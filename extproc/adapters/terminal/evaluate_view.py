@@ -29,26 +29,28 @@ def comparison_table(evaluation: Evaluation) -> Table:
     """
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("policy", no_wrap=True)
+    has_failures = any(run.failed for run in evaluation.runs)
     for title in (
         "TTFT p50\ns",
         "p90\ns",
         "p99\ns",
         f"within\n{evaluation.slo_s:g} s",
         "refused",
+        *(("failed",) if has_failures else ()),
         "fair",
         "busy",
     ):
         table.add_column(title, justify="right", no_wrap=True)
     is_spread = len({run.seed for run in evaluation.runs}) > 1
     for summary in evaluation.policies:
-        table.add_row(summary.policy, *row_texts(summary, is_spread=is_spread))
+        table.add_row(summary.policy, *row_texts(summary, is_spread=is_spread, has_failures=has_failures))
     return table
 
 
-def row_texts(summary: PolicySummary, *, is_spread: bool) -> tuple[str, ...]:
+def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) -> tuple[str, ...]:
     """The figures of one policy; with `is_spread` those that depend on the seed have two lines."""
     ttfts = (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)
-    shares = (summary.goodput, summary.refused_share)
+    shares = (summary.goodput, summary.refused_share, *((summary.failed_share,) if has_failures else ()))
     return (
         *(
             _NONE if ttft is None else _lines(ttft, _seconds(ttft), _short_seconds, is_spread)

@@ -34,7 +34,9 @@ class LeastLatency(Policy):
         fleet_mean = sum(means) / len(means) if means else GUESSED_OUTPUT_TOKENS
         expected_s = [_expected_s(gauges, fleet_mean) for gauges in all_gauges]
         smallest_s = min(expected_s)
-        return max(index for index, each_s in enumerate(expected_s) if each_s == smallest_s)
+        return candidates[
+            max(index for index, each_s in enumerate(expected_s) if each_s == smallest_s)
+        ].backend
 
 
 def _mean_output(gauges: Gauges) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from extproc.errors import ConfigError
 from extproc.evaluation.policies.aibrix import LeastLatency
 from extproc.evaluation.policies.counting import LeastInFlight, LeastRequest, Random, RoundRobin
-from extproc.evaluation.policies.endpoint_picker import ActiveRequest, QueueAndKvCache, TokenLoad
+from extproc.evaluation.policies.endpoint_picker import ActiveRequest, DefaultProfile, TokenLoad
 from extproc.evaluation.policies.layered import Layered, LayeredRules
 from extproc.evaluation.policies.oracle import Oracle
 from extproc.evaluation.policies.peak_ewma import PeakEwma
@@ -34,7 +34,7 @@ POLICIES: Mapping[str, Callable[[Setting], Policy]] = {
     "least-request": lambda setting: LeastRequest(setting.rng),
     "least-in-flight": lambda setting: LeastInFlight(setting.rng),
     "peak-ewma": lambda setting: PeakEwma(len(setting.servers), setting.rng),
-    "queue-kv": lambda setting: QueueAndKvCache(setting.rng),
+    "queue-kv": lambda setting: DefaultProfile(setting.rng),
     "token-load": lambda setting: TokenLoad(setting.rng),
     "active-request": lambda setting: ActiveRequest(setting.rng),
     "least-latency": lambda _: LeastLatency(),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from extproc.evaluation.draws import Draws
 from extproc.evaluation.policies.policy import Candidate, Policy
 from extproc.simulation.arrivals import Arrival
 
@@ -19,39 +20,40 @@ class RoundRobin(Policy):
     ) -> int | None:
         """The next one."""
         self._next += 1
-        return self._next % len(candidates)
+        return candidates[self._next % len(candidates)].backend
 
 
 class Random(Policy):
     """Any: Envoy's RANDOM, and what a Kubernetes service does by itself."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """Any one."""
-        return int(self._rng.random() * len(candidates))
+        return candidates[self._draws.below(len(candidates))].backend
 
 
 class LeastRequest(Policy):
     """Envoy's LEAST_REQUEST at its defaults: the less busy of two random hosts, which may be the same one.
 
-    Power of two choices (Mitzenmacher, 2001); a request is active until its response has ended. Source:
-    Envoy's documentation of load balancers, "weighted least request", all weights equal.
+    Power of two choices (Mitzenmacher, 2001); a request is active until its response has ended. Sources:
+    Envoy's documentation of load balancers, "weighted least request", all weights equal, and
+    `least_request_lb.cc` (N_CHOICES): draws with replacement, and of two equally busy the first is kept.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """The less busy one of two; of two equally busy ones the first that was drawn."""
-        first = int(self._rng.random() * len(candidates))
-        second = int(self._rng.random() * len(candidates))
-        return second if candidates[second].in_flight < candidates[first].in_flight else first
+        first = candidates[self._draws.below(len(candidates))]
+        second = candidates[self._draws.below(len(candidates))]
+        return second.backend if second.in_flight < first.in_flight else first.backend
 
 
 class LeastInFlight(Policy):
@@ -60,17 +62,17 @@ class LeastInFlight(Policy):
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of the least busy."""
-        return any_best([-candidate.in_flight for candidate in candidates], self._rng)
+        return any_best(candidates, [-candidate.in_flight for candidate in candidates], self._draws)
 
 
-def any_best(scores: Sequence[float], rng: np.random.Generator) -> int:
-    """The index of the largest score, of several one at random."""
+def any_best(candidates: Sequence[Candidate], scores: Sequence[float], draws: Draws) -> int:
+    """The backend with the largest score, of several one at random."""
     best = max(scores)
-    tied = [index for index, score in enumerate(scores) if score == best]
-    return tied[0] if len(tied) == 1 else tied[int(rng.random() * len(tied))]
+    tied = [candidate.backend for candidate, score in zip(candidates, scores, strict=True) if score == best]
+    return tied[0] if len(tied) == 1 else tied[draws.below(len(tied))]

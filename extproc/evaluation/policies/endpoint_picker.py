@@ -2,22 +2,34 @@
 
 Each scorer gives every endpoint 0 to 1; the sum by weight decides, and of the best ones any is picked.
 Sources: kubernetes-sigs/gateway-api-inference-extension and llm-d/llm-d-inference-scheduler, the plugins
-queue-scorer, kv-cache-utilization-scorer, token-load-scorer, active-request-scorer and max-score-picker. The
-picker itself scrapes every 50 ms; here all policies scrape as often as the evaluation says.
+queue-scorer, kv-cache-utilization-scorer, prefix-cache-scorer, token-load-scorer, active-request-scorer and
+max-score-picker. The picker itself scrapes every 50 ms; here all policies scrape as often as the evaluation
+says. Where the queues are of one length the queue scorer gives all 1, and the token-load scorer counts what
+is in flight; adding the request's own tokens, as here, changes no order.
+
+Prefixes are tracked as its approximate plugin does: what was sent to an endpoint is taken to be in its cache,
+as the newest of at most so many blocks; the score is the share of the prompt's full blocks found there. Only
+blocks that can come again are kept here, so the index forgets a little later than the real one.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
+from extproc.evaluation.draws import Draws
 from extproc.evaluation.policies.counting import any_best
 from extproc.evaluation.policies.policy import Candidate, Policy
 from extproc.simulation.arrivals import Arrival
+from extproc.simulation.limits import DEFAULT_BLOCK_SIZE
 
 QUEUE_WEIGHT = 2.0
 KV_CACHE_WEIGHT = 2.0
-"""Borrowed: the picker's defaults. Its third scorer, of shared prefixes with weight 3, gives every endpoint 0
-where no prefixes are shared, as here, and so decides nothing."""
+PREFIX_WEIGHT = 3.0
+"""Borrowed: the picker's defaults."""
+MAX_PREFIX_BLOCKS = 256
+INDEXED_BLOCKS = 31_250
+"""Borrowed: its defaults for how much of a prompt is looked at, and for an endpoint's part of the index."""
 TOKEN_THRESHOLD = 4_194_304
 """Borrowed: the tokens in flight at which the token-load scorer gives 0."""
 
@@ -49,45 +61,89 @@ def active_request_scores(candidates: Sequence[Candidate]) -> list[float]:
     return [(most - count) / most if most else 1.0 for count in counts]
 
 
-class QueueAndKvCache(Policy):
+class PrefixIndex:
+    """What one picker believes to be in the prefix caches, by endpoint, the newest block last."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, OrderedDict[int, None]] = {}
+
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+        """The share of the request's full blocks that an endpoint is believed to have."""
+        prompt = _prompt_blocks(request)
+        total = min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)
+        return [
+            self._matched(candidate.backend, prompt) / total if total else 0.0 for candidate in candidates
+        ]
+
+    def add(self, backend: int, request: Arrival) -> None:
+        """The request goes there."""
+        blocks = self._blocks.setdefault(backend, OrderedDict())
+        for block in _prompt_blocks(request):
+            blocks[block] = None
+            blocks.move_to_end(block)
+        while len(blocks) > INDEXED_BLOCKS:
+            blocks.popitem(last=False)
+
+    def _matched(self, backend: int, prompt: Sequence[int]) -> int:
+        blocks = self._blocks.get(backend, ())
+        return next((number for number, block in enumerate(prompt) if block not in blocks), len(prompt))
+
+
+def _prompt_blocks(request: Arrival) -> Sequence[int]:
+    return request.content[: min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)]
+
+
+class DefaultProfile(Policy):
     """The picker's default profile: queue 2, KV cache 2, prefix 3."""
 
     needs_gauges = True
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
+        self._index = PrefixIndex()
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the best sum."""
-        by_scorer = zip(queue_scores(candidates), kv_cache_scores(candidates), strict=True)
-        return any_best(
-            [QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * free for queue, free in by_scorer], self._rng
+        queues, free, prefixes = (
+            queue_scores(candidates),
+            kv_cache_scores(candidates),
+            [0.0] * len(candidates),
         )
+        if request.content:
+            prefixes = self._index.scores(candidates, request)
+        scores = [
+            QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * kv_cache + PREFIX_WEIGHT * prefix
+            for queue, kv_cache, prefix in zip(queues, free, prefixes, strict=True)
+        ]
+        chosen = any_best(candidates, scores, self._draws)
+        if request.content:
+            self._index.add(chosen, request)
+        return chosen
 
 
 class TokenLoad(Policy):
     """The token-load scorer alone."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the fewest own tokens in flight."""
-        return any_best(token_load_scores(candidates, request.prompt_tokens), self._rng)
+        return any_best(candidates, token_load_scores(candidates, request.prompt_tokens), self._draws)
 
 
 class ActiveRequest(Policy):
     """The active-request scorer alone: the same choices as those of least in flight."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of those with the fewest own requests in flight."""
-        return any_best(active_request_scores(candidates), self._rng)
+        return any_best(candidates, active_request_scores(candidates), self._draws)

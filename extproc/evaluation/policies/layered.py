@@ -34,7 +34,8 @@ from extproc.simulation.arrivals import Arrival
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
-_UNFLAGGED: frozenset[str] = frozenset()
+_FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
+"""Envoy's, of a request that was answered and of one that failed: connecting upstream failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,7 @@ class Layered(Policy):
         ]
         self._fleet = Fleet(rules.fleet)
         self._registry = Registry(self._fleet, settle_s=0.0)
-        self._registry.apply(backends, 0.0, backends)
-        self._slots = [self._registry.slot_of(name) or 0 for name in names]
+        self._backends = backends
         self._indices = {name: index for index, name in enumerate(names)}
         self._record = TrackRecord(CAPACITY, rules.trust)
         self._models = ModelSlot()
@@ -71,6 +71,7 @@ class Layered(Policy):
         self._placed: dict[int, tuple[Lease | None, RouteTo]] = {}
         if rules.model_file is not None:
             self._use_model(rules.model_file)
+        self.members(range(len(names)), 0.0)
 
     @property
     def counts(self) -> DecisionCounts:
@@ -88,6 +89,14 @@ class Layered(Policy):
         self._placed[request_id] = placement.lease, instruction
         return self._indices[instruction.cluster]
 
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """Service discovery has found these; Envoy has a cluster for each at once."""
+        self._registry.advance(now_s)
+        found = [self._backends[backend] for backend in backends]
+        offsets = self._known_offsets()
+        for slot in self._registry.apply(found, now_s, found):
+            self._record.forget(slot, offsets.get(slot))
+
     def ended(self, request: Ended, now_s: float) -> None:
         """The stream ends, and the access log tells of it."""
         lease, instruction = self._placed.pop(request.request_id)
@@ -96,12 +105,12 @@ class Layered(Policy):
         entry = LogEntry(
             started_at_s=request.arrival.at_s,
             duration_s=request.duration_s,
-            status=200,
+            status=503 if request.is_failed else 200,
             attempts=1,
-            response_flags=_UNFLAGGED,
+            response_flags=_FLAGS[request.is_failed],
             response_body_bytes=BYTES_PER_TOKEN * request.arrival.output_tokens,
             metadata=instruction.metadata,
-            tags={TTFT_TAG: f"{request.ttft_s * 1e6:.0f}"},
+            tags={} if request.ttft_s is None else {TTFT_TAG: f"{request.ttft_s * 1e6:.0f}"},
         )
         self._feedback.learn(entry, now_s)
 
@@ -114,22 +123,31 @@ class Layered(Policy):
             float(gauges.prompt_tokens),
             float(gauges.generation_tokens),
         )
-        slot = self._slots[backend]
-        self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
+        slot = self._registry.slot_of(self._backends[backend].name)
+        if slot is not None:
+            self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
+
+    def scrape_refused(self, backend: int, now_s: float) -> None:
+        """The scraper has found nobody there."""
+        slot = self._registry.slot_of(self._backends[backend].name)
+        if slot is not None:
+            self._fleet.scrape_refused(slot, now_s)
 
     def _use_model(self, data: bytes) -> None:
         verdict = self._models.offer(data, 0.0)
         model = self._models.current
         if verdict.answer is Answer.REFUSED or model is None:
             raise ModelFileError(verdict.reason)
-        offsets = {
-            slot: model.manifest.offsets[name]
-            for name, slot in zip(self._indices, self._slots, strict=True)
-            if name in model.manifest.offsets
-        }
-        self._record.begin(model.manifest.model_version, offsets)
+        self._record.begin(model.manifest.model_version)
         if model.manifest.medium_load is not None:
             self._fleet.expect_medium_load(model.manifest.medium_load)
+
+    def _known_offsets(self) -> dict[int, float]:
+        """What the model file says of members by name, by slot."""
+        model = self._models.current
+        found = {} if model is None else model.manifest.offsets
+        slots = {name: self._registry.slot_of(name) for name in found}
+        return {slot: found[name] for name, slot in slots.items() if slot is not None}
 
 
 def _as_request(arrival: Arrival) -> Request:

@@ -10,7 +10,6 @@ engines serve in order of arrival, so a new one finds it in that state. It may b
 the new request might have been admitted together with the last.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -26,50 +25,45 @@ class Oracle(Policy):
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
-        self._ahead = [_run_ahead(_copied(server)) for server in servers]
+        self._ahead = [_run_ahead(server.copied()) for server in servers]
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """The backend at which the request would have its first token first."""
         self._catch_up(now_s)
-        best, earliest_s = 0, math.inf
-        for index, ahead in sorted(enumerate(self._ahead), key=lambda each: each[1].step_ends_s or 0.0):
-            first_token_s = first_token_at(ahead, request, now_s, earliest_s)
-            if (first_token_s, index) < (earliest_s, best):
-                best, earliest_s = index, first_token_s
-        chosen = self._ahead[best]
-        chosen.submit(str(request_id), request.prompt_tokens, request.output_tokens, now_s)
-        _run_ahead(chosen)
-        return best
+        up = [each for each in candidates if self._servers[each.backend].is_up] or candidates
+        best, earliest_s = up[0], math.inf
+        for candidate in sorted(up, key=lambda each: self._ahead[each.backend].run_ends_s or 0.0):
+            first_token_s = first_token_at(self._ahead[candidate.backend], request, now_s, earliest_s)
+            if (first_token_s, candidate.backend) < (earliest_s, best.backend):
+                best, earliest_s = candidate, first_token_s
+        ahead = self._ahead[best.backend]
+        ahead.submit(str(request_id), request.prompt_tokens, request.output_tokens, now_s, request.content)
+        _run_ahead(ahead)
+        return best.backend
 
     def _catch_up(self, now_s: float) -> None:
         """Copy anew what lies in the past, and what got requests from elsewhere."""
         for index, (server, ahead) in enumerate(zip(self._servers, self._ahead, strict=True)):
-            is_past = ahead.step_ends_s is None or ahead.step_ends_s < now_s
+            is_past = ahead.run_ends_s is None or ahead.run_ends_s < now_s
             if is_past or ahead.submitted != server.submitted:
-                self._ahead[index] = _run_ahead(_copied(server))
+                self._ahead[index] = _run_ahead(server.copied())
 
 
 def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s: float) -> float:
     """When `request`, submitted now, would have its first token there; inf if after `give_up_at_s`."""
-    tried = _copied(server)
-    tried.submit(_PROBE, request.prompt_tokens, request.output_tokens, now_s)
-    while tried.step_ends_s is not None and tried.step_ends_s <= give_up_at_s:
-        ends_s = tried.step_ends_s
-        if _PROBE in tried.step(ends_s).produced:
+    tried = server.copied()
+    tried.submit(_PROBE, request.prompt_tokens, request.output_tokens, now_s, request.content)
+    while tried.run_ends_s is not None and tried.run_ends_s <= give_up_at_s:
+        ends_s = tried.run_ends_s
+        if _PROBE in tried.end_run(ends_s).begun:
             return ends_s
     return math.inf
 
 
-def _copied(server: Server) -> Server:
-    spec = server.spec
-    never_changes = {id(each): each for each in (spec, spec.profile, spec.limits)}
-    return copy.deepcopy(server, never_changes)
-
-
 def _run_ahead(server: Server) -> Server:
     """The server at the iteration that admits the last of those who wait."""
-    while server.step_ends_s is not None and (server.engine.waiting or server.engine.stuck):
-        server.step(server.step_ends_s)
+    while server.run_ends_s is not None and (server.engine.waiting or server.engine.stuck):
+        server.end_run(server.run_ends_s)
     return server

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.evaluation.policies.policy import Candidate, Policy
+from extproc.evaluation.draws import Draws
+from extproc.evaluation.policies.policy import Candidate, Ended, Policy
 from extproc.simulation.arrivals import Arrival
 
 DEFAULT_RTT_S = 0.03
@@ -14,7 +15,7 @@ DECAY_S = 10.0
 
 
 class PeakEwma(Policy):
-    """As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's.
+    """As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's (`PeakEwma.scala`).
 
     A response time above the average replaces it, one below is averaged in, with weights that decay by time;
     read without news, the average decays towards 0. A request is pending, and its time runs, until the first
@@ -23,7 +24,7 @@ class PeakEwma(Policy):
     """
 
     def __init__(self, backends: int, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._draws = Draws(rng)
         self._rtt_s = [DEFAULT_RTT_S] * backends
         self._updated_s = [0.0] * backends
         self._pending = [0] * backends
@@ -33,18 +34,24 @@ class PeakEwma(Policy):
     ) -> int | None:
         """The cheaper one of two."""
         count = len(candidates)
-        chosen = int(self._rng.random() * count)
+        index = self._draws.below(count)
+        chosen = candidates[index]
         if count > 1:
-            other = (chosen + 1 + int(self._rng.random() * (count - 1))) % count
-            if self._cost(other, now_s) < self._cost(chosen, now_s):
+            other = candidates[(index + 1 + self._draws.below(count - 1)) % count]
+            if self._cost(other.backend, now_s) < self._cost(chosen.backend, now_s):
                 chosen = other
-        self._pending[chosen] += 1
-        return chosen
+        self._pending[chosen.backend] += 1
+        return chosen.backend
 
     def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
         """Its response time is known."""
         self._pending[backend] -= 1
         self._update(backend, ttft_s, now_s)
+
+    def ended(self, request: Ended, now_s: float) -> None:
+        """One that failed before it began is an answer, too: its time is that of the failure."""
+        if request.ttft_s is None:
+            self.first_token(request.backend, request.duration_s, now_s)
 
     def _cost(self, backend: int, now_s: float) -> float:
         self._update(backend, 0.0, now_s)

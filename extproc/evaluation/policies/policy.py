@@ -15,23 +15,31 @@ from extproc.simulation.arrivals import Arrival
 NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Candidate:
-    """What one router knows of one backend: its own requests there, their prompts, the last scrape."""
+    """What one router knows of one backend: its own requests there, their prompts, the last scrape.
 
+    `backend` is the backend's number in the fleet, which is not its place among the candidates of the moment.
+    """
+
+    backend: int
     in_flight: int = 0
     tokens_in_flight: int = 0
     gauges: Gauges = NOTHING_SCRAPED
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A request of this router that a backend has answered; times count from its arrival."""
+    """A request of this router that has ended; times count from its arrival.
+
+    One that failed, because its backend did, has no `ttft_s`, or had one and was cut off.
+    """
 
     request_id: int
     arrival: Arrival
     backend: int
-    ttft_s: float
+    ttft_s: float | None
     duration_s: float
+    is_failed: bool = False
 
 
 class Policy:
@@ -42,14 +50,20 @@ class Policy:
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """The index of a backend, or None to refuse the request; `candidates` has at least one."""
+        """The `backend` of a candidate, of which there is at least one, or None to refuse the request."""
         raise NotImplementedError
+
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """The fleet consists of these backends from now on; it is told at the start, and at every change."""
 
     def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
         """The response to one of its requests has begun."""
 
     def ended(self, request: Ended, now_s: float) -> None:
-        """The response to one of its requests is complete."""
+        """The response to one of its requests is complete, or has failed."""
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """A scrape has come back."""
+
+    def scrape_refused(self, backend: int, now_s: float) -> None:
+        """Nobody listens at a backend that was to be scraped."""

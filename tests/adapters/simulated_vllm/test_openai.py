@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from extproc.adapters.simulated_vllm.openai import Refusal, Work, count_tokens, read_work
+from extproc.adapters.simulated_vllm.openai import (
+    Refusal,
+    Work,
+    content_blocks,
+    count_tokens,
+    read_work,
+)
 from extproc.exchange.request import RequestKind
 
 
@@ -27,6 +33,16 @@ def read(kind: RequestKind, **body: object) -> Work | Refusal:
 )
 def test_a_token_is_four_bytes_of_text_or_one_id(value, tokens):
     assert count_tokens(value) == tokens
+
+
+def test_prompts_that_begin_alike_have_their_first_blocks_in_common():
+    first = content_blocks([{"role": "user", "content": "a" * 64}, {"role": "user", "content": "b" * 64}])
+    longer = content_blocks(["a" * 64 + "b" * 64 + "c" * 100])
+    other = content_blocks(["b" * 64 + "a" * 64])
+    assert longer[:2] == first
+    assert len(longer) == 3  # of 228 bytes; only full blocks count
+    assert not set(first) & set(other)
+    assert content_blocks([list(range(40))]) == content_blocks([list(range(32))])
 
 
 @pytest.mark.parametrize(

@@ -301,8 +301,8 @@ def test_a_client_that_leaves_while_waiting_is_not_served():
 
 def test_gauges_tell_running_waiting_and_memory():
     async def test(client: Client) -> None:
-        for _ in range(5):
-            await client.open_stream(LONG)
+        for token in range(5):
+            await client.open_stream(LONG | {"prompt": [token] * 100})
         await until(lambda: client.engine.running == 2 and client.engine.waiting == 3)
         metrics = await client.metrics()
         assert metrics["vllm:num_requests_running"] == 2
@@ -351,7 +351,8 @@ def test_counters_add_up():
         assert metrics["vllm:request_success_total abort"] == 0
         assert metrics["vllm:time_to_first_token_seconds_count"] == 4
         assert metrics["vllm:time_to_first_token_seconds_bucket +Inf"] == 4
-        assert metrics["vllm:prefix_cache_queries_total"] == 0
+        assert metrics["vllm:prefix_cache_queries_total"] == 307
+        assert metrics["vllm:prefix_cache_hits_total"] == 2 * 96
         assert metrics["vllm:num_preemptions_total"] == 0
         assert metrics["vllm:num_requests_running"] == 0
 

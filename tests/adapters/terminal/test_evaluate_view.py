@@ -11,7 +11,7 @@ from extproc.evaluation.result import QUANTILES, Evaluation, RunResult, summarie
 def evaluation(seeds: int, ttft_s: float | None = 100.0) -> Evaluation:
     quantiles_s = None if ttft_s is None else tuple(ttft_s * share for share in QUANTILES)
     runs = tuple(
-        RunResult(policy, seed, 1000, 0, 60.0, 1 - seed / 10, quantiles_s, 0.5, 0.9, 1.0, (), {})
+        RunResult(policy, seed, 1000, 0, 0, 60.0, 1 - seed / 10, quantiles_s, 0.5, 0.9, 1.0, (), {})
         for policy in POLICIES
         for seed in range(seeds)
     )

@@ -1,0 +1,141 @@
+"""What an evaluated request costs, and how far the evaluator reaches.
+
+    python -m benchmarks.evaluator                 cost by policy on 10 backends
+    python -m benchmarks.evaluator scale           1,000 backends, 1,000,000 requests, in one run
+    python -m benchmarks.evaluator scale --policy layered
+
+The cost is CPU time of the whole run by its requests, traffic included, the best of some runs: their work is
+the same, so whatever one takes longer is other programs' doing. Beside it stands what this CPU takes, at its
+best, for a well-known piece of work, `sum(range(1000))`: the two may be compared across machines.
+"""
+
+import argparse
+import resource
+import sys
+import time
+import timeit
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from extproc import rules
+from extproc.config import BackendConfig, Config
+from extproc.evaluation.capacity import capacities_per_s
+from extproc.evaluation.evaluator import Scenario, evaluate
+from extproc.evaluation.fleet_text import parse_fleet
+from extproc.evaluation.policies.choice import POLICIES
+from extproc.evaluation.policies.layered import LayeredRules
+from extproc.evaluation.workload_text import WorkloadSpec, parse_workload
+
+SIMPLE = ("round-robin", "random", "least-request", "least-in-flight")
+BUDGET_US = 30.0
+FLEETS = ("10xa100-8b*1:256", "10xa100-8b*1:8:16384")
+CONTEXT = 8192
+SCALE_LOAD = 0.7
+
+
+def scenario(
+    fleet: str, workload: str, duration_s: float | None = None, requests: int | None = None
+) -> Scenario:
+    specs = parse_fleet(fleet)
+    spec = parse_workload(workload, _no_file, _no_file)
+    assert isinstance(spec, WorkloadSpec)
+    capacities = capacities_per_s(specs, spec.sample, CONTEXT)
+    if requests is not None:
+        duration_s = requests / (spec.rate * sum(capacities))
+    if duration_s is not None:
+        spec = replace(spec, duration_s=duration_s)
+    config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
+    model = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
+    return Scenario(
+        servers=specs,
+        capacities_per_s=capacities,
+        traffic=spec.traffic(CONTEXT, sum(capacities)),
+        routers=1,
+        scrape_interval_s=0.1,
+        gauge_delay_s=0.3,
+        slo_s=2.0,
+        layered=LayeredRules(
+            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+            rules.router_rules(config),
+            rules.trust_rule(config.predict),
+            model.read_bytes(),
+        ),
+    )
+
+
+def _no_file(name: str) -> None:
+    raise AssertionError(name)
+
+
+def cost(policies: tuple[str, ...], runs: int, duration_s: float) -> bool:
+    table = Table(
+        "fleet", "policy", "requests", "CPU us a request", "sum(range(1000)), us", title="best of many runs"
+    )
+    is_kept = True
+    for fleet in FLEETS:
+        scene = scenario(fleet, "chat@0.7", duration_s)
+        for policy in policies:
+            best_us, yard_us, requests = measured(scene, policy, runs if policy in SIMPLE else 3)
+            is_kept &= policy not in SIMPLE or best_us <= BUDGET_US
+            table.add_row(fleet, policy, f"{requests:,}", f"{best_us:.1f}", f"{yard_us:.1f}")
+    Console().print(table)
+    Console().print(f"Budget for simple policies: {BUDGET_US:g} us.")
+    return is_kept
+
+
+def measured(scene: Scenario, policy: str, runs: int) -> tuple[float, float, int]:
+    costs_us, yards_us, requests = [], [], 0
+    for _ in range(runs):
+        started_s = time.process_time()
+        requests = evaluate(scene, policy, seed=1).requests
+        costs_us.append((time.process_time() - started_s) / requests * 1e6)
+        yards_us.append(min(timeit.repeat("sum(range(1000))", number=10, repeat=3)) / 10 * 1e6)
+    return min(costs_us), min(yards_us), requests
+
+
+def scale(policy: str, backends: int, requests: int) -> None:
+    scene = scenario(f"{backends}xa100-8b*1:32:65536", f"chat@{SCALE_LOAD:g}", requests=requests)
+    shown = 0.0
+
+    def report(now_s: float) -> None:
+        nonlocal shown
+        if sys.stderr.isatty() and now_s - shown >= 1:
+            shown = now_s
+            print(f"\r{now_s:.0f} s simulated, {peak_mib():.0f} MiB", end="", file=sys.stderr)
+
+    before_mib, wall_s, cpu_s = peak_mib(), time.monotonic(), time.process_time()
+    result = evaluate(scene, policy, seed=1, report=report)
+    wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
+    Console().print(
+        f"\n{policy}: {result.requests:,} requests on {backends:,} backends, {result.duration_s:.0f} s "
+        f"simulated, in {wall_s / 60:.1f} minutes ({cpu_s / 60:.1f} of CPU, "
+        f"{cpu_s / result.requests * 1e6:.0f} us a request); peak memory {peak_mib():.0f} MiB, "
+        f"{before_mib:.0f} before it began; goodput {result.goodput:.1%}"
+    )
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("what", nargs="?", choices=("cost", "scale"), default="cost")
+    parser.add_argument("--policy", choices=tuple(POLICIES), default="least-request")
+    parser.add_argument("--all", action="store_true", help="measure every policy's cost")
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--duration-s", type=float, default=6.0)
+    parser.add_argument("--backends", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    asked = parser.parse_args()
+    if asked.what == "scale":
+        scale(asked.policy, asked.backends, asked.requests)
+    elif not cost(tuple(POLICIES) if asked.all else SIMPLE, asked.runs, asked.duration_s):
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()
