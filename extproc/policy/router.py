@@ -84,7 +84,7 @@ class Router:
         return Placement(RouteTo(phase, backend, to_metadata(facts)), lease)
 
     def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
-        self._fleet.reserve(slot, now_s)
+        self._fleet.reserve(slot, now_s, request.input_tokens if request.has_body else 0.0)
         self._tokens.sent(slot, request)
 
         def release(then_s: float) -> None:
