@@ -3,6 +3,7 @@
 #   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
 #   make test                   linters, types, import contracts, and all tests against a real Envoy
 #   make test-long              tests of minutes, on real processes
+#   make test-faults            every fault under load, and the table of tests/faults/README.md anew
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 
-.PHONY: up test lint test-long test-vllm bench reference clean
+.PHONY: up test lint test-long test-faults test-vllm bench reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -31,7 +32,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long $(ARGS)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
+
+test-faults: $(INSTALLED)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m 'not long' tests/faults $(ARGS)
 
 test-vllm: $(INSTALLED)
 ifeq ($(strip $(VLLM)),)

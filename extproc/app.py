@@ -17,6 +17,9 @@ import numpy as np
 
 from extproc import rules
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.discovery.kinds import new_source
+from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.static_list import StaticList
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.server import new_server
 from extproc.adapters.files.file_watch import watch_file
@@ -24,24 +27,26 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.server import HttpServer
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config import Config, load_config, parse_config
+from extproc.adapters.waiting_clock import keep_advancing
+from extproc.config import MAX_BACKENDS, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
-from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import CAPACITY, Fleet
+from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.registry import Registry
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.slot import Answer, ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.log_entry import LogEntry
 from extproc.policy.feedback import Feedback
+from extproc.policy.queue.room import Room
 from extproc.policy.router import Router
 
 logger = logging.getLogger(__name__)
 
-MEMBERSHIP_INTERVAL_S = 0.25
+DRIFT_INTERVAL_S = 0.25
 MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
 
@@ -51,7 +56,9 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._fleet = Fleet(rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones))
+        self._fleet = Fleet(
+            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
+        )
         self._registry = Registry(self._fleet, config.envoy.settle_s)
         self._models = ModelSlot()
         self._record = TrackRecord(CAPACITY, rules.trust_rule(config.predict))
@@ -60,15 +67,27 @@ class Sidecar:
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
-        self._clusters = ClusterFile(config.envoy.cds_path)
-        self._conditions = ConditionLog(logger)
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self._drift = ConditionLog(logger)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
+        queue = rules.queue_rules(config.admission)
+        self._room = None if queue is None else Room(self._router, self._registry, queue)
+        place = self._router.place if self._room is None else self._room.place
+        tenant_header = None if self._room is None else config.admission.queue.tenant_header
         self._server = new_server(
-            config.server, lambda: Exchange(self._router.place, ratios), self._handle_entries
+            config.server, lambda: Exchange(place, ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
+        self._source = new_source(config)
+        self._membership = MembershipFeed(
+            self._source,
+            KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+            self._registry,
+            ClusterFile(config.envoy.cds_path),
+            self._fleet.breakers.is_tripped,
+            self._handle_joined,
+            self._handle_left,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain. A watch that dies takes the process down, never silently."""
@@ -77,26 +96,33 @@ class Sidecar:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
-            self._apply_membership(self._config, self._clusters.read_known())
-            self._publish_clusters()
+            self._membership.start()
             http = HttpServer(self._config.http.address, self._runtime())
             await http.start()
             stack.push_async_callback(http.stop)
-            await self._server.start()
-            stack.push_async_callback(self._server.drain)
-            _spare_what_stays()
-            logger.info(
-                "sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address
-            )
-            await self._watch_until(stop)
+            await self._watch_until(stop, stack)
             logger.info("sidecar_draining streams=%d", self._server.open_streams)
 
-    async def _watch_until(self, stop: asyncio.Event) -> None:
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        """Serve Envoy, from when it is known which backends there are; until then nobody calls us ready."""
+        await self._membership.is_known.wait()
+        await self._server.start()
+        stack.push_async_callback(self._server.drain)
+        if self._room is not None:
+            stack.callback(lambda room: room.close(time.monotonic()), self._room)
+        _spare_what_stays()
+        logger.info("sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address)
+        await asyncio.Event().wait()
+
+    async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         async def stopping() -> None:
             await stop.wait()
 
-        watches = [self._follow_membership(), self._follow_config(), self._follow_model()]
-        tasks = [asyncio.create_task(watch) for watch in (*watches, stopping())]
+        membership = [self._membership.follow(), self._membership.advance()]
+        watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._follow_drift()]
+        if self._room is not None:
+            watches.append(keep_advancing(self._room))
+        tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -113,10 +139,14 @@ class Sidecar:
             models=self._models,
             record=self._record,
             decisions=self._router.counts,
+            bookings=self._router.bookings,
+            room=self._room,
             outcomes=self._feedback.counts,
             scraper=self._scraper,
             server=self._server,
             samples=self._samples,
+            discovery=self._source.counts,
+            membership=self._membership,
         )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
@@ -129,33 +159,22 @@ class Sidecar:
             if self._samples is not None:
                 self._samples.append(outcome.sample)
 
-    def _apply_membership(self, config: Config, known_to_envoy: Iterable[Backend] = ()) -> None:
-        backends = [rules.backend(backend) for backend in config.backends]
-        joined = self._registry.apply(backends, time.monotonic(), known_to_envoy)
+    def _handle_joined(self, joined: list[int]) -> None:
         offsets = self._known_offsets()
         for slot in joined:
             self._record.forget(slot, offsets.get(slot))
         self._scraper.follow()
 
-    def _publish_clusters(self) -> bool:
-        """Whether Envoy's file has the members' clusters; until it has, membership stands still."""
-        try:
-            self._clusters.write(self._registry.clusters())
-        except OSError as error:
-            self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
-            return False
-        self._conditions.holds("cds", "clusters_written")
-        return True
+    def _handle_left(self) -> None:
+        self._scraper.follow()
+        names = frozenset(member.backend.name for member in self._registry.members)
+        self._feedback.counts.keep_only(names)
+        self._drift.keep_only(names)
 
-    async def _follow_membership(self) -> None:
+    async def _follow_drift(self) -> None:
         while True:
-            if self._publish_clusters() and self._registry.advance(time.monotonic()):
-                self._scraper.follow()
-                names = frozenset(member.backend.name for member in self._registry.members)
-                self._feedback.counts.keep_only(names)
-                self._drift.keep_only(names)
             self._tell_of_drift()
-            await asyncio.sleep(MEMBERSHIP_INTERVAL_S)
+            await asyncio.sleep(DRIFT_INTERVAL_S)
 
     def _tell_of_drift(self) -> None:
         """Say for which backends layer 2 stands down, and when it returns."""
@@ -192,7 +211,8 @@ class Sidecar:
                 continue
             self._warn_of_restart(config)
             self._config = config
-            self._apply_membership(config)
+            if isinstance(self._source, StaticList) and config.backends:
+                self._source.replace(rules.backends(config))
             logger.info("config_applied backends=%d", len(config.backends))
 
     def _warn_of_restart(self, config: Config) -> None:

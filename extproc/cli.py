@@ -9,7 +9,7 @@ import typer
 from extproc.commands.analyze import analyze
 from extproc.commands.evaluate import evaluate
 from extproc.commands.profile import profile
-from extproc.commands.running import serve, status, up
+from extproc.commands.running import clusters, serve, status, up
 from extproc.commands.samples import samples_app
 from extproc.commands.sim import sim
 from extproc.commands.train import train
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, serve, status, profile, analyze, train, trainer, evaluate, sim):
+for command in (up, serve, clusters, status, profile, analyze, train, trainer, evaluate, sim):
     app.command()(command)
 app.add_typer(samples_app, name="samples")
 

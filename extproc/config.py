@@ -7,12 +7,13 @@ number was measured, borrowed (from whom) or guessed.
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
+from extproc.config_admission import AdmissionConfig
+from extproc.config_discovery import Discovery, StaticDiscovery
 from extproc.config_fields import (
     BackendName,
     BackendUrl,
@@ -23,22 +24,16 @@ from extproc.config_fields import (
     ModelNames,
     Number,
     Seconds,
+    Stage,
     TcpAddress,
     Whole,
 )
+from extproc.config_yaml import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.fleet import CAPACITY
 
 MAX_BACKENDS = CAPACITY // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-"""What PyYAML raises: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
-
-
-class Stage(BaseModel):
-    """One stage's settings: immutable, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TlsConfig(Stage):
@@ -113,7 +108,17 @@ def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, 
     return backends
 
 
+def _checked_discovery(discovery: Discovery, info: ValidationInfo) -> Discovery:
+    backends = info.data.get("backends")  # None where they have faults of their own
+    if discovery.kind == "static" and backends == ():
+        raise ValueError("a list of `backends` is needed, or discovery of another kind than static")
+    if discovery.kind != "static" and backends:
+        raise ValueError(f"with kind {discovery.kind} there is no list of `backends`: they are found")
+    return discovery
+
+
 Backends = Annotated[tuple[BackendConfig, ...], AfterValidator(_checked_fleet)]
+Source = Annotated[Discovery, AfterValidator(_checked_discovery), Field(validate_default=True)]
 
 
 class ScrapeConfig(Stage):
@@ -185,13 +190,6 @@ class PredictConfig(Stage):
     min_outcomes: Count = 8  # guessed: before that the running error says nothing
 
 
-class AdmissionConfig(Stage):
-    """What happens to a request when no candidate is left."""
-
-    mode: Literal["reject"] = "reject"
-    max_retry_after_s: Count = 60  # guessed
-
-
 class ModelConfig(Stage):
     """The model file of layer 2; it may be absent, and is swapped in when it changes."""
 
@@ -222,7 +220,8 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
-    backends: Backends
+    backends: Backends = ()
+    discovery: Source = StaticDiscovery()
     scrape: ScrapeConfig = ScrapeConfig()
     zones: ZonesConfig = ZonesConfig()
     guard: GuardConfig = GuardConfig()
@@ -232,30 +231,6 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win silently."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is repeated", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-def read_document(text: str, origin: str) -> dict[str, Any]:
-    """The stages that YAML text has, not checked; raises ConfigError where it is no mapping of stages."""
-    try:
-        document: Any = yaml.load(text, _Loader)
-    except _NOT_YAML as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{origin}: expected a mapping of stages, found {type(document).__name__}")
-    return document
 
 
 def parse_config(text: str, origin: str) -> Config:

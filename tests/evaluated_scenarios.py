@@ -1,9 +1,11 @@
 """Small fleets and their traffic, for the tests of the evaluator."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from extproc.simulation.workload import Lognormal, Workload
 MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
 LENGTHS = Workload(Lognormal(250, 0.9), Lognormal(32, 0.5))
 CONTEXT = 8192
+NO_QUEUE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,21 @@ class Given:
         return iter(self.requests)
 
 
-def layered_rules(*, max_active: int = 100, model_file: bytes | None = None) -> LayeredRules:
-    backends = (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),)
-    config = Config.model_validate({"backends": backends, "guard": {"max_active": max_active}})
+def layered_rules(
+    *, max_active: int = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
+) -> LayeredRules:
+    document = {
+        "backends": (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
+        "guard": {"max_active": max_active},
+        "admission": admission,
+    }
+    config = Config.model_validate(document)
     return LayeredRules(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
         rules.router_rules(config),
         rules.trust_rule(config.predict),
         model_file,
+        rules.queue_rules(config.admission),
     )
 
 

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import Metric
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.config import Config
+from extproc.policy.queue.room import QueueRules
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "extproc.example.yaml"
@@ -171,7 +172,7 @@ def all_metrics() -> list[Metric]:
 
 
 async def _scraped(directory: Path) -> list[Metric]:
-    parts = Parts()
+    parts = Parts(queue=QueueRules(2, 5.0, 0, 0))
     store = SampleStore.open(directory / "samples.db", max_rows=100)
     parts.runtime = replace(parts.runtime, samples=store)
     let_everything_happen(parts, lambda **changes: msgspec.structs.replace(SAMPLE, **changes))

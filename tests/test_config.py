@@ -1,11 +1,12 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from extproc.config import MAX_BACKENDS, BackendConfig, Config, load_config, parse_config
+from extproc.config_discovery import DnsDiscovery, KubernetesDiscovery
 from extproc.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "extproc.example.yaml"
@@ -36,6 +37,97 @@ def test_example_documents_every_field_with_its_default() -> None:
     example = document["backends"][0]
     assert example.keys() == BackendConfig.model_fields.keys()
     assert (example["models"], example["max_num_seqs"]) == (None, None)
+
+
+def commented_examples() -> dict[str, dict[str, Any]]:
+    """The kinds of discovery that the example shows in comments, as documents."""
+    blocks = EXAMPLE.read_text().split("# discovery:\n")[1:]
+    lines = [[line[2:] for line in block.split("\n\n")[0].splitlines()] for block in blocks]
+    documents = [yaml.safe_load("\n".join(block)) for block in lines]
+    return {document["kind"]: document for document in documents}
+
+
+@pytest.mark.parametrize("kind", [DnsDiscovery, KubernetesDiscovery])
+def test_example_documents_every_kind_of_discovery_with_its_defaults(
+    kind: type[DnsDiscovery | KubernetesDiscovery],
+) -> None:
+    document = commented_examples()[get_args(kind.model_fields["kind"].annotation)[0]]
+    config = parse_config(yaml.safe_dump({"discovery": document}), "test.yaml")
+    needed = {name: document[name] for name, field in kind.model_fields.items() if field.is_required()}
+    assert config.discovery == kind(**needed)
+    assert document.keys() == kind.model_fields.keys()
+
+
+DNS = {"kind": "dns", "host": "vllm.default.svc", "port": 8000}
+KUBERNETES = {"kind": "kubernetes", "selector": "kubernetes.io/service-name=vllm"}
+
+
+def discovery_faults(document: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(yaml.safe_dump({"discovery": document}), "test.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("discovery", [DNS, KUBERNETES])
+def test_who_finds_backends_lists_none(discovery: dict[str, Any]) -> None:
+    config = parse_config(yaml.safe_dump({"discovery": discovery}), "test.yaml")
+    assert config.backends == ()
+    assert "discovery: Value error, with kind" in faults(discovery=discovery)
+
+
+def test_without_discovery_a_list_is_needed_and_told_with_the_other_faults() -> None:
+    message = "a list of `backends` is needed"
+    assert message in discovery_faults({"kind": "static"})
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_config("guard: {max_active: 0}", "test.yaml")
+    assert "2 fault(s)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *(
+            None,
+            "dns",
+            {},
+            {"host": "a"},
+            {"kind": "consul"},
+            DNS | {"selector": "a"},
+            KUBERNETES | {"host": "a"},
+        ),
+        *({"kind": "static", "host": "a"}, {"kind": "dns"}, {"kind": "kubernetes"}),
+        *(
+            DNS | {"host": host}
+            for host in ("", "a b", "10.0.0.1", "fd00::1", "a..b", ".", "a" * 64, "http://a", 5)
+        ),
+        *(DNS | {"port": port} for port in (0, 65536, "8000", True, None)),
+        *(DNS | {"interval_s": interval_s} for interval_s in (0, -1, "5", float("inf"))),
+        *(DNS | {"nameservers": servers} for servers in ([], ["10.0.0.1"], ["10.0.0.1:0"], "10.0.0.1:53")),
+        *(DNS | {"nameservers": ["dns.example:53"]}, DNS | {"family": "ipv5"}, DNS | {"empty_grace_s": -1}),
+        *(KUBERNETES | {"selector": selector} for selector in ("", "a=b\n", "a=b&watch=true", "a=b#", 5)),
+        *(KUBERNETES | {"port": port} for port in (0, "", "HTTP", "a b", "-a", True, 70000)),
+        *(KUBERNETES | {"namespace": ""}, KUBERNETES | {"models": []}, KUBERNETES | {"max_num_seqs": 0}),
+    ],
+    ids=str,
+)
+def test_other_discoveries_are_refused(document: object) -> None:
+    assert "  discovery" in discovery_faults(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        DNS | {"host": "vllm"},
+        DNS | {"host": "_http._tcp.vllm.example."},
+        DNS | {"nameservers": ["10.0.0.10:53", "[fd00::10]:53"], "family": "ipv6", "interval_s": 0.5},
+        KUBERNETES | {"selector": "app in (a, b),!canary", "port": "http", "namespace": "llm"},
+        KUBERNETES | {"port": 8000, "models": ["m"], "empty_grace_s": 0},
+    ],
+    ids=str,
+)
+def test_these_discoveries_can_be_used(document: dict[str, Any]) -> None:
+    config = parse_config(yaml.safe_dump({"discovery": document}), "test.yaml")
+    assert config.discovery.model_dump(mode="json", exclude_unset=True) == document
 
 
 def test_backends_alone_make_a_configuration() -> None:
@@ -340,7 +432,8 @@ def test_resume_load_is_below_the_limit() -> None:
         ("predict", "error_floor", float("nan")),
         ("predict", "min_outcomes", True),
         ("predict", "min_outcomes", 0),
-        ("admission", "mode", "queue"),
+        ("admission", "mode", "wait"),
+        ("admission", "queue", None),
         ("admission", "max_retry_after_s", 0),
         ("model", "path", 5),
         ("model", "path", ""),
@@ -356,6 +449,37 @@ def test_resume_load_is_below_the_limit() -> None:
 )
 def test_value_out_of_bounds_is_refused(stage: str, field: str, value: object) -> None:
     assert f"  {stage}.{field}: " in faults(**{stage: {field: value}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_waiting", 0), ("max_waiting", 100_001), ("max_wait_s", 0), ("max_wait_s", 601)),
+        *(("min_priority", -101), ("max_priority", 101), ("max_priority", 0.5)),
+        *(
+            ("tenant_header", ""),
+            ("tenant_header", "X-Tenant"),
+            ("tenant_header", "a b"),
+            ("tenant_header", 5),
+        ),
+        ("timeout_s", 1),
+    ],
+)
+def test_field_of_the_queue_out_of_bounds_is_refused(field: str, value: object) -> None:
+    assert f"  admission.queue.{field}: " in faults(admission={"queue": {field: value}})
+
+
+def test_the_lowest_priority_is_not_above_the_highest() -> None:
+    assert "admission.queue: " in faults(admission={"queue": {"min_priority": 1}})
+    queue = parse(
+        admission={"mode": "queue", "queue": {"min_priority": -3, "max_priority": -3}}
+    ).admission.queue
+    assert (queue.min_priority, queue.max_priority) == (-3, -3)
+
+
+def test_clients_are_equal_unless_it_is_said_that_they_are_not() -> None:
+    queue = parse(admission={"mode": "queue"}).admission.queue
+    assert (queue.min_priority, queue.max_priority, queue.tenant_header) == (0, 0, None)
 
 
 @pytest.mark.parametrize(

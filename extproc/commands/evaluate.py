@@ -1,9 +1,17 @@
 """`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Admission(StrEnum):
+    """As `admission.mode` in the configuration."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
 
 
 def evaluate(
@@ -22,6 +30,9 @@ def evaluate(
     gauge_delay: Annotated[
         float, typer.Option(help="Seconds by which a scrape is late.", min=0.0, max=60.0)
     ] = 0.3,
+    admission: Annotated[
+        Admission, typer.Option(help="What layered does where all backends are saturated.")
+    ] = Admission.REJECT,
     slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
     model: Annotated[
         Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
@@ -55,12 +66,17 @@ def evaluate(
     from extproc import rules  # noqa: PLC0415 - see the package's docstring
     from extproc.adapters.terminal import evaluate_command  # noqa: PLC0415 - see the package's docstring
     from extproc.config import BackendConfig, Config  # noqa: PLC0415 - see the package's docstring
+    from extproc.config_admission import AdmissionConfig  # noqa: PLC0415 - see the package's docstring
 
-    config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
+    config = Config(
+        backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
+        admission=AdmissionConfig(mode=admission.value),
+    )
     production = evaluate_command.ProductionRules(
-        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
         router=rules.router_rules(config),
         trust=rules.trust_rule(config.predict),
+        queue=rules.queue_rules(config.admission),
     )
     options = evaluate_command.EvaluateOptions(
         fleet=fleet,

@@ -10,6 +10,7 @@ import typer
 from extproc.adapters.local_stack.options import StackOptions
 
 _UP = StackOptions()
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class LogLevel(StrEnum):
@@ -106,8 +107,22 @@ def serve(
 
     from extproc.app import serve as serve_sidecar  # noqa: PLC0415 - see the package's docstring
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     uvloop.run(serve_sidecar(config))
+
+
+def clusters(
+    config: Annotated[
+        Path, typer.Option(help="The sidecars' configuration, with a `discovery`.", metavar="FILE")
+    ] = Path("extproc.yaml"),
+) -> None:
+    """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere. Ends as `serve` does."""
+    import uvloop  # noqa: PLC0415 - see the package's docstring
+
+    from extproc.clusters import write_clusters  # noqa: PLC0415 - see the package's docstring
+
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    uvloop.run(write_clusters(config))
 
 
 def status(

@@ -33,6 +33,10 @@ def sim(
     http_limit: Annotated[
         int | None, typer.Option(help="Requests let into the engine; others wait where no gauge counts them.")
     ] = _SIM.http_limit,
+    max_num_queued_reqs: Annotated[
+        int | None,
+        typer.Option(help="Requests that may wait in the engine; further ones are refused as vLLM does it."),
+    ] = _SIM.max_num_queued_reqs,
     fail_fraction: Annotated[
         float, typer.Option(help="Share of requests answered with 500.")
     ] = _SIM.fail_fraction,
@@ -54,6 +58,7 @@ def sim(
         kv_cache_tokens=kv_cache_tokens,
         max_num_batched_tokens=max_num_batched_tokens,
         http_limit=http_limit,
+        max_num_queued_reqs=max_num_queued_reqs,
         fail_fraction=fail_fraction,
         seed=seed,
     )

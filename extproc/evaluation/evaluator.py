@@ -1,10 +1,10 @@
 """A fleet, its traffic and its routers in virtual time: a discrete-event simulation, exact by seed.
 
 Arrivals are a stream of their own. The other events, each planned by somebody for some moment, are the ends
-of an engine's runs (see `simulation.engine`), scrapes and what they bring, and backends that join, leave or
-fail. The clock jumps from event to event; events of the same moment come in the order in which they were
-planned. The traffic of a seed is the same for every policy, so policies are compared on equal requests. What
-is kept does not grow with the number of requests.
+of an engine's runs (see `simulation.engine`), scrapes and what they bring, backends that join, leave or fail,
+and routers that look after the requests that they hold. The clock jumps from event to event; events of the
+same moment come in the order in which they were planned. The traffic of a seed is the same for every policy,
+so policies are compared on equal requests. What is kept does not grow with the number of requests.
 
 A scrape sees the gauges as they are at its start, and its router learns of them `gauge_delay_s` later: it
 stands for the round trip and for the lag with which vLLM updates what it exports.
@@ -21,6 +21,7 @@ from extproc.evaluation.draws import Draws
 from extproc.evaluation.membership import Membership
 from extproc.evaluation.policies.choice import POLICIES, Setting
 from extproc.evaluation.policies.layered import Layered, LayeredRules
+from extproc.evaluation.policies.policy import HELD
 from extproc.evaluation.result import RunResult
 from extproc.evaluation.router import SimulatedRouter
 from extproc.evaluation.server import Gauges, Server, ServerSpec
@@ -78,6 +79,7 @@ class _Run:
         ]
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
+        self._advancing: set[SimulatedRouter] = set()
         self._tally = Tally(len(self._servers), scenario.slo_s)
         # Of each: when, which in the order of planning, and a backend whose run ends or what else to do.
         self._events: list[tuple[float, int, int | Callable[[float], None]]] = []
@@ -91,7 +93,7 @@ class _Run:
         now_s = 0.0
         events, tally = self._events, self._tally
         arrival = next(self._arrivals, None)
-        while arrival is not None or self._in_flight:
+        while arrival is not None or self._in_flight or any(router.held for router in self._routers):
             if arrival is not None and (not events or arrival.at_s <= events[0][0]):
                 now_s = arrival.at_s
                 self._arrive(arrival)
@@ -115,6 +117,29 @@ class _Run:
         router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
         now_s = arrival.at_s
         backend = router.choose(number, arrival, now_s)
+        if backend != HELD:
+            self._send(number, arrival, router, backend, now_s)
+        elif router not in self._advancing:
+            self._advance(router, now_s)
+        if router.held:
+            self._settle(router, now_s)
+
+    def _advance(self, router: SimulatedRouter, now_s: float) -> None:
+        self._advancing.discard(router)
+        again_s = router.policy.advance(now_s)
+        self._settle(router, now_s)
+        if again_s is not None:
+            self._advancing.add(router)
+            self._plan(again_s, partial(self._advance, router))
+
+    def _settle(self, router: SimulatedRouter, now_s: float) -> None:
+        """Those who are held no more go where they were sent."""
+        for number, arrival, backend in router.settled():
+            self._send(number, arrival, router, backend, now_s)
+
+    def _send(
+        self, number: int, arrival: Arrival, router: SimulatedRouter, backend: int | None, now_s: float
+    ) -> None:
         if backend is None:
             self._tally.refused += 1
             return
@@ -145,6 +170,13 @@ class _Run:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if server.run_ends_s is not None:
             self._plan(server.run_ends_s, backend)
+        if result.finished:
+            self._settle_all(now_s)
+
+    def _settle_all(self, now_s: float) -> None:
+        for router in self._routers:
+            if router.held:
+                self._settle(router, now_s)
 
     def _end_request(self, request: _InFlight, server: Server, now_s: float) -> None:
         arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
@@ -160,6 +192,7 @@ class _Run:
         lost = [key for key, request in self._in_flight.items() if request.backend == backend]
         for request_id in lost:
             self._fail_request(self._in_flight.pop(request_id), now_s)
+        self._settle_all(now_s)
 
     def _fail_request(self, request: _InFlight, now_s: float) -> None:
         self._tally.failed += 1

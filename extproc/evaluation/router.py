@@ -1,8 +1,8 @@
 """One router of an evaluation: its policy, and what it alone knows of the backends."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from extproc.evaluation.policies.policy import Candidate, Ended, Policy
+from extproc.evaluation.policies.policy import HELD, Candidate, Ended, Policy
 from extproc.evaluation.server import Gauges
 from extproc.simulation.arrivals import Arrival
 
@@ -12,6 +12,7 @@ class SimulatedRouter:
 
     def __init__(self, policy: Policy, backends: int) -> None:
         self.policy = policy
+        self.held: dict[int, Arrival] = {}
         self._all = [Candidate(number) for number in range(backends)]
         self._members = self._all
         # Most policies listen to little; not telling them is a tenth of a request's cost.
@@ -24,15 +25,23 @@ class SimulatedRouter:
         self.policy.members(backends, now_s)
 
     def choose(self, request_id: int, request: Arrival, now_s: float) -> int | None:
-        """Place a request; it is in flight from now on."""
+        """Place a request; it is in flight from now on, or held."""
         if not self._members:
             return None
         chosen = self.policy.choose(request_id, request, self._members, now_s)
-        if chosen is not None:
-            candidate = self._all[chosen]
-            candidate.in_flight += 1
-            candidate.tokens_in_flight += request.prompt_tokens
+        if chosen == HELD:
+            self.held[request_id] = request
+        elif chosen is not None:
+            self._take(chosen, request)
         return chosen
+
+    def settled(self) -> Iterator[tuple[int, Arrival, int | None]]:
+        """Requests that are held no more, and a backend for each, or None where it was refused."""
+        for request_id, backend in self.policy.settled():
+            request = self.held.pop(request_id)
+            if backend is not None:
+                self._take(backend, request)
+            yield request_id, request, backend
 
     def ended(
         self, number: int, arrival: Arrival, backend: int, ttft_s: float | None, now_s: float, is_failed: bool
@@ -49,3 +58,8 @@ class SimulatedRouter:
         """A scrape has come back."""
         self._all[backend].gauges = gauges
         self.policy.scraped(backend, gauges, now_s)
+
+    def _take(self, backend: int, request: Arrival) -> None:
+        candidate = self._all[backend]
+        candidate.in_flight += 1
+        candidate.tokens_in_flight += request.prompt_tokens

@@ -3,9 +3,12 @@
 Envoy sends the request's headers, then its whole body, and keeps the gRPC stream open until the response
 has ended or the client has left: `end` is then called, and the lease given back. No transport is known
 here, so that there can be several.
+
+A request that finds no place may be held: the first answer is Hold, and the second one comes later, to whom
+`then` has named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
@@ -17,22 +20,38 @@ from extproc.exchange.messages import (
     OtherReceived,
     Phase,
 )
-from extproc.exchange.placement import Lease, Placer
+from extproc.exchange.placement import Lease, Placement, Placer
 from extproc.exchange.reading import read_request
 from extproc.exchange.token_ratio import TokenRatios
 
 
 class Exchange:
-    """The state of one exchange: awaiting headers, awaiting the body, placed, ended."""
+    """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended.
 
-    __slots__ = ("_headers", "_is_ended", "_lease", "_place", "_ratios", "is_placed")
+    `tenant_header` names the header that tells for whom a request is, if that is to be heeded.
+    """
 
-    def __init__(self, place: Placer, ratios: TokenRatios) -> None:
+    __slots__ = (
+        "_headers",
+        "_is_ended",
+        "_is_read",
+        "_lease",
+        "_place",
+        "_ratios",
+        "_tenant_header",
+        "_then",
+        "is_placed",
+    )
+
+    def __init__(self, place: Placer, ratios: TokenRatios, tenant_header: str | None = None) -> None:
         self._place = place
         self._ratios = ratios
+        self._tenant_header = tenant_header
+        self._then: Callable[[Instruction], None] | None = None
         self._headers: Mapping[str, str] | None = None
         self._lease: Lease | None = None
         self._is_ended = False
+        self._is_read = False
         self.is_placed = False
 
     def receive(self, event: Event, now_s: float) -> Instruction:
@@ -43,6 +62,8 @@ class Exchange:
         """
         if self._is_ended:
             raise ProtocolError("a message after the end of the exchange")
+        if self._is_read and not self.is_placed:
+            raise ProtocolError("a message while the request is held")
         match event:
             case HeadersReceived():
                 return self._receive_headers(event, now_s)
@@ -54,8 +75,13 @@ class Exchange:
     def end(self, now_s: float) -> None:
         """The exchange is over, for whatever reason; calling it again does nothing."""
         self._is_ended = True
+        self._then = None
         if self._lease is not None:
             self._lease.end(now_s)
+
+    def then(self, answer: Callable[[Instruction], None]) -> None:
+        """Who sends the second answer, after Hold was the first; called once, and not after the end."""
+        self._then = answer
 
     def _receive_headers(self, event: HeadersReceived, now_s: float) -> Instruction:
         if self._headers is not None:
@@ -68,13 +94,25 @@ class Exchange:
     def _receive_body(self, event: BodyReceived, now_s: float) -> Instruction:
         if self._headers is None:
             raise ProtocolError("a request body came before the headers")
-        if self.is_placed:
-            raise ProtocolError("a request body came after the request was placed")
+        if self._is_read:
+            raise ProtocolError("a request body came after the request had been read")
         return self._placed(event.body, Phase.REQUEST_BODY, now_s)
 
     def _placed(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:
-        request = read_request(self._headers or {}, body, self._ratios)
+        request = read_request(self._headers or {}, body, self._ratios, self._tenant_header)
+        self._headers = {}  # nobody asks for them any more
+        self._is_read = True
         placement = self._place(request, phase, now_s)
         self._lease = placement.lease
-        self.is_placed = True
+        if placement.ticket is None:
+            self.is_placed = True
+        else:
+            placement.ticket.tell = self._settle
         return placement.instruction
+
+    def _settle(self, placement: Placement) -> None:
+        self._lease = placement.lease
+        self.is_placed = True
+        then, self._then = self._then, None
+        if then is not None:
+            then(placement.instruction)

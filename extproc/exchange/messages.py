@@ -54,14 +54,16 @@ class Continue(msgspec.Struct, frozen=True):
 
 
 class RouteTo(msgspec.Struct, frozen=True):
-    """Set the cluster header, and attach the decision's features as dynamic metadata.
+    """Set the headers that choose the backend, and attach the decision's features as dynamic metadata.
 
-    Envoy hands `metadata` back with the outcome.
+    Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
+    in one cluster; empty: not told.
     """
 
     phase: Phase
     cluster: str
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+    address: str = ""
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -72,4 +74,10 @@ class Reject(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
 
 
-Instruction = Continue | RouteTo | Reject
+class Hold(msgspec.Struct, frozen=True):
+    """Have patience: the answer comes later, within `timeout_s`."""
+
+    timeout_s: float
+
+
+Instruction = Continue | RouteTo | Reject | Hold

@@ -1,4 +1,4 @@
-"""Where a request was placed, and the slot that it holds until its exchange ends."""
+"""Where a request was placed, and the slot that it holds until its exchange ends; or that it waits."""
 
 from collections.abc import Callable
 
@@ -23,11 +23,29 @@ class Lease:
             release(now_s)
 
 
+class Ticket:
+    """What a request that is held has in its hand: `tell` is called once, when it is placed after all."""
+
+    __slots__ = ("tell",)
+
+    def __init__(self) -> None:
+        self.tell: Callable[[Placement], None] | None = None
+
+    def settle(self, placement: "Placement") -> None:
+        """It waits no more."""
+        if self.tell is not None:
+            self.tell(placement)
+
+
 class Placement(msgspec.Struct, frozen=True):
-    """The instruction that answers the request, and the lease on its backend if it has one."""
+    """The instruction that answers the request, and the lease on its backend if it has one.
+
+    With a `ticket` the instruction is Hold, and the lease is on the place in the queue.
+    """
 
     instruction: Instruction
     lease: Lease | None = None
+    ticket: Ticket | None = None
 
 
 Placer = Callable[[Request, Phase, float], Placement]

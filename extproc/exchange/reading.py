@@ -5,6 +5,7 @@ server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html).
 """
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final
 
 from extproc.exchange.body import read_body, unreadable
@@ -13,6 +14,8 @@ from extproc.exchange.token_ratio import TokenRatios
 
 PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
+MAX_TENANT: Final = 64
+"""A longer name, which may be a token, is known by its digest."""
 
 _KINDS: Final = {
     "/v1/chat/completions": RequestKind.CHAT,
@@ -22,11 +25,13 @@ _KINDS: Final = {
 }
 
 
-def read_request(headers: Mapping[str, str], body: bytes | None, ratios: TokenRatios) -> Request:
+def read_request(
+    headers: Mapping[str, str], body: bytes | None, ratios: TokenRatios, tenant_header: str | None = None
+) -> Request:
     """Read a request; never raises, whatever the client sent.
 
     Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
-    content encoding (gzip, ...) is not readable.
+    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
     """
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
     kind = _KINDS.get(path, RequestKind.OTHER) if headers.get(":method") == "POST" else RequestKind.OTHER
@@ -45,6 +50,7 @@ def read_request(headers: Mapping[str, str], body: bytes | None, ratios: TokenRa
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
+        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
     )
 
 
@@ -70,3 +76,9 @@ def _priority(headers: Mapping[str, str]) -> int:
     except ValueError:
         return 0
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
+
+
+def _tenant(name: str) -> str:
+    if len(name) <= MAX_TENANT:
+        return name
+    return blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()

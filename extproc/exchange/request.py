@@ -36,7 +36,8 @@ class Request(msgspec.Struct, frozen=True):
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
-    `has_body` is False for a header-only request, which no engine works on.
+    `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
+    that is known.
     """
 
     kind: RequestKind
@@ -49,3 +50,4 @@ class Request(msgspec.Struct, frozen=True):
     priority: int
     body_bytes: int
     has_body: bool
+    tenant: str = ""

@@ -73,6 +73,12 @@ class Fleet:
         self.drain_rates.finished(slot, now_s)
         self._own_changed(state, now_s)
 
+    def move(self, slot: int, other: int, now_s: float) -> None:
+        """A request that was placed on one backend is on another: Envoy has tried again there."""
+        for state, change in ((self.states[slot], -1), (self.states[other], 1)):
+            state.own += change
+            self._own_changed(state, now_s)
+
     def scraped(self, slot: int, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """A scrape has succeeded; `own_when_asked` were in flight when it was sent."""
         state = self.states[slot]
@@ -95,6 +101,12 @@ class Fleet:
         """Nothing listens there: as good as a failed request."""
         self.states[slot].is_refusing = True
         self.breakers.fail(slot, now_s)
+
+    def scrape_hung(self, slot: int, now_s: float) -> None:
+        """No answer in time. It is frozen, perhaps, where it holds requests of ours and others do answer."""
+        fresh_s = now_s - self._rules.stale_after_s
+        if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
+            self.scrape_refused(slot, now_s)
 
     def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""

@@ -36,7 +36,7 @@ class Registry:
         self._free_slots = list(range(CAPACITY - 1, -1, -1))
         self._candidates: dict[str, Slots] = {}
         self._everyone = self._of_unknown_models = _NOBODY
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[str, str]] = {}
         self._slots_by_name: dict[str, int] = {}
 
     @property
@@ -50,7 +50,8 @@ class Registry:
         """Make the fleet consist of `backends`: unchanged ones stay as they are, others join or drain.
 
         Those whose cluster Envoy has already (it survived a restart of ours) are active at once. Returns
-        the slots of those that have joined, which may have been another backend's before.
+        the slots of those that have joined, which may have been another backend's before. Where departing
+        members leave too few of them, some join only when this is called again.
         """
         wanted = {backend.name: backend for backend in backends}
         loaded = {(backend.name, backend.address) for backend in known_to_envoy}
@@ -68,7 +69,7 @@ class Registry:
             member.backend = backend
         joined = [
             self._join(backend, now_s, (backend.name, backend.address) in loaded)
-            for backend in wanted.values()
+            for backend in list(wanted.values())[: len(self._free_slots)]
         ]
         self._index()
         return joined
@@ -110,8 +111,16 @@ class Registry:
             return serving
         return self._of_unknown_models if self._of_unknown_models or not self._everyone else None
 
+    def is_served(self, model: str) -> bool:
+        """Whether a backend that may be chosen has said that it serves `model`."""
+        return model in self._candidates
+
     def name_of(self, slot: int) -> str:
         """The name of the member in a slot."""
+        return self._names[slot][0]
+
+    def name_and_address_of(self, slot: int) -> tuple[str, str]:
+        """The name of the member in a slot, and its HOST:PORT."""
         return self._names[slot]
 
     def slot_of(self, name: str) -> int | None:
@@ -136,7 +145,7 @@ class Registry:
     def _index(self) -> None:
         active = [member for member in self._members if member.membership == Membership.ACTIVE]
         models = {model for member in active for model in member.models or ()}
-        self._names = {member.slot: member.backend.name for member in self._members}
+        self._names = {member.slot: (member.backend.name, member.backend.address) for member in self._members}
         staying_last = sorted(self._members, key=lambda member: member.membership != Membership.DRAINING)
         self._slots_by_name = {member.backend.name: member.slot for member in staying_last}
         self._everyone = _slots(active)

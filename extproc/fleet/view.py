@@ -54,6 +54,10 @@ class FleetView:
         """Whether the last good scrape is young enough to be a signal."""
         return self.states[position].scraped_at_s >= self._fresh_from_s
 
+    def is_alive(self, position: int) -> bool:
+        """Whether its last scrape was answered, and a moment ago."""
+        return self.is_fresh(position) and not self.states[position].is_refusing
+
     def admitting(self) -> list[int]:
         """Who does not fail."""
         now_s = self._now_s

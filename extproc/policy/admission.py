@@ -22,6 +22,8 @@ _MESSAGES = {
     Reason.SATURATED: "All backends that serve this model are at their limit. Please retry later.",
     Reason.PREDICTED_SATURATED: "All backends that serve this model would answer too late. Please retry.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+    Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
+    Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
 }
 
 
@@ -33,18 +35,25 @@ class AdmissionRules:
     max_retry_after_s: int
 
 
-def retry_after_s(fleet: Fleet, slots: Sequence[int], rules: AdmissionRules, now_s: float) -> int:
-    """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum."""
+def retry_after_s(
+    fleet: Fleet, slots: Sequence[int], rules: AdmissionRules, now_s: float, waiting: int = 0
+) -> int:
+    """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum.
+
+    Those who wait come first: so many have to be taken by all of the slots together.
+    """
     view = fleet.view(slots, now_s)
     admitting = view.admitting()
     failing = [slot for position, slot in enumerate(slots) if position not in admitting]
     waits_s = [fleet.breakers.next_probe_s(failing, now_s)]
+    total_per_s = 0.0
     for position in admitting:
         rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
+        total_per_s += rate_per_s
         excess = max(1.0, view.load[position] - rules.resume_load)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
-    shortest_s = min(*waits_s, float(rules.max_retry_after_s))
-    return max(1, math.ceil(shortest_s))
+    queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
+    return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))
 
 
 def overloaded(reason: Reason, retry_s: int) -> Reject:

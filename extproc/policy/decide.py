@@ -69,7 +69,7 @@ def _nobody_fit(request: Request, view: FleetView, rng: np.random.Generator) -> 
     """
     if view.admitting():
         return Decision(Layer.REJECT, Reason.SATURATED)
-    alive = [position for position in view.with_room(range(len(view))) if view.is_fresh(position)]
+    alive = [position for position in view.with_room(range(len(view))) if view.is_alive(position)]
     if alive:
         return _least_load(request, view, alive, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     SATURATED = "saturated"
     PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
+    QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
+    QUEUE_TIMEOUT = "queue_timeout"
     UNKNOWN_MODEL = "unknown_model"
     # neither: Envoy's own pool takes the request
     NO_BACKEND = "no_backend"

@@ -4,7 +4,9 @@ It owns what changes with a decision: the in-flight slot, the latched guard, the
 from which tokens per byte are learned.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from extproc.exchange.messages import Continue, Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request import Request
 from extproc.exchange.token_learning import TokenLearning
+from extproc.fleet.backend import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import Candidate
@@ -19,6 +22,7 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.policy.bookings import Booking, Bookings
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
@@ -37,7 +41,10 @@ class RouterRules:
 
 
 class Router:
-    """Places requests; `place` is the `Placer` of every exchange."""
+    """Places requests; `place` is the `Placer` of every exchange, where none is held.
+
+    `freed` is told of every slot that is given back.
+    """
 
     def __init__(
         self,
@@ -50,18 +57,25 @@ class Router:
         rng: np.random.Generator,
     ) -> None:
         self.counts = DecisionCounts()
+        self.freed: Callable[[int, float], None] | None = None
         self._fleet = fleet
         self._registry = registry
         self._models = models
         self._record = record
-        self._tokens = tokens
+        self.bookings = Bookings(fleet, tokens)
         self._rules = rules
         self._rng = rng
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Place a request, or refuse it."""
+        tried = self.attempt(request, phase, now_s)
+        return tried if isinstance(tried, Placement) else self.refuse(request, tried, now_s)
+
+    def attempt(self, request: Request, phase: Phase, now_s: float) -> Placement | Decision:
         """Decide, and reserve the chosen backend's slot before anything else can run.
 
-        Fails open where no backend can be chosen yet: without a cluster header Envoy's own pool takes over.
+        Returns the decision where it is that nobody can take the request now; it is not counted yet. Fails
+        open where no backend can be chosen yet.
         """
         slots = self._registry.candidates(request.model)
         if slots is None:
@@ -72,26 +86,33 @@ class Router:
         for slot in decision.predicted_saturated:
             self._fleet.latch_saturated(slot)
         if decision.reason is Reason.NO_BACKEND:
-            self.counts.passed_through += 1
-            return Placement(Continue(phase))
-        self.counts.count(decision)
+            return self.pass_through(phase)
         if decision.chosen is None:
-            wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s)
-            return Placement(overloaded(decision.reason, wait_s))
-        backend = self._registry.name_of(decision.chosen.slot)
-        lease = self._reserve(decision.chosen.slot, request, now_s)
+            return decision
+        self.counts.count(decision)
+        backend, address = self._registry.name_and_address_of(decision.chosen.slot)
+        lease = Lease(partial(self._release, self.bookings.open(decision.chosen.slot, request, now_s)))
         facts = recorded(decision, decision.chosen, backend, request)
-        return Placement(RouteTo(phase, backend, to_metadata(facts)), lease)
+        may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
+        cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
+        return Placement(RouteTo(phase, cluster, to_metadata(facts), address), lease)
 
-    def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
-        self._fleet.reserve(slot, now_s, request.input_tokens if request.has_body else 0.0)
-        self._tokens.sent(slot, request)
+    def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
+        """The answer to a request that nobody can take, and for whose model so many others wait."""
+        self.counts.count(decision)
+        slots = self._registry.candidates(request.model) or ()
+        wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s, waiting)
+        return Placement(overloaded(decision.reason, wait_s))
 
-        def release(then_s: float) -> None:
-            self._fleet.release(slot, then_s)
-            self._tokens.finished(slot, request)
+    def pass_through(self, phase: Phase) -> Placement:
+        """Fail open: without a cluster header Envoy's own pool takes over."""
+        self.counts.passed_through += 1
+        return Placement(Continue(phase))
 
-        return Lease(release)
+    def _release(self, booking: Booking, now_s: float) -> None:
+        self.bookings.close(booking, now_s)
+        if self.freed is not None:
+            self.freed(booking.slot, now_s)
 
 
 def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:

@@ -22,7 +22,7 @@ _BLOCK = 1024
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """One request: when it comes, in seconds from the start, and how long it is.
+    """One request: when it comes, in seconds from the start, how long it is, and for whom.
 
     `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE.
     """
@@ -31,6 +31,8 @@ class Arrival(msgspec.Struct, frozen=True):
     prompt_tokens: int
     output_tokens: int
     content: Sequence[int] = ()
+    priority: int = 0
+    tenant: str = ""
 
 
 class Traffic(Protocol):

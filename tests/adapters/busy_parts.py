@@ -33,9 +33,13 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
         parts.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:
             parts.scraper.results[name, result] += 1
+    parts.runtime.discovery.answers += 1
+    parts.runtime.discovery.failures += 1
     for _ in range(3 * MAX_ACTIVE):
         parts.place()
     parts.place(model="nobody's")
     parts.router.counts.passed_through += 1
+    parts.router.bookings.retries += 1
+    parts.router.bookings.retries_withheld += 1
     parts.feedback.counts.unplaced += 1
     parts.server.protocol_errors += 1

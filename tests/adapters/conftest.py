@@ -7,6 +7,7 @@ from clean_sample import SAMPLE
 from msgspec.structs import replace
 
 from extproc.outcomes.sample import Sample
+from extproc.policy.queue.room import QueueRules, Room
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,15 @@ def parts(runner: asyncio.Runner) -> Parts:
         return Parts()
 
     return runner.run(make())
+
+
+@pytest.fixture
+def holding(runner: asyncio.Runner) -> tuple[Parts, Room]:
+    """The same where at most three requests may wait for five seconds, and their room."""
+
+    async def make() -> Parts:
+        return Parts(queue=QueueRules(3, 5.0, 0, 0))
+
+    parts = runner.run(make())
+    assert parts.room is not None
+    return parts, parts.room

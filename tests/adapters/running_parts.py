@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
@@ -21,6 +24,7 @@ from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
@@ -29,6 +33,7 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord, TrustRule
 from extproc.policy.admission import AdmissionRules
 from extproc.policy.feedback import Feedback
+from extproc.policy.queue.room import QueueRules, Room
 from extproc.policy.router import Router, RouterRules
 from extproc.policy.rules import PolicyRules
 
@@ -41,13 +46,15 @@ PAUSE_S, STALE_AFTER_S, SETTLE_S = 20.0, 60.0, 1.5
 class Parts:
     """Two backends that hold at most `MAX_ACTIVE` requests each; nothing is started.
 
-    To be made within an event loop: gRPC's server asks for one. Time begins at `started_s`.
+    With a `queue` requests may wait. To be made within an event loop: gRPC's server asks for one. Time begins
+    at `started_s`.
     """
 
-    def __init__(self, samples: SampleStore | None = None) -> None:
+    def __init__(self, samples: SampleStore | None = None, queue: QueueRules | None = None) -> None:
         self.started_s = time.monotonic()
         breaker = BreakerRule(FAILURES, PAUSE_S, 2 * PAUSE_S, 5.0)
-        self.fleet = Fleet(FleetRules(SaturationRule(MAX_ACTIVE, 2), breaker, STALE_AFTER_S, 1.0, 16.0))
+        saturation = SaturationRule(MAX_ACTIVE, 2 if queue is None else MAX_ACTIVE - 1)
+        self.fleet = Fleet(FleetRules(saturation, breaker, STALE_AFTER_S, 1.0, 16.0))
         self.registry = Registry(self.fleet, SETTLE_S)
         self.registry.apply(BACKENDS, self.started_s, BACKENDS)
         self.models = ModelSlot()
@@ -57,24 +64,42 @@ class Parts:
         rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(2, 60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
-        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens)
+        self.room = None if queue is None else Room(self.router, self.registry, queue)
+        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens, self.router.bookings)
         self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
         self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), lambda _: None)
+        source = StaticList(BACKENDS)
+        known = KnownBackends(0.0, len(BACKENDS), BACKENDS)
+        clusters = ClusterFile(Path("cds.json"))  # never written: nothing is started
+        self.membership = MembershipFeed(
+            source,
+            known,
+            self.registry,
+            clusters,
+            self.fleet.breakers.is_tripped,
+            lambda _: None,
+            lambda: None,
+        )
         self.runtime = Runtime(
             fleet=self.fleet,
             registry=self.registry,
             models=self.models,
             record=self.record,
             decisions=self.router.counts,
+            bookings=self.router.bookings,
+            room=self.room,
             outcomes=self.feedback.counts,
             scraper=self.scraper,
             server=self.server,
             samples=samples,
+            discovery=source.counts,
+            membership=self.membership,
         )
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:
+        place = self.router.place if self.room is None else self.room.place
         request = Request(
             kind=RequestKind.CHAT,
             path="/v1/chat/completions",
@@ -87,7 +112,7 @@ class Parts:
             body_bytes=500,
             has_body=True,
         )
-        return self.router.place(request, Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
+        return place(request, Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
 
     def slot(self, name: str = "vllm-1") -> int:
         (slot,) = (member.slot for member in self.registry.members if member.backend.name == name)

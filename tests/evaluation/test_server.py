@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_by_step_engine import StepByStepEngine
@@ -97,7 +99,7 @@ def step_by_step(limits: EngineLimits, requests: list[Given], looks_s: list[floa
 
 LIMITS = st.builds(
     EngineLimits,
-    kv_cache_tokens=st.integers(130, 600),
+    kv_cache_tokens=st.integers(130, 260),
     max_num_seqs=st.integers(1, 6),
     max_num_batched_tokens=st.integers(6, 100),
     block_size=st.sampled_from([1, 3, 16]),
@@ -109,7 +111,7 @@ CONTENTS = st.builds(
     st.integers(0, 12),
 )
 REQUESTS = st.lists(
-    st.builds(Given, st.floats(0, 1.5), st.integers(1, 90), st.integers(0, 40), CONTENTS), max_size=25
+    st.builds(Given, st.floats(0, 0.5), st.integers(1, 90), st.integers(0, 40), CONTENTS), max_size=25
 )
 
 
@@ -129,3 +131,29 @@ def test_what_is_compared_has_preemptions_and_prefix_hits() -> None:
     assert seen == step_by_step(limits, requests, [])
     assert seen.preemptions > 0
     assert seen.hits > 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_crowded_servers_preempt_at_the_same_iterations(seed: int) -> None:
+    """Hypothesis likes small examples; here memory runs out in the midst of runs."""
+    rng = np.random.default_rng(seed)
+    limits = EngineLimits(
+        kv_cache_tokens=int(rng.integers(130, 260)),
+        max_num_seqs=6,
+        max_num_batched_tokens=100,
+        block_size=int(rng.choice([1, 3, 16])),
+    )
+    starts = (0, 0, 1000, 2000)
+    requests = [
+        Given(
+            float(rng.uniform(0, 0.5)),
+            int(rng.integers(1, 90)),
+            int(rng.integers(0, 40)),
+            tuple(range(start, start + int(rng.integers(0, 12))))
+            if (start := int(rng.choice(starts)))
+            else (),
+        )
+        for _ in range(15)
+    ]
+    looks_s = np.linspace(0.05, 2.0, 30).tolist()
+    assert in_runs(limits, requests, looks_s) == step_by_step(limits, requests, looks_s)

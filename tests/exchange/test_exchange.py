@@ -11,16 +11,19 @@ from extproc.exchange.messages import (
     Continue,
     Event,
     HeadersReceived,
+    Hold,
+    Instruction,
     OtherReceived,
     Phase,
     Reject,
     RouteTo,
 )
-from extproc.exchange.placement import Lease, Placement, Placer
+from extproc.exchange.placement import Lease, Placement, Placer, Ticket
 from extproc.exchange.request import Request
 from extproc.exchange.token_ratio import TokenRatios
 
 HEADERS = {":path": "/v1/completions", ":method": "POST"}
+HOLD = Hold(15.0)
 BODY = BodyReceived(b'{"model": "m", "prompt": "hello"}')
 
 
@@ -88,6 +91,60 @@ def test_a_refusal_holds_no_slot() -> None:
     exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0)
     assert exchange.receive(BODY, 1.0) == refusal
     exchange.end(2.0)
+
+
+class Full:
+    """Holds every request."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        self.given_up = 0
+
+    def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        self.tickets.append(Ticket())
+        return Placement(HOLD, Lease(self._give_up), self.tickets[-1])
+
+    def _give_up(self, now_s: float) -> None:
+        self.given_up += 1
+
+
+def held(full: Full) -> tuple[Exchange, list[Instruction]]:
+    """An exchange whose request is held, and what is answered later."""
+    exchange = new_exchange(full.place)
+    exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0)
+    assert exchange.receive(BODY, 1.1) == HOLD
+    answers: list[Instruction] = []
+    exchange.then(answers.append)
+    return exchange, answers
+
+
+def test_a_held_request_is_answered_once_it_is_placed_and_holds_its_slot_then() -> None:
+    full, books = Full(), Books()
+    exchange, answers = held(full)
+    assert not exchange.is_placed
+    lease = Lease(books._release)
+    full.tickets[0].settle(Placement(RouteTo(Phase.REQUEST_BODY, "vllm-1"), lease))
+    assert answers == [RouteTo(Phase.REQUEST_BODY, "vllm-1")]
+    assert exchange.is_placed
+    exchange.end(5.0)
+    assert (books.released_at_s, full.given_up) == ([5.0], 0)
+
+
+def test_an_exchange_that_ends_while_held_gives_its_place_up_once() -> None:
+    full = Full()
+    exchange, answers = held(full)
+    exchange.end(2.0)
+    exchange.end(3.0)
+    assert (full.given_up, answers) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "event", [BODY, HeadersReceived(HEADERS, False), OtherReceived(Phase.REQUEST_TRAILERS)]
+)
+def test_while_held_nothing_else_may_come(event: Event) -> None:
+    exchange, _ = held(Full())
+    with pytest.raises(ProtocolError):
+        exchange.receive(event, 2.0)
 
 
 def test_messages_that_were_not_asked_for_are_waved_through() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.exchange.reading import read_request
+from extproc.exchange.reading import MAX_TENANT, read_request
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_ratio import TokenRatios
 
@@ -111,6 +111,29 @@ def test_input_tokens_follow_the_learned_ratio() -> None:
         ratios.learn("m", 50_000, 100_000)
     request = read_request({":path": CHAT_PATH, ":method": "POST"}, CHAT_BODY, ratios)
     assert request.input_tokens == pytest.approx(200, abs=1)
+
+
+def tenant(name: str | None) -> str:
+    headers = {":path": CHAT_PATH, ":method": "POST"} | ({} if name is None else {"x-tenant": name})
+    return read_request(headers, CHAT_BODY, TokenRatios(), "x-tenant").tenant
+
+
+def test_the_tenant_is_read_where_a_header_is_configured_for_it() -> None:
+    assert tenant("acme") == "acme"
+    assert tenant(None) == ""
+    assert read(x_tenant="acme").tenant == ""
+
+
+def test_of_a_long_tenant_only_a_digest_is_kept() -> None:
+    one, other = tenant("x" * 10_000 + "1"), tenant("x" * 10_000 + "2")
+    assert one != other
+    assert len(one) == len(other) <= MAX_TENANT
+    assert one == tenant("x" * 10_000 + "1")
+
+
+@given(st.text())
+def test_any_tenant_is_read_and_short(name: str) -> None:
+    assert len(tenant(name)) <= MAX_TENANT
 
 
 @given(

@@ -223,3 +223,25 @@ def test_a_new_backend_is_taken_to_be_like_the_fleet_and_knows_nothing_of_its_pr
     assert 1.0 < fleet.states[1].pace.base_s < 2.0
     fleet.paced(1, Answered(1.0, 100.0, 0.1, 1.0), 50.0)
     assert fleet.states[1].pace.base_s < 1.5
+
+
+def test_a_backend_that_hangs_with_requests_of_ours_fails_where_another_answers(fleet: Fleet) -> None:
+    fleet.join(1, None)
+    fleet.reserve(0, 9.0)
+    for _ in range(3):
+        fleet.scrape_hung(0, 10.0)
+    assert is_admitting(fleet, 10.0), "perhaps it is we who cannot reach anybody"
+    fleet.scraped(1, Signals(0, 0), own_when_asked=0, now_s=9.5)
+    for _ in range(3):
+        fleet.scrape_hung(0, 10.0)
+    assert not is_admitting(fleet, 10.0)
+    fleet.scraped(0, Signals(1, 0), own_when_asked=1, now_s=10.5)
+    assert is_admitting(fleet, 10.5), "a probe, as soon as it answers"
+
+
+def test_a_backend_that_hangs_without_requests_of_ours_is_left_alone(fleet: Fleet) -> None:
+    fleet.join(1, None)
+    fleet.scraped(1, Signals(0, 0), own_when_asked=0, now_s=9.5)
+    for _ in range(9):
+        fleet.scrape_hung(0, 10.0)
+    assert is_admitting(fleet, 10.0)

@@ -2,7 +2,7 @@ import pytest
 
 from extproc.fleet.backend import Backend, Membership
 from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import Fleet, FleetRules
+from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 
@@ -128,3 +128,19 @@ def test_slots_of_departed_backends_are_used_again(registry: Registry) -> None:
         registry.apply([backend(round_ % 50)], round_ * 10.0)
         registry.advance(round_ * 10.0 + 5.0)
     assert len(registry.members) == 1
+
+
+def test_where_departing_ones_take_the_room_others_join_later(registry: Registry, fleet: Fleet) -> None:
+    half = CAPACITY // 2
+    generations = [[Backend(f"{g}-{n}", "10.0.0.1", n + 1) for n in range(half)] for g in range(3)]
+    first, second, third = generations
+    registry.apply(first, 0.0, known_to_envoy=first)
+    slots = [member.slot for member in registry.members]
+    for slot in slots:
+        fleet.reserve(slot, 0.0)
+    assert len(registry.apply(second, 0.0)) == half
+    assert registry.apply(third, 0.0) == [], "nobody has left yet"
+    for slot in slots:
+        fleet.release(slot, 1.0)
+    registry.advance(2.0)
+    assert len(registry.apply(third, 2.0)) == half

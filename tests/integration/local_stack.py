@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -20,7 +21,7 @@ import yaml
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MODEL = "sim"
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
 """`EXTPROC_TRANSPORT=grpcio make test`: another transport than the default one."""
@@ -86,11 +87,17 @@ def chat(
 
 @dataclass
 class LocalStack:
-    """Sims, sidecar and Envoy; a coroutine, since Envoy's own start blocks."""
+    """Sims, sidecar and Envoy; a coroutine, since Envoy's own start blocks.
+
+    With `discovery` the sidecar has no list of backends, and finds `found_at_start` of them.
+    """
 
     directory: Path
     start_envoy: Callable[..., Any]
     stages: dict[str, Any] = field(default_factory=dict)
+    discovery: dict[str, Any] | None = None
+    found_at_start: int = 0
+    edit_envoy: Callable[[str], str] = lambda text: text
     sims: dict[str, ChildProcess] = field(default_factory=dict)
     backends: dict[str, int] = field(default_factory=dict)
 
@@ -122,7 +129,7 @@ class LocalStack:
             "envoy": {"cds_path": str(self.cds_path)},
             "model": {"path": str(self.model_path)},
             "samples": {"path": str(self.samples_path)},
-            "backends": backends,
+            **({"backends": backends} if self.discovery is None else {"discovery": self.discovery}),
             **self.stages,
         }
         self.config_path.write_text(yaml.safe_dump(document))
@@ -130,11 +137,13 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self.backends.items()]
-        self.envoy = await asyncio.to_thread(self.start_envoy, f"127.0.0.1:{self.grpc_port}", addresses)
+        listed = self.backends if self.discovery is None else {}
+        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
+        grpc = f"127.0.0.1:{self.grpc_port}"
+        self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, edit=self.edit_envoy)
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.sidecar.start()
-        await self.until_routable(len(self.backends))
+        await self.until_routable(len(listed) or self.found_at_start)
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""
@@ -147,6 +156,13 @@ class LocalStack:
         async with self.session.get(f"http://127.0.0.1:{self.http_port}/v1/state") as response:
             result: dict[str, Any] = await response.json()
             return result
+
+    async def metric(self, name: str) -> float:
+        """A metric without labels, from `/metrics`."""
+        async with self.session.get(f"http://127.0.0.1:{self.http_port}/metrics") as response:
+            found = re.search(rf"^{name} (\S+)$", await response.text(), re.MULTILINE)
+        assert found is not None, f"no {name}"
+        return float(found[1])
 
     async def until(
         self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S

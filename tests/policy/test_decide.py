@@ -69,6 +69,7 @@ def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[
     n = len(load)
     running = facts.get("num_running", load)
     is_fresh, is_admitting = facts.get("is_fresh", [True] * n), facts.get("is_admitting", [True] * n)
+    is_refusing = facts.get("is_refusing", [False] * n)
     is_saturated = facts.get("is_saturated", [False] * n)
     states = [
         BackendState(
@@ -81,6 +82,7 @@ def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[
             running=running[i],
             scraped_at_s=NOW_S - (0.1 if is_fresh[i] else 9.0),
             admits_at_s=0.0 if is_admitting[i] else inf,
+            is_refusing=is_refusing[i],
         )
         for i in (range(n) if order is None else order)
     ]
@@ -220,6 +222,11 @@ def test_when_all_are_saturated_the_request_is_refused() -> None:
 
 def test_when_all_fail_the_request_is_refused() -> None:
     assert placed(fleet_view([1], is_admitting=[False], is_fresh=[False])).reason == Reason.FAILING
+
+
+def test_a_backend_that_was_scraped_a_moment_ago_and_refuses_by_now_is_not_alive() -> None:
+    view = fleet_view([1, 2], is_admitting=[False] * 2, is_refusing=[True] * 2)
+    assert placed(view).reason == Reason.FAILING
 
 
 def test_when_all_fail_but_some_are_alive_the_client_gets_a_backends_own_answer() -> None:

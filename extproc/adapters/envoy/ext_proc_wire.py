@@ -16,6 +16,7 @@ from extproc.exchange.messages import (
     Continue,
     Event,
     HeadersReceived,
+    Hold,
     Instruction,
     OtherReceived,
     Phase,
@@ -24,6 +25,7 @@ from extproc.exchange.messages import (
 )
 
 CLUSTER_HEADER = "x-extproc-cluster"
+ADDRESS_HEADER = "x-extproc-address"
 METADATA_NAMESPACE = "extproc"
 
 REJECT_DETAILS = "extproc_reject"
@@ -69,6 +71,8 @@ def encode(instruction: Instruction) -> bytes:
         return _route(instruction)
     if isinstance(instruction, Continue):
         return _CONTINUE[instruction.phase]
+    if isinstance(instruction, Hold):
+        return _patience(instruction.timeout_s)
     return _rejection(instruction)
 
 
@@ -82,7 +86,7 @@ def _headers(received: pb.HeaderMap) -> dict[str, str]:
 
 def _route(instruction: RouteTo) -> bytes:
     """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
-    header = _route_header(instruction.phase, instruction.cluster)
+    header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if not instruction.metadata:
         return header
     response = pb.ProcessingResponse()
@@ -93,11 +97,21 @@ def _route(instruction: RouteTo) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _route_header(phase: Phase, cluster: str) -> bytes:
+def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     response = pb.ProcessingResponse()
     common: pb.CommonResponse = getattr(response, phase.value).response
     common.clear_route_cache = True
     _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
+    if address:
+        _overwrite(common.header_mutation, ADDRESS_HEADER, address)
+    return response.SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _patience(timeout_s: float) -> bytes:
+    """Sent alone, and once for a message: Envoy waits so long for the answer to it."""
+    response = pb.ProcessingResponse()
+    response.override_message_timeout.FromMilliseconds(round(timeout_s * 1000))
     return response.SerializeToString()
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,6 +22,7 @@ from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
 from extproc.config import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
+from extproc.exchange.messages import Hold, Instruction
 from extproc.outcomes.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)
@@ -101,9 +103,17 @@ class GrpcServer:
 
     async def _converse(self, exchange: Exchange, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         task = asyncio.current_task()
+        reading: asyncio.Future[bytes] | None = None
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:
+            while (message := await (reading or context.read())) is not grpc.aio.EOF:
+                reading = None
                 instruction = exchange.receive(decode(message), time.monotonic())
+                if isinstance(instruction, Hold):
+                    reading = asyncio.ensure_future(context.read())
+                    later = await _held(exchange, instruction, context, reading)
+                    if later is None:
+                        continue
+                    instruction = later
                 await context.write(encode(instruction))
                 if exchange.is_placed:
                     if self.is_draining:
@@ -111,6 +121,8 @@ class GrpcServer:
                     self._placed.add(task)
         finally:
             self._placed.discard(task)
+            if reading is not None:
+                reading.cancel()
 
     async def _access_logs(
         self, messages: AsyncIterator[bytes], _: "grpc.aio.ServicerContext[bytes, bytes]"
@@ -122,3 +134,18 @@ class GrpcServer:
                 self.protocol_errors += 1
                 logger.warning("access_log_protocol_error error=%s", error)
         return b""
+
+
+async def _held(
+    exchange: Exchange,
+    hold: Hold,
+    context: "grpc.aio.ServicerContext[bytes, bytes]",
+    reading: "asyncio.Future[bytes]",
+) -> Instruction | None:
+    """Ask Envoy for patience, and wait for the answer; None where Envoy has something to say before."""
+    answer: asyncio.Future[Instruction] = asyncio.get_running_loop().create_future()
+    exchange.then(answer.set_result)
+    await context.write(encode(hold))
+    either: tuple[asyncio.Future[Any], ...] = (answer, reading)
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    return answer.result() if answer.done() else None

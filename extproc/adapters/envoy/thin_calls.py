@@ -16,6 +16,7 @@ from extproc.adapters.h2.grpc_call import Call
 from extproc.adapters.h2.grpc_status import CallError, Status
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
+from extproc.exchange.messages import Hold, Instruction
 from extproc.outcomes.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ class Books(Protocol):
 
     open_streams: int
     is_draining: bool
+
+    def flush_soon(self) -> None:
+        """What is sent while nothing is received has to be written, too."""
 
 
 class ProcessCall:
@@ -41,7 +45,10 @@ class ProcessCall:
 
     def receive(self, message: bytes) -> None:
         """An event, and the instruction that answers it."""
-        self._call.send(encode(self._exchange.receive(decode(message), time.monotonic())))
+        instruction = self._exchange.receive(decode(message), time.monotonic())
+        if isinstance(instruction, Hold):
+            self._exchange.then(self._answer_later)
+        self._call.send(encode(instruction))
         if self._books.is_draining:
             self.drain()
 
@@ -58,6 +65,13 @@ class ProcessCall:
         """The place is free again."""
         self._books.open_streams -= 1
         self._exchange.end(time.monotonic())
+
+    def _answer_later(self, instruction: Instruction) -> None:
+        """The request was held, and is no more."""
+        self._call.send(encode(instruction))
+        self._books.flush_soon()
+        if self._books.is_draining:
+            self.drain()
 
 
 class AccessLogCall:

@@ -47,6 +47,7 @@ class ThinServer:
         self._config = config
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
+        self._is_flush_due = False
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
@@ -87,6 +88,17 @@ class ThinServer:
         await self._until_closed(_LAST_BYTES_S)
         for connection in tuple(self._connections):
             connection.abort()
+
+    def flush_soon(self) -> None:
+        """Write, once this step of the event loop is done, what has been sent on any connection."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        for connection in tuple(self._connections):
+            connection.flush()
 
     async def _until_closed(self, timeout_s: float) -> None:
         try:

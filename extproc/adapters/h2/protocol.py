@@ -53,14 +53,24 @@ class GrpcProtocol(asyncio.Protocol):
         _expect_life(transport)
         self._connections.add(self)
         self._watch = self._loop.call_later(HANDSHAKE_S, self._expect_beginning)
-        self._flush()
+        self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Read, answer, write."""
         self._heard_s = now_s = time.monotonic()
         self._received_bytes += len(data)
         self._grpc.receive(data, now_s)
-        self._flush()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what there is to be written."""
+        if data := self._grpc.data_to_send():
+            self._transport.write(data)
+        if self._grpc.is_closed and not self._is_closing:
+            self._is_closing = True
+            if self._limit is None or self._limit.cancelled():
+                self._limit = self._loop.call_later(CLOSE_S, self._transport.abort)
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """The peer does not read: nothing more is taken from it until it does."""
@@ -87,30 +97,21 @@ class GrpcProtocol(asyncio.Protocol):
     def drain(self) -> None:
         """Take no more calls, end those that nobody needs any more, and close after the last one."""
         self._grpc.drain()
-        self._flush()
+        self.flush()
 
     def finish(self) -> None:
         """End all calls, and close."""
         self._grpc.finish()
-        self._flush()
+        self.flush()
 
     def abort(self) -> None:
         """Close at once, whatever has not been sent yet."""
         self._transport.abort()
 
-    def _flush(self) -> None:
-        if data := self._grpc.data_to_send():
-            self._transport.write(data)
-        if self._grpc.is_closed and not self._is_closing:
-            self._is_closing = True
-            if self._limit is None or self._limit.cancelled():
-                self._limit = self._loop.call_later(CLOSE_S, self._transport.abort)
-            self._transport.close()
-
     def _call_later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         def run() -> None:
             callback()
-            self._flush()
+            self.flush()
 
         return self._loop.call_later(delay_s, run)
 

@@ -4,12 +4,13 @@ Nothing is counted twice and nothing costs on the request's path: the parts keep
 collector turns them into the exposition format. Labels are bounded: backends of the fleet, and enums.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,7 +18,8 @@ from prometheus_client.registry import Collector
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
 from extproc.fleet.backend import Membership
-from extproc.outcomes.counts import TTFT_BOUNDS_S, TtftHistogram
+from extproc.outcomes.counts import TTFT_BOUNDS_S
+from extproc.policy.queue.counts import WAIT_BOUNDS_S, Ending
 
 _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
@@ -80,9 +82,11 @@ class SidecarCollector(Collector):
         state = state_document(self._runtime, time.monotonic())
         yield from _backend_gauges(_one_per_name(state["backends"]))
         yield from self._decisions()
+        yield from self._queue()
         yield from self._outcomes()
         yield from self._model()
         yield from self._health(state["draining"])
+        yield from self._discovery()
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.decisions
@@ -96,6 +100,36 @@ class SidecarCollector(Collector):
             "extproc_guarded_decisions", "Decisions in which the guard took a backend out", counts.guarded
         )
         yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
+        bookings = self._runtime.bookings
+        yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
+        yield _counter(
+            "extproc_retries_withheld",
+            "Requests placed without a second attempt, for want of budget",
+            bookings.retries_withheld,
+        )
+
+    def _queue(self) -> Iterator[Metric]:
+        room = self._runtime.room
+        if room is None:
+            return
+        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", room.waiting)
+        depth = GaugeMetricFamily(
+            "extproc_queue_model_requests",
+            "Requests that wait, where there are any",
+            labels=["model"],
+        )
+        for model, waiting in room.depths().items():
+            depth.add_metric([model], waiting)
+        yield depth
+        endings = CounterMetricFamily(
+            "extproc_queue_ended", "Requests that wait no more, by why", labels=["ending"]
+        )
+        for ending in Ending:
+            endings.add_metric([ending.value], room.counts.endings[ending])
+        yield endings
+        wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
+        wait.add_metric([], _buckets(WAIT_BOUNDS_S, room.counts.waits), room.counts.waited_s)
+        yield wait
 
     def _outcomes(self) -> Iterator[Metric]:
         counts = self._runtime.outcomes
@@ -109,7 +143,7 @@ class SidecarCollector(Collector):
             "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
         )
         for backend, histogram in counts.ttft.items():
-            ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
+            ttft.add_metric([backend], _buckets(TTFT_BOUNDS_S, histogram.counts), histogram.sum_s)
         yield ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
@@ -149,11 +183,29 @@ class SidecarCollector(Collector):
         yield _counter(
             "extproc_protocol_errors", "Streams or messages that broke the protocol", server.protocol_errors
         )
+        yield _gauge("extproc_tasks", "Tasks of the event loop, 0 outside of one", _n_tasks())
         yield _gauge("extproc_draining", "1 while the sidecar drains", is_draining)
         if samples is not None:
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _discovery(self) -> Iterator[Metric]:
+        counts = self._runtime.discovery
+        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
+        yield _gauge(
+            "extproc_discovery_doubted",
+            "1 while no backend is found and those known before are kept",
+            self._runtime.membership.is_doubting,
+        )
+
+
+def _n_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -177,9 +229,9 @@ def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
         yield family
 
 
-def _buckets(histogram: TtftHistogram) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in TTFT_BOUNDS_S), "+Inf"]
-    return [(bound, float(count)) for bound, count in zip(bounds, np.cumsum(histogram.counts), strict=True)]
+def _buckets(bounds_s: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    bounds = [*(str(bound) for bound in bounds_s), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
 
 
 def _counter(name: str, documentation: str, value: float) -> Metric:

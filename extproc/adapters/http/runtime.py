@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.server import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.vllm.scraper import Scraper
@@ -10,19 +12,25 @@ from extproc.fleet.registry import Registry
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
+from extproc.policy.bookings import Bookings
 from extproc.policy.counts import DecisionCounts
+from extproc.policy.queue.room import Room
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """References to the parts; looking at them changes nothing."""
+    """References to the parts; looking at them changes nothing. Without a queue there is no `room`."""
 
     fleet: Fleet
     registry: Registry
     models: ModelSlot
     record: TrackRecord
     decisions: DecisionCounts
+    bookings: Bookings
+    room: Room | None
     outcomes: OutcomeCounts
     scraper: Scraper
     server: EnvoyServer
     samples: SampleStore | None
+    discovery: DiscoveryCounts
+    membership: MembershipFeed

@@ -8,6 +8,7 @@ from extproc.fleet.backend import Membership
 from extproc.fleet.registry import Member
 from extproc.fleet.view import Candidate, FleetView
 from extproc.policy.predictive import forecast
+from extproc.policy.queue.room import Room
 from extproc.policy.zoning import classify
 
 REFERENCE_TOKENS = 512
@@ -34,7 +35,17 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
             for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
         },
         "passed_through": runtime.decisions.passed_through,
+        "queue": None if runtime.room is None else _queue(runtime.room, now_s),
         "draining": runtime.server.is_draining,
+    }
+
+
+def _queue(room: Room, now_s: float) -> dict[str, Any]:
+    return {
+        "waiting": room.waiting,
+        "by_model": room.depths(),
+        "oldest_s": room.oldest_s(now_s),
+        "ended": {ending.value: count for ending, count in sorted(room.counts.endings.items())},
     }
 
 

@@ -20,6 +20,7 @@ from extproc.adapters.load.served_model import PATIENCE_S, ServedModel
 from extproc.adapters.load.stream_client import Reply
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import BreakerConfig, GuardConfig, ScrapeConfig, ZonesConfig
+from extproc.config_admission import AdmissionConfig
 from extproc.errors import ProfileError
 from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
@@ -40,7 +41,8 @@ class DirectTarget:
         self.model = model.name
         self.max_model_len = model.max_model_len
         self.requests_per_arrival = min(2, len(backends))
-        self.fleet = Fleet(fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig()))
+        rules = fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig(), AdmissionConfig())
+        self.fleet = Fleet(rules)
         self.registry = Registry(self.fleet, settle_s=0.0)
         self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
         self._backends = {member.slot: member.backend for member in self.registry.members}

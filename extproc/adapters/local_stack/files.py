@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from extproc.adapters.envoy.files import bootstrap, shipped_bootstrap
-from extproc.config import Config, parse_config, read_document
+from extproc.config import Config, parse_config
+from extproc.config_yaml import read_document
 from extproc.errors import ConfigError, StackError
 
 
@@ -65,6 +66,7 @@ def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Con
     """
     document, origin = _read(path), str(path or "the options")
     document["backends"] = [{"name": name, "url": url} for name, url in backends]
+    document.pop("discovery", None)
     return parse_config(yaml.safe_dump(document), origin)
 
 

@@ -36,6 +36,11 @@ class EngineLoop:
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the engine's queue."""
+        return self._engine.waiting
+
     async def process(self, request_id: str, work: Work, on_token: Callable[[bool], None]) -> None:
         """Have the engine work on a request until it has finished; being cancelled aborts it there.
 

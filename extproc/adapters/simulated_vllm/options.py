@@ -12,8 +12,9 @@ class SimOptions:
     """One simulated server; raises ConfigError for what cannot be simulated.
 
     Port 0 picks a free one. `speed` multiplies the profile's. `kv_cache_tokens` of None is what the profile's
-    machine has. `http_limit` is the most requests that get as far as the engine, `fail_fraction` the share of
-    requests answered with 500, drawn with `seed`.
+    machine has. `http_limit` is the most requests that get as far as the engine; beyond `max_num_queued_reqs`
+    waiting in it further ones are refused. `fail_fraction` is the share of requests answered with 500, drawn
+    with `seed`.
     """
 
     host: str = "127.0.0.1"
@@ -26,6 +27,7 @@ class SimOptions:
     kv_cache_tokens: int | None = None
     max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
     http_limit: int | None = None
+    max_num_queued_reqs: int | None = None
     fail_fraction: float = 0.0
     seed: int = 0
 
@@ -38,6 +40,9 @@ class SimOptions:
             f"port must be between 0 and 65535, not {self.port}": 0 <= self.port <= 65535,
             "models must name at least one model": bool(self.models),
             f"speed must be above 0, not {self.speed}": self.speed > 0,
+            f"max_num_queued_reqs must be at least 0, not {self.max_num_queued_reqs}": (
+                self.max_num_queued_reqs is None or self.max_num_queued_reqs >= 0
+            ),
             f"fail_fraction must be between 0 and 1, not {self.fail_fraction}": 0 <= self.fail_fraction <= 1,
             f"max_model_len must be between 2 and the {cache_tokens} tokens of the KV cache, "
             f"not {self.max_model_len}": 2 <= self.max_model_len <= cache_tokens,

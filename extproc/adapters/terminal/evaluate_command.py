@@ -25,6 +25,7 @@ from extproc.evaluation.workload_text import TraceSpec, WorkloadSpec, parse_work
 from extproc.fleet.fleet import FleetRules
 from extproc.learning.model_file import load
 from extproc.learning.track_record import TrustRule
+from extproc.policy.queue.room import QueueRules
 from extproc.policy.router import RouterRules
 
 MAX_MODEL_LEN = 8192
@@ -51,11 +52,12 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProductionRules:
-    """The settings of the sidecar, which the layered policy has."""
+    """The settings of the sidecar, which the layered policy has; without a `queue` nobody waits."""
 
     fleet: FleetRules
     router: RouterRules
     trust: TrustRule
+    queue: QueueRules | None
 
 
 def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Console) -> Evaluation:
@@ -105,7 +107,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=LayeredRules(rules.fleet, rules.router, rules.trust, _read(options.model)),
+        layered=LayeredRules(rules.fleet, rules.router, rules.trust, _read(options.model), rules.queue),
     )
 
 

@@ -24,7 +24,7 @@ _UNKNOWN = Text("-", style="dim")
 
 
 def status_view(state: StateDocument) -> RenderableType:
-    """The whole state: a row for each backend, then decisions, model and draining."""
+    """The whole state: a row for each backend, then decisions, model, queue and draining."""
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in _TEXT_COLUMNS:
         table.add_column(title, overflow="fold")
@@ -33,6 +33,8 @@ def status_view(state: StateDocument) -> RenderableType:
     for backend in state["backends"]:
         table.add_row(*_row(backend))
     lines = [_decisions(state), _model(state["model"])]
+    if state["queue"] is not None:
+        lines.append(_queue(state["queue"]))
     if state["draining"]:
         lines.append(Text("draining: the sidecar is about to end", style="yellow"))
     return Group(table, Text(), *lines)
@@ -66,6 +68,12 @@ def _decisions(state: StateDocument) -> Text:
     shares = [f"{layer} {count} ({count / max(1, total):.0%})" for layer, count in layers.items()]
     guard = f"the guard had a part in {state['decisions']['guard']}"
     return Text.assemble(("decisions  ", "bold"), f"{', '.join(shares)}; {guard}")
+
+
+def _queue(queue: dict[str, Any]) -> Text:
+    ended = ", ".join(f"{name} {count}" for name, count in queue["ended"].items()) or "nobody has waited yet"
+    waiting = f"{queue['waiting']} waiting, the oldest for {queue['oldest_s']:.1f} s; {ended}"
+    return Text.assemble(("queue      ", "bold"), waiting)
 
 
 def _model(model: dict[str, Any] | None) -> Text:

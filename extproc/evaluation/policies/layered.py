@@ -1,21 +1,22 @@
 """The production policy in virtual time: the sidecar's own fleet, router and feedback, one set per router.
 
-Nothing is copied or imitated: `Router.place` decides and reserves, the lease is ended as an exchange would
-end it, `Fleet.scraped` gets the gauges as the scraper hands them over, and `Feedback.learn` the entry that
-Envoy's access log would have. What production does around it is assumed to be done: the clusters are loaded,
-the model is in place, input tokens are exact.
+Nothing is copied or imitated: `Router.place` decides and reserves, or `Room.place`, which may hold a request;
+the lease is ended as an exchange would end it, `Fleet.scraped` gets the gauges as the scraper hands them
+over, and `Feedback.learn` the entry that Envoy's access log would have. What production does around it is
+assumed to be done: the clusters are loaded, the model is in place, input tokens are exact.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from extproc.errors import ModelFileError
-from extproc.evaluation.policies.policy import Candidate, Ended, Policy
+from extproc.evaluation.policies.policy import HELD, Candidate, Ended, Policy
 from extproc.evaluation.server import Gauges
 from extproc.exchange.messages import Phase, RouteTo
-from extproc.exchange.placement import Lease
+from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
@@ -29,6 +30,7 @@ from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.outcome import TTFT_TAG
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.feedback import Feedback
+from extproc.policy.queue.room import QueueRules, Room
 from extproc.policy.router import Router, RouterRules
 from extproc.simulation.arrivals import Arrival
 
@@ -40,12 +42,16 @@ _FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
 
 @dataclass(frozen=True, slots=True)
 class LayeredRules:
-    """The production policy's settings, and the content of its model file if it has one."""
+    """The production policy's settings, and the content of its model file if it has one.
+
+    Without a `queue` nobody waits.
+    """
 
     fleet: FleetRules
     router: RouterRules
     trust: TrustRule
     model_file: bytes | None = None
+    queue: QueueRules | None = None
 
 
 class Layered(Policy):
@@ -67,8 +73,12 @@ class Layered(Policy):
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
-        self._placed: dict[int, tuple[Lease | None, RouteTo]] = {}
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
+        self.room = Room(self._router, self._registry, rules.queue) if rules.queue is not None else None
+        self._place = self._router.place if self.room is None else self.room.place
+        self._settled: list[tuple[int, int | None]] = []
+        self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
+        self._now_s = 0.0
         if rules.model_file is not None:
             self._use_model(rules.model_file)
         self.members(range(len(names)), 0.0)
@@ -81,12 +91,35 @@ class Layered(Policy):
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """What `Router.place` says."""
-        placement = self._router.place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        """What the router says, or the room before it."""
+        self._now_s = now_s
+        placement = self._place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        if placement.ticket is None:
+            return self._sent(request_id, placement)
+        placement.ticket.tell = partial(self._settle, request_id)
+        return HELD
+
+    def settled(self) -> list[tuple[int, int | None]]:
+        """What the room has said since."""
+        settled, self._settled = self._settled, []
+        return settled
+
+    def advance(self, now_s: float) -> float | None:
+        """What the clock of the room does."""
+        if self.room is None:
+            return None
+        self._now_s = now_s
+        self.room.advance(now_s)
+        return self.room.due_s(now_s) if self.room.waiting else None
+
+    def _settle(self, request_id: int, placement: Placement) -> None:
+        self._settled.append((request_id, self._sent(request_id, placement)))
+
+    def _sent(self, request_id: int, placement: Placement) -> int | None:
         instruction = placement.instruction
         if not isinstance(instruction, RouteTo):
             return None
-        self._placed[request_id] = placement.lease, instruction
+        self._placed[request_id] = placement.lease, instruction, self._now_s
         return self._indices[instruction.cluster]
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
@@ -98,8 +131,9 @@ class Layered(Policy):
             self._record.forget(slot, offsets.get(slot))
 
     def ended(self, request: Ended, now_s: float) -> None:
-        """The stream ends, and the access log tells of it."""
-        lease, instruction = self._placed.pop(request.request_id)
+        """The stream ends, and the access log tells of it: what went before, at the router, is not in it."""
+        self._now_s = now_s
+        lease, instruction, sent_s = self._placed.pop(request.request_id)
         if lease is not None:
             lease.end(now_s)
         entry = LogEntry(
@@ -110,7 +144,7 @@ class Layered(Policy):
             response_flags=_FLAGS[request.is_failed],
             response_body_bytes=BYTES_PER_TOKEN * request.arrival.output_tokens,
             metadata=instruction.metadata,
-            tags={} if request.ttft_s is None else {TTFT_TAG: f"{request.ttft_s * 1e6:.0f}"},
+            tags=_tags(request, sent_s),
         )
         self._feedback.learn(entry, now_s)
 
@@ -150,6 +184,13 @@ class Layered(Policy):
         return {slot: found[name] for name, slot in slots.items() if slot is not None}
 
 
+def _tags(request: Ended, sent_s: float) -> dict[str, str]:
+    """What Envoy times: it begins to when the request is sent."""
+    if request.ttft_s is None:
+        return {}
+    return {TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}"}
+
+
 def _as_request(arrival: Arrival) -> Request:
     text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
     return Request(
@@ -160,7 +201,8 @@ def _as_request(arrival: Arrival) -> Request:
         input_size=InputSize(text_bytes=text_bytes),
         input_tokens=arrival.prompt_tokens,
         token_limit=None,
-        priority=0,
+        priority=arrival.priority,
         body_bytes=text_bytes,
         has_body=True,
+        tenant=arrival.tenant,
     )

@@ -15,6 +15,10 @@ from extproc.simulation.arrivals import Arrival
 NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0)
 
 
+HELD = -1
+"""Instead of a backend: the request waits at the router."""
+
+
 @dataclass(slots=True, eq=False)
 class Candidate:
     """What one router knows of one backend: its own requests there, their prompts, the last scrape.
@@ -50,8 +54,16 @@ class Policy:
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """The `backend` of a candidate, of which there is at least one, or None to refuse the request."""
+        """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
         raise NotImplementedError
+
+    def settled(self) -> Sequence[tuple[int, int | None]]:
+        """What became of held requests since the last call: their ids, and a backend or None for each."""
+        return ()
+
+    def advance(self, now_s: float) -> float | None:
+        """Look after those who are held; when to do so again, None where nobody is."""
+        return None
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
         """The fleet consists of these backends from now on; it is told at the start, and at every change."""

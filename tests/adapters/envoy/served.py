@@ -13,8 +13,8 @@ from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.protos import ext_proc_pb2, health_pb2
 from extproc.config import ServerConfig
 from extproc.exchange.exchange import Exchange
-from extproc.exchange.messages import Phase, RouteTo
-from extproc.exchange.placement import Lease, Placement
+from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
+from extproc.exchange.placement import Lease, Placement, Ticket
 from extproc.exchange.request import Request
 from extproc.exchange.token_ratio import TokenRatios
 from extproc.outcomes.log_entry import LogEntry
@@ -44,6 +44,8 @@ class Served:
     def __init__(self, config: ServerConfig) -> None:
         self.in_flight = 0
         self.placed = 0
+        self.is_full = False
+        self.waiting: list[Ticket] = []
         self.entries: list[LogEntry] = []
         self.port = 0
         self.server: EnvoyServer = new_server(
@@ -51,6 +53,24 @@ class Served:
         )
 
     def place(self, _: Request, phase: Phase, __: float) -> Placement:
+        """Place every request, or hold it while `is_full`."""
+        if not self.is_full:
+            return self._placement(phase)
+        ticket = Ticket()
+        self.waiting.append(ticket)
+        return Placement(Hold(30.0), Lease(lambda _: self.waiting.remove(ticket)), ticket)
+
+    def let_in(self, count: int = 1) -> None:
+        """Place those who have been waiting longest."""
+        for _ in range(count):
+            self.waiting.pop(0).settle(self._placement(Phase.REQUEST_BODY))
+
+    def pass_on(self) -> None:
+        """Let all who wait go on without a backend."""
+        while self.waiting:
+            self.waiting.pop(0).settle(Placement(Continue(Phase.REQUEST_BODY)))
+
+    def _placement(self, phase: Phase) -> Placement:
         self.placed += 1
         self.in_flight += 1
         return Placement(RouteTo(phase, "vllm-1", {"backend": "vllm-1"}), Lease(self._release))
@@ -85,6 +105,17 @@ class Caller:
         response = ext_proc_pb2.ProcessingResponse.FromString(await stream.read())
         mutation = response.request_body.response.header_mutation
         assert mutation.set_headers[0].header.raw_value == b"vllm-1"
+        return stream
+
+    async def held_stream(self) -> Any:
+        """A stream whose request is held: Envoy has been asked for patience."""
+        stream = self.process()
+        await stream.write(HEADERS)
+        await stream.read()
+        await stream.write(BODY)
+        response = ext_proc_pb2.ProcessingResponse.FromString(await stream.read())
+        assert response.override_message_timeout.seconds == 30
+        assert response.WhichOneof("response") is None
         return stream
 
     async def check(self, service: str) -> int:

@@ -10,6 +10,7 @@ from extproc.exchange.messages import (
     BodyReceived,
     Continue,
     HeadersReceived,
+    Hold,
     OtherReceived,
     Phase,
     Reject,
@@ -115,12 +116,28 @@ def test_route_overwrites_the_cluster_header_and_asks_for_another_route(phase: P
     }
 
 
+def test_route_tells_the_address_to_an_envoy_that_goes_by_it() -> None:
+    response = answer(encode(RouteTo(Phase.REQUEST_BODY, "vllm-2", address="[fd00::1]:8000")))
+    headers = response.request_body.response.header_mutation.set_headers
+    assert [(option.header.key, option.header.raw_value) for option in headers] == [
+        ("x-extproc-cluster", b"vllm-2"),
+        ("x-extproc-address", b"[fd00::1]:8000"),
+    ]
+    assert all(option.append_action == option.OVERWRITE_IF_EXISTS_OR_ADD for option in headers)
+
+
 @given(st.dictionaries(st.text(), st.text()))
 def test_metadata_stands_under_the_namespace(metadata: dict[str, str]) -> None:
     response = answer(encode(RouteTo(Phase.REQUEST_BODY, "a", metadata)))
     received = response.dynamic_metadata.fields["extproc"].struct_value.fields
     assert {name: value.string_value for name, value in received.items()} == metadata
     assert response.request_body.response.clear_route_cache
+
+
+def test_a_hold_asks_for_patience_and_answers_nothing_yet() -> None:
+    response = pb.ProcessingResponse.FromString(encode(Hold(12.5)))
+    assert response.WhichOneof("response") is None
+    assert response.override_message_timeout.ToMilliseconds() == 12_500
 
 
 def test_reject_answers_at_once_with_status_body_and_headers() -> None:

@@ -207,6 +207,104 @@ def test_a_watch_of_an_unknown_service_says_so_and_ends(transport: str) -> None:
     uvloop.run(scenario())
 
 
+# Holding.
+
+
+def test_a_held_request_is_answered_later_and_its_slot_is_held_until_the_stream_ends(transport: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            served.is_full = True
+            stream = await caller.held_stream()
+            assert (len(served.waiting), served.in_flight) == (1, 0)
+            served.let_in()
+            assert routed_to(await stream.read()) == "vllm-1"
+            assert served.in_flight == 1
+            await stream.done_writing()
+            assert await stream.code() == grpc.StatusCode.OK
+            await served.until(lambda: served.in_flight == 0 and served.server.open_streams == 0)
+
+    uvloop.run(scenario())
+
+
+def test_held_streams_are_answered_one_by_one_whatever_connection_they_came_on(transport: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller), connected(served.port) as client:
+            served.is_full = True
+            first, second = await caller.held_stream(), await caller.held_stream()
+            third = client.begin(PROCESS)
+            client.send(third, prefixed(HEADERS) + prefixed(BODY))
+            await served.until(lambda: len(served.waiting) == 3)
+            served.let_in()
+            assert routed_to(await first.read()) == "vllm-1"
+            served.let_in(2)
+            assert routed_to(await second.read()) == "vllm-1"
+            assert routed_to(await client.message(third, 2)) == "vllm-1"
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("way", ["cancel", "done_writing"])
+def test_who_leaves_while_held_gives_its_place_in_the_queue_up(transport: str, way: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            served.is_full = True
+            stays, goes = await caller.held_stream(), await caller.held_stream()
+            if way == "cancel":
+                goes.cancel()
+            else:
+                await goes.done_writing()
+            await served.until(lambda: len(served.waiting) == 1 and served.server.open_streams == 1)
+            served.let_in()
+            assert routed_to(await stays.read()) == "vllm-1"
+            assert served.in_flight == 1
+
+    uvloop.run(scenario())
+
+
+def test_a_lost_connection_gives_all_places_in_the_queue_up(transport: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, _):
+            served.is_full = True
+            async with connected(served.port) as client:
+                for _ in range(10):
+                    client.send(client.begin(PROCESS), prefixed(HEADERS) + prefixed(BODY))
+                await served.until(lambda: len(served.waiting) == 10)
+                client.abort()
+            await served.until(lambda: not served.waiting and served.server.open_streams == 0)
+
+    uvloop.run(scenario())
+
+
+def test_a_message_while_the_request_is_held_breaks_the_protocol(transport: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            served.is_full = True
+            stream = await caller.held_stream()
+            await stream.write(BODY)
+            assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
+            await served.until(lambda: not served.waiting)
+            assert served.server.protocol_errors == 1
+
+    uvloop.run(scenario())
+
+
+def test_who_is_let_go_before_the_drain_is_answered_and_then_ended(transport: str) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            served.is_full = True
+            streams = [await caller.held_stream() for _ in range(3)]
+            served.pass_on()
+            draining = asyncio.create_task(served.server.drain())
+            for stream in streams:
+                answer = ext_proc_pb2.ProcessingResponse.FromString(await stream.read())
+                assert answer.WhichOneof("response") == "request_body"
+                assert await stream.code() == grpc.StatusCode.OK
+            await draining
+            assert served.server.open_streams == 0
+
+    uvloop.run(scenario())
+
+
 # Draining.
 
 

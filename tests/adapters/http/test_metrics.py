@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.outcomes.counts import TTFT_BOUNDS_S
+from extproc.policy.queue.room import Room
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -137,6 +138,25 @@ def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith)
     assert (found["0.05"], found["0.1"], found["1.0"], found["100.0"], found["+Inf"]) == (1, 2, 3, 4, 5)
     assert value(parts, "extproc_ttft_seconds_count", backend="vllm-1") == 5
     assert value(parts, "extproc_ttft_seconds_sum", backend="vllm-1") == pytest.approx(200.901)
+
+
+def test_who_waits_and_has_waited_is_counted(holding: tuple[Parts, Room]) -> None:
+    parts, room = holding
+    assert value(parts, "extproc_queue_requests") == 0.0
+    placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 4)]
+    assert (
+        value(parts, "extproc_queue_requests") == value(parts, "extproc_queue_model_requests", model="m") == 3
+    )
+    assert placed[0].lease is not None
+    placed[0].lease.end(parts.started_s + 0.3)
+    room.advance(parts.started_s + 5.0)
+    endings = {"let_in": 1, "timeout": 2, "full": 1, "displaced": 0, "client_left": 0}
+    for ending, count in endings.items():
+        assert value(parts, "extproc_queue_ended_total", ending=ending) == count
+    assert value(parts, "extproc_queue_wait_seconds_bucket", le="0.25") == 0
+    assert value(parts, "extproc_queue_wait_seconds_bucket", le="0.5") == 1
+    assert value(parts, "extproc_queue_wait_seconds_sum") == pytest.approx(0.3)
+    assert value(parts, "extproc_decisions_total", layer="reject", reason="queue_full") == 1
 
 
 def test_a_backend_that_left_is_in_no_label(busy: Parts, runner: asyncio.Runner) -> None:

@@ -16,6 +16,7 @@ from adapters.running_parts import (
 
 from extproc.adapters.http.state_document import state_document
 from extproc.fleet.backend import Backend
+from extproc.policy.queue.room import Room
 
 BACKEND_FIELDS = {
     *("name", "address", "models", "own", "foreign", "load", "running", "waiting", "kv_cache_fraction"),
@@ -228,6 +229,23 @@ def test_what_envoys_pool_takes_is_counted_by_itself(parts: Parts) -> None:
     parts.place()
     state = document(parts)
     assert (state["passed_through"], sum(state["decisions"].values())) == (1, 0)
+
+
+def test_without_a_queue_there_is_none(parts: Parts) -> None:
+    assert document(parts)["queue"] is None
+
+
+def test_who_waits_is_told(holding: tuple[Parts, Room]) -> None:
+    parts, room = holding
+    assert document(parts)["queue"] == {"waiting": 0, "by_model": {}, "oldest_s": 0.0, "ended": {}}
+    placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 3)]
+    queue = document(parts, after_s=1.5)["queue"]
+    assert (queue["waiting"], queue["by_model"]) == (3, {"m": 3})
+    assert queue["oldest_s"] == pytest.approx(1.5)
+    assert placed[0].lease is not None
+    placed[0].lease.end(parts.started_s + 2.0)
+    room.advance(parts.started_s + 6.0)
+    assert document(parts)["queue"]["ended"] == {"let_in": 1, "timeout": 2}
 
 
 def test_draining_is_told(parts: Parts, runner: asyncio.Runner) -> None:

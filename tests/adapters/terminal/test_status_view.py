@@ -28,7 +28,13 @@ def backend(**fields: Any) -> dict[str, Any]:
 
 def state(*backends: dict[str, Any], **fields: Any) -> dict[str, Any]:
     decisions = {"guard": 31, "predict": 25, "least_load": 74, "reject": 1}
-    return {"backends": backends, "model": None, "decisions": decisions, "draining": False} | fields
+    return {
+        "backends": backends,
+        "model": None,
+        "decisions": decisions,
+        "queue": None,
+        "draining": False,
+    } | fields
 
 
 def rendered(document: dict[str, Any], **options: Any) -> list[str]:
@@ -89,6 +95,13 @@ def test_model_is_shown_with_its_error_and_the_last_refusal() -> None:
     refused = rendered(state(model=model | {"last_refusal": "checksum"}), width=120)
     assert "model      v7, median error 12% on held-out requests; refused since: checksum" in refused
     assert "model      none: layer 2 stands down" in rendered(state())
+
+
+def test_the_queue_is_shown_where_there_is_one() -> None:
+    queue = {"waiting": 7, "by_model": {"m": 7}, "oldest_s": 1.23, "ended": {"let_in": 90, "timeout": 2}}
+    lines = rendered(state(queue=queue), width=120)
+    assert "queue      7 waiting, the oldest for 1.2 s; let_in 90, timeout 2" in lines
+    assert not any("queue" in line for line in rendered(state()))
 
 
 def test_draining_is_said_only_then() -> None:

@@ -1,0 +1,1 @@
+"""Where the backends come from: the configuration's list, DNS, or the Kubernetes API; see `source`."""

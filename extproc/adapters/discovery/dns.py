@@ -1,0 +1,85 @@
+"""The addresses of a DNS name, typically of a headless service: A and AAAA records, asked for at an interval.
+
+Only a complete answer counts. NXDOMAIN and an answer without records are answers: nobody is there. A failure
+of one of the two questions (SERVFAIL, no answer in time, something that is no DNS) makes the whole one fail,
+or half the fleet would come and go with one lost packet. Answers too long for UDP are fetched by TCP.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+import dns.asyncresolver
+import dns.exception
+import dns.nameserver
+import dns.resolver
+
+from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.discovery.names import name_of_address
+from extproc.adapters.discovery.source import DiscoveryCounts
+from extproc.config_discovery import DnsDiscovery
+from extproc.fleet.backend import Backend
+
+logger = logging.getLogger(__name__)
+
+_RECORD_TYPES = {"any": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}
+
+
+class DnsSource:
+    """Yields the backends after every answer, also when they are the same."""
+
+    def __init__(self, config: DnsDiscovery) -> None:
+        self.counts = DiscoveryCounts()
+        self._config = config
+        self._models = None if config.models is None else frozenset(config.models)
+        self._conditions = ConditionLog(logger)
+
+    async def sets(self) -> AsyncGenerator[Sequence[Backend], None]:
+        """One set for each answer; asks again `interval_s` after it."""
+        while True:
+            try:
+                addresses = await self._ask()
+            except (dns.exception.DNSException, OSError, ValueError) as error:
+                self.counts.failures += 1
+                detail = f"{type(error).__name__}: {error}"
+                self._conditions.failed(self._config.host, "dns_failed", detail, time.monotonic())
+            else:
+                self.counts.answers += 1
+                self._conditions.holds(self._config.host, "dns_answers")
+                yield [self._backend(address) for address in addresses]
+            await asyncio.sleep(self._config.interval_s)
+
+    async def _ask(self) -> list[str]:
+        resolver = self._resolver()
+        answers = await asyncio.gather(
+            *(self._records(resolver, record_type) for record_type in _RECORD_TYPES[self._config.family])
+        )
+        return sorted({address for answer in answers for address in answer})
+
+    async def _records(self, resolver: dns.asyncresolver.Resolver, record_type: str) -> list[str]:
+        try:
+            answer = await resolver.resolve(
+                self._config.host, record_type, raise_on_no_answer=False, search=True
+            )
+        except dns.resolver.NXDOMAIN:
+            return []
+        return [str(ipaddress.ip_address(record.address)) for record in answer]
+
+    def _resolver(self) -> dns.asyncresolver.Resolver:
+        """Made anew for each question: /etc/resolv.conf may have changed."""
+        resolver = dns.asyncresolver.Resolver(configure=self._config.nameservers is None)
+        resolver.lifetime = self._config.timeout_s
+        if self._config.nameservers is not None:
+            resolver.nameservers = [_nameserver(address) for address in self._config.nameservers]
+        return resolver
+
+    def _backend(self, address: str) -> Backend:
+        name = name_of_address(self._config.host, address)
+        return Backend(name, address, self._config.port, self._models, self._config.max_num_seqs)
+
+
+def _nameserver(address: str) -> dns.nameserver.Nameserver:
+    host, _, port = address.rpartition(":")
+    return dns.nameserver.Do53Nameserver(host.strip("[]"), int(port))

@@ -1,0 +1,115 @@
+"""From EndpointSlices to backends: which endpoints are ready, at which port, under which name.
+
+A service has several slices: up to 100 endpoints each, one set of them per address family, and for a moment
+one endpoint may be in two. So all of them are looked at together, and each pod counts once.
+See https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+
+import msgspec
+
+from extproc.adapters.discovery.names import name_of_address, name_of_pod
+from extproc.config_discovery import KubernetesDiscovery
+from extproc.fleet.backend import Backend
+
+_FAMILIES = {"any": ("IPv4", "IPv6"), "ipv4": ("IPv4",), "ipv6": ("IPv6",)}
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """What is read of an object's metadata; `resource_version` is opaque."""
+
+    name: str = ""
+    resource_version: str = ""
+
+
+class Conditions(msgspec.Struct):
+    """Null means: not known, to be taken for ready and not terminating."""
+
+    ready: bool | None = None
+    terminating: bool | None = None
+
+
+class Target(msgspec.Struct):
+    """What an endpoint is, normally a pod."""
+
+    kind: str = ""
+    name: str = ""
+
+
+class Endpoint(msgspec.Struct, rename="camel"):
+    """One endpoint; it has one address."""
+
+    addresses: list[str] = []
+    conditions: Conditions | None = None
+    target_ref: Target | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests may be sent there."""
+        conditions = self.conditions or Conditions()
+        return conditions.ready is not False and conditions.terminating is not True
+
+
+class SlicePort(msgspec.Struct):
+    """One port of all endpoints of a slice."""
+
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+
+
+class EndpointSlice(msgspec.Struct, rename="camel"):
+    """One slice, as far as it is read."""
+
+    metadata: Metadata
+    address_type: str = ""
+    endpoints: list[Endpoint] | None = None
+    ports: list[SlicePort] | None = None
+
+
+def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) -> list[Backend]:
+    """The ready endpoints of all slices, sorted by name; one whose address is none is left out."""
+    families = _FAMILIES[config.family]
+    fitting = [one for one in slices if one.address_type in families]
+    fitting.sort(key=lambda one: (families.index(one.address_type), one.metadata.name))
+    by_name: dict[str, Backend] = {}
+    addresses: set[str] = set()
+    for one in fitting:
+        port = _port(one, config.port)
+        for endpoint in one.endpoints or []:
+            backend = _backend(endpoint, port, config) if port and endpoint.is_ready else None
+            if backend and backend.name not in by_name and backend.address not in addresses:
+                by_name[backend.name] = backend
+                addresses.add(backend.address)
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
+    """The configured port, by number or name; without one the slice's first."""
+    if isinstance(wanted, int):
+        return wanted
+    ports = [port for port in one.ports or [] if port.port and port.protocol in (None, "TCP")]
+    return next((port.port for port in ports if wanted in (None, port.name)), None)
+
+
+def _backend(endpoint: Endpoint, port: int, config: KubernetesDiscovery) -> Backend | None:
+    host = _host(endpoint.addresses[0]) if endpoint.addresses else None
+    if host is None:
+        return None
+    target = endpoint.target_ref
+    is_pod = target is not None and target.kind == "Pod" and target.name
+    name = name_of_pod(target.name) if target and is_pod else name_of_address("endpoint", host)
+    models = None if config.models is None else frozenset(config.models)
+    return Backend(name, host, port, models, config.max_num_seqs)
+
+
+@lru_cache(maxsize=8192)
+def _host(address: str) -> str | None:
+    """The address in its usual form; kept, since hundreds are read again at every change."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None

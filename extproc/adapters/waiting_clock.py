@@ -1,0 +1,14 @@
+"""The clock of the waiting room: deadlines, and changes that are not reported to it."""
+
+import asyncio
+import time
+
+from extproc.policy.queue.room import Room
+
+
+async def keep_advancing(room: Room) -> None:
+    """One timer for all who wait."""
+    while True:
+        now_s = time.monotonic()
+        room.advance(now_s)
+        await asyncio.sleep(room.due_s(now_s) - now_s)

@@ -1,0 +1,179 @@
+"""Requests that wait at the router, with a real Envoy that is asked for patience."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from adapters.envoy.served import TRANSPORTS
+from integration.local_stack import Answer, LocalStack, by_status, chat, running
+
+SLOW = chat(max_tokens=40)
+"""Some two seconds on a server of speed 1, longer than Envoy's message timeout."""
+
+
+def prepare(stack: LocalStack, transport: str | None = None, max_active: int = 1, **queue: Any) -> None:
+    """A backend that takes `max_active` requests, and a sidecar that holds the others."""
+    stack.start_sim("vllm-1", "--max-num-seqs", str(max_active))
+    if transport is not None:
+        address = f"127.0.0.1:{stack.grpc_port}"
+        stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
+    stack.stages["guard"] = {"max_active": max_active, "max_predicted_ttft_s": 60.0}
+    stack.stages["admission"] = {"mode": "queue", "queue": queue}
+
+
+async def until_waiting(stack: LocalStack, count: int) -> Mapping[str, Any]:
+    return await stack.until(lambda state: state["queue"]["waiting"] == count)
+
+
+async def hold(stack: LocalStack, number: int, **options: Any) -> asyncio.Task[Answer]:
+    """One more request that waits, `number` in all."""
+    task = asyncio.create_task(stack.ask(chat(max_tokens=2), **options))
+    await until_waiting(stack, number)
+    return task
+
+
+async def occupy(stack: LocalStack, body: Any = SLOW) -> asyncio.Task[Answer]:
+    """A request that takes the only place."""
+    task = asyncio.create_task(stack.ask(body))
+    await stack.until(lambda state: state["backends"][0]["own"] == 1)
+    return task
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_burst_beyond_the_limit_is_served_within_it_and_nobody_is_refused(
+    stack: LocalStack, transport: str
+) -> None:
+    prepare(stack, transport, max_active=3)
+
+    async def scenario() -> None:
+        async with running(stack):
+            burst = asyncio.gather(*(stack.ask(chat(max_tokens=6)) for _ in range(30)))
+            seen: list[Mapping[str, Any]] = []
+            while not burst.done():
+                seen.append(await stack.state())
+            answers = await burst
+            assert all(answer.is_complete and answer.backend == "vllm-1" for answer in answers)
+            assert max(state["backends"][0]["own"] for state in seen) == 3
+            assert max(state["queue"]["waiting"] for state in seen) > 20
+            state = await stack.until_idle()
+            assert state["queue"]["waiting"] == 0
+            assert state["queue"]["ended"] == {"let_in": 27}
+
+    asyncio.run(scenario())
+
+
+def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(stack: LocalStack) -> None:
+    prepare(stack, min_priority=-1, max_priority=1)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack)
+            done: list[int] = []
+            waiting = []
+            for number, priority in enumerate(("0", "-1", "0", "7"), start=1):
+                task = await hold(stack, number, headers={"x-extproc-priority": priority})
+                task.add_done_callback(lambda _, number=number: done.append(number))
+                waiting.append(task)
+            answers = await asyncio.gather(first, *waiting)
+            assert all(answer.is_complete for answer in answers)
+            assert done == [4, 1, 3, 2]
+
+    asyncio.run(scenario())
+
+
+def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(stack: LocalStack) -> None:
+    prepare(stack, max_wait_s=1.2)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack, chat(max_tokens=100))
+            refused = await stack.ask()
+            assert (refused.status, refused.layer) == (503, "reject")
+            assert refused.headers["x-extproc-reason"] == "queue_timeout"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert b'"overloaded_error"' in refused.body
+            assert (await first).is_complete
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_at_once(stack: LocalStack) -> None:
+    prepare(stack, max_waiting=2)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack)
+            waiting = [await hold(stack, number) for number in (1, 2)]
+            refused = await stack.ask()
+            assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "queue_full")
+            assert not first.done()
+            assert by_status(await asyncio.gather(first, *waiting)) == {200: 3}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: str) -> None:
+    prepare(stack, transport)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack, chat(max_tokens=60))
+            gone, stays = await hold(stack, 1), await hold(stack, 2)
+            gone.cancel()
+            await until_waiting(stack, 1)
+            assert not first.done()
+            assert by_status(await asyncio.gather(first, stays)) == {200: 2}
+            state = await stack.until_idle()
+            assert state["queue"]["ended"] == {"client_left": 1, "let_in": 1}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_when_the_sidecar_ends_all_who_wait_are_served_by_envoys_pool(
+    stack: LocalStack, transport: str
+) -> None:
+    prepare(stack, transport)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack)
+            waiting = [await hold(stack, number) for number in range(1, 6)]
+            await asyncio.to_thread(stack.sidecar.stop, 5.0)
+            answers = await asyncio.gather(first, *waiting)
+            assert all(answer.is_complete for answer in answers)
+            assert {answer.backend for answer in answers[1:]} == {""}
+
+    asyncio.run(scenario())
+
+
+def test_when_the_sidecar_is_killed_all_who_wait_are_served_by_envoys_pool(stack: LocalStack) -> None:
+    prepare(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack)
+            waiting = [await hold(stack, number) for number in range(1, 6)]
+            await asyncio.to_thread(stack.sidecar.stop, 0.0)
+            answers = await asyncio.gather(first, *waiting)
+            assert all(answer.is_complete for answer in answers)
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_that_comes_takes_those_who_wait(stack: LocalStack) -> None:
+    prepare(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            first = await occupy(stack, chat(max_tokens=150))
+            held = await hold(stack, 1)
+            stack.start_sim("vllm-2", "--max-num-seqs", "1")
+            stack.write_config()
+            assert (await held).backend == "vllm-2"
+            assert not first.done()
+            assert (await first).is_complete
+
+    asyncio.run(scenario())
