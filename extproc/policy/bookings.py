@@ -48,7 +48,7 @@ class Bookings:
         """A request is placed: it counts from this moment."""
         booking = Booking(slot, request)
         self._open[slot][booking] = None
-        self._fleet.reserve(slot, now_s)
+        self._fleet.reserve(slot, now_s, request.input_tokens if request.has_body else 0.0)
         self._tokens.sent(slot, request)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking

@@ -2,6 +2,7 @@
 
 from extproc.exchange.token_learning import TokenLearning
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
@@ -77,5 +78,7 @@ class Feedback:
         if not sample.is_clean or sample.ttft_s is None:
             return
         self._fleet.observed(slot, sample.load, sample.ttft_s)
+        decode_s = max(0.0, sample.duration_s - sample.ttft_s)
+        self._fleet.paced(slot, Answered(sample.load, sample.input_tokens, sample.ttft_s, decode_s), now_s)
         if outcome.model_log_ttft is not None and sample.model_version is not None:
             self._record.observe(slot, sample.model_version, outcome.model_log_ttft, sample.ttft_s)

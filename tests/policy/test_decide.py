@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.exchange.request import InputSize, Request, RequestKind
+from extproc.fleet.pace import Pace
 from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
@@ -113,6 +114,20 @@ def chosen_slot(decision: Decision) -> int | None:
 def test_in_the_low_zone_the_least_loaded_wins() -> None:
     decision = placed(fleet_view([3, 1, 2]), FakeModel())
     assert (decision.layer, decision.reason, chosen_slot(decision)) == (Layer.LEAST_LOAD, Reason.LOW_ZONE, 6)
+
+
+def test_a_fast_machine_with_more_load_is_preferred_to_a_slow_one_with_less() -> None:
+    fleet = fleet_view([3, 2])
+    fleet.states[0].pace = Pace(base_s=0.05, token_s=1e-4, turn_s=0.1)
+    fleet.states[1].pace = Pace(base_s=0.2, token_s=4e-4, turn_s=0.4)
+    assert chosen_slot(placed(fleet)) == 5
+
+
+def test_while_one_backend_is_low_another_may_be_chosen_that_is_faster_all_the_same() -> None:
+    fleet = fleet_view([MEDIUM_LOAD, MEDIUM_LOAD - 1])
+    fleet.states[1].pace = Pace(base_s=9.0)
+    decision = placed(fleet, FakeModel())
+    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 5)
 
 
 def test_a_tie_of_loads_is_broken_at_random() -> None:

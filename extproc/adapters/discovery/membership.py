@@ -73,7 +73,9 @@ class MembershipFeed:
                 if self._known.offer(backends, now_s):
                     self._apply()
                 self._tell_of_oddities(now_s)
-                self.is_known.set()
+                if not self.is_known.is_set():
+                    self.is_known.set()
+                    self._publish()  # who sees us ready finds the file
 
     async def advance(self) -> None:
         """Let members settle, drain and leave as time passes."""

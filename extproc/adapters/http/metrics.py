@@ -37,6 +37,10 @@ _GAUGES = {
         "extproc_backend_predicted_ttft_seconds",
         f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
     ),
+    "expected_s": (
+        "extproc_backend_expected_seconds",
+        f"What layer 3 compares, for a request of {REFERENCE_TOKENS} tokens: load, at the backend's pace",
+    ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
     "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
     "is_model_trusted": (
