@@ -44,6 +44,6 @@ class Feedback:
             self._tokens.distrust(slot)
         if not sample.is_clean or sample.ttft_s is None:
             return
-        self._fleet.observed(slot, sample.load, sample.ttft_s)
+        self._fleet.observed(slot, sample.load, sample.ttft_s, sample.input_tokens)
         if outcome.model_log_ttft is not None and sample.model_version is not None:
             self._record.observe(slot, sample.model_version, outcome.model_log_ttft, sample.ttft_s)

@@ -5,9 +5,9 @@ RULE = SaturationRule(max_active=10, resume_load=8)
 
 def saturated_along(loads: list[float]) -> list[bool]:
     """Whether the backend is saturated as its load takes these values one after the other."""
-    closed_above, result = RULE.opened(), []
+    closed_above, result = RULE.opened(RULE.max_active), []
     for load in loads:
-        closed_above = RULE.closes_above(load, closed_above)
+        closed_above = RULE.closes_above(load, closed_above, RULE.max_active)
         result.append(load > closed_above)
     return result
 
