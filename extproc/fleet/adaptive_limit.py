@@ -13,9 +13,9 @@ nothing of load, and TTFT alone falls to a tenth as soon as anybody waits.
 
 - Prompts also wait for each other's computing, on this side of the knee. Requests that met less load show by
   how much, and that is taken off, up to a bound: a queue that they wait in too must not hide itself.
-- A calm server can be known while it is never calm: a shorter TTFT counts at once, and a longer one, little by
-  little, only where few requests were met. Under permanent load the reference can only fall, so it needs no
-  pauses in which it is measured, as Envoy's minRTT does.
+- A calm server can be known while it is never calm: a shorter TTFT counts at once, and a longer one, little
+  by little, only where few requests were met. Under permanent load the reference can only fall, so it needs
+  no pauses in which it is measured, as Envoy's minRTT does.
 - Until the first queue the limit doubles, as in TCP's slow start. One that nobody reaches stays as it is,
   unless there is a long queue nevertheless.
 """
@@ -35,7 +35,7 @@ TOP = 0.95
 BELOW = (0.5, 0.9)
 """Guessed: the shares of the most that were met by those who show what contention costs."""
 
-MAX_CONTENTION = 0.15
+MAX_CONTENTION = 0.08
 """Guessed: contention takes no more of a request's time than this share."""
 
 ENOUGH = 8
