@@ -3,7 +3,10 @@
 #   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
 #   make test                   linters, types, import contracts, and all tests against a real Envoy
 #   make test-long              tests of minutes, on real processes
+#   make test-faults            every fault under load, and the table of tests/faults/README.md anew
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
+#   make fuzz                   a million inputs for all that reads bytes from outside; ARGS='--share 0.01' for fewer
+#   make audit                  known vulnerabilities of the dependencies, asked of a public database
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
 #   make reference              writes the references of configuration and metrics, and the dashboard, from the code
@@ -15,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 
-.PHONY: up test lint test-long test-vllm bench reference clean
+.PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -31,7 +34,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long $(ARGS)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
+
+test-faults: $(INSTALLED)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m 'not long' tests/faults $(ARGS)
 
 test-vllm: $(INSTALLED)
 ifeq ($(strip $(VLLM)),)
@@ -48,6 +54,17 @@ ifeq ($(strip $(VLLM)),)
 else
 	EXTPROC_VLLM='$(VLLM)' $(BIN)/pytest -m vllm $(ARGS)
 endif
+
+fuzz: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	PYTHONPATH=tests nice -n 5 $(BIN)/python -m fuzz.campaign $(ARGS)
+
+# From an environment of its own, so that the auditor's dependencies are not taken for ours.
+audit: $(INSTALLED)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'; }
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/audit/installed.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audit/installed.txt
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)

@@ -35,6 +35,8 @@ from extproc.fleet.fleet import CAPACITY
 
 MAX_BACKENDS = CAPACITY // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
+_MAX_FAULTS = 100
+"""More would only fill the log."""
 
 
 class TlsConfig(Stage):
@@ -250,14 +252,16 @@ class Config(Stage):
 def parse_config(text: str, origin: str) -> Config:
     """Read a configuration from YAML text; `origin` names it in the message.
 
-    Raises ConfigError with every fault, one a line.
+    Raises ConfigError with every fault, one a line, up to `_MAX_FAULTS`.
     """
     document = read_document(text, origin)
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        faults = [f"  {_location(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise ConfigError("\n".join([f"{origin}: {len(faults)} fault(s)", *faults])) from error
+        found = error.errors()
+        faults = [f"  {_location(fault['loc'])}: {fault['msg']}" for fault in found[:_MAX_FAULTS]]
+        faults += ["  ..."] if len(found) > _MAX_FAULTS else []
+        raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
 
 def load_config(path: Path) -> Config:

@@ -10,8 +10,14 @@ _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeE
 """What PyYAML raises: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+_MAX_MERGES = 16
+_MAX_MERGED_KEYS = 256
+"""No stage has as many fields. Without a bound ten lines of merges of merges would fill the memory."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win silently."""
+    """YAML without repeated keys, of which the last would win silently, and with few merges (`<<`)."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -21,6 +27,15 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is repeated", problem_mark=key.start_mark)
             seen.add(key.value)
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        merged = [value for key, value in node.value if key.tag == _MERGE]
+        lists = [value for value in merged if isinstance(value, yaml.SequenceNode)]
+        if all(len(value.value) <= _MAX_MERGES for value in lists):
+            super().flatten_mapping(node)
+            if not merged or len(node.value) <= _MAX_MERGED_KEYS:
+                return
+        raise yaml.MarkedYAMLError(problem="too much is merged (<<)", problem_mark=node.start_mark)
 
 
 def read_document(text: str, origin: str) -> dict[str, Any]:

@@ -207,6 +207,29 @@ backends:
     assert [backend.models for backend in parse_config(text, "test.yaml").backends] == [("m",)] * 3
 
 
+def test_nothing_but_envoys_own_port_is_open_to_other_machines() -> None:
+    config = parse()
+    envoy = yaml.safe_load((EXAMPLE.parent / "envoy" / "envoy.yaml").read_text())
+    assert config.server.address.startswith("127.0.0.1:")
+    assert config.http.address.startswith("127.0.0.1:")
+    assert envoy["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
+def test_merges_of_merges_do_not_multiply() -> None:
+    merged = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 20))
+    with pytest.raises(ConfigError, match="too much is merged"):
+        parse_config("a0: &a0 {x: 1, y: 2}\n" + merged, "test.yaml")
+    many = ", ".join(["*a0"] * 17)
+    with pytest.raises(ConfigError, match="too much is merged"):
+        parse_config(f"a0: &a0 {{x: 1}}\nb: {{<<: [{many}]}}\n", "test.yaml")
+
+
+def test_very_many_faults_are_counted_and_not_all_told() -> None:
+    told = faults(backends=[{"name": 1, "url": "http://a"}] * 1000).splitlines()
+    assert told[0] == "test.yaml: 1000 fault(s)"
+    assert len(told) == 102
+
+
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")

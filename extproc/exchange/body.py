@@ -10,6 +10,7 @@ bytes: looking at each value would block the event loop.
 """
 
 import codecs
+import re
 from typing import Annotated, Final
 
 import msgspec
@@ -27,6 +28,7 @@ _LOOK_CLOSELY_UP_TO_BYTES: Final = 128 * 1024
 _LOOK_CLOSELY_UP_TO_COMMAS: Final = 4096
 
 _ABSENT: Final = Raw()
+_OBJECT: Final = re.compile(rb"[ \t\n\r]{0,4096}+\{")  # megabytes of white space are not worth the time
 _STRING: Final = msgspec.json.Decoder(str)
 _TokenLimit = Annotated[int, msgspec.Meta(gt=0, le=2**31 - 1)]
 _TOKEN_LIMIT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(_TokenLimit)
@@ -126,7 +128,7 @@ def _plain_chat(body: bytes) -> BodyFacts | None:
 def _parse(body: bytes) -> tuple[bytes, _Fields | None]:
     """The JSON that was parsed, condensed or as it came, and its fields; None if it is not an object."""
     json = body.removeprefix(codecs.BOM_UTF8)
-    if not json[:64].lstrip().startswith(b"{") or TEXT_MARK in json or IDS_MARK in json:
+    if not _OBJECT.match(json) or TEXT_MARK in json or IDS_MARK in json:
         return json, None
     if len(json) > _CONDENSE_FROM_BYTES:
         condensed = condense(json)

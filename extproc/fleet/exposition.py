@@ -6,6 +6,7 @@ exposition format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_for
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 from extproc.fleet.signals import Signals
 
@@ -13,7 +14,7 @@ MAX_GAUGE = 1e6
 """A server with more running or waiting requests than this is not believed."""
 
 MAX_SERIES = 1024
-"""Nor one with more engines than this."""
+"""Nor one with more engines than this, nor with more lines of names that only begin alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +72,30 @@ def _gauge(values: list[float]) -> float | None:
 
 
 def _counter(values: list[float]) -> float | None:
-    if not values or not all(0.0 <= value < float("inf") for value in values):
+    if not values or not all(value >= 0.0 for value in values):
         return None
-    return sum(values)
+    total = sum(values)
+    return total if isfinite(total) else None
 
 
 def _series(lines: bytes, names: tuple[bytes, ...]) -> list[float]:
     """The values of all series of the first name that has any; NaN stands for a value that is no number."""
     for name in names:
         values = []
+        looks = 0
         needle = b"\n" + name
         at = lines.find(needle)
-        while at >= 0:
+        while at >= 0 and looks <= MAX_SERIES:
+            looks += 1
             rest = at + len(needle)
             end = lines.find(b"\n", rest)
             if lines[rest : rest + 1] in {b"{", b" "}:
                 values.append(_value(lines[rest : end if end >= 0 else len(lines)]))
-            at = lines.find(needle, rest) if len(values) <= MAX_SERIES else -1
+            at = lines.find(needle, rest)
+        if looks > MAX_SERIES:
+            return [float("nan")]
         if values:
-            return values if len(values) <= MAX_SERIES else [float("nan")]
+            return values
     return []
 
 

@@ -360,6 +360,15 @@ any_json = st.recursive(
 kinds = st.sampled_from(list(RequestKind))
 
 
+@pytest.mark.parametrize(
+    ("space", "model"), [(b" " * 64, "m"), (b"\r\n\t " * 1000, "m"), (b" " * 10_000, None)]
+)
+def test_white_space_before_the_object_hides_it_only_where_there_is_absurdly_much(
+    space: bytes, model: str | None
+) -> None:
+    assert read_body(RequestKind.EMBEDDING, space + b'{"model": "m"}').model == model
+
+
 @given(kinds, st.dictionaries(names, any_json, max_size=6), st.booleans())
 def test_any_json_is_read(kind: RequestKind, fields: dict[str, Any], ensure_ascii: bool) -> None:
     body = encoded(fields, ensure_ascii=ensure_ascii)

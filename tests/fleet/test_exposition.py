@@ -88,6 +88,19 @@ def test_more_series_than_any_server_has_engines_are_refused() -> None:
     assert read_signals(exposition() * 2000) is None
 
 
+def test_names_that_only_begin_like_a_signal_are_not_searched_for_ever() -> None:
+    look_alikes = b"vllm:num_requests_running_total 1\n" * 5
+    assert read_signals(look_alikes + exposition()) is not None
+    assert read_signals(look_alikes * 1000 + exposition()) is None
+
+
+def test_counters_whose_sum_is_no_number_are_not_believed() -> None:
+    text = exposition() + b"vllm:prompt_tokens_total 1e308\n" * 2
+    signals = read_signals(text)
+    assert signals is not None
+    assert signals.prompt_tokens_total is None
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(noise: bytes) -> None:
     signals = read_signals(noise + b"\n" + exposition() + noise)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import grpc
@@ -33,6 +34,7 @@ from extproc.exchange.messages import (
     RouteTo,
 )
 from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.retry import read_retry
 
 Script = Callable[[Event], Instruction]
 PATIENCE_S = 10.0
@@ -93,6 +95,12 @@ class ScriptedSidecar:
     async def next_entry(self) -> LogEntry:
         return await asyncio.wait_for(self._entries.get(), PATIENCE_S)
 
+    async def next_exchange(self) -> LogEntry:
+        """The next entry that is about a whole exchange, and no second attempt."""
+        while read_retry(entry := await self.next_entry()) is not None:
+            pass
+        return entry
+
     async def _process(self, messages: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
         self.open_streams += 1
         try:
@@ -118,11 +126,14 @@ class Backend:
     status: int = 200
     chunks: int = 1
     gap_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
     received: list[tuple[dict[str, str], int]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.received.append((dict(request.headers), len(await request.read())))
-        response = web.StreamResponse(status=self.status, headers={"x-answered-by": self.name})
+        response = web.StreamResponse(
+            status=self.status, headers={"x-answered-by": self.name, **self.headers}
+        )
         await response.prepare(request)
         for _ in range(self.chunks):
             await asyncio.sleep(self.gap_s)
@@ -286,6 +297,50 @@ def test_client_cannot_choose_a_backend(start_envoy: StartEnvoy) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-extproc-cluster: a\r\nX-EXTPROC-CLUSTER: no-such-cluster",
+        "connection: keep-alive, x-extproc-cluster",
+        "te: trailers\r\nx-extproc-cluster:",
+        "x-extproc-backend: a\r\nx-extproc-layer: predict\r\nx-extproc-reason: nothing",
+        "x-envoy-original-dst-host: 127.0.0.1:1\r\nx-envoy-decorator-operation: a",
+    ],
+)
+def test_no_header_of_a_client_stands_in_the_way_of_the_decision(
+    start_envoy: StartEnvoy, header: str
+) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a"), Backend("b")) as stack:
+            stack.sidecar.script = route_to("b")
+            url = urlsplit(stack.envoy.url)
+            reader, writer = await asyncio.open_connection(url.hostname, url.port)
+            writer.write(f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n".encode())
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).decode()
+            writer.close()
+            assert head.startswith("HTTP/1.1 200 ")
+            assert "x-answered-by: b\r\n" in head
+            assert "x-extproc-backend: b\r\nx-extproc-layer: least_load\r\n" in head
+            assert "x-extproc-reason" not in head
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_cannot_pretend_to_be_the_sidecar(start_envoy: StartEnvoy) -> None:
+    lies = {"x-extproc-backend": "b", "x-extproc-layer": "predict", "x-extproc-reason": "saturated"}
+
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", headers=lies)) as stack:
+            unasked = (await stack.post()).headers
+            assert not {name for name in unasked if name.startswith("x-extproc")}
+            stack.sidecar.script = route_to("a")
+            placed = (await stack.post()).headers
+            assert (placed["x-extproc-backend"], placed["x-extproc-layer"]) == ("a", "least_load")
+            assert "x-extproc-reason" not in placed
+
+    asyncio.run(scenario())
+
+
 def test_client_cannot_shorten_a_timeout(start_envoy: StartEnvoy) -> None:
     backend = Backend("a", gap_s=0.2)
     headers = {
@@ -322,7 +377,9 @@ def test_rejection_reaches_the_client_as_it_is(start_envoy: StartEnvoy) -> None:
     def logging_details(bootstrap: str) -> str:
         """As an operator's access log may have them: extproc itself does not read them."""
         tag = '- {tag: details, value: "%RESPONSE_CODE_DETAILS%"}'
-        return bootstrap.replace("custom_tags:\n", f"custom_tags:\n{' ' * 16}{tag}\n", 1)
+        before = "- tag: ttft_us"
+        assert before in bootstrap
+        return bootstrap.replace(before, f"{tag}\n{' ' * 16}{before}", 1)
 
     async def scenario() -> None:
         async with running(start_envoy, backend, edit=logging_details) as stack:
@@ -394,9 +451,9 @@ def test_dead_first_choice_is_answered_by_another_backend(start_envoy: StartEnvo
             assert Counter((answer.status, answer.headers.get("x-answered-by")) for answer in answers) == {
                 (200, "a"): 50
             }
-            assert (await stack.sidecar.next_entry()).attempts >= 2
+            assert (await stack.sidecar.next_exchange()).attempts == 2
             assert await stack.sent_through("dead_endpoint") == 0
-            assert await stack.sent_through("extproc_pool") == 50
+            assert await stack.sent_through("dead_retry") == 50
 
     asyncio.run(scenario())
 

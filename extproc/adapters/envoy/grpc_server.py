@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.grpc_health import GrpcHealth
@@ -44,6 +45,7 @@ class GrpcServer:
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._grpc_health = GrpcHealth(self.health)
         self._config = config
+        self._conditions = ConditionLog(logger)
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
@@ -94,8 +96,7 @@ class GrpcServer:
             if not self.is_draining:
                 raise
         except ProtocolError as error:
-            self.protocol_errors += 1
-            logger.warning("ext_proc_protocol_error error=%s", error)
+            self._told_of(error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self.open_streams -= 1
@@ -131,9 +132,12 @@ class GrpcServer:
             try:
                 self._handle_entries(decode_entries(message))
             except ProtocolError as error:
-                self.protocol_errors += 1
-                logger.warning("access_log_protocol_error error=%s", error)
+                self._told_of(error)
         return b""
+
+    def _told_of(self, error: ProtocolError) -> None:
+        self.protocol_errors += 1
+        self._conditions.failed("grpc", "grpc_protocol_error", str(error), time.monotonic())
 
 
 async def _held(

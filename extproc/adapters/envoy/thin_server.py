@@ -7,10 +7,12 @@ without us.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.health import HEALTH_SERVICE, Health
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
@@ -45,6 +47,7 @@ class ThinServer:
         self.is_draining = False
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._config = config
+        self._conditions = ConditionLog(logger)
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
         self._is_flush_due = False
@@ -139,7 +142,7 @@ class ThinServer:
 
     def _refused(self, error: ProtocolError) -> None:
         self.protocol_errors += 1
-        logger.warning("grpc_protocol_error error=%s", error)
+        self._conditions.failed("grpc", "grpc_protocol_error", str(error), time.monotonic())
 
 
 class _SocketFile:

@@ -6,15 +6,13 @@ one without calls for long, and a peer that sends but does not read.
 """
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable
 from typing import cast
 
 from extproc.adapters.h2.grpc_connection import GrpcConnection, GrpcService
-
-logger = logging.getLogger(__name__)
+from extproc.errors import ProtocolError
 
 ALPN_PROTOCOL = "h2"
 HANDSHAKE_S = 10.0  # guessed
@@ -33,6 +31,7 @@ class GrpcProtocol(asyncio.Protocol):
         self, service: GrpcService, connections: set["GrpcProtocol"], emptied: asyncio.Event
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._service = service
         self._connections = connections
         self._emptied = emptied
         self._grpc = GrpcConnection(service, self._call_later)
@@ -47,7 +46,7 @@ class GrpcProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != ALPN_PROTOCOL:
-            logger.warning("tls_without_h2 peer=%s", transport.get_extra_info("peername"))
+            self._service.refused(ProtocolError(f"TLS without h2: {transport.get_extra_info('peername')}"))
             self._transport.abort()
             return
         _expect_life(transport)

@@ -1,6 +1,7 @@
 """What Envoy may rely on, of either transport: spoken to by grpcio's client, and frame by frame."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 import grpc
@@ -114,6 +115,51 @@ def test_what_breaks_the_protocol_ends_that_stream_only(transport: str, messages
             await caller.placed_stream()
 
     uvloop.run(scenario())
+
+
+def test_nothing_of_what_an_envoy_sends_that_forwards_all_headers_is_logged(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "s3cret-marker"
+    headers = ext_proc_pb2.ProcessingRequest.FromString(HEADERS)
+    headers.request_headers.headers.headers.add(key="authorization", raw_value=secret.encode())
+    body = ext_proc_pb2.HttpBody(body=f'{{"model": "{secret}"'.encode())
+    good = [
+        headers.SerializeToString(),
+        ext_proc_pb2.ProcessingRequest(request_body=body).SerializeToString(),
+    ]
+
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            for sound, breach in ((good, good[1]), (good[:1], good[0]), ([], secret.encode())):
+                stream = caller.process()
+                for message in sound:
+                    await stream.write(message)
+                    await stream.read()
+                await stream.write(breach)
+                assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
+            await served.until(lambda: served.server.open_streams == 0)
+            assert served.server.protocol_errors == 3
+
+    with caplog.at_level(logging.DEBUG, logger="extproc"):
+        uvloop.run(scenario())
+    assert "grpc_protocol_error" in caplog.text
+    assert secret not in caplog.text
+
+
+def test_lasting_breaches_of_the_protocol_are_counted_and_told_once(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with called(transport) as (served, caller):
+            for _ in range(20):
+                stream = caller.process()
+                await stream.write(b"")
+                await stream.code()
+            assert served.server.protocol_errors == 20
+
+    uvloop.run(scenario())
+    assert caplog.text.count("grpc_protocol_error") == 1
 
 
 def test_a_body_of_thirty_megabytes_is_taken(transport: str) -> None:

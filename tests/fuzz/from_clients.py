@@ -1,0 +1,85 @@
+"""What a client sends: its body, and its headers as Envoy passes them on."""
+
+import msgspec
+
+from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.errors import ProtocolError
+from extproc.exchange.body import BodyFacts, read_body
+from extproc.exchange.messages import BodyReceived, Continue, HeadersReceived, Phase, Reject, RouteTo
+from extproc.exchange.reading import MAX_PRIORITY, read_request
+from extproc.exchange.request import InputSize, RequestKind
+from extproc.exchange.token_ratio import TokenRatios
+
+KINDS = tuple(RequestKind)
+LONG = (b"a" * 5000, b"1, " * 2000, b"\\u6f22" * 900, b'\\"' * 2500, b"\xc3\xa4" * 2500, b"[[" * 2500)
+"""What `~` stands for in a fuzzed body: large bodies take another path, and a fuzzer's inputs are small."""
+MOST_TOKENS_PER_BYTE = 4500
+"""A video of no length at all, in a part of one byte; far more than any part needs."""
+
+
+def body(data: bytes) -> None:
+    """First the kind of request, and what a long value is; then the body."""
+    choice, text = data[:1] or b"\0", data[1:]
+    kind = KINDS[choice[0] % len(KINDS)]
+    text = text.replace(b"~", LONG[choice[0] // len(KINDS) % len(LONG)])
+    facts = read_body(kind, text)
+    check_facts(facts, len(text))
+    expected = _object(text)
+    if expected is not None:
+        assert facts.is_readable, "a JSON object is readable"
+        model = expected.get("model")
+        if isinstance(model, str) and len(model) < 4000:
+            assert facts.model == (model or None)
+
+
+def _object(text: bytes) -> dict[str, object] | None:
+    """The strict parser's view; condensing is more lenient."""
+    try:
+        found = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def check_facts(facts: BodyFacts, body_bytes: int) -> None:
+    assert facts.model != ""
+    assert isinstance(facts.is_stream, bool)
+    assert facts.token_limit is None or 0 < facts.token_limit < 2**31
+    check_size(facts.input_size, body_bytes)
+
+
+def check_size(size: InputSize, body_bytes: int) -> None:
+    assert 0 <= size.text_bytes <= body_bytes
+    assert 0 <= size.exact_tokens <= body_bytes
+    assert 0 <= size.media_tokens <= MOST_TOKENS_PER_BYTE * body_bytes
+
+
+def request(data: bytes) -> None:
+    """Lines of `name: value`, an empty one, and the body; without an empty line there is none."""
+    head, separator, text = data.partition(b"\n\n")
+    lines = (line.partition(b": ") for line in head.split(b"\n"))
+    headers = {name.decode("latin-1").lower(): value.decode("utf-8", "replace") for name, _, value in lines}
+    request = read_request(headers, text if separator else None, TokenRatios())
+    assert -MAX_PRIORITY <= request.priority <= MAX_PRIORITY
+    assert request.has_body == bool(separator)
+    assert request.body_bytes == len(text)
+    assert 0 <= request.input_tokens <= MOST_TOKENS_PER_BYTE * len(text)
+    check_size(request.input_size, len(text))
+
+
+def ext_proc(data: bytes) -> None:
+    """One message of ext_proc; and its content taken for a header's value that goes back to Envoy."""
+    try:
+        event = decode(data)
+    except ProtocolError:
+        return
+    if isinstance(event, HeadersReceived):
+        request = read_request(event.headers, None, TokenRatios())
+        text = request.path
+    elif isinstance(event, BodyReceived):
+        text = event.body.decode("utf-8", "replace")
+    else:
+        text = event.phase.value
+        encode(Continue(event.phase))
+    encode(RouteTo(Phase.REQUEST_BODY, "vllm-1", {"facts": text}))
+    encode(Reject(503, text.encode(), {"x-extproc-reason": text}))

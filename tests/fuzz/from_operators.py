@@ -1,0 +1,57 @@
+"""What is put on the disk: model files, the trees in them, and the configuration."""
+
+from contextlib import suppress
+
+import msgspec
+import numpy as np
+from fuzz.sidecar_parts import shipped_model
+
+from extproc import rules
+from extproc.adapters.envoy.files import BackendAddress, cds_document
+from extproc.config import parse_config
+from extproc.errors import ConfigError, ModelFileError
+from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.model_file import ModelFile, booster_of, dump, load
+from extproc.learning.tree_text import parse_trees, render
+
+ROWS = np.random.default_rng(0).uniform(-1e6, 1e6, (4, len(FEATURES)))
+TREES = b"@trees@"
+"""Stands for the shipped model's trees, which are too long for a fuzzer to keep whole."""
+
+
+def model_file(data: bytes) -> None:
+    """A model file; where nothing but its checksum is wrong, that is put right."""
+    data = data.replace(TREES, msgspec.json.encode(shipped_model().trees)[1:-1])
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = dump(msgspec.json.decode(data, type=ModelFile))
+    try:
+        predictor = load(data)
+    except ModelFileError:
+        return
+    assert np.isfinite(predictor.predict_log_ttft(ROWS)).all()
+    predictor.in_range(ROWS)
+
+
+def trees(data: bytes) -> None:
+    """The text of a model's trees: what is accepted says the same when read again, and can be asked."""
+    try:
+        found = parse_trees(data.decode("utf-8", "replace"), FEATURES, MONOTONE)
+    except ModelFileError:
+        return
+    text = render(found, FEATURES)
+    assert parse_trees(text, FEATURES, MONOTONE) == found
+    booster = booster_of(text)
+    assert np.isfinite(booster.predict(ROWS, num_threads=1)).all()
+
+
+def config(data: bytes) -> None:
+    """The configuration, and all that is made of it."""
+    try:
+        found = parse_config(data.decode("utf-8", "replace"), "fuzz")
+    except ConfigError:
+        return
+    backends = rules.backends(found)
+    cds_document([BackendAddress(backend.name, backend.host, backend.port) for backend in backends], "1")
+    rules.router_rules(found)
+    rules.queue_rules(found.admission)
+    rules.fleet_rules(found.guard, found.breaker, found.scrape, found.zones, found.admission)

@@ -1,0 +1,100 @@
+"""A whole sidecar that is not started, for fuzzing: wired by `app.py` itself, without sockets or files."""
+
+import logging
+import time
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from extproc import rules
+from extproc.app import Sidecar
+from extproc.config import parse_config
+from extproc.learning.model_file import ModelFile
+
+ROOT = Path(__file__).parents[2]
+SHIPPED_MODEL = ROOT / "models" / "zone2_predictor.json"
+CONFIG = """
+backends:
+  - {name: vllm-1, url: "http://127.0.0.1:8101", models: [m]}
+  - {name: vllm-2, url: "http://127.0.0.1:8102", models: [m, adapter]}
+  - {name: vllm-3, url: "http://127.0.0.1:8103"}
+guard: {max_active: 1}
+admission: {mode: queue, queue: {max_waiting: 3, min_priority: -5, max_priority: 5, tenant_header: x-tenant}}
+"""
+
+
+class Loud(logging.Handler):
+    """A fault that a supervisor has caught and logged is one all the same."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            raise AssertionError(record.getMessage()) from record.exc_info[1]
+
+
+def hear_only_faults() -> None:
+    """Faults are raised; to log every refusal would be most of a fuzzer's work."""
+    logger = logging.getLogger("extproc")
+    logger.setLevel(logging.ERROR)
+    logger.addHandler(Loud())
+
+
+class Parts:
+    """The sidecar, and the parts of it to which bytes from outside are fed."""
+
+    def __init__(self) -> None:
+        config = parse_config(CONFIG, "fuzz")
+        sidecar = Sidecar(config, Path("extproc.yaml"), np.random.default_rng(0))
+        backends = [rules.backend(backend) for backend in config.backends]
+        self.registry, self.fleet = sidecar._registry, sidecar._fleet
+        self.registry.apply(backends, time.monotonic(), backends)
+        self.server = sidecar._server
+        self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
+        self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
+        assert sidecar._room is not None
+        self.room = sidecar._room
+        self.scraper = sidecar._scraper
+        self.feedback, self.record, self.models = sidecar._feedback, sidecar._record, sidecar._models
+        self.learn = sidecar._handle_entries
+        self.slots = [member.slot for member in self.registry.members]
+
+    @property
+    def own(self) -> int:
+        """The places that are taken, on all backends."""
+        return sum(self.fleet.states[slot].own for slot in self.slots)
+
+    def offer_shipped_model(self) -> str:
+        """Use it, and return its version: then outcomes are held against it."""
+        self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
+        version = shipped_model().manifest.model_version
+        self.record.begin(version)
+        return version
+
+    def check(self) -> None:
+        """Whatever came from outside, decisions can be made, and every number is one."""
+        view = self.fleet.view(self.slots, time.monotonic())
+        for position, slot in enumerate(self.slots):
+            candidate = view.candidate(position)
+            numbers = (
+                candidate.load,
+                candidate.num_running,
+                candidate.num_waiting,
+                candidate.kv_cache_fraction,
+                self.record.correction(slot),
+                self.record.error(slot) or 0.0,
+                self.fleet.states[slot].medium_load,
+            )
+            assert np.isfinite(numbers).all(), f"{self.registry.name_of(slot)}: {numbers}"
+
+
+@cache
+def parts() -> Parts:
+    """The one of this process: what a peer sends must not do harm later, either."""
+    return Parts()
+
+
+@cache
+def shipped_model() -> ModelFile:
+    """The content of the model file that comes with the project."""
+    return msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
