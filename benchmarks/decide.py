@@ -15,10 +15,10 @@ from rich.table import Table
 
 from benchmarks.timing import cpu_us
 from extproc.config import BreakerConfig, GuardConfig, PredictConfig, ScrapeConfig, ZonesConfig
+from extproc.config_admission import AdmissionConfig
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
-from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
@@ -38,6 +38,7 @@ from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.policy.rules import PolicyRules
+from extproc.rules import saturation_rule
 
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
@@ -63,7 +64,7 @@ def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
     """A fleet under load: about `in_flight` requests everywhere, of which a few are strangers'."""
     guard, breaker, zones = GuardConfig(), BreakerConfig(), ZonesConfig()
     rules = FleetRules(
-        saturation=SaturationRule(guard.max_active, guard.resume_load),
+        saturation=saturation_rule(guard, AdmissionConfig()),
         breaker=BreakerRule(
             breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
         ),

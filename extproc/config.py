@@ -21,6 +21,7 @@ from extproc.config_fields import (
     FilePath,
     Flag,
     GrpcAddress,
+    Limit,
     ModelNames,
     Number,
     Seconds,
@@ -147,23 +148,36 @@ class ZonesConfig(Stage):
     medium_load: Number = Field(default=16.0, ge=1)  # guessed; each backend's own is learned from outcomes
 
 
+class AutoLimitConfig(Stage):
+    """Between which numbers `guard.max_active: auto` finds a backend's limit."""
+
+    min_active: Count = 4  # guessed: fewer answers at a time tell too little about the server
+    max_active: Count = 1024  # guessed: four times vLLM's default of max_num_seqs
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_active > self.max_active:
+            raise ValueError("min_active must not be larger than max_active")
+        return self
+
+
 class GuardConfig(Stage):
     """When a backend is taken out because it is saturated, and when it comes back."""
 
-    max_active: Count = 100  # measured: beyond it the origin's TTFT was queue-bound
+    max_active: Limit = 100  # measured: beyond it the origin's TTFT was queue-bound
+    auto: AutoLimitConfig = AutoLimitConfig()
     resume_active: Annotated[Whole, Field(ge=0)] | None = None  # None: 80 % of max_active
     max_predicted_ttft_s: Seconds = 5.0  # borrowed from the design: half the saturated bound
 
     @model_validator(mode="after")
     def _resume_below_max(self) -> Self:
-        if self.resume_active is not None and self.resume_active >= self.max_active:
+        if self.resume_active is None:
+            return self
+        if self.max_active == "auto":
+            raise ValueError("resume_active must be null with max_active: auto")
+        if self.resume_active >= self.max_active:
             raise ValueError("resume_active must be smaller than max_active")
         return self
-
-    @property
-    def resume_load(self) -> int:
-        """The load at or below which a saturated backend comes back."""
-        return self.max_active * 8 // 10 if self.resume_active is None else self.resume_active
 
 
 class BreakerConfig(Stage):

@@ -7,9 +7,17 @@ They refuse what would only fail later, or never: a port 0, a URL with a passwor
 import re
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _RESERVED_NAMES = frozenset({"extproc", "extproc_pool"})
@@ -105,6 +113,14 @@ def _checked_header(name: str) -> str:
     return name
 
 
+def _checked_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One fault, where a union has one for each of its members."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("expected a whole number, at least 1, or auto") from error
+
+
 def _checked_path(path: Path) -> Path:
     if not path.name:
         raise ValueError("expected the path of a file")
@@ -126,5 +142,6 @@ Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Count = Annotated[Whole, Field(ge=1, le=1 << 30)]
+Limit = Annotated[Count | Literal["auto"], WrapValidator(_checked_limit)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=3600)]

@@ -11,6 +11,7 @@ from extproc.config import (
 )
 from extproc.config_admission import AdmissionConfig
 from extproc.config_discovery import FoundBackends
+from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import FleetRules
@@ -20,6 +21,9 @@ from extproc.policy.admission import AdmissionRules
 from extproc.policy.queue.room import QueueRules
 from extproc.policy.router import RouterRules
 from extproc.policy.rules import PolicyRules
+
+RESUME_SHARE = 0.8
+"""Borrowed from the deployment that this project comes from: a backend comes back at it."""
 
 
 def backend(config: BackendConfig) -> Backend:
@@ -38,9 +42,22 @@ def empty_grace_s(config: Config) -> float:
     return config.discovery.empty_grace_s if isinstance(config.discovery, FoundBackends) else 0.0
 
 
-def resume_load(guard: GuardConfig, admission: AdmissionConfig) -> int:
-    """The load at which a saturated backend comes back: where requests wait, as soon as one place is free."""
-    return guard.max_active - 1 if admission.mode == "queue" else guard.resume_load
+def saturation_rule(guard: GuardConfig, admission: AdmissionConfig) -> SaturationRule:
+    """When a backend is full, and when it comes back: where requests wait, as soon as one place is free."""
+    is_filled_up = admission.mode == "queue"
+    if guard.max_active != "auto":
+        return SaturationRule(
+            guard.max_active, _resume_load(guard.max_active, guard.resume_active, is_filled_up)
+        )
+    bounds = guard.auto
+    adaptive = AdaptiveRule(bounds.min_active, bounds.max_active, 1.0 if is_filled_up else RESUME_SHARE)
+    return SaturationRule(adaptive.start, adaptive.start - 1, adaptive)
+
+
+def _resume_load(max_active: int, resume_active: int | None, is_filled_up: bool) -> int:
+    if is_filled_up:
+        return max_active - 1
+    return int(max_active * RESUME_SHARE) if resume_active is None else resume_active
 
 
 def fleet_rules(
@@ -52,7 +69,7 @@ def fleet_rules(
 ) -> FleetRules:
     """When backends are saturated, failing, unknown, and in which zone."""
     return FleetRules(
-        saturation=SaturationRule(guard.max_active, resume_load(guard, admission)),
+        saturation=saturation_rule(guard, admission),
         breaker=BreakerRule(
             breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
         ),
@@ -77,9 +94,7 @@ def router_rules(config: Config) -> RouterRules:
             tie_fraction=predict.tie_fraction,
             max_candidates=predict.max_candidates,
         ),
-        admission=AdmissionRules(
-            resume_load(config.guard, config.admission), config.admission.max_retry_after_s
-        ),
+        admission=AdmissionRules(config.admission.max_retry_after_s),
     )
 
 

@@ -36,7 +36,7 @@ class Given:
 
 
 def layered_rules(
-    *, max_active: int = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
+    *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
     document = {
         "backends": (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),

@@ -87,7 +87,7 @@ class Clinic:
         record, tokens = TrackRecord(CAPACITY, TrustRule(2.0, 0.2, 8)), TokenLearning(TokenRatios())
         self.models = ModelSlot()
         self.record = record
-        router_rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(MAX_ACTIVE - 1, 60))
+        router_rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, self.models, record, tokens, router_rules, rng)
         self.room = Room(self.router, self.registry, rules)

@@ -5,9 +5,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from extproc import rules
 from extproc.config import MAX_BACKENDS, BackendConfig, Config, load_config, parse_config
 from extproc.config_discovery import DnsDiscovery, KubernetesDiscovery
 from extproc.errors import ConfigError
+from extproc.fleet.saturation import SaturationRule
 
 EXAMPLE = Path(__file__).parents[1] / "extproc.example.yaml"
 BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
@@ -411,10 +413,35 @@ def test_the_pause_before_a_probe_grows() -> None:
     assert parse(breaker={"min_pause_s": 30}).breaker.min_pause_s == 30.0
 
 
+def saturation(**stages: Any) -> SaturationRule:
+    config = parse(**stages)
+    return rules.saturation_rule(config.guard, config.admission)
+
+
+def resume_load(**stages: Any) -> int:
+    return saturation(**stages).resume_load
+
+
 def test_saturated_backend_comes_back_at_80_percent_by_default() -> None:
-    assert parse(guard={"max_active": 2}).guard.resume_load == 1
-    assert parse().guard.resume_load == 80
-    assert parse(guard={"max_active": 2, "resume_active": 0}).guard.resume_load == 0
+    assert resume_load(guard={"max_active": 2}) == 1
+    assert resume_load() == 80
+    assert resume_load(guard={"max_active": 2, "resume_active": 0}) == 0
+
+
+def test_where_requests_wait_a_saturated_backend_comes_back_with_one_free_place() -> None:
+    assert resume_load(admission={"mode": "queue"}) == 99
+
+
+def test_a_limit_that_is_found_keeps_its_share_to_come_back_at_and_its_bounds() -> None:
+    guard = {"max_active": "auto", "auto": {"min_active": 20, "max_active": 500}}
+    refusing, queueing = saturation(guard=guard), saturation(guard=guard, admission={"mode": "queue"})
+    assert (refusing.max_active, refusing.resumes_at(20), refusing.resumes_at(200)) == (20, 16, 160)
+    assert (queueing.resumes_at(20), queueing.resumes_at(200)) == (19, 199)
+
+
+def test_a_limit_that_is_found_has_bounds_in_order_and_no_fixed_load_to_come_back_at() -> None:
+    assert "guard.auto: " in faults(guard={"max_active": "auto", "auto": {"min_active": 9, "max_active": 8}})
+    assert "guard: " in faults(guard={"max_active": "auto", "resume_active": 5})
 
 
 def test_resume_load_is_below_the_limit() -> None:

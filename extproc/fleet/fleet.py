@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 
+from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
 from extproc.fleet.load import foreign_load, pinned_limit
@@ -51,6 +52,7 @@ class Fleet:
         self.states = [self._unknown(slot) for slot in range(CAPACITY)]
         self.breakers = FailureBreakers(self.states, rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
+        self._adaptive: dict[int, AdaptiveLimit] = {}
 
     def view(self, slots: Sequence[int], now_s: float) -> FleetView:
         """What is known of `slots` now; nothing is changed by looking."""
@@ -60,6 +62,7 @@ class Fleet:
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
         """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
         state = self.states[slot]
+        self._own_will_change(slot, state.own, now_s)
         state.own += 1
         state.prefilled_at_s = max(state.prefilled_at_s, now_s) + state.pace.token_s * prompt_tokens
         self.breakers.begin(slot)
@@ -68,6 +71,9 @@ class Fleet:
     def release(self, slot: int, now_s: float) -> None:
         """A request has left the backend, however it ended."""
         state = self.states[slot]
+        limit = self._own_will_change(slot, state.own, now_s)
+        if limit is not None:
+            limit.ended()
         state.own -= 1
         self.breakers.end(slot, now_s)
         self.drain_rates.finished(slot, now_s)
@@ -108,12 +114,16 @@ class Fleet:
         if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
             self.scrape_refused(slot, now_s)
 
-    def observed(self, slot: int, load: float, ttft_s: float) -> None:
+    def observed(self, slot: int, load: float, ttft_s: float, input_tokens: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
         state = self.states[slot]
         known_s = state.observed_ttft_s
         state.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         state.medium_load = learned_boundary(state.medium_load, load, ttft_s, self._rules.low_s)
+        limit = self._adaptive.get(slot)
+        if limit is not None:
+            limit.observed(load, ttft_s, input_tokens)
+            state.max_active = int(limit.limit)
 
     def paced(self, slot: int, seen: Answered, now_s: float) -> None:
         """A stream has ended: how fast the backend is, and the fleet."""
@@ -131,20 +141,35 @@ class Fleet:
 
     def latch_saturated(self, slot: int) -> None:
         """The backend was taken out for what is predicted of it: back when its load allows."""
-        self.states[slot].closed_above = self._rules.saturation.resume_load
+        self.states[slot].closed_above = self.resume_load(slot)
+
+    def resume_load(self, slot: int) -> int:
+        """The load at which the backend comes back once it is saturated."""
+        return self._rules.saturation.resumes_at(self.states[slot].max_active)
 
     def join(self, slot: int, running_limit: int | None) -> None:
         """A backend takes an empty slot; nothing is known of it."""
         self.states[slot] = self._unknown(slot)
         self.states[slot].running_limit = inf if running_limit is None else running_limit
+        adaptive = self._rules.saturation.adaptive
+        if adaptive is not None:
+            self._adaptive[slot] = AdaptiveLimit(adaptive)
         self._history.clear(slot)
         self._learning.pop(slot, None)
         self.drain_rates.clear(slot)
         self.breakers.reset(slot)
 
     def _unknown(self, slot: int) -> BackendState:
-        closed_above = self._rules.saturation.opened()
-        return BackendState(slot, self._expected_medium_load, closed_above, pace=self._common_pace)
+        saturation, common = self._rules.saturation, self._common_pace
+        limit = saturation.max_active
+        closed_above = saturation.opened(limit)
+        return BackendState(slot, self._expected_medium_load, closed_above, limit, pace=common)
+
+    def _own_will_change(self, slot: int, own: int, now_s: float) -> AdaptiveLimit | None:
+        limit = self._adaptive.get(slot)
+        if limit is not None:
+            limit.own_changes(own, now_s)
+        return limit
 
     def _own_changed(self, state: BackendState, now_s: float) -> None:
         self._history.record(state.slot, state.own, now_s)
@@ -153,4 +178,4 @@ class Fleet:
     def _update_saturation(self, state: BackendState, now_s: float) -> None:
         is_fresh = now_s - state.scraped_at_s <= self._rules.stale_after_s
         load = state.own + (state.foreign if is_fresh else 0.0)
-        state.closed_above = self._rules.saturation.closes_above(load, state.closed_above)
+        state.closed_above = self._rules.saturation.closes_above(load, state.closed_above, state.max_active)

@@ -29,9 +29,8 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """`resume_load` is where a saturated backend comes back; the answer is at most `max_retry_after_s`."""
+    """The answer is at most `max_retry_after_s`."""
 
-    resume_load: float
     max_retry_after_s: int
 
 
@@ -50,7 +49,7 @@ def retry_after_s(
     for position in admitting:
         rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
         total_per_s += rate_per_s
-        excess = max(1.0, view.load[position] - rules.resume_load)
+        excess = max(1.0, view.load[position] - fleet.resume_load(slots[position]))
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
     queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
     return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))

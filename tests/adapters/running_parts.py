@@ -61,7 +61,7 @@ class Parts:
         self.record = TrackRecord(CAPACITY, TrustRule(2.0, 0.2, 8))
         ratios = TokenRatios()
         tokens = TokenLearning(ratios)
-        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(2, 60))
+        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
         self.room = None if queue is None else Room(self.router, self.registry, queue)

@@ -10,7 +10,7 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
 from extproc.policy.decision import Reason
 
-RULES = AdmissionRules(resume_load=2, max_retry_after_s=60)
+RULES = AdmissionRules(max_retry_after_s=60)
 FAILURES, PAUSE_S = 3, 20.0
 NOW_S = 100.0
 EVERYONE = (0, 1)
@@ -79,7 +79,7 @@ def test_the_answer_is_capped(fleet: Fleet) -> None:
     fill(fleet, 0, requests=1000)
     assert retry_after_s(fleet, EVERYONE[:1], RULES, NOW_S) == 60
     fail(fleet, 1, NOW_S)
-    assert retry_after_s(fleet, EVERYONE[1:], AdmissionRules(2, 7), NOW_S) == 7
+    assert retry_after_s(fleet, EVERYONE[1:], AdmissionRules(7), NOW_S) == 7
 
 
 def test_a_failing_backend_and_a_full_one_are_compared(fleet: Fleet) -> None:

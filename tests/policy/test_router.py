@@ -37,7 +37,7 @@ class Core:
         self.ratios = TokenRatios()
         record, tokens = TrackRecord(CAPACITY, TrustRule(2.0, 0.2, 8)), TokenLearning(self.ratios)
         self.tokens = tokens
-        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(1, 60))
+        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, ModelSlot(), record, tokens, rules, rng)
         self.feedback = Feedback(self.fleet, self.registry, record, tokens, self.router.bookings)

@@ -25,6 +25,7 @@ _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
     "foreign": ("extproc_backend_foreign_requests", "Requests that others sent, as far as known"),
     "load": ("extproc_backend_load_requests", "own + foreign"),
+    "max_active": ("extproc_backend_max_active_requests", "Load from which on it takes no more requests"),
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),

@@ -70,6 +70,7 @@ def _backend(
         "scrape_age_s": known.scrape_age_s,
         "zone": known.zone,
         "medium_load": state.medium_load,
+        "max_active": state.max_active,
         "membership": member.membership.value,
         "is_routable": reason in {"ok", "probing"},
         "reason": reason,

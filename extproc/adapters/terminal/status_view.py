@@ -12,7 +12,7 @@ _ZONE_STYLES = {"low": "green", "medium": "yellow", "saturated": "red"}
 # Two lines each, as every row has, so that the table fits into 80 columns.
 _TEXT_COLUMNS = ("backend\naddress", "zone\nstate")
 _NUMBER_COLUMNS = (
-    "load\nown+foreign",
+    "load / max\nown+foreign",
     "run-\nning",
     "wait-\ning",
     "KV\ncache",
@@ -47,7 +47,7 @@ def _row(backend: dict[str, Any]) -> tuple[Text, ...]:
         Text.assemble(
             (zone, _ZONE_STYLES.get(zone, "")), "\n", (backend["reason"], "green" if is_routable else "red")
         ),
-        Text(f"{backend['load']:g}\n{backend['own']:g}+{backend['foreign']:g}"),
+        Text(f"{backend['load']:g}/{backend['max_active']}\n{backend['own']:g}+{backend['foreign']:g}"),
         _number(backend["running"], "{:g}"),
         _number(backend["waiting"], "{:g}"),
         _number(backend["kv_cache_fraction"], "{:.0%}"),

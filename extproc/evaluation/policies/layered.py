@@ -88,6 +88,11 @@ class Layered(Policy):
         """Its decisions by layer and reason."""
         return self._router.counts
 
+    @property
+    def limits(self) -> list[int]:
+        """The most requests that each member of the fleet may hold now."""
+        return [self._fleet.states[member.slot].max_active for member in self._registry.members]
+
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:

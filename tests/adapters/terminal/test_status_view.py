@@ -14,6 +14,7 @@ def backend(**fields: Any) -> dict[str, Any]:
         "own": 5,
         "foreign": 2.0,
         "load": 7.0,
+        "max_active": 100,
         "running": 6.0,
         "waiting": 1.0,
         "kv_cache_fraction": 0.314,
@@ -45,7 +46,7 @@ def rendered(document: dict[str, Any], **options: Any) -> list[str]:
 
 def test_row_fits_into_80_columns_and_shows_every_number() -> None:
     lines = rendered(state(backend(zone="saturated", reason="saturated", load=101.0, own=99)))
-    assert " ".join(lines[2].split()) == "vllm-1 saturated 101 6 1 31% 0.0 s 0.41 s 12.30 s"
+    assert " ".join(lines[2].split()) == "vllm-1 saturated 101/100 6 1 31% 0.0 s 0.41 s 12.30 s"
     assert " ".join(lines[3].split()) == "10.0.0.11:8000 saturated 99+2"
     assert max(map(len, lines)) <= 80
 
@@ -54,7 +55,7 @@ def test_what_is_not_known_is_a_dash() -> None:
     unknown = dict.fromkeys(
         ("running", "waiting", "kv_cache_fraction", "scrape_age_s", "predicted_ttft_s", "observed_ttft_s")
     )
-    assert rendered(state(backend(**unknown)))[2].split() == ["vllm-1", "low", "7", *"------"]
+    assert rendered(state(backend(**unknown)))[2].split() == ["vllm-1", "low", "7/100", *"------"]
 
 
 def test_zone_and_state_are_coloured() -> None:
