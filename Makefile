@@ -3,6 +3,7 @@
 #   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
 #   make test                   linters, types, import contracts, and all tests against a real Envoy
 #   make test-long              tests of minutes, on real processes
+#   make test-faults            every fault under load, and the table of tests/faults/README.md anew
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
 #   make fuzz                   a million inputs for all that reads bytes from outside; ARGS='--share 0.01' for fewer
 #   make audit                  known vulnerabilities of the dependencies, asked of a public database
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 
-.PHONY: up test lint test-long test-vllm fuzz audit bench reference clean
+.PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -33,7 +34,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long $(ARGS)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
+
+test-faults: $(INSTALLED)
+	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m 'not long' tests/faults $(ARGS)
 
 test-vllm: $(INSTALLED)
 ifeq ($(strip $(VLLM)),)

@@ -58,7 +58,7 @@ def scenario(
         gauge_delay_s=0.3,
         slo_s=2.0,
         layered=LayeredRules(
-            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones),
+            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
             rules.router_rules(config),
             rules.trust_rule(config.predict),
             model.read_bytes(),

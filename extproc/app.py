@@ -67,7 +67,7 @@ class Sidecar:
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self._drift = ConditionLog(logger)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
         queue = rules.queue_rules(config.admission)
@@ -84,6 +84,7 @@ class Sidecar:
             KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
             self._registry,
             ClusterFile(config.envoy.cds_path),
+            self._fleet.breakers.is_tripped,
             self._handle_joined,
             self._handle_left,
         )
@@ -138,6 +139,7 @@ class Sidecar:
             models=self._models,
             record=self._record,
             decisions=self._router.counts,
+            bookings=self._router.bookings,
             room=self._room,
             outcomes=self._feedback.counts,
             scraper=self._scraper,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from extproc.commands.analyze import analyze
+from extproc.commands.calibrate import calibrate
 from extproc.commands.evaluate import evaluate
 from extproc.commands.profile import profile
 from extproc.commands.running import clusters, serve, status, up
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, serve, clusters, status, profile, analyze, train, trainer, evaluate, sim):
+for command in (up, serve, clusters, status, profile, analyze, train, trainer, calibrate, evaluate, sim):
     app.command()(command)
 app.add_typer(samples_app, name="samples")
 

@@ -33,6 +33,7 @@ async def write_clusters(config_path: Path) -> None:
         KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
         Registry(fleet, config.envoy.settle_s),
         ClusterFile(config.envoy.cds_path),
+        fleet.breakers.is_tripped,
         handle_joined=lambda _: None,
         handle_left=lambda: None,
     )

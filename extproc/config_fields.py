@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _RESERVED_NAMES = frozenset({"extproc", "extproc_pool"})
+_RESERVED_ENDINGS = ("_endpoint", "_retry")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?", re.ASCII)
 _SELECTOR = re.compile(r"[A-Za-z0-9_./=!,() -]+")
 _PORT_NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -67,7 +68,7 @@ def _checked_url(text: str) -> str:
 
 
 def _checked_name(text: str) -> str:
-    if not _BACKEND_NAME.fullmatch(text) or text in _RESERVED_NAMES or text.endswith("_endpoint"):
+    if not _BACKEND_NAME.fullmatch(text) or text in _RESERVED_NAMES or text.endswith(_RESERVED_ENDINGS):
         raise ValueError(
             "expected 1 to 63 letters, digits, '-' or '_', not reserved for Envoy's other clusters"
         )

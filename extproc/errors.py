@@ -9,6 +9,10 @@ class ExtprocError(Exception):
     """The root: a command prints its message, without a traceback, and exits with status 1."""
 
 
+class CalibrationError(ExtprocError):
+    """A recorded load, or a profile file, that does not tell how fast a server is."""
+
+
 class ConfigError(ExtprocError):
     """A configuration that cannot be used; the message lists every fault found in it."""
 

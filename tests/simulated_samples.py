@@ -7,7 +7,7 @@ them.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +19,16 @@ from extproc.fleet.load import pinned_limit, running_now
 from extproc.outcomes.sample import Sample
 from extproc.simulation.engine import Engine
 from extproc.simulation.limits import EngineLimits
-from extproc.simulation.profile import PROFILES, EngineProfile
+from extproc.simulation.profile import EngineProfile
 
 START_S = 1.7e9
+MACHINE = EngineProfile(
+    base_step_s=3.2e-3,
+    prefill_token_s=1.2e-4,
+    decode_sequence_s=3e-4,
+    kv_token_s=4e-7,
+    kv_cache_tokens=32_768,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,6 @@ class Backend:
     """One simulated server, by the options of `extproc sim`."""
 
     name: str = "sim-1"
-    profile: str = "cpu-tiny"
     speed: float = 1.0
     http_limit: int | None = None
     max_num_seqs: int = 256
@@ -37,15 +43,13 @@ class Backend:
     kv_cache_tokens: int | None = None
 
     def engine(self) -> Engine:
-        machine = PROFILES[self.profile]
-        kept = {name: getattr(machine, name) for name in EngineProfile.__slots__ if name != "speed"}
         limits = EngineLimits(
-            kv_cache_tokens=self.kv_cache_tokens or machine.kv_cache_tokens,
+            kv_cache_tokens=self.kv_cache_tokens or MACHINE.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
             http_limit=self.http_limit,
         )
-        return Engine(EngineProfile(**kept, speed=self.speed), limits)
+        return Engine(replace(MACHINE, speed=self.speed), limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,12 @@ class StepByStepEngine:
             return None
         decoding = sum(each.is_decoding for each, _ in self.batch)
         prefill = sum(tokens for each, tokens in self.batch if not each.is_decoding)
-        return self.cost.step(prefill, decoding, sum(each.computed for each, _ in self.batch))
+        pairs = sum(
+            sum(range(each.computed + 1, each.computed + tokens + 1))
+            for each, tokens in self.batch
+            if not each.is_decoding
+        )
+        return self.cost.step(prefill, decoding, sum(each.computed for each, _ in self.batch), pairs)
 
     def end(self) -> tuple[list[str], list[str]]:
         produced, finished = [], []

@@ -24,7 +24,10 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
     assert capsys.readouterr().out.startswith("extproc 0.")
 
 
-COMMANDS = ("up", "serve", "clusters", "status", "profile", "analyze", "train", "trainer", "evaluate", "sim")
+COMMANDS = (
+    *("up", "serve", "clusters", "status"),
+    *("profile", "analyze", "train", "trainer", "calibrate", "evaluate", "sim"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,7 +13,9 @@ from extproc.cli import app
 
 README = (ROOT / "README.md").read_text()
 CODE_LINES = [
-    line.strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+    line.strip()
+    for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", " "), re.DOTALL)
+    for line in block.splitlines()
 ]
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
 COMMAND = re.compile(r"^(?:\.venv/bin/)?extproc (?P<arguments>.+)")

@@ -44,7 +44,8 @@ def evaluate(
 
     Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
     failing, elastic, h100-70b, or a list of machines
-    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8. With
+    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
+    PROFILE may be the file of a calibration. With
     @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
     that time: a100-8b*1:8@60-, a100-8b*1:8!100-160.
 

@@ -18,7 +18,9 @@ def sim(
     model: Annotated[
         list[str] | None, typer.Option(help="What it serves; may be repeated.", show_default=_SIM.models[0])
     ] = None,
-    profile: Annotated[str, typer.Option(help="The machine that it is.")] = _SIM.profile,
+    profile: Annotated[
+        str, typer.Option(help="The machine that it is: a name, or the file of a calibration.")
+    ] = _SIM.profile,
     speed: Annotated[float, typer.Option(help="2 is twice as fast as the profile.")] = _SIM.speed,
     max_num_seqs: Annotated[int, typer.Option(help="Places in the batch.")] = _SIM.max_num_seqs,
     max_model_len: Annotated[
@@ -33,6 +35,10 @@ def sim(
     http_limit: Annotated[
         int | None, typer.Option(help="Requests let into the engine; others wait where no gauge counts them.")
     ] = _SIM.http_limit,
+    max_num_queued_reqs: Annotated[
+        int | None,
+        typer.Option(help="Requests that may wait in the engine; further ones are refused as vLLM does it."),
+    ] = _SIM.max_num_queued_reqs,
     fail_fraction: Annotated[
         float, typer.Option(help="Share of requests answered with 500.")
     ] = _SIM.fail_fraction,
@@ -54,6 +60,7 @@ def sim(
         kv_cache_tokens=kv_cache_tokens,
         max_num_batched_tokens=max_num_batched_tokens,
         http_limit=http_limit,
+        max_num_queued_reqs=max_num_queued_reqs,
         fail_fraction=fail_fraction,
         seed=seed,
     )

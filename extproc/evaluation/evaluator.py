@@ -165,7 +165,9 @@ class _Run:
             if request.first_token_s is None:
                 request.first_token_s = now_s
                 if request.router.hears_first_tokens:
-                    request.router.policy.first_token(backend, now_s - request.arrival.at_s, now_s)
+                    arrival = request.arrival
+                    ttft_s = now_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
+                    request.router.policy.first_token(backend, ttft_s, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if server.run_ends_s is not None:
@@ -182,7 +184,7 @@ class _Run:
         arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
         if first_token_s is None:
             raise ValueError("a request without output tokens has no first one")
-        ttft_s = first_token_s - arrival.at_s
+        ttft_s = first_token_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
         server.finished(now_s - first_token_s)
         self._tally.ended(backend, ttft_s)
         request.router.ended(request.number, arrival, backend, ttft_s, now_s, is_failed=False)

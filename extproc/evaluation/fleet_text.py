@@ -1,19 +1,19 @@
 """A fleet as text: `PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]][@FROM-TO][!FROM-TO]`, ...
 
-Machines are separated by commas. After @ is when the machine is there, and after ! when it fails, in seconds;
-either end of @ may be left out. `5x` before a machine stands for five of them. Backends are called sim-1,
-sim-2 and so on, in order, as `extproc up` calls its simulated ones; a model file that knows some by these
-names starts from what it says.
+Machines are separated by commas; a profile is a shipped one, or a file that `extproc calibrate` has written.
+After @ is when the machine is there, and after ! when it fails, in seconds; either end of @ may be left out.
+`5x` before a machine stands for five of them. Backends are called sim-1, sim-2 and so on, in order, as
+`extproc up` calls its simulated ones; a model file that knows some by these names starts from what it says.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from extproc.errors import ConfigError
 from extproc.evaluation.server import ServerSpec
 from extproc.simulation.limits import EngineLimits
-from extproc.simulation.profile import PROFILES
+from extproc.simulation.profile import EngineProfile, shipped_profile
 
 MAX_SERVERS = 2048
 """As many backends as a configuration of the sidecar may have."""
@@ -30,31 +30,36 @@ FLEETS: Mapping[str, str] = {
 }
 
 _MACHINE = re.compile(
-    r"(?:(?P<count>[1-9]\d{0,3})x)?(?P<profile>[a-z][a-z0-9-]*)\*(?P<speed>\d+(?:\.\d+)?)"
+    r"(?:(?P<count>[1-9]\d{0,3})x)?(?P<profile>[^*]+)\*(?P<speed>\d+(?:\.\d+)?)"
     r":(?P<seqs>\d{1,6})(?::(?P<kv>\d{1,9}))?(?::(?P<http>\d{1,6}))?"
     r"(?:@(?P<joins>\d{0,7})-(?P<leaves>\d{0,7}))?(?:!(?P<fails>\d{1,7})-(?P<recovers>\d{1,7}))?"
 )
 
 
-def parse_fleet(text: str) -> tuple[ServerSpec, ...]:
-    """The servers of a named fleet or of a text; raises ConfigError, saying what is expected."""
+FindProfile = Callable[[str], EngineProfile]
+
+
+def parse_fleet(text: str, find_profile: FindProfile = shipped_profile) -> tuple[ServerSpec, ...]:
+    """The servers of a named fleet or of a text; raises ConfigError, saying what is expected.
+
+    `find_profile` knows what PROFILE may stand for, and raises ConfigError for anything else.
+    """
     specs: list[ServerSpec] = []
     for part in FLEETS.get(text, text).split(","):
-        count, spec = _machine(part.strip())
+        count, spec = _machine(part.strip(), find_profile)
         specs += [replace(spec, name=f"sim-{len(specs) + number}") for number in range(1, count + 1)]
     if len(specs) > MAX_SERVERS:
         raise ConfigError(f"fleet: {len(specs)} backends; at most {MAX_SERVERS} are simulated")
     return tuple(specs)
 
 
-def _machine(text: str) -> tuple[int, ServerSpec]:
+def _machine(text: str, find_profile: FindProfile) -> tuple[int, ServerSpec]:
     match = _MACHINE.fullmatch(text)
-    profile = PROFILES.get(match["profile"]) if match else None
-    if match is None or profile is None or not float(match["speed"]) > 0:
+    if match is None or not float(match["speed"]) > 0:
         raise ConfigError(
-            f"fleet: expected {', '.join(FLEETS)}, or machines such as 2xa100-8b*0.6:8, of the profiles "
-            f"{', '.join(PROFILES)}, not {text!r}"
+            f"fleet: expected {', '.join(FLEETS)}, or machines such as 2xa100-8b*0.6:8, not {text!r}"
         )
+    profile = find_profile(match["profile"])
     limits = EngineLimits(
         kv_cache_tokens=int(match["kv"] or profile.kv_cache_tokens),
         max_num_seqs=int(match["seqs"]),

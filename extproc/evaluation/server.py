@@ -144,6 +144,10 @@ class Server:
         self._engine_ttft_s = self._decode_s = 0.0
         self._ttfts = self._finished = 0
 
+    def overhead_s(self, prompt_tokens: int) -> float:
+        """What a request's times have on top of the engine's."""
+        return self.spec.profile.overhead_s(prompt_tokens)
+
     def finished(self, decode_s: float) -> None:
         """A request has ended, so long after its first token."""
         self._decode_s += decode_s

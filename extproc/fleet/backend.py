@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+ENDPOINT_SUFFIX = "_endpoint"
+"""NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:

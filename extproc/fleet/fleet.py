@@ -5,6 +5,7 @@ await in between, so a burst cannot overshoot a limit. The scraper writes signal
 outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) as long as it is here.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
@@ -13,6 +14,7 @@ from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
 from extproc.fleet.load import foreign_load, pinned_limit
 from extproc.fleet.own_history import OwnHistory
+from extproc.fleet.pace import UNKNOWN, Answered, PaceLearning
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.state import BackendState
@@ -44,6 +46,8 @@ class Fleet:
         self._rules = rules
         self._expected_medium_load = rules.medium_load
         self._history = OwnHistory(CAPACITY)
+        self._common_pace, self._common_learning = UNKNOWN, PaceLearning()
+        self._learning: defaultdict[int, PaceLearning] = defaultdict(PaceLearning)
         self.states = [self._unknown(slot) for slot in range(CAPACITY)]
         self.breakers = FailureBreakers(self.states, rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
@@ -53,10 +57,11 @@ class Fleet:
         states = self.states
         return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s)
 
-    def reserve(self, slot: int, now_s: float) -> None:
-        """A request is placed on the backend: it counts from this moment."""
+    def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
+        """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
         state = self.states[slot]
         state.own += 1
+        state.prefilled_at_s = max(state.prefilled_at_s, now_s) + state.pace.token_s * prompt_tokens
         self.breakers.begin(slot)
         self._own_changed(state, now_s)
 
@@ -67,6 +72,12 @@ class Fleet:
         self.breakers.end(slot, now_s)
         self.drain_rates.finished(slot, now_s)
         self._own_changed(state, now_s)
+
+    def move(self, slot: int, other: int, now_s: float) -> None:
+        """A request that was placed on one backend is on another: Envoy has tried again there."""
+        for state, change in ((self.states[slot], -1), (self.states[other], 1)):
+            state.own += change
+            self._own_changed(state, now_s)
 
     def scraped(self, slot: int, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """A scrape has succeeded; `own_when_asked` were in flight when it was sent."""
@@ -91,12 +102,25 @@ class Fleet:
         self.states[slot].is_refusing = True
         self.breakers.fail(slot, now_s)
 
+    def scrape_hung(self, slot: int, now_s: float) -> None:
+        """No answer in time. It is frozen, perhaps, where it holds requests of ours and others do answer."""
+        fresh_s = now_s - self._rules.stale_after_s
+        if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
+            self.scrape_refused(slot, now_s)
+
     def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
         state = self.states[slot]
         known_s = state.observed_ttft_s
         state.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         state.medium_load = learned_boundary(state.medium_load, load, ttft_s, self._rules.low_s)
+
+    def paced(self, slot: int, seen: Answered, now_s: float) -> None:
+        """A stream has ended: how fast the backend is, and the fleet."""
+        state = self.states[slot]
+        limit, common = state.running_limit, self._common_pace
+        self._common_pace = common = self._common_learning.learn(common, seen, limit, common, now_s)
+        state.pace = self._learning[slot].learn(state.pace, seen, limit, common, now_s)
 
     def expect_medium_load(self, medium_load: float) -> None:
         """Where the medium zone starts, for backends of which no TTFT has been seen yet."""
@@ -114,11 +138,13 @@ class Fleet:
         self.states[slot] = self._unknown(slot)
         self.states[slot].running_limit = inf if running_limit is None else running_limit
         self._history.clear(slot)
+        self._learning.pop(slot, None)
         self.drain_rates.clear(slot)
         self.breakers.reset(slot)
 
     def _unknown(self, slot: int) -> BackendState:
-        return BackendState(slot, self._expected_medium_load, self._rules.saturation.opened())
+        closed_above = self._rules.saturation.opened()
+        return BackendState(slot, self._expected_medium_load, closed_above, pace=self._common_pace)
 
     def _own_changed(self, state: BackendState, now_s: float) -> None:
         self._history.record(state.slot, state.own, now_s)

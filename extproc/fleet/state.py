@@ -8,6 +8,8 @@ into numpy costs about as much as looking at one backend, and more where the cac
 from dataclasses import dataclass
 from math import inf, nan
 
+from extproc.fleet.pace import UNKNOWN, Pace
+
 Slots = tuple[int, ...]
 """Indices of backends in the fleet."""
 
@@ -18,7 +20,8 @@ class BackendState:
 
     `own_at_scrape` were in flight when the last good scrape was sent. `running_limit` is the server's own,
     inf until known; `medium_load` is where its medium zone starts. The backend takes no request while its
-    load is above `closed_above`, or before `admits_at_s`. `observed_ttft_s` is NaN until there was one.
+    load is above `closed_above`, or before `admits_at_s`. `observed_ttft_s` is NaN until there was one. The
+    prompts that were sent there are computed at `prefilled_at_s`, by its pace.
     """
 
     slot: int
@@ -35,3 +38,5 @@ class BackendState:
     admits_at_s: float = -inf
     observed_ttft_s: float = nan
     is_refusing: bool = False
+    prefilled_at_s: float = -inf
+    pace: Pace = UNKNOWN

@@ -10,6 +10,7 @@ from math import isinf, isnan
 import msgspec
 
 from extproc.fleet.load import running_now
+from extproc.fleet.pace import CROWDING
 from extproc.fleet.state import BackendState
 from extproc.fleet.zone import Zone
 
@@ -53,6 +54,10 @@ class FleetView:
         """Whether the last good scrape is young enough to be a signal."""
         return self.states[position].scraped_at_s >= self._fresh_from_s
 
+    def is_alive(self, position: int) -> bool:
+        """Whether its last scrape was answered, and a moment ago."""
+        return self.is_fresh(position) and not self.states[position].is_refusing
+
     def admitting(self) -> list[int]:
         """Who does not fail."""
         now_s = self._now_s
@@ -69,6 +74,18 @@ class FleetView:
         if told:
             return [position for position in positions if self._is_low(position)]
         return [position for position in positions if load[position] < states[position].medium_load]
+
+    def expected_s(self, positions: Iterable[int], prompt_tokens: float) -> list[float]:
+        """What a request has to expect at some positions, see `fleet.pace`; 1,000 of them in half a ms."""
+        now_s, load, states = self._now_s, self.load, self.states
+        expected_s = []
+        for position in positions:
+            state, ahead = states[position], load[position] + 1
+            pace, excess, prefilled_at_s = state.pace, ahead - state.running_limit, state.prefilled_at_s
+            turns = CROWDING * ahead + excess if excess > 0 else CROWDING * ahead
+            backlog_s = prefilled_at_s - now_s if prefilled_at_s > now_s else 0.0
+            expected_s.append(pace.base_s + pace.token_s * prompt_tokens + backlog_s + pace.turn_s * turns)
+        return expected_s
 
     def tell_zones(self, zones: Iterable[tuple[int, Zone]]) -> None:
         """Overrule the boundaries at some positions, for this view alone."""

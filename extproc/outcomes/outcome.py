@@ -15,13 +15,15 @@ from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.sample import Sample
 
 TTFT_TAG = "ttft_us"
+STREAM_ERROR_KEY = "stream_error"
+"""In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
 MAX_TTFT_S = 24 * 3600.0
 
 _KINDS_WITH_TTFT = frozenset({"chat", "completion"})
 """A stream of the responses API begins with an event that vLLM sends before it schedules the request."""
 
 _NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
-_CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
+CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
 _RESET_FLAGS = frozenset({"UC", "UR", "LR", "UPE"})
 _TIMEOUT_FLAGS = frozenset({"UT", "SI", "DT"})
 _CLIENT_FLAGS = frozenset({"DC", "DR"})
@@ -37,15 +39,20 @@ class Failure(StrEnum):
     SERVER_ERROR = "server_error"
     CLIENT_ERROR = "client_error"
     CLIENT_LEFT = "client_left"
+    RETRIED = "retried"
+    STREAM_ERROR = "stream_error"
 
 
 _BY_FLAGS = (
     (_NOT_ROUTED_FLAGS, Failure.NOT_ROUTED),
-    (_CONNECT_FLAGS, Failure.CONNECT),
+    (CONNECT_FLAGS, Failure.CONNECT),
     (_RESET_FLAGS, Failure.RESET),
     (_TIMEOUT_FLAGS, Failure.TIMEOUT),
     (_CLIENT_FLAGS, Failure.CLIENT_LEFT),
 )
+_WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
+"""What was timed is another backend's first byte, or an error's."""
+_NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED})
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -66,7 +73,8 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
     if facts is None:
         return None
     failure = _failure(entry)
-    ttft_s = _ttft_s(entry) if facts.is_stream and facts.kind in _KINDS_WITH_TTFT else None
+    is_timed = facts.is_stream and facts.kind in _KINDS_WITH_TTFT and failure not in _WITHOUT_TTFT
+    ttft_s = _ttft_s(entry) if is_timed else None
     sample = Sample(
         at_s=entry.started_at_s,
         backend=facts.backend,
@@ -101,15 +109,23 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
     return Outcome(sample, _blame(failure), facts.model_log_ttft)
 
 
+def is_backend_failure(entry: LogEntry) -> bool | None:
+    """Whether a single attempt is the backend's failure; None where it says nothing about the backend."""
+    return _blame(_failure(entry))
+
+
 def _failure(entry: LogEntry) -> Failure | None:
-    """The first attempt counts: where Envoy had to try another backend, the chosen one refused."""
+    """Of a second attempt Envoy has told before: this entry blames nobody for it (see `outcomes.retry`)."""
     if entry.attempts > 1:
-        return Failure.CONNECT
+        return Failure.RETRIED
     for flags, failure in _BY_FLAGS:
         if entry.response_flags & flags:
             return failure
     if entry.status == 0:
         return Failure.CLIENT_LEFT
+    stream_error = entry.metadata.get(STREAM_ERROR_KEY)
+    if stream_error is not None:
+        return Failure.CLIENT_ERROR if stream_error.startswith("4") else Failure.STREAM_ERROR
     if entry.status >= 500:
         return Failure.SERVER_ERROR
     return Failure.CLIENT_ERROR if entry.status >= 400 else None
@@ -118,7 +134,7 @@ def _failure(entry: LogEntry) -> Failure | None:
 def _blame(failure: Failure | None) -> bool | None:
     if failure is None or failure is Failure.CLIENT_ERROR:
         return False
-    return None if failure in {Failure.CLIENT_LEFT, Failure.NOT_ROUTED} else True
+    return None if failure in _NOBODYS_FAULT else True
 
 
 def _ttft_s(entry: LogEntry) -> float | None:

@@ -1,8 +1,8 @@
 """The decision: guard, predict, least load, in this order. Pure; the caller reserves the slot.
 
-The three zones behind it: with a TTFT below a second the differences are noise and the least loaded
-backend is as good as anything; from 1 to 10 s TTFT follows the running requests and a model earns its
-keep; beyond that only sending less helps.
+The three zones behind it: with a TTFT below a second the differences are small and least load, put in time,
+is as good as anything; from 1 to 10 s TTFT follows the running requests and a model earns its keep; beyond
+that only sending less helps.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.guard import admitted
-from extproc.policy.least_load import least_loaded, lightest
+from extproc.policy.least_load import lightest, soonest
 from extproc.policy.predictive import Forecast, fastest, forecast
 from extproc.policy.rules import PolicyRules
 from extproc.policy.zoning import classify, spared
@@ -41,15 +41,14 @@ def decide(
         fit = spared(view, fit)
     guarded = len(view) - len(fit)
     if not fit:
-        return replace(_nobody_fit(view, rng), guarded=guarded)
-    in_low_zone = view.low(fit)
-    if in_low_zone:
-        return _least_load(view, in_low_zone, Reason.LOW_ZONE, rng, guarded)
+        return replace(_nobody_fit(request, view, rng), guarded=guarded)
+    if view.low(fit):
+        return _least_load(request, view, fit, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
-        return _least_load(view, fit, _why_unasked(request, rules), rng, guarded)
+        return _least_load(request, view, fit, _why_unasked(request, rules), rng, guarded)
     considered = lightest(view, fit, rules.max_candidates)
     said = forecast(view, considered, request.input_tokens, model, record)
-    decision = _heed(view, considered, said, rules, rng)
+    decision = _heed(view, considered, said, request.input_tokens, rules, rng)
     return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
 
 
@@ -63,21 +62,26 @@ def _why_unasked(request: Request, rules: PolicyRules) -> Reason:
     return Reason.NO_MODEL if _is_predictable(request, rules) else Reason.UNPREDICTABLE
 
 
-def _nobody_fit(view: FleetView, rng: np.random.Generator) -> Decision:
+def _nobody_fit(request: Request, view: FleetView, rng: np.random.Generator) -> Decision:
     """Refuse; but where all fail, and some are alive by their scrapes, have one of these answer.
 
     Otherwise one client whose requests make vLLM fail could take the whole fleet out for everybody.
     """
     if view.admitting():
         return Decision(Layer.REJECT, Reason.SATURATED)
-    alive = [position for position in view.with_room(range(len(view))) if view.is_fresh(position)]
+    alive = [position for position in view.with_room(range(len(view))) if view.is_alive(position)]
     if alive:
-        return _least_load(view, alive, Reason.ALL_FAILING, rng)
+        return _least_load(request, view, alive, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)
 
 
 def _heed(
-    view: FleetView, considered: Sequence[int], said: Forecast, rules: PolicyRules, rng: np.random.Generator
+    view: FleetView,
+    considered: Sequence[int],
+    said: Forecast,
+    tokens: float,
+    rules: PolicyRules,
+    rng: np.random.Generator,
 ) -> Decision:
     """Everybody considered is in the medium zone, and the model has been asked about them.
 
@@ -89,12 +93,12 @@ def _heed(
     doubted = [one for one in considered if one not in said.heeded]
     layer, reason, position = Layer.REJECT, Reason.PREDICTED_SATURATED, -1
     if believed:
-        tied = fastest(said, believed, rules.tie_fraction)
-        position = least_loaded(view, tied, rng)
+        tied = fastest(said, believed, max(rules.tie_fraction, said.promised_error))
+        position = soonest(view, tied, tokens, rng)
         layer, reason = Layer.PREDICT, Reason.PREDICTION_TIE if len(tied) > 1 else Reason.LOWEST_PREDICTION
         doubted = [one for one in doubted if view.load[one] < view.load[position]]
     if doubted:
-        position = least_loaded(view, doubted, rng)
+        position = soonest(view, doubted, tokens, rng)
         layer, reason = Layer.LEAST_LOAD, said.doubt(view, position)
     if position < 0:
         return Decision(layer, reason, None, None, len(too_slow), too_slow)
@@ -103,7 +107,12 @@ def _heed(
 
 
 def _least_load(
-    view: FleetView, allowed: Sequence[int], reason: Reason, rng: np.random.Generator, guarded: int = 0
+    request: Request,
+    view: FleetView,
+    allowed: Sequence[int],
+    reason: Reason,
+    rng: np.random.Generator,
+    guarded: int = 0,
 ) -> Decision:
-    chosen = view.candidate(least_loaded(view, allowed, rng))
+    chosen = view.candidate(soonest(view, allowed, request.input_tokens, rng))
     return Decision(Layer.LEAST_LOAD, reason, chosen, None, guarded)

@@ -1,4 +1,7 @@
-"""Layer 3: the least loaded candidate, ties broken at random. In the low zone nothing beats it."""
+"""Layer 3: the candidate with the least load, put in the time that a request has to expect there.
+
+Of backends of which nothing is known but their load it is the least loaded; ties are broken at random.
+"""
 
 from collections.abc import Sequence
 from heapq import nsmallest
@@ -8,12 +11,14 @@ import numpy as np
 from extproc.fleet.view import FleetView
 
 
-def least_loaded(view: FleetView, allowed: Sequence[int], rng: np.random.Generator) -> int:
-    """The position of one of the least loaded among the `allowed`, of which there is at least one."""
-    loads = view.load
-    lowest = min([loads[position] for position in allowed])
-    tied = [position for position in allowed if loads[position] == lowest]
-    return tied[0] if len(tied) == 1 else tied[int(rng.random() * len(tied))]
+def soonest(view: FleetView, allowed: Sequence[int], prompt_tokens: float, rng: np.random.Generator) -> int:
+    """The position of one of the `allowed`, of which there is at least one, with the least to expect."""
+    expected_s = view.expected_s(allowed, prompt_tokens)
+    least_s = min(expected_s)
+    if expected_s.count(least_s) == 1:
+        return allowed[expected_s.index(least_s)]
+    tied = [position for position, each_s in zip(allowed, expected_s, strict=True) if each_s == least_s]
+    return tied[int(rng.random() * len(tied))]
 
 
 def lightest(view: FleetView, allowed: Sequence[int], count: int) -> Sequence[int]:

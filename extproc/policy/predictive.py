@@ -21,11 +21,13 @@ from extproc.policy.decision import Prediction, Reason
 class Forecast(msgspec.Struct, frozen=True):
     """What the model says of the candidates, by their positions: of those that it could be asked about.
 
-    `heeded` are the positions at which it is believed, in the order of the candidates.
+    `heeded` are the positions at which it is believed, in the order of the candidates. Predictions that
+    differ by less than `promised_error`, the model's own on held-out samples, do not tell who is faster.
     """
 
     predictions: Mapping[int, Prediction]
     heeded: Sequence[int]
+    promised_error: float = 0.0
 
     def doubt(self, view: FleetView, position: int) -> Reason:
         """Why the model is not heeded about a candidate."""
@@ -57,7 +59,7 @@ def forecast(
         predictions[position] = Prediction(version, log_ttft, exp(log_ttft + record.correction(slot)))
         if record.is_trusted(slot, model.promised_error):
             heeded.append(position)
-    return Forecast(predictions, heeded)
+    return Forecast(predictions, heeded, model.promised_error)
 
 
 def fastest(said: Forecast, allowed: Sequence[int], tie_fraction: float) -> list[int]:

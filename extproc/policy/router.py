@@ -6,6 +6,7 @@ from which tokens per byte are learned.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from extproc.exchange.messages import Continue, Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request import Request
 from extproc.exchange.token_learning import TokenLearning
+from extproc.fleet.backend import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import Candidate
@@ -20,6 +22,7 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.policy.bookings import Booking, Bookings
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
@@ -59,7 +62,7 @@ class Router:
         self._registry = registry
         self._models = models
         self._record = record
-        self._tokens = tokens
+        self.bookings = Bookings(fleet, tokens)
         self._rules = rules
         self._rng = rng
 
@@ -88,9 +91,11 @@ class Router:
             return decision
         self.counts.count(decision)
         backend, address = self._registry.name_and_address_of(decision.chosen.slot)
-        lease = self._reserve(decision.chosen.slot, request, now_s)
+        lease = Lease(partial(self._release, self.bookings.open(decision.chosen.slot, request, now_s)))
         facts = recorded(decision, decision.chosen, backend, request)
-        return Placement(RouteTo(phase, backend, to_metadata(facts), address), lease)
+        may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
+        cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
+        return Placement(RouteTo(phase, cluster, to_metadata(facts), address), lease)
 
     def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
         """The answer to a request that nobody can take, and for whose model so many others wait."""
@@ -104,17 +109,10 @@ class Router:
         self.counts.passed_through += 1
         return Placement(Continue(phase))
 
-    def _reserve(self, slot: int, request: Request, now_s: float) -> Lease:
-        self._fleet.reserve(slot, now_s)
-        self._tokens.sent(slot, request)
-
-        def release(then_s: float) -> None:
-            self._fleet.release(slot, then_s)
-            self._tokens.finished(slot, request)
-            if self.freed is not None:
-                self.freed(slot, then_s)
-
-        return Lease(release)
+    def _release(self, booking: Booking, now_s: float) -> None:
+        self.bookings.close(booking, now_s)
+        if self.freed is not None:
+            self.freed(booking.slot, now_s)
 
 
 def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from extproc.simulation.decoders import Decoders
 from extproc.simulation.kv_memory import KvMemory
 from extproc.simulation.limits import EngineLimits
-from extproc.simulation.profile import EngineProfile
+from extproc.simulation.profile import EngineProfile, attended_pairs
 from extproc.simulation.results import EngineCounters, FinishReason, RunResult, StepResult
 from extproc.simulation.run import TICK_S, Run
 from extproc.simulation.sequence import NOT_DECODING, Content, Sequence
@@ -268,12 +268,13 @@ class Engine:
             self._chunks = [(sequence, tokens)]
 
     def _prefill_step(self) -> Run:
-        decoders, prefill_tokens = self._decoders, 0
+        decoders, prefill_tokens, attention_pairs = self._decoders, 0, 0
         kv_tokens = decoders.tokens
         for sequence, tokens in self._chunks:
             prefill_tokens += tokens
             kv_tokens += sequence.computed_tokens
-        return Run(1, self._cost.step(prefill_tokens, decoders.count, kv_tokens), 0)
+            attention_pairs += attended_pairs(sequence.computed_tokens, tokens)
+        return Run(1, self._cost.step(prefill_tokens, decoders.count, kv_tokens, attention_pairs), 0)
 
     def _decode_run(self, most_steps: int, may_admit: bool) -> Run | None:
         """Up to the first end, as long as there is memory; who waits now will not fit before either."""

@@ -1,13 +1,14 @@
 """How fast a machine runs one engine iteration: the cost model of the simulated vLLM.
 
-An iteration reads the model's weights once (`base_step_s`), computes its prefill tokens, samples for each
-decoding sequence, and reads the KV cache of all it works on. The sum is linear in each; on the machine where
-it could be checked (`cpu-tiny`) it reproduces throughput and TTFT. The split into a memory-bound decode and
-a compute-bound prefill follows the roofline argument (Williams et al., "Roofline", CACM 2009).
+An iteration reads the model's weights once (`base_step_s`), computes its prefill tokens and their attention
+to what precedes them, samples for each decoding sequence, and reads the KV cache of all it works on. The sum
+is linear in each. The split into a memory-bound decode and a compute-bound prefill follows the roofline
+argument (Williams et al., "Roofline", CACM 2009). `extproc calibrate` fits the numbers to a server.
 """
 
 from dataclasses import dataclass
 
+from extproc.errors import ConfigError
 from extproc.simulation.run import TICKS_PER_S
 
 
@@ -19,23 +20,33 @@ class StepTicks:
     prefill_token: int
     decode_sequence: int
     kv_token: int
+    attention_pair: int
 
-    def step(self, prefill_tokens: int, decoding: int, kv_tokens: int) -> int:
+    def step(self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0) -> int:
         """How long an iteration with this much work takes."""
         return (
             self.base
+            + attention_pairs * self.attention_pair
             + prefill_tokens * self.prefill_token
             + decoding * self.decode_sequence
             + kv_tokens * self.kv_token
         )
 
 
+def attended_pairs(computed_tokens: int, tokens: int) -> int:
+    """How many tokens those of a chunk attend to: what is computed, those before it in the chunk, itself."""
+    return tokens * computed_tokens + tokens * (tokens + 1) // 2
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
     """One machine with one model.
 
-    `kv_token_s` is paid for each token already in the KV cache of a sequence in the batch. A `speed` of 2
-    halves every time; `kv_cache_tokens` is the memory left for the KV cache beside the weights.
+    `kv_token_s` is paid for each token already in the KV cache of a sequence in the batch, `attention_pair_s`
+    for each token that a token of a prompt attends to. `request_s`, and `request_token_s`
+    for each token of its prompt, is what a request takes outside of the engine, while that works on others:
+    HTTP, tokenizing, handing over. A `speed` of 2 halves every time; `kv_cache_tokens` is the memory left
+    for the KV cache beside the weights.
     """
 
     base_step_s: float
@@ -43,16 +54,26 @@ class EngineProfile:
     decode_sequence_s: float
     kv_token_s: float
     kv_cache_tokens: int
+    attention_pair_s: float = 0.0
+    request_s: float = 0.0
+    request_token_s: float = 0.0
     speed: float = 1.0
 
-    def step_duration_s(self, prefill_tokens: int, decoding: int, kv_tokens: int) -> float:
+    def step_duration_s(
+        self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0
+    ) -> float:
         """How long an iteration with this much work takes."""
         return (
             self.base_step_s
             + prefill_tokens * self.prefill_token_s
+            + attention_pairs * self.attention_pair_s
             + decoding * self.decode_sequence_s
             + kv_tokens * self.kv_token_s
         ) / self.speed
+
+    def overhead_s(self, prompt_tokens: int) -> float:
+        """What a request takes outside of the engine."""
+        return (self.request_s + prompt_tokens * self.request_token_s) / self.speed
 
     def step_ticks(self) -> StepTicks:
         """The same in ticks, each cost rounded to a whole one (a picosecond)."""
@@ -62,6 +83,7 @@ class EngineProfile:
             round(self.prefill_token_s * ticks_per_s),
             round(self.decode_sequence_s * ticks_per_s),
             round(self.kv_token_s * ticks_per_s),
+            round(self.attention_pair_s * ticks_per_s),
         )
 
 
@@ -98,13 +120,26 @@ PROFILES: dict[str, EngineProfile] = {
         kv_token_s=3.1e-8,
         kv_cache_tokens=400_000,
     ),
-    # Measured: fitted to a real vLLM 0.32 (CPU build, tiny Llama, one thread). Left out are the 6 ms that
-    # tokenizing and HTTP add to a TTFT there.
+    # Measured: a real vLLM 0.32 (CPU build, tiny Llama in bf16, one thread) on two virtual cores that others
+    # used too. By `python -m benchmarks.calibration URL DIR --max-num-seqs 4 --busy-cores 2`, which ends with
+    # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it foretells.
     "cpu-tiny": EngineProfile(
-        base_step_s=0.0032,
-        prefill_token_s=1.2e-4,
-        decode_sequence_s=3.0e-4,
-        kv_token_s=4.0e-7,
+        base_step_s=5.51e-3,
+        prefill_token_s=6.74e-4,
+        attention_pair_s=2.07e-7,
+        decode_sequence_s=1.50e-3,
+        kv_token_s=4.52e-7,
+        request_s=1.99e-2,
+        request_token_s=3.33e-5,
         kv_cache_tokens=32_768,
     ),
 }
+
+
+def shipped_profile(name: str) -> EngineProfile:
+    """One of PROFILES; raises ConfigError for another name."""
+    if name not in PROFILES:
+        raise ConfigError(
+            f"profile must be one of {', '.join(PROFILES)}, or the .json file of a calibration, not {name}"
+        )
+    return PROFILES[name]

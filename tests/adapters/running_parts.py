@@ -65,7 +65,7 @@ class Parts:
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
         self.room = None if queue is None else Room(self.router, self.registry, queue)
-        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens)
+        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens, self.router.bookings)
         self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
@@ -73,13 +73,22 @@ class Parts:
         source = StaticList(BACKENDS)
         known = KnownBackends(0.0, len(BACKENDS), BACKENDS)
         clusters = ClusterFile(Path("cds.json"))  # never written: nothing is started
-        self.membership = MembershipFeed(source, known, self.registry, clusters, lambda _: None, lambda: None)
+        self.membership = MembershipFeed(
+            source,
+            known,
+            self.registry,
+            clusters,
+            self.fleet.breakers.is_tripped,
+            lambda _: None,
+            lambda: None,
+        )
         self.runtime = Runtime(
             fleet=self.fleet,
             registry=self.registry,
             models=self.models,
             record=self.record,
             decisions=self.router.counts,
+            bookings=self.router.bookings,
             room=self.room,
             outcomes=self.feedback.counts,
             scraper=self.scraper,

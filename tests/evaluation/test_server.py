@@ -14,7 +14,12 @@ from extproc.simulation.profile import EngineProfile
 from extproc.simulation.run import TICK_S
 
 MACHINE = EngineProfile(
-    base_step_s=0.01, prefill_token_s=1e-4, decode_sequence_s=3e-4, kv_token_s=2.7e-7, kv_cache_tokens=512
+    base_step_s=0.01,
+    prefill_token_s=1e-4,
+    attention_pair_s=1.3e-6,
+    decode_sequence_s=3e-4,
+    kv_token_s=2.7e-7,
+    kv_cache_tokens=512,
 )
 
 

@@ -1,9 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
+from extproc.fleet.pace import Answered
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import Candidate, FleetView
@@ -168,6 +169,7 @@ def test_looking_changes_nothing(fleet: Fleet) -> None:
     assert known(fleet, 10.5) == known(fleet, 10.5)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -197,3 +199,49 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         assert seen.load >= own
         assert seen.foreign >= 0.0
         assert 0.0 <= seen.num_running <= max(seen.load, fleet.states[0].running + own)
+
+
+def test_prompts_that_were_sent_delay_the_next_until_they_are_computed(fleet: Fleet) -> None:
+    before_s = look(fleet, 1.0).expected_s([0], 0.0)[0]
+    fleet.reserve(0, 1.0, prompt_tokens=5000)
+    fleet.release(0, 1.0)
+    backlog_s = 5000 * fleet.states[0].pace.token_s
+    assert look(fleet, 1.0).expected_s([0], 0.0)[0] == pytest.approx(before_s + backlog_s)
+    assert look(fleet, 1.0 + backlog_s).expected_s([0], 0.0)[0] == pytest.approx(before_s)
+
+
+def test_a_new_backend_is_taken_to_be_like_the_fleet_and_knows_nothing_of_its_predecessor(
+    fleet: Fleet,
+) -> None:
+    fleet.join(1, None)
+    for second in range(50):
+        fleet.paced(0, Answered(1.0, 100.0, 0.5, 1.0), float(second))
+        fleet.paced(1, Answered(1.0, 100.0, 2.5, 1.0), float(second))
+    assert fleet.states[0].pace.base_s < 0.6
+    assert fleet.states[1].pace.base_s > 2.0
+    fleet.join(1, None)
+    assert 1.0 < fleet.states[1].pace.base_s < 2.0
+    fleet.paced(1, Answered(1.0, 100.0, 0.1, 1.0), 50.0)
+    assert fleet.states[1].pace.base_s < 1.5
+
+
+def test_a_backend_that_hangs_with_requests_of_ours_fails_where_another_answers(fleet: Fleet) -> None:
+    fleet.join(1, None)
+    fleet.reserve(0, 9.0)
+    for _ in range(3):
+        fleet.scrape_hung(0, 10.0)
+    assert is_admitting(fleet, 10.0), "perhaps it is we who cannot reach anybody"
+    fleet.scraped(1, Signals(0, 0), own_when_asked=0, now_s=9.5)
+    for _ in range(3):
+        fleet.scrape_hung(0, 10.0)
+    assert not is_admitting(fleet, 10.0)
+    fleet.scraped(0, Signals(1, 0), own_when_asked=1, now_s=10.5)
+    assert is_admitting(fleet, 10.5), "a probe, as soon as it answers"
+
+
+def test_a_backend_that_hangs_without_requests_of_ours_is_left_alone(fleet: Fleet) -> None:
+    fleet.join(1, None)
+    fleet.scraped(1, Signals(0, 0), own_when_asked=0, now_s=9.5)
+    for _ in range(9):
+        fleet.scrape_hung(0, 10.0)
+    assert is_admitting(fleet, 10.0)

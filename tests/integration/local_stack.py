@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -20,7 +21,7 @@ import yaml
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MODEL = "sim"
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
 """`EXTPROC_TRANSPORT=grpcio make test`: another transport than the default one."""
@@ -155,6 +156,13 @@ class LocalStack:
         async with self.session.get(f"http://127.0.0.1:{self.http_port}/v1/state") as response:
             result: dict[str, Any] = await response.json()
             return result
+
+    async def metric(self, name: str) -> float:
+        """A metric without labels, from `/metrics`."""
+        async with self.session.get(f"http://127.0.0.1:{self.http_port}/metrics") as response:
+            found = re.search(rf"^{name} (\S+)$", await response.text(), re.MULTILINE)
+        assert found is not None, f"no {name}"
+        return float(found[1])
 
     async def until(
         self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S

@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from faults.drill import signalled
 from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, free_port, running, wait_until
-from integration.test_restarts import signalled
 from kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
 from name_server import HOST, NameServer, name_server
 
@@ -93,7 +93,7 @@ def test_a_sidecar_that_restarts_without_dns_serves_those_it_knew(stack: LocalSt
         async with running(stack), Load(stack, 8, chat(max_tokens=20)) as load:
             await load.until(20)
             server.failing = {"A": "SERVFAIL", "AAAA": "SERVFAIL"}
-            await signalled(stack, signal.SIGKILL)
+            await signalled(stack.sidecar, signal.SIGKILL)
             stack.sidecar.start()
             await stack.until_routable(2)
             await load.until(40)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from integration.local_stack import StartSim
+from simulated_samples import MACHINE
 
+from extproc.adapters.files.profile_file import Origin, ProfileFile, write_profile_file
 from extproc.config import parse_config
+from extproc.simulation.limits import EngineLimits
 
 HTTP_LIMIT = 64
-SERVER = ("--profile", "cpu-tiny", "--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))
+SERVER = ("--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))
 LOAD = (
     *("--rates", "0.4,1.2,2.4,3.2,3.6,3.6,4.8,10", "--step", "15", "--passes", "1"),
     *("--prompt", "lognormal:200:0.6", "--output", "lognormal:24:0.1"),
@@ -25,8 +28,12 @@ def extproc(*arguments: str) -> str:
 
 @pytest.mark.long
 def test_profile_and_analyze_find_the_limit_that_was_configured(tmp_path: Path, start_sim: StartSim) -> None:
-    store, page = tmp_path / "samples.db", tmp_path / "report.html"
-    url, _ = start_sim(*SERVER)
+    store, page, machine = (tmp_path / name for name in ("samples.db", "report.html", "machine.json"))
+    limits = EngineLimits(MACHINE.kv_cache_tokens, http_limit=HTTP_LIMIT)
+    write_profile_file(
+        machine, ProfileFile(profile=MACHINE, limits=limits, origin=Origin("", "", 0.0, 0, 0.0, {}))
+    )
+    url, _ = start_sim("--profile", str(machine), *SERVER)
     extproc("profile", "--backends", url, "--samples", str(store), *LOAD)
     said = extproc("analyze", "--samples", str(store), "--out", str(page))
 

@@ -17,7 +17,7 @@ from integration.local_stack import PATIENCE_S, LocalStack, StartSim, free_port,
 from extproc.adapters.files.sample_table import read_samples
 
 COMMAND = (sys.executable, "-m", "extproc", "profile")
-TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4")
+TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4", "--speed", "6")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def samples_and_requests(output: str) -> tuple[int, int]:
 def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
     start_sim: StartSim, store: Path
 ) -> None:
-    urls = ",".join(start_sim(*TINY, "--speed", speed)[0] for speed in ("1.0", "0.5"))
+    urls = ",".join(start_sim(*TINY, "--speed", speed)[0] for speed in ("6", "3"))
     lengths = ("--prompt", "mix:16:256:0.5", "--output", "fixed:4")
     output = profile(
         "--backends", urls, "--samples", store, "--rates", "100,5", "--step", 1.5, "--passes", 1, *lengths
@@ -84,7 +84,7 @@ def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
 def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
     start_sim: StartSim, store: Path
 ) -> None:
-    url, _ = start_sim(*TINY, "--speed", "0.3")
+    url, _ = start_sim(*TINY, "--speed", "2")
     for passes in (1, 2):
         output = profile(
             *("--backends", url, "--samples", store, "--rates", "4,80,90", "--step", 0.5),
@@ -99,7 +99,7 @@ def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
 
 
 def test_ctrl_c_keeps_what_was_measured(start_sim: StartSim, store: Path) -> None:
-    url, _ = start_sim(*TINY, "--speed", "0.5")
+    url, _ = start_sim(*TINY, "--speed", "3")
     process = starting(
         *("--backends", url, "--samples", store, "--rates", "30", "--step", 60),
         *("--prompt", "fixed:64", "--output", "fixed:64"),
@@ -150,7 +150,7 @@ def test_a_server_that_is_not_there_is_said_before_anything_is_sent(start_sim: S
 
 def test_in_front_of_a_stack_samples_have_what_the_sidecar_knew(stack: LocalStack, store: Path) -> None:
     for name in ("east", "west"):
-        stack.start_sim(name, *TINY, "--speed", "0.3")
+        stack.start_sim(name, *TINY, "--speed", "2")
     stack.stages["guard"] = {"max_active": 8, "resume_active": 6}
 
     async def scenario() -> str:

@@ -189,3 +189,20 @@ def test_a_model_of_real_servers_knows_the_faster_of_two(vllm_stack: LocalStack,
     assert model["pairwise_accuracy"] >= 0.85
     assert model["pairwise_accuracy"] >= least_load["pairwise_accuracy"]
     assert model["errors"]["median_relative"] < medium["last_ttft"]["errors"]["median_relative"]
+
+
+def test_the_twin_of_a_real_server_foretells_another_load(vllm_stack: LocalStack, tmp_path: Path) -> None:
+    """The machine may have other users: how near it is, `benchmarks.calibration` measures."""
+    url = f"http://127.0.0.1:{vllm_stack.backends['vllm-1']}"
+    fitted, other, numbers = (tmp_path / name for name in ("fitted.db", "other.db", "numbers.json"))
+    fit = ("--rates", "0.5,1,2,3", "--step", "12", "--prompt", "lognormal:200:1.1")
+    check = ("--rates", "2", "--step", "40", "--prompt", "mix:48:1500:0.15", "--seed", "2")
+    for store, load in ((fitted, fit), (other, check)):
+        arguments = ("--samples", str(store), "--output", "lognormal:32:0.8", "--passes", "1")
+        extproc("profile", "--backends", url, *arguments, *load)
+    command = (sys.executable, "-m", "extproc", "calibrate", "--server", url, "--max-num-seqs", "4")
+    files = ("--samples", fitted, "--check", other, "--json", numbers)
+    subprocess.run([*command, *files], check=False, timeout=600)  # status 1 says: off by more than 20 %
+    found = json.loads(numbers.read_text())["agreements"][1]
+    for name, most in (("ttft_p50_s", 2.0), ("ttft_p90_s", 1.6), ("tokens_per_s", 1.3)):
+        assert 1 / most < found[name]["twin"] / found[name]["server"] < most, name

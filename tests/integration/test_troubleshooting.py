@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from integration.envoy_process import StartEnvoy
@@ -44,8 +43,9 @@ def stopped(process: ChildProcess) -> Iterator[None]:
 def test_a_cluster_file_that_envoy_does_not_read_is_503_and_not_routed(
     stack: LocalStack, start_envoy: StartEnvoy
 ) -> None:
-    def start_with_another_file(ext_proc: str, backends: Sequence[BackendAddress]) -> Any:
-        return start_envoy(ext_proc, [BackendAddress("other", backends[0].host, backends[0].port)])
+    def start_with_another_file(ext_proc: str, backends: Sequence[BackendAddress], **options: Any) -> Any:
+        others = [BackendAddress("other", backends[0].host, backends[0].port)]
+        return start_envoy(ext_proc, others, **options)
 
     stack.start_sim("vllm-1")
     stack.start_envoy = start_with_another_file
@@ -78,14 +78,12 @@ def test_a_sidecar_that_hangs_is_gone_around_after_a_second(stack: LocalStack) -
     asyncio.run(scenario())
 
 
-def test_silence_beyond_the_idle_timeout_is_504_and_counted_as_timeout(
-    stack: LocalStack, start_envoy: StartEnvoy
-) -> None:
+def test_silence_beyond_the_idle_timeout_is_504_and_counted_as_timeout(stack: LocalStack) -> None:
     def impatient(text: str) -> str:
         assert "stream_idle_timeout: 3600s" in text
         return text.replace("stream_idle_timeout: 3600s", "stream_idle_timeout: 1s")
 
-    stack.start_envoy = partial(start_envoy, edit=impatient)
+    stack.edit_envoy = impatient
     stack.start_sim("vllm-1")
 
     async def scenario() -> None:

@@ -63,7 +63,9 @@ def test_an_exchange_that_no_decision_placed_is_no_outcome() -> None:
 @pytest.mark.parametrize(
     ("change", "failure", "is_backend_failure"),
     [
-        ({"attempts": 2}, Failure.CONNECT, True),
+        ({"attempts": 2}, Failure.RETRIED, None),
+        ({"metadata": {**to_metadata(FACTS), "stream_error": "503"}}, Failure.STREAM_ERROR, True),
+        ({"metadata": {**to_metadata(FACTS), "stream_error": "400"}}, Failure.CLIENT_ERROR, False),
         ({"response_flags": frozenset({"UF", "URX"}), "status": 503}, Failure.CONNECT, True),
         ({"response_flags": frozenset({"UC"})}, Failure.RESET, True),
         ({"response_flags": frozenset({"UT"}), "status": 504}, Failure.TIMEOUT, True),

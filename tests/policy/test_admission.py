@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.fleet.breaker import BreakerRule
@@ -90,6 +90,7 @@ def test_a_failing_backend_and_a_full_one_are_compared(fleet: Fleet) -> None:
     assert retry_after_s(fleet, EVERYONE, RULES, NOW_S + 15) == 5
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["reserve", "finish", "fail"]), st.integers(0, 1)), max_size=40),
     st.floats(0, 1000),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.exchange.request import InputSize, Request, RequestKind
+from extproc.fleet.pace import Pace
 from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
@@ -68,6 +69,7 @@ def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[
     n = len(load)
     running = facts.get("num_running", load)
     is_fresh, is_admitting = facts.get("is_fresh", [True] * n), facts.get("is_admitting", [True] * n)
+    is_refusing = facts.get("is_refusing", [False] * n)
     is_saturated = facts.get("is_saturated", [False] * n)
     states = [
         BackendState(
@@ -80,6 +82,7 @@ def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[
             running=running[i],
             scraped_at_s=NOW_S - (0.1 if is_fresh[i] else 9.0),
             admits_at_s=0.0 if is_admitting[i] else inf,
+            is_refusing=is_refusing[i],
         )
         for i in (range(n) if order is None else order)
     ]
@@ -111,6 +114,20 @@ def chosen_slot(decision: Decision) -> int | None:
 def test_in_the_low_zone_the_least_loaded_wins() -> None:
     decision = placed(fleet_view([3, 1, 2]), FakeModel())
     assert (decision.layer, decision.reason, chosen_slot(decision)) == (Layer.LEAST_LOAD, Reason.LOW_ZONE, 6)
+
+
+def test_a_fast_machine_with_more_load_is_preferred_to_a_slow_one_with_less() -> None:
+    fleet = fleet_view([3, 2])
+    fleet.states[0].pace = Pace(base_s=0.05, token_s=1e-4, turn_s=0.1)
+    fleet.states[1].pace = Pace(base_s=0.2, token_s=4e-4, turn_s=0.4)
+    assert chosen_slot(placed(fleet)) == 5
+
+
+def test_while_one_backend_is_low_another_may_be_chosen_that_is_faster_all_the_same() -> None:
+    fleet = fleet_view([MEDIUM_LOAD, MEDIUM_LOAD - 1])
+    fleet.states[1].pace = Pace(base_s=9.0)
+    decision = placed(fleet, FakeModel())
+    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 5)
 
 
 def test_a_tie_of_loads_is_broken_at_random() -> None:
@@ -205,6 +222,11 @@ def test_when_all_are_saturated_the_request_is_refused() -> None:
 
 def test_when_all_fail_the_request_is_refused() -> None:
     assert placed(fleet_view([1], is_admitting=[False], is_fresh=[False])).reason == Reason.FAILING
+
+
+def test_a_backend_that_was_scraped_a_moment_ago_and_refuses_by_now_is_not_alive() -> None:
+    view = fleet_view([1, 2], is_admitting=[False] * 2, is_refusing=[True] * 2)
+    assert placed(view).reason == Reason.FAILING
 
 
 def test_when_all_fail_but_some_are_alive_the_client_gets_a_backends_own_answer() -> None:

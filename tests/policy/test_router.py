@@ -40,7 +40,7 @@ class Core:
         rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(1, 60))
         rng = np.random.default_rng(0)
         self.router = Router(self.fleet, self.registry, ModelSlot(), record, tokens, rules, rng)
-        self.feedback = Feedback(self.fleet, self.registry, record, tokens)
+        self.feedback = Feedback(self.fleet, self.registry, record, tokens, self.router.bookings)
 
     def place(self, model: str | None = "m", now_s: float = 1.0, text_bytes: int = 400) -> Placement:
         size = InputSize(text_bytes=text_bytes)
@@ -196,3 +196,44 @@ def test_strangers_at_the_backend_count_for_the_guard(core: Core) -> None:
     core.fleet.scraped(slot, Signals(running=2, waiting=0), own_when_asked=0, now_s=1.0)
     clusters = {core.place(now_s=1.1).instruction.cluster for _ in range(2)}  # type: ignore[union-attr]
     assert clusters == {"vllm-2"}
+
+
+def retry(stage: str, *flags: str, status: int = 0) -> LogEntry:
+    tags = {"retry_stage": stage, "retry_first": "vllm-1", "retry_second": "vllm-2"}
+    return LogEntry(0.0, None, status, 1, frozenset(flags), 0, {}, tags)
+
+
+def test_a_second_attempt_is_booked_where_it_is_and_blames_the_first_choice_once(core: Core) -> None:
+    placements = {placement.instruction.cluster: placement for placement in (core.place(), core.place())}  # type: ignore[union-attr]
+    one, two = core.fleet.states[:2] if core.registry.name_of(0) == "vllm-1" else core.fleet.states[1::-1]
+    for _ in range(3):
+        assert core.feedback.learn(retry("UpstreamPoolReady"), 1.1) is None
+    assert (one.own, two.own) == (0, 2), "only one was booked there"
+    assert core.fleet.breakers.is_tripped(one.slot)
+    core.feedback.learn(retry("UpstreamEnd", status=200), 1.2)
+    for placement in placements.values():
+        assert placement.lease is not None
+        placement.lease.end(1.3)
+    assert (one.own, two.own) == (0, 0)
+    core.fleet.breakers.reset(one.slot)
+    late = replace(entry(core, "vllm-1", 200, ttft_us="300000"), attempts=2)
+    for _ in range(5):
+        core.feedback.learn(late, 9.0)
+    assert not core.fleet.breakers.is_tripped(one.slot), "it was told of when it happened"
+    assert core.fleet.states[one.slot].observed_ttft_s != core.fleet.states[one.slot].observed_ttft_s
+    assert (core.router.bookings.retries, core.feedback.counts.unplaced) == (3, 0)
+
+
+def test_a_second_attempt_that_fails_blames_both(core: Core) -> None:
+    for _ in range(3):
+        core.feedback.learn(retry("UpstreamEnd", "UF"), 1.0)
+    slots = [core.registry.slot_of(name) for name in ("vllm-1", "vllm-2")]
+    assert all(core.fleet.breakers.is_tripped(slot) for slot in slots if slot is not None)
+
+
+def test_without_a_budget_a_request_is_placed_without_a_second_attempt(core: Core) -> None:
+    for _ in range(100):
+        core.router.bookings.retried()
+    instruction = core.place().instruction
+    assert isinstance(instruction, RouteTo)
+    assert instruction.cluster in {"vllm-1_endpoint", "vllm-2_endpoint"}

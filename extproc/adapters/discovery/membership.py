@@ -15,6 +15,7 @@ from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.fleet.backend import Backend
 from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.peers import retry_peers
 from extproc.fleet.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ INTERVAL_S = 0.25
 class MembershipFeed:
     """Keeps registry and cluster file at what the source finds; `is_known` is set when it has found out.
 
-    `handle_joined(slots)` follows every change of the set, `handle_left()` every departure.
+    A backend that `is_failing(slot)` is not tried in another one's place. `handle_joined(slots)` follows
+    every change of the set, `handle_left()` every departure.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class MembershipFeed:
         known: KnownBackends,
         registry: Registry,
         clusters: ClusterFile,
+        is_failing: Callable[[int], bool],
         handle_joined: Callable[[list[int]], None],
         handle_left: Callable[[], None],
     ) -> None:
@@ -42,6 +45,7 @@ class MembershipFeed:
         self._known = known
         self._registry = registry
         self._clusters = clusters
+        self._is_failing = is_failing
         self._handle_joined = handle_joined
         self._handle_left = handle_left
         self._conditions = ConditionLog(logger)
@@ -69,7 +73,9 @@ class MembershipFeed:
                 if self._known.offer(backends, now_s):
                     self._apply()
                 self._tell_of_oddities(now_s)
-                self.is_known.set()
+                if not self.is_known.is_set():
+                    self.is_known.set()
+                    self._publish()  # who sees us ready finds the file
 
     async def advance(self) -> None:
         """Let members settle, drain and leave as time passes."""
@@ -92,7 +98,8 @@ class MembershipFeed:
         if not self.is_known.is_set():
             return False
         try:
-            self._clusters.write(self._registry.clusters())
+            peers = retry_peers(self._registry.members, self._is_failing)
+            self._clusters.write(self._registry.clusters(), peers)
         except OSError as error:
             self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
             return False

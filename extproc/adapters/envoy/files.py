@@ -3,8 +3,9 @@
 The bootstrap is the shipped `envoy.yaml` with a few addresses replaced. The clusters are a discovery response
 that Envoy watches (file-based CDS); for each backend NAME it has
 
-- `NAME_endpoint`, the backend's address, and
-- `NAME`, a composite cluster: the first attempt goes to the endpoint, any further one to the pool,
+- `NAME_endpoint`, the backend's address, without a second attempt,
+- `NAME_retry`, the backends that are tried in its place, and
+- `NAME`, a composite cluster: the first attempt goes to the endpoint, the second to those,
 
 and `extproc_pool`, all backends under LEAST_REQUEST, where requests go that extproc did not place. See
 https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cds and
@@ -13,13 +14,15 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.errors import ExtprocError
+from extproc.fleet.backend import ENDPOINT_SUFFIX
 
 Document = dict[str, Any]
 
@@ -28,6 +31,8 @@ SIDECAR_CLUSTER = "extproc"
 
 _NO_LIMIT = 1_000_000
 """For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
+
+_NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_LIMIT)
 
 
 class BackendAddress(NamedTuple):
@@ -38,15 +43,23 @@ class BackendAddress(NamedTuple):
     port: int
 
 
-def cds_document(backends: Sequence[BackendAddress], version: str) -> bytes:
+def cds_document(
+    backends: Sequence[BackendAddress],
+    version: str,
+    peers: Mapping[str, Sequence[BackendAddress]] | None = None,
+) -> bytes:
     """The discovery response with every cluster, as JSON, one cluster a line.
 
+    `peers` are the backends that are tried in place of each, by name; all others where there is no say.
     Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
     Without backends the pool is empty, and answers 503.
     """
     clusters = [_pool(backends)]
     for backend in backends:
-        clusters += [_endpoint(backend), _composite(backend.name)]
+        others = [other for other in backends if other != backend] or [backend]
+        standing_in = others if peers is None else peers[backend.name]
+        retry = _balanced(f"{backend.name}_retry", standing_in)
+        clusters += [_endpoint(backend), retry, _composite(backend.name)]
     resource = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
     lines = ",\n".join(json.dumps(resource | cluster) for cluster in clusters)
     return f'{{"version_info": {json.dumps(version)}, "resources": [\n{lines}\n]}}\n'.encode()
@@ -105,10 +118,11 @@ def _sidecar_address(target: str) -> tuple[str, Document]:
 
 
 def _endpoint(backend: BackendAddress) -> Document:
-    cluster = _backend_cluster(f"{backend.name}_endpoint", [backend])
+    no_retry = {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}
+    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
     if cluster["type"] == "STRICT_DNS":
         # Keeps the last address when the name is gone. With none, the composite would serve the first attempt
-        # from the pool, and the dead backend would look as if it had answered.
+        # from the next cluster, and the dead backend would look as if it had answered.
         cluster["type"] = "LOGICAL_DNS"
     return cluster
 
@@ -117,19 +131,28 @@ def _composite(name: str) -> Document:
     return {
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",
-        "circuit_breakers": _circuit_breakers(),  # retries are counted here, not where they go
+        # Retries are counted here, not where they go, and budgeted by extproc.
+        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"max_retries": _NO_LIMIT}]},
         "cluster_type": {
             "name": "envoy.clusters.composite",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.clusters.composite.v3.ClusterConfig",
-                "clusters": [{"name": f"{name}_endpoint"}, {"name": POOL_CLUSTER}, {"name": POOL_CLUSTER}],
+                "clusters": [{"name": name + ENDPOINT_SUFFIX}, {"name": f"{name}_retry"}],
             },
         },
     }
 
 
 def _pool(backends: Sequence[BackendAddress]) -> Document:
-    return _backend_cluster(POOL_CLUSTER, backends) | {
+    # The budget that extproc keeps elsewhere; a retry is counted until the response begins.
+    budget = {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100}
+    return _balanced(POOL_CLUSTER, backends) | {
+        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]}
+    }
+
+
+def _balanced(name: str, backends: Sequence[BackendAddress]) -> Document:
+    return _backend_cluster(name, backends) | {
         "lb_policy": "LEAST_REQUEST",
         # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
         # connection count: a 503 is how a busy server speaks.
@@ -156,7 +179,7 @@ def _backend_cluster(name: str, backends: Sequence[BackendAddress]) -> Document:
         "type": _discovery_type(*(backend.host for backend in backends)),
         "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "1s",
-        "circuit_breakers": _circuit_breakers(),
+        "circuit_breakers": {"thresholds": [_NO_LIMITS]},
         # Routes have no timeout, so that this alone finds out that a machine has vanished under a request.
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
@@ -178,7 +201,11 @@ def _backend_cluster(name: str, backends: Sequence[BackendAddress]) -> Document:
 
 
 def _lb_endpoint(backend: BackendAddress) -> Document:
-    return {"endpoint": {"address": _socket_address(backend.host, backend.port)}}
+    """Its name is what the access log tells of a second attempt."""
+    return {
+        "endpoint": {"address": _socket_address(backend.host, backend.port)},
+        "metadata": {"filter_metadata": {METADATA_NAMESPACE: {"backend": backend.name}}},
+    }
 
 
 def _socket_address(host: str, port: int) -> Document:
@@ -195,8 +222,3 @@ def _is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _circuit_breakers() -> Document:
-    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-    return {"thresholds": [dict.fromkeys(limits, _NO_LIMIT)]}

@@ -4,6 +4,7 @@ Nothing is counted twice and nothing costs on the request's path: the parts keep
 collector turns them into the exposition format. Labels are bounded: backends of the fleet, and enums.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -35,6 +36,10 @@ _GAUGES = {
     "predicted_ttft_s": (
         "extproc_backend_predicted_ttft_seconds",
         f"Prediction for a request of {REFERENCE_TOKENS} tokens that came now",
+    ),
+    "expected_s": (
+        "extproc_backend_expected_seconds",
+        f"What layer 3 compares, for a request of {REFERENCE_TOKENS} tokens: load, at the backend's pace",
     ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
     "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
@@ -95,6 +100,13 @@ class SidecarCollector(Collector):
             "extproc_guarded_decisions", "Decisions in which the guard took a backend out", counts.guarded
         )
         yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
+        bookings = self._runtime.bookings
+        yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
+        yield _counter(
+            "extproc_retries_withheld",
+            "Requests placed without a second attempt, for want of budget",
+            bookings.retries_withheld,
+        )
 
     def _queue(self) -> Iterator[Metric]:
         room = self._runtime.room
@@ -171,6 +183,7 @@ class SidecarCollector(Collector):
         yield _counter(
             "extproc_protocol_errors", "Streams or messages that broke the protocol", server.protocol_errors
         )
+        yield _gauge("extproc_tasks", "Tasks of the event loop, 0 outside of one", _n_tasks())
         yield _gauge("extproc_draining", "1 while the sidecar drains", is_draining)
         if samples is not None:
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
@@ -186,6 +199,13 @@ class SidecarCollector(Collector):
             "1 while no backend is found and those known before are kept",
             self._runtime.membership.is_doubting,
         )
+
+
+def _n_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:

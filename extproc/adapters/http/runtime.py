@@ -12,6 +12,7 @@ from extproc.fleet.registry import Registry
 from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.counts import OutcomeCounts
+from extproc.policy.bookings import Bookings
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.queue.room import Room
 
@@ -25,6 +26,7 @@ class Runtime:
     models: ModelSlot
     record: TrackRecord
     decisions: DecisionCounts
+    bookings: Bookings
     room: Room | None
     outcomes: OutcomeCounts
     scraper: Scraper

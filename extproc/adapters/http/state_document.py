@@ -12,8 +12,8 @@ from extproc.policy.queue.room import Room
 from extproc.policy.zoning import classify
 
 REFERENCE_TOKENS = 512
-"""`predicted_ttft_s`, and `zone` where a classifier tells it, are about a request of this input length that
-came now; guessed."""
+"""`predicted_ttft_s`, `expected_s`, and `zone` where a classifier tells it, are about a request of this input
+length that came now; guessed."""
 
 
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
@@ -21,10 +21,11 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     members = runtime.registry.members
     view = runtime.fleet.view([member.slot for member in members], now_s)
     predicted_s = _predicted_s(runtime, view)
+    expected_s = view.expected_s(range(len(members)), REFERENCE_TOKENS)
     return {
         "backends": [
             _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
-            | {"is_fresh": view.is_fresh(position)}
+            | {"is_fresh": view.is_fresh(position), "expected_s": expected_s[position]}
             for position, member in enumerate(members)
         ],
         "model": _model(runtime),

@@ -66,8 +66,25 @@ class SimApi:
             work = Refusal(500, "InternalServerError", "The simulated engine failed, as it was asked to.")
         if isinstance(work, Refusal):
             return _json(work.body(), work.status)
+        if self._is_queue_full():
+            return await self._refuse(request, work.is_stream)
         answer = answer_to(work, uuid4().hex, int(time.time()))
         return await (self._stream(request, answer) if work.is_stream else self._whole(answer))
+
+    def _is_queue_full(self) -> bool:
+        limit = self._options.max_num_queued_reqs
+        return limit is not None and self._engine_loop.waiting >= limit
+
+    async def _refuse(self, request: web.Request, is_stream: bool) -> web.StreamResponse:
+        """As vLLM does it: a stream has begun by then, so its error is an event."""
+        refusal = Refusal(503, "ServiceUnavailableError", "The server has too many requests in its queue.")
+        if not is_stream:
+            return _json(refusal.body(), refusal.status)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        with suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(b"data: %b\n\ndata: [DONE]\n\n" % refusal.body())
+        return response
 
     async def _whole(self, answer: Answer) -> web.Response:
         await self._engine_loop.process(answer.key, answer.work, on_token=lambda _is_last: None)

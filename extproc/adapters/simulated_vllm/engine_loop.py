@@ -26,21 +26,36 @@ class EngineLoop:
     """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
 
     `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
+    A request comes to the engine late by `overhead_s` of its prompt tokens, as after HTTP and tokenizing.
     uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
     """
 
-    def __init__(self, engine: Engine, on_step: Callable[[StepResult], None], speed: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        on_step: Callable[[StepResult], None],
+        speed: float,
+        overhead_s: Callable[[int], float],
+    ) -> None:
         self.speed = speed
+        self._overhead_s = overhead_s
         self._engine = engine
         self._on_step = on_step
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the engine's queue."""
+        return self._engine.waiting
 
     async def process(self, request_id: str, work: Work, on_token: Callable[[bool], None]) -> None:
         """Have the engine work on a request until it has finished; being cancelled aborts it there.
 
         `on_token` is called for each token, with True for the last one.
         """
+        if (overhead_s := self._overhead_s(work.prompt_tokens)) > 0:
+            await asyncio.sleep(overhead_s / self.speed)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, monotonic(), work.content)
         self._requests[request_id] = _Request(on_token, done)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from extproc.adapters.files.profile_file import find_profile
 from extproc.errors import ConfigError
 from extproc.simulation.limits import EngineLimits
-from extproc.simulation.profile import PROFILES
+from extproc.simulation.profile import EngineProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +13,9 @@ class SimOptions:
     """One simulated server; raises ConfigError for what cannot be simulated.
 
     Port 0 picks a free one. `speed` multiplies the profile's. `kv_cache_tokens` of None is what the profile's
-    machine has. `http_limit` is the most requests that get as far as the engine, `fail_fraction` the share of
-    requests answered with 500, drawn with `seed`.
+    machine has. `http_limit` is the most requests that get as far as the engine; beyond `max_num_queued_reqs`
+    waiting in it further ones are refused. `fail_fraction` is the share of requests answered with 500, drawn
+    with `seed`.
     """
 
     host: str = "127.0.0.1"
@@ -26,18 +28,20 @@ class SimOptions:
     kv_cache_tokens: int | None = None
     max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
     http_limit: int | None = None
+    max_num_queued_reqs: int | None = None
     fail_fraction: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ConfigError(f"profile must be one of {', '.join(PROFILES)}, not {self.profile}")
         limits = self.limits()
         cache_tokens = limits.kv_cache_blocks * limits.block_size
         rules = {
             f"port must be between 0 and 65535, not {self.port}": 0 <= self.port <= 65535,
             "models must name at least one model": bool(self.models),
             f"speed must be above 0, not {self.speed}": self.speed > 0,
+            f"max_num_queued_reqs must be at least 0, not {self.max_num_queued_reqs}": (
+                self.max_num_queued_reqs is None or self.max_num_queued_reqs >= 0
+            ),
             f"fail_fraction must be between 0 and 1, not {self.fail_fraction}": 0 <= self.fail_fraction <= 1,
             f"max_model_len must be between 2 and the {cache_tokens} tokens of the KV cache, "
             f"not {self.max_model_len}": 2 <= self.max_model_len <= cache_tokens,
@@ -45,9 +49,13 @@ class SimOptions:
         if faults := [message for message, is_kept in rules.items() if not is_kept]:
             raise ConfigError("; ".join(faults))
 
+    def engine_profile(self) -> EngineProfile:
+        """The machine that `profile`, a name or a file, stands for."""
+        return find_profile(self.profile)
+
     def limits(self) -> EngineLimits:
         """The engine's limits."""
-        profile_tokens = PROFILES[self.profile].kv_cache_tokens
+        profile_tokens = self.engine_profile().kv_cache_tokens
         return EngineLimits(
             kv_cache_tokens=profile_tokens if self.kv_cache_tokens is None else self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,

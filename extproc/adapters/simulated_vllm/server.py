@@ -17,7 +17,6 @@ from extproc.adapters.simulated_vllm.metrics import EngineMetrics
 from extproc.adapters.simulated_vllm.options import SimOptions
 from extproc.errors import StackError
 from extproc.simulation.engine import Engine
-from extproc.simulation.profile import PROFILES
 
 ACCEPT_BACKLOG = 2048  # borrowed: the default of uvicorn, which vLLM runs on
 SHUTDOWN_GRACE_S = 0.5  # guessed: short answers end, long streams are cut; aiohttp waits for it twice
@@ -35,9 +34,10 @@ class SimServer:
 @asynccontextmanager
 async def open_sim(options: SimOptions) -> AsyncIterator[SimServer]:
     """Serve until the block ends; raises StackError where the port cannot be had."""
-    engine = Engine(PROFILES[options.profile], options.limits())
+    profile = options.engine_profile()
+    engine = Engine(profile, options.limits())
     metrics = EngineMetrics(engine, options.models[0])
-    engine_loop = EngineLoop(engine, metrics.observe, options.speed)
+    engine_loop = EngineLoop(engine, metrics.observe, options.speed, profile.overhead_s)
     runner = web.AppRunner(
         SimApi(engine_loop, metrics, options).application(),
         access_log=None,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from extproc.adapters.files.atomic_file import write_atomically
+from extproc.adapters.files.profile_file import find_profile
 from extproc.adapters.load.length_file import read_length_file
 from extproc.adapters.load.trace_file import read_trace_file
 from extproc.adapters.report.evaluation_page import evaluation_page
@@ -66,7 +67,7 @@ def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Co
     Raises ConfigError for what cannot be evaluated, ModelFileError, and ReportError for files not written.
     """
     names = parse_policies(options.policies)
-    specs = parse_fleet(options.fleet)
+    specs = parse_fleet(options.fleet, find_profile)
     workload = parse_workload(options.workload, read_length_file, read_trace_file)
     scenario = _scenario(options, specs, workload, rules)
     runs = _runs(options, names, scenario, workload.duration_s, console)

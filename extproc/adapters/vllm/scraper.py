@@ -1,7 +1,8 @@
 """Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none.
 
 One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
-a refused connection also counts against the backend. Models are asked for (`/v1/models`) at the first
+a refused connection also counts against the backend, as does silence where it holds requests of
+ours. Models are asked for (`/v1/models`) at the first
 success, after a refusal, and every `models_interval_s`.
 """
 
@@ -29,6 +30,7 @@ class ScrapeResult(StrEnum):
 
     OK = "ok"
     REFUSED = "refused"
+    HUNG = "hung"
     UNREACHABLE = "unreachable"
     BAD_STATUS = "bad_status"
     INVALID = "invalid"
@@ -124,6 +126,8 @@ class Scraper:
             result = ScrapeResult.INVALID if answer.result is ScrapeResult.OK else answer.result
             if result is ScrapeResult.REFUSED:
                 self._fleet.scrape_refused(slot, now_s)
+            elif result is ScrapeResult.HUNG:
+                self._fleet.scrape_hung(slot, now_s)
             self._conditions.failed(name, "scrape_failed", answer.detail or result.value, now_s)
         self.results[name, result] += 1
         return result
@@ -146,6 +150,8 @@ async def _get(server: KeptConnection, path: str) -> _Answer:
         return _Answer(ScrapeResult.REFUSED, detail=str(error))
     except AnswerTooLargeError as error:
         return _Answer(ScrapeResult.TOO_LARGE, detail=str(error))
+    except TimeoutError as error:
+        return _Answer(ScrapeResult.HUNG, detail=str(error) or "no answer in time")
     except (OSError, ValueError) as error:  # ValueError: a host that is no name
         return _Answer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")
     if answer.status != 200:

@@ -73,7 +73,7 @@ class Layered(Policy):
         self._router = Router(
             self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
         )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens)
+        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self.room = Room(self._router, self._registry, rules.queue) if rules.queue is not None else None
         self._place = self._router.place if self.room is None else self.room.place
         self._settled: list[tuple[int, int | None]] = []

@@ -42,7 +42,7 @@ class Feed:
         known = KnownBackends(grace_s, limit)
         clusters = ClusterFile(self.cds_path)
         self.feed = MembershipFeed(
-            self.source, known, self.registry, clusters, self.joined.append, self._left
+            self.source, known, self.registry, clusters, lambda _: False, self.joined.append, self._left
         )
 
     def _left(self) -> None:

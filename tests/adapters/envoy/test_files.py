@@ -85,10 +85,13 @@ def test_each_backend_has_an_endpoint_and_a_composite_and_all_share_a_pool() -> 
         "extproc_pool",
         "vllm-1",
         "vllm-1_endpoint",
+        "vllm-1_retry",
         "vllm-2",
         "vllm-2_endpoint",
+        "vllm-2_retry",
         "vllm-3",
         "vllm-3_endpoint",
+        "vllm-3_retry",
     ]
     assert json.loads(cds_document(BACKENDS, "7"))["version_info"] == "7"
 
@@ -109,7 +112,7 @@ def test_only_names_are_asked_of_dns() -> None:
     assert typed(clusters(BACKENDS[:2])["extproc_pool"]).type == ClusterDiscoveryType.STATIC
 
 
-def test_first_attempt_goes_to_the_backend_and_further_ones_to_the_pool() -> None:
+def test_first_attempt_goes_to_the_backend_and_the_second_to_those_that_stand_in() -> None:
     composite = clusters(BACKENDS)["vllm-1"]
     assert typed(composite).lb_policy == ClusterLbPolicy.CLUSTER_PROVIDED
     assert composite["cluster_type"]["name"] == "envoy.clusters.composite"
@@ -117,9 +120,9 @@ def test_first_attempt_goes_to_the_backend_and_further_ones_to_the_pool() -> Non
     assert config.pop("@type") == "type.googleapis.com/envoy.extensions.clusters.composite.v3.ClusterConfig"
     assert [entry.name for entry in ClusterConfig.from_dict(config).clusters] == [
         "vllm-1_endpoint",
-        "extproc_pool",
-        "extproc_pool",
+        "vllm-1_retry",
     ]
+    assert addresses(typed(clusters(BACKENDS)["vllm-1_retry"])) == [(b.host, b.port) for b in BACKENDS[1:]]
 
 
 def test_pool_spreads_by_least_requests_over_all_backends() -> None:
@@ -153,13 +156,17 @@ def test_circuit_breakers_of_every_cluster_are_far_above_what_a_backend_admits()
         assert breakers is not None
         (threshold,) = breakers.thresholds
         assert isinstance(threshold, CircuitBreakersThresholds)
-        limits = {
-            threshold.max_connections,
-            threshold.max_pending_requests,
-            threshold.max_requests,
-            threshold.max_retries,
-        }
+        limits = {threshold.max_connections, threshold.max_pending_requests, threshold.max_requests}
         assert limits == {1_000_000}
+
+
+def test_only_a_backend_by_its_name_alone_has_its_requests_tried_again_without_a_limit() -> None:
+    thresholds = {
+        name: document["circuit_breakers"]["thresholds"][0] for name, document in clusters(BACKENDS).items()
+    }
+    assert thresholds["vllm-1"]["max_retries"] == 1_000_000
+    assert thresholds["vllm-1_endpoint"]["max_retries"] == 0
+    assert thresholds["extproc_pool"]["retry_budget"]["budget_percent"] == {"value": 20.0}
 
 
 def test_idle_connections_are_closed_before_vllm_closes_them() -> None:
@@ -280,5 +287,5 @@ def test_nothing_bounds_a_long_response() -> None:
     ext_proc = connection_manager["http_filters"][0]["typed_config"]
     access_log = connection_manager["access_log"][0]["typed_config"]["common_config"]
     (host,) = connection_manager["route_config"]["virtual_hosts"]
-    assert [route["route"]["timeout"] for route in host["routes"]] == ["0s", "0s"]
+    assert [route["route"]["timeout"] for route in host["routes"]] == ["0s"] * 3
     assert (ext_proc["grpc_service"]["timeout"], access_log["grpc_service"]["timeout"]) == ("0s", "0s")

@@ -544,3 +544,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_a_full_queue_refuses_a_request_by_its_status_and_a_stream_by_an_event() -> None:
+    async def test(client: Client) -> None:
+        await client.open_stream(LONG)
+        await until(lambda: client.engine.running == 1)
+        await client.open_stream(LONG)
+        await until(lambda: client.engine.waiting == 1)
+        status, refusal = await client.post("/v1/completions", COMPLETION)
+        assert (status, refusal["error"]["code"]) == (503, 503)
+        assert await client.events("/v1/completions", COMPLETION) == [refusal, None]
+
+    with_sim(test, speed=BUSY, max_num_seqs=1, max_num_queued_reqs=1)

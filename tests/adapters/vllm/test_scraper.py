@@ -119,7 +119,7 @@ def test_a_server_that_never_answers_is_given_up_and_asked_again() -> None:
 
     async def scenario() -> None:
         async with scraping(hang) as setup:
-            await setup.until_result(ScrapeResult.UNREACHABLE, count=2)
+            await setup.until_result(ScrapeResult.HUNG, count=2)
 
     asyncio.run(scenario())
 

@@ -1,0 +1,116 @@
+"""The policy against its rivals and the oracle, on scenarios to tune on and on others to report.
+
+    python -m benchmarks.policies --tune            what changes are judged on while they are made
+    python -m benchmarks.policies --report          others, with other seeds, which nothing was tuned to
+    python -m benchmarks.policies --report --only two-class --policies layered,oracle --seeds 5
+
+Each row is one scenario; of each policy the median over the seeds of p99 TTFT in seconds, and goodput: the
+share of all requests, refused ones included, with their first token within 2 s. `layered` is the production
+policy with the shipped model, which knows none of these machines but those of `local`.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.evaluator import scenario
+from extproc.evaluation.evaluator import evaluate
+from extproc.evaluation.policies.choice import parse_policies
+from extproc.evaluation.result import RunResult
+
+POLICIES = "layered,least-request,peak-ewma,queue-kv,token-load,oracle"
+
+TUNE = {
+    f"{name} {load:g}": (fleet, f"{workload}@{load:g}", 1)
+    for name, fleet, workload in (
+        ("equal", "equal", "chat"),
+        ("local", "local", "chat"),
+        ("one-slow", "one-slow", "chat"),
+        ("two-class", "local", "two-class"),
+    )
+    for load in (0.7, 0.95, 1.2)
+} | {
+    "bursts 0.7": ("local", "bursts@0.7", 1),
+    "conversations 0.7": ("local", "conversations@0.7", 1),
+    "three routers 0.95": ("local", "chat@0.95", 3),
+}
+"""Fleet, workload and routers, by name; seeds 1, 2, ..."""
+
+_EQUAL = "3xa100-8b*0.8:12:24576"
+_MIXED = "a100-8b*0.9:12:24576,a100-8b*0.5:10:20480,l4-8b*0.8:12:24576"
+_ONE_SLOW = "3xa100-8b*0.8:12:24576,a100-8b*0.2:12:24576"
+_LENGTHS = "prompt=lognormal:400:0.7 output=lognormal:90:0.6 for=150"
+_TWO_CLASS = "prompt=mix:150:3000:0.15 output=lognormal:50:0.6 for=150"
+REPORT = {
+    "equal 0.95": (_EQUAL, f"poisson:0.95x {_LENGTHS}", 1),
+    "mixed 0.7": (_MIXED, f"poisson:0.7x {_LENGTHS}", 1),
+    "mixed 0.95": (_MIXED, f"poisson:0.95x {_LENGTHS}", 1),
+    "mixed 1.2": (_MIXED, f"poisson:1.2x {_LENGTHS}", 1),
+    "one-slow 0.95": (_ONE_SLOW, f"poisson:0.95x {_LENGTHS}", 1),
+    "two-class 0.7": (_MIXED, f"poisson:0.7x {_TWO_CLASS}", 1),
+    "two-class 0.95": (_MIXED, f"poisson:0.95x {_TWO_CLASS}", 1),
+    "bursts 0.6": (_MIXED, f"bursts:0.6x:2:40:8 {_LENGTHS}", 1),
+    "conversations 0.7": (
+        _MIXED,
+        "poisson:0.7x prompt=lognormal:120:0.7 output=lognormal:80:0.5 for=150 turns=5:15:600:6",
+        1,
+    ),
+    "three routers 0.9": (_MIXED, f"poisson:0.9x {_LENGTHS}", 3),
+}
+"""Other machines, lengths and seeds (101, 102, ...) than those above."""
+
+
+def measured(
+    what: tuple[str, str, int], policies: Sequence[str], seeds: range, is_model_used: bool
+) -> dict[str, list[RunResult]]:
+    fleet, workload, routers = what
+    scene = replace(scenario(fleet, workload), routers=routers)
+    if not is_model_used:
+        scene = replace(scene, layered=replace(scene.layered, model_file=None))
+    return {policy: [evaluate(scene, policy, seed) for seed in seeds] for policy in policies}
+
+
+def p99_s(runs: Sequence[RunResult]) -> float:
+    return statistics.median(run.ttft_s(99) or 0.0 for run in runs)
+
+
+def goodput(runs: Sequence[RunResult]) -> float:
+    return statistics.median(run.goodput for run in runs)
+
+
+def row(name: str, found: Mapping[str, Sequence[RunResult]]) -> str:
+    cells = [f"{p99_s(runs):.2f} s, {goodput(runs):.0%}" for runs in found.values()]
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--tune", action="store_true")
+    which.add_argument("--report", action="store_true")
+    parser.add_argument("--policies", default=POLICIES)
+    parser.add_argument("--only", default="", help="scenarios whose name begins so")
+    parser.add_argument("--without-model", action="store_true", help="layer 2 has no model")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    names = parse_policies(asked.policies)
+    scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
+    print(f"| {' | '.join(['p99 TTFT, goodput', *names])} |")
+    print(f"|{'---|' * (1 + len(names))}")
+    kept: dict[str, list[RunResult]] = {}
+    for name, what in scenarios.items():
+        if name.startswith(asked.only):
+            found = measured(what, names, range(first, first + asked.seeds), not asked.without_model)
+            print(row(name, found), flush=True)
+            kept[name] = [run for runs in found.values() for run in runs]
+    if asked.json is not None:
+        asked.json.write_bytes(msgspec.json.encode(kept))
+
+
+if __name__ == "__main__":
+    main()

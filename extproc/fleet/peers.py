@@ -1,0 +1,54 @@
+"""Where a request goes that its backend did not answer: to another backend that serves the same.
+
+Envoy makes the second attempt by itself, from a cluster that was written for the first choice. It holds the
+next few members, in the order of the fleet, that do not fail and serve whatever the first choice serves; so
+the requests of a dying backend spread, and a fleet of any size needs a few lines for each backend. Where
+nobody serves all of it, those that share some of it; where nobody does, the backend itself: that still mends
+a connection which the server closed a moment ago.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from extproc.fleet.backend import Backend, Membership
+from extproc.fleet.registry import Member
+
+MAX_PEERS = 4
+"""Guessed: enough that one of them has room, few enough that clusters stay small."""
+
+
+def retry_peers(
+    members: Sequence[Member], is_failing: Callable[[int], bool]
+) -> dict[str, tuple[Backend, ...]]:
+    """The backends that stand in for each member, by its name; at least one each."""
+    fit = [
+        member for member in members if member.membership is Membership.ACTIVE and not is_failing(member.slot)
+    ]
+    position = {member.slot: index for index, member in enumerate(fit)}
+    standing_in: dict[frozenset[str] | None, list[list[Member]]] = {}
+    peers: dict[str, tuple[Backend, ...]] = {}
+    for index, member in enumerate(members):
+        if member.models not in standing_in:
+            standing_in[member.models] = [
+                [other for other in fit if _serves_all(other, member.models)],
+                [other for other in fit if _serves_some(other, member.models)],
+            ]
+        start = position.get(member.slot, index)
+        chosen = next(filter(None, (_next(ring, member, start) for ring in standing_in[member.models])), ())
+        peers[member.backend.name] = chosen or (member.backend,)
+    return peers
+
+
+def _next(ring: Sequence[Member], member: Member, start: int) -> tuple[Backend, ...]:
+    """The members of the ring that follow the one that is left out."""
+    turned = (ring[(start + offset) % len(ring)] for offset in range(len(ring)))
+    others = (other.backend for other in turned if other.backend.name != member.backend.name)
+    return tuple(islice(others, MAX_PEERS))
+
+
+def _serves_all(other: Member, models: frozenset[str] | None) -> bool:
+    return models is None or (other.models is not None and models <= other.models)
+
+
+def _serves_some(other: Member, models: frozenset[str] | None) -> bool:
+    return models is None or (other.models is not None and bool(models & other.models))

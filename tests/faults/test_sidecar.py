@@ -1,0 +1,100 @@
+"""The sidecar dies, freezes or restarts under load: no request may fail."""
+
+import asyncio
+import signal
+
+import pytest
+from faults.drill import Stopwatch, send, settled, signalled, start_sims, under_load, until_placed
+from faults.fault_table import FaultTable
+from integration.local_stack import LocalStack, chat, running
+
+BOTH = ("vllm-1", "vllm-2")
+
+
+def test_a_killed_sidecar_fails_no_request_and_takes_over_again(stack: LocalStack, table: FaultTable) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            async with under_load(stack) as load:
+                await load.until(30)
+                await signalled(stack.sidecar, signal.SIGKILL)
+                await load.until(50)
+                watch = Stopwatch()
+                stack.sidecar.start()
+                await until_placed(load, BOTH)
+                recovery_s = watch.passed_s
+            assert not load.failures
+            assert sum(answer.layer == "" for answer in load.answers) > 30, "there was nobody to place them"
+            assert load.answers[-1].layer == "least_load"
+            await settled(stack, load, table, "sidecar killed (SIGKILL)", recovery_s)
+
+    asyncio.run(scenario())
+
+
+def test_sigterm_drains_without_a_failed_request(stack: LocalStack, table: FaultTable) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            async with under_load(stack, chat(max_tokens=60)) as load:
+                await load.until(16)
+                await signalled(stack.sidecar, signal.SIGTERM)
+                assert stack.sidecar.ending() == "ended with status 0"
+                await load.until(16)
+                watch = Stopwatch()
+                stack.sidecar.start()
+                await until_placed(load, BOTH)
+                recovery_s = watch.passed_s
+            assert not load.failures
+            await settled(stack, load, table, "sidecar ended (SIGTERM)", recovery_s)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault
+def test_a_frozen_sidecar_delays_requests_and_fails_none(stack: LocalStack, table: FaultTable) -> None:
+    start_sims(stack)
+
+    async def scenario() -> None:
+        async with running(stack):
+            async with under_load(stack) as load:
+                await load.until(20)
+                before = len(load.answers)
+                send(stack.sidecar, signal.SIGSTOP)
+                await asyncio.sleep(5)
+                frozen = load.answers[before + 8 :]
+                send(stack.sidecar, signal.SIGCONT)
+                watch = Stopwatch()
+                await until_placed(load, BOTH)
+                recovery_s = watch.passed_s
+            assert not load.failures
+            assert len(frozen) >= 8, "Envoy gave up waiting"
+            assert {answer.backend for answer in frozen} <= {"", *BOTH}
+            assert "" in {answer.backend for answer in frozen}
+            assert min(answer.ttft_s for answer in frozen if not answer.backend) >= 1.0
+            await settled(stack, load, table, "sidecar frozen for 5 s (SIGSTOP)", recovery_s)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault
+def test_a_restart_loses_no_request_in_flight(stack: LocalStack, table: FaultTable) -> None:
+    start_sims(stack, 2, "--speed", "1")
+
+    async def scenario() -> None:
+        async with running(stack):
+            async with under_load(stack, chat(max_tokens=400)) as load:
+                await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == 8)
+                watch = Stopwatch()
+                await signalled(stack.sidecar, signal.SIGTERM)
+                assert not load.answers, "all are in flight"
+                stack.sidecar.start()
+                await stack.until_routable(2)
+                recovery_s = watch.passed_s
+                assert not load.answers, "and still are"
+                await load.until(16)
+            assert not load.failures
+            await settled(stack, load, table, "sidecar restarted with requests in flight", recovery_s)
+
+    asyncio.run(scenario())

@@ -1,0 +1,98 @@
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.fleet.pace import FORGETTING_S, UNKNOWN, Answered, Pace, PaceLearning
+from extproc.fleet.state import BackendState
+from extproc.fleet.view import FleetView
+
+NOW_S = 100.0
+
+
+def learned(
+    outcomes: list[Answered], limit: float = inf, common: Pace = UNKNOWN, every_s: float = 0.1
+) -> Pace:
+    learning, pace = PaceLearning(), UNKNOWN
+    for number, seen in enumerate(outcomes):
+        pace = learning.learn(pace, seen, limit, common, NOW_S + every_s * number)
+    return pace
+
+
+def expected_s(prompt_tokens: float = 0.0, **facts: object) -> float:
+    state = BackendState(0, medium_load=16.0, closed_above=inf, **facts)  # type: ignore[arg-type] # fields
+    return FleetView([state], NOW_S, stale_after_s=2.0).expected_s([0], prompt_tokens)[0]
+
+
+def test_the_line_of_ttft_over_prompt_tokens_is_found() -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(10, 2000, 300).tolist()
+    pace = learned([Answered(1, each, 0.05 + 4e-4 * each, 1.0) for each in tokens])
+    assert pace.base_s == pytest.approx(0.05, rel=0.1)
+    assert pace.token_s == pytest.approx(4e-4, rel=0.1)
+
+
+def test_prompts_of_one_length_leave_the_time_of_a_token_to_the_fleet() -> None:
+    common = Pace(base_s=0.01, token_s=3e-4)
+    pace = learned([Answered(1, 100, 0.5, 1.0)] * 100, common=common)
+    assert pace.token_s == pytest.approx(3e-4)
+    assert pace.base_s + 100 * pace.token_s == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_turn_is_learned_from_waits_in_the_queue() -> None:
+    waits = [Answered(load, 0, 0.02 + 0.25 * (load - 7), 1.0) for load in range(8, 28)]
+    assert learned(waits * 10, limit=8).turn_s == pytest.approx(0.25, rel=0.1)
+
+
+def test_before_anyone_waited_the_turn_is_the_stay_by_the_places() -> None:
+    pace = learned([Answered(1, 0, 0.02, 4.0)] * 200, limit=8)
+    assert pace.turn_s == pytest.approx(4.0 / 8, rel=0.05)
+
+
+def test_one_outcome_after_long_silence_leaves_the_backend_near_what_the_fleet_is_like() -> None:
+    slow = [Answered(1, 0, 3.0, 1.0)] * 50
+    long_after = learned(slow, common=Pace(base_s=0.1))
+    assert long_after.base_s > 2.0
+    learning, pace = PaceLearning(), UNKNOWN
+    for seen in slow:
+        pace = learning.learn(pace, seen, inf, Pace(base_s=0.1), NOW_S)
+    pace = learning.learn(pace, Answered(1, 0, 0.1, 1.0), inf, Pace(base_s=0.1), NOW_S + 20 * FORGETTING_S)
+    assert pace.base_s == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_request_expects_its_own_prompt_those_ahead_and_its_turn() -> None:
+    pace = Pace(base_s=0.1, token_s=0.001, turn_s=0.5)
+    idle_s = expected_s(100, pace=pace)
+    assert idle_s == pytest.approx(0.1 + 0.1 + 0.05)
+    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S + 0.7) == pytest.approx(idle_s + 0.7)
+    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S - 0.7) == idle_s
+    waiting_s = expected_s(100, pace=pace, own=10, running_limit=8)
+    assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 1.1))
+
+
+def test_where_nothing_is_known_what_is_expected_follows_load() -> None:
+    assert expected_s(own=3) < expected_s(own=4)
+    assert expected_s(own=3) == expected_s(own=3)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 200), st.floats(0, 1e6), st.floats(1e-3, 1e3), st.floats(0, 1e3), st.floats(0, 1e4)
+        ),
+        max_size=40,
+    ),
+    st.sampled_from([1.0, 8.0, inf]),
+)
+def test_a_pace_is_finite_and_never_negative(
+    outcomes: list[tuple[float, float, float, float, float]], limit: float
+) -> None:
+    learning, pace, now_s = PaceLearning(), UNKNOWN, 0.0
+    for load, tokens, ttft_s, decode_s, passed_s in outcomes:
+        now_s += passed_s
+        pace = learning.learn(pace, Answered(load, tokens, ttft_s, decode_s), limit, pace, now_s)
+        for value in (pace.base_s, pace.token_s, pace.turn_s, pace.stay_s):
+            assert 0.0 <= value < inf
