@@ -38,6 +38,10 @@ async def told(stack: LocalStack) -> str:
     return "\n".join(texts)
 
 
+def has_samples(stack: LocalStack) -> bool:
+    return any(MODEL.encode() in path.read_bytes() for path in stack.directory.glob("samples.db*"))
+
+
 def written_by_the_sidecar(stack: LocalStack) -> dict[Path, bytes]:
     own = [stack.directory / "sidecar.log", stack.cds_path, *stack.directory.glob("samples.db*")]
     return {path: path.read_bytes() for path in own}
@@ -58,13 +62,13 @@ def test_no_body_and_no_secret_is_logged_shown_or_stored(stack: LocalStack) -> N
             assert (await stack.ask(data=unknown, headers=HEADERS)).status == 404
             await left_early(stack)
             async with asyncio.timeout(20.0):
-                while log.read_bytes().count(b"request_finished") < 4:
-                    await asyncio.sleep(0.02)
+                while log.read_bytes().count(b"request_finished") < 4 or not has_samples(stack):
+                    # On a busy machine Envoy may fail open, and then there is nothing to record.
+                    await stack.ask(data=bodies()[0], headers=HEADERS)
             assert SECRET not in await told(stack)
 
     asyncio.run(scenario())
     written = written_by_the_sidecar(stack)
-    assert MODEL.encode() in written[stack.samples_path], "samples were written"
     assert not [path.name for path, content in written.items() if SECRET.encode() in content]
 
 
