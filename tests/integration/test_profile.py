@@ -129,7 +129,7 @@ def test_ctrl_c_before_anything_was_measured_has_a_status_of_its_own(
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_the_samples(start_sim: StartSim, store: Path) -> None:
-    url, sim = start_sim(*TINY)
+    url, sim = start_sim(*TINY, "--speed", "60")  # nearly nobody in flight when it dies
     process = starting("--backends", url, "--samples", store, "--rates", "50", "--step", 60)
     wait_until(lambda: rows(store) > 10)
     sim.stop(0.0)
