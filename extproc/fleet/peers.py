@@ -20,9 +20,14 @@ MAX_PEERS = 4
 def retry_peers(
     members: Sequence[Member], is_failing: Callable[[int], bool]
 ) -> dict[str, tuple[Backend, ...]]:
-    """The backends that stand in for each member, by its name; at least one each."""
+    """The backends that stand in for each member, by its name; at least one each.
+
+    One that is joining will do: it is reached as part of the retry's cluster, not by its own.
+    """
     fit = [
-        member for member in members if member.membership is Membership.ACTIVE and not is_failing(member.slot)
+        member
+        for member in members
+        if member.membership is not Membership.DRAINING and not is_failing(member.slot)
     ]
     position = {member.slot: index for index, member in enumerate(fit)}
     standing_in: dict[frozenset[str] | None, list[list[Member]]] = {}

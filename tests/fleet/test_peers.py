@@ -27,7 +27,7 @@ def test_others_that_serve_the_same_stand_in() -> None:
     assert names(members) == {"a": ["c", "d"], "b": ["d"], "c": ["d", "a"], "d": ["a", "b", "c"]}
 
 
-def test_whoever_fails_joins_or_leaves_stands_in_for_nobody() -> None:
+def test_whoever_fails_or_leaves_stands_in_for_nobody_and_who_joins_does() -> None:
     members = [
         member("a", 0, {"m"}),
         member("b", 1, {"m"}),
@@ -35,7 +35,13 @@ def test_whoever_fails_joins_or_leaves_stands_in_for_nobody() -> None:
         member("d", 3, {"m"}, Membership.DRAINING),
         member("e", 4, {"m"}),
     ]
-    assert names(members, 1) == {"a": ["e"], "b": ["e", "a"], "c": ["a", "e"], "d": ["e", "a"], "e": ["a"]}
+    assert names(members, 1) == {
+        "a": ["c", "e"],
+        "b": ["c", "e", "a"],
+        "c": ["e", "a"],
+        "d": ["a", "c", "e"],
+        "e": ["a", "c"],
+    }
 
 
 def test_a_backend_without_an_equal_stands_in_for_itself() -> None:

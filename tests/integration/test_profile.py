@@ -29,6 +29,8 @@ def rows(store: Path) -> int:
     if not store.exists():
         return 0
     with closing(sqlite3.connect(store)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'samples'").fetchone():
+            return 0  # the file is there a moment before its table
         count: int = connection.execute("SELECT count(*) FROM samples").fetchone()[0]
         return count
 
