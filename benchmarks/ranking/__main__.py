@@ -2,9 +2,11 @@
 
 For each scenario and seed the arms run side by side for `--duration-s`, on the same requests at the same
 moments; then the evaluator plays the same requests to the same policies on the same fleet, in virtual time.
+It knows nothing of what a request takes outside of the engines; that is measured, by arm, and given to it.
 """
 
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -52,17 +54,25 @@ class Plan:
         """All of it."""
         return Step(1, self.traffic.rate, self.traffic.duration_s)
 
-    def twin(self, seed: int) -> Scenario:
-        """The scenario with the very requests that are sent with this seed."""
+    def twin(self, seed: int, outside_s: float = 0.0) -> Scenario:
+        """The scenario with the very requests that are sent with this seed; each takes so long beside."""
         drawn = self.step.drawn(self.traffic.lengths, 1, CONTEXT, np.random.default_rng(seed))
-        return replace(self.scene, traffic=Replay(*drawn, CONTEXT))
+        servers = tuple(
+            replace(spec, profile=replace(spec.profile, request_s=outside_s * spec.profile.speed))
+            for spec in self.scene.servers
+        )
+        return replace(self.scene, servers=servers, traffic=Replay(*drawn, CONTEXT))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A scenario's figures by policy and seed, real and of each draw, and how quiet the machine was."""
+    """A scenario's figures by policy and seed, real and of each draw, and how quiet the machine was.
+
+    `outside_s` is as in `Measurement`, by policy.
+    """
 
     real: Mapping[str, Sequence[Figures]]
+    outside_s: Mapping[str, float]
     draws: Sequence[Mapping[str, Sequence[Figures]]]
     max_late_s: float
     own_cores: float
@@ -100,9 +110,11 @@ def compare(plan: Plan, seeds: range, draws: int) -> Found:
         runs.append(run)
         own_s += run_cpu_s
     lasted_s, busy_s = time.monotonic() - began_s, machine_busy_s() - busy_s
+    outside_s = {policy: statistics.mean(run.outside_s[policy] for run in runs) for policy in ARMS}
     return Found(
         real={policy: [run.figures[policy] for run in runs] for policy in ARMS},
-        draws=[foretell(plan, seeds, draw) for draw in range(draws)],
+        outside_s=outside_s,
+        draws=[foretell(plan, outside_s, seeds, draw) for draw in range(draws)],
         max_late_s=max(run.max_late_s for run in runs),
         own_cores=own_s / lasted_s,
         others_cores=max(0.0, busy_s - own_s) / lasted_s,
@@ -114,15 +126,20 @@ def measure(plan: Plan, seed: int) -> tuple[Measurement, float]:
     scene, own_s = plan.scene, time.process_time()
     with tempfile.TemporaryDirectory(prefix="extproc-ranking-") as name, Processes(Path(name)) as processes:
         arms = Arms(processes, Path(name), scene.servers, scene.gauge_delay_s)
-        ports = {policy: arms.start(policy) for policy in ARMS}
-        run = uvloop.run(put_load(ports, plan.step, plan.traffic.lengths, seed, scene.slo_s))
+        started = {policy: arms.start(policy) for policy in ARMS}
+        run = uvloop.run(put_load(started, plan.step, plan.traffic.lengths, seed, scene.slo_s))
         return run, processes.cpu_s() - own_s
 
 
-def foretell(plan: Plan, seeds: range, draw: int) -> Mapping[str, Sequence[Figures]]:
+def foretell(
+    plan: Plan, outside_s: Mapping[str, float], seeds: range, draw: int
+) -> Mapping[str, Sequence[Figures]]:
     """All seeds in virtual time; `draw` changes nothing but what the policies draw."""
     return {
-        policy: [foretold(evaluate(plan.twin(seed), policy, seed * _SEEDS_APART + draw)) for seed in seeds]
+        policy: [
+            foretold(evaluate(plan.twin(seed, outside_s[policy]), policy, seed * _SEEDS_APART + draw))
+            for seed in seeds
+        ]
         for policy in ARMS
     }
 
@@ -138,6 +155,8 @@ def show(console: Console, name: str, found: Found) -> None:
     console.print("The order by p99 TTFT:")
     for line in ranking_lines(found.real, found.draws):
         console.print(line)
+    outside = ", ".join(f"{value_s * 1e3:.1f} ms ({policy})" for policy, value_s in found.outside_s.items())
+    console.print(f"Outside of the engines a request took {outside}; what is foretold has it added.")
     console.print(
         f"Requests were sent up to {found.max_late_s * 1e3:.0f} ms late. The benchmark took "
         f"{found.own_cores:.2f} cores, other work on the machine {found.others_cores:.2f}.\n"

@@ -7,8 +7,9 @@ whose gauges lag as the evaluator has it. Nothing is left of one run in the next
 """
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -31,9 +32,26 @@ LAYERED, LEAST_REQUEST, ROUND_ROBIN = ARMS = ("layered", "least-request", "round
 MODEL = "sim"
 MODEL_FILE = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 
+_ENGINE_TTFT = re.compile(r"^vllm:time_to_first_token_seconds_(sum|count)\{.*\} (\S+)$", re.MULTILINE)
 _WORKERS = 1
 """Threads of an Envoy: with more, each has a round robin of its own."""
 _NOBODY = "127.0.0.1:1"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A fleet and the Envoy before it; clients go to `port`."""
+
+    port: int
+    backend_ports: Sequence[int]
+
+    def engine_ttft_s(self) -> float:
+        """The mean time that requests have spent in the engines until their first token."""
+        totals = {"sum": 0.0, "count": 0.0}
+        for port in self.backend_ports:
+            for name, value in _ENGINE_TTFT.findall(fetch(port, "/metrics") or ""):
+                totals[name] += float(value)
+        return totals["sum"] / totals["count"]
 
 
 class Arms:
@@ -45,15 +63,17 @@ class Arms:
         self._processes, self._directory = processes, directory
         self._servers, self._gauge_delay_s = servers, gauge_delay_s
 
-    def start(self, policy: str) -> int:
-        """A fleet and the Envoy before it, when they answer; the port to send to."""
+    def start(self, policy: str) -> Arm:
+        """A fleet and the Envoy before it, when they answer."""
         directory = self._directory / policy
         directory.mkdir()
         backends = self._start_backends(policy)
         if policy == LAYERED:
-            return self._start_envoy(policy, directory, self._start_sidecar(directory, backends))
-        (directory / "cds.json").write_bytes(_clusters(policy, backends))
-        return self._start_envoy(policy, directory, None)
+            port = self._start_envoy(policy, directory, self._start_sidecar(directory, backends))
+        else:
+            (directory / "cds.json").write_bytes(_clusters(policy, backends))
+            port = self._start_envoy(policy, directory, None)
+        return Arm(port, [backend.port for backend in backends])
 
     def _start_backends(self, policy: str) -> list[BackendAddress]:
         ports = free_ports(len(self._servers))

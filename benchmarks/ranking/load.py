@@ -1,6 +1,7 @@
 """The same requests at the same moments to several arms, by the load generator of `extproc profile`."""
 
 import asyncio
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from benchmarks.evaluator import CONTEXT
 from benchmarks.overhead.processes import BenchmarkError
-from benchmarks.ranking.arms import MODEL
+from benchmarks.ranking.arms import MODEL, Arm
 from benchmarks.ranking.figures import Figures, measured
 from extproc.adapters.load.measured import Place, Sent, is_refused
 from extproc.adapters.load.open_loop import OpenLoop
@@ -58,20 +59,26 @@ class _ArmPlace:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The arms' figures on one seed, and the latest that a request was sent after its time."""
+    """The arms' figures on one seed, and the latest that a request was sent after its time.
+
+    `outside_s` is what the answered requests took on average outside of the engines: client, Envoy, sidecar,
+    HTTP, and the machine's other work.
+    """
 
     figures: Mapping[str, Figures]
+    outside_s: Mapping[str, float]
     max_late_s: float
 
 
 async def put_load(
-    ports: Mapping[str, int], step: Step, lengths: Workload, seed: int, slo_s: float
+    arms: Mapping[str, Arm], step: Step, lengths: Workload, seed: int, slo_s: float
 ) -> Measurement:
-    """Send a step to the arms, by name and port, and wait for the answers; BenchmarkError where one fails."""
-    targets = {name: ArmTarget(f"http://127.0.0.1:{port}") for name, port in ports.items()}
+    """Send a step to the arms, by name, and wait for the answers; BenchmarkError where one fails."""
+    targets = {name: ArmTarget(f"http://127.0.0.1:{arm.port}") for name, arm in arms.items()}
     late_s = await asyncio.gather(*(_send(target, step, lengths, seed) for target in targets.values()))
     return Measurement(
         {name: measured(each.ttfts_s, each.refused, each.failed, slo_s) for name, each in targets.items()},
+        {name: statistics.mean(each.ttfts_s) - arms[name].engine_ttft_s() for name, each in targets.items()},
         max(late_s),
     )
 

@@ -29,9 +29,18 @@ def test_the_twin_gets_the_traffic_of_the_seed_whatever_its_own():
 
 def test_draws_differ_in_nothing_but_what_policies_draw():
     chat = plan("two-class 0.95", 20.0)
-    one, again, other = (foretell(chat, range(1, 2), draw) for draw in (0, 0, 1))
+    one, again, other = (foretell(chat, dict.fromkeys(ARMS, 0.0), range(1, 2), draw) for draw in (0, 0, 1))
     assert one == again != other
     assert [run[0].requests for run in one.values()] == [run[0].requests for run in other.values()]
+
+
+def test_what_a_request_takes_outside_of_the_engines_is_added_whatever_the_machine():
+    chat = plan("chat 0.7", 10.0)
+    added_s = [
+        [spec.profile.overhead_s(500) for spec in chat.twin(1, outside_s).servers]
+        for outside_s in (0.0, 0.02)
+    ]
+    assert added_s == [[0.0] * 3, [pytest.approx(0.02)] * 3]
 
 
 def test_a_simulated_server_is_the_machine_that_the_evaluator_has():
