@@ -16,7 +16,7 @@ _EMPTY_TABLE = b"\x20"  # RFC 7541 §6.3: a dynamic table size update to 0
 
 
 class Sender:
-    """The sending side of a connection: `out` is to be written, `queued_bytes` wait for the peer's windows."""
+    """A connection's sending side: `out` is to be written, `queued_bytes` wait for the peer's windows."""
 
     def __init__(self, streams: StreamTable, max_stream_queue_bytes: int) -> None:
         self.out = bytearray()
