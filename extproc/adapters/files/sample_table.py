@@ -48,6 +48,10 @@ _CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `fo
 
 _row_values = attrgetter(*COLUMNS)
 
+# Without an adapter sqlite3 makes and drops an exception for each of these values: as long as all else of a row.
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(type(None), lambda none: none)
+
 
 @lru_cache(maxsize=64)
 def insert_statement(rows: int) -> str:
