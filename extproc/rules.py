@@ -59,9 +59,10 @@ def saturation_rule(guard: GuardConfig, admission: AdmissionConfig) -> Saturatio
 
 
 def waiting_rule(guard: GuardConfig) -> WaitingRule:
-    """How long a request may wait in a server."""
+    """How long a request may wait in a server. A limit that is found from queues has to see them."""
     longest_s = guard.max_predicted_ttft_s
-    return WaitingRule(burst_s=longest_s, standing_s=STANDING_SHARE * longest_s)
+    standing_share = 1.0 if guard.max_active == "auto" else STANDING_SHARE
+    return WaitingRule(burst_s=longest_s, standing_s=standing_share * longest_s)
 
 
 def _resume_load(max_active: int, resume_active: int | None, is_filled_up: bool) -> int:

@@ -450,6 +450,10 @@ def test_a_queue_that_stands_may_take_a_fifth_of_the_longest_wait() -> None:
     assert rules.waiting_rule(parse(guard={"max_predicted_ttft_s": 60}).guard) == WaitingRule(60.0, 12.0)
 
 
+def test_a_limit_that_is_found_from_queues_gets_to_see_them() -> None:
+    assert rules.waiting_rule(parse(guard={"max_active": "auto"}).guard) == WaitingRule(5.0, 5.0)
+
+
 def test_resume_load_is_below_the_limit() -> None:
     assert "guard: " in faults(guard={"max_active": 5, "resume_active": 5})
 
