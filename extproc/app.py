@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class Sidecar:
         place = self._router.place if self._room is None else self._room.place
         tenant_header = None if self._room is None else config.admission.queue.tenant_header
         self._server = new_server(
-            config.server, lambda: Exchange(place, ratios, tenant_header), self._handle_entries
+            config.server, partial(Exchange, place, ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
         self._source = new_source(config)
@@ -149,12 +150,13 @@ class Sidecar:
         )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
-        now_s = time.monotonic()
+        now_s, is_told = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
         for entry in entries:
             outcome = self._feedback.learn(entry, now_s)
             if outcome is None:
                 continue
-            logger.debug("request_finished %s", outcome.sample)
+            if is_told:
+                logger.debug("request_finished %s", outcome.sample)
             if self._samples is not None:
                 self._samples.append(outcome.sample)
 

@@ -63,6 +63,15 @@ class FleetView:
         now_s = self._now_s
         return [position for position, state in enumerate(self.states) if state.admits_at_s <= now_s]
 
+    def fit(self) -> list[int]:
+        """Who neither fails nor is saturated."""
+        now_s, load = self._now_s, self.load
+        return [
+            position
+            for position, state in enumerate(self.states)
+            if load[position] <= state.closed_above and state.admits_at_s <= now_s
+        ]
+
     def with_room(self, positions: Iterable[int]) -> list[int]:
         """Those that are not saturated."""
         load, states = self.load, self.states

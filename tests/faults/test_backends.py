@@ -194,9 +194,11 @@ def test_a_slow_loris_is_slow_for_its_own_clients_alone(stack: LocalStack, table
     async def scenario() -> None:
         async with scripted(stack) as (bad, good):
             bad.on_request = drip
-            async with Drill(stack, table, "backend answers byte by byte"):
-                await until(lambda: bad.requests >= 8)
-            assert good.requests > 4 * bad.requests, "what it has counts, so it gets little"
+            async with Drill(stack, table, "backend answers byte by byte") as load:
+                await until(lambda: bad.requests)
+                await load.until(100)
+            assert good.requests > 4 * bad.requests, "its pace and what it has count, so it gets little"
+            assert "vllm-1" in {answer.backend for answer in load.answers}
 
     asyncio.run(scenario())
 

@@ -117,6 +117,7 @@ class _Exchange(asyncio.Protocol):
         return await self._answer
 
     def abort(self) -> None:
+        self._body.clear()  # parser, error and this refer to each other: only a collection would free it
         if self._transport is not None:
             self._transport.abort()
 
