@@ -134,8 +134,7 @@ class FleetView:
         return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
 
     def _zone(self, position: int) -> Zone:
-        if self.load[position] > self.states[position].closed_above:
-            return Zone.SATURATED
-        if self._told.get(position) is Zone.SATURATED:
+        is_closed = self.load[position] > self.states[position].closed_above
+        if is_closed or self._told.get(position) is Zone.SATURATED:
             return Zone.SATURATED
         return Zone.LOW if self._is_low(position) else Zone.MEDIUM

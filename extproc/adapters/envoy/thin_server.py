@@ -21,7 +21,7 @@ from extproc.adapters.h2.grpc_call import NewHandler
 from extproc.adapters.h2.grpc_connection import GrpcService
 from extproc.adapters.h2.protocol import ALPN_PROTOCOL, GrpcProtocol
 from extproc.adapters.tls_files import TlsFiles
-from extproc.config import ServerConfig
+from extproc.config_server import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.outcomes.log_entry import LogEntry
