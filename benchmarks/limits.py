@@ -38,7 +38,7 @@ MODES = ("reject", "queue")
 LOADS = (0.95, 1.3)
 """With much less nobody comes near the limit."""
 DURATION_S = 400.0
-KNEE_REQUESTS = 20_000
+KNEE_REQUESTS, KV_KNEE_REQUESTS = 4_000, 20_000
 """Enough for a knee within 3 %, where KV memory is the bound; with a tenth they differed by 10 %."""
 CONTEXT = 8192
 LONGEST = 2.0
@@ -69,6 +69,7 @@ class Case:
     curve: Curve | None = None
     routers: int = 1
     pace: Pace | None = None
+    knee_requests: int = KNEE_REQUESTS
 
     def workload(self, load: float) -> WorkloadSpec:
         """What arrives at this share of the capacity; no files are read."""
@@ -100,19 +101,19 @@ CASES = (
     Case("64", ONE_64),
     Case("256", "a100-8b*1:256"),
     Case("h100-70b, 128", "h100-70b-tp4*1:128"),
-    Case("KV", ONE_KV),
-    Case("KV, l4", "l4-8b*1:256"),
-    Case("KV, long answers", "a100-8b*1:256:32768", LONG_ANSWERS),
+    Case("KV", ONE_KV, knee_requests=KV_KNEE_REQUESTS),
+    Case("KV, l4", "l4-8b*1:256", knee_requests=KV_KNEE_REQUESTS),
+    Case("KV, long answers", "a100-8b*1:256:32768", LONG_ANSWERS, knee_requests=KV_KNEE_REQUESTS),
     Case("64, two-class", ONE_64, TWO_CLASS),
-    Case("KV, two-class", "a100-8b*1:256:32768", TWO_CLASS),
+    Case("KV, two-class", "a100-8b*1:256:32768", TWO_CLASS, knee_requests=KV_KNEE_REQUESTS),
     Case("64, 70 by HTTP", "a100-8b*1:64:400000:70"),
     Case("256, 40 by HTTP", "a100-8b*1:256:400000:40"),
     *(
-        Case(f"{name}, {what}", fleet, lengths, OVERLOAD, **difference)  # type: ignore[arg-type]  # of a Case
-        for name, fleet, lengths in (
-            ("64", ONE_64, CHAT),
-            ("64, two-class", ONE_64, TWO_CLASS),
-            ("KV", ONE_KV, CHAT),
+        Case(f"{name}, {what}", fleet, lengths, OVERLOAD, knee_requests=requests, **difference)
+        for name, fleet, lengths, requests in (
+            ("64", ONE_64, CHAT, KNEE_REQUESTS),
+            ("64, two-class", ONE_64, TWO_CLASS, KNEE_REQUESTS),
+            ("KV", ONE_KV, CHAT, KV_KNEE_REQUESTS),
         )
         for what, difference in (
             ("half speed for 100 s", {"pace": half_for_a_while}),
@@ -128,7 +129,7 @@ CASES = (
 def closed_loop(spec: ServerSpec, case: Case, in_flight: int) -> tuple[float, float]:
     """The median TTFT, and the mean of running requests, with so many always in flight."""
     server = Server(spec)
-    requests = case.workload(1.0).sample(KNEE_REQUESTS, CONTEXT, np.random.default_rng(0))
+    requests = case.workload(1.0).sample(case.knee_requests, CONTEXT, np.random.default_rng(0))
     sent_s: list[float] = []
     ttft_s: dict[str, float] = {}
     running: list[int] = []
@@ -169,7 +170,7 @@ def knee(spec: ServerSpec, case: Case) -> float:
 
 def knee_of(spec: ServerSpec, case: Case) -> float:
     """Each machine's with each kind of requests is measured once."""
-    return knee(replace(spec, name=""), Case("", "", case.lengths))
+    return knee(replace(spec, name=""), Case("", "", case.lengths, knee_requests=case.knee_requests))
 
 
 def server_of(pace: Pace | None) -> type[Server]:
