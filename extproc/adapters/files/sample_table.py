@@ -45,7 +45,7 @@ COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
 _COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items())
 _CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `foreign` is a word of SQL
 
-# Without an adapter sqlite3 makes and drops an exception for each of these values, which takes as long as the rest.
+# Without an adapter sqlite3 makes and drops an exception for each of these, as costly as the rest of a row.
 sqlite3.register_adapter(bool, int)
 sqlite3.register_adapter(type(None), lambda none: none)
 
