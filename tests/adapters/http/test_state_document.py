@@ -51,7 +51,7 @@ def test_what_is_not_known_is_null(parts: Parts) -> None:
     parts.registry.apply([Backend("vllm-3", "::1", 8000)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
-        *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s"),
+        *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
         *("predicted_ttft_s", "observed_ttft_s", "running_error", "is_model_trusted"),
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
