@@ -17,8 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
-# These only compute, while most of the others wait for processes and times: a fifth of the time is saved.
-CORE := $(addprefix tests/,evaluation exchange fleet learning outcomes policy simulation)
+# These compute, or wait for Docker, while the others wait for processes and times.
+ASIDE := $(addprefix tests/,containers evaluation exchange fleet learning outcomes policy simulation)
 
 .PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
 .DEFAULT_GOAL := test
@@ -28,10 +28,10 @@ up: $(INSTALLED)
 
 test: lint
 ifeq ($(strip $(ARGS)),)
-	@echo "The tests of the core, $(CORE), run beside the others, in idle time."; \
-	nice -n 19 $(BIN)/pytest -o cache_dir=.pytest_cache/core $(CORE) >$(VENV)/core.log 2>&1 & core=$$!; \
-	$(BIN)/pytest $(CORE:%=--ignore=%); others=$$?; \
-	wait $$core; core=$$?; cat $(VENV)/core.log; exit $$((others || core))
+	@echo "$(ASIDE) run beside the others, in idle time; what they say comes last."; \
+	nice -n 19 $(BIN)/pytest -o cache_dir=.pytest_cache/aside $(ASIDE) >$(VENV)/aside.log 2>&1 & aside=$$!; \
+	$(BIN)/pytest $(ASIDE:%=--ignore=%); others=$$?; \
+	wait $$aside; aside=$$?; cat $(VENV)/aside.log; exit $$((others || aside))
 else
 	$(BIN)/pytest $(ARGS)
 endif

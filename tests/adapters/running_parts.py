@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from held_requests import request
 
 from extproc.adapters.discovery.membership import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
@@ -19,7 +20,6 @@ from extproc.config_server import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
-from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.backend import Backend
@@ -101,19 +101,7 @@ class Parts:
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:
         place = self.router.place if self.room is None else self.room.place
-        request = Request(
-            kind=RequestKind.CHAT,
-            path="/v1/chat/completions",
-            model=model,
-            is_stream=True,
-            input_size=InputSize(text_bytes=400),
-            input_tokens=100,
-            token_limit=50,
-            priority=0,
-            body_bytes=500,
-            has_body=True,
-        )
-        return place(request, Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
+        return place(request(model), Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
 
     def slot(self, name: str = "vllm-1") -> int:
         (slot,) = (member.slot for member in self.registry.members if member.backend.name == name)

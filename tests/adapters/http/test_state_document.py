@@ -53,6 +53,7 @@ def test_what_is_not_known_is_null(parts: Parts) -> None:
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
         *("predicted_ttft_s", "observed_ttft_s", "running_error", "is_model_trusted"),
+        "waits_above",
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
 
