@@ -6,20 +6,22 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
-from extproc.fleet.load import foreign_load, pinned_limit
+from extproc.fleet.load import foreign_load
 from extproc.fleet.own_history import OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, PaceLearning
+from extproc.fleet.prefixes import SentPrefixes
+from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.state import BackendState
-from extproc.fleet.view import FleetView
+from extproc.fleet.view import NOTHING_CACHED, FleetView
 from extproc.fleet.zone import learned_boundary
 
 CAPACITY = 4096
@@ -52,12 +54,16 @@ class Fleet:
         self.states = [self._unknown(slot) for slot in range(CAPACITY)]
         self.breakers = FailureBreakers(self.states, rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
+        self.prefixes = SentPrefixes()
+        self._running_limits: defaultdict[int, RunningLimit] = defaultdict(RunningLimit)
         self._adaptive: dict[int, AdaptiveLimit] = {}
 
-    def view(self, slots: Sequence[int], now_s: float) -> FleetView:
+    def view(
+        self, slots: Sequence[int], now_s: float, cached_tokens: Mapping[int, float] = NOTHING_CACHED
+    ) -> FleetView:
         """What is known of `slots` now; nothing is changed by looking."""
         states = self.states
-        return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s)
+        return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s, cached_tokens)
 
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
         """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
@@ -75,6 +81,7 @@ class Fleet:
         if limit is not None:
             limit.ended()
         state.own -= 1
+        state.ended += 1
         self.breakers.end(slot, now_s)
         self.drain_rates.finished(slot, now_s)
         self._own_changed(state, now_s)
@@ -95,9 +102,10 @@ class Fleet:
         state.scraped_at_s = now_s
         state.own_at_scrape = own_when_asked
         state.foreign = foreign_load(signals.running, signals.waiting, largest_own)
-        state.running_limit = pinned_limit(
-            state.running_limit, signals.running, signals.waiting, smallest_own
-        )
+        limit = self._running_limits[slot]
+        limit.seen(signals.running, signals.waiting, smallest_own, state.ended)
+        state.running_limit = limit.limit
+        self.prefixes.scraped(slot, signals)
         if state.is_refusing:
             state.is_refusing = False
             self.breakers.probe_soon(slot, now_s)
@@ -150,13 +158,16 @@ class Fleet:
     def join(self, slot: int, running_limit: int | None) -> None:
         """A backend takes an empty slot; nothing is known of it."""
         self.states[slot] = self._unknown(slot)
-        self.states[slot].running_limit = inf if running_limit is None else running_limit
+        limit = inf if running_limit is None else running_limit
+        self.states[slot].running_limit = limit
+        self._running_limits[slot] = RunningLimit(limit)
         adaptive = self._rules.saturation.adaptive
         if adaptive is not None:
             self._adaptive[slot] = AdaptiveLimit(adaptive)
         self._history.clear(slot)
         self._learning.pop(slot, None)
         self.drain_rates.clear(slot)
+        self.prefixes.forget(slot)
         self.breakers.reset(slot)
 
     def _unknown(self, slot: int) -> BackendState:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Signals:
     """A backend's own gauges and counters at one moment, summed over its engines.
 
-    `kv_cache_fraction` (0 to 1, mean over engines) and the token counters are None where the server does
-    not report them.
+    `kv_cache_fraction` (0 to 1, mean over engines), the token counters and the size of the KV cache are None
+    where the server does not report them. `prefix_hits_total` are prompt tokens found in the prefix cache.
     """
 
     running: float
@@ -16,3 +16,5 @@ class Signals:
     kv_cache_fraction: float | None = None
     prompt_tokens_total: float | None = None
     generation_tokens_total: float | None = None
+    prefix_hits_total: float | None = None
+    kv_cache_tokens: float | None = None

@@ -45,6 +45,7 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     scrape_age_s: float | None = None
     model: Name | None = None
     token_limit: int | None = None
+    expected_cached_tokens: float = 0.0
     model_version: Name | None = None
     model_log_ttft: float | None = None
     predicted_ttft_s: float | None = None

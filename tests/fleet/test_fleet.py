@@ -108,7 +108,12 @@ def test_requests_stuck_before_the_engine_reveal_its_limit(fleet: Fleet) -> None
     for _ in range(9):
         fleet.reserve(0, 5.0)
     fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.0)
-    assert known(fleet, 10.0).num_running == 4.0
+    assert known(fleet, 10.0).num_running == 9.0, "a moment shows nothing"
+    for _ in range(2):
+        fleet.release(0, 10.1)
+        fleet.reserve(0, 10.1)
+    fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.2)
+    assert known(fleet, 10.2).num_running == 4.0
 
 
 def test_a_saturated_backend_comes_back_only_at_the_resume_load(fleet: Fleet) -> None:
