@@ -33,6 +33,7 @@ class Dialect:
     prompt_tokens: tuple[bytes, ...]
     generation_tokens: tuple[bytes, ...]
     prefix_hits: tuple[bytes, ...] = ()
+    ended: tuple[bytes, ...] = ()
     cache_info: bytes | None = None
 
 
@@ -43,6 +44,7 @@ VLLM = Dialect(
     prompt_tokens=(b"vllm:prompt_tokens_total",),
     generation_tokens=(b"vllm:generation_tokens_total",),
     prefix_hits=(b"vllm:prefix_cache_hits_total",),
+    ended=(b"vllm:request_success_total",),
     cache_info=b"\nvllm:cache_config_info{",
 )
 SGLANG = Dialect(
@@ -72,6 +74,7 @@ def read_signals(text: bytes) -> Signals | None:
             prompt_tokens_total=_counter(_series(lines, dialect.prompt_tokens)),
             generation_tokens_total=_counter(_series(lines, dialect.generation_tokens)),
             prefix_hits_total=_counter(_series(lines, dialect.prefix_hits)),
+            ended_total=_counter(_series(lines, dialect.ended)),
             kv_cache_tokens=_kv_cache_tokens(lines, dialect.cache_info),
         )
     return None

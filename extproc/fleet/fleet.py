@@ -102,8 +102,9 @@ class Fleet:
         state.scraped_at_s = now_s
         state.own_at_scrape = own_when_asked
         state.foreign = foreign_load(signals.running, signals.waiting, largest_own)
-        limit = self._running_limits[slot]
-        limit.seen(signals.running, signals.waiting, smallest_own, state.ended)
+        limit, ended = self._running_limits[slot], signals.ended_total
+        ended = state.ended if ended is None else ended
+        limit.seen(signals.running, signals.waiting, smallest_own, ended)
         state.running_limit = limit.limit
         self.prefixes.scraped(slot, signals)
         if state.is_refusing:

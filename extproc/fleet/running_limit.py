@@ -19,11 +19,11 @@ class RunningLimit:
 
     def __init__(self, limit: float = inf) -> None:
         self.limit = limit
-        self._ended: int | None = None  # since when others have been waiting, by the requests that had ended
+        self._ended: float | None = None  # since when others have waited, by the requests that had ended
         self._most_running = 0.0
 
-    def seen(self, running: float, waiting: float, smallest_own: float, ended: int) -> None:
-        """The gauges, the fewest of our own in flight in the last second, and how many of them ever ended."""
+    def seen(self, running: float, waiting: float, smallest_own: float, ended: float) -> None:
+        """The gauges, the fewest of our own in flight in the last second, how many requests ever ended."""
         if self.limit < inf:
             self.limit = max(self.limit, running)
         elif running <= 0 or not (waiting > 0 or smallest_own > running + waiting):

@@ -8,7 +8,8 @@ class Signals:
     """A backend's own gauges and counters at one moment, summed over its engines.
 
     `kv_cache_fraction` (0 to 1, mean over engines), the token counters and the size of the KV cache are None
-    where the server does not report them. `prefix_hits_total` are prompt tokens found in the prefix cache.
+    where the server does not report them, as are `prefix_hits_total`, the prompt tokens that were found in
+    the prefix cache, and the requests of whomever that have ended, `ended_total`.
     """
 
     running: float
@@ -17,4 +18,5 @@ class Signals:
     prompt_tokens_total: float | None = None
     generation_tokens_total: float | None = None
     prefix_hits_total: float | None = None
+    ended_total: float | None = None
     kv_cache_tokens: float | None = None

@@ -20,8 +20,8 @@ class BackendState:
 
     `own_at_scrape` were in flight when the last good scrape was sent. `running_limit` is the server's own,
     inf until known; so many of our requests have `ended` there; `medium_load` is where its medium zone
-    starts. The backend takes no request while its load is above `closed_above`, which follows from its limit `max_active`, or before
-    `admits_at_s`. `observed_ttft_s` is NaN until there was one. The prompts that were
+    starts. The backend takes no request while its load is above `closed_above`, which follows from its limit
+    `max_active`, or before `admits_at_s`. `observed_ttft_s` is NaN until there was one. The prompts that were
     sent there are computed at `prefilled_at_s`, by its pace.
     """
 

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from extproc.fleet.load import foreign_load, running_now
 

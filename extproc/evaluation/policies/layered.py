@@ -165,6 +165,7 @@ class Layered(Policy):
             float(gauges.prompt_tokens),
             float(gauges.generation_tokens),
             float(gauges.prefix_hits),
+            float(gauges.finished),
             float(gauges.kv_cache_tokens),
         )
         slot = self._registry.slot_of(self._backends[backend].name)
