@@ -66,7 +66,7 @@ class Fleet:
         return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s, cached_tokens)
 
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
-        """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
+        """A request is placed on the backend: it counts from now on, and these tokens have to be computed."""
         state = self.states[slot]
         self._own_will_change(slot, state.own, now_s)
         state.own += 1

@@ -9,7 +9,7 @@ forgotten, as does all that a backend was sent before it was restarted.
 Others may use the server too, so this is for an estimate of what a request has to wait for, and for nothing
 else. A server that never reports a hit where there should have been many has no such cache.
 
-Memory is bounded: `MAX_NOTES` pairs of a block and a backend, of at most 450 bytes each; beyond that the
+Memory is bounded: `MAX_NOTES` pairs of a block and a backend, of at most 460 bytes each; beyond that the
 blocks are forgotten that were sent the longest ago.
 """
 
@@ -21,7 +21,7 @@ from math import inf
 from extproc.fleet.signals import Signals
 
 MAX_NOTES = 1 << 16
-"""Guessed: 30 MB, which know 250 conversations of 4 KB on each of 16 backends."""
+"""Guessed: 30 MB, which know 500 conversations of 4 KB on each of 16 backends."""
 
 USUAL_CACHE_TOKENS = 100_000.0
 """Guessed: the KV cache of a server that does not tell; that of an 8B model on a device with 40 GB or so."""

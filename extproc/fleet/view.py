@@ -17,7 +17,10 @@ from extproc.fleet.zone import Zone
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What is known of one backend, as it is recorded; `scrape_age_s` is None before the first scrape."""
+    """What is known of one backend, as it is recorded; `scrape_age_s` is None before the first scrape.
+
+    `cached_tokens` of the request's prompt are expected in its prefix cache.
+    """
 
     slot: int
     own: float
@@ -37,7 +40,8 @@ NOTHING_CACHED: Mapping[int, float] = MappingProxyType({})
 class FleetView:
     """The states of the candidates, and their `load`, in the same order; positions count from 0.
 
-    It is for one decision: what it says of a backend may change with the next event.
+    It is for one decision: what it says of a backend may change with the next event. `cached_tokens` of the
+    request's prompt are expected in prefix caches, by slot.
     """
 
     __slots__ = ("_cached_tokens", "_fresh_from_s", "_now_s", "_told", "load", "states")

@@ -59,7 +59,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """A finished request: its sample, and what it teaches.
 
     `is_backend_failure` is None where it says nothing about the backend. `model_log_ttft` is what the
-    model said, uncorrected, wherever it was asked.
+    model said, uncorrected, wherever it was asked. `new_tokens` of the prompt were not expected in the
+    backend's prefix cache.
     """
 
     sample: Sample
