@@ -11,15 +11,16 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from extproc import rules
-from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.server import new_server
 from extproc.adapters.files.file_watch import watch_file
@@ -46,7 +47,6 @@ from extproc.policy.router import Router
 
 logger = logging.getLogger(__name__)
 
-DRIFT_INTERVAL_S = 0.25
 MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
 
@@ -68,14 +68,14 @@ class Sidecar:
             self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
         )
         self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
-        self._drift = ConditionLog(logger)
+        self._drift = DriftLog(self._registry, self._models, self._record)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
         queue = rules.queue_rules(config.admission)
         self._room = None if queue is None else Room(self._router, self._registry, queue)
         place = self._router.place if self._room is None else self._room.place
         tenant_header = None if self._room is None else config.admission.queue.tenant_header
         self._server = new_server(
-            config.server, lambda: Exchange(place, ratios, tenant_header), self._handle_entries
+            config.server, partial(Exchange, place, ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
         self._source = new_source(config)
@@ -119,7 +119,7 @@ class Sidecar:
             await stop.wait()
 
         membership = [self._membership.follow(), self._membership.advance()]
-        watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._follow_drift()]
+        watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         if self._room is not None:
             watches.append(keep_advancing(self._room))
         tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
@@ -150,12 +150,13 @@ class Sidecar:
         )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
-        now_s = time.monotonic()
+        now_s, is_told = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
         for entry in entries:
             outcome = self._feedback.learn(entry, now_s)
             if outcome is None:
                 continue
-            logger.debug("request_finished %s", outcome.sample)
+            if is_told:
+                logger.debug("request_finished %s", outcome.sample)
             if self._samples is not None:
                 self._samples.append(outcome.sample)
 
@@ -170,24 +171,6 @@ class Sidecar:
         names = frozenset(member.backend.name for member in self._registry.members)
         self._feedback.counts.keep_only(names)
         self._drift.keep_only(names)
-
-    async def _follow_drift(self) -> None:
-        while True:
-            self._tell_of_drift()
-            await asyncio.sleep(DRIFT_INTERVAL_S)
-
-    def _tell_of_drift(self) -> None:
-        """Say for which backends layer 2 stands down, and when it returns."""
-        model = self._models.current
-        if model is None:
-            return
-        for member in self._registry.members:
-            name = member.backend.name
-            if self._record.is_trusted(member.slot, model.promised_error):
-                self._drift.holds(name, "layer2_returned")
-            else:
-                detail = f"{self._record.error(member.slot):.3f}, promised {model.promised_error:.3f}"
-                self._drift.failed(name, "layer2_stands_down", detail, time.monotonic())
 
     def _known_offsets(self) -> dict[int, float]:
         """What the model file says of the members' corrections, by slot."""

@@ -7,7 +7,7 @@ number was measured, borrowed (from whom) or guessed.
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
@@ -20,15 +20,14 @@ from extproc.config_fields import (
     Count,
     FilePath,
     Flag,
-    GrpcAddress,
     Limit,
     ModelNames,
     Number,
     Seconds,
     Stage,
-    TcpAddress,
     Whole,
 )
+from extproc.config_server import HttpConfig, ServerConfig
 from extproc.config_yaml import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.fleet import CAPACITY
@@ -37,36 +36,6 @@ MAX_BACKENDS = CAPACITY // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
 _MAX_FAULTS = 100
 """More would only fill the log."""
-
-
-class TlsConfig(Stage):
-    """The server's certificate; with `client_ca_path`, callers need one of that authority."""
-
-    cert_path: FilePath
-    key_path: FilePath
-    client_ca_path: FilePath | None = None
-
-
-class ServerConfig(Stage):
-    """The gRPC server that Envoy talks to."""
-
-    address: GrpcAddress = "127.0.0.1:9002"
-    transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
-    tls: TlsConfig | None = None
-    max_message_bytes: Whole = Field(default=33 << 20, ge=1 << 16, le=1 << 30)  # Envoy's 32 MiB and a margin
-    drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
-
-    @model_validator(mode="after")
-    def _tls_is_possible(self) -> Self:
-        if self.tls is not None and (self.transport != "thin" or self.address.startswith("unix:")):
-            raise ValueError("tls needs transport: thin, and a TCP address")
-        return self
-
-
-class HttpConfig(Stage):
-    """The sidecar's own HTTP server."""
-
-    address: TcpAddress = "127.0.0.1:9003"
 
 
 class EnvoyConfig(Stage):

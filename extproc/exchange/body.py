@@ -62,15 +62,13 @@ class _Fields(msgspec.Struct, gc=False):
 
 
 class _PlainMessage(msgspec.Struct, gc=False):
-    content: str
-    name: Raw = _ABSENT
-    tool_calls: Raw = _ABSENT
-    arguments: Raw = _ABSENT
-    output: Raw = _ABSENT
+    """A message whose content is all of its text; of the other fields that may hold some there is nothing."""
 
-    def is_plain(self) -> bool:
-        """Whether its content is all of its text."""
-        return not (self.name or self.tool_calls or self.arguments or self.output)
+    content: str
+    name: None = None
+    tool_calls: None = None
+    arguments: None = None
+    output: None = None
 
 
 class _PlainChat(msgspec.Struct, gc=False):
@@ -81,7 +79,7 @@ class _PlainChat(msgspec.Struct, gc=False):
     stream: bool = False
     max_tokens: _TokenLimit | None = None
     max_completion_tokens: _TokenLimit | None = None
-    tools: Raw = _ABSENT
+    tools: None = None
 
 
 _FIELDS: Final = msgspec.json.Decoder(_Fields)
@@ -117,10 +115,10 @@ def _plain_chat(body: bytes) -> BodyFacts | None:
         chat = _PLAIN_CHAT.decode(body)
     except ODD_SHAPE:
         return None
-    if chat.tools or not all(message.is_plain() for message in chat.messages):
-        return None
-    texts = [message.content for message in chat.messages]
-    text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    text_bytes = 0
+    for message in chat.messages:
+        text = message.content
+        text_bytes += len(text) if text.isascii() else len(text.encode())
     limit = chat.max_completion_tokens or chat.max_tokens
     return BodyFacts(chat.model or None, chat.stream, InputSize(text_bytes), limit, True)
 

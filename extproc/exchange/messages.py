@@ -9,12 +9,12 @@ dataclass: with twelve fields it is made in 0.2 µs instead of 3.3 (measured).
 """
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """Which of Envoy's messages an instruction answers: the response must name the same one."""
 
     REQUEST_HEADERS = "request_headers"

@@ -24,10 +24,11 @@ class _Ring:
 
     def advance(self, tick: int) -> int:
         """Open the buckets up to `tick`, each starts with what was in flight then; the newest one's index."""
-        for missed in range(min(tick - self.tick, _BUCKETS)):
-            bucket = (tick - missed) % _BUCKETS
-            self.largest[bucket] = self.smallest[bucket] = self.last
-        self.tick = max(self.tick, tick)
+        if tick > self.tick:
+            for missed in range(min(tick - self.tick, _BUCKETS)):
+                bucket = (tick - missed) % _BUCKETS
+                self.largest[bucket] = self.smallest[bucket] = self.last
+            self.tick = tick
         return self.tick % _BUCKETS
 
 
@@ -41,8 +42,10 @@ class OwnHistory:
         """Note that `own` requests are in flight from now on."""
         ring = self._rings[slot]
         bucket = ring.advance(int(now_s / BUCKET_S))
-        ring.largest[bucket] = max(ring.largest[bucket], own)
-        ring.smallest[bucket] = min(ring.smallest[bucket], own)
+        if own > ring.largest[bucket]:
+            ring.largest[bucket] = own
+        elif own < ring.smallest[bucket]:
+            ring.smallest[bucket] = own
         ring.last = own
 
     def extremes(self, slot: int, now_s: float) -> tuple[int, int]:

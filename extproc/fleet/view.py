@@ -79,6 +79,15 @@ class FleetView:
         now_s = self._now_s
         return [position for position, state in enumerate(self.states) if state.admits_at_s <= now_s]
 
+    def fit(self) -> list[int]:
+        """Who neither fails nor is saturated."""
+        now_s, load = self._now_s, self.load
+        return [
+            position
+            for position, state in enumerate(self.states)
+            if load[position] <= state.closed_above and state.admits_at_s <= now_s
+        ]
+
     def with_room(self, positions: Iterable[int]) -> list[int]:
         """Those that are not saturated."""
         load, states = self.load, self.states
@@ -143,8 +152,7 @@ class FleetView:
         return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
 
     def _zone(self, position: int) -> Zone:
-        if self.load[position] > self.states[position].closed_above:
-            return Zone.SATURATED
-        if self._told.get(position) is Zone.SATURATED:
+        is_closed = self.load[position] > self.states[position].closed_above
+        if is_closed or self._told.get(position) is Zone.SATURATED:
             return Zone.SATURATED
         return Zone.LOW if self._is_low(position) else Zone.MEDIUM

@@ -121,9 +121,10 @@ def _failure(entry: LogEntry) -> Failure | None:
     """Of a second attempt Envoy has told before: this entry blames nobody for it (see `outcomes.retry`)."""
     if entry.attempts > 1:
         return Failure.RETRIED
-    for flags, failure in _BY_FLAGS:
-        if entry.response_flags & flags:
-            return failure
+    if entry.response_flags:
+        for flags, failure in _BY_FLAGS:
+            if entry.response_flags & flags:
+                return failure
     if entry.status == 0:
         return Failure.CLIENT_LEFT
     stream_error = entry.metadata.get(STREAM_ERROR_KEY)

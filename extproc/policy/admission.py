@@ -43,7 +43,7 @@ def retry_after_s(
     """
     view = fleet.view(slots, now_s)
     admitting = view.admitting()
-    failing = [slot for position, slot in enumerate(slots) if position not in admitting]
+    failing = [slots[position] for position in frozenset(range(len(slots))).difference(admitting)]
     waits_s = [fleet.breakers.next_probe_s(failing, now_s)]
     total_per_s = 0.0
     for position in admitting:

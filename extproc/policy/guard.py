@@ -9,5 +9,4 @@ def admitted(view: FleetView, occupies_engine: bool) -> list[int]:
     A request without a body (a list of models, a health check) does not occupy the engine, so saturation
     is no reason to refuse it.
     """
-    admitting = view.admitting()
-    return view.with_room(admitting) if occupies_engine else admitting
+    return view.fit() if occupies_engine else view.admitting()

@@ -53,13 +53,13 @@ def forecast(
     in_range = model.in_range(rows)
     answered = [position for position, is_known in zip(fresh, in_range.tolist(), strict=True) if is_known]
     answers = model.predict_log_ttft(rows[in_range]).tolist()
-    version, predictions, heeded = model.manifest.model_version, {}, []
+    version, promised_error, predictions, heeded = model.manifest.model_version, model.promised_error, {}, []
     for position, log_ttft in zip(answered, answers, strict=True):
         slot = view.states[position].slot
         predictions[position] = Prediction(version, log_ttft, exp(log_ttft + record.correction(slot)))
-        if record.is_trusted(slot, model.promised_error):
+        if record.is_trusted(slot, promised_error):
             heeded.append(position)
-    return Forecast(predictions, heeded, model.promised_error)
+    return Forecast(predictions, heeded, promised_error)
 
 
 def fastest(said: Forecast, allowed: Sequence[int], tie_fraction: float) -> list[int]:

@@ -14,7 +14,8 @@ from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config import ScrapeConfig, ServerConfig
+from extproc.config import ScrapeConfig
+from extproc.config_server import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement

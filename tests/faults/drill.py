@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,35 @@ async def scripted(stack: LocalStack, count: int = 2) -> AsyncIterator[list[Scri
         yield backends
 
 
-def under_load(stack: LocalStack, body: Any = None, concurrency: int = CONCURRENCY) -> Load:
-    return Load(stack, concurrency, chat(max_tokens=20) if body is None else body)
+class Drill(Load):
+    """Load during a fault. At its end nothing has failed, no slot is held, and the table has a line."""
 
+    def __init__(
+        self, stack: LocalStack, table: FaultTable, fault: str, body: Any = None, *, may_fail: bool = False
+    ) -> None:
+        super().__init__(stack, CONCURRENCY, chat(max_tokens=20) if body is None else body)
+        self._table = table
+        self._fault = fault
+        self._may_fail = may_fail
+        self._recovery_s: float | None = None
 
-class Stopwatch:
-    """Seconds since it was made."""
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Measure how long it takes until all is as before; a drill without has had no pause."""
+        began_s = time.monotonic()
+        yield
+        self._recovery_s = time.monotonic() - began_s
 
-    def __init__(self) -> None:
-        self._started_s = time.monotonic()
+    async def __aexit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        await super().__aexit__()
+        if error_type is None:
+            await self.conclude()
 
-    @property
-    def passed_s(self) -> float:
-        return time.monotonic() - self._started_s
+    async def conclude(self) -> None:
+        assert self._may_fail or not self.failures, self._fault
+        await self._stack.until_idle(patience_s=5.0)
+        asked = len(self.answers) + len(self.errors)
+        self._table.add(self._fault, len(self.failures), asked, self._recovery_s)
 
 
 def send(child: ChildProcess, number: signal.Signals) -> None:
@@ -88,19 +104,6 @@ async def until_placed(load: Load, names: Sequence[str] = ("vllm-1",)) -> None:
 
 async def until_out(stack: LocalStack, name: str = "vllm-1", reason: str = "failing") -> None:
     await stack.until(lambda state: {b["name"]: b["reason"] for b in state["backends"]}[name] == reason)
-
-
-async def settled(
-    stack: LocalStack, load: Load, table: FaultTable, fault: str, recovery_s: float | None
-) -> None:
-    """After the load: no slot is held, and the result is recorded."""
-    await stack.until_idle(patience_s=5.0)
-    asked = len(load.answers) + len(load.errors)
-    table.add(fault, len(load.failures), asked, recovery_s)
-
-
-def log_has(stack: LocalStack, event: str) -> bool:
-    return event in stack.sidecar.log_path.read_text()
 
 
 def open_descriptors(pid: int) -> int:

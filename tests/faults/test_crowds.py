@@ -6,10 +6,10 @@ import socket
 import struct
 
 import pytest
-from faults.drill import Stopwatch, open_descriptors, scripted, settled, under_load, until
+from faults.drill import CONCURRENCY, Drill, open_descriptors, scripted, until
 from faults.fault_table import FaultTable
 from faults.scripted_backend import END, EVENT, HEADERS, chunk
-from integration.local_stack import Load, LocalStack, chat
+from integration.local_stack import LocalStack, chat
 
 STREAMS = 1000
 ABORTS = 5000
@@ -38,18 +38,17 @@ def test_a_thousand_long_streams_are_all_counted_and_all_end(stack: LocalStack, 
         async with scripted(stack) as backends:
             for backend in backends:
                 backend.on_request = long_stream
-            load = Load(stack, 0)
+            drill = Drill(stack, table, "1,000 concurrent long streams")
             asked = [asyncio.create_task(stack.ask(chat())) for _ in range(STREAMS)]
             await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == STREAMS)
             held = [b["own"] for b in (await stack.state())["backends"]]
             assert held == [STREAMS // 2, STREAMS // 2]
             assert not any(one.done() for one in asked)
             may_end.set()
-            load.answers = list(await asyncio.gather(*asked))
-            watch = Stopwatch()
-            await stack.until_idle()
-            assert not load.failures
-            await settled(stack, load, table, "1,000 concurrent long streams", watch.passed_s)
+            drill.answers = list(await asyncio.gather(*asked))
+            with drill.recovering():
+                await stack.until_idle()
+            await drill.conclude()
 
     asyncio.run(scenario())
 
@@ -83,14 +82,11 @@ def test_five_thousand_clients_that_leave_leave_nothing_behind(stack: LocalStack
                 async with places:
                     await leave_in_the_middle(port, dice)
 
-            async with under_load(stack) as load:
+            async with Drill(stack, table, "5,000 aborted connects") as load:
                 await asyncio.gather(*(one() for _ in range(ABORTS)))
-                watch = Stopwatch()
-            await stack.until_idle()
-            recovery_s = watch.passed_s
+                with load.recovering():
+                    await stack.until(lambda state: sum(b["own"] for b in state["backends"]) <= CONCURRENCY)
             await until(lambda: open_descriptors(stack.sidecar.pid or 0) <= before + 8)
             assert await stack.metric("extproc_open_streams") == 0
-            assert not load.failures
-            await settled(stack, load, table, "5,000 aborted connects", recovery_s)
 
     asyncio.run(scenario())

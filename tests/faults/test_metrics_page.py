@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from faults.drill import Stopwatch, resident_bytes, scripted, settled, under_load, until_placed
+from faults.drill import Drill, resident_bytes, scripted, until_placed
 from faults.fault_table import FaultTable
 from faults.scripted_backend import PAGE, Behaviour, flood, never_answer, page
 from integration.local_stack import LocalStack
@@ -31,18 +31,15 @@ def test_a_page_that_cannot_be_read_leaves_the_backend_in_use(stack: LocalStack,
             assert stack.sidecar.pid is not None
             before_bytes = resident_bytes(stack.sidecar.pid)
             for fault, behaviour in PAGES.items():
-                async with under_load(stack) as load:
+                async with Drill(stack, table, fault) as load:
                     await load.until(8)
                     odd.on_scrape = behaviour
                     await stack.until(lambda state: state["backends"][0]["scrape_age_s"] > 2.0)
                     await until_placed(load, ("vllm-1", "vllm-2"))
                     odd.on_scrape = page(PAGE)
-                    watch = Stopwatch()
-                    await stack.until(lambda state: state["backends"][0]["scrape_age_s"] < 1.0)
-                    recovery_s = watch.passed_s
+                    with load.recovering():
+                        await stack.until(lambda state: state["backends"][0]["scrape_age_s"] < 1.0)
                     await load.until(8)
-                assert not load.failures, fault
-                await settled(stack, load, table, fault, recovery_s)
             assert resident_bytes(stack.sidecar.pid) - before_bytes < MAX_GROWTH_BYTES
 
     asyncio.run(scenario())
@@ -56,10 +53,8 @@ def test_a_backend_that_claims_to_be_idle_gets_no_more_than_its_share(
 
     async def scenario() -> None:
         async with scripted(stack) as (liar, honest):
-            async with under_load(stack) as load:
+            async with Drill(stack, table, "backend says running = 0 for ever") as load:
                 await load.until(200)
-            assert not load.failures
             assert abs(liar.requests - honest.requests) < 0.2 * len(load.answers)
-            await settled(stack, load, table, "backend says running = 0 for ever", None)
 
     asyncio.run(scenario())

@@ -328,7 +328,7 @@ class Run:
         assert self.connection.open_streams == (0 if is_closed else len(self.judge.live))
         sender, receiver = self.connection._sender, self.connection._receiver
         live = self.connection._streams.live
-        assert sender._queued_bytes == sum(len(stream.queue or b"") for stream in live.values())
+        assert sender.queued_bytes == sum(len(stream.queue or b"") for stream in live.values())
         assert set(sender._waiting) <= set(live)
         for stream_id, stream in live.items():
             if stream.queue:

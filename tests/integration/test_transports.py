@@ -17,7 +17,7 @@ from aiohttp import web
 from integration.envoy_process import EnvoyProcess, StartEnvoy
 
 from extproc.adapters.envoy.files import BackendAddress
-from extproc.config import TlsConfig
+from extproc.config_server import TlsConfig
 
 REQUESTS, CONCURRENCY = 200, 32
 ADDRESSES: dict[str, Callable[[Path], str]] = {

@@ -62,14 +62,9 @@ def test_another_batch_size_is_foretold(fit: Fit) -> None:
     assert agreement("", recording_of(load), fit.profile, limits).is_within
 
 
-def test_the_same_load_gives_the_same_profile(fit: Fit) -> None:
-    again = fit_profile(recording_of(recorded(RATES, 150, 30, noise=0.1)), LIMITS)
-    assert again == fit
-
-
-def test_progress_only_grows_to_one() -> None:
-    shares: list[float] = []
-    fit_profile(recording_of(recorded((2.0,), 100, 10)), LIMITS, shares.append)
+def test_the_same_load_gives_the_same_profile_and_progress_only_grows_to_one() -> None:
+    load, shares = recording_of(recorded((1.0,), 100, 10, noise=0.1)), list[float]()
+    assert fit_profile(load, LIMITS, shares.append) == fit_profile(load, LIMITS)
     assert shares == sorted(shares)
     assert 0 <= shares[0] < shares[-1] <= 1
 

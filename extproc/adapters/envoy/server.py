@@ -6,7 +6,7 @@ from typing import Protocol
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.envoy.health import Health
 from extproc.adapters.envoy.thin_server import ThinServer
-from extproc.config import ServerConfig
+from extproc.config_server import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.outcomes.log_entry import LogEntry
 

@@ -37,9 +37,9 @@ class ProcessCall:
 
     __slots__ = ("_books", "_call", "_exchange")
 
-    def __init__(self, call: Call, exchange: Exchange, books: Books) -> None:
+    def __init__(self, new_exchange: Callable[[], Exchange], books: Books, call: Call) -> None:
         self._call = call
-        self._exchange = exchange
+        self._exchange = new_exchange()
         self._books = books
         books.open_streams += 1
 

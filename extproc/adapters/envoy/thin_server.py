@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from extproc.adapters.condition_log import ConditionLog
@@ -20,7 +21,7 @@ from extproc.adapters.h2.grpc_call import NewHandler
 from extproc.adapters.h2.grpc_connection import GrpcService
 from extproc.adapters.h2.protocol import ALPN_PROTOCOL, GrpcProtocol
 from extproc.adapters.tls_files import TlsFiles
-from extproc.config import ServerConfig
+from extproc.config_server import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.outcomes.log_entry import LogEntry
@@ -54,7 +55,7 @@ class ThinServer:
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
-            f"/{EXT_PROC_SERVICE}/Process": lambda call: ProcessCall(call, new_exchange(), self),
+            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, new_exchange, self),
             f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: AccessLogCall(
                 call, handle_entries, self._refused
             ),

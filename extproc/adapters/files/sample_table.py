@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -46,7 +45,9 @@ COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
 _COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items())
 _CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `foreign` is a word of SQL
 
-_row_values = attrgetter(*COLUMNS)
+# Without an adapter sqlite3 makes and drops an exception for each of these, as costly as the rest of a row.
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(type(None), lambda none: none)
 
 
 @lru_cache(maxsize=64)
@@ -58,8 +59,7 @@ def insert_statement(rows: int) -> str:
 
 def row_of(sample: Sample) -> Row:
     """The sample's values in the order of the columns."""
-    row: Row = _row_values(sample)
-    return row
+    return msgspec.structs.astuple(sample)
 
 
 def open_table(path: Path) -> sqlite3.Connection:

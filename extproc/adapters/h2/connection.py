@@ -111,10 +111,11 @@ class ServerConnection:
 
     def _settle(self) -> None:
         """What may follow from any call: a peer that does not read, or the end of a drain."""
-        if self._sender.unsent_bytes > self._max_unsent_bytes:
-            self._sender.out.clear()
+        sender, streams = self._sender, self._streams
+        if len(sender.out) + sender.queued_bytes > self._max_unsent_bytes:
+            sender.out.clear()
             self._fail(ErrorCode.ENHANCE_YOUR_CALM, "data is not read")
-        elif self._streams.is_refusing and not self._streams.live and not self.is_closed:
+        elif streams.is_refusing and not streams.live and not self.is_closed:
             self._end(ErrorCode.NO_ERROR, "drained")
 
     def _fail(self, code: ErrorCode, reason: str) -> None:

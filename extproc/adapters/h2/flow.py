@@ -8,21 +8,19 @@ INITIAL_WINDOW: Final = 65_535
 
 
 class ReceiveWindow:
-    """What the peer may still send.
+    """What the peer may still send: `left`, which is counted down by whoever receives.
 
     It is refilled at half: as little as one WINDOW_UPDATE for many frames, and never a peer that has to wait.
     """
 
-    __slots__ = ("_size", "left")
+    __slots__ = ("_size", "half", "left")
 
     def __init__(self, size: int) -> None:
         self._size = self.left = size
+        self.half = size >> 1
 
-    def take(self, size: int) -> int:
-        """Count `size` octets, at most `left`; returns the increment to announce, 0 if there is time."""
-        self.left -= size
-        if self.left > self._size >> 1:
-            return 0
+    def refill(self) -> int:
+        """The window is whole again; returns the increment to announce."""
         increment = self._size - self.left
         self.left = self._size
         return increment

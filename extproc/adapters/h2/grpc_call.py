@@ -37,7 +37,7 @@ class Timer(Protocol):
 
 
 class Call:
-    """One stream's call, from its headers to its end: it is in `open_calls` as long."""
+    """One stream's call, from its headers until it `is_over`: it is in `open_calls` as long."""
 
     __slots__ = (
         "_connection",
@@ -48,6 +48,7 @@ class Call:
         "_reader",
         "_stream_id",
         "deadline",
+        "is_over",
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Call:
         new_handler: "NewHandler",
     ) -> None:
         self.deadline: Timer | None = None
+        self.is_over = False
         self._connection = connection
         self._stream_id = stream_id
         self._open_calls = open_calls
@@ -67,11 +69,6 @@ class Call:
         self._is_half_closed = False
         self._handler = new_handler(self)
         open_calls[stream_id] = self
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self._stream_id not in self._open_calls
 
     def receive(self, data: bytes, is_ended: bool) -> None:
         """Take bytes of any part of any number of messages; `is_ended` says that none follow.
@@ -118,8 +115,10 @@ class Call:
 
     def end(self) -> None:
         """The stream is gone; ending again does nothing."""
-        if self._open_calls.pop(self._stream_id, None) is None:
+        if self.is_over:
             return
+        self.is_over = True
+        del self._open_calls[self._stream_id]
         if self.deadline is not None:
             self.deadline.cancel()
         self._handler.end()

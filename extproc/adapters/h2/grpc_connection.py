@@ -11,6 +11,7 @@ from functools import partial
 
 from extproc.adapters.h2.connection import ServerConnection
 from extproc.adapters.h2.events import (
+    ConnectionEnded,
     DataReceived,
     Event,
     StreamClosed,
@@ -62,7 +63,10 @@ class GrpcConnection:
     def receive(self, data: bytes, now_s: float) -> None:
         """Take what has arrived, and answer what can be answered."""
         for event in self._connection.receive(data, now_s):
-            self._handle(event)
+            if isinstance(event, DataReceived):
+                self._take(event.stream_id, event.data, event.is_ended)
+            else:
+                self._handle(event)
 
     def data_to_send(self) -> bytes:
         """What is to be written."""
@@ -86,16 +90,14 @@ class GrpcConnection:
             self._handle(event)
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, DataReceived):
-            self._take(event.stream_id, event.data, event.is_ended)
-        elif isinstance(event, StreamOpened):
+        if isinstance(event, StreamOpened):
             self._open(event)
         elif isinstance(event, StreamEnded):
             self._take(event.stream_id, b"", True)
         elif isinstance(event, StreamClosed):
             if (call := self._calls.get(event.stream_id)) is not None:
                 call.end()
-        elif event.code is not ErrorCode.NO_ERROR:
+        elif isinstance(event, ConnectionEnded) and event.code is not ErrorCode.NO_ERROR:
             self._service.refused(ProtocolError(f"HTTP/2: {event.code.name}: {event.reason}"))
 
     def _open(self, event: StreamOpened) -> None:

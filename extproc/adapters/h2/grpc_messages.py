@@ -5,15 +5,17 @@ the next begins. "Length-Prefixed-Message" in gRPC's protocol over HTTP/2,
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
+from struct import Struct
+
 from extproc.adapters.h2.grpc_status import CallError, Status
 
-PREFIX_BYTES = 5
-_UNCOMPRESSED = b"\x00"
+_PREFIX = Struct(">BL")
+PREFIX_BYTES = _PREFIX.size
 
 
 def prefixed(message: bytes) -> bytes:
     """The message as it is sent: flag, length, message."""
-    return _UNCOMPRESSED + len(message).to_bytes(4, "big") + message
+    return _PREFIX.pack(0, len(message)) + message
 
 
 class MessageReader:
@@ -63,11 +65,12 @@ class MessageReader:
         return messages
 
     def _end_of_message(self, data: bytes | bytearray, at: int) -> int:
-        if data[at]:
+        is_compressed, length = _PREFIX.unpack_from(data, at)
+        if is_compressed:
             raise CallError(Status.UNIMPLEMENTED, "compressed messages are not supported")
-        length = int.from_bytes(data[at + 1 : at + PREFIX_BYTES], "big")
         if length > self._max_bytes:
             raise CallError(
                 Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes; at most {self._max_bytes} are taken"
             )
-        return at + PREFIX_BYTES + length
+        end: int = at + PREFIX_BYTES + length
+        return end

@@ -59,12 +59,13 @@ class Receiver:
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         """§6.1. Padding, and what comes for closed streams, count against the connection's window (§6.9)."""
-        stream = self._streams.find(stream_id)
-        size = len(payload)
-        if size > self._window.left:
+        stream = self._streams.live.get(stream_id) or self._streams.find(stream_id)
+        size, window = len(payload), self._window
+        if size > window.left:
             raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-        if increment := self._window.take(size):
-            self._sender.out += frames.window_update(0, increment)
+        window.left -= size
+        if window.left <= window.half:
+            self._sender.out += frames.window_update(0, window.refill())
         if flags & frames.PADDED:
             payload = frames.content(frames.PADDED, payload)
         ends = bool(flags & frames.END_STREAM)
@@ -78,14 +79,16 @@ class Receiver:
     def _take_data(self, stream: Stream, size: int, payload: bytes, *, ends: bool) -> None:
         if stream.is_received:
             raise StreamError(stream.stream_id, ErrorCode.STREAM_CLOSED)
-        if size > stream.receive_window.left:
+        window = stream.receive_window
+        if size > window.left:
             raise StreamError(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR)
         if stream.unreceived_bytes is not None:
             stream.count_content(len(payload), ends=ends)
+        window.left -= size
         if ends:
             self._end(stream)
-        elif increment := stream.receive_window.take(size):
-            self._sender.out += frames.window_update(stream.stream_id, increment)
+        elif window.left <= window.half:
+            self._sender.out += frames.window_update(stream.stream_id, window.refill())
         if payload or ends:
             self._events.append(DataReceived(stream.stream_id, payload, ends))
 
@@ -157,11 +160,12 @@ class Receiver:
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         """§6.4. On a closed stream it may have crossed our own end of it (§5.1)."""
         code = error_code(frames.uint32(payload))
-        if self._streams.find(stream_id) is None:
-            return
         stream = self._sender.forget(stream_id)
+        if stream is None:
+            self._streams.find(stream_id)
+            return
         self._events.append(StreamClosed(stream_id, code))
-        if stream is not None and not stream.is_answered:
+        if not stream.is_answered:
             self._resets.spend(self._now_s)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -16,7 +16,7 @@ _EMPTY_TABLE = b"\x20"  # RFC 7541 §6.3: a dynamic table size update to 0
 
 
 class Sender:
-    """The sending side of a connection."""
+    """A connection's sending side: `out` is to be written, `queued_bytes` wait for the peer's windows."""
 
     def __init__(self, streams: StreamTable, max_stream_queue_bytes: int) -> None:
         self.out = bytearray()
@@ -27,13 +27,8 @@ class Sender:
         self._peer_max_frame = settings.DEFAULT_MAX_FRAME
         self._peer_table_bytes = settings.DEFAULT_TABLE_BYTES
         self._block_prefix = b""
-        self._queued_bytes = 0  # in all queues together
+        self.queued_bytes = 0
         self._waiting: OrderedDict[int, Stream] = OrderedDict()
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Everything that was not drained yet, flow-controlled or not."""
-        return self._queued_bytes + len(self.out)
 
     def send_headers(self, stream: Stream, block: bytes, *, end_stream: bool) -> None:
         """Headers are not flow-controlled, but trailers stay behind the data."""
@@ -101,14 +96,14 @@ class Sender:
         """The stream is gone, and with it what waited."""
         stream = self._streams.live.pop(stream_id, None)
         if stream is not None and stream.queue is not None:
-            self._queued_bytes -= len(stream.queue)
+            self.queued_bytes -= len(stream.queue)
             self._waiting.pop(stream_id, None)
         return stream
 
     def forget_all(self) -> None:
         """The connection is over."""
         self._streams.live.clear()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         self._waiting.clear()
 
     def _resize_windows(self, initial_window: int) -> None:
@@ -124,7 +119,7 @@ class Sender:
         if stream.queue is None:
             stream.queue = bytearray()
         stream.queue += data
-        self._queued_bytes += len(data)
+        self.queued_bytes += len(data)
         self._flush(stream)
         if stream.queue is not None and len(stream.queue) > self._max_stream_queue_bytes:
             raise StreamError(stream.stream_id, ErrorCode.ENHANCE_YOUR_CALM)
@@ -139,7 +134,7 @@ class Sender:
                 return
             stream.send_window -= size
             self._window -= size
-            self._queued_bytes -= size
+            self.queued_bytes -= size
             self.out += frames.frame(frames.DATA, 0, stream.stream_id, queue[:size])
             del queue[:size]
         stream.queue = None

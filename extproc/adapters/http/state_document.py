@@ -1,6 +1,7 @@
 """`/v1/state`: the fleet, the model and the decisions as one JSON document. What is not known is null."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from extproc.adapters.http.runtime import Runtime
@@ -20,14 +21,8 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     """The state at `now_s` (monotonic seconds)."""
     members = runtime.registry.members
     view = runtime.fleet.view([member.slot for member in members], now_s)
-    predicted_s = _predicted_s(runtime, view)
-    expected_s = view.expected_s(range(len(members)), REFERENCE_TOKENS)
     return {
-        "backends": [
-            _backend(runtime, member, view.candidate(position), predicted_s.get(position), now_s)
-            | {"is_fresh": view.is_fresh(position), "expected_s": expected_s[position]}
-            for position, member in enumerate(members)
-        ],
+        "backends": _backends(runtime, members, view),
         "model": _model(runtime),
         "decisions": runtime.decisions.by_layer(),
         "reasons": {
@@ -49,13 +44,37 @@ def _queue(room: Room, now_s: float) -> dict[str, Any]:
     }
 
 
+def _backends(runtime: Runtime, members: Sequence[Member], view: FleetView) -> list[dict[str, Any]]:
+    everyone = range(len(members))
+    admitting, with_room = frozenset(view.admitting()), frozenset(view.with_room(everyone))
+    predicted_s = _predicted_s(runtime, view)
+    expected_s = view.expected_s(everyone, REFERENCE_TOKENS)
+    return [
+        _backend(
+            runtime,
+            member,
+            view.candidate(position),
+            reason=_reason(runtime, member, position in admitting, position in with_room),
+            is_fresh=view.is_fresh(position),
+            predicted_s=predicted_s.get(position),
+            expected_s=expected_s[position],
+        )
+        for position, member in enumerate(members)
+    ]
+
+
 def _backend(
-    runtime: Runtime, member: Member, known: Candidate, predicted_s: float | None, now_s: float
+    runtime: Runtime,
+    member: Member,
+    known: Candidate,
+    *,
+    reason: str,
+    is_fresh: bool,
+    predicted_s: float | None,
+    expected_s: float,
 ) -> dict[str, Any]:
     state = runtime.fleet.states[member.slot]
     is_scraped = known.scrape_age_s is not None
-    is_saturated = known.load > state.closed_above
-    reason = _reason(runtime, member, state.admits_at_s <= now_s, is_saturated)
     return {
         "name": member.backend.name,
         "address": member.backend.address,
@@ -68,6 +87,7 @@ def _backend(
         "num_running": known.num_running,
         "kv_cache_fraction": _finite(state.kv_cache_fraction),
         "scrape_age_s": known.scrape_age_s,
+        "is_fresh": is_fresh,
         "zone": known.zone,
         "medium_load": state.medium_load,
         "max_active": state.max_active,
@@ -75,6 +95,7 @@ def _backend(
         "is_routable": reason in {"ok", "probing"},
         "reason": reason,
         "predicted_ttft_s": predicted_s,
+        "expected_s": expected_s,
         "observed_ttft_s": _finite(state.observed_ttft_s),
         "running_error": runtime.record.error(member.slot),
         "is_model_trusted": _is_model_trusted(runtime, member.slot),
@@ -89,13 +110,13 @@ def _is_model_trusted(runtime: Runtime, slot: int) -> bool | None:
     return runtime.record.is_trusted(slot, model.promised_error)
 
 
-def _reason(runtime: Runtime, member: Member, is_admitting: bool, is_saturated: bool) -> str:
+def _reason(runtime: Runtime, member: Member, is_admitting: bool, has_room: bool) -> str:
     """Why a backend is or is not chosen: membership, then failures, then saturation."""
     if member.membership is not Membership.ACTIVE:
         return member.membership.value
     if not is_admitting:
         return "failing"
-    if is_saturated:
+    if not has_room:
         return "saturated"
     return "probing" if runtime.fleet.breakers.is_tripped(member.slot) else "ok"
 

@@ -2,30 +2,28 @@
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
-from string import Template
 
 from extproc.adapters.report.calibration_figures import figure_texts, shown_figures
 from extproc.adapters.report.calibration_plots import ttft_by_arrival, ttft_distributions
 from extproc.adapters.report.drawing import figure_html
+from extproc.adapters.report.frame import framed
 from extproc.adapters.report.tables import table
 from extproc.simulation.agreement import TOLERANCE, Agreement
 from extproc.simulation.calibration import FITTED, Fit
 from extproc.simulation.limits import EngineLimits
 
-_PAGE = Path(__file__).with_name("calibration_page.html")
-
 
 def calibration_page(fit: Fit | None, agreements: Sequence[Agreement], limits: EngineLimits) -> bytes:
     """The HTML; with a fit, the first load is the one that was fitted to."""
-    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
+    return framed(
+        "extproc calibrate",
+        "calibration_page",
         limits=escape(_limits(limits)),
         loads=_loads(agreements, None if fit is None else agreements[0]),
         fit="<p>The profile was given.</p>" if fit is None else _fit(fit),
         plots="".join(map(_plots, agreements)),
         tolerance=f"{TOLERANCE:.0%}",
     )
-    return page.encode()
 
 
 def _limits(limits: EngineLimits) -> str:

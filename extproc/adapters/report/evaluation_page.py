@@ -1,21 +1,21 @@
 """An evaluation as a page: its table and its plots, in one file that needs no other."""
 
 from html import escape
-from pathlib import Path
-from string import Template
 
 from extproc.adapters.report.drawing import figure_html
 from extproc.adapters.report.evaluation_plots import goodput_by_policy, ttft_by_policy, ttft_distribution
+from extproc.adapters.report.frame import framed
 from extproc.adapters.report.tables import table
 from extproc.evaluation.result import Evaluation, PolicySummary, Spread
 
-_PAGE = Path(__file__).with_name("evaluation_page.html")
 _NONE = "-"
 
 
 def evaluation_page(evaluation: Evaluation) -> bytes:
     """The HTML."""
-    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
+    return framed(
+        "extproc evaluate",
+        "evaluation_page",
         fleet=escape(evaluation.fleet),
         workload=escape(evaluation.workload),
         setting=escape(_setting(evaluation)),
@@ -23,7 +23,6 @@ def evaluation_page(evaluation: Evaluation) -> bytes:
         backends=_backends(evaluation),
         plots="".join(_plots(evaluation)) or "<p>No request was answered.</p>",
     )
-    return page.encode()
 
 
 def _setting(evaluation: Evaluation) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
-from string import Template
 
 import numpy as np
 
 from extproc.adapters.report.drawing import figure_html
+from extproc.adapters.report.frame import framed
 from extproc.adapters.report.plots import ttft_histogram, ttft_over, waiting_over_ttft
 from extproc.adapters.report.tables import (
     congestion_table,
@@ -22,15 +21,15 @@ from extproc.learning.analysis.analyze import Analysis
 from extproc.learning.analysis.words import kv_sentence, summary
 from extproc.learning.dataset import Observations
 
-_PAGE = Path(__file__).with_name("report_page.html")
-
 
 def report_page(
     analysis: Analysis, observations: Observations, origin: str, rng: np.random.Generator
 ) -> bytes:
     """The HTML of the report; `origin` names the sample store, `rng` draws the points of the plots."""
     points = thinned(observations, analysis.bounds, rng)
-    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
+    return framed(
+        "extproc analyze",
+        "report_page",
         origin=escape(_origin(analysis, origin)),
         summary="".join(f"<li>{escape(sentence)}</li>" for sentence in summary(analysis)),
         proposal=escape(analysis.yaml),
@@ -44,7 +43,6 @@ def report_page(
         kv=escape(kv_sentence(analysis.kv_usage)),
         dropped=dropped_table(analysis),
     )
-    return page.encode()
 
 
 def _origin(analysis: Analysis, origin: str) -> str:

@@ -92,12 +92,14 @@ class KeptConnection:
 class _Exchange(asyncio.Protocol):
     """A connection: what was asked, and what has come of the answer. The parser calls the `on_` methods."""
 
+    _parser: httptools.HttpResponseParser
+    """Of the last answer that was asked for; one reads no two."""
+
     def __init__(self, max_body_bytes: int) -> None:
         self.is_reusable = False
         self.received_bytes = 0
         self._max_body_bytes = max_body_bytes
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Answer] | None = None
         self._body = bytearray()
         self._has_head = self._has_length = False
@@ -115,6 +117,7 @@ class _Exchange(asyncio.Protocol):
         return await self._answer
 
     def abort(self) -> None:
+        self._body.clear()  # parser, error and this refer to each other: only a collection would free it
         if self._transport is not None:
             self._transport.abort()
 

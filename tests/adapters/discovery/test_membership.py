@@ -81,6 +81,16 @@ def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -
     asyncio.run(running())
 
 
+async def busy_b_beside_a(feed: Feed) -> int:
+    """Both are there, and one has a request in flight; its slot."""
+    feed.find(A, B)
+    await feed.until(lambda: list(feed.members.values()) == [Membership.ACTIVE] * 2)
+    slot = feed.registry.slot_of("b")
+    assert slot is not None
+    feed.fleet.reserve(slot, time.monotonic())
+    return slot
+
+
 def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         assert not feed.feed.is_known.is_set()
@@ -95,11 +105,7 @@ def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path
 
 def test_one_that_is_found_no_more_drains_and_then_loses_its_cluster(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
-        feed.find(A, B)
-        await feed.until(lambda: list(feed.members.values()) == [Membership.ACTIVE] * 2)
-        slot = feed.registry.slot_of("b")
-        assert slot is not None
-        feed.fleet.reserve(slot, time.monotonic())
+        slot = await busy_b_beside_a(feed)
         feed.find(A)
         await feed.until(lambda: feed.members["b"] is Membership.DRAINING)
         assert feed.clusters == {"a", "b"}
@@ -147,11 +153,7 @@ def test_nobody_found_at_the_start_is_an_answer(tmp_path: Path) -> None:
 
 def test_one_that_flaps_stays_a_member(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
-        feed.find(A, B)
-        await feed.until(lambda: list(feed.members.values()) == [Membership.ACTIVE] * 2)
-        slot = feed.registry.slot_of("b")
-        assert slot is not None
-        feed.fleet.reserve(slot, time.monotonic())
+        slot = await busy_b_beside_a(feed)
         for _ in range(20):
             feed.find(A)
             feed.find(A, B)

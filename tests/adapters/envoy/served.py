@@ -11,7 +11,7 @@ import grpc.aio
 from extproc.adapters.envoy.server import EnvoyServer, new_server
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.protos import ext_proc_pb2, health_pb2
-from extproc.config import ServerConfig
+from extproc.config_server import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement, Ticket

@@ -14,7 +14,7 @@ import uvloop
 from adapters.envoy.h2_client import H2Client, connected, prefixed
 from adapters.envoy.served import BODY, HEADERS, PROCESS, Caller, Served, listening
 
-from extproc.config import TlsConfig
+from extproc.config_server import TlsConfig
 from extproc.errors import StackError
 
 

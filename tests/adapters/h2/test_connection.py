@@ -426,6 +426,6 @@ def test_twenty_thousand_streams_leave_nothing_behind() -> None:
         peer.server.data_to_send()
     assert not peer.server.is_closed
     assert peer.server.open_streams == 0
-    assert peer.server._sender.unsent_bytes == 0
+    assert peer.server._sender.queued_bytes == 0
     assert not peer.server._sender._waiting
     assert len(peer.server._receiver._decoder._cache) == 1

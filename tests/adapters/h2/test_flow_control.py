@@ -33,7 +33,8 @@ def test_refilled_window_is_never_over_its_size_nor_under_half(size: int, takes:
     for take in (take for take in takes if take <= size):
         if take <= window.left:
             before = window.left
-            increment = window.take(take)
+            window.left -= take
+            increment = window.refill() if window.left <= window.half else 0
             assert window.left == before - take + increment
             assert size / 2 - 1 < window.left <= size
 

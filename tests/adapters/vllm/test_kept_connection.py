@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -153,6 +155,27 @@ def endless(part: bytes, begin: bytes = b"HTTP/1.1 200 OK\r\n") -> Behave:
 def test_too_much_is_not_read(behave: Behave) -> None:
     with pytest.raises(AnswerTooLargeError):
         got(behave)
+
+
+def test_what_was_too_much_is_not_kept_until_garbage_is_collected() -> None:
+    body_bytes = 1 << 20
+
+    async def asked_again_and_again() -> int:
+        too_much = endless(bytes(1 << 16), b"HTTP/1.1 200 OK\r\n\r\n")
+        async with serving(too_much, max_body_bytes=body_bytes) as server:
+            for _ in range(10):
+                with pytest.raises(AnswerTooLargeError):
+                    await server.client.get("/metrics")
+            return tracemalloc.get_traced_memory()[0]
+
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        assert asyncio.run(asked_again_and_again()) < 4 * body_bytes
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time() -> None:
