@@ -55,6 +55,7 @@ class Fleet:
         self.breakers = FailureBreakers(self.states, rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
         self.prefixes = SentPrefixes()
+        self._most_places = 0.0  # of all limits that are sure
         self._running_limits: defaultdict[int, RunningLimit] = defaultdict(RunningLimit)
         self._adaptive: dict[int, AdaptiveLimit] = {}
 
@@ -106,6 +107,9 @@ class Fleet:
         ended = state.ended if ended is None else ended
         limit.seen(signals.running, signals.waiting, smallest_own, ended)
         state.running_limit = limit.limit
+        if limit.is_sure:
+            self._most_places = max(self._most_places, limit.limit)
+        state.places = self._places(limit.limit, signals.running)
         self.prefixes.scraped(slot, signals)
         if state.is_refusing:
             state.is_refusing = False
@@ -137,7 +141,7 @@ class Fleet:
     def paced(self, slot: int, seen: Answered, now_s: float) -> None:
         """A stream has ended: how fast the backend is, and the fleet."""
         state = self.states[slot]
-        limit, common = state.running_limit, self._common_pace
+        limit, common = state.places, self._common_pace
         self._common_pace = common = self._common_learning.learn(common, seen, limit, common, now_s)
         state.pace = self._learning[slot].learn(state.pace, seen, limit, common, now_s)
 
@@ -160,7 +164,7 @@ class Fleet:
         """A backend takes an empty slot; nothing is known of it."""
         self.states[slot] = self._unknown(slot)
         limit = inf if running_limit is None else running_limit
-        self.states[slot].running_limit = limit
+        self.states[slot].running_limit = self.states[slot].places = limit
         self._running_limits[slot] = RunningLimit(limit)
         adaptive = self._rules.saturation.adaptive
         if adaptive is not None:
@@ -176,6 +180,12 @@ class Fleet:
         limit = saturation.max_active
         closed_above = saturation.opened(limit)
         return BackendState(slot, self._expected_medium_load, closed_above, limit, pace=common)
+
+    def _places(self, running_limit: float, running: float) -> float:
+        """How many requests are served at once; where no limit was seen, as many as anywhere."""
+        if running_limit < inf or not self._most_places:
+            return running_limit
+        return max(self._most_places, running)
 
     def _own_will_change(self, slot: int, own: int, now_s: float) -> AdaptiveLimit | None:
         limit = self._adaptive.get(slot)

@@ -39,8 +39,8 @@ UNKNOWN_LIMIT = 64.0
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """An outcome: the load that was met, the prompt without what was expected in the prefix cache, time to the
-    first token, and from there to the last.
+    """An outcome: the load that was met, the prompt without what was expected in the prefix cache, time to
+    the first token, and from there to the last.
     """
 
     load: float

@@ -2,8 +2,9 @@
 
 They wait in the engine's queue, or before the engine, where only we know of them: more of our own were in
 flight for a whole second than the server admits to. But that somebody waits at one moment shows no limit: a
-request waits for the next iteration, and as long as the prompt before it fills the iterations. A limit it is
-where the places of those who have left were taken, and others waited all the while.
+request waits for the next iteration, and as long as the prompt before it fills the iterations. So what runs
+then is the limit until nobody waits any more. It stays the limit where the places of those who have left were
+taken, and others waited all the while: a backend with a limit that is too low gets no traffic to show more.
 """
 
 from math import inf
@@ -13,24 +14,23 @@ TURNOVER = 2
 
 
 class RunningLimit:
-    """One backend's `limit`, inf until it was seen; a configured one is only ever found too small."""
+    """One backend's `limit`, inf where none is seen; one that `is_sure`, as a configured one, only grows."""
 
-    __slots__ = ("_ended", "_most_running", "limit")
+    __slots__ = ("_ended", "is_sure", "limit")
 
     def __init__(self, limit: float = inf) -> None:
         self.limit = limit
+        self.is_sure = limit < inf
         self._ended: float | None = None  # since when others have waited, by the requests that had ended
-        self._most_running = 0.0
 
     def seen(self, running: float, waiting: float, smallest_own: float, ended: float) -> None:
         """The gauges, the fewest of our own in flight in the last second, how many requests ever ended."""
-        if self.limit < inf:
+        if self.is_sure:
             self.limit = max(self.limit, running)
         elif running <= 0 or not (waiting > 0 or smallest_own > running + waiting):
-            self._ended = None
+            self._ended, self.limit = None, inf
         elif self._ended is None:
-            self._ended, self._most_running = ended, running
+            self._ended, self.limit = ended, running
         else:
-            self._most_running = max(self._most_running, running)
-            if ended - self._ended >= TURNOVER:
-                self.limit = self._most_running
+            self.limit = max(self.limit, running)
+            self.is_sure = ended - self._ended >= TURNOVER

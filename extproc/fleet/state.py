@@ -19,10 +19,11 @@ class BackendState:
     """A backend that takes a place in the fleet; of one that was never scraped the signals say nothing.
 
     `own_at_scrape` were in flight when the last good scrape was sent. `running_limit` is the server's own,
-    inf until known; so many of our requests have `ended` there; `medium_load` is where its medium zone
-    starts. The backend takes no request while its load is above `closed_above`, which follows from its limit
-    `max_active`, or before `admits_at_s`. `observed_ttft_s` is NaN until there was one. The prompts that were
-    sent there are computed at `prefilled_at_s`, by its pace.
+    inf until known, and `places` is how many requests it is taken to serve at once; so many of ours have
+    `ended` there; `medium_load` is where its medium zone starts. The backend takes no request while its load
+    is above `closed_above`, which follows from its limit `max_active`, or before `admits_at_s`.
+    `observed_ttft_s` is NaN until there was one. The prompts that were sent there are computed at
+    `prefilled_at_s`, by its pace.
     """
 
     slot: int
@@ -30,6 +31,7 @@ class BackendState:
     closed_above: float
     max_active: int = 0
     running_limit: float = inf
+    places: float = inf
     own: int = 0
     ended: int = 0
     foreign: float = 0.0

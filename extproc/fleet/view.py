@@ -106,7 +106,7 @@ class FleetView:
         expected_s = []
         for position in positions:
             state, ahead = states[position], load[position] + 1
-            pace, excess, prefilled_at_s = state.pace, ahead - state.running_limit, state.prefilled_at_s
+            pace, excess, prefilled_at_s = state.pace, ahead - state.places, state.prefilled_at_s
             turns = CROWDING * ahead + excess if excess > 0 else CROWDING * ahead
             backlog_s = prefilled_at_s - now_s if prefilled_at_s > now_s else 0.0
             tokens = prompt_tokens - cached_tokens.get(state.slot, 0.0)

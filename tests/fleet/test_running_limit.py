@@ -19,12 +19,14 @@ def test_requests_stuck_before_the_engine_show_it_as_well() -> None:
     assert after((8, 0, 20, 5), (8, 0, 20, 5 + TURNOVER)) == 8
 
 
-def test_a_queue_behind_a_long_prompt_is_no_limit() -> None:
-    assert after((2, 1, 3, 5), (3, 1, 3, 5), (3, 1, 3, 6)) == inf
+def test_a_queue_behind_a_long_prompt_limits_until_it_is_gone() -> None:
+    queue = ((2, 1, 3, 5), (3, 1, 3, 5), (3, 1, 3, 6))
+    assert after(*queue) == 3
+    assert after(*queue, (3, 0, 3, 7)) == inf
 
 
 def test_a_moment_without_a_queue_begins_the_observation_anew() -> None:
-    assert after((2, 1, 0, 5), (3, 0, 0, 6), (3, 1, 0, 7), (3, 1, 0, 8)) == inf
+    assert after((2, 1, 0, 5), (3, 0, 0, 6), (3, 1, 0, 7), (3, 1, 0, 8), (3, 0, 0, 9)) == inf
 
 
 def test_the_most_that_ran_during_the_queue_counts() -> None:

@@ -284,7 +284,7 @@ def test_a_conversation_leaves_a_backend_that_is_crowded(core: Core) -> None:
     end(placement)
     slot = core.registry.slot_of(backend)
     assert slot is not None
-    core.fleet.states[slot].running_limit = 1
+    core.fleet.states[slot].places = 1
     assert turn(core, (1, 2, 3, 4), now_s=2.0)[0] == backend
     assert turn(core, (1, 2, 3, 5), now_s=3.0)[0] != backend, "its only place is taken"
 
