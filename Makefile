@@ -17,6 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
+# These only compute, while most of the others wait for processes and times: a fifth of the time is saved.
+CORE := $(addprefix tests/,evaluation exchange fleet learning outcomes policy simulation)
 
 .PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
 .DEFAULT_GOAL := test
@@ -25,7 +27,14 @@ up: $(INSTALLED)
 	@$(BIN)/extproc up $(ARGS)
 
 test: lint
+ifeq ($(strip $(ARGS)),)
+	@echo "The tests of the core, $(CORE), run beside the others, in idle time."; \
+	nice -n 19 $(BIN)/pytest -o cache_dir=.pytest_cache/core $(CORE) >$(VENV)/core.log 2>&1 & core=$$!; \
+	$(BIN)/pytest $(CORE:%=--ignore=%); others=$$?; \
+	wait $$core; core=$$?; cat $(VENV)/core.log; exit $$((others || core))
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

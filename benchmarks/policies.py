@@ -6,7 +6,10 @@
 
 Each row is one scenario; of each policy the median over the seeds of p99 TTFT in seconds, and goodput: the
 share of all requests, refused ones included, with their first token within 2 s. `layered` is the production
-policy with the shipped model, which knows none of these machines but those of `local`.
+policy at its defaults, which know nothing of these 2 s, with the shipped model, which knows none of these
+machines but those of `local`; it alone refuses requests, in brackets how many, and p99 is of the others.
+
+Below stands what was to be shown, scenario by scenario, and whether it is; status 2 where some of it is not.
 """
 
 import argparse
@@ -22,7 +25,24 @@ from extproc.evaluation.evaluator import evaluate
 from extproc.evaluation.policies.choice import parse_policies
 from extproc.evaluation.result import RunResult
 
-POLICIES = "layered,least-request,peak-ewma,queue-kv,token-load,oracle"
+POLICIES = ",".join(
+    (
+        "layered",
+        "least-request",
+        "least-in-flight",
+        "peak-ewma",
+        "queue-kv",
+        "token-load",
+        "active-request",
+        "least-latency",
+        "oracle",
+    )
+)
+GOODPUT_OF_ORACLE = 0.95
+P99_OF_BEST_RIVAL = 1.05
+P99_OF_BEATEN = 0.7
+BEATEN = ("least-request", "queue-kv")
+"""Whom it has to beat by 30 % where machines or prompts are unequal."""
 
 TUNE = {
     f"{name} {load:g}": (fleet, f"{workload}@{load:g}", 1)
@@ -43,8 +63,8 @@ TUNE = {
 _EQUAL = "3xa100-8b*0.8:12:24576"
 _MIXED = "a100-8b*0.9:12:24576,a100-8b*0.5:10:20480,l4-8b*0.8:12:24576"
 _ONE_SLOW = "3xa100-8b*0.8:12:24576,a100-8b*0.2:12:24576"
-_LENGTHS = "prompt=lognormal:400:0.7 output=lognormal:90:0.6 for=150"
-_TWO_CLASS = "prompt=mix:150:3000:0.15 output=lognormal:50:0.6 for=150"
+_LENGTHS = "prompt=lognormal:400:0.7 output=lognormal:90:0.6 for=300"
+_TWO_CLASS = "prompt=mix:150:3000:0.15 output=lognormal:50:0.6 for=300"
 REPORT = {
     "equal 0.95": (_EQUAL, f"poisson:0.95x {_LENGTHS}", 1),
     "mixed 0.7": (_MIXED, f"poisson:0.7x {_LENGTHS}", 1),
@@ -56,7 +76,7 @@ REPORT = {
     "bursts 0.6": (_MIXED, f"bursts:0.6x:2:40:8 {_LENGTHS}", 1),
     "conversations 0.7": (
         _MIXED,
-        "poisson:0.7x prompt=lognormal:120:0.7 output=lognormal:80:0.5 for=150 turns=5:15:600:6",
+        "poisson:0.7x prompt=lognormal:120:0.7 output=lognormal:80:0.5 for=300 turns=5:15:600:6",
         1,
     ),
     "three routers 0.9": (_MIXED, f"poisson:0.9x {_LENGTHS}", 3),
@@ -83,8 +103,59 @@ def goodput(runs: Sequence[RunResult]) -> float:
 
 
 def row(name: str, found: Mapping[str, Sequence[RunResult]]) -> str:
-    cells = [f"{p99_s(runs):.2f} s, {goodput(runs):.0%}" for runs in found.values()]
+    cells = [cell(runs) for runs in found.values()]
     return f"| {' | '.join([name, *cells])} |"
+
+
+def cell(runs: Sequence[RunResult]) -> str:
+    refused = statistics.median(run.refused_share for run in runs)
+    return f"{p99_s(runs):.2f} s, {goodput(runs):.0%}" + (f" ({refused:.1%})" if refused else "")
+
+
+class Claims:
+    """What was to be shown of each scenario: each figure with its bound, and whether it is kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.missed = 0
+
+    def judge(self, name: str, is_unequal: bool, found: Mapping[str, Sequence[RunResult]]) -> None:
+        """Take one scenario to the table; of policies that did not run nothing is said."""
+        rivals = {
+            policy: p99_s(runs) for policy, runs in found.items() if policy not in {"layered", "oracle"}
+        }
+        if "layered" not in found or "oracle" not in found or not rivals:
+            return
+        own_s, best = p99_s(found["layered"]), min(rivals, key=lambda policy: rivals[policy])
+        cells = [
+            self._at_least(goodput(found["layered"]) / goodput(found["oracle"]), GOODPUT_OF_ORACLE),
+            f"{self._at_most(own_s / rivals[best], P99_OF_BEST_RIVAL)} {best}",
+        ]
+        for beaten in BEATEN:
+            ratio = own_s / rivals[beaten] if beaten in rivals else None
+            bound = P99_OF_BEATEN if is_unequal else P99_OF_BEST_RIVAL
+            cells.append("" if ratio is None else self._at_most(ratio, bound))
+        self.lines.append(f"| {' | '.join([name, *cells])} |")
+
+    def table(self) -> str:
+        """The verdict in Markdown."""
+        head = [
+            "verdict",
+            f"goodput / oracle's, >= {GOODPUT_OF_ORACLE:g}",
+            f"p99 / best rival's, <= {P99_OF_BEST_RIVAL:g}",
+            *(f"p99 / {beaten}, <= {P99_OF_BEATEN:g} on unequal machines" for beaten in BEATEN),
+        ]
+        return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *self.lines])
+
+    def _at_least(self, value: float, bound: float) -> str:
+        return self._shown(value, is_kept=value >= bound)
+
+    def _at_most(self, value: float, bound: float) -> str:
+        return self._shown(value, is_kept=value <= bound)
+
+    def _shown(self, value: float, is_kept: bool) -> str:
+        self.missed += not is_kept
+        return f"{value:.2f}" if is_kept else f"**{value:.2f}**"
 
 
 def main() -> None:
@@ -93,7 +164,7 @@ def main() -> None:
     which.add_argument("--tune", action="store_true")
     which.add_argument("--report", action="store_true")
     parser.add_argument("--policies", default=POLICIES)
-    parser.add_argument("--only", default="", help="scenarios whose name begins so")
+    parser.add_argument("--only", default="", help="scenarios whose name begins so; several with commas")
     parser.add_argument("--without-model", action="store_true", help="layer 2 has no model")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -103,13 +174,18 @@ def main() -> None:
     print(f"| {' | '.join(['p99 TTFT, goodput', *names])} |")
     print(f"|{'---|' * (1 + len(names))}")
     kept: dict[str, list[RunResult]] = {}
+    claims = Claims()
     for name, what in scenarios.items():
-        if name.startswith(asked.only):
+        if name.startswith(tuple(asked.only.split(","))):
             found = measured(what, names, range(first, first + asked.seeds), not asked.without_model)
             print(row(name, found), flush=True)
+            claims.judge(name, not what[0].startswith(("equal", _EQUAL)), found)
             kept[name] = [run for runs in found.values() for run in runs]
+    print(f"\n{claims.table()}\n\n{claims.missed} missed (bold)")
     if asked.json is not None:
         asked.json.write_bytes(msgspec.json.encode(kept))
+    if claims.missed:
+        raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import FleetRules
 from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.waiting_time import WaitingRule
 from extproc.learning.track_record import TrustRule
 from extproc.policy.admission import AdmissionRules
 from extproc.policy.queue.room import QueueRules
@@ -24,6 +25,9 @@ from extproc.policy.rules import PolicyRules
 
 RESUME_SHARE = 0.8
 """Borrowed from the deployment that this project comes from: a backend comes back at it."""
+
+STANDING_SHARE = 0.2
+"""Tried on tuning scenarios: so much of the longest wait is enough to keep a server busy."""
 
 
 def backend(config: BackendConfig) -> Backend:
@@ -54,6 +58,13 @@ def saturation_rule(guard: GuardConfig, admission: AdmissionConfig) -> Saturatio
     return SaturationRule(adaptive.start, adaptive.start - 1, adaptive)
 
 
+def waiting_rule(guard: GuardConfig) -> WaitingRule:
+    """How long a request may wait in a server. A limit that is found from queues has to see them."""
+    longest_s = guard.max_predicted_ttft_s
+    standing_share = 1.0 if guard.max_active == "auto" else STANDING_SHARE
+    return WaitingRule(burst_s=longest_s, standing_s=standing_share * longest_s)
+
+
 def _resume_load(max_active: int, resume_active: int | None, is_filled_up: bool) -> int:
     if is_filled_up:
         return max_active - 1
@@ -70,6 +81,7 @@ def fleet_rules(
     """When backends are saturated, failing, unknown, and in which zone."""
     return FleetRules(
         saturation=saturation_rule(guard, admission),
+        waiting=waiting_rule(guard),
         breaker=BreakerRule(
             breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
         ),

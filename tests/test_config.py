@@ -10,6 +10,7 @@ from extproc.config import MAX_BACKENDS, BackendConfig, Config, load_config, par
 from extproc.config_discovery import DnsDiscovery, KubernetesDiscovery
 from extproc.errors import ConfigError
 from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.waiting_time import WaitingRule
 
 EXAMPLE = Path(__file__).parents[1] / "extproc.example.yaml"
 BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
@@ -442,6 +443,15 @@ def test_a_limit_that_is_found_keeps_its_share_to_come_back_at_and_its_bounds() 
 def test_a_limit_that_is_found_has_bounds_in_order_and_no_fixed_load_to_come_back_at() -> None:
     assert "guard.auto: " in faults(guard={"max_active": "auto", "auto": {"min_active": 9, "max_active": 8}})
     assert "guard: " in faults(guard={"max_active": "auto", "resume_active": 5})
+
+
+def test_a_queue_that_stands_may_take_a_fifth_of_the_longest_wait() -> None:
+    assert rules.waiting_rule(parse().guard) == WaitingRule(burst_s=5.0, standing_s=1.0)
+    assert rules.waiting_rule(parse(guard={"max_predicted_ttft_s": 60}).guard) == WaitingRule(60.0, 12.0)
+
+
+def test_a_limit_that_is_found_from_queues_gets_to_see_them() -> None:
+    assert rules.waiting_rule(parse(guard={"max_active": "auto"}).guard) == WaitingRule(5.0, 5.0)
 
 
 def test_resume_load_is_below_the_limit() -> None:

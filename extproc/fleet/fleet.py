@@ -7,7 +7,7 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
@@ -22,6 +22,7 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.state import BackendState
 from extproc.fleet.view import NOTHING_CACHED, FleetView
+from extproc.fleet.waiting_time import WaitingRule, queued_s
 from extproc.fleet.zone import learned_boundary
 
 CAPACITY = 4096
@@ -40,6 +41,7 @@ class FleetRules:
     stale_after_s: float
     low_s: float
     medium_load: float
+    waiting: WaitingRule = field(default_factory=WaitingRule)
 
 
 class Fleet:
@@ -97,6 +99,7 @@ class Fleet:
         """A scrape has succeeded; `own_when_asked` were in flight when it was sent."""
         state = self.states[slot]
         smallest_own, largest_own = self._history.extremes(slot, now_s)
+        elapsed_s = now_s - state.scraped_at_s
         state.running = signals.running
         state.waiting = signals.waiting
         state.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
@@ -114,6 +117,7 @@ class Fleet:
         if state.is_refusing:
             state.is_refusing = False
             self.breakers.probe_soon(slot, now_s)
+        self._update_waiting(state, elapsed_s)
         self._update_saturation(state, now_s)
 
     def scrape_refused(self, slot: int, now_s: float) -> None:
@@ -154,11 +158,9 @@ class Fleet:
 
     def latch_saturated(self, slot: int) -> None:
         """The backend was taken out for what is predicted of it: back when its load allows."""
-        self.states[slot].closed_above = self.resume_load(slot)
-
-    def resume_load(self, slot: int) -> int:
-        """The load at which the backend comes back once it is saturated."""
-        return self._rules.saturation.resumes_at(self.states[slot].max_active)
+        state = self.states[slot]
+        state.full_above = self._rules.saturation.resumes_at(state.max_active)
+        state.closed_above = min(state.full_above, state.closed_above)
 
     def join(self, slot: int, running_limit: int | None) -> None:
         """A backend takes an empty slot; nothing is known of it."""
@@ -179,7 +181,9 @@ class Fleet:
         saturation, common = self._rules.saturation, self._common_pace
         limit = saturation.max_active
         closed_above = saturation.opened(limit)
-        return BackendState(slot, self._expected_medium_load, closed_above, limit, pace=common)
+        return BackendState(
+            slot, self._expected_medium_load, closed_above, limit, pace=common, full_above=closed_above
+        )
 
     def _places(self, running_limit: float, running: float) -> float:
         """How many requests are served at once; where no limit was seen, as many as anywhere."""
@@ -197,7 +201,18 @@ class Fleet:
         self._history.record(state.slot, state.own, now_s)
         self._update_saturation(state, now_s)
 
+    def _update_waiting(self, state: BackendState, elapsed_s: float) -> None:
+        """After a scrape; what was before a pause in which there was none is no queue that stands."""
+        is_known = elapsed_s <= self._rules.stale_after_s
+        state.queued_s = queued_s(state.queued_s, state.waiting, elapsed_s) if is_known else 0.0
+        state.most_running = max(state.most_running, state.running)
+        waits_above = self._rules.waiting.closes_above(
+            state.own_at_scrape + state.foreign, state.waiting, state.queued_s, state.pace.turn_s
+        )
+        state.waits_above = max(waits_above, state.most_running - 1)
+
     def _update_saturation(self, state: BackendState, now_s: float) -> None:
         is_fresh = now_s - state.scraped_at_s <= self._rules.stale_after_s
         load = state.own + (state.foreign if is_fresh else 0.0)
-        state.closed_above = self._rules.saturation.closes_above(load, state.closed_above, state.max_active)
+        state.full_above = self._rules.saturation.closes_above(load, state.full_above, state.max_active)
+        state.closed_above = min(state.full_above, state.waits_above if is_fresh else inf)

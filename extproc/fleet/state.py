@@ -19,9 +19,11 @@ class BackendState:
     """A backend that takes a place in the fleet; of one that was never scraped the signals say nothing.
 
     `own_at_scrape` were in flight when the last good scrape was sent. `running_limit` is the server's own,
-    inf until known, and `places` is how many requests it is taken to serve at once; so many of ours have
-    `ended` there; `medium_load` is where its medium zone starts. The backend takes no request while its load
-    is above `closed_above`, which follows from its limit `max_active`, or before `admits_at_s`.
+    inf until known, `most_running` what it was seen to run, and `places` how many requests it is taken to
+    serve at once; so many of ours have `ended` there. `medium_load` is where its medium zone
+    starts. The backend takes no request while its load is above `closed_above`, or before `admits_at_s`.
+    `closed_above` is the smaller of `full_above`, which follows from its limit `max_active`, and of
+    `waits_above`, beyond which one more would wait too long in its queue; there has been one for `queued_s`.
     `observed_ttft_s` is NaN until there was one. The prompts that were sent there are computed at
     `prefilled_at_s`, by its pace.
     """
@@ -45,3 +47,7 @@ class BackendState:
     is_refusing: bool = False
     prefilled_at_s: float = -inf
     pace: Pace = UNKNOWN
+    full_above: float = inf
+    waits_above: float = inf
+    queued_s: float = 0.0
+    most_running: float = 0.0

@@ -93,6 +93,11 @@ class FleetView:
         load, states = self.load, self.states
         return [position for position in positions if load[position] <= states[position].closed_above]
 
+    def is_any_below_limit(self, positions: Iterable[int]) -> bool:
+        """Whether one of them may hold another request, its queue aside."""
+        load, states = self.load, self.states
+        return any(load[position] <= states[position].full_above for position in positions)
+
     def low(self, positions: Iterable[int]) -> list[int]:
         """Those in the low zone: by the boundary on their load, unless who knows better has told."""
         load, states, told = self.load, self.states, self._told

@@ -20,6 +20,7 @@ REASON_HEADER = "x-extproc-reason"
 
 _MESSAGES = {
     Reason.SATURATED: "All backends that serve this model are at their limit. Please retry later.",
+    Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
     Reason.PREDICTED_SATURATED: "All backends that serve this model would answer too late. Please retry.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
@@ -49,7 +50,7 @@ def retry_after_s(
     for position in admitting:
         rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
         total_per_s += rate_per_s
-        excess = max(1.0, view.load[position] - fleet.resume_load(slots[position]))
+        excess = max(1.0, view.load[position] - view.states[position].closed_above)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
     queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
     return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))

@@ -67,8 +67,10 @@ def _nobody_fit(request: Request, view: FleetView, rng: np.random.Generator) -> 
 
     Otherwise one client whose requests make vLLM fail could take the whole fleet out for everybody.
     """
-    if view.admitting():
-        return Decision(Layer.REJECT, Reason.SATURATED)
+    admitting = view.admitting()
+    if admitting:
+        is_queue_long = view.is_any_below_limit(admitting)
+        return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
     alive = [position for position in view.with_room(range(len(view))) if view.is_alive(position)]
     if alive:
         return _least_load(request, view, alive, Reason.ALL_FAILING, rng)

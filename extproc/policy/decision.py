@@ -35,6 +35,7 @@ class Reason(StrEnum):
     RUNNING_ERROR = "running_error"
     # reject
     SATURATED = "saturated"
+    WAIT_TOO_LONG = "wait_too_long"  # below their limits, but in the queue of any of them
     PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more

@@ -25,7 +25,8 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.models.offer(b"no model" * (1 + parts.models.refused), 0.0)
     model = parts.models.current
     assert model is not None
-    parts.scrape(running=1.0, waiting=0.0, kv_cache_fraction=0.01)
+    for before_s in (2.0, 0.0):
+        parts.scrape(running=1.0, waiting=1.0, kv_cache_fraction=0.01, before_s=before_s)
     for name in ("vllm-1", "vllm-2"):
         parts.record.observe(parts.slot(name), model.manifest.model_version, 0.0, 1.1)
         parts.fleet.observed(parts.slot(name), 1.0, 0.3, 100.0)

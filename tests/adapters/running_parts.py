@@ -120,11 +120,15 @@ class Parts:
         return slot
 
     def scrape(
-        self, running: float = 3.0, waiting: float = 1.0, kv_cache_fraction: float | None = 0.25
+        self,
+        running: float = 3.0,
+        waiting: float = 1.0,
+        kv_cache_fraction: float | None = 0.25,
+        before_s: float = 0.0,
     ) -> None:
-        """What `vllm-1` says of itself, at the start."""
+        """What `vllm-1` says of itself, at the start or before it."""
         signals = Signals(running=running, waiting=waiting, kv_cache_fraction=kv_cache_fraction)
-        self.fleet.scraped(self.slot(), signals, own_when_asked=0, now_s=self.started_s)
+        self.fleet.scraped(self.slot(), signals, own_when_asked=0, now_s=self.started_s - before_s)
 
     def fail(self, name: str = "vllm-1") -> None:
         """Take a backend out, at the start."""

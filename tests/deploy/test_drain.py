@@ -22,12 +22,13 @@ def test_envoy_waits_for_requests_in_flight_and_takes_others_meanwhile(stack: Lo
 
     async def scenario() -> None:
         async with running(stack):
-            under_way = asyncio.create_task(stack.ask(chat(max_tokens=150)))
+            under_way = asyncio.create_task(stack.ask(chat(max_tokens=400)))
             await stack.until(lambda state: state["backends"][0]["own"] == 1)
             host, _, port = stack.envoy.admin_url.removeprefix("http://").partition(":")
             hook = await started(["bash", ENVOY_SCRIPT], ADMIN_HOST=host, ADMIN_PORT=port)
             assert (await stack.ask(chat(max_tokens=1))).is_complete, "somebody who has not heard yet"
             assert hook.returncode is None, "it waits for the long one"
+            await stack.change_speed(20.0)
             assert (await under_way).is_complete
             async with asyncio.timeout(30):
                 assert await hook.wait() == 0
@@ -40,7 +41,7 @@ def test_vllm_waits_for_requests_in_flight(stack: LocalStack) -> None:
 
     async def scenario() -> None:
         async with running(stack):
-            under_way = asyncio.create_task(stack.ask(chat(max_tokens=150)))
+            under_way = asyncio.create_task(stack.ask(chat(max_tokens=100)))
             await stack.until(lambda state: (state["backends"][0]["running"] or 0) == 1)
             hook = await started([sys.executable, VLLM_SCRIPT], PORT=str(stack.backends["vllm-1"]))
             assert (await under_way).is_complete

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -10,6 +11,7 @@ from extproc.fleet.pace import Answered
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import Candidate, FleetView
+from extproc.fleet.waiting_time import WaitingRule
 
 RULES = FleetRules(
     saturation=SaturationRule(max_active=10, resume_load=8),
@@ -151,6 +153,86 @@ def test_foreign_load_saturates_too(fleet: Fleet) -> None:
 def test_a_latched_backend_with_little_load_is_back_at_once(fleet: Fleet) -> None:
     fleet.latch_saturated(0)
     assert has_room(fleet, 1.0)
+
+
+TURN_S = 0.25
+
+
+@pytest.fixture
+def queueing() -> Fleet:
+    """Four of a backend's places are taken and five requests wait, for 0.25 s each; that lasts for 20 s."""
+    fleet = Fleet(replace(RULES, saturation=SaturationRule(100, 80), waiting=WaitingRule(5.0, 1.0)))
+    fleet.join(0, 4)
+    for number in range(9):
+        fleet.reserve(0, number / 10)
+    for second in range(21):
+        scrape(fleet, running=4, waiting=5, now_s=float(second))
+        for _ in range(50):
+            fleet.paced(0, Answered(8.0, 100.0, 0.02 + 5 * TURN_S, 1.0), float(second))
+    scrape(fleet, running=4, waiting=5, now_s=20.0)
+    return fleet
+
+
+def scrape(fleet: Fleet, running: int, waiting: int, now_s: float) -> None:
+    fleet.scraped(0, Signals(running, waiting), fleet.states[0].own, now_s)
+
+
+def end(fleet: Fleet, requests: int, now_s: float) -> None:
+    for _ in range(requests):
+        fleet.release(0, now_s)
+
+
+def test_no_request_joins_a_queue_that_stands_where_it_would_wait_too_long(queueing: Fleet) -> None:
+    assert not has_room(queueing, 20.0), "the sixth in the queue would wait for longer than a second"
+    end(queueing, 2, 20.0)
+    assert has_room(queueing, 20.0), "its turn comes in time: the sidecar need not ask the server to know"
+    queueing.reserve(0, 20.0)
+    assert not has_room(queueing, 20.0)
+
+
+def test_whoever_is_believed_to_be_slow_gets_requests_as_soon_as_nobody_waits_there(
+    queueing: Fleet,
+) -> None:
+    for _ in range(100):
+        queueing.paced(0, Answered(8.0, 100.0, 500.0, 1.0), 20.0)
+    assert queueing.states[0].pace.turn_s > 5.0
+    end(queueing, 4, 20.0)
+    scrape(queueing, running=4, waiting=1, now_s=20.1)
+    assert not has_room(queueing, 20.1)
+    end(queueing, 1, 20.1)
+    scrape(queueing, running=4, waiting=0, now_s=20.2)
+    assert has_room(queueing, 20.2), "it is still believed to be slow, but a place may be free"
+
+
+def test_where_fewer_are_in_flight_than_were_seen_to_run_a_place_is_free_whatever_waits(
+    queueing: Fleet,
+) -> None:
+    for _ in range(100):
+        queueing.paced(0, Answered(8.0, 100.0, 500.0, 1.0), 20.0)
+    end(queueing, 6, 20.0)
+    for tenth in range(1, 11):
+        scrape(queueing, running=2, waiting=1, now_s=20.0 + tenth / 10)
+    assert has_room(queueing, 21.0), "the one that waits may be stuck for a reason of its own"
+    queueing.reserve(0, 21.0)
+    assert not has_room(queueing, 21.0)
+
+
+def test_a_queue_that_stood_is_no_reason_once_the_scrape_is_stale(queueing: Fleet) -> None:
+    queueing.release(0, 22.5)
+    assert has_room(queueing, 22.5)
+
+
+def test_a_queue_before_a_pause_without_scrapes_has_not_been_standing_since(queueing: Fleet) -> None:
+    scrape(queueing, running=4, waiting=5, now_s=60.0)
+    assert has_room(queueing, 60.0)
+
+
+def test_strangers_in_the_queue_count_too(queueing: Fleet) -> None:
+    end(queueing, 9, 20.0)
+    for tenth in range(1, 16):
+        scrape(queueing, running=4, waiting=5, now_s=20.0 + tenth / 10)
+    assert known(queueing, 21.5).foreign == 9.0
+    assert not has_room(queueing, 21.5)
 
 
 def test_refused_scrapes_trip_the_breaker_and_a_good_one_allows_a_probe(fleet: Fleet) -> None:

@@ -1,27 +1,29 @@
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from integration.envoy_process import EnvoyProcess, StartEnvoy
-from integration.local_stack import LocalStack, StartSim, free_port, wait_until
+from integration.local_stack import LocalStack, SharedStack, StartSim, free_port, wait_until
 
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
 from extproc.adapters.local_stack.state_client import is_answering
 
 
-@pytest.fixture
-def start_envoy(tmp_path: Path) -> Iterator[StartEnvoy]:
-    """Starts an Envoy, `start_envoy(ext_proc, backends)`, which the end of the test stops.
+@contextmanager
+def envoys(directory: Path) -> Iterator[StartEnvoy]:
+    """Starts an Envoy, `start_envoy(ext_proc, backends)`, which the end of the block stops.
 
     It blocks until Envoy is ready: from a coroutine, call it by `asyncio.to_thread`.
     """
     started: list[EnvoyProcess] = []
 
     def start(ext_proc: str, backends: Sequence[BackendAddress], **options: Any) -> EnvoyProcess:
-        envoy = EnvoyProcess(tmp_path / f"envoy-{len(started)}", ext_proc, backends, **options)
+        envoy = EnvoyProcess(directory / f"envoy-{len(started)}", ext_proc, backends, **options)
         started.append(envoy)
         return envoy
 
@@ -31,9 +33,31 @@ def start_envoy(tmp_path: Path) -> Iterator[StartEnvoy]:
 
 
 @pytest.fixture
+def start_envoy(tmp_path: Path) -> Iterator[StartEnvoy]:
+    """Envoys for one test."""
+    with envoys(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
 def stack(tmp_path: Path, start_envoy: StartEnvoy) -> LocalStack:
     """A stack that is not started yet: add simulated backends, then `await stack.start()` and `.stop()`."""
     return LocalStack(tmp_path, start_envoy)
+
+
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    """A stack of two backends that runs, for those tests of a module that leave it as it was."""
+    directory = tmp_path_factory.mktemp("shared")
+    with envoys(directory) as start_envoy, asyncio.Runner() as runner:
+        stack = LocalStack(directory, start_envoy)
+        for name in ("vllm-1", "vllm-2"):
+            stack.start_sim(name, "--speed", "4")
+        try:
+            runner.run(stack.start())
+            yield SharedStack(stack, runner.run)
+        finally:
+            runner.run(stack.stop())
 
 
 @pytest.fixture

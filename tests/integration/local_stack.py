@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,13 @@ class LocalStack:
         self.sims[name] = ChildProcess(name, command, self.directory / f"{name}.log")
         self.sims[name].start()
 
+    async def change_speed(self, speed: float, *names: str) -> None:
+        """Make simulated backends machines of another speed from now on, all of them if none is named."""
+        for name in names or self.sims:
+            url = f"http://127.0.0.1:{self.backends[name]}/sim/speed"
+            async with self.session.post(url, json={"speed": speed}) as response:
+                assert response.status == 200
+
     def write_config(self, names: Sequence[str] | None = None) -> None:
         """Write extproc.yaml for the named backends, all by default."""
         backends = [
@@ -221,6 +228,14 @@ class LocalStack:
                 return await self.ask(body)
 
         return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStack:
+    """A stack that is running, and what runs a coroutine on the event loop that it belongs to."""
+
+    stack: LocalStack
+    run: Callable[[Coroutine[Any, Any, None]], None]
 
 
 @asynccontextmanager

@@ -10,6 +10,10 @@ from integration.local_stack import Answer, Load, LocalStack, chat, running
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 
+SPEEDS = {"vllm-1": 1.0, "vllm-2": 0.6, "vllm-3": 0.35}
+FAST = 20.0
+"""What is under way when all has been seen soon ends."""
+
 IN_THE_ENGINE = ("--max-num-seqs", "8")
 BEFORE_THE_ENGINE = ("--http-limit", "8")  # vLLM's gauge of waiting requests stays at 0
 
@@ -20,8 +24,8 @@ def layers(answers: list[Answer]) -> Counter[str]:
 
 @pytest.mark.parametrize("congestion", [IN_THE_ENGINE, BEFORE_THE_ENGINE], ids=["engine", "http"])
 def test_each_layer_decides_in_its_zone(congestion: tuple[str, str], stack: LocalStack) -> None:
-    for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
-        stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, *congestion)
+    for name, speed in SPEEDS.items():
+        stack.start_sim(name, "--profile", "a100-8b", "--speed", str(speed), *congestion)
     stack.stages["guard"] = {"max_active": 40, "max_predicted_ttft_s": 60.0}
     shutil.copyfile(SHIPPED_MODEL, stack.model_path)
 
@@ -37,15 +41,21 @@ def test_each_layer_decides_in_its_zone(congestion: tuple[str, str], stack: Loca
                 assert "medium" in zones
                 if congestion == BEFORE_THE_ENGINE:
                     assert {backend["waiting"] for backend in state["backends"]} == {0.0}
+                await stack.change_speed(FAST)
             assert not load.failures
             assert layers(load.answers)["predict"] > 60
             assert layers(load.answers)["reject"] == 0
 
-            flood = await asyncio.gather(*(stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)))
-            rejected = [answer for answer in flood if answer.layer == "reject"]
+            for name, speed in SPEEDS.items():
+                await stack.change_speed(speed, name)
+            asked = [stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)]
+            flood = asyncio.gather(*asked)
+            await stack.until(lambda state: state["decisions"]["reject"] >= len(asked) - 3 * 40)
+            await stack.change_speed(FAST)
+            answers = await flood
+            rejected = [answer for answer in answers if answer.layer == "reject"]
             assert {answer.status for answer in rejected} == {503}
-            assert len(rejected) >= 200 - 3 * 40
-            assert all(answer.is_complete for answer in flood if answer.layer != "reject")
+            assert all(answer.is_complete for answer in answers if answer.layer != "reject")
 
             await stack.until_idle()
             after = await stack.ask_many(20, concurrency=4)

@@ -97,7 +97,10 @@ async def let_everything_happen(stack: LocalStack) -> None:
     """Every layer decides, some requests are refused, some get errors, and a model file is refused."""
     async with Load(stack, 90, chat(words=250, max_tokens=64)):
         await stack.until(lambda state: state["decisions"]["predict"] > 60)
-        await asyncio.gather(*(stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)))
+        flood = asyncio.gather(*(stack.ask(chat(words=250, max_tokens=64)) for _ in range(200)))
+        await stack.until(lambda state: state["decisions"]["reject"] > 100)
+        await stack.change_speed(20.0)
+        await flood
     await stack.ask(chat(model="nobody's"))
     stack.model_path.write_bytes(b"no model")
     await stack.until(lambda state: state["model"]["refused"] == 1)

@@ -10,6 +10,7 @@ from integration.local_stack import Answer, LocalStack, by_status, chat, running
 
 SLOW = chat(max_tokens=40)
 """Some two seconds on a server of speed 1, longer than Envoy's message timeout."""
+FAST = 20.0
 
 
 def prepare(stack: LocalStack, transport: str | None = None, max_active: int = 1, **queue: Any) -> None:
@@ -93,6 +94,8 @@ def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(stack: Loc
             assert refused.headers["x-extproc-reason"] == "queue_timeout"
             assert int(refused.headers["retry-after"]) >= 1
             assert b'"overloaded_error"' in refused.body
+            assert not first.done()
+            await stack.change_speed(FAST)
             assert (await first).is_complete
 
     asyncio.run(scenario())
@@ -108,6 +111,7 @@ def test_a_full_queue_refuses_at_once(stack: LocalStack) -> None:
             refused = await stack.ask()
             assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "queue_full")
             assert not first.done()
+            await stack.change_speed(FAST)
             assert by_status(await asyncio.gather(first, *waiting)) == {200: 3}
 
     asyncio.run(scenario())
@@ -124,6 +128,7 @@ def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: s
             gone.cancel()
             await until_waiting(stack, 1)
             assert not first.done()
+            await stack.change_speed(FAST)
             assert by_status(await asyncio.gather(first, stays)) == {200: 2}
             state = await stack.until_idle()
             assert state["queue"]["ended"] == {"client_left": 1, "let_in": 1}
@@ -142,6 +147,7 @@ def test_when_the_sidecar_ends_all_who_wait_are_served_by_envoys_pool(
             first = await occupy(stack)
             waiting = [await hold(stack, number) for number in range(1, 6)]
             await asyncio.to_thread(stack.sidecar.stop, 5.0)
+            await stack.change_speed(FAST)
             answers = await asyncio.gather(first, *waiting)
             assert all(answer.is_complete for answer in answers)
             assert {answer.backend for answer in answers[1:]} == {""}
@@ -157,6 +163,7 @@ def test_when_the_sidecar_is_killed_all_who_wait_are_served_by_envoys_pool(stack
             first = await occupy(stack)
             waiting = [await hold(stack, number) for number in range(1, 6)]
             await asyncio.to_thread(stack.sidecar.stop, 0.0)
+            await stack.change_speed(FAST)
             answers = await asyncio.gather(first, *waiting)
             assert all(answer.is_complete for answer in answers)
 
@@ -168,12 +175,13 @@ def test_a_backend_that_comes_takes_those_who_wait(stack: LocalStack) -> None:
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack, chat(max_tokens=150))
+            first = await occupy(stack, chat(max_tokens=600))
             held = await hold(stack, 1)
             stack.start_sim("vllm-2", "--max-num-seqs", "1")
             stack.write_config()
             assert (await held).backend == "vllm-2"
             assert not first.done()
+            await stack.change_speed(FAST)
             assert (await first).is_complete
 
     asyncio.run(scenario())

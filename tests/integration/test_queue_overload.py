@@ -15,7 +15,7 @@ from integration.local_stack import Answer, Load, LocalStack, chat, running
 
 OVERLOAD = 1.5
 MAX_ACTIVE = 4
-MAX_WAIT_S = 2.0
+MAX_WAIT_S = 1.0
 """One of the histogram's bounds, so that it tells whether anybody who was let in had waited for longer."""
 BODY = chat(max_tokens=8)
 BACKENDS = ("vllm-1", "vllm-2")
@@ -39,7 +39,7 @@ class Sent:
 def full_stack(stack: LocalStack) -> LocalStack:
     """Two backends that are busy with as many requests as they may have."""
     for name in BACKENDS:
-        stack.start_sim(name, "--max-num-seqs", str(MAX_ACTIVE))
+        stack.start_sim(name, "--speed", "2", "--max-num-seqs", str(MAX_ACTIVE))
     stack.stages["guard"] = {"max_active": MAX_ACTIVE}
     queue = {
         "max_waiting": 60,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from integration.local_stack import Answer, LocalStack, SharedStack, by_status, chat, running
 
 
 def test_every_request_is_answered_and_all_backends_are_used(stack: LocalStack) -> None:
@@ -74,19 +74,17 @@ def test_the_limit_holds_in_a_burst_and_service_resumes(stack: LocalStack) -> No
     asyncio.run(scenario())
 
 
-def test_a_client_cannot_choose_a_backend(stack: LocalStack) -> None:
-    for name in ("vllm-1", "vllm-2"):
-        stack.start_sim(name, "--speed", "4")
+def test_a_client_cannot_choose_a_backend(shared_stack: SharedStack) -> None:
+    stack = shared_stack.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            spoofed = {"x-extproc-cluster": "vllm-1"}
-            answers = [await stack.ask(headers=spoofed) for _ in range(30)]
-            assert {answer.backend for answer in answers} == {"vllm-1", "vllm-2"}
-            nonsense = await stack.ask(headers={"x-extproc-cluster": "no-such-cluster"})
-            assert nonsense.is_complete
+        spoofed = {"x-extproc-cluster": "vllm-1"}
+        answers = [await stack.ask(headers=spoofed) for _ in range(30)]
+        assert {answer.backend for answer in answers} == {"vllm-1", "vllm-2"}
+        nonsense = await stack.ask(headers={"x-extproc-cluster": "no-such-cluster"})
+        assert nonsense.is_complete
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())
 
 
 def test_requests_go_to_the_backends_that_serve_the_model(stack: LocalStack) -> None:
@@ -118,12 +116,13 @@ def test_a_dead_backend_fails_no_request_and_comes_back(stack: LocalStack) -> No
             stack.start_sim("vllm-1", "--speed", "4")
 
             async def is_used_again() -> bool:
-                return "vllm-1" in {answer.backend for answer in await stack.ask_many(8, concurrency=8)}
+                answers = await stack.ask_many(8, concurrency=8)
+                reason = (await stack.state())["backends"][0]["reason"]
+                return reason == "ok" and "vllm-1" in {answer.backend for answer in answers}
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await is_used_again():
                     pass
-            await stack.until(lambda state: state["backends"][0]["reason"] == "ok")
 
     asyncio.run(scenario())
 
@@ -149,20 +148,21 @@ BODIES: dict[str, tuple[bytes, dict[str, str], set[int]]] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_an_odd_body_is_left_to_vllm_and_the_sidecar_is_unharmed(name: str, stack: LocalStack) -> None:
-    stack.start_sim("vllm-1", "--speed", "4")
+def test_an_odd_body_is_left_to_vllm_and_the_sidecar_is_unharmed(
+    name: str, shared_stack: SharedStack
+) -> None:
+    stack = shared_stack.stack
     body, headers, statuses = BODIES[name]
 
     async def scenario() -> None:
-        async with running(stack):
-            answer = await stack.ask(data=body, headers=headers)
-            assert answer.status in statuses
-            assert answer.backend == "vllm-1", "it was placed, not refused"
-            assert answer.layer == "least_load"
-            await stack.until_idle(patience_s=1.0)
-            assert (await stack.ask()).is_complete
+        answer = await stack.ask(data=body, headers=headers)
+        assert answer.status in statuses
+        assert answer.backend in stack.backends, "it was placed, not refused"
+        assert answer.layer == "least_load"
+        await stack.until_idle(patience_s=1.0)
+        assert (await stack.ask()).is_complete
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -170,43 +170,43 @@ async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + 1000]
 
 
-def test_large_and_chunked_bodies_are_placed_and_too_large_ones_get_413(stack: LocalStack) -> None:
-    stack.start_sim("vllm-1", "--speed", "4")
+def test_large_and_chunked_bodies_are_placed_and_too_large_ones_get_413(shared_stack: SharedStack) -> None:
+    stack = shared_stack.stack
 
     def padded(size: int) -> bytes:
         request = b'{"model":"sim","max_tokens":2,"messages":[{"role":"user","content":"hi"}],"pad":"%s"}'
         return request % (b"x" * size)
 
     async def scenario() -> None:
-        async with running(stack):
-            large = await stack.ask(data=io.BytesIO(padded(10 << 20)))
-            assert (large.status, large.backend) == (200, "vllm-1")
-            url = stack.envoy.url + "/v1/chat/completions"
-            headers = {"content-type": "application/json"}
-            async with stack.session.post(url, data=_in_pieces(padded(50_000)), headers=headers) as response:
-                assert (response.status, response.headers["x-extproc-backend"]) == (200, "vllm-1")
-            assert (await stack.ask(data=io.BytesIO(padded(33 << 20)))).status == 413
-            await stack.until_idle(patience_s=1.0)
+        large = await stack.ask(data=io.BytesIO(padded(10 << 20)))
+        assert large.status == 200
+        assert large.backend in stack.backends
+        url = stack.envoy.url + "/v1/chat/completions"
+        headers = {"content-type": "application/json"}
+        async with stack.session.post(url, data=_in_pieces(padded(50_000)), headers=headers) as response:
+            assert response.status == 200
+            assert response.headers["x-extproc-backend"] in stack.backends
+        assert (await stack.ask(data=io.BytesIO(padded(33 << 20)))).status == 413
+        await stack.until_idle(patience_s=1.0)
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())
 
 
-def test_other_endpoints_are_forwarded(stack: LocalStack) -> None:
-    stack.start_sim("vllm-1", "--speed", "4")
+def test_other_endpoints_are_forwarded(shared_stack: SharedStack) -> None:
+    stack = shared_stack.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            async with stack.session.get(f"{stack.envoy.url}/v1/models") as response:
-                assert (await response.json())["data"][0]["id"] == "sim"
-            embedding = await stack.ask({"model": "sim", "input": ["a", "b"]}, path="/v1/embeddings")
-            assert embedding.status == 200
-            completion = await stack.ask({"model": "sim", "prompt": [1, 2, 3]}, path="/v1/completions")
-            assert completion.is_complete
-            responses = await stack.ask({"model": "sim", "input": "hello"}, path="/v1/responses")
-            assert responses.status == 200
-            assert (await stack.ask({"model": "sim"}, path="/no/such/path")).status == 404
+        async with stack.session.get(f"{stack.envoy.url}/v1/models") as response:
+            assert (await response.json())["data"][0]["id"] == "sim"
+        embedding = await stack.ask({"model": "sim", "input": ["a", "b"]}, path="/v1/embeddings")
+        assert embedding.status == 200
+        completion = await stack.ask({"model": "sim", "prompt": [1, 2, 3]}, path="/v1/completions")
+        assert completion.is_complete
+        responses = await stack.ask({"model": "sim", "input": "hello"}, path="/v1/responses")
+        assert responses.status == 200
+        assert (await stack.ask({"model": "sim"}, path="/no/such/path")).status == 404
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())
 
 
 def test_what_is_recorded_agrees_with_what_the_client_saw(stack: LocalStack) -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.signals import Signals
+from extproc.fleet.waiting_time import WaitingRule
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
 from extproc.policy.decision import Reason
 
@@ -68,6 +70,19 @@ def test_the_wait_is_what_has_to_drain_by_how_fast_it_drains(fleet: Fleet) -> No
     assert retry_after_s(fleet, EVERYONE, RULES, NOW_S) == 3, "the one that is ready first"
 
 
+def test_of_a_queue_that_is_too_long_only_what_is_too_much_has_to_drain() -> None:
+    breaker = BreakerRule(FAILURES, PAUSE_S, 40.0, 5.0)
+    waiting = WaitingRule(burst_s=1.0, standing_s=0.2)
+    fleet = Fleet(FleetRules(SaturationRule(1000, 800), breaker, 2.0, 1.0, 16.0, waiting))
+    fleet.join(0, None)
+    finish(fleet, 0, per_second=10)
+    fill(fleet, 0, requests=102)
+    for second in range(-20, 1):
+        fleet.scraped(0, Signals(2, 100), own_when_asked=102, now_s=NOW_S + second)
+    # Two run, four get their turn in time: nothing else is known, so each takes 0.05 s.
+    assert retry_after_s(fleet, EVERYONE[:1], RULES, NOW_S) == pytest.approx((102 - 6) / 10, abs=2)
+
+
 def test_without_a_drain_rate_the_answer_is_the_maximum(fleet: Fleet) -> None:
     fill(fleet, 0)
     fill(fleet, 1)
@@ -113,7 +128,9 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
     assert 1 <= answer <= 60
 
 
-@pytest.mark.parametrize("reason", [Reason.SATURATED, Reason.PREDICTED_SATURATED, Reason.FAILING])
+@pytest.mark.parametrize(
+    "reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.PREDICTED_SATURATED, Reason.FAILING]
+)
 def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reason) -> None:
     refusal = overloaded(reason, 7)
     error = json.loads(refusal.body)["error"]

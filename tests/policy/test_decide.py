@@ -71,11 +71,13 @@ def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[
     is_fresh, is_admitting = facts.get("is_fresh", [True] * n), facts.get("is_admitting", [True] * n)
     is_refusing = facts.get("is_refusing", [False] * n)
     is_saturated = facts.get("is_saturated", [False] * n)
+    is_queue_long = facts.get("is_queue_long", [False] * n)
     states = [
         BackendState(
             slot=5 + i,
             medium_load=MEDIUM_LOAD,
-            closed_above=-1.0 if is_saturated[i] else inf,
+            closed_above=-1.0 if is_saturated[i] or is_queue_long[i] else inf,
+            full_above=-1.0 if is_saturated[i] else inf,
             running_limit=running[i],
             own=int(load[i]),
             own_at_scrape=int(load[i]),
@@ -213,6 +215,20 @@ def test_failing_and_saturated_backends_are_out_and_counted() -> None:
     fleet = fleet_view([1, 2, 3], is_admitting=[False, True, True], is_saturated=[False, True, False])
     decision = placed(fleet)
     assert (chosen_slot(decision), decision.guarded) == (7, 2)
+
+
+def test_where_only_queues_keep_a_request_from_its_place_the_reason_says_so() -> None:
+    decision = placed(fleet_view([50, 60], is_saturated=[True, False], is_queue_long=[False, True]))
+    assert (decision.layer, decision.reason, decision.guarded) == (Layer.REJECT, Reason.WAIT_TOO_LONG, 2)
+
+
+def test_a_backend_with_a_long_queue_is_passed_over() -> None:
+    assert chosen_slot(placed(fleet_view([1, 2], is_queue_long=[True, False]))) == 6
+
+
+def test_what_does_not_occupy_the_engine_does_not_wait_in_its_queue() -> None:
+    decision = placed(fleet_view([50], is_queue_long=[True]), request=replace(REQUEST, has_body=False))
+    assert decision.chosen is not None
 
 
 def test_when_all_are_saturated_the_request_is_refused() -> None:

@@ -26,6 +26,10 @@ _GAUGES = {
     "foreign": ("extproc_backend_foreign_requests", "Requests that others sent, as far as known"),
     "load": ("extproc_backend_load_requests", "own + foreign"),
     "max_active": ("extproc_backend_max_active_requests", "Load from which on it takes no more requests"),
+    "waits_above": (
+        "extproc_backend_waits_above_requests",
+        "Load above which one more would wait too long in its queue; no series where there is no such queue",
+    ),
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),

@@ -91,6 +91,7 @@ def _backend(
         "zone": known.zone,
         "medium_load": state.medium_load,
         "max_active": state.max_active,
+        "waits_above": _finite(state.waits_above),
         "membership": member.membership.value,
         "is_routable": reason in {"ok", "probing"},
         "reason": reason,

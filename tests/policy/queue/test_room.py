@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from held_requests import FAILURES, MAX_ACTIVE, RULES, Clinic, request
+from msgspec.structs import replace as replace_fields
 
 from extproc.adapters.envoy.files import shipped_bootstrap
 from extproc.config_admission import QueueConfig
@@ -187,6 +188,25 @@ def test_strangers_that_leave_let_others_in(clinic: Clinic) -> None:
     clinic.fleet.scraped(slot, Signals(running=0, waiting=0), own_when_asked=0, now_s=clinic.now_s)
     clinic.wait(0.05)
     assert held.is_placed
+
+
+def test_who_would_wait_too_long_in_the_server_is_held_and_let_in_when_its_turn_comes_in_time(
+    clinic: Clinic,
+) -> None:
+    placed, slot = clinic.arrive(), clinic.slot()
+    clinic.fleet.states[slot].pace = replace_fields(clinic.fleet.states[slot].pace, turn_s=30.0)
+    for _ in range(20):
+        clinic.wait(1.0)
+        clinic.fleet.scraped(slot, Signals(running=1, waiting=1), own_when_asked=1, now_s=clinic.now_s)
+    client = clinic.arrive()
+    assert clinic.own() < MAX_ACTIVE
+    assert client.is_held
+    clinic.leave(placed)
+    clinic.wait(0.1)
+    assert client.is_held, "a stranger waits there"
+    clinic.fleet.scraped(slot, Signals(running=1, waiting=0), own_when_asked=0, now_s=clinic.now_s)
+    clinic.wait(RETRY_S)
+    assert client.is_placed
 
 
 def test_a_new_backend_takes_those_who_wait(clinic: Clinic) -> None:

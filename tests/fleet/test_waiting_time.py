@@ -1,0 +1,52 @@
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.fleet.waiting_time import LASTING_S, SETTLED_S, WaitingRule, queued_s
+
+RULE = WaitingRule(burst_s=5.0, standing_s=1.0)
+
+
+def test_a_young_queue_may_be_a_burst_and_one_that_stands_is_kept_short() -> None:
+    assert RULE.allowed_s(SETTLED_S) == 5.0
+    assert RULE.allowed_s((SETTLED_S + LASTING_S) / 2) == pytest.approx(3.0)
+    assert RULE.allowed_s(LASTING_S) == 1.0
+
+
+def test_a_request_that_waits_for_the_next_iteration_is_no_queue() -> None:
+    assert RULE.allowed_s(0.9 * SETTLED_S) == inf
+
+
+def test_so_many_may_wait_as_get_their_turn_in_time() -> None:
+    closes_above = RULE.closes_above(load=15, waiting=3, queued_s=LASTING_S, turn_s=0.2)
+    running, in_time = 12, 5
+    assert closes_above + 1 == pytest.approx(running + in_time)
+
+
+@given(st.floats(0, 1000), st.floats(0, LASTING_S), st.floats(1e-3, 1e6))
+def test_where_nobody_waits_it_is_never_closed_however_slow_it_seems(
+    load: float, known_s: float, turn_s: float
+) -> None:
+    assert RULE.closes_above(load, 0.0, known_s, turn_s) == inf
+
+
+@given(st.floats(0, LASTING_S), st.floats(0, LASTING_S), st.floats(1e-3, 100), st.floats(1, 100))
+def test_the_longer_they_have_been_waiting_the_fewer_may(
+    one_s: float, other_s: float, turn_s: float, waiting: float
+) -> None:
+    shorter_s, longer_s = sorted((one_s, other_s))
+    assert RULE.closes_above(100, waiting, longer_s, turn_s) <= RULE.closes_above(
+        100, waiting, shorter_s, turn_s
+    )
+
+
+def test_a_queue_is_forgotten_in_the_time_that_it_takes_to_be_known() -> None:
+    known_s = 0.0
+    for _ in range(200):
+        known_s = queued_s(known_s, waiting=1, elapsed_s=0.1)
+    assert known_s == LASTING_S
+    for _ in range(101):
+        known_s = queued_s(known_s, waiting=0, elapsed_s=0.1)
+    assert known_s == 0.0
