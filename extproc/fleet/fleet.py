@@ -71,7 +71,6 @@ class Fleet:
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
         """A request is placed on the backend: it counts from now on, and these tokens have to be computed."""
         state = self.states[slot]
-        self._own_will_change(slot, state.own, now_s)
         state.own += 1
         state.prefilled_at_s = max(state.prefilled_at_s, now_s) + state.pace.token_s * prompt_tokens
         self.breakers.begin(slot)
@@ -80,9 +79,6 @@ class Fleet:
     def release(self, slot: int, now_s: float) -> None:
         """A request has left the backend, however it ended."""
         state = self.states[slot]
-        limit = self._own_will_change(slot, state.own, now_s)
-        if limit is not None:
-            limit.ended()
         state.own -= 1
         state.ended += 1
         self.breakers.end(slot, now_s)
@@ -106,14 +102,12 @@ class Fleet:
         state.scraped_at_s = now_s
         state.own_at_scrape = own_when_asked
         state.foreign = foreign_load(signals.running, signals.waiting, largest_own)
-        limit, ended = self._running_limits[slot], signals.ended_total
-        ended = state.ended if ended is None else ended
-        limit.seen(signals.running, signals.waiting, smallest_own, ended)
-        state.running_limit = limit.limit
-        if limit.is_sure:
-            self._most_places = max(self._most_places, limit.limit)
-        state.places = self._places(limit.limit, signals.running)
+        self._follow_limit(state, signals, smallest_own)
         self.prefixes.scraped(slot, signals)
+        limit = self._adaptive.get(slot)
+        if limit is not None:
+            limit.scraped(signals, smallest_own, now_s)
+            state.max_active = int(limit.limit)
         if state.is_refusing:
             state.is_refusing = False
             self.breakers.probe_soon(slot, now_s)
@@ -131,16 +125,12 @@ class Fleet:
         if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
             self.scrape_refused(slot, now_s)
 
-    def observed(self, slot: int, load: float, ttft_s: float, input_tokens: float) -> None:
+    def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
         state = self.states[slot]
         known_s = state.observed_ttft_s
         state.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         state.medium_load = learned_boundary(state.medium_load, load, ttft_s, self._rules.low_s)
-        limit = self._adaptive.get(slot)
-        if limit is not None:
-            limit.observed(load, ttft_s, input_tokens)
-            state.max_active = int(limit.limit)
 
     def paced(self, slot: int, seen: Answered, now_s: float) -> None:
         """A stream has ended: how fast the backend is, and the fleet."""
@@ -185,17 +175,15 @@ class Fleet:
             slot, self._expected_medium_load, closed_above, limit, pace=common, full_above=closed_above
         )
 
-    def _places(self, running_limit: float, running: float) -> float:
-        """How many requests are served at once; where no limit was seen, as many as anywhere."""
-        if running_limit < inf or not self._most_places:
-            return running_limit
-        return max(self._most_places, running)
-
-    def _own_will_change(self, slot: int, own: int, now_s: float) -> AdaptiveLimit | None:
-        limit = self._adaptive.get(slot)
-        if limit is not None:
-            limit.own_changes(own, now_s)
-        return limit
+    def _follow_limit(self, state: BackendState, signals: Signals, smallest_own: float) -> None:
+        """The backend's own limit; where none was seen, it is taken to have as many places as any."""
+        limit, ended = self._running_limits[state.slot], signals.ended_total
+        limit.seen(signals.running, signals.waiting, smallest_own, state.ended if ended is None else ended)
+        if limit.is_sure:
+            self._most_places = max(self._most_places, limit.limit)
+        state.running_limit = state.places = limit.limit
+        if limit.limit == inf and self._most_places:
+            state.places = max(self._most_places, signals.running)
 
     def _own_changed(self, state: BackendState, now_s: float) -> None:
         self._history.record(state.slot, state.own, now_s)
