@@ -1,8 +1,10 @@
 """`python -m benchmarks.decide`: CPU time of a decision, by size of the fleet and by layer.
 
-Timed is what stands between a request and its backend: looking at the fleet (`view`) and `decide()`, on the
-production code, with a model of the largest size that training makes. Reserving and releasing the slot come
-on top, and are shown by themselves.
+Timed is what stands between a request and its backend: looking at the fleet (`view`), with what of the
+prompt is expected to be where, and `decide()`, on the production code, with a model of the largest size that
+training makes. The request is a turn of a conversation: all backends have its system prompt, one has more.
+Reserving and releasing the slot come on top, and are shown by themselves, as are finding what is expected
+(which is in `view`) and noting what was sent.
 """
 
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.signals import Signals
+from extproc.fleet.view import FleetView
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.line import Line
@@ -35,6 +38,7 @@ from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
 from extproc.learning.track_record import TrackRecord, TrustRule
 from extproc.learning.zone_bounds import ZoneBounds
+from extproc.policy.affinity import cached_tokens
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.policy.rules import PolicyRules
@@ -43,6 +47,8 @@ from extproc.rules import saturation_rule
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
 _NOW_S = 1000.0
+_SYSTEM_PROMPT = (1, 2, 3, 4)
+_TURN = (*_SYSTEM_PROMPT, 5, 6, 7, 8, 9)
 
 
 def _request() -> Request:
@@ -57,6 +63,8 @@ def _request() -> Request:
         priority=0,
         body_bytes=5000,
         has_body=True,
+        prefix=_TURN,
+        prompt_bytes=4900,
     )
 
 
@@ -85,6 +93,8 @@ def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
             generation_tokens_total=None,
         )
         fleet.scraped(slot, signals, int(own), _NOW_S - 0.05)
+        fleet.prefixes.sent(slot, (*_SYSTEM_PROMPT, 100 + slot), 500.0, 0.0)
+    fleet.prefixes.sent(backends - 1, _TURN[:-2], 500.0, 0.0)
     return fleet
 
 
@@ -141,7 +151,8 @@ def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator
     predict = PredictConfig()
     record = TrackRecord(CAPACITY, TrustRule(predict.error_factor, predict.error_floor, predict.min_outcomes))
     slots = tuple(range(backends))
-    view = fleet.view(slots, _NOW_S)
+    prefixes = fleet.prefixes
+    view = fleet.view(slots, _NOW_S, cached_tokens(request, prefixes))
     found = decide(request, view, model, record, rules, rng)
     if found.layer is not layer:
         raise RuntimeError(f"the {layer} layer was to be timed, and {found.layer} decided: {found.reason}")
@@ -150,11 +161,16 @@ def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator
         fleet.reserve(0, _NOW_S)
         fleet.release(0, _NOW_S)
 
+    def look() -> FleetView:
+        return fleet.view(slots, _NOW_S, cached_tokens(request, prefixes))
+
     return [
-        cpu_us(lambda: fleet.view(slots, _NOW_S)),
+        cpu_us(look),
         cpu_us(lambda: decide(request, view, model, record, rules, rng)),
-        cpu_us(lambda: decide(request, fleet.view(slots, _NOW_S), model, record, rules, rng)),
+        cpu_us(lambda: decide(request, look(), model, record, rules, rng)),
         cpu_us(reserve_and_release),
+        cpu_us(lambda: cached_tokens(request, prefixes)),
+        cpu_us(lambda: prefixes.sent(0, _TURN, 0.0, 0.0)),
     ]
 
 
@@ -163,16 +179,28 @@ def main() -> None:
     rng = np.random.default_rng(1)
     model = _predictor(rng)
     table = Table(title="CPU µs of one decision")
-    for column in ("backends", "layer", "view", "decide", "both", "budget", "", "reserve + release"):
+    for column in (
+        "backends",
+        "layer",
+        "view",
+        "decide",
+        "both",
+        "budget",
+        "",
+        "reserve + release",
+        "expected",
+        "sent",
+    ):
         table.add_column(column, justify="left" if column in {"layer", ""} else "right")
     is_kept = True
     for backends, budget_us in BUDGET_US.items():
         for layer in _LOADS:
-            view_us, decide_us, both_us, lease_us = _row(backends, layer, model, rng)
+            view_us, decide_us, both_us, *others_us = _row(backends, layer, model, rng)
             is_kept &= both_us <= budget_us
             verdict = "[green]kept[/]" if both_us <= budget_us else "[red]NOT KEPT[/]"
             times = [f"{one:.1f}" for one in (view_us, decide_us, both_us)]
-            table.add_row(str(backends), layer.value, *times, str(budget_us), verdict, f"{lease_us:.1f}")
+            others = [f"{one:.1f}" for one in others_us]
+            table.add_row(str(backends), layer.value, *times, str(budget_us), verdict, *others)
     Console().print(table)
     if not is_kept:
         raise typer.Exit(2)

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from clean_sample import SAMPLE
 
-from extproc.fleet.load import pinned_limit, running_now
+from extproc.fleet.load import running_now
+from extproc.fleet.running_limit import RunningLimit
 from extproc.outcomes.sample import Sample
 from extproc.simulation.engine import Engine
 from extproc.simulation.limits import EngineLimits
@@ -88,7 +89,8 @@ class _Gauges:
     in_flight: dict[str, tuple[float, Sample]] = field(default_factory=dict)
     times_s: list[float] = field(default_factory=list)
     readings: list[tuple[int, int, float, int]] = field(default_factory=list)
-    limit: float = np.inf
+    limit: RunningLimit = field(default_factory=RunningLimit)
+    ended: int = 0
 
     def record(self, now_s: float) -> None:
         engine = self.engine
@@ -102,13 +104,13 @@ class _Gauges:
         else:
             running, waiting, kv_cache_fraction, own = self.readings[last - 1]
             second = self.readings[max(0, bisect_right(self.times_s, now_s - age_s - 1.0) - 1) : last]
-            self.limit = pinned_limit(self.limit, running, waiting, min(reading[3] for reading in second))
+            self.limit.seen(running, waiting, min(reading[3] for reading in second), self.ended)
         load = float(len(self.in_flight))
         return {
             "load": load,
             "own": load,
             "foreign": 0.0,
-            "num_running": running_now(running, load - own, load, self.limit, True),
+            "num_running": running_now(running, load - own, load, self.limit.limit, True),
             "num_waiting": float(waiting),
             "kv_cache_fraction": kv_cache_fraction,
             "scrape_age_s": age_s,
@@ -162,6 +164,7 @@ def simulated_samples(backend: Backend, traffic: Traffic, seed: int) -> list[Sam
             at_s, sample = gauges.in_flight.pop(request_id)
             ended = {"ttft_s": ttft_s[request_id], "duration_s": now_s - at_s}
             samples.append(msgspec.structs.replace(sample, **ended))
+            gauges.ended += 1
         gauges.record(now_s)
     assert all(earlier <= later for earlier, later in pairwise(gauges.times_s))
     return samples

@@ -60,6 +60,8 @@ class Gauges(msgspec.Struct, frozen=True):
     ttfts: int
     decode_s: float
     finished: int
+    prefix_hits: int
+    kv_cache_tokens: int
 
 
 class Server:
@@ -167,6 +169,8 @@ class Server:
             self._ttfts,
             self._decode_s,
             self._finished,
+            engine.counters.prefix_hits,
+            engine.limits.kv_cache_tokens,
         )
 
     def copied(self) -> "Server":

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Final
 
 from extproc.exchange.body import read_body, unreadable
+from extproc.exchange.prefix import read_prefix
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_ratio import TokenRatios
 
@@ -39,6 +40,7 @@ def read_request(
         return _without_body(path, _priority(headers))
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
     facts = unreadable(body) if is_encoded else read_body(kind, body)
+    prefix, prompt_bytes = read_prefix(kind, body, facts.model)
     return Request(
         kind=kind,
         path=path,
@@ -51,6 +53,8 @@ def read_request(
         body_bytes=len(body),
         has_body=True,
         tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        prefix=prefix,
+        prompt_bytes=prompt_bytes,
     )
 
 

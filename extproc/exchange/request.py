@@ -37,7 +37,8 @@ class Request(msgspec.Struct, frozen=True):
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
     `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
-    that is known.
+    that is known. `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from
+    the prompt on (see `exchange.prefix`).
     """
 
     kind: RequestKind
@@ -51,3 +52,5 @@ class Request(msgspec.Struct, frozen=True):
     body_bytes: int
     has_body: bool
     tenant: str = ""
+    prefix: tuple[int, ...] = ()
+    prompt_bytes: int = 0

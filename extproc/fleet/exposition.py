@@ -5,6 +5,7 @@ spend cores on scraping. The bytes are searched for the few names instead. The f
 exposition format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
 """
 
+import re
 from dataclasses import dataclass
 from math import isfinite
 
@@ -17,6 +18,11 @@ MAX_SERIES = 1024
 """Nor one with more engines than this, nor with more lines of names that only begin alike."""
 
 
+_MAX_INFO_BYTES = 4096
+_BLOCKS = re.compile(rb'[{,]num_gpu_blocks="(\d{1,9})"')
+_BLOCK_SIZE = re.compile(rb'[{,]block_size="(\d{1,9})"')
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The names under which one kind of server reports a signal; the first that is present counts."""
@@ -26,6 +32,9 @@ class Dialect:
     kv_cache: tuple[bytes, ...]
     prompt_tokens: tuple[bytes, ...]
     generation_tokens: tuple[bytes, ...]
+    prefix_hits: tuple[bytes, ...] = ()
+    ended: tuple[bytes, ...] = ()
+    cache_info: bytes | None = None
 
 
 VLLM = Dialect(
@@ -34,6 +43,9 @@ VLLM = Dialect(
     kv_cache=(b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc"),  # releases have one or the other
     prompt_tokens=(b"vllm:prompt_tokens_total",),
     generation_tokens=(b"vllm:generation_tokens_total",),
+    prefix_hits=(b"vllm:prefix_cache_hits_total",),
+    ended=(b"vllm:request_success_total",),
+    cache_info=b"\nvllm:cache_config_info{",
 )
 SGLANG = Dialect(
     running=(b"sglang:num_running_reqs",),
@@ -61,6 +73,9 @@ def read_signals(text: bytes) -> Signals | None:
             kv_cache_fraction=min(1.0, sum(kv_caches) / len(kv_caches)) if kv_caches else None,
             prompt_tokens_total=_counter(_series(lines, dialect.prompt_tokens)),
             generation_tokens_total=_counter(_series(lines, dialect.generation_tokens)),
+            prefix_hits_total=_counter(_series(lines, dialect.prefix_hits)),
+            ended_total=_counter(_series(lines, dialect.ended)),
+            kv_cache_tokens=_kv_cache_tokens(lines, dialect.cache_info),
         )
     return None
 
@@ -76,6 +91,17 @@ def _counter(values: list[float]) -> float | None:
         return None
     total = sum(values)
     return total if isfinite(total) else None
+
+
+def _kv_cache_tokens(lines: bytes, cache_info: bytes | None) -> float | None:
+    """The size of the first engine's KV cache; None where it is not told, or not believable."""
+    at = -1 if cache_info is None else lines.find(cache_info)
+    if at < 0:
+        return None
+    labels = lines[at + 1 : at + _MAX_INFO_BYTES].partition(b"\n")[0]
+    blocks, block_size = _BLOCKS.search(labels), _BLOCK_SIZE.search(labels)
+    tokens = int(blocks[1]) * int(block_size[1]) if blocks and block_size else 0
+    return float(tokens) if tokens else None
 
 
 def _series(lines: bytes, names: tuple[bytes, ...]) -> list[float]:

@@ -6,20 +6,22 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
-from extproc.fleet.load import foreign_load, pinned_limit
+from extproc.fleet.load import foreign_load
 from extproc.fleet.own_history import OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, PaceLearning
+from extproc.fleet.prefixes import SentPrefixes
+from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.state import BackendState
-from extproc.fleet.view import FleetView
+from extproc.fleet.view import NOTHING_CACHED, FleetView
 from extproc.fleet.waiting_time import WaitingRule, queued_s
 from extproc.fleet.zone import learned_boundary
 
@@ -54,15 +56,20 @@ class Fleet:
         self.states = [self._unknown(slot) for slot in range(CAPACITY)]
         self.breakers = FailureBreakers(self.states, rules.breaker)
         self.drain_rates = DrainRates(CAPACITY)
+        self.prefixes = SentPrefixes()
+        self._most_places = 0.0  # of all limits that are sure
+        self._running_limits: defaultdict[int, RunningLimit] = defaultdict(RunningLimit)
         self._adaptive: dict[int, AdaptiveLimit] = {}
 
-    def view(self, slots: Sequence[int], now_s: float) -> FleetView:
+    def view(
+        self, slots: Sequence[int], now_s: float, cached_tokens: Mapping[int, float] = NOTHING_CACHED
+    ) -> FleetView:
         """What is known of `slots` now; nothing is changed by looking."""
         states = self.states
-        return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s)
+        return FleetView([states[slot] for slot in slots], now_s, self._rules.stale_after_s, cached_tokens)
 
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
-        """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
+        """A request is placed on the backend: it counts from now on, and these tokens have to be computed."""
         state = self.states[slot]
         state.own += 1
         state.prefilled_at_s = max(state.prefilled_at_s, now_s) + state.pace.token_s * prompt_tokens
@@ -73,6 +80,7 @@ class Fleet:
         """A request has left the backend, however it ended."""
         state = self.states[slot]
         state.own -= 1
+        state.ended += 1
         self.breakers.end(slot, now_s)
         self.drain_rates.finished(slot, now_s)
         self._own_changed(state, now_s)
@@ -94,9 +102,8 @@ class Fleet:
         state.scraped_at_s = now_s
         state.own_at_scrape = own_when_asked
         state.foreign = foreign_load(signals.running, signals.waiting, largest_own)
-        state.running_limit = pinned_limit(
-            state.running_limit, signals.running, signals.waiting, smallest_own
-        )
+        self._follow_limit(state, signals, smallest_own)
+        self.prefixes.scraped(slot, signals)
         limit = self._adaptive.get(slot)
         if limit is not None:
             limit.scraped(signals, smallest_own, now_s)
@@ -128,7 +135,7 @@ class Fleet:
     def paced(self, slot: int, seen: Answered, now_s: float) -> None:
         """A stream has ended: how fast the backend is, and the fleet."""
         state = self.states[slot]
-        limit, common = state.running_limit, self._common_pace
+        limit, common = state.places, self._common_pace
         self._common_pace = common = self._common_learning.learn(common, seen, limit, common, now_s)
         state.pace = self._learning[slot].learn(state.pace, seen, limit, common, now_s)
 
@@ -148,13 +155,16 @@ class Fleet:
     def join(self, slot: int, running_limit: int | None) -> None:
         """A backend takes an empty slot; nothing is known of it."""
         self.states[slot] = self._unknown(slot)
-        self.states[slot].running_limit = inf if running_limit is None else running_limit
+        limit = inf if running_limit is None else running_limit
+        self.states[slot].running_limit = self.states[slot].places = limit
+        self._running_limits[slot] = RunningLimit(limit)
         adaptive = self._rules.saturation.adaptive
         if adaptive is not None:
             self._adaptive[slot] = AdaptiveLimit(adaptive)
         self._history.clear(slot)
         self._learning.pop(slot, None)
         self.drain_rates.clear(slot)
+        self.prefixes.forget(slot)
         self.breakers.reset(slot)
 
     def _unknown(self, slot: int) -> BackendState:
@@ -164,6 +174,16 @@ class Fleet:
         return BackendState(
             slot, self._expected_medium_load, closed_above, limit, pace=common, full_above=closed_above
         )
+
+    def _follow_limit(self, state: BackendState, signals: Signals, smallest_own: float) -> None:
+        """The backend's own limit; where none was seen, it is taken to have as many places as any."""
+        limit, ended = self._running_limits[state.slot], signals.ended_total
+        limit.seen(signals.running, signals.waiting, smallest_own, state.ended if ended is None else ended)
+        if limit.is_sure:
+            self._most_places = max(self._most_places, limit.limit)
+        state.running_limit = state.places = limit.limit
+        if limit.limit == inf and self._most_places:
+            state.places = max(self._most_places, signals.running)
 
     def _own_changed(self, state: BackendState, now_s: float) -> None:
         self._history.record(state.slot, state.own, now_s)

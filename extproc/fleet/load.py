@@ -3,8 +3,6 @@
 All functions are pure; what they are about is one backend.
 """
 
-from math import inf
-
 
 def foreign_load(running: float, waiting: float, largest_own: float) -> float:
     """Load that others put there: what the server holds beyond the most that was recently our own.
@@ -23,15 +21,3 @@ def running_now(running: float, change: float, load: float, limit: float, is_fre
     the server's own limit.
     """
     return min(limit, max(load, running + change) if is_fresh else load)
-
-
-def pinned_limit(known_limit: float, running: float, waiting: float, smallest_own: float) -> float:
-    """The server's limit of running requests, learned: what runs while others have to wait.
-
-    They wait in the engine's queue, or before the engine, where only we know of them: more of our own were
-    in flight for a whole second than the server admits to. inf until that was seen.
-    """
-    is_pinned = waiting > 0 or smallest_own > running + waiting
-    if known_limit == inf:
-        return running if is_pinned and running > 0 else inf
-    return max(known_limit, running)

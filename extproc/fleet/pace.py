@@ -10,7 +10,8 @@ systems", INFOCOM 1989), with an engine that serves `limit` requests at once and
 the fleet's line (ridge regression). `turn` is the time from one end of a request to the next when all places
 are taken: the waits that were seen, by the places in the queue that they were for, drawn towards Little's law
 (1961), stay / limit. Prompts ahead are those sent and, at the pace of `token`, not computed yet: they show a
-burst that no scrape has seen, and requests that are stuck before the engine count in `load`.
+burst that no scrape has seen, and requests that are stuck before the engine count in `load`. All prompts are
+without what is expected in the backend's prefix cache (`fleet.prefixes`), where the line is learned as well.
 
 Everything is forgotten by time, towards what is true of the whole fleet: a backend that got no traffic for
 some minutes is tried again, and one that changes is known anew. Nothing known is nothing but least load.
@@ -38,7 +39,9 @@ UNKNOWN_LIMIT = 64.0
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """An outcome: the load that was met, its prompt, time to the first token, and from there to the last."""
+    """An outcome: the load that was met, the prompt without what was expected in the prefix cache, time to
+    the first token, and from there to the last.
+    """
 
     load: float
     prompt_tokens: float

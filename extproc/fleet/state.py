@@ -19,7 +19,8 @@ class BackendState:
     """A backend that takes a place in the fleet; of one that was never scraped the signals say nothing.
 
     `own_at_scrape` were in flight when the last good scrape was sent. `running_limit` is the server's own,
-    inf until known, and `most_running` what it was seen to run; `medium_load` is where its medium zone
+    inf until known, `most_running` what it was seen to run, and `places` how many requests it is taken to
+    serve at once; so many of ours have `ended` there. `medium_load` is where its medium zone
     starts. The backend takes no request while its load is above `closed_above`, or before `admits_at_s`.
     `closed_above` is the smaller of `full_above`, which follows from its limit `max_active`, and of
     `waits_above`, beyond which one more would wait too long in its queue; there has been one for `queued_s`.
@@ -32,7 +33,9 @@ class BackendState:
     closed_above: float
     max_active: int = 0
     running_limit: float = inf
+    places: float = inf
     own: int = 0
+    ended: int = 0
     foreign: float = 0.0
     running: float = 0.0
     waiting: float = 0.0

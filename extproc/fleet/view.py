@@ -4,8 +4,9 @@ A decision looks at load and at who is out for all of them, and at the rest for 
 it is asked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isinf, isnan
+from types import MappingProxyType
 
 import msgspec
 
@@ -16,7 +17,10 @@ from extproc.fleet.zone import Zone
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What is known of one backend, as it is recorded; `scrape_age_s` is None before the first scrape."""
+    """What is known of one backend, as it is recorded; `scrape_age_s` is None before the first scrape.
+
+    `cached_tokens` of the request's prompt are expected in its prefix cache.
+    """
 
     slot: int
     own: float
@@ -27,21 +31,33 @@ class Candidate(msgspec.Struct, frozen=True):
     kv_cache_fraction: float
     scrape_age_s: float | None
     zone: str
+    cached_tokens: float = 0.0
+
+
+NOTHING_CACHED: Mapping[int, float] = MappingProxyType({})
 
 
 class FleetView:
     """The states of the candidates, and their `load`, in the same order; positions count from 0.
 
-    It is for one decision: what it says of a backend may change with the next event.
+    It is for one decision: what it says of a backend may change with the next event. `cached_tokens` of the
+    request's prompt are expected in prefix caches, by slot.
     """
 
-    __slots__ = ("_fresh_from_s", "_now_s", "_told", "load", "states")
+    __slots__ = ("_cached_tokens", "_fresh_from_s", "_now_s", "_told", "load", "states")
 
-    def __init__(self, states: Sequence[BackendState], now_s: float, stale_after_s: float) -> None:
+    def __init__(
+        self,
+        states: Sequence[BackendState],
+        now_s: float,
+        stale_after_s: float,
+        cached_tokens: Mapping[int, float] = NOTHING_CACHED,
+    ) -> None:
         fresh_from_s = now_s - stale_after_s
         self._now_s = now_s
         self._fresh_from_s = fresh_from_s
         self._told: dict[int, Zone] = {}
+        self._cached_tokens = cached_tokens
         self.states = states
         self.load = [
             state.own + state.foreign if state.scraped_at_s >= fresh_from_s else state.own for state in states
@@ -91,14 +107,15 @@ class FleetView:
 
     def expected_s(self, positions: Iterable[int], prompt_tokens: float) -> list[float]:
         """What a request has to expect at some positions, see `fleet.pace`; 1,000 of them in half a ms."""
-        now_s, load, states = self._now_s, self.load, self.states
+        now_s, load, states, cached_tokens = self._now_s, self.load, self.states, self._cached_tokens
         expected_s = []
         for position in positions:
             state, ahead = states[position], load[position] + 1
-            pace, excess, prefilled_at_s = state.pace, ahead - state.running_limit, state.prefilled_at_s
+            pace, excess, prefilled_at_s = state.pace, ahead - state.places, state.prefilled_at_s
             turns = CROWDING * ahead + excess if excess > 0 else CROWDING * ahead
             backlog_s = prefilled_at_s - now_s if prefilled_at_s > now_s else 0.0
-            expected_s.append(pace.base_s + pace.token_s * prompt_tokens + backlog_s + pace.turn_s * turns)
+            tokens = prompt_tokens - cached_tokens.get(state.slot, 0.0)
+            expected_s.append(pace.base_s + pace.token_s * tokens + backlog_s + pace.turn_s * turns)
         return expected_s
 
     def tell_zones(self, zones: Iterable[tuple[int, Zone]]) -> None:
@@ -132,6 +149,7 @@ class FleetView:
             kv_cache_fraction=kv_cache_fraction,
             scrape_age_s=None if isinf(age_s) else age_s,
             zone=self._zone(position).value,
+            cached_tokens=self._cached_tokens.get(state.slot, 0.0),
         )
 
     def _is_low(self, position: int) -> bool:

@@ -23,7 +23,8 @@ Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     """A decision's features; names and units are those of `Sample`. What is not known is None.
 
-    `model_log_ttft` is what the model said, uncorrected, wherever it was asked about the chosen backend.
+    `expected_cached_tokens` of `input_tokens` were expected in the backend's prefix cache. `model_log_ttft`
+    is what the model said, uncorrected, wherever it was asked about the chosen backend.
     """
 
     backend: Name
@@ -45,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     scrape_age_s: float | None = None
     model: Name | None = None
     token_limit: int | None = None
+    expected_cached_tokens: float = 0.0
     model_version: Name | None = None
     model_log_ttft: float | None = None
     predicted_ttft_s: float | None = None

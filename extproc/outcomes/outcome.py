@@ -59,12 +59,14 @@ class Outcome(msgspec.Struct, frozen=True):
     """A finished request: its sample, and what it teaches.
 
     `is_backend_failure` is None where it says nothing about the backend. `model_log_ttft` is what the
-    model said, uncorrected, wherever it was asked.
+    model said, uncorrected, wherever it was asked. `new_tokens` of the prompt were not expected in the
+    backend's prefix cache.
     """
 
     sample: Sample
     is_backend_failure: bool | None
     model_log_ttft: float | None
+    new_tokens: float
 
 
 def read_outcome(entry: LogEntry) -> Outcome | None:
@@ -106,7 +108,8 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
         duration_s=entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
     )
-    return Outcome(sample, _blame(failure), facts.model_log_ttft)
+    new_tokens = max(0.0, facts.input_tokens - facts.expected_cached_tokens)
+    return Outcome(sample, _blame(failure), facts.model_log_ttft, new_tokens)
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

@@ -44,11 +44,13 @@ class Bookings:
         self._tokens = tokens
         self._open: defaultdict[int, dict[Booking, None]] = defaultdict(dict)
 
-    def open(self, slot: int, request: Request, now_s: float) -> Booking:
+    def open(self, slot: int, request: Request, now_s: float, cached_tokens: float = 0.0) -> Booking:
         """A request is placed: it counts from this moment."""
+        tokens = request.input_tokens if request.has_body else 0.0
+        self._fleet.prefixes.sent(slot, request.prefix, tokens, cached_tokens)
         booking = Booking(slot, request)
         self._open[slot][booking] = None
-        self._fleet.reserve(slot, now_s, request.input_tokens if request.has_body else 0.0)
+        self._fleet.reserve(slot, now_s, tokens - cached_tokens)
         self._tokens.sent(slot, request)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking
@@ -67,6 +69,7 @@ class Bookings:
         booking.slot = other
         self._open[other][booking] = None
         self._fleet.move(slot, other, now_s)
+        self._fleet.prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         self._tokens.finished(slot, booking.request)
         self._tokens.sent(other, booking.request)
 

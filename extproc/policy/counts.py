@@ -12,11 +12,14 @@ class DecisionCounts:
         self.by_reason: Counter[tuple[Layer, Reason]] = Counter()
         self.guarded = 0
         self.passed_through = 0
+        self.expected_cached_tokens = 0.0
 
     def count(self, decision: Decision) -> None:
         """A decision was made; `guarded` counts those in which the guard took at least one candidate out."""
         self.by_reason[decision.layer, decision.reason] += 1
         self.guarded += decision.guarded > 0
+        if decision.chosen is not None:
+            self.expected_cached_tokens += decision.chosen.cached_tokens
 
     def by_layer(self) -> dict[str, int]:
         """Decisions by layer, those that the guard had a part in as `guard`."""

@@ -79,6 +79,6 @@ class Feedback:
             return
         self._fleet.observed(slot, sample.load, sample.ttft_s)
         decode_s = max(0.0, sample.duration_s - sample.ttft_s)
-        self._fleet.paced(slot, Answered(sample.load, sample.input_tokens, sample.ttft_s, decode_s), now_s)
+        self._fleet.paced(slot, Answered(sample.load, outcome.new_tokens, sample.ttft_s, decode_s), now_s)
         if outcome.model_log_ttft is not None and sample.model_version is not None:
             self._record.observe(slot, sample.model_version, outcome.model_log_ttft, sample.ttft_s)

@@ -22,6 +22,7 @@ from extproc.learning.slot import ModelSlot
 from extproc.learning.track_record import TrackRecord
 from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.admission import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.policy.affinity import cached_tokens
 from extproc.policy.bookings import Booking, Bookings
 from extproc.policy.counts import DecisionCounts
 from extproc.policy.decide import decide
@@ -81,7 +82,7 @@ class Router:
         if slots is None:
             self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
             return Placement(unknown_model(request.model or ""))
-        view = self._fleet.view(slots, now_s)
+        view = self._fleet.view(slots, now_s, cached_tokens(request, self._fleet.prefixes))
         decision = decide(request, view, self._models.current, self._record, self._rules.policy, self._rng)
         for slot in decision.predicted_saturated:
             self._fleet.latch_saturated(slot)
@@ -91,7 +92,8 @@ class Router:
             return decision
         self.counts.count(decision)
         backend, address = self._registry.name_and_address_of(decision.chosen.slot)
-        lease = Lease(partial(self._release, self.bookings.open(decision.chosen.slot, request, now_s)))
+        booking = self.bookings.open(decision.chosen.slot, request, now_s, decision.chosen.cached_tokens)
+        lease = Lease(partial(self._release, booking))
         facts = recorded(decision, decision.chosen, backend, request)
         may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
         cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
@@ -138,6 +140,7 @@ def recorded(decision: Decision, chosen: Candidate, backend: str, request: Reque
         scrape_age_s=chosen.scrape_age_s,
         model=request.model if request.model is None else request.model[:MAX_MODEL_NAME],
         token_limit=request.token_limit,
+        expected_cached_tokens=chosen.cached_tokens,
         model_version=said.model_version if said else None,
         model_log_ttft=said.model_log_ttft if said else None,
         predicted_ttft_s=said.ttft_s if said else None,

@@ -40,6 +40,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
         parts.place()
     parts.place(model="nobody's")
     parts.router.counts.passed_through += 1
+    parts.router.counts.expected_cached_tokens += 100.0
     parts.router.bookings.retries += 1
     parts.router.bookings.retries_withheld += 1
     parts.feedback.counts.unplaced += 1

@@ -36,7 +36,7 @@ def rng() -> np.random.Generator:
 
 def gauges(waiting: int = 0, kv: float = 0.0, ttft_s: float = 0.0, decode_s: float = 0.0) -> Gauges:
     """Those of a server that has answered ten requests of ten tokens, in these times each."""
-    return Gauges(0, waiting, kv, 1000, 100, 10 * ttft_s, 10, 10 * decode_s, 10)
+    return Gauges(0, waiting, kv, 1000, 100, 10 * ttft_s, 10, 10 * decode_s, 10, 0, 16_384)
 
 
 def scraped(*all_gauges: Gauges) -> list[Candidate]:
@@ -126,7 +126,7 @@ def test_least_latency_takes_the_last_of_the_fastest() -> None:
 
 
 def test_least_latency_sets_decoding_to_the_same_number_of_tokens() -> None:
-    long = Gauges(0, 0, 0.0, 1000, 1000, 1.0, 10, 50.0, 10)  # 100 tokens in 5 s
+    long = Gauges(0, 0, 0.0, 1000, 1000, 1.0, 10, 50.0, 10, 0, 16_384)  # 100 tokens in 5 s
     short = gauges(ttft_s=0.1, decode_s=1.0)  # 10 tokens in 1 s
     assert set(choices(LeastLatency(), scraped(long, short))) == {0}
 
@@ -195,7 +195,7 @@ def test_layered_routers_share_no_state() -> None:
 
 def test_the_production_policy_sees_strangers_in_the_gauges() -> None:
     policy = layered()
-    policy.scraped(0, Gauges(8, 30, 0.5, 0, 0, 0.0, 0, 0.0, 0), 1.0)
+    policy.scraped(0, Gauges(8, 30, 0.5, 0, 0, 0.0, 0, 0.0, 0, 0, 16_384), 1.0)
     assert {policy.choose(number, REQUEST, [], 1.1) for number in range(10)} == {1}
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -111,7 +112,27 @@ def test_requests_stuck_before_the_engine_reveal_its_limit(fleet: Fleet) -> None
     for _ in range(9):
         fleet.reserve(0, 5.0)
     fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.0)
-    assert known(fleet, 10.0).num_running == 4.0
+    for _ in range(2):
+        fleet.release(0, 10.1)
+        fleet.reserve(0, 10.1)
+    fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=9, now_s=10.2)
+    for _ in range(5):
+        fleet.release(0, 10.3)
+    fleet.scraped(0, Signals(running=4, waiting=0), own_when_asked=4, now_s=12.0)
+    for _ in range(5):
+        fleet.reserve(0, 12.0)
+    assert known(fleet, 12.0).num_running == 4.0
+
+
+def test_a_backend_without_a_limit_is_taken_to_have_as_many_places_as_any(fleet: Fleet) -> None:
+    fleet.join(1, 4)
+    fleet.scraped(0, Signals(running=2, waiting=0), own_when_asked=0, now_s=10.0)
+    assert fleet.states[0].places == inf
+    fleet.scraped(1, Signals(running=2, waiting=0), own_when_asked=0, now_s=10.0)
+    fleet.scraped(0, Signals(running=2, waiting=0), own_when_asked=0, now_s=10.1)
+    assert (fleet.states[0].places, fleet.states[0].running_limit) == (4, inf)
+    fleet.scraped(0, Signals(running=9, waiting=0), own_when_asked=0, now_s=10.2)
+    assert fleet.states[0].places == 9
 
 
 def test_a_saturated_backend_comes_back_only_at_the_resume_load(fleet: Fleet) -> None:

@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from extproc.fleet.load import foreign_load, pinned_limit, running_now
+from extproc.fleet.load import foreign_load, running_now
 
 
 def test_our_own_requests_are_not_strangers() -> None:
@@ -34,20 +33,3 @@ def test_the_estimate_is_never_above_the_servers_limit() -> None:
 
 def test_a_stale_gauge_is_not_used() -> None:
     assert running_now(running=50, change=2, load=2, limit=np.inf, is_fresh=False) == 2
-
-
-@pytest.mark.parametrize(
-    ("known", "running", "waiting", "smallest_own", "expected"),
-    [
-        (np.inf, 8, 3, 0, 8),  # they wait in the engine's queue
-        (np.inf, 8, 0, 20, 8),  # they wait before the engine, where only we know of them
-        (np.inf, 8, 0, 8, np.inf),  # nobody waits
-        (np.inf, 0, 0, 20, np.inf),  # a gauge that shows nothing teaches nothing
-        (8, 12, 0, 0, 12),  # more ran than was thought possible
-        (8, 2, 0, 0, 8),
-    ],
-)
-def test_the_limit_is_what_runs_while_others_wait(
-    known: float, running: float, waiting: float, smallest_own: float, expected: float
-) -> None:
-    assert pinned_limit(known, running, waiting, smallest_own) == expected

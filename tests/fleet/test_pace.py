@@ -68,7 +68,7 @@ def test_a_request_expects_its_own_prompt_those_ahead_and_its_turn() -> None:
     assert idle_s == pytest.approx(0.1 + 0.1 + 0.05)
     assert expected_s(100, pace=pace, prefilled_at_s=NOW_S + 0.7) == pytest.approx(idle_s + 0.7)
     assert expected_s(100, pace=pace, prefilled_at_s=NOW_S - 0.7) == idle_s
-    waiting_s = expected_s(100, pace=pace, own=10, running_limit=8)
+    waiting_s = expected_s(100, pace=pace, own=10, places=8)
     assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 1.1))
 
 

@@ -42,10 +42,27 @@ class Core:
         self.router = Router(self.fleet, self.registry, ModelSlot(), record, tokens, rules, rng)
         self.feedback = Feedback(self.fleet, self.registry, record, tokens, self.router.bookings)
 
-    def place(self, model: str | None = "m", now_s: float = 1.0, text_bytes: int = 400) -> Placement:
+    def place(
+        self,
+        model: str | None = "m",
+        now_s: float = 1.0,
+        text_bytes: int = 400,
+        prefix: tuple[int, ...] = (),
+    ) -> Placement:
         size = InputSize(text_bytes=text_bytes)
         request = Request(
-            RequestKind.CHAT, "/v1/chat/completions", model, True, size, 100, 50, 0, 500, has_body=True
+            kind=RequestKind.CHAT,
+            path="/v1/chat/completions",
+            model=model,
+            is_stream=True,
+            input_size=size,
+            input_tokens=100,
+            token_limit=50,
+            priority=0,
+            body_bytes=500,
+            has_body=True,
+            prefix=prefix,
+            prompt_bytes=2048,
         )
         return self.router.place(request, Phase.REQUEST_BODY, now_s)
 
@@ -237,3 +254,63 @@ def test_without_a_budget_a_request_is_placed_without_a_second_attempt(core: Cor
     instruction = core.place().instruction
     assert isinstance(instruction, RouteTo)
     assert instruction.cluster in {"vllm-1_endpoint", "vllm-2_endpoint"}
+
+
+def turn(core: Core, chain: tuple[int, ...], now_s: float = 1.0) -> tuple[str, Placement]:
+    """Where a turn of a conversation goes."""
+    placement = core.place(prefix=chain, now_s=now_s)
+    assert isinstance(placement.instruction, RouteTo)
+    return placement.instruction.cluster, placement
+
+
+def end(placement: Placement, now_s: float = 1.0) -> None:
+    assert placement.lease is not None
+    placement.lease.end(now_s)
+
+
+def test_the_turns_of_a_conversation_go_where_its_beginning_is(core: Core) -> None:
+    for conversation in range(1, 20):
+        backends = set()
+        for blocks in (1, 2, 3, 4):
+            chain = tuple(100 * conversation + n for n in range(blocks))
+            backend, placement = turn(core, chain, now_s=10.0 * conversation + blocks)
+            backends.add(backend)
+            end(placement)
+        assert len(backends) == 1
+
+
+def test_a_conversation_leaves_a_backend_that_is_crowded(core: Core) -> None:
+    backend, placement = turn(core, (1, 2, 3))
+    end(placement)
+    slot = core.registry.slot_of(backend)
+    assert slot is not None
+    core.fleet.states[slot].places = 1
+    assert turn(core, (1, 2, 3, 4), now_s=2.0)[0] == backend
+    assert turn(core, (1, 2, 3, 5), now_s=3.0)[0] != backend, "its only place is taken"
+
+
+def test_what_is_expected_in_the_cache_is_not_taken_for_work(core: Core) -> None:
+    backend, placement = turn(core, (1, 2, 3))
+    slot = core.registry.slot_of(backend)
+    assert slot is not None
+    state = core.fleet.states[slot]
+    whole_s = state.prefilled_at_s - 1.0
+    end(placement)
+    placement = turn(core, (1, 2, 3), now_s=5.0)[1]
+    assert state.prefilled_at_s - 5.0 == pytest.approx(whole_s / 4)
+    assert core.router.counts.expected_cached_tokens == pytest.approx(75.0)
+    assert isinstance(placement.instruction, RouteTo)
+    log = LogEntry(0.0, 1.0, 200, 1, frozenset(), 0, placement.instruction.metadata, {"ttft_us": "300000"})
+    outcome = core.feedback.learn(log, 6.0)
+    assert outcome is not None
+    assert (outcome.sample.input_tokens, outcome.new_tokens) == (100.0, pytest.approx(25.0))
+
+
+def test_a_second_attempt_takes_its_prompt_along(core: Core) -> None:
+    first, _ = turn(core, (1, 2, 3))
+    other = next(backend.name for backend in BACKENDS if backend.name != first)
+    slots = {name: core.registry.slot_of(name) for name in (first, other)}
+    assert slots[first] is not None
+    assert slots[other] is not None
+    core.router.bookings.move(slots[first], slots[other], 1.0)
+    assert core.fleet.prefixes.blocks_at((1, 2, 3))[slots[other]] == 3

@@ -105,6 +105,11 @@ class SidecarCollector(Collector):
             "extproc_guarded_decisions", "Decisions in which the guard took a backend out", counts.guarded
         )
         yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
+        yield _counter(
+            "extproc_expected_cached_tokens",
+            "Prompt tokens that were expected in the prefix cache of the chosen backend",
+            counts.expected_cached_tokens,
+        )
         bookings = self._runtime.bookings
         yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
         yield _counter(

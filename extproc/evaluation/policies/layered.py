@@ -6,6 +6,7 @@ over, and `Feedback.learn` the entry that Envoy's access log would have. What pr
 assumed to be done: the clusters are loaded, the model is in place, input tokens are exact.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from extproc.evaluation.policies.policy import HELD, Candidate, Ended, Policy
 from extproc.evaluation.server import Gauges
 from extproc.exchange.messages import Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement
+from extproc.exchange.prefix import BLOCK_ENDS
 from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.exchange.token_learning import TokenLearning
 from extproc.exchange.token_ratio import TokenRatios
@@ -33,6 +35,7 @@ from extproc.policy.feedback import Feedback
 from extproc.policy.queue.room import QueueRules, Room
 from extproc.policy.router import Router, RouterRules
 from extproc.simulation.arrivals import Arrival
+from extproc.simulation.limits import DEFAULT_BLOCK_SIZE
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
@@ -161,6 +164,9 @@ class Layered(Policy):
             gauges.kv_cache_fraction,
             float(gauges.prompt_tokens),
             float(gauges.generation_tokens),
+            float(gauges.prefix_hits),
+            float(gauges.finished),
+            float(gauges.kv_cache_tokens),
         )
         slot = self._registry.slot_of(self._backends[backend].name)
         if slot is not None:
@@ -196,6 +202,14 @@ def _tags(request: Ended, sent_s: float) -> dict[str, str]:
     return {TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}"}
 
 
+def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
+    """The chain that would be read of the prompt's text: a block's number stands for all before it, too."""
+    if not content:
+        return ()
+    ends = BLOCK_ENDS[: bisect_right(BLOCK_ENDS, text_bytes)]
+    return tuple(content[end // (BYTES_PER_TOKEN * DEFAULT_BLOCK_SIZE) - 1] for end in ends)
+
+
 def _as_request(arrival: Arrival) -> Request:
     text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
     return Request(
@@ -208,6 +222,8 @@ def _as_request(arrival: Arrival) -> Request:
         token_limit=None,
         priority=arrival.priority,
         body_bytes=text_bytes,
+        prefix=_prefix(arrival.content, text_bytes),
+        prompt_bytes=text_bytes,
         has_body=True,
         tenant=arrival.tenant,
     )

@@ -12,7 +12,7 @@ import msgspec
 from extproc.evaluation.server import Gauges
 from extproc.simulation.arrivals import Arrival
 
-NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0)
+NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0, 0, 0)
 
 
 HELD = -1

@@ -1,0 +1,36 @@
+"""A server's limit of running requests, learned from its queue: what runs while others have to wait.
+
+They wait in the engine's queue, or before the engine, where only we know of them: more of our own were in
+flight for a whole second than the server admits to. But that somebody waits at one moment shows no limit: a
+request waits for the next iteration, and as long as the prompt before it fills the iterations. So what runs
+then is the limit until nobody waits any more. It stays the limit where the places of those who have left were
+taken, and others waited all the while: a backend with a limit that is too low gets no traffic to show more.
+"""
+
+from math import inf
+
+TURNOVER = 2
+"""Tried on tuning scenarios: with 4 and more a queue is seen too late. One may leave during a long prompt."""
+
+
+class RunningLimit:
+    """One backend's `limit`, inf where none is seen; one that `is_sure`, as a configured one, only grows."""
+
+    __slots__ = ("_ended", "is_sure", "limit")
+
+    def __init__(self, limit: float = inf) -> None:
+        self.limit = limit
+        self.is_sure = limit < inf
+        self._ended: float | None = None  # since when others have waited, by the requests that had ended
+
+    def seen(self, running: float, waiting: float, smallest_own: float, ended: float) -> None:
+        """The gauges, the fewest of our own in flight in the last second, how many requests ever ended."""
+        if self.is_sure:
+            self.limit = max(self.limit, running)
+        elif running <= 0 or not (waiting > 0 or smallest_own > running + waiting):
+            self._ended, self.limit = None, inf
+        elif self._ended is None:
+            self._ended, self.limit = ended, running
+        else:
+            self.limit = max(self.limit, running)
+            self.is_sure = ended - self._ended >= TURNOVER

@@ -1,0 +1,16 @@
+"""How much of a prompt each backend has computed before, it is to be expected: what a request saves there."""
+
+from collections.abc import Mapping
+
+from extproc.exchange.prefix import BLOCK_ENDS
+from extproc.exchange.request import Request
+from extproc.fleet.prefixes import SentPrefixes
+
+
+def cached_tokens(request: Request, prefixes: SentPrefixes) -> Mapping[int, float]:
+    """The prompt's tokens that a backend need not compute, by slot, of those that know any."""
+    blocks = prefixes.blocks_at(request.prefix)
+    if not blocks:
+        return blocks
+    tokens_per_byte = request.input_tokens / request.prompt_bytes
+    return {slot: BLOCK_ENDS[count - 1] * tokens_per_byte for slot, count in blocks.items()}

@@ -1,0 +1,41 @@
+from math import inf
+
+from extproc.fleet.running_limit import TURNOVER, RunningLimit
+
+
+def after(*scrapes: tuple[float, float, float, int], limit: float = inf) -> float:
+    """The limit after scrapes of running, waiting, the fewest of our own, and how many of ours had ended."""
+    learned = RunningLimit(limit)
+    for scrape in scrapes:
+        learned.seen(*scrape)
+    return learned.limit
+
+
+def test_it_is_what_runs_while_places_are_taken_again_and_others_wait_in_the_engine() -> None:
+    assert after((8, 3, 0, 5), (8, 2, 0, 5 + TURNOVER)) == 8
+
+
+def test_requests_stuck_before_the_engine_show_it_as_well() -> None:
+    assert after((8, 0, 20, 5), (8, 0, 20, 5 + TURNOVER)) == 8
+
+
+def test_a_queue_behind_a_long_prompt_limits_until_it_is_gone() -> None:
+    queue = ((2, 1, 3, 5), (3, 1, 3, 5), (3, 1, 3, 6))
+    assert after(*queue) == 3
+    assert after(*queue, (3, 0, 3, 7)) == inf
+
+
+def test_a_moment_without_a_queue_begins_the_observation_anew() -> None:
+    assert after((2, 1, 0, 5), (3, 0, 0, 6), (3, 1, 0, 7), (3, 1, 0, 8), (3, 0, 0, 9)) == inf
+
+
+def test_the_most_that_ran_during_the_queue_counts() -> None:
+    assert after((2, 1, 0, 5), (7, 4, 0, 6), (8, 3, 0, 6), (5, 6, 0, 7)) == 8
+
+
+def test_nobody_running_shows_nothing() -> None:
+    assert after((0, 3, 20, 0), (0, 3, 20, 9)) == inf
+
+
+def test_a_known_limit_grows_to_what_has_run_and_never_shrinks() -> None:
+    assert after((12, 0, 0, 0), (2, 5, 0, 1), (2, 5, 0, 9), limit=8) == 12
