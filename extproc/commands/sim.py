@@ -39,6 +39,9 @@ def sim(
         int | None,
         typer.Option(help="Requests that may wait in the engine; further ones are refused as vLLM does it."),
     ] = _SIM.max_num_queued_reqs,
+    gauge_delay: Annotated[
+        float, typer.Option(help="Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.")
+    ] = _SIM.gauge_delay_s,
     fail_fraction: Annotated[
         float, typer.Option(help="Share of requests answered with 500.")
     ] = _SIM.fail_fraction,
@@ -61,6 +64,7 @@ def sim(
         max_num_batched_tokens=max_num_batched_tokens,
         http_limit=http_limit,
         max_num_queued_reqs=max_num_queued_reqs,
+        gauge_delay_s=gauge_delay,
         fail_fraction=fail_fraction,
         seed=seed,
     )

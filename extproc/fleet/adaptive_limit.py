@@ -1,63 +1,58 @@
-"""A backend's limit of requests in flight, found from its answers: `guard.max_active: auto`.
+"""A backend's limit of requests in flight, found by itself: `guard.max_active: auto`.
 
-Up to the knee all requests that a server holds are in its batch; each one beyond waits for another to leave.
-So by Little's law the share of requests in flight that wait is the share of its time there for which one
-waits. That wait is its TTFT beyond that of a calm server for its input length. The limit follows
+Throughput over what is in flight rises up to the knee and is level beyond. By Little's law it is what runs at
+once divided by the time that a request runs, and that is the form in which scrapes show it: up to the knee
+all that is in flight runs, and beyond it running grows no more, whatever is added. The limit is found as BBR
+finds what a path delivers (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 2016):
 
-    limit <- gradient * limit + headroom,    gradient = 1 - waiting / in flight,
+- The knee is the most that was seen to run. All that disturbs can only make it less: bursts, prompts
+  that wait for the computing of others, gauges that lag. How fast the machine is does not matter.
+- A limit at the knee would never see beyond it. So from time to time a little more is let in, as long as
+  running follows, and then for some seconds. From the start on it is the same: there is no other search.
+- The knee falls where, for seconds, more was in flight than ever ran meanwhile; the most is then that.
+- Where KV memory is the bound the most that ever ran were some very short ones. What would run with all of
+  the memory in use (running / fraction in use, see `fleet.memory_bound`) is a second limit.
 
-and settles where the headroom is what waits: the form of Netflix's Gradient2 and of Envoy's adaptive
-concurrency filter, with TCP Vegas' estimate of a queue (Brakmo and Peterson, 1995; Netflix's VegasLimit).
-They compare whole response times with the shortest; here those differ by the output's length, which says
-nothing of load, and TTFT alone falls to a tenth as soon as anybody waits.
+Response times, which Netflix's Gradient2, Envoy's adaptive concurrency filter and TCP Vegas compare with the
+shortest ones, tell less here: clients that come back in bursts (`admission.mode: reject`) make prompts wait
+for each other's computing as long as for a place.
 
-- Prompts also wait for each other's computing, on this side of the knee. Requests that met less load show by
-  how much, and that is taken off, up to a bound: a queue that they wait in too must not hide itself.
-- A calm server can be known while it is never calm: a shorter TTFT counts at once, and a longer one, little
-  by little, only where few requests were met. Under permanent load the reference can only fall, so it needs
-  no pauses in which it is measured, as Envoy's minRTT does.
-- Until the first queue the limit doubles, as in TCP's slow start. One that nobody reaches stays as it is,
-  unless there is a long queue nevertheless.
+A limit that nobody comes near, or of a backend whose metrics cannot be read, stays as it is.
 """
 
 from dataclasses import dataclass
-from math import inf, log2
+from math import inf
 
-HEADROOM = 0.06
-"""Guessed: the share of the limit that waits; less than half of what the limit may be off."""
-
-CLEAR = 2.5
-"""Guessed: so many times the headroom that waits is a queue beyond doubt."""
-
-TOP = 0.95
-"""Guessed: requests that met so much of the most that any met tell of it."""
-
-BELOW = (0.5, 0.9)
-"""Guessed: the shares of the most that were met by those who show what contention costs."""
-
-MAX_CONTENTION = 0.08
-"""Guessed: contention takes no more of a request's time than this share."""
-
-ENOUGH = 8
-"""Guessed: so many of a window's answers tell something."""
-
-CALM = 0.5
-"""Guessed: a request tells of a calm server if it met no more than this share of the limit."""
-
-REFERENCE_WEIGHT = 0.05
-"""Guessed: the share of a longer calm TTFT in the reference."""
-
-SMOOTHING = 0.4
-"""Guessed: the share of a window in the limit."""
-
-WINDOW_REQUESTS = 32
-"""Guessed: a window has so many answers, and at least as many as the limit; see `ENOUGH`."""
+from extproc.fleet.memory_bound import MemoryBound
+from extproc.fleet.signals import Signals
 
 START = 16
 """Guessed: where the search begins, within the bounds."""
 
-LENGTH_CLASSES = 32
-"""Input lengths are told apart by powers of two."""
+PROBE_GAIN, PROBE_MORE = 1.1, 1
+"""Guessed: probing lets in so many times the knee, and one more; BBR's 1.25 makes a longer queue."""
+
+PROBE_S = 2.0
+"""Guessed: probing ends when so long more was in flight than the knee, and running did not follow."""
+
+CRUISE_S = 30.0
+"""Guessed: the time at the limit between two probes."""
+
+FULL = 0.7
+"""Guessed: at this share of the limit it binds; with `reject` a backend comes back at 80 % of it."""
+
+FAIR = 0.3
+"""Guessed: at this share of the limit the requests there are a fair sample of all. With more only moments
+count in which many came together, and these are those with long prompts."""
+
+PROOF_S = 10.0
+"""Guessed: so long more has to be in flight than ran at any time, for the knee to fall."""
+
+WINDOW_S = 30.0
+"""Guessed: after that what ran is forgotten, as far as the knee is to fall."""
+
+MAX_STEP_S = 1.0
+"""Between two scrapes that lie further apart nobody knows what was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,79 +70,70 @@ class AdaptiveRule:
 
 
 class AdaptiveLimit:
-    """One backend's `limit`. A window of answers changes it, and then the next one begins."""
+    """One backend's `limit`, changed by every scrape."""
 
     __slots__ = (
-        "_busy_s",
-        "_changed_at_s",
-        "_ended",
-        "_is_starting",
-        "_reference_s",
+        "_before",
+        "_is_probing",
+        "_knee",
+        "_memory",
+        "_most",
+        "_phase_s",
         "_rule",
-        "_waits",
+        "_scraped_at_s",
+        "_waited_s",
+        "_window_s",
         "limit",
     )
 
     def __init__(self, rule: AdaptiveRule) -> None:
         self.limit = float(rule.start)
         self._rule = rule
-        self._is_starting = True
-        self._reference_s = [inf] * LENGTH_CLASSES
-        self._changed_at_s = 0.0
-        self._begin_window()
+        self._knee = float(rule.start)
+        self._memory = MemoryBound()
+        self._before = Signals(0.0, 0.0)
+        self._scraped_at_s = -inf
+        self._is_probing = True
+        self._phase_s = 0.0  # of which the phase is made: in flight beyond the knee, or near the limit
+        self._most = self._window_s = self._waited_s = 0.0
 
-    def own_changes(self, own: int, now_s: float) -> None:
-        """There were `own` requests of ours in flight until now."""
-        self._busy_s += own * (now_s - self._changed_at_s)
-        self._changed_at_s = now_s
+    def scraped(self, signals: Signals, own: int, now_s: float) -> None:
+        """What a scrape says, and the smallest number of our own in flight during the last second."""
+        step_s = max(0.0, min(now_s - self._scraped_at_s, MAX_STEP_S))
+        self._scraped_at_s = now_s
+        before, self._before = self._before, signals
+        # What one scrape alone says may be wrong, or a moment's.
+        running = min(before.running, signals.running)
+        in_flight = max(own, running + min(before.waiting, signals.waiting))
+        is_full = in_flight >= FULL * self.limit
+        self._memory.scraped(signals, in_flight >= FAIR * self.limit, step_s)
+        self._fall(running, in_flight, step_s)
+        self._rise(running, in_flight, is_full, step_s)
+        probed = PROBE_GAIN * self._knee + PROBE_MORE if self._is_probing else self._knee
+        found = min(probed, self._memory.requests)
+        self.limit = max(self._rule.min_active, min(self._rule.max_active, found))
 
-    def ended(self) -> None:
-        """One of our requests has left."""
-        self._ended += 1
+    def _fall(self, running: float, in_flight: float, step_s: float) -> None:
+        """Less may be what runs at most, if that is seen for long enough."""
+        self._window_s += step_s
+        if running > self._most:
+            self._most, self._waited_s = running, 0.0
+        elif in_flight >= PROBE_GAIN * self._most + PROBE_MORE:
+            self._waited_s += step_s
+        is_proven = self._waited_s >= PROOF_S
+        if is_proven and self._most > 0:  # A gauge that reads 0 for ever is no gauge.
+            self._knee = self._most
+            self._is_probing, self._phase_s = False, 0.0
+        if is_proven or self._window_s >= WINDOW_S:
+            self._most, self._window_s, self._waited_s = running, 0.0, 0.0
 
-    def observed(self, load: float, ttft_s: float, input_tokens: float) -> None:
-        """A request that met `load` had its first token after `ttft_s`."""
-        self._waits.append((load + 1, ttft_s - self._reference(load, ttft_s, input_tokens)))
-        if len(self._waits) < max(WINDOW_REQUESTS, self.limit) or not self._busy_s:
-            return
-        most = min(max(self._waits)[0], self.limit)
-        top = sorted(wait_s for met, wait_s in self._waits if met >= TOP * most)
-        if len(top) >= ENOUGH:
-            below = sorted(wait_s for met, wait_s in self._waits if BELOW[0] <= met / most < BELOW[1])
-            contended = below[len(below) // 2] * self._ended / self._busy_s if len(below) >= ENOUGH else 0.0
-            share = top[len(top) // 3] * self._ended / self._busy_s - min(contended, MAX_CONTENTION)
-            self._follow(max(0.0, min(share, 0.5)), int(most))
-            self._begin_window()
-
-    def _reference(self, load: float, ttft_s: float, input_tokens: float) -> float:
-        """The TTFT of a calm server for this input length."""
-        place = min(int(log2(1 + max(0.0, input_tokens))), LENGTH_CLASSES - 1)
-        known_s = self._reference_s[place]
-        if ttft_s < known_s:
-            known_s = ttft_s
-        elif load + 1 <= CALM * self.limit:
-            known_s += REFERENCE_WEIGHT * (ttft_s - known_s)
-        self._reference_s[place] = known_s
-        return known_s
-
-    def _follow(self, waiting_share: float, in_flight: int) -> None:
-        """Of the requests in flight this share waited while they were nearly as many as `most`."""
-        is_queue = waiting_share > CLEAR * HEADROOM
-        if in_flight < int(self.limit) and waiting_share < 2 * CLEAR * HEADROOM:
-            return
-        if self._is_starting and not is_queue:
-            target = 2 * self.limit
-        else:
-            least = (
-                1.0 if waiting_share < HEADROOM / 2 else 0.5
-            )  # whole requests: a small limit must grow too
-            target = (1 - waiting_share) * in_flight + max(least, HEADROOM * in_flight)
-            if not self._is_starting:
-                target = self.limit + SMOOTHING * (target - self.limit)
-            self._is_starting = False
-        self.limit = max(self._rule.min_active, min(self._rule.max_active, target))
-
-    def _begin_window(self) -> None:
-        self._waits: list[tuple[float, float]] = []
-        self._ended = 0
-        self._busy_s = 0.0
+    def _rise(self, running: float, in_flight: float, is_full: bool, step_s: float) -> None:
+        """More is the knee at once; else it is time to probe, or to stop it."""
+        if running > self._knee:
+            self._knee = running
+            if self._is_probing:
+                self._phase_s = 0.0
+        if in_flight > self._knee if self._is_probing else is_full:
+            self._phase_s += step_s
+        if self._phase_s >= (PROBE_S if self._is_probing else CRUISE_S):
+            self._is_probing, self._phase_s = not self._is_probing, 0.0

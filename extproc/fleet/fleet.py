@@ -64,7 +64,6 @@ class Fleet:
     def reserve(self, slot: int, now_s: float, prompt_tokens: float = 0.0) -> None:
         """A request is placed on the backend: it counts from now on, and its prompt has to be computed."""
         state = self.states[slot]
-        self._own_will_change(slot, state.own, now_s)
         state.own += 1
         state.prefilled_at_s = max(state.prefilled_at_s, now_s) + state.pace.token_s * prompt_tokens
         self.breakers.begin(slot)
@@ -73,9 +72,6 @@ class Fleet:
     def release(self, slot: int, now_s: float) -> None:
         """A request has left the backend, however it ended."""
         state = self.states[slot]
-        limit = self._own_will_change(slot, state.own, now_s)
-        if limit is not None:
-            limit.ended()
         state.own -= 1
         self.breakers.end(slot, now_s)
         self.drain_rates.finished(slot, now_s)
@@ -101,6 +97,10 @@ class Fleet:
         state.running_limit = pinned_limit(
             state.running_limit, signals.running, signals.waiting, smallest_own
         )
+        limit = self._adaptive.get(slot)
+        if limit is not None:
+            limit.scraped(signals, smallest_own, now_s)
+            state.max_active = int(limit.limit)
         if state.is_refusing:
             state.is_refusing = False
             self.breakers.probe_soon(slot, now_s)
@@ -118,16 +118,12 @@ class Fleet:
         if self.states[slot].own > 0 and any(state.scraped_at_s >= fresh_s for state in self.states):
             self.scrape_refused(slot, now_s)
 
-    def observed(self, slot: int, load: float, ttft_s: float, input_tokens: float) -> None:
+    def observed(self, slot: int, load: float, ttft_s: float) -> None:
         """A stream that met `load` had its first token after `ttft_s`."""
         state = self.states[slot]
         known_s = state.observed_ttft_s
         state.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
         state.medium_load = learned_boundary(state.medium_load, load, ttft_s, self._rules.low_s)
-        limit = self._adaptive.get(slot)
-        if limit is not None:
-            limit.observed(load, ttft_s, input_tokens)
-            state.max_active = int(limit.limit)
 
     def paced(self, slot: int, seen: Answered, now_s: float) -> None:
         """A stream has ended: how fast the backend is, and the fleet."""
@@ -168,12 +164,6 @@ class Fleet:
         return BackendState(
             slot, self._expected_medium_load, closed_above, limit, pace=common, full_above=closed_above
         )
-
-    def _own_will_change(self, slot: int, own: int, now_s: float) -> AdaptiveLimit | None:
-        limit = self._adaptive.get(slot)
-        if limit is not None:
-            limit.own_changes(own, now_s)
-        return limit
 
     def _own_changed(self, state: BackendState, now_s: float) -> None:
         self._history.record(state.slot, state.own, now_s)

@@ -77,7 +77,7 @@ class Feedback:
             self._tokens.distrust(slot)
         if not sample.is_clean or sample.ttft_s is None:
             return
-        self._fleet.observed(slot, sample.load, sample.ttft_s, sample.input_tokens)
+        self._fleet.observed(slot, sample.load, sample.ttft_s)
         decode_s = max(0.0, sample.duration_s - sample.ttft_s)
         self._fleet.paced(slot, Answered(sample.load, sample.input_tokens, sample.ttft_s, decode_s), now_s)
         if outcome.model_log_ttft is not None and sample.model_version is not None:

@@ -131,6 +131,18 @@ class Step:
         """How many arrivals the step has if each is of so many requests; never more than its rate says."""
         return math.floor(self.rate * self.duration_s / requests_per_arrival + 1e-9)
 
+    def drawn(
+        self,
+        workload: Workload,
+        requests_per_arrival: int,
+        max_model_len: int | None,
+        rng: np.random.Generator,
+    ) -> tuple[npt.NDArray[np.float64], Tokens, Tokens]:
+        """When its arrivals come, in seconds from its start, sorted; how long prompts and outputs are."""
+        arrivals = self.arrivals(requests_per_arrival)
+        prompts, outputs = workload.draw(rng, arrivals, max_model_len)
+        return arrival_offsets_s(rng, arrivals, self.duration_s), prompts, outputs
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:

@@ -29,7 +29,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
         parts.scrape(running=1.0, waiting=1.0, kv_cache_fraction=0.01, before_s=before_s)
     for name in ("vllm-1", "vllm-2"):
         parts.record.observe(parts.slot(name), model.manifest.model_version, 0.0, 1.1)
-        parts.fleet.observed(parts.slot(name), 1.0, 0.3, 100.0)
+        parts.fleet.observed(parts.slot(name), 1.0, 0.3)
         parts.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
         parts.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:

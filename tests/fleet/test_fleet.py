@@ -232,7 +232,7 @@ def test_good_scrapes_do_not_shorten_the_pause_of_a_backend_that_fails_its_reque
 
 def test_a_backend_that_takes_a_used_slot_starts_afresh(fleet: Fleet) -> None:
     fleet.scraped(0, Signals(9, 9, 0.9), own_when_asked=0, now_s=10.0)
-    fleet.observed(0, load=1.0, ttft_s=3.0, input_tokens=100.0)
+    fleet.observed(0, load=1.0, ttft_s=3.0)
     for _ in range(3):
         fleet.breakers.fail(0, 10.0)
     fleet.join(0, None)
@@ -242,7 +242,7 @@ def test_a_backend_that_takes_a_used_slot_starts_afresh(fleet: Fleet) -> None:
 
 def test_a_models_boundary_is_used_until_a_backend_has_shown_its_own(fleet: Fleet) -> None:
     fleet.join(1, None)
-    fleet.observed(1, load=1.0, ttft_s=0.1, input_tokens=100.0)
+    fleet.observed(1, load=1.0, ttft_s=0.1)
     fleet.expect_medium_load(30.0)
     assert [fleet.states[slot].medium_load for slot in (0, 1)] == [30.0, 4.0]
 

@@ -123,7 +123,11 @@ def test_facts_that_cannot_be_ours_are_no_outcome(absurd: dict[str, object]) -> 
 
 
 numbers = st.floats(0.0, 1e6)
-REQUIRED = dict.fromkeys(("num_waiting", "kv_cache_fraction", "own", "foreign", "input_tokens"), numbers)
+words = st.text(max_size=64)
+REQUIRED = {
+    **dict.fromkeys(("num_waiting", "kv_cache_fraction", "own", "foreign", "input_tokens"), numbers),
+    **dict.fromkeys(("backend", "layer", "reason", "zone", "kind"), words),
+}
 
 
 @given(st.builds(Facts, load=numbers, num_running=numbers, scrape_age_s=st.none() | numbers, **REQUIRED))

@@ -85,44 +85,15 @@ def _headers(received: pb.HeaderMap) -> dict[str, str]:
 
 
 def _route(instruction: RouteTo) -> bytes:
-    """Of what is said to a backend for one reason, only the last value of the metadata changes.
-
-    All around it is made once: each message in which it lies begins the same, up to its length.
-    """
+    """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
+    header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if not instruction.metadata:
-        return _route_header(instruction.phase, instruction.cluster, instruction.address)
-    *same, (name, value) = instruction.metadata.items()
-    content = value.encode()
-    for beginning in _beginnings(
-        instruction.phase, instruction.cluster, instruction.address, tuple(same), name
-    ):
-        content = beginning + _varint(len(content)) + content
-    return content
-
-
-@lru_cache(maxsize=8192)
-def _beginnings(
-    phase: Phase, cluster: str, address: str, same: tuple[tuple[str, str], ...], name: str
-) -> tuple[bytes, ...]:
-    """What stands before the value's length, and before that of each message around it, from within."""
-    fields = pb.ProcessingResponse().dynamic_metadata
-    fields.update(dict(same))
-    key, namespace = name.encode(), METADATA_NAMESPACE.encode()
-    return (
-        b"\x1a",  # Value.string_value
-        b"\x0a" + _varint(len(key)) + key + b"\x12",  # the name, Value
-        fields.SerializeToString() + b"\x0a",  # other fields of the Struct, this one
-        b"\x2a",  # Value.struct_value
-        b"\x0a" + _varint(len(namespace)) + namespace + b"\x12",
-        b"\x0a",
-        _route_header(phase, cluster, address) + b"\x42",  # ProcessingResponse.dynamic_metadata
-    )
-
-
-@lru_cache(maxsize=4096)
-def _varint(number: int) -> bytes:
-    low, rest = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+        return header
+    response = pb.ProcessingResponse()
+    values = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    for name, value in instruction.metadata.items():
+        values[name].string_value = value
+    return header + response.SerializeToString()
 
 
 @lru_cache(maxsize=8192)

@@ -87,7 +87,7 @@ class _DirectPlace:
         self.fleet.release(self.known.slot, time.monotonic())
         sample = measured_sample(self.known, self.backend.name, LAYER, REASON, sent, reply)
         if sample.is_clean and sample.ttft_s is not None:
-            self.fleet.observed(self.known.slot, sample.load, sample.ttft_s, sample.input_tokens)
+            self.fleet.observed(self.known.slot, sample.load, sample.ttft_s)
         return sample
 
 

@@ -19,7 +19,7 @@ from extproc.adapters.load.measured import Place, Sent, Target, is_refused
 from extproc.adapters.load.stream_client import Reply, ask
 from extproc.outcomes.outcome import Failure
 from extproc.outcomes.sample import Sample
-from extproc.simulation.workload import Schedule, Step, Workload, arrival_offsets_s
+from extproc.simulation.workload import Schedule, Step, Workload
 
 DRAIN_S = 120.0
 """Guessed: how long requests in flight may take to end after a pass; what is left is aborted."""
@@ -75,17 +75,12 @@ class OpenLoop:
     async def _run_step(self, step: Step, group: asyncio.TaskGroup) -> StepFigures:
         started_s = time.monotonic()
         figures = self.figures.begin(step, started_s)
-        arrivals = step.arrivals(self._target.requests_per_arrival)
-        prompts, outputs = self._workload.draw(self._rng, arrivals, self._target.max_model_len)
-        for offset_s, prompt_tokens, output_tokens in zip(
-            arrival_offsets_s(self._rng, arrivals, step.duration_s).tolist(),
-            prompts.tolist(),
-            outputs.tolist(),
-            strict=True,
-        ):
+        target = self._target
+        drawn = step.drawn(self._workload, target.requests_per_arrival, target.max_model_len, self._rng)
+        for offset_s, prompt_tokens, output_tokens in zip(*(each.tolist() for each in drawn), strict=True):
             bodies = [
-                completion_body(self._target.model, prompt_tokens, output_tokens, self._rng)
-                for _ in range(self._target.requests_per_arrival)
+                completion_body(target.model, prompt_tokens, output_tokens, self._rng)
+                for _ in range(target.requests_per_arrival)
             ]
             if await _is_set_within(self._stop, started_s + offset_s - time.monotonic()):
                 break
@@ -94,7 +89,7 @@ class OpenLoop:
                 continue
             self._send(bodies, prompt_tokens, output_tokens, figures, group)
             late_s = time.monotonic() - started_s - offset_s
-            self.figures.was_sent(len(bodies), self._target.running, late_s)
+            self.figures.was_sent(len(bodies), target.running, late_s)
         await _is_set_within(self._stop, started_s + step.duration_s - time.monotonic())
         self.figures.end(time.monotonic())
         return figures

@@ -27,13 +27,15 @@ class EngineLoop:
 
     `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
     A request comes to the engine late by `overhead_s` of its prompt tokens, as after HTTP and tokenizing.
-    uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late.
+    uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late. `on_change`
+    is told the time whenever the engine has changed, `on_step` what an iteration brought.
     """
 
     def __init__(
         self,
         engine: Engine,
         on_step: Callable[[StepResult], None],
+        on_change: Callable[[float], None],
         speed: float,
         overhead_s: Callable[[int], float],
     ) -> None:
@@ -41,6 +43,7 @@ class EngineLoop:
         self._overhead_s = overhead_s
         self._engine = engine
         self._on_step = on_step
+        self._on_change = on_change
         self._requests: dict[str, _Request] = {}
         self._has_work = asyncio.Event()
 
@@ -57,13 +60,16 @@ class EngineLoop:
         if (overhead_s := self._overhead_s(work.prompt_tokens)) > 0:
             await asyncio.sleep(overhead_s / self.speed)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, monotonic(), work.content)
+        now_s = monotonic()
+        self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, now_s, work.content)
+        self._on_change(now_s)
         self._requests[request_id] = _Request(on_token, done)
         self._has_work.set()
         try:
             await done
         finally:
             self._engine.abort(request_id)
+            self._on_change(monotonic())
             self._requests.pop(request_id, None)
 
     async def run(self) -> None:
@@ -75,10 +81,16 @@ class EngineLoop:
 
     async def _run_until_idle(self) -> None:
         deadline_s = monotonic()
-        while (duration_s := self._engine.begin_step(monotonic())) is not None:
+        while (duration_s := self._begin_step()) is not None:
             deadline_s = max(deadline_s + duration_s / self.speed, monotonic() - MAX_LAG_S)
             await asyncio.sleep(deadline_s - monotonic())
             self._deliver(self._engine.end_step(monotonic()))
+
+    def _begin_step(self) -> float | None:
+        now_s = monotonic()
+        duration_s = self._engine.begin_step(now_s)
+        self._on_change(now_s)
+        return duration_s
 
     def _deliver(self, result: StepResult) -> None:
         finished = frozenset(result.finished)

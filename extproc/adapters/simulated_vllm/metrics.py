@@ -4,13 +4,15 @@ The source is the output of a real vLLM 0.32 server.
 """
 
 from collections.abc import Iterator
+from time import monotonic
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from extproc.simulation.engine import Engine
-from extproc.simulation.results import StepResult
+from extproc.adapters.simulated_vllm.late_gauges import LateGauges
+from extproc.simulation.limits import EngineLimits
+from extproc.simulation.results import EngineCounters, StepResult
 
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
 TTFT_BUCKETS_S = (
@@ -20,10 +22,11 @@ TTFT_BUCKETS_S = (
 
 
 class EngineMetrics(Collector):
-    """Reads an engine at each scrape; `model_name` is the first of the served names, as in vLLM."""
+    """Reads an engine's gauges at each scrape; `model_name` is the first of the served names, as in vLLM."""
 
-    def __init__(self, engine: Engine, model_name: str) -> None:
-        self._engine = engine
+    def __init__(self, gauges: LateGauges, limits: EngineLimits, model_name: str) -> None:
+        self._gauges = gauges
+        self._limits = limits
         self._labels = {"engine": "0", "model_name": model_name}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -46,7 +49,8 @@ class EngineMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The engine's gauges and counters for one scrape."""
-        engine, counters = self._engine, self._engine.counters
+        engine = self._gauges.seen(monotonic())
+        counters = engine.counters
         yield self._gauge(
             "num_requests_running", "Number of requests in model execution batches.", engine.running
         )
@@ -61,7 +65,7 @@ class EngineMetrics(Collector):
         )
         yield self._counter("prefix_cache_hits", "Prefix cache hits, in tokens.", counters.prefix_hits)
         yield self._counter("num_preemptions", "Preemptions by the engine.", counters.preemptions)
-        yield self._finished()
+        yield self._finished(counters)
         yield self._cache_config()
 
     def _gauge(self, name: str, documentation: str, value: float) -> Metric:
@@ -74,16 +78,16 @@ class EngineMetrics(Collector):
         family.add_metric(tuple(self._labels.values()), value)
         return family
 
-    def _finished(self) -> Metric:
+    def _finished(self, counters: EngineCounters) -> Metric:
         labels = (*self._labels, "finished_reason")
         family = CounterMetricFamily("vllm:request_success", "Requests processed, by reason.", labels=labels)
-        finished = {str(reason): count for reason, count in self._engine.counters.finished.items()}
+        finished = {str(reason): count for reason, count in counters.finished.items()}
         for reason in FINISHED_REASONS:
             family.add_metric((*self._labels.values(), reason), finished.get(reason, 0))
         return family
 
     def _cache_config(self) -> Metric:
-        limits = self._engine.limits
+        limits = self._limits
         labels = {
             "engine": "0",
             "block_size": str(limits.block_size),

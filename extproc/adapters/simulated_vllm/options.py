@@ -7,6 +7,9 @@ from extproc.errors import ConfigError
 from extproc.simulation.limits import EngineLimits
 from extproc.simulation.profile import EngineProfile
 
+MAX_GAUGE_DELAY_S = 60.0
+"""Guessed; it bounds what is kept of the past. (A cold vLLM was seen to show nothing for 18 s.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class SimOptions:
@@ -14,8 +17,8 @@ class SimOptions:
 
     Port 0 picks a free one. `speed` multiplies the profile's. `kv_cache_tokens` of None is what the profile's
     machine has. `http_limit` is the most requests that get as far as the engine; beyond `max_num_queued_reqs`
-    waiting in it further ones are refused. `fail_fraction` is the share of requests answered with 500, drawn
-    with `seed`.
+    waiting in it further ones are refused. Gauges and counters are `gauge_delay_s` late. `fail_fraction` is
+    the share of requests answered with 500, drawn with `seed`.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +32,7 @@ class SimOptions:
     max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
     http_limit: int | None = None
     max_num_queued_reqs: int | None = None
+    gauge_delay_s: float = 0.0
     fail_fraction: float = 0.0
     seed: int = 0
 
@@ -41,6 +45,9 @@ class SimOptions:
             f"speed must be above 0, not {self.speed}": self.speed > 0,
             f"max_num_queued_reqs must be at least 0, not {self.max_num_queued_reqs}": (
                 self.max_num_queued_reqs is None or self.max_num_queued_reqs >= 0
+            ),
+            f"gauge_delay_s must be between 0 and {MAX_GAUGE_DELAY_S:g}, not {self.gauge_delay_s}": (
+                0 <= self.gauge_delay_s <= MAX_GAUGE_DELAY_S
             ),
             f"fail_fraction must be between 0 and 1, not {self.fail_fraction}": 0 <= self.fail_fraction <= 1,
             f"max_model_len must be between 2 and the {cache_tokens} tokens of the KV cache, "

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from extproc.adapters.simulated_vllm.api import SimApi
 from extproc.adapters.simulated_vllm.engine_loop import EngineLoop
+from extproc.adapters.simulated_vllm.late_gauges import LateGauges
 from extproc.adapters.simulated_vllm.metrics import EngineMetrics
 from extproc.adapters.simulated_vllm.options import SimOptions
 from extproc.errors import StackError
@@ -36,8 +37,9 @@ async def open_sim(options: SimOptions) -> AsyncIterator[SimServer]:
     """Serve until the block ends; raises StackError where the port cannot be had."""
     profile = options.engine_profile()
     engine = Engine(profile, options.limits())
-    metrics = EngineMetrics(engine, options.models[0])
-    engine_loop = EngineLoop(engine, metrics.observe, options.speed, profile.overhead_s)
+    gauges = LateGauges(engine, options.gauge_delay_s)
+    metrics = EngineMetrics(gauges, engine.limits, options.models[0])
+    engine_loop = EngineLoop(engine, metrics.observe, gauges.changed, options.speed, profile.overhead_s)
     runner = web.AppRunner(
         SimApi(engine_loop, metrics, options).application(),
         access_log=None,

@@ -157,7 +157,7 @@ def test_the_reason_agrees_with_who_is_chosen(parts: Parts) -> None:
 
 
 def test_an_observed_ttft_is_shown(parts: Parts) -> None:
-    parts.fleet.observed(parts.slot(), load=1.0, ttft_s=0.3, input_tokens=100.0)
+    parts.fleet.observed(parts.slot(), load=1.0, ttft_s=0.3)
     assert backend(parts)["observed_ttft_s"] == pytest.approx(0.3)
 
 

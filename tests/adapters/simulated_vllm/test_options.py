@@ -12,6 +12,7 @@ from extproc.simulation.profile import PROFILES
         ({"models": ()}, "models"),
         ({"speed": 0.0}, "speed"),
         ({"fail_fraction": 1.5}, "fail_fraction"),
+        ({"gauge_delay_s": -0.1}, "gauge_delay_s"),
         ({"port": 70_000}, "port"),
         ({"kv_cache_tokens": 1000, "max_model_len": 1001}, "max_model_len"),
         ({"max_num_seqs": 0}, "max_num_seqs"),

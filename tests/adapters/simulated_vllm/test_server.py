@@ -313,6 +313,15 @@ def test_gauges_tell_running_waiting_and_memory():
     with_sim(test, speed=BUSY, max_num_seqs=2, kv_cache_tokens=8192)
 
 
+def test_late_gauges_do_not_show_yet_what_runs():
+    async def test(client: Client) -> None:
+        await client.open_stream(LONG)
+        await until(lambda: client.engine.running == 1)
+        assert (await client.metrics())["vllm:num_requests_running"] == 0
+
+    with_sim(test, speed=STALLED, gauge_delay_s=60.0)
+
+
 def test_requests_stuck_before_the_engine_are_in_no_gauge():
     async def test(client: Client) -> None:
         for _ in range(5):

@@ -1,0 +1,57 @@
+"""What one run is judged by, real or foretold, and the gain of one policy over another. No I/O."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from extproc.evaluation.result import RunResult
+from extproc.evaluation.ttft_histogram import TtftHistogram
+
+NOT_ANSWERED_S = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One policy on one seed; TTFTs are of the answered requests, goodput is of all."""
+
+    requests: int
+    refused: int
+    failed: int
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    goodput: float
+
+
+Figure = Callable[[Figures], float]
+TTFTS: Mapping[str, Figure] = {
+    "TTFT p50": lambda run: run.p50_s,
+    "TTFT p90": lambda run: run.p90_s,
+    "TTFT p99": lambda run: run.p99_s,
+}
+
+
+def measured(ttfts_s: Iterable[float], refused: int, failed: int, slo_s: float) -> Figures:
+    """Of the TTFTs of those that were answered, and the number of those that were not."""
+    histogram, in_time = TtftHistogram(), 0
+    for ttft_s in ttfts_s:
+        histogram.add(ttft_s)
+        in_time += ttft_s <= slo_s
+    p50_s, p90_s, p99_s = histogram.quantiles_s(0.5, 0.9, 0.99) or (NOT_ANSWERED_S,) * 3
+    requests = histogram.count + refused + failed
+    return Figures(requests, refused, failed, p50_s, p90_s, p99_s, in_time / requests if requests else 0.0)
+
+
+def foretold(run: RunResult) -> Figures:
+    """The same of an evaluation."""
+    p50_s, p90_s, p99_s = (run.ttft_s(percent) or NOT_ANSWERED_S for percent in (50, 90, 99))
+    return Figures(run.requests, run.refused, run.failed, p50_s, p90_s, p99_s, run.goodput)
+
+
+def ttft_gain(figure: Figure, ours: Figures, theirs: Figures) -> float:
+    """By which share ours is shorter; negative where it is longer."""
+    return 1 - figure(ours) / figure(theirs)
+
+
+def goodput_gain(ours: Figures, theirs: Figures) -> float:
+    """By how much of all requests ours has more in time."""
+    return ours.goodput - theirs.goodput
