@@ -70,17 +70,17 @@ def _no_file(name: str) -> None:
     raise AssertionError(name)
 
 
-def cost(policies: tuple[str, ...], runs: int, duration_s: float) -> bool:
+def cost(policies: tuple[str, ...], runs: int, requests: int) -> bool:
     table = Table(
         "fleet", "policy", "requests", "CPU us a request", "sum(range(1000)), us", title="best of many runs"
     )
     is_kept = True
     for fleet in FLEETS:
-        scene = scenario(fleet, "chat@0.7", duration_s)
+        scene = scenario(fleet, "chat@0.7", requests=requests)
         for policy in policies:
-            best_us, yard_us, requests = measured(scene, policy, runs if policy in SIMPLE else 3)
+            best_us, yard_us, answered = measured(scene, policy, runs if policy in SIMPLE else 3)
             is_kept &= policy not in SIMPLE or best_us <= BUDGET_US
-            table.add_row(fleet, policy, f"{requests:,}", f"{best_us:.1f}", f"{yard_us:.1f}")
+            table.add_row(fleet, policy, f"{answered:,}", f"{best_us:.1f}", f"{yard_us:.1f}")
     Console().print(table)
     Console().print(f"Budget for simple policies: {BUDGET_US:g} us.")
     return is_kept
@@ -127,13 +127,13 @@ def main() -> None:
     parser.add_argument("--policy", choices=tuple(POLICIES), default="least-request")
     parser.add_argument("--all", action="store_true", help="measure every policy's cost")
     parser.add_argument("--runs", type=int, default=60)
-    parser.add_argument("--duration-s", type=float, default=6.0)
+    parser.add_argument("--requests-per-run", type=int, default=1000)
     parser.add_argument("--backends", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=1_000_000)
     asked = parser.parse_args()
     if asked.what == "scale":
         scale(asked.policy, asked.backends, asked.requests)
-    elif not cost(tuple(POLICIES) if asked.all else SIMPLE, asked.runs, asked.duration_s):
+    elif not cost(tuple(POLICIES) if asked.all else SIMPLE, asked.runs, asked.requests_per_run):
         raise SystemExit(2)
 
 

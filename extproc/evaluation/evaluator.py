@@ -10,11 +10,14 @@ A scrape sees the gauges as they are at its start, and its router learns of them
 stands for the round trip and for the lag with which vLLM updates what it exports.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
+from itertools import count
 
+import msgspec
 import numpy as np
 
 from extproc.evaluation.draws import Draws
@@ -46,15 +49,12 @@ class Scenario:
     layered: LayeredRules
 
 
-class _InFlight:
-    __slots__ = ("arrival", "backend", "first_token_s", "number", "router")
-
-    def __init__(self, number: int, arrival: Arrival, router: SimulatedRouter, backend: int) -> None:
-        self.number = number
-        self.arrival = arrival
-        self.router = router
-        self.backend = backend
-        self.first_token_s: float | None = None
+class _InFlight(msgspec.Struct, gc=False):
+    number: int
+    arrival: Arrival
+    router: SimulatedRouter
+    backend: int
+    first_token_s: float | None = None
 
 
 def evaluate(
@@ -77,13 +77,14 @@ class _Run:
             )
             for rng in routers
         ]
+        self._may_hold = any(router.may_hold for router in self._routers)
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
         self._advancing: set[SimulatedRouter] = set()
         self._tally = Tally(len(self._servers), scenario.slo_s)
-        # Of each: when, which in the order of planning, and a backend whose run ends or what else to do.
-        self._events: list[tuple[float, int, int | Callable[[float], None]]] = []
-        self._planned = 0
+        # Of each: when, which in the order of planning, and a server whose run ends or what else to do.
+        self._events: list[tuple[float, int, Server | Callable[[float], None]]] = []
+        self._order = count()
         self._membership = Membership(self._servers, self._routers, self._fail)
         self._membership.plan(self._plan)
         self._plan_scrapes()
@@ -91,29 +92,34 @@ class _Run:
 
     def result(self, report: Callable[[float], None]) -> RunResult:
         now_s = 0.0
-        events, tally = self._events, self._tally
-        arrival = next(self._arrivals, None)
-        while arrival is not None or self._in_flight or any(router.held for router in self._routers):
-            if arrival is not None and (not events or arrival.at_s <= events[0][0]):
-                now_s = arrival.at_s
-                self._arrive(arrival)
-                arrival = next(self._arrivals, None)
-                if not tally.requests % PROGRESS_EVERY:
-                    report(now_s)
-            else:
-                now_s, _, event = heappop(events)
-                if isinstance(event, int):
-                    self._end_run(event, now_s)
-                else:
-                    event(now_s)
+        tally = self._tally
+        for arrival in self._arrivals:
+            now_s = arrival.at_s
+            self._catch_up(now_s)
+            self._arrive(arrival)
+            if not tally.requests % PROGRESS_EVERY:
+                report(now_s)
+        while self._in_flight or any(router.held for router in self._routers):
+            now_s = self._events[0][0]
+            self._catch_up(math.nextafter(now_s, math.inf))
         return tally.result(
             self._name, self._seed, now_s, self._servers, self._scenario.capacities_per_s, self._decisions()
         )
 
+    def _catch_up(self, until_s: float) -> None:
+        """All events before that time."""
+        events = self._events
+        while events and events[0][0] < until_s:
+            now_s, _, event = heappop(events)
+            if isinstance(event, Server):
+                self._end_run(event, now_s)
+            else:
+                event(now_s)
+
     def _arrive(self, arrival: Arrival) -> None:
-        number = self._tally.requests
-        self._tally.requests += 1
-        routers = self._routers
+        tally, routers = self._tally, self._routers
+        number = tally.requests
+        tally.requests = number + 1
         router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
         now_s = arrival.at_s
         backend = router.choose(number, arrival, now_s)
@@ -153,10 +159,9 @@ class _Run:
         prompt_tokens, output_tokens = arrival.prompt_tokens, arrival.output_tokens
         ends_s = server.submit(request_id, prompt_tokens, output_tokens, now_s, arrival.content)
         if ends_s is not None:
-            self._plan(ends_s, backend)
+            self._plan(ends_s, server)
 
-    def _end_run(self, backend: int, now_s: float) -> None:
-        server = self._servers[backend]
+    def _end_run(self, server: Server, now_s: float) -> None:
         if server.run_ends_s != now_s:
             return  # The run was shortened after this had been planned.
         result = server.end_run(now_s)
@@ -167,12 +172,12 @@ class _Run:
                 if request.router.hears_first_tokens:
                     arrival = request.arrival
                     ttft_s = now_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
-                    request.router.policy.first_token(backend, ttft_s, now_s)
+                    request.router.policy.first_token(request.backend, ttft_s, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
-        if server.run_ends_s is not None:
-            self._plan(server.run_ends_s, backend)
-        if result.finished:
+        if (ends_s := server.run_ends_s) is not None:
+            heappush(self._events, (ends_s, next(self._order), server))
+        if self._may_hold and result.finished:
             self._settle_all(now_s)
 
     def _settle_all(self, now_s: float) -> None:
@@ -187,7 +192,7 @@ class _Run:
         ttft_s = first_token_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
         server.finished(now_s - first_token_s)
         self._tally.ended(backend, ttft_s)
-        request.router.ended(request.number, arrival, backend, ttft_s, now_s, is_failed=False)
+        request.router.ended(request.number, arrival, backend, ttft_s, now_s)
 
     def _fail(self, backend: int, now_s: float) -> None:
         """All requests of a backend fail at once."""
@@ -222,9 +227,8 @@ class _Run:
     def _scraped(self, router: SimulatedRouter, backend: int, gauges: Gauges, now_s: float) -> None:
         router.scraped(backend, gauges, now_s)
 
-    def _plan(self, at_s: float, event: int | Callable[[float], None]) -> None:
-        self._planned += 1
-        heappush(self._events, (at_s, self._planned, event))
+    def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
+        heappush(self._events, (at_s, next(self._order), event))
 
     def _decisions(self) -> dict[str, int]:
         """Of all layered routers together, by layer and reason."""

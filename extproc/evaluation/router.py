@@ -15,7 +15,8 @@ class SimulatedRouter:
         self.held: dict[int, Arrival] = {}
         self._all = [Candidate(number) for number in range(backends)]
         self._members = self._all
-        # Most policies listen to little; not telling them is a tenth of a request's cost.
+        # Most policies do and listen to little; not telling them is a tenth of a request's cost.
+        self.may_hold = type(policy).settled is not Policy.settled
         self.hears_first_tokens = type(policy).first_token is not Policy.first_token
         self._hears_ends = type(policy).ended is not Policy.ended
 
@@ -32,7 +33,9 @@ class SimulatedRouter:
         if chosen == HELD:
             self.held[request_id] = request
         elif chosen is not None:
-            self._take(chosen, request)
+            candidate = self._all[chosen]
+            candidate.in_flight += 1
+            candidate.tokens_in_flight += request.prompt_tokens
         return chosen
 
     def settled(self) -> Iterator[tuple[int, Arrival, int | None]]:
@@ -44,7 +47,13 @@ class SimulatedRouter:
             yield request_id, request, backend
 
     def ended(
-        self, number: int, arrival: Arrival, backend: int, ttft_s: float | None, now_s: float, is_failed: bool
+        self,
+        number: int,
+        arrival: Arrival,
+        backend: int,
+        ttft_s: float | None,
+        now_s: float,
+        is_failed: bool = False,
     ) -> None:
         """The response is complete, or has failed."""
         candidate = self._all[backend]

@@ -75,10 +75,10 @@ class Server:
         "_ends_ticks",
         "_engine_ttft_s",
         "_finished",
-        "_run",
         "_ttfts",
         "engine",
         "is_up",
+        "overhead_s",
         "run_ends_s",
         "spec",
         "submitted",
@@ -87,14 +87,14 @@ class Server:
     def __init__(self, spec: ServerSpec) -> None:
         self.spec = spec
         self.engine = spec.engine()
+        self.overhead_s = spec.profile.overhead_s  # of a prompt: what its times have on top of the engine's
         self.is_up = True
         self.run_ends_s: float | None = None
         self.submitted = 0
-        self._run: Run | None = None
         self._begun_s = 0.0  # when it was last idle
         self._begun_ticks = 0  # from then to the beginning of its run,
         self._ends_ticks = 0  # and to its end
-        self._busy_ticks = 0
+        self._busy_ticks = 0  # before it was last idle
         self._engine_ttft_s = 0.0
         self._ttfts = 0
         self._decode_s = 0.0
@@ -103,7 +103,7 @@ class Server:
     @property
     def busy_s(self) -> float:
         """Time spent computing, but for the run under way."""
-        return self._busy_ticks * TICK_S
+        return (self._busy_ticks + self._begun_ticks) * TICK_S
 
     def submit(
         self,
@@ -114,41 +114,37 @@ class Server:
         content: Content[int] = (),
     ) -> float | None:
         """Take a request; `run_ends_s` where it has become another by that."""
-        self.engine.submit(request_id, prompt_tokens, output_tokens, now_s, content)
+        engine = self.engine
+        engine.submit(request_id, prompt_tokens, output_tokens, now_s, content)
         self.submitted += 1
-        run = self._run
+        run = engine.run
         if run is None:
-            self._begun_s, self._ends_ticks = now_s, 0
+            self._begun_s = now_s
             self._begin(now_s)
             return self.run_ends_s
-        if run.steps == 1 or not self.engine.may_admit:
+        if run.steps == 1 or not engine.may_admit():
             return None
         return self._shorten(run, now_s)
 
     def end_run(self, now_s: float) -> RunResult:
         """End the run that is due now, and begin the next one if there is anything to do."""
         result = self.engine.end_run(now_s)
-        if result.ttfts_s:
-            self._engine_ttft_s += sum(result.ttfts_s)
-            self._ttfts += len(result.ttfts_s)
-        self._busy_ticks += self._ends_ticks - self._begun_ticks
+        if ttfts_s := result.ttfts_s:
+            self._engine_ttft_s += sum(ttfts_s)
+            self._ttfts += len(ttfts_s)
         self._begin(now_s)
         return result
 
     def fail(self, now_s: float) -> None:
         """Lose everything; whoever starts it again sets `is_up`."""
-        if self._run is not None:
-            self._busy_ticks += self._run.ticks(self._step_under_way(self._run, now_s))
+        if (run := self.engine.run) is not None:
+            self._ends_ticks = self._begun_ticks + run.ticks(self._step_under_way(run, now_s))
+            self._rest()
         self.engine = self.spec.engine()
         self.is_up = False
-        self.run_ends_s = self._run = None
         self.submitted += 1  # Whoever has looked at it has to look again.
         self._engine_ttft_s = self._decode_s = 0.0
         self._ttfts = self._finished = 0
-
-    def overhead_s(self, prompt_tokens: int) -> float:
-        """What a request's times have on top of the engine's."""
-        return self.spec.profile.overhead_s(prompt_tokens)
 
     def finished(self, decode_s: float) -> None:
         """A request has ended, so long after its first token."""
@@ -158,7 +154,7 @@ class Server:
     def gauges(self, now_s: float) -> Gauges:
         """What `/metrics` says now."""
         engine = self.engine
-        steps = 0 if self._run is None else self._step_under_way(self._run, now_s) - 1
+        steps = 0 if engine.run is None else self._step_under_way(engine.run, now_s) - 1
         return Gauges(
             engine.running,
             engine.waiting,
@@ -177,17 +173,21 @@ class Server:
         """One that goes on from here by itself."""
         twin = copy.copy(self)
         twin.engine = self.engine.copied()
-        twin._run = twin.engine.run
         return twin
 
     def _begin(self, now_s: float) -> None:
-        run = self._run = self.engine.begin_run(now_s)
+        run = self.engine.begin_run(now_s)
         if run is None:
-            self.run_ends_s = None
+            self._rest()
         else:
-            self._begun_ticks = self._ends_ticks
-            self._ends_ticks += run.ticks(run.steps)
-            self.run_ends_s = self._begun_s + self._ends_ticks * TICK_S
+            begun_ticks = self._begun_ticks = self._ends_ticks
+            ends_ticks = self._ends_ticks = begun_ticks + run.ticks(run.steps)
+            self.run_ends_s = self._begun_s + ends_ticks * TICK_S
+
+    def _rest(self) -> None:
+        self._busy_ticks += self._ends_ticks
+        self._begun_ticks = self._ends_ticks = 0
+        self.run_ends_s = None
 
     def _shorten(self, run: Run, now_s: float) -> float | None:
         """Let the run end with the iteration that is under way."""
@@ -201,13 +201,10 @@ class Server:
 
     def _step_under_way(self, run: Run, now_s: float) -> int:
         """The first iteration of the run, counted from 1, that does not end before now."""
-        guessed = run.steps_in((now_s - self._begun_s) * TICKS_PER_S - self._begun_ticks) + 1
-        steps = max(1, min(guessed, run.steps))
-        while steps < run.steps and self._end_s(run, steps) < now_s:
+        steps = run.step_at((now_s - self._begun_s) * TICKS_PER_S - self._begun_ticks)
+        begun_s, begun_ticks, ticks = self._begun_s, self._begun_ticks, run.ticks
+        while steps < run.steps and begun_s + (begun_ticks + ticks(steps)) * TICK_S < now_s:
             steps += 1
-        while steps > 1 and self._end_s(run, steps - 1) >= now_s:
+        while steps > 1 and begun_s + (begun_ticks + ticks(steps - 1)) * TICK_S >= now_s:
             steps -= 1
         return steps
-
-    def _end_s(self, run: Run, steps: int) -> float:
-        return self._begun_s + (self._begun_ticks + run.ticks(steps)) * TICK_S

@@ -8,6 +8,7 @@ as it is.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 _BLOCK = 1024
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """One request: when it comes, in seconds from the start, how long it is, and for whom.
 
     `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE.
@@ -117,9 +118,12 @@ class OpenLoop:
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """The requests of `duration_s`."""
+        return chain.from_iterable(self._blocks(rng))
+
+    def _blocks(self, rng: np.random.Generator) -> Iterator[Iterator[Arrival]]:
         for times_s in _blocks_of_times(self.curve, self.rate, self.duration_s, rng):
             prompts, outputs = self.lengths.draw(rng, len(times_s), self.max_model_len)
-            yield from _zipped(times_s, prompts, outputs)
+            yield _zipped(times_s, prompts, outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,39 +30,34 @@ class Decoders:
 
     def join(self, sequence: Sequence) -> None:
         """From the next iteration on; all but its newest token is computed."""
-        end = self.steps + sequence.output_tokens - sequence.produced_tokens
+        steps, computed = self.steps, sequence.computed_tokens
         self.count += 1
-        self.tokens += sequence.computed_tokens
-        self._at_block_end[(self.steps - sequence.computed_tokens) % self._block_size] += 1
-        sequence.last_step = end
+        self.tokens += computed
+        self._at_block_end[(steps - computed) % self._block_size] += 1
+        end = sequence.last_step = steps + sequence.total_tokens - sequence.known_tokens
         heappush(self._by_end, (end, sequence.place, sequence))
 
-    def advance(self, steps: int) -> int:
-        """So many iterations have ended; how many tokens they brought."""
-        tokens = steps * self.count
-        self.steps += steps
-        self.tokens += tokens
-        return tokens
+    def advance(self, steps: int) -> list[Sequence]:
+        """So many iterations have ended; take those out that have all their tokens, oldest first."""
+        now = self.steps = self.steps + steps
+        self.tokens += steps * self.count
+        by_end = self._by_end
+        if not by_end or by_end[0][0] != now:
+            return _NOBODY
+        gone = []
+        while by_end and by_end[0][0] == now:
+            _, _, sequence = heappop(by_end)
+            self._forget(sequence)
+            gone.append(sequence)
+        return gone
 
     def leave(self, sequence: Sequence, is_step_under_way: bool) -> None:
         """Take a sequence out before its end, and note how far it has come."""
+        self._by_end.remove((sequence.last_step, sequence.place, sequence))
+        heapify(self._by_end)
         self._forget(sequence)
-        held = sequence.computed_tokens + is_step_under_way
-        sequence.blocks = -(-held // self._block_size)
-
-    def finished(self) -> list[Sequence]:
-        """Take those out that have all their tokens, oldest first."""
-        by_end = self._by_end
-        if not by_end or by_end[0][0] != self.steps:
-            return _NOBODY
-        gone: list[Sequence] = []
-        while by_end and by_end[0][0] == self.steps:
-            end, _, sequence = heappop(by_end)
-            if sequence.last_step == end:
-                self._forget(sequence)
-                sequence.blocks = -(-sequence.computed_tokens // self._block_size)
-                gone.append(sequence)
-        return gone
+        if is_step_under_way:
+            sequence.blocks = -(-(sequence.computed_tokens + 1) // self._block_size)
 
     def new_blocks(self) -> int:
         """How many blocks the next iteration needs."""
@@ -70,24 +65,18 @@ class Decoders:
 
     def new_blocks_of(self, first: int, steps: int) -> int:
         """How many `steps` iterations need from number `first` on, if the next one is number 0."""
-        cycles, rest = divmod(steps, self._block_size)
-        begin = (self.steps + first) % self._block_size
-        end = begin + rest
-        by_remainder = self._at_block_end
-        needed = sum(by_remainder[begin:end])
-        if end > self._block_size:
-            needed += sum(by_remainder[: end - self._block_size])
-        return cycles * self.count + needed
+        block_size, by_remainder = self._block_size, self._at_block_end
+        begin = (self.steps + first) % block_size
+        end = begin + steps % block_size
+        needed = steps // block_size * self.count + sum(by_remainder[begin:end])
+        return needed + sum(by_remainder[: end - block_size]) if end > block_size else needed
 
-    def run_length(self, most: int, free_blocks: int) -> int:
-        """Iterations until one of them has all its tokens, at most so many, and as long as there is memory.
+    def run_length(self, free_blocks: int) -> int:
+        """Iterations until one of them has all its tokens, as long as there is memory.
 
         The first of them has its blocks already.
         """
-        by_end = self._by_end
-        while by_end[0][2].last_step != by_end[0][0]:
-            heappop(by_end)  # It has left, and if it is back it ends later.
-        steps = min(by_end[0][0] - self.steps, most)
+        steps = self._by_end[0][0] - self.steps
         if self.count * (steps // self._block_size + 1) <= free_blocks:
             return steps
         for number in range(1, steps):
@@ -100,19 +89,15 @@ class Decoders:
         """The same with other sequences in the place of these."""
         twin = copy.copy(self)
         twin._at_block_end = list(self._at_block_end)
-        twin._by_end = [
-            (end, place, twins[sequence])
-            for end, place, sequence in self._by_end
-            if sequence.last_step == end
-        ]
-        heapify(twin._by_end)
+        twin._by_end = [(end, place, twins[sequence]) for end, place, sequence in self._by_end]
         return twin
 
     def _forget(self, sequence: Sequence) -> None:
-        computed = sequence.prompt_tokens + sequence.output_tokens - 1 - (sequence.last_step - self.steps)
+        steps, block_size = self.steps, self._block_size
+        known = sequence.known_tokens = sequence.total_tokens - (sequence.last_step - steps)
+        computed = sequence.computed_tokens = known - 1
         self.count -= 1
         self.tokens -= computed
-        self._at_block_end[(self.steps - computed) % self._block_size] -= 1
-        sequence.computed_tokens = computed
-        sequence.produced_tokens = computed + 1 - sequence.prompt_tokens
+        self._at_block_end[(steps - computed) % block_size] -= 1
+        sequence.blocks = -(-computed // block_size)
         sequence.last_step = NOT_DECODING

@@ -10,17 +10,19 @@ Without content there is nothing to look up, and a number of free blocks is all 
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+
+from extproc.simulation.sequence import Content, Sequence
 
 
 class KvMemory:
     """`free` blocks can be had at once, those with unused content included."""
 
-    __slots__ = ("_cache", "free", "size")
+    __slots__ = ("_block_size", "_cache", "free", "size")
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, block_size: int) -> None:
         self.size = blocks
         self.free = blocks
+        self._block_size = block_size
         self._cache: _PrefixCache | None = None
 
     def take(self, blocks: int) -> None:
@@ -29,31 +31,37 @@ class KvMemory:
         if self._cache is not None:
             self._cache.evict(blocks)
 
-    def give(self, blocks: int) -> None:
-        """Give blocks back whose content nobody will ask for."""
-        self.free += blocks
-        if self._cache is not None:
-            self._cache.add_blank(blocks)
-
-    def known(self, content: Sequence[int]) -> tuple[int, int]:
-        """How many blocks at the beginning of `content` are there, and how many of these are in use."""
-        return (0, 0) if self._cache is None else self._cache.known(content)
-
-    def pin(self, content: Sequence[int], blocks: int) -> None:
-        """Use the first blocks of `content`, all of which are there."""
-        if self._cache is not None:
-            self.free -= self._cache.pin(content, blocks)
-
-    def publish(self, content: Sequence[int], first: int, end: int) -> int:
-        """Let used blocks be known as `content[first:end]`; up to which they are, not counting known ones."""
+    def known(self, sequence: Sequence) -> tuple[int, int]:
+        """How many of its first blocks are there, and in use; one token is computed, for its logits."""
         if self._cache is None:
-            self._cache = _PrefixCache(self.free)
-        return self._cache.publish(content, first, end)
+            return 0, 0
+        return self._cache.known(sequence.content[: (sequence.known_tokens - 1) // self._block_size])
 
-    def unpin(self, content: Sequence[int], blocks: int) -> None:
-        """Stop using the first blocks of `content`."""
+    def pin(self, sequence: Sequence, blocks: int) -> None:
+        """Let a sequence without memory use its first blocks, all of which are there."""
         if self._cache is not None:
-            self.free += self._cache.unpin(content, blocks)
+            self.free -= self._cache.pin(sequence.content, blocks)
+        sequence.blocks = sequence.pinned = blocks
+        sequence.computed_tokens = blocks * self._block_size
+
+    def publish(self, sequence: Sequence) -> None:
+        """Let others find its blocks that are full, from those on that they know already."""
+        full = min(len(sequence.content), sequence.computed_tokens // self._block_size)
+        if sequence.pinned < full:
+            if self._cache is None:
+                self._cache = _PrefixCache(self.free)
+            sequence.pinned = self._cache.publish(sequence.content, sequence.pinned, full)
+
+    def release(self, sequence: Sequence) -> None:
+        """Take all its blocks back; the content of those that are full stays."""
+        if sequence.content:
+            self.publish(sequence)
+        unnamed = sequence.blocks - sequence.pinned
+        self.free += unnamed
+        if self._cache is not None:
+            self._cache.add_blank(unnamed)
+            self.free += self._cache.unpin(sequence.content, sequence.pinned)
+        sequence.blocks = sequence.pinned = 0
 
     def copied(self) -> "KvMemory":
         """One that goes on from here by itself."""
@@ -75,7 +83,7 @@ class _PrefixCache:
         self._blanks = 0
         self.add_blank(free_blocks)
 
-    def known(self, content: Sequence[int]) -> tuple[int, int]:
+    def known(self, content: Content[int]) -> tuple[int, int]:
         known = in_use = 0
         for block in content:
             if block in self._pins:
@@ -85,7 +93,7 @@ class _PrefixCache:
             known += 1
         return known, in_use
 
-    def pin(self, content: Sequence[int], blocks: int) -> int:
+    def pin(self, content: Content[int], blocks: int) -> int:
         """How many of them were free."""
         woken = 0
         for block in content[:blocks]:
@@ -96,7 +104,7 @@ class _PrefixCache:
                 self._pins[block] += 1
         return woken
 
-    def publish(self, content: Sequence[int], first: int, end: int) -> int:
+    def publish(self, content: Content[int], first: int, end: int) -> int:
         for number in range(first, end):
             block = content[number]
             if block in self._pins or block in self._idle:
@@ -104,7 +112,7 @@ class _PrefixCache:
             self._pins[block] = 1
         return end
 
-    def unpin(self, content: Sequence[int], blocks: int) -> int:
+    def unpin(self, content: Content[int], blocks: int) -> int:
         """How many of them nobody uses any more."""
         freed = 0
         for block in reversed(content[:blocks]):

@@ -24,13 +24,12 @@ class StepTicks:
 
     def step(self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0) -> int:
         """How long an iteration with this much work takes."""
-        return (
-            self.base
-            + attention_pairs * self.attention_pair
-            + prefill_tokens * self.prefill_token
-            + decoding * self.decode_sequence
-            + kv_tokens * self.kv_token
-        )
+        prefill = prefill_tokens * self.prefill_token + attention_pairs * self.attention_pair
+        return prefill + self.decode_step(decoding, kv_tokens)
+
+    def decode_step(self, decoding: int, kv_tokens: int) -> int:
+        """How long an iteration without prefill takes."""
+        return self.base + decoding * self.decode_sequence + kv_tokens * self.kv_token
 
 
 def attended_pairs(computed_tokens: int, tokens: int) -> int:

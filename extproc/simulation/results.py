@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 
 class FinishReason(StrEnum):
     """How a request left the engine, in vLLM's words; STOP is for requests without output tokens."""
@@ -27,7 +29,7 @@ class EngineCounters:
     finished: dict[FinishReason, int] = field(default_factory=lambda: dict.fromkeys(FinishReason, 0))
 
 
-class RunResult:
+class RunResult(msgspec.Struct, gc=False):
     """What a run brought, by request, oldest first: those whose prefill is done, and those that finished.
 
     `begun` have got a token by it: their first one, or if they had been preempted a further one. `ttfts_s`
@@ -35,12 +37,9 @@ class RunResult:
     a request spent stuck before the engine is not in it.
     """
 
-    __slots__ = ("begun", "finished", "ttfts_s")
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.finished: list[str] = []
-        self.ttfts_s: list[float] = []
+    begun: list[str] = []
+    finished: list[str] = []
+    ttfts_s: list[float] = []
 
 
 @dataclass(frozen=True, slots=True)

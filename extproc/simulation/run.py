@@ -7,27 +7,28 @@ are exact, and a run ends at the same moment as its iterations one by one.
 
 import math
 
+import msgspec
+
 TICKS_PER_S = 10**12
 TICK_S = 1 / TICKS_PER_S
 
 
-class Run:
+class Run(msgspec.Struct, gc=False):
     """`steps` iterations; the first takes `first` ticks, each further one `growth` more than the last."""
 
-    __slots__ = ("first", "growth", "steps")
-
-    def __init__(self, steps: int, first: int, growth: int) -> None:
-        self.steps = steps
-        self.first = first
-        self.growth = growth
+    steps: int
+    first: int
+    growth: int
 
     def ticks(self, steps: int) -> int:
         """How long so many of its iterations take."""
         return steps * self.first + self.growth * (steps * (steps - 1) // 2)
 
-    def steps_in(self, ticks: float) -> int:
-        """About how many iterations end within so many ticks; rounding may make it one more or less."""
+    def step_at(self, ticks: float) -> int:
+        """About which one is under way after so many ticks, from 1 on; rounding may make it one off."""
         if not self.growth:
-            return int(ticks / self.first)
-        half = self.first / self.growth - 0.5
-        return int(math.sqrt(half * half + 2 * ticks / self.growth) - half)
+            step = int(ticks / self.first) + 1
+        else:
+            half = self.first / self.growth - 0.5
+            step = int(math.sqrt(half * half + 2 * ticks / self.growth) - half) + 1
+        return 1 if step < 1 else self.steps if step > self.steps else step

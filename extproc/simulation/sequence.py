@@ -17,30 +17,21 @@ NOT_DECODING = -1
 class Sequence:
     """A request's progress; `blocks` is the KV memory it holds, `pinned` of them are shared by content.
 
+    `total_tokens` are those of the prompt and of all the output, `known_tokens` of the output so far.
     `content` names the full blocks of the text, prompt first, as far as others may have them too. `place` is
     the sequence's number among all that were ever admitted. While it decodes its progress is kept by
-    `Decoders`, which know the iteration `last_step` that brings its last token; `produced_tokens`,
+    `Decoders`, which know the iteration `last_step` that brings its last token; `known_tokens`,
     `computed_tokens` and `blocks` are then those at the time when it joined.
     """
 
     request_id: str
     prompt_tokens: int
-    output_tokens: int
-    content: Content[int] = ()
-    entered_s: float = 0.0
-    produced_tokens: int = 0
+    total_tokens: int
+    known_tokens: int
+    content: Content[int]
+    entered_s: float
     computed_tokens: int = 0
     blocks: int = 0
     pinned: int = 0
     place: int = 0
     last_step: int = NOT_DECODING
-
-    @property
-    def known_tokens(self) -> int:
-        """Prompt and output so far."""
-        return self.prompt_tokens + self.produced_tokens
-
-    @property
-    def pending_tokens(self) -> int:
-        """Known tokens still to be computed; once there are none, the next token comes out."""
-        return self.prompt_tokens + self.produced_tokens - self.computed_tokens

@@ -138,6 +138,16 @@ def test_what_is_compared_has_preemptions_and_prefix_hits() -> None:
     assert seen.hits > 0
 
 
+def test_who_makes_room_finds_the_blocks_gone_that_older_ones_took_before() -> None:
+    """The last free block holds what "10" begins with; "9" takes it, and then "10" is preempted."""
+    limits = EngineLimits(kv_cache_tokens=138, max_num_seqs=3, max_num_batched_tokens=7, block_size=3)
+    requests = [Given(0.0, 1, 0, ())] * 8
+    requests += [Given(0.0, 1, 10, (0,)), Given(0.0, 56, 36, ()), Given(0.0, 13, 34, (0,))]
+    seen = in_runs(limits, requests, [])
+    assert seen == step_by_step(limits, requests, [])
+    assert seen.preemptions == 1
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_crowded_servers_preempt_at_the_same_iterations(seed: int) -> None:
     """Hypothesis likes small examples; here memory runs out in the midst of runs."""

@@ -68,7 +68,9 @@ class LeastInFlight(Policy):
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """One of the least busy."""
-        return any_best(candidates, [-candidate.in_flight for candidate in candidates], self._draws)
+        least = min([candidate.in_flight for candidate in candidates])
+        tied = [candidate.backend for candidate in candidates if candidate.in_flight == least]
+        return tied[0] if len(tied) == 1 else tied[self._draws.below(len(tied))]
 
 
 def any_best(candidates: Sequence[Candidate], scores: Sequence[float], draws: Draws) -> int:
