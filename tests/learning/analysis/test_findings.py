@@ -74,7 +74,7 @@ def test_ttft_follows_running_in_the_medium_zone_only(limit: int, seed: int) -> 
     medium = pearson(analysis, Zone.MEDIUM, "num_running")
     assert medium > 0.5
     assert pearson(analysis, Zone.LOW, "num_running") < medium - 0.1
-    assert abs(pearson_or_constant(analysis, Zone.SATURATED, "num_running")) < 0.15
+    assert abs(pearson_or_constant(analysis, Zone.SATURATED, "num_running")) < 0.2
 
 
 @with_limits
