@@ -31,6 +31,14 @@ def test_policies_are_compared_in_the_terminal_in_numbers_and_on_a_page(tmp_path
     assert "layered, sim-3" in html
 
 
+def test_of_one_seed_no_range_is_shown(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--out", page)
+    assert result.exit_code == 0, result.exception
+    assert "<td>0.0%" in page.read_text(), "none is refused"
+    assert "% (" not in page.read_text()
+
+
 def test_a_model_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     for name in ("model.json", "absent.json"):
