@@ -79,7 +79,7 @@ def test_a_client_cannot_choose_a_backend(shared_stack: SharedStack) -> None:
 
     async def scenario() -> None:
         spoofed = {"x-extproc-cluster": "vllm-1"}
-        answers = [await stack.ask(headers=spoofed) for _ in range(30)]
+        answers = await asyncio.gather(*(stack.ask(headers=spoofed) for _ in range(30)))
         assert {answer.backend for answer in answers} == {"vllm-1", "vllm-2"}
         nonsense = await stack.ask(headers={"x-extproc-cluster": "no-such-cluster"})
         assert nonsense.is_complete
