@@ -1,6 +1,5 @@
 """A real DNS server on loopback, UDP and TCP, whose records a test changes while it runs."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.dns import DNSError
 from dnslib.server import BaseResolver, DNSHandler, DNSServer
+from ports import free_port
 
 MAX_UDP_BYTES = 512
 HOST = "vllm.default.svc.cluster.local"
@@ -52,9 +52,7 @@ class NameServer(BaseResolver):
 def name_server() -> Iterator[NameServer]:
     """Run one; `address` is where it listens."""
     resolver = NameServer()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     servers = [DNSServer(resolver, "127.0.0.1", port, tcp=tcp, logger=_Silent()) for tcp in (False, True)]
     for server in servers:
         server.start_thread()

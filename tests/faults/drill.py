@@ -39,8 +39,7 @@ def start_sims(stack: LocalStack, count: int = 2, *options: str) -> None:
 async def scripted(stack: LocalStack, count: int = 2) -> AsyncIterator[list[ScriptedBackend]]:
     """A running stack of scripted backends, vllm-1 and so on."""
     async with AsyncExitStack() as exits:
-        taken = {stack.grpc_port, stack.http_port}
-        backends = [await exits.enter_async_context(ScriptedBackend().serving(taken)) for _ in range(count)]
+        backends = [await exits.enter_async_context(ScriptedBackend().serving()) for _ in range(count)]
         stack.backends = {f"vllm-{n}": backend.port for n, backend in enumerate(backends, 1)}
         await exits.enter_async_context(running(stack))
         yield backends

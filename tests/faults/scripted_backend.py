@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -96,12 +96,9 @@ class ScriptedBackend:
         self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def serving(self, taken: Container[int] = ()) -> AsyncIterator["ScriptedBackend"]:
-        """Serve on a port that the kernel chooses, but none that is `taken` by what starts later."""
+    async def serving(self) -> AsyncIterator["ScriptedBackend"]:
+        """Serve on a port that the kernel chooses."""
         server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
-        while server.sockets[0].getsockname()[1] in taken:
-            server.close()
-            server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from integration.envoy_process import EnvoyProcess, StartEnvoy
-from integration.local_stack import LocalStack, SharedStack, StartSim, free_port, wait_until
+from integration.local_stack import LocalStack, SharedStack, StartSim, wait_until
+from ports import free_port
 
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from ports import free_port
 
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
@@ -41,14 +41,6 @@ def wait_until(
     while not is_so():
         assert time.monotonic() < ends_s, f"waited in vain for {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, slots=True)

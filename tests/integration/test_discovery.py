@@ -9,9 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 from faults.drill import signalled
-from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, free_port, running, wait_until
+from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running, wait_until
 from kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
 from name_server import HOST, NameServer, name_server
+from ports import free_port
 
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.local_stack.child_process import ChildProcess

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 import yaml
 from deploy.rules_file import DIRECTORY, RULES, names, panel_expressions, rules
-from integration.local_stack import Load, LocalStack, chat, free_port, running
+from integration.local_stack import Load, LocalStack, chat, running
+from ports import free_port
 
 from extproc.adapters.local_stack.child_process import ChildProcess
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integration.local_stack import PATIENCE_S, LocalStack, StartSim, free_port, running, wait_until
+from integration.local_stack import PATIENCE_S, LocalStack, StartSim, running, wait_until
+from ports import free_port
 
 from extproc.adapters.files.sample_table import read_samples
 

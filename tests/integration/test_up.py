@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import shlex
 import signal
 import socket
@@ -19,27 +18,12 @@ import aiohttp
 import pytest
 import yaml
 from integration.local_stack import wait_until
+from ports import free_ports
 
 PATIENCE_S = 30.0
 PORTS = 7
 MODEL = "sim-model"
 CHAT = {"model": MODEL, "stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}
-
-
-def free_base_port() -> int:
-    """The first of some neighbouring ports, all free, that the kernel does not hand out to clients."""
-    for base in random.sample(range(12_000, 32_000, PORTS), 100):
-        sockets = [socket.socket() for _ in range(PORTS)]
-        try:
-            for offset, one in enumerate(sockets):
-                one.bind(("127.0.0.1", base + offset))
-            return base
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
 
 
 def until(is_so: Callable[[], object], what: str) -> None:
@@ -99,7 +83,7 @@ def options_for(base: int) -> list[str]:
 
 def run_up(directory: Path, *options: str) -> Up:
     directory.mkdir(exist_ok=True)
-    temporary, output_path, base = directory / "tmp", directory / "output", free_base_port()
+    temporary, output_path, base = directory / "tmp", directory / "output", free_ports(PORTS)[0]
     temporary.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "extproc", "up", *options_for(base), *options]
     with output_path.open("wb") as output:

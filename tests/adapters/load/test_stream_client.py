@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
-from integration.local_stack import free_port
+from ports import free_port
 
 from extproc.adapters.load.stream_client import Reply, ask, open_session
 from extproc.outcomes.outcome import Failure

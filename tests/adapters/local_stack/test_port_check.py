@@ -2,6 +2,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
 
 from extproc.adapters.local_stack.port_check import PortUse, check_ports
 from extproc.errors import StackError
@@ -13,11 +14,6 @@ HOST = "127.0.0.1"
 def listener() -> Iterator[socket.socket]:
     with socket.create_server((HOST, 0)) as made:
         yield made
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as made:
-        return int(made.getsockname()[1])
 
 
 def test_free_ports_are_free_again_afterwards() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.adapters.simulated_vllm.options import SimOptions
@@ -546,13 +547,6 @@ def test_cancelling_ends_the_server_and_frees_the_port():
                 await server
 
     uvloop.run(main())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_full_queue_refuses_a_request_by_its_status_and_a_stream_by_an_event() -> None:
