@@ -6,6 +6,7 @@ import signal
 import pytest
 from faults.drill import Drill, send, signalled, start_sims, until_placed
 from faults.fault_table import FaultTable
+from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
 from integration.local_stack import LocalStack, chat, running
 
 BOTH = ("vllm-1", "vllm-2")
@@ -47,6 +48,7 @@ def test_sigterm_drains_without_a_failed_request(stack: LocalStack, table: Fault
 
 @pytest.mark.fault
 def test_a_frozen_sidecar_delays_requests_and_fails_none(stack: LocalStack, table: FaultTable) -> None:
+    stack.message_timeout_s = SHIPPED_MESSAGE_TIMEOUT_S
     start_sims(stack)
 
     async def scenario() -> None:

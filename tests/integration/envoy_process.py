@@ -13,13 +13,18 @@ from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document
 from extproc.adapters.files.atomic_file import write_atomically
 
 ENVOY = Path(sys.executable).with_name("envoy")
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
+SHIPPED_MESSAGE_TIMEOUT_S = 1
+MESSAGE_TIMEOUT_S = 30
+"""How long Envoy waits for a sidecar here. After the shipped second it also goes around a good one, where
+the machine stalls for so long; who tests what comes of that second asks for it."""
 
 
 class EnvoyProcess:
     """One Envoy: `url` for clients, `admin_url`, and `cds_path`, which it watches.
 
-    `edit` may change the bootstrap's text before Envoy reads it.
+    It waits `message_timeout_s` for the sidecar. `edit` may change the bootstrap's text before Envoy reads
+    it.
     """
 
     def __init__(
@@ -28,6 +33,7 @@ class EnvoyProcess:
         ext_proc: str,
         backends: Sequence[BackendAddress],
         edit: Callable[[str], str] = lambda text: text,
+        message_timeout_s: int = MESSAGE_TIMEOUT_S,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.cds_path = directory / "cds.json"
@@ -37,6 +43,9 @@ class EnvoyProcess:
         config = bootstrap(
             shipped_bootstrap(), listen_port=0, admin_port=0, ext_proc=ext_proc, cds_path=self.cds_path
         )
+        shipped = f" message_timeout: {SHIPPED_MESSAGE_TIMEOUT_S}s\n"
+        assert shipped in config
+        config = config.replace(shipped, f" message_timeout: {message_timeout_s}s\n")
         config_path, address_path = directory / "envoy.yaml", directory / "admin"
         config_path.write_text(edit(config))
         command: list[str | Path] = [ENVOY, "-c", config_path, "--admin-address-path", address_path]
@@ -56,7 +65,7 @@ class EnvoyProcess:
 
     def admin(self, path: str) -> Any:
         """The JSON that the admin interface answers with."""
-        with urllib.request.urlopen(self.admin_url + path, timeout=5) as response:
+        with urllib.request.urlopen(self.admin_url + path, timeout=PATIENCE_S) as response:
             return json.load(response)
 
     def stat(self, name: str) -> Any:

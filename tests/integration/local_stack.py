@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from integration.envoy_process import MESSAGE_TIMEOUT_S
 from ports import free_port
 
 from extproc.adapters.envoy.files import BackendAddress
@@ -90,6 +91,7 @@ class LocalStack:
     discovery: dict[str, Any] | None = None
     found_at_start: int = 0
     edit_envoy: Callable[[str], str] = lambda text: text
+    message_timeout_s: int = MESSAGE_TIMEOUT_S
     sims: dict[str, ChildProcess] = field(default_factory=dict)
     backends: dict[str, int] = field(default_factory=dict)
 
@@ -139,7 +141,8 @@ class LocalStack:
         listed = self.backends if self.discovery is None else {}
         addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
         grpc = f"127.0.0.1:{self.grpc_port}"
-        self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, edit=self.edit_envoy)
+        options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
+        self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.sidecar.start()
         await self.until_routable(len(listed) or self.found_at_start)

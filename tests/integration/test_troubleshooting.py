@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from integration.envoy_process import StartEnvoy
+from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
 from integration.local_stack import LocalStack, chat, running
 
 from extproc.adapters.envoy.files import BackendAddress
@@ -62,6 +62,7 @@ def test_a_cluster_file_that_envoy_does_not_read_is_503_and_not_routed(
 
 
 def test_a_sidecar_that_hangs_is_gone_around_after_a_second(stack: LocalStack) -> None:
+    stack.message_timeout_s = SHIPPED_MESSAGE_TIMEOUT_S
     stack.start_sim("vllm-1")
 
     async def scenario() -> None:
