@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from adapters.envoy.served import TRANSPORTS
+from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
 from integration.local_stack import Answer, LocalStack, by_status, chat, running
 
-SLOW = chat(max_tokens=40)
-"""Some two seconds on a server of speed 1, longer than Envoy's message timeout."""
-FAST = 20.0
+SLOW, FAST = 0.2, 200.0
+LONG = chat(max_tokens=600)
+"""Some minutes on a slow server: it has its place until the test has seen what it wants to, and is fast."""
 
 
 def prepare(stack: LocalStack, transport: str | None = None, max_active: int = 1, **queue: Any) -> None:
-    """A backend that takes `max_active` requests, and a sidecar that holds the others."""
-    stack.start_sim("vllm-1", "--max-num-seqs", str(max_active))
+    """A backend that takes `max_active` requests, is slow, and a sidecar that holds the others."""
+    stack.start_sim("vllm-1", "--max-num-seqs", str(max_active), "--speed", str(SLOW))
     if transport is not None:
         address = f"127.0.0.1:{stack.grpc_port}"
         stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
@@ -34,11 +35,11 @@ async def hold(stack: LocalStack, number: int, **options: Any) -> asyncio.Task[A
     return task
 
 
-async def occupy(stack: LocalStack, body: Any = SLOW) -> asyncio.Task[Answer]:
-    """A request that takes the only place."""
-    task = asyncio.create_task(stack.ask(body))
-    await stack.until(lambda state: state["backends"][0]["own"] == 1)
-    return task
+async def occupy(stack: LocalStack, places: int = 1) -> asyncio.Future[list[Answer]]:
+    """Requests that take all places."""
+    asked = asyncio.gather(*(stack.ask(LONG) for _ in range(places)))
+    await stack.until(lambda state: state["backends"][0]["own"] == places)
+    return asked
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -49,14 +50,15 @@ def test_a_burst_beyond_the_limit_is_served_within_it_and_nobody_is_refused(
 
     async def scenario() -> None:
         async with running(stack):
-            burst = asyncio.gather(*(stack.ask(chat(max_tokens=6)) for _ in range(30)))
-            seen: list[Mapping[str, Any]] = []
+            first = await occupy(stack, places=3)
+            burst = asyncio.gather(*(stack.ask(chat(max_tokens=6)) for _ in range(27)))
+            seen = [await until_waiting(stack, 27)]
+            await stack.change_speed(FAST)
             while not burst.done():
                 seen.append(await stack.state())
-            answers = await burst
+            answers = [*await first, *await burst]
             assert all(answer.is_complete and answer.backend == "vllm-1" for answer in answers)
             assert max(state["backends"][0]["own"] for state in seen) == 3
-            assert max(state["queue"]["waiting"] for state in seen) > 20
             state = await stack.until_idle()
             assert state["queue"]["waiting"] == 0
             assert state["queue"]["ended"] == {"let_in": 27}
@@ -76,19 +78,24 @@ def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(stack: L
                 task = await hold(stack, number, headers={"x-extproc-priority": priority})
                 task.add_done_callback(lambda _, number=number: done.append(number))
                 waiting.append(task)
-            answers = await asyncio.gather(first, *waiting)
+            await stack.change_speed(FAST)
+            answers = [*await first, *await asyncio.gather(*waiting)]
             assert all(answer.is_complete for answer in answers)
             assert done == [4, 1, 3, 2]
 
     asyncio.run(scenario())
 
 
-def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(stack: LocalStack) -> None:
-    prepare(stack, max_wait_s=1.2)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(
+    stack: LocalStack, transport: str
+) -> None:
+    stack.message_timeout_s = SHIPPED_MESSAGE_TIMEOUT_S
+    prepare(stack, transport, max_wait_s=SHIPPED_MESSAGE_TIMEOUT_S + 0.5)
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack, chat(max_tokens=100))
+            first = await occupy(stack)
             refused = await stack.ask()
             assert (refused.status, refused.layer) == (503, "reject")
             assert refused.headers["x-extproc-reason"] == "queue_timeout"
@@ -96,7 +103,7 @@ def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(stack: Loc
             assert b'"overloaded_error"' in refused.body
             assert not first.done()
             await stack.change_speed(FAST)
-            assert (await first).is_complete
+            assert by_status(await first) == {200: 1}
 
     asyncio.run(scenario())
 
@@ -112,7 +119,7 @@ def test_a_full_queue_refuses_at_once(stack: LocalStack) -> None:
             assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "queue_full")
             assert not first.done()
             await stack.change_speed(FAST)
-            assert by_status(await asyncio.gather(first, *waiting)) == {200: 3}
+            assert by_status([*await first, *await asyncio.gather(*waiting)]) == {200: 3}
 
     asyncio.run(scenario())
 
@@ -123,13 +130,13 @@ def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: s
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack, chat(max_tokens=60))
+            first = await occupy(stack)
             gone, stays = await hold(stack, 1), await hold(stack, 2)
             gone.cancel()
             await until_waiting(stack, 1)
             assert not first.done()
             await stack.change_speed(FAST)
-            assert by_status(await asyncio.gather(first, stays)) == {200: 2}
+            assert by_status([*await first, await stays]) == {200: 2}
             state = await stack.until_idle()
             assert state["queue"]["ended"] == {"client_left": 1, "let_in": 1}
 
@@ -148,7 +155,7 @@ def test_when_the_sidecar_ends_all_who_wait_are_served_by_envoys_pool(
             waiting = [await hold(stack, number) for number in range(1, 6)]
             await asyncio.to_thread(stack.sidecar.stop, 5.0)
             await stack.change_speed(FAST)
-            answers = await asyncio.gather(first, *waiting)
+            answers = [*await first, *await asyncio.gather(*waiting)]
             assert all(answer.is_complete for answer in answers)
             assert {answer.backend for answer in answers[1:]} == {""}
 
@@ -164,7 +171,7 @@ def test_when_the_sidecar_is_killed_all_who_wait_are_served_by_envoys_pool(stack
             waiting = [await hold(stack, number) for number in range(1, 6)]
             await asyncio.to_thread(stack.sidecar.stop, 0.0)
             await stack.change_speed(FAST)
-            answers = await asyncio.gather(first, *waiting)
+            answers = [*await first, *await asyncio.gather(*waiting)]
             assert all(answer.is_complete for answer in answers)
 
     asyncio.run(scenario())
@@ -175,13 +182,13 @@ def test_a_backend_that_comes_takes_those_who_wait(stack: LocalStack) -> None:
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack, chat(max_tokens=600))
+            first = await occupy(stack)
             held = await hold(stack, 1)
             stack.start_sim("vllm-2", "--max-num-seqs", "1")
             stack.write_config()
             assert (await held).backend == "vllm-2"
             assert not first.done()
             await stack.change_speed(FAST)
-            assert (await first).is_complete
+            assert by_status(await first) == {200: 1}
 
     asyncio.run(scenario())
