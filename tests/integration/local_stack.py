@@ -249,13 +249,17 @@ def by_status(answers: Sequence[Answer]) -> Counter[int]:
 
 
 class Load:
-    """Requests one after the other in `concurrency` loops, until it is left; `answers` has all of them."""
+    """Requests one after the other in `concurrency` loops, until it is left; `answers` has all of them.
 
-    def __init__(self, stack: LocalStack, concurrency: int, body: Any = None) -> None:
+    `options` are those of each request.
+    """
+
+    def __init__(self, stack: LocalStack, concurrency: int, body: Any = None, **options: Any) -> None:
         self.answers: list[Answer] = []
         self.errors: list[BaseException] = []
         self._stack = stack
         self._body = body
+        self._options = options
         self._concurrency = concurrency
         self._is_over = False
 
@@ -282,6 +286,6 @@ class Load:
     async def _loop(self) -> None:
         while not self._is_over:
             try:
-                self.answers.append(await self._stack.ask(self._body))
+                self.answers.append(await self._stack.ask(self._body, **self._options))
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.errors.append(error)
