@@ -37,7 +37,8 @@ from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.retry import read_retry
 
 Script = Callable[[Event], Instruction]
-PATIENCE_S = 10.0
+CHUNK = b"data: token\n\n"
+PATIENCE_S = 60.0
 
 
 def wave_through(event: Event) -> Instruction:
@@ -120,7 +121,7 @@ class ScriptedSidecar:
 
 @dataclass
 class Backend:
-    """Sends its headers at once, and then `chunks` chunks, each after `gap_s`."""
+    """Sends its headers at once, then `chunks` chunks, each after `gap_s`, the last not before it `may_end`."""
 
     name: str
     status: int = 200
@@ -128,6 +129,10 @@ class Backend:
     gap_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     received: list[tuple[dict[str, str], int]] = field(default_factory=list)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_end.set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.received.append((dict(request.headers), len(await request.read())))
@@ -135,9 +140,11 @@ class Backend:
             status=self.status, headers={"x-answered-by": self.name, **self.headers}
         )
         await response.prepare(request)
-        for _ in range(self.chunks):
+        for number in range(1, self.chunks + 1):
+            if number == self.chunks:
+                await self.may_end.wait()
             await asyncio.sleep(self.gap_s)
-            await response.write(b"data: token\n\n")
+            await response.write(CHUNK)
         return response
 
 
@@ -222,7 +229,7 @@ def dead_port() -> Iterator[int]:
 def test_request_with_a_body_costs_two_messages_however_long_the_response(start_envoy: StartEnvoy) -> None:
     async def scenario() -> None:
         async with running(start_envoy, Backend("a", chunks=50)) as stack:
-            assert (await stack.post(b'{"model": "m"}')).body == b"data: token\n\n" * 50
+            assert (await stack.post(b'{"model": "m"}')).body == CHUNK * 50
             headers, body = stack.sidecar.events
             assert isinstance(headers, HeadersReceived)
             assert not headers.end_of_stream
@@ -351,7 +358,7 @@ def test_client_cannot_shorten_a_timeout(start_envoy: StartEnvoy) -> None:
 
     async def scenario() -> None:
         async with running(start_envoy, backend) as stack:
-            assert (await stack.post(headers=headers)).body == b"data: token\n\n"
+            assert (await stack.post(headers=headers)).body == CHUNK
         ((received, _),) = backend.received
         assert not {name.lower() for name in received} & set(headers)
 
@@ -403,7 +410,7 @@ def test_requests_go_through_the_pool_when_no_sidecar_listens(start_envoy: Start
     async def scenario() -> None:
         async with running(start_envoy, Backend("a"), Backend("b")) as stack:
             await stack.sidecar.stop()
-            answers = [await stack.post() for _ in range(20)]
+            answers = [await stack.post() for _ in range(40)]
             assert {answer.status for answer in answers} == {200}
             assert {answer.headers["x-answered-by"] for answer in answers} == {"a", "b"}
             assert not {name for answer in answers for name in answer.headers if name.startswith("x-extproc")}
@@ -428,7 +435,8 @@ def test_pool_avoids_a_dead_backend_when_no_sidecar_listens(start_envoy: StartEn
 
 
 def test_response_under_way_survives_the_sidecar(start_envoy: StartEnvoy) -> None:
-    backend = Backend("a", chunks=5, gap_s=0.1)
+    backend = Backend("a", chunks=5)
+    backend.may_end.clear()
 
     async def scenario() -> None:
         async with running(start_envoy, backend) as stack:
@@ -436,7 +444,8 @@ def test_response_under_way_survives_the_sidecar(start_envoy: StartEnvoy) -> Non
             request = asyncio.create_task(stack.post())
             await until(lambda: backend.received)
             await stack.sidecar.stop()
-            assert (await request).body == b"data: token\n\n" * 5
+            backend.may_end.set()
+            assert (await request).body == CHUNK * 5
 
     asyncio.run(scenario())
 
@@ -461,13 +470,16 @@ def test_dead_first_choice_is_answered_by_another_backend(start_envoy: StartEnvo
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_stream_stays_open_until_the_response_has_ended(start_envoy: StartEnvoy, method: str) -> None:
     async def scenario() -> None:
-        async with running(start_envoy, Backend("a", chunks=2, gap_s=0.1)) as stack:
+        backend = Backend("a", chunks=2)
+        backend.may_end.clear()
+        async with running(start_envoy, backend) as stack:
             stack.sidecar.script = route_to("a")
             url = f"{stack.envoy.url}/v1/completions"
             data = b"{}" if method == "POST" else None
             async with stack.client.request(method, url, data=data) as response:
-                await response.content.readexactly(len(b"data: token\n\n"))
+                await response.content.readexactly(len(CHUNK))
                 assert stack.sidecar.open_streams == 1
+                backend.may_end.set()
                 await response.read()
             await until(lambda: stack.sidecar.open_streams == 0)
 
@@ -519,7 +531,8 @@ def test_broken_cluster_file_changes_nothing(start_envoy: StartEnvoy) -> None:
 def test_response_under_way_survives_the_removal_of_its_backend(
     start_envoy: StartEnvoy, script: Script
 ) -> None:
-    backend = Backend("a", chunks=5, gap_s=0.1)
+    backend = Backend("a", chunks=5)
+    backend.may_end.clear()
 
     async def scenario() -> None:
         async with running(start_envoy, backend) as stack:
@@ -528,7 +541,8 @@ def test_response_under_way_survives_the_removal_of_its_backend(
             await until(lambda: backend.received)
             await stack.replace_backends()
             assert not request.done()
-            assert (await request).body == b"data: token\n\n" * 5
+            backend.may_end.set()
+            assert (await request).body == CHUNK * 5
             assert (await stack.post()).status == 503
 
     asyncio.run(scenario())
@@ -536,16 +550,21 @@ def test_response_under_way_survives_the_removal_of_its_backend(
 
 def test_log_entry_times_the_first_body_byte_and_returns_the_metadata(start_envoy: StartEnvoy) -> None:
     async def scenario() -> None:
-        async with running(start_envoy, Backend("a", chunks=2, gap_s=0.2)) as stack:
+        backend = Backend("a", chunks=2, gap_s=0.2)
+        backend.may_end.clear()
+        async with running(start_envoy, backend) as stack:
             stack.sidecar.script = route_to("a")
-            await stack.post()
+            async with stack.client.post(f"{stack.envoy.url}/v1/completions", data=b"{}") as response:
+                await response.content.readexactly(len(CHUNK))
+                backend.may_end.set()
+                await response.read()
             entry = await stack.sidecar.next_entry()
             assert entry.duration_s is not None
-            # The headers came at once, the first chunk after 0.2 s, the second after 0.4 s.
-            assert 0.2 <= int(entry.tags["ttft_us"]) / 1e6 < entry.duration_s - 0.1
+            # The headers came at once, the first chunk after 0.2 s, the second 0.2 s after it had arrived.
+            assert 0.2 <= int(entry.tags["ttft_us"]) / 1e6 <= entry.duration_s - 0.2
             assert entry.metadata == {"backend": "a", "layer": "least_load", "facts": '{"load": 1.5}'}
             assert (entry.status, entry.attempts, entry.response_flags) == (200, 1, frozenset())
-            assert entry.response_body_bytes == len(b"data: token\n\n" * 2)
+            assert entry.response_body_bytes == len(CHUNK * 2)
             assert await stack.sent_through("a_endpoint") == 1
             assert await stack.sent_through("extproc_pool") == 0
 
