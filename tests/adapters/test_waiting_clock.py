@@ -6,7 +6,7 @@ from extproc.adapters.waiting_clock import keep_advancing
 from extproc.policy.queue.room import Room
 
 PATIENCE_S = 10.0
-MOST_OF_IT_S = 4.5
+MOST_OF_IT_S = 3.0
 """They have waited so long already, of five seconds."""
 
 

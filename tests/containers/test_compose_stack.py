@@ -5,7 +5,7 @@ import shlex
 
 import docker
 from containers.compose_stack import IMAGE, ROOT, SIMS, ComposeStack
-from integration.local_stack import Load, chat
+from integration.local_stack import Load, chat, wait_until
 from integration.test_hot_swap import renamed
 
 from extproc.stack import SIM_MODEL
@@ -22,6 +22,13 @@ def readme_line() -> tuple[str, dict[str, str], bytes]:
     (url,) = [word for word in words if word.startswith("http://127.0.0.1:8080/")]
     name, _, value = words[words.index("-H") + 1].partition(": ")
     return url.removeprefix("http://127.0.0.1:8080"), {name: value}, words[words.index("-d") + 1].encode()
+
+
+async def until_placed(load: Load, names: set[str]) -> None:
+    """Wait until each of these backends has been chosen, and has answered, from now on."""
+    answered = len(load.answers)
+    while not names <= {answer.backend for answer in load.answers[answered:]}:
+        await load.until(5)
 
 
 def test_the_readmes_line_is_answered_at_once_when_all_is_healthy(compose_stack: ComposeStack) -> None:
@@ -99,8 +106,7 @@ def test_a_killed_sidecar_fails_no_request_and_takes_over_again(compose_stack: C
             assert load.answers[-1].layer == ""
             await asyncio.to_thread(sidecar.start)
             await compose_stack.until_routable(*SIMS)
-            await load.until(40)
-            assert load.answers[-1].layer != ""
+            await until_placed(load, set(SIMS))
         assert not load.failures
 
     asyncio.run(scenario())
@@ -120,9 +126,7 @@ def test_a_killed_backend_loses_only_what_it_had_begun_and_comes_back(compose_st
                 await load.until(40)
                 await asyncio.to_thread(backend.start)
                 await compose_stack.until_routable(*SIMS)
-                answered = len(load.answers)
-                while "sim-1" not in {answer.backend for answer in load.answers[answered:]}:
-                    await load.until(5)
+                await until_placed(load, {"sim-1"})
             assert not load.failures
 
     asyncio.run(scenario())
@@ -137,7 +141,7 @@ def test_the_trainer_reads_what_the_sidecar_has_recorded(compose_stack: ComposeS
     trainer = compose_stack.containers["trainer"]
     count = "import sqlite3; print(sqlite3.connect('file:/var/lib/extproc/samples.db?mode=ro', uri=True)"
     count += ".execute('SELECT count(*) FROM samples').fetchone()[0])"
-    assert int(trainer.exec_run(["python", "-c", count]).output) > 0
+    wait_until(lambda: int(trainer.exec_run(["python", "-c", count]).output) > 0, "a sample in the store")
     assert b"trainer_started" in trainer.logs()
     assert b"store_unreadable" not in trainer.logs()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.manifests import DEPLOY
-from integration.local_stack import LocalStack, chat, running
+from integration.local_stack import PATIENCE_S, LocalStack, chat, running
 
 ENVOY_SCRIPT = DEPLOY / "kubernetes" / "base" / "drain-envoy.sh"
 VLLM_SCRIPT = DEPLOY / "kubernetes" / "vllm" / "drain_vllm.py"
@@ -30,7 +30,7 @@ def test_envoy_waits_for_requests_in_flight_and_takes_others_meanwhile(stack: Lo
             assert hook.returncode is None, "it waits for the long one"
             await stack.change_speed(20.0)
             assert (await under_way).is_complete
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await hook.wait() == 0
 
     asyncio.run(scenario())
@@ -46,7 +46,7 @@ def test_vllm_waits_for_requests_in_flight(stack: LocalStack) -> None:
             hook = await started([sys.executable, VLLM_SCRIPT], PORT=str(stack.backends["vllm-1"]))
             assert (await under_way).is_complete
             assert hook.returncode is None, "the gauges have to be quiet for a while"
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await hook.wait() == 0
 
     asyncio.run(scenario())
@@ -55,7 +55,7 @@ def test_vllm_waits_for_requests_in_flight(stack: LocalStack) -> None:
 def test_a_vllm_that_is_gone_is_not_waited_for() -> None:
     async def scenario() -> None:
         hook = await started([sys.executable, VLLM_SCRIPT], PORT="1")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             assert await hook.wait() == 0
 
     asyncio.run(scenario())

@@ -71,7 +71,7 @@ class Drill(Load):
 
     async def conclude(self) -> None:
         assert self._may_fail or not self.failures, self._fault
-        await self._stack.until_idle(patience_s=5.0)
+        await self._stack.until_idle()
         asked = len(self.answers) + len(self.errors)
         self._table.add(self._fault, len(self.failures), asked, self._recovery_s)
 

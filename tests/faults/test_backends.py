@@ -248,6 +248,6 @@ def test_a_second_attempt_is_booked_where_it_is(stack: LocalStack) -> None:
             answers = await asyncio.gather(*asked)
             assert all(answer.is_complete for answer in answers)
             assert {answer.backend for answer in answers} == {"vllm-1", "vllm-2"}, "what was decided"
-            await stack.until_idle(patience_s=5.0)
+            await stack.until_idle()
 
     asyncio.run(scenario())

@@ -40,7 +40,7 @@ def test_a_refusal_in_a_stream_is_a_failure_where_envoy_reads_it(stack: LocalSta
             assert all(b'{"error":' in answer.body for answer in refused)
             await stack.change_speed(20.0)
             assert all(answer.is_complete for answer in await asyncio.gather(*served))
-            await stack.until_idle()
+            await stack.until_outcomes(5)
 
     asyncio.run(scenario())
     samples = read_samples(stack.samples_path)

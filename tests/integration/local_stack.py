@@ -159,12 +159,23 @@ class LocalStack:
             result: dict[str, Any] = await response.json()
             return result
 
+    async def metrics_page(self) -> str:
+        """`/metrics`."""
+        async with self.session.get(f"http://127.0.0.1:{self.http_port}/metrics") as response:
+            return await response.text()
+
     async def metric(self, name: str) -> float:
         """A metric without labels, from `/metrics`."""
-        async with self.session.get(f"http://127.0.0.1:{self.http_port}/metrics") as response:
-            found = re.search(rf"^{name} (\S+)$", await response.text(), re.MULTILINE)
+        found = re.search(rf"^{name} (\S+)$", await self.metrics_page(), re.MULTILINE)
         assert found is not None, f"no {name}"
         return float(found[1])
+
+    async def until_outcomes(self, count: int) -> None:
+        """Wait until Envoy has told of so many requests that were placed; it does so when they have ended."""
+        series = re.compile(r"^extproc_outcomes_total\{.*\} (\S+)$", re.MULTILINE)
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(map(float, series.findall(await self.metrics_page()))) < count:
+                await asyncio.sleep(0.02)
 
     async def until(
         self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S

@@ -58,11 +58,11 @@ def test_turns_go_where_their_beginning_is_and_leave_it_when_it_is_crowded(stack
             assert 0.8 * expected < await prefix_hits(stack) < 1.3 * expected
 
             conversation, home = homes.popitem()
-            async with Load(stack, 16, conversation.next_turn(max_tokens=16)) as load:
-                async with asyncio.timeout(PATIENCE_S):
-                    while {answer.backend for answer in load.answers} != set(NAMES):
-                        await asyncio.sleep(0.01)
+            turn = conversation.next_turn(max_tokens=16)
+            assert (await stack.ask(turn)).backend == home
+            async with Load(stack, 16, turn) as load, asyncio.timeout(PATIENCE_S):
+                while {answer.backend for answer in load.answers} != set(NAMES):
+                    await asyncio.sleep(0.01)
             assert not load.failures
-            assert load.answers[0].backend == home
 
     asyncio.run(scenario())

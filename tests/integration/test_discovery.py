@@ -160,8 +160,7 @@ def test_a_sidecar_is_ready_and_envoy_can_start_only_when_backends_are_known(sta
         try:
             await until("/healthz", 200)
             asked = len(server.asked)
-            while len(server.asked) < asked + 4:
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(wait_until, lambda: len(server.asked) >= asked + 4)
             assert await status("/readyz") == 503
             assert not stack.cds_path.exists()
             server.failing = {}

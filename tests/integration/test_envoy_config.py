@@ -121,7 +121,7 @@ class ScriptedSidecar:
 
 @dataclass
 class Backend:
-    """Sends its headers at once, then `chunks` chunks, each after `gap_s`, the last not before it `may_end`."""
+    """Sends its headers at once, then `chunks` chunks, each after `gap_s`, the last when it `may_end`."""
 
     name: str
     status: int = 200

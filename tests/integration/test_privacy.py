@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
-from integration.local_stack import MODEL, LocalStack, running
+from integration.local_stack import MODEL, PATIENCE_S, LocalStack, running
 
 from extproc.adapters.local_stack.child_process import ChildProcess
 
@@ -61,7 +61,7 @@ def test_no_body_and_no_secret_is_logged_shown_or_stored(stack: LocalStack) -> N
             unknown = bodies()[0].replace(MODEL.encode(), b"no-such-model", 1)
             assert (await stack.ask(data=unknown, headers=HEADERS)).status == 404
             await left_early(stack)
-            async with asyncio.timeout(20.0):
+            async with asyncio.timeout(PATIENCE_S):
                 while log.read_bytes().count(b"request_finished") < 4 or not has_samples(stack):
                     # On a busy machine Envoy may fail open, and then there is nothing to record.
                     await stack.ask(data=bodies()[0], headers=HEADERS)

@@ -76,7 +76,7 @@ def test_two_servers_get_twin_requests_and_every_one_becomes_a_sample(
         assert sorted(samples["backend"][twins]) == ["vllm-1", "vllm-2"]
         assert len(set(samples["input_tokens"][twins])) == 1
     assert (samples["load"] >= samples["own"]).all()
-    assert 8 < samples["load"].max() < 75
+    assert 8 < samples["load"].max() <= 78, "nobody else is there, so no more than it was sent"
     of_slow = samples["backend"] == "vllm-2"
     crowded = of_slow & (samples["load"] > 8)
     assert (samples["num_running"][crowded] == 4).any(), "the server's limit has been learned"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from integration.local_stack import Load, LocalStack, chat, running
+from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running
 
 
 def start_sims(stack: LocalStack, count: int = 2) -> None:
@@ -41,7 +41,7 @@ def test_a_wrong_configuration_is_refused_and_the_fleet_stays(stack: LocalStack)
         async with running(stack):
             good = stack.config_path.read_text()
             stack.config_path.write_text(good.replace("backends:", "backendz:") + "nonsense: 1\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while "config_refused" not in stack.sidecar.log_path.read_text():
                     await asyncio.sleep(0.02)
             log = stack.sidecar.log_path.read_text()
@@ -62,6 +62,6 @@ def test_envoy_may_be_restarted_under_the_sidecar(stack: LocalStack) -> None:
             await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == 10)
             await asyncio.to_thread(stack.envoy.stop)
             await asyncio.gather(*requests, return_exceptions=True)
-            await stack.until_idle(patience_s=2.0)
+            await stack.until_idle()
 
     asyncio.run(scenario())

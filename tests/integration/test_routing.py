@@ -21,7 +21,7 @@ def test_every_request_is_answered_and_all_backends_are_used(stack: LocalStack) 
             assert {answer.backend for answer in answers} == set(stack.backends)
             assert {answer.layer for answer in answers} == {"least_load"}
             assert all(answer.body.count(b" token") == 8 for answer in answers)
-            await stack.until_idle(patience_s=1.0)
+            await stack.until_idle()
 
     asyncio.run(scenario())
 
@@ -41,7 +41,7 @@ def test_no_slot_leaks_however_requests_end(stack: LocalStack) -> None:
 
             wanted = [abort(dice.uniform(0.0, 0.4)) if n % 3 == 0 else stack.ask() for n in range(200)]
             results = await asyncio.gather(*wanted, return_exceptions=True)
-            await stack.until_idle(patience_s=1.0)
+            await stack.until_idle()
             aborted = [result for result in results if isinstance(result, TimeoutError)]
             statuses = by_status([result for result in results if isinstance(result, Answer)])
             assert len(aborted) > 40, "the others had failed before"
@@ -159,7 +159,7 @@ def test_an_odd_body_is_left_to_vllm_and_the_sidecar_is_unharmed(
         assert answer.status in statuses
         assert answer.backend in stack.backends, "it was placed, not refused"
         assert answer.layer == "least_load"
-        await stack.until_idle(patience_s=1.0)
+        await stack.until_idle()
         assert (await stack.ask()).is_complete
 
     shared_stack.run(scenario())
@@ -187,7 +187,7 @@ def test_large_and_chunked_bodies_are_placed_and_too_large_ones_get_413(shared_s
             assert response.status == 200
             assert response.headers["x-extproc-backend"] in stack.backends
         assert (await stack.ask(data=io.BytesIO(padded(33 << 20)))).status == 413
-        await stack.until_idle(patience_s=1.0)
+        await stack.until_idle()
 
     shared_stack.run(scenario())
 
@@ -218,7 +218,7 @@ def test_what_is_recorded_agrees_with_what_the_client_saw(stack: LocalStack) -> 
     async def scenario() -> list[Answer]:
         async with running(stack):
             answers = await stack.ask_many(40, concurrency=4, body=chat(words=300, max_tokens=4))
-            await stack.until(lambda state: sum(state["reasons"].values()) == 40)
+            await stack.until_outcomes(40)
             return answers
 
     answers = asyncio.run(scenario())  # the sidecar has ended, so its samples are on disk
@@ -226,9 +226,10 @@ def test_what_is_recorded_agrees_with_what_the_client_saw(stack: LocalStack) -> 
     assert Counter(samples["backend"]) == Counter(answer.backend for answer in answers)
     assert all(samples["is_clean"])
     recorded_s, seen_s = sorted(samples["ttft_s"]), sorted(answer.ttft_s for answer in answers)
-    slack_s = 0.05  # client, Envoy and sims share two cores here; `make test-vllm` holds the tight bound
-    assert all(r <= s + 0.005 for r, s in zip(recorded_s, seen_s, strict=True))
-    assert abs(recorded_s[20] - seen_s[20]) < slack_s
+    later_s = [seen - recorded for recorded, seen in zip(recorded_s, seen_s, strict=True)]
+    assert min(later_s) > -0.005
+    # Client, Envoy and sims share two cores here, so at its best; `make test-vllm` holds the tight bound.
+    assert min(later_s) < 0.05 < min(recorded_s)
 
 
 def test_the_metrics_page_counts_what_happened(stack: LocalStack) -> None:
@@ -238,15 +239,9 @@ def test_the_metrics_page_counts_what_happened(stack: LocalStack) -> None:
         async with running(stack):
             await stack.ask_many(10, concurrency=2)
             await stack.until_idle()
-
-            async def page() -> str:
-                async with stack.session.get(f"http://127.0.0.1:{stack.http_port}/metrics") as response:
-                    return await response.text()
-
-            async with asyncio.timeout(10):
-                while 'extproc_outcomes_total{backend="vllm-1",result="ok"} 10.0' not in await page():
-                    await asyncio.sleep(0.02)
-            text = await page()
+            await stack.until_outcomes(10)
+            text = await stack.metrics_page()
+            assert 'extproc_outcomes_total{backend="vllm-1",result="ok"} 10.0' in text
             assert 'extproc_decisions_total{layer="least_load",reason="low_zone"} 10.0' in text
             assert 'extproc_ttft_seconds_count{backend="vllm-1"} 10.0' in text
             for path, status in (("/healthz", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404)):

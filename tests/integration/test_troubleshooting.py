@@ -8,24 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
-from integration.local_stack import LocalStack, chat, running
+from integration.local_stack import PATIENCE_S, LocalStack, chat, running
 
 from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.local_stack.child_process import ChildProcess
 
 
-async def outcomes(stack: LocalStack) -> list[str]:
-    """The series of finished requests on `/metrics`."""
-    async with stack.session.get(f"http://127.0.0.1:{stack.http_port}/metrics") as response:
-        text = await response.text()
-    return [line for line in text.splitlines() if line.startswith("extproc_outcomes_total")]
-
-
 async def until_outcome(stack: LocalStack, backend: str, result: str) -> None:
     """Wait until a request has ended so."""
     wanted = f'extproc_outcomes_total{{backend="{backend}",result="{result}"}} 1.0'
-    async with asyncio.timeout(10):
-        while wanted not in await outcomes(stack):
+    async with asyncio.timeout(PATIENCE_S):
+        while wanted not in await stack.metrics_page():
             await asyncio.sleep(0.05)
 
 

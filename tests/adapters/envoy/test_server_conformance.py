@@ -190,7 +190,7 @@ def test_a_message_over_the_limit_exhausts_resources(transport: str) -> None:
 def test_a_deadline_ends_the_stream_and_gives_its_slot_back(transport: str) -> None:
     async def scenario() -> None:
         async with called(transport) as (served, caller):
-            stream = caller.process(timeout=0.3)
+            stream = caller.process(timeout=1.0)
             for message in (HEADERS, BODY):
                 await stream.write(message)
                 await stream.read()

@@ -176,16 +176,13 @@ def test_a_connection_without_calls_is_given_up_and_one_with_a_call_is_not(
     monkeypatch.setattr(protocol, "IDLE_S", 0.1)
 
     async def scenario() -> None:
-        async with (
-            listening("thin") as served,
-            connected(served.port) as busy,
-            connected(served.port) as idle,
-        ):
+        async with listening("thin") as served, connected(served.port) as busy:
             stream = busy.begin(PROCESS)
             busy.send(stream, prefixed(HEADERS) + prefixed(BODY))
             await busy.message(stream, 1)
-            await idle.until(lambda: idle.is_closed)
-            assert idle.go_away_code == h2.errors.ErrorCodes.NO_ERROR
+            async with connected(served.port) as idle:
+                await idle.until(lambda: idle.is_closed)
+                assert idle.go_away_code == h2.errors.ErrorCodes.NO_ERROR
             assert not busy.is_closed
             assert served.in_flight == 1
 

@@ -53,14 +53,14 @@ def streaming(*pieces: bytes, pause_s: float = 0.0, is_cut: bool = False) -> Han
 
 
 def test_a_good_stream_is_timed_and_counted() -> None:
-    reply = asyncio.run(asked(streaming(TOKEN, TOKEN, END, pause_s=0.05)))
+    reply = asyncio.run(asked(streaming(TOKEN, TOKEN, END, pause_s=0.25)))
     assert (reply.status, reply.failure) == (200, None)
     assert reply.headers["x-extproc-backend"] == "vllm-1"
     assert reply.response_bytes == len(2 * TOKEN + END)
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (4, 2)
     assert reply.ttft_s is not None
-    assert reply.ttft_s >= 0.04, "the headers are not the first byte"
-    assert reply.duration_s - reply.ttft_s >= 0.08
+    assert reply.ttft_s >= 0.24, "the headers are not the first byte"
+    assert reply.duration_s - reply.ttft_s >= 0.2, "two pauses, of which the second comes in any case"
 
 
 def test_a_stream_that_lasts_longer_than_a_look_is_read_to_its_end() -> None:
@@ -105,7 +105,7 @@ def test_a_server_that_hangs_is_given_up(pieces: tuple[bytes, ...]) -> None:
             await response.write(piece)
         return await hang(request)
 
-    reply = asyncio.run(asked(handler, timeout_s=0.2))
+    reply = asyncio.run(asked(handler, timeout_s=1.0))
     assert reply.failure is Failure.TIMEOUT
     assert (reply.ttft_s is not None) == bool(pieces)
 

@@ -45,7 +45,7 @@ def test_ending_says_status_or_signal(start: Start) -> None:
 def test_running_child_has_no_ending_until_it_is_stopped(start: Start) -> None:
     child = start("import time; time.sleep(60)")
     assert child.ending() is None
-    child.stop(5.0)
+    child.stop(30.0)
     assert child.ending() == "was killed by SIGTERM"
     child.stop(5.0)
 
