@@ -183,7 +183,7 @@ def server_of(pace: Pace | None) -> type[Server]:
 
         def _begin(self, now_s: float) -> None:
             profile = self.spec.profile
-            self.engine._cost = replace(profile, speed=profile.speed * pace(now_s)).step_ticks()
+            self.engine._scheduler._cost = replace(profile, speed=profile.speed * pace(now_s)).step_ticks()
             super()._begin(now_s)
 
     return Changing
