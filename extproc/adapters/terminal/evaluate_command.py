@@ -83,7 +83,7 @@ def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Co
         policies=summaries(runs),
         runs=runs,
     )
-    console.print(heading(evaluation), soft_wrap=True, highlight=False)
+    console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(comparison_table(evaluation))
     _write_files(options, evaluation)
     return evaluation
