@@ -83,6 +83,8 @@ REPORT = {
 }
 """Other machines, lengths and seeds (101, 102, ...) than those above."""
 
+_OF_EQUAL_MACHINES = {"equal", _EQUAL}
+
 
 def measured(
     what: tuple[str, str, int], policies: Sequence[str], seeds: range, is_model_used: bool
@@ -179,7 +181,7 @@ def main() -> None:
         if name.startswith(tuple(asked.only.split(","))):
             found = measured(what, names, range(first, first + asked.seeds), not asked.without_model)
             print(row(name, found), flush=True)
-            claims.judge(name, not what[0].startswith(("equal", _EQUAL)), found)
+            claims.judge(name, what[0] not in _OF_EQUAL_MACHINES, found)
             kept[name] = [run for runs in found.values() for run in runs]
     print(f"\n{claims.table()}\n\n{claims.missed} missed (bold)")
     if asked.json is not None:
