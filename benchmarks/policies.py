@@ -13,6 +13,7 @@ Below stands what was to be shown, scenario by scenario, and whether it is; stat
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ def measured(
 
 
 def p99_s(runs: Sequence[RunResult]) -> float:
-    return statistics.median(run.ttft_s(99) or 0.0 for run in runs)
+    return statistics.median(run.ttft_s(99) or math.inf for run in runs)
 
 
 def goodput(runs: Sequence[RunResult]) -> float:
