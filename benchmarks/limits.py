@@ -17,14 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from extproc import rules
-from extproc.config import Config
+from extproc.evaluated_rules import layered_rules
 from extproc.evaluation import evaluator
 from extproc.evaluation.capacity import capacities_per_s
 from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.choice import Setting
-from extproc.evaluation.policies.layered import Layered, LayeredRules
+from extproc.evaluation.policies.layered import Layered
 from extproc.evaluation.policies.policy import Ended
 from extproc.evaluation.server import Server, ServerSpec
 from extproc.evaluation.workload_text import WorkloadSpec, parse_workload
@@ -189,21 +188,14 @@ def server_of(pace: Pace | None) -> type[Server]:
     return Changing
 
 
-def layered_rules(mode: str) -> LayeredRules:
-    document = {"guard": {"max_active": "auto"}, "admission": {"mode": mode}}
-    config = Config.model_validate({"backends": ({"name": "sim", "url": "http://127.0.0.1:1"},)} | document)
-    fleet = rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-    router, trust = rules.router_rules(config), rules.trust_rule(config.predict)
-    return LayeredRules(fleet, router, trust, None, rules.queue_rules(config.admission))
-
-
 def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, float]:
     """One router's limits of all backends in the second half, and the share of requests refused."""
     specs = parse_fleet(case.fleet)
     chat = case.workload(load)
     capacities = capacities_per_s(specs, chat.sample, CONTEXT)
     traffic = chat.traffic(CONTEXT, sum(capacities))
-    scenario = Scenario(specs, capacities, traffic, case.routers, 0.1, 0.3, 2.0, layered_rules(mode))
+    rules = layered_rules({"guard": {"max_active": "auto"}, "admission": {"mode": mode}})
+    scenario = Scenario(specs, capacities, traffic, case.routers, 0.1, 0.3, 2.0, rules)
     seen: list[list[int]] = []
     watched: list[Layered] = []
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from extproc import rules
-from extproc.config import BackendConfig, Config
+from extproc import evaluated_rules
 from extproc.evaluation.capacity import capacities_per_s
 from extproc.evaluation.evaluator import Scenario
 from extproc.evaluation.fleet_text import parse_fleet
@@ -38,18 +37,8 @@ class Given:
 def layered_rules(
     *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
-    document = {
-        "backends": (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
-        "guard": {"max_active": max_active},
-        "admission": admission,
-    }
-    config = Config.model_validate(document)
-    return LayeredRules(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
-        rules.router_rules(config),
-        rules.trust_rule(config.predict),
-        model_file,
-        rules.queue_rules(config.admission),
+    return evaluated_rules.layered_rules(
+        {"guard": {"max_active": max_active}, "admission": admission}, model_file
     )
 
 
