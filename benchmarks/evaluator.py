@@ -16,6 +16,7 @@ import time
 import timeit
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -35,12 +36,18 @@ MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
 SCALE_LOAD = 0.7
 
 
+def workload_of(text: str) -> WorkloadSpec:
+    """That of a text that names no file."""
+    spec = parse_workload(text, _no_file, _no_file)
+    assert isinstance(spec, WorkloadSpec)
+    return spec
+
+
 def scenario(
-    fleet: str, workload: str, duration_s: float | None = None, requests: int | None = None
+    fleet: str, workload: str | WorkloadSpec, duration_s: float | None = None, requests: int | None = None
 ) -> Scenario:
     specs = parse_fleet(fleet)
-    spec = parse_workload(workload, _no_file, _no_file)
-    assert isinstance(spec, WorkloadSpec)
+    spec = workload_of(workload) if isinstance(workload, str) else workload
     capacities = capacities_per_s(specs, spec.sample, CONTEXT)
     if requests is not None:
         duration_s = requests / (spec.rate * sum(capacities))
@@ -58,7 +65,7 @@ def scenario(
     )
 
 
-def _no_file(name: str) -> None:
+def _no_file(name: str) -> NoReturn:
     raise AssertionError(name)
 
 
