@@ -227,6 +227,15 @@ def test_a_queue_before_a_pause_without_scrapes_has_not_been_standing_since(queu
     assert has_room(queueing, 60.0)
 
 
+def test_a_queue_can_be_judged_where_answers_end_with_their_first_token(fleet: Fleet) -> None:
+    for hundredth in range(2000):
+        fleet.paced(0, Answered(0.0, 8000.0, 0.1, 0.0), hundredth / 100)
+    assert fleet.states[0].pace.base_s == 0.0, "long prompts explain all of the time, and nothing is left"
+    for tenth in range(20):
+        scrape(fleet, running=4, waiting=5, now_s=20.0 + tenth / 10)
+    assert has_room(fleet, 22.0)
+
+
 def test_strangers_in_the_queue_count_too(queueing: Fleet) -> None:
     end(queueing, 9, 20.0)
     for tenth in range(1, 16):
