@@ -197,7 +197,8 @@ class Fleet:
         waits_above = self._rules.waiting.closes_above(
             state.own_at_scrape + state.foreign, state.waiting, state.queued_s, state.pace.turn_s
         )
-        state.waits_above = max(waits_above, state.most_running - 1)
+        # One of which nothing is in flight is never closed: else, once scrapes stop, it would be for good.
+        state.waits_above = max(waits_above, state.most_running - 1, 0.0)
 
     def _update_saturation(self, state: BackendState, now_s: float) -> None:
         is_fresh = now_s - state.scraped_at_s <= self._rules.stale_after_s
