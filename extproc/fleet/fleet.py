@@ -6,7 +6,7 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
@@ -166,6 +166,13 @@ class Fleet:
         self.drain_rates.clear(slot)
         self.prefixes.forget(slot)
         self.breakers.reset(slot)
+
+    def leave(self, slots: Iterable[int]) -> None:
+        """Backends are gone: how many places they had is no measure for the others any more."""
+        for slot in slots:
+            del self._running_limits[slot]
+        sure = (limit.limit for limit in self._running_limits.values() if limit.is_sure)
+        self._most_places = max(sure, default=0.0)
 
     def _unknown(self, slot: int) -> BackendState:
         saturation, common = self._rules.saturation, self._common_pace
