@@ -38,7 +38,7 @@ def known(fleet: Fleet, now_s: float) -> Candidate:
 
 
 def has_room(fleet: Fleet, now_s: float) -> bool:
-    return look(fleet, now_s).with_room([0]) == [0]
+    return look(fleet, now_s).has_room(0)
 
 
 def is_admitting(fleet: Fleet, now_s: float) -> bool:
