@@ -87,6 +87,13 @@ class FleetView:
         told = self._told.get(position)
         return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
 
+    def is_any_low(self, positions: Iterable[int]) -> bool:
+        """Whether one of them is: for a decision, in half the time that it takes to ask about each."""
+        if self._told:
+            return any(map(self.is_low, positions))
+        load, states = self.load, self.states
+        return any(load[position] < states[position].medium_load for position in positions)
+
     def admitting(self) -> list[int]:
         """Who does not fail."""
         now_s = self._now_s

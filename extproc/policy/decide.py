@@ -42,7 +42,7 @@ def decide(
     guarded = len(view) - len(fit)
     if not fit:
         return replace(_nobody_fit(request, view, rng), guarded=guarded)
-    if any(map(view.is_low, fit)):
+    if view.is_any_low(fit):
         return _least_load(request, view, fit, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
         return _least_load(request, view, fit, _why_unasked(request, rules), rng, guarded)
