@@ -16,11 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_us
-from extproc.config import BreakerConfig, GuardConfig, PredictConfig, ScrapeConfig, ZonesConfig
-from extproc.config_admission import AdmissionConfig
+from extproc.evaluated_rules import layered_rules
 from extproc.exchange.request import InputSize, Request, RequestKind
-from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
@@ -36,16 +34,15 @@ from extproc.learning.manifest import (
 )
 from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
-from extproc.learning.track_record import TrackRecord, TrustRule
+from extproc.learning.track_record import TrackRecord
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.affinity import cached_tokens
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
-from extproc.policy.rules import PolicyRules
-from extproc.rules import saturation_rule
 
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
+_RULES = layered_rules({})  # the defaults
 _NOW_S = 1000.0
 _SYSTEM_PROMPT = (1, 2, 3, 4)
 _TURN = (*_SYSTEM_PROMPT, 5, 6, 7, 8, 9)
@@ -70,17 +67,7 @@ def _request() -> Request:
 
 def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
     """A fleet under load: about `in_flight` requests everywhere, of which a few are strangers'."""
-    guard, breaker, zones = GuardConfig(), BreakerConfig(), ZonesConfig()
-    rules = FleetRules(
-        saturation=saturation_rule(guard, AdmissionConfig()),
-        breaker=BreakerRule(
-            breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
-        ),
-        stale_after_s=ScrapeConfig().stale_after_s,
-        low_s=zones.low_s,
-        medium_load=zones.medium_load,
-    )
-    fleet = Fleet(rules)
+    fleet = Fleet(_RULES.fleet)
     for slot, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
         fleet.join(slot, None)
         for _ in range(own):
@@ -136,20 +123,9 @@ def _predictor(rng: np.random.Generator) -> Predictor:
     return Predictor(manifest, booster_of(booster.model_to_string()))
 
 
-def _rules() -> PolicyRules:
-    predict = PredictConfig()
-    return PolicyRules(
-        is_predict_enabled=True,
-        max_predicted_ttft_s=GuardConfig().max_predicted_ttft_s,
-        tie_fraction=predict.tie_fraction,
-        max_candidates=predict.max_candidates,
-    )
-
-
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:
-    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _rules()
-    predict = PredictConfig()
-    record = TrackRecord(CAPACITY, TrustRule(predict.error_factor, predict.error_floor, predict.min_outcomes))
+    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _RULES.router.policy
+    record = TrackRecord(CAPACITY, _RULES.trust)
     slots = tuple(range(backends))
     prefixes = fleet.prefixes
     view = fleet.view(slots, _NOW_S, cached_tokens(request, prefixes))

@@ -16,39 +16,43 @@ import time
 import timeit
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from extproc import rules
-from extproc.config import BackendConfig, Config
+from extproc.evaluated_rules import layered_rules
 from extproc.evaluation.capacity import capacities_per_s
 from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.choice import POLICIES
-from extproc.evaluation.policies.layered import LayeredRules
 from extproc.evaluation.workload_text import WorkloadSpec, parse_workload
 
 SIMPLE = ("round-robin", "random", "least-request", "least-in-flight")
 BUDGET_US = 30.0
 FLEETS = ("10xa100-8b*1:256", "10xa100-8b*1:8:16384")
 CONTEXT = 8192
+MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
 SCALE_LOAD = 0.7
 
 
+def workload_of(text: str) -> WorkloadSpec:
+    """That of a text that names no file."""
+    spec = parse_workload(text, _no_file, _no_file)
+    assert isinstance(spec, WorkloadSpec)
+    return spec
+
+
 def scenario(
-    fleet: str, workload: str, duration_s: float | None = None, requests: int | None = None
+    fleet: str, workload: str | WorkloadSpec, duration_s: float | None = None, requests: int | None = None
 ) -> Scenario:
     specs = parse_fleet(fleet)
-    spec = parse_workload(workload, _no_file, _no_file)
-    assert isinstance(spec, WorkloadSpec)
+    spec = workload_of(workload) if isinstance(workload, str) else workload
     capacities = capacities_per_s(specs, spec.sample, CONTEXT)
     if requests is not None:
         duration_s = requests / (spec.rate * sum(capacities))
     if duration_s is not None:
         spec = replace(spec, duration_s=duration_s)
-    config = Config(backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),))
-    model = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
     return Scenario(
         servers=specs,
         capacities_per_s=capacities,
@@ -57,16 +61,11 @@ def scenario(
         scrape_interval_s=0.1,
         gauge_delay_s=0.3,
         slo_s=2.0,
-        layered=LayeredRules(
-            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
-            rules.router_rules(config),
-            rules.trust_rule(config.predict),
-            model.read_bytes(),
-        ),
+        layered=layered_rules({}, MODEL_FILE.read_bytes()),
     )
 
 
-def _no_file(name: str) -> None:
+def _no_file(name: str) -> NoReturn:
     raise AssertionError(name)
 
 

@@ -17,17 +17,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from extproc import rules
-from extproc.config import Config
+from benchmarks.evaluator import CONTEXT, scenario, workload_of
+from extproc.evaluated_rules import layered_rules
 from extproc.evaluation import evaluator
-from extproc.evaluation.capacity import capacities_per_s
-from extproc.evaluation.evaluator import Scenario, evaluate
+from extproc.evaluation.evaluator import evaluate
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.choice import Setting
-from extproc.evaluation.policies.layered import Layered, LayeredRules
+from extproc.evaluation.policies.layered import Layered
 from extproc.evaluation.policies.policy import Ended
 from extproc.evaluation.server import Server, ServerSpec
-from extproc.evaluation.workload_text import WorkloadSpec, parse_workload
+from extproc.evaluation.workload_text import WorkloadSpec
 from extproc.learning.analysis.broken_stick import Medians, fit_stick
 from extproc.simulation.arrivals import Curve, Floats
 
@@ -40,7 +39,6 @@ LOADS = (0.95, 1.3)
 DURATION_S = 400.0
 KNEE_REQUESTS, KV_KNEE_REQUESTS = 4_000, 20_000
 """Enough for a knee within 3 %, where KV memory is the bound; with a tenth they differed by 10 %."""
-CONTEXT = 8192
 LONGEST = 2.0
 
 Pace = Callable[[float], float]
@@ -72,14 +70,8 @@ class Case:
     knee_requests: int = KNEE_REQUESTS
 
     def workload(self, load: float) -> WorkloadSpec:
-        """What arrives at this share of the capacity; no files are read."""
-
-        def no_file(*_: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            raise FileNotFoundError
-
-        text = f"{self.arrivals.format(load=load)} {self.lengths} for={DURATION_S}"
-        spec = parse_workload(text, no_file, no_file)
-        assert isinstance(spec, WorkloadSpec)
+        """What arrives at this share of the capacity."""
+        spec = workload_of(f"{self.arrivals.format(load=load)} {self.lengths} for={DURATION_S}")
         return spec if self.curve is None else replace(spec, curve=self.curve)
 
 
@@ -183,27 +175,16 @@ def server_of(pace: Pace | None) -> type[Server]:
 
         def _begin(self, now_s: float) -> None:
             profile = self.spec.profile
-            self.engine._cost = replace(profile, speed=profile.speed * pace(now_s)).step_ticks()
+            self.engine._scheduler._cost = replace(profile, speed=profile.speed * pace(now_s)).step_ticks()
             super()._begin(now_s)
 
     return Changing
 
 
-def layered_rules(mode: str) -> LayeredRules:
-    document = {"guard": {"max_active": "auto"}, "admission": {"mode": mode}}
-    config = Config.model_validate({"backends": ({"name": "sim", "url": "http://127.0.0.1:1"},)} | document)
-    fleet = rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-    router, trust = rules.router_rules(config), rules.trust_rule(config.predict)
-    return LayeredRules(fleet, router, trust, None, rules.queue_rules(config.admission))
-
-
 def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, float]:
     """One router's limits of all backends in the second half, and the share of requests refused."""
-    specs = parse_fleet(case.fleet)
-    chat = case.workload(load)
-    capacities = capacities_per_s(specs, chat.sample, CONTEXT)
-    traffic = chat.traffic(CONTEXT, sum(capacities))
-    scenario = Scenario(specs, capacities, traffic, case.routers, 0.1, 0.3, 2.0, layered_rules(mode))
+    rules = layered_rules({"guard": {"max_active": "auto"}, "admission": {"mode": mode}})
+    scene = replace(scenario(case.fleet, case.workload(load)), routers=case.routers, layered=rules)
     seen: list[list[int]] = []
     watched: list[Layered] = []
 
@@ -223,7 +204,7 @@ def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, f
         mock.patch.object(evaluator, "POLICIES", {"watched": make}),
         mock.patch.object(evaluator, "Server", server_of(case.pace)),
     ):
-        result = evaluate(scenario, "watched", seed)
+        result = evaluate(scene, "watched", seed)
     return np.array(seen), result.refused / result.requests
 
 

@@ -13,6 +13,7 @@ Below stands what was to be shown, scenario by scenario, and whether it is; stat
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -83,6 +84,8 @@ REPORT = {
 }
 """Other machines, lengths and seeds (101, 102, ...) than those above."""
 
+_OF_EQUAL_MACHINES = {"equal", _EQUAL}
+
 
 def measured(
     what: tuple[str, str, int], policies: Sequence[str], seeds: range, is_model_used: bool
@@ -95,16 +98,16 @@ def measured(
 
 
 def p99_s(runs: Sequence[RunResult]) -> float:
-    return statistics.median(run.ttft_s(99) or 0.0 for run in runs)
+    return statistics.median(run.ttft_s(99) or math.inf for run in runs)
 
 
 def goodput(runs: Sequence[RunResult]) -> float:
     return statistics.median(run.goodput for run in runs)
 
 
-def row(name: str, found: Mapping[str, Sequence[RunResult]]) -> str:
-    cells = [cell(runs) for runs in found.values()]
-    return f"| {' | '.join([name, *cells])} |"
+def row(*cells: str) -> str:
+    """Of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 def cell(runs: Sequence[RunResult]) -> str:
@@ -135,7 +138,7 @@ class Claims:
             ratio = own_s / rivals[beaten] if beaten in rivals else None
             bound = P99_OF_BEATEN if is_unequal else P99_OF_BEST_RIVAL
             cells.append("" if ratio is None else self._at_most(ratio, bound))
-        self.lines.append(f"| {' | '.join([name, *cells])} |")
+        self.lines.append(row(name, *cells))
 
     def table(self) -> str:
         """The verdict in Markdown."""
@@ -145,7 +148,7 @@ class Claims:
             f"p99 / best rival's, <= {P99_OF_BEST_RIVAL:g}",
             *(f"p99 / {beaten}, <= {P99_OF_BEATEN:g} on unequal machines" for beaten in BEATEN),
         ]
-        return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *self.lines])
+        return "\n".join([row(*head), f"|{'---|' * len(head)}", *self.lines])
 
     def _at_least(self, value: float, bound: float) -> str:
         return self._shown(value, is_kept=value >= bound)
@@ -171,15 +174,15 @@ def main() -> None:
     asked = parser.parse_args()
     names = parse_policies(asked.policies)
     scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
-    print(f"| {' | '.join(['p99 TTFT, goodput', *names])} |")
+    print(row("p99 TTFT, goodput", *names))
     print(f"|{'---|' * (1 + len(names))}")
     kept: dict[str, list[RunResult]] = {}
     claims = Claims()
     for name, what in scenarios.items():
         if name.startswith(tuple(asked.only.split(","))):
             found = measured(what, names, range(first, first + asked.seeds), not asked.without_model)
-            print(row(name, found), flush=True)
-            claims.judge(name, not what[0].startswith(("equal", _EQUAL)), found)
+            print(row(name, *map(cell, found.values())), flush=True)
+            claims.judge(name, what[0] not in _OF_EQUAL_MACHINES, found)
             kept[name] = [run for runs in found.values() for run in runs]
     print(f"\n{claims.table()}\n\n{claims.missed} missed (bold)")
     if asked.json is not None:

@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 
-from extproc import rules
-from extproc.config import BackendConfig, Config
+from extproc import evaluated_rules
+from extproc.evaluation import evaluator
 from extproc.evaluation.capacity import capacities_per_s
-from extproc.evaluation.evaluator import Scenario
+from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.fleet_text import parse_fleet
-from extproc.evaluation.policies.layered import LayeredRules
+from extproc.evaluation.policies.choice import Setting
+from extproc.evaluation.policies.layered import Layered, LayeredRules
+from extproc.evaluation.result import RunResult
 from extproc.evaluation.workload_text import WorkloadSpec
 from extproc.simulation.arrivals import Arrival, OpenLoop, Steady
 from extproc.simulation.workload import Lognormal, Workload
@@ -22,6 +25,7 @@ from extproc.simulation.workload import Lognormal, Workload
 MODEL_FILE = Path(__file__).parents[1] / "models" / "zone2_predictor.json"
 LENGTHS = Workload(Lognormal(250, 0.9), Lognormal(32, 0.5))
 CONTEXT = 8192
+LayeredKind = TypeVar("LayeredKind", bound=Layered)
 NO_QUEUE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -38,18 +42,8 @@ class Given:
 def layered_rules(
     *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
-    document = {
-        "backends": (BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
-        "guard": {"max_active": max_active},
-        "admission": admission,
-    }
-    config = Config.model_validate(document)
-    return LayeredRules(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
-        rules.router_rules(config),
-        rules.trust_rule(config.predict),
-        model_file,
-        rules.queue_rules(config.admission),
+    return evaluated_rules.layered_rules(
+        {"guard": {"max_active": max_active}, "admission": admission}, model_file
     )
 
 
@@ -72,6 +66,23 @@ def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, 
         slo_s=2.0,
         layered=layered_rules(model_file=MODEL_FILE.read_bytes()),
     )
+
+
+def watched(
+    kind: type[LayeredKind], scene: Scenario, seed: int = 1
+) -> tuple[RunResult, tuple[LayeredKind, ...]]:
+    """The production policy in a scenario, as a subclass that looks on; one for each router."""
+    made: list[LayeredKind] = []
+
+    def make(setting: Setting) -> LayeredKind:
+        names = [server.spec.name for server in setting.servers]
+        made.append(kind(names, setting.layered, setting.rng))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "POLICIES", {"watched": make})
+        result = evaluate(scene, "watched", seed)
+    return result, tuple(made)
 
 
 def refusing(scene: Scenario, max_active: int) -> Scenario:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.evaluator import CONTEXT
+from benchmarks.evaluator import CONTEXT, MODEL_FILE
 from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.files import (
@@ -30,7 +30,6 @@ from extproc.simulation.profile import PROFILES
 LAYERED, LEAST_REQUEST, ROUND_ROBIN = ARMS = ("layered", "least-request", "round-robin")
 """The evaluator's names of the policies."""
 MODEL = "sim"
-MODEL_FILE = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 
 _ENGINE_TTFT = re.compile(r"^vllm:time_to_first_token_seconds_(sum|count)\{.*\} (\S+)$", re.MULTILINE)
 _WORKERS = 1

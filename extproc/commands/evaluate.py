@@ -64,21 +64,9 @@ def evaluate(
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc import rules  # noqa: PLC0415 - see the package's docstring
     from extproc.adapters.terminal import evaluate_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.config import BackendConfig, Config  # noqa: PLC0415 - see the package's docstring
-    from extproc.config_admission import AdmissionConfig  # noqa: PLC0415 - see the package's docstring
+    from extproc.evaluated_rules import layered_rules  # noqa: PLC0415 - see the package's docstring
 
-    config = Config(
-        backends=(BackendConfig(name="sim-1", url="http://127.0.0.1:1"),),
-        admission=AdmissionConfig(mode=admission.value),
-    )
-    production = evaluate_command.ProductionRules(
-        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
-        router=rules.router_rules(config),
-        trust=rules.trust_rule(config.predict),
-        queue=rules.queue_rules(config.admission),
-    )
     options = evaluate_command.EvaluateOptions(
         fleet=fleet,
         workload=workload,
@@ -93,4 +81,5 @@ def evaluate(
         out=out,
         json=json,
     )
+    production = layered_rules({"admission": {"mode": admission.value}})
     evaluate_command.run_evaluation(options, production, Console())

@@ -27,7 +27,7 @@ from extproc.evaluation.policies.layered import Layered, LayeredRules
 from extproc.evaluation.policies.policy import HELD
 from extproc.evaluation.result import RunResult
 from extproc.evaluation.router import SimulatedRouter
-from extproc.evaluation.server import Gauges, Server, ServerSpec
+from extproc.evaluation.server import Server, ServerSpec
 from extproc.evaluation.tally import Tally
 from extproc.simulation.arrivals import Arrival, Traffic
 
@@ -218,14 +218,11 @@ class _Run:
     def _scrape(self, router: SimulatedRouter, backend: int, now_s: float) -> None:
         server = self._servers[backend]
         if server.is_up:
-            seen = partial(self._scraped, router, backend, server.gauges(now_s))
+            seen = partial(router.scraped, backend, server.gauges(now_s))
             self._plan(now_s + self._scenario.gauge_delay_s, seen)
         else:
             router.policy.scrape_refused(backend, now_s)
         self._plan(now_s + self._scenario.scrape_interval_s, partial(self._scrape, router, backend))
-
-    def _scraped(self, router: SimulatedRouter, backend: int, gauges: Gauges, now_s: float) -> None:
-        router.scraped(backend, gauges, now_s)
 
     def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
         heappush(self._events, (at_s, next(self._order), event))

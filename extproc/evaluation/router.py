@@ -33,9 +33,7 @@ class SimulatedRouter:
         if chosen == HELD:
             self.held[request_id] = request
         elif chosen is not None:
-            candidate = self._all[chosen]
-            candidate.in_flight += 1
-            candidate.tokens_in_flight += request.prompt_tokens
+            self._take(chosen, request)
         return chosen
 
     def settled(self) -> Iterator[tuple[int, Arrival, int | None]]:

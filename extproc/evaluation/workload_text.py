@@ -51,6 +51,8 @@ WORKLOADS: Mapping[str, str] = {
 }
 
 MAX_DURATION_S = 30 * 24 * 3600.0
+_PATIENCE = 10
+"""A sample is given up where it takes so many conversations for each of its requests."""
 
 ReadTrace = Callable[[str], tuple[Floats, Tokens, Tokens]]
 """Reads the times, prompts and outputs of a trace's file, sorted by time."""
@@ -88,9 +90,13 @@ class WorkloadSpec:
         return self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
 
     def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
-        """Some requests, whatever their times."""
-        once = replace(self, curve=Steady(), duration_s=math.inf)
-        return list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
+        """Some requests, whatever their times; ConfigError where hardly any of them fits into the context."""
+        turns = 1.0 if self.turns is None else self.turns.turns
+        once = replace(self, curve=Steady(), duration_s=_PATIENCE * count * turns / self.rate)
+        found = list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
+        if len(found) < count:
+            raise ConfigError(f"workload: a context of {max_model_len} tokens is too short for such turns")
+        return found
 
     def _at(self, rate: float, max_model_len: int) -> Traffic:
         if self.turns is None:
@@ -137,9 +143,8 @@ def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> W
     if text.startswith("trace:"):
         return _trace(text.removeprefix("trace:"), read_table, read_trace)
     name, _, load = text.partition("@")
-    if name in WORKLOADS:
-        text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD)
-    arrivals, *options = text.split() or [""]
+    full_text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD) if name in WORKLOADS else text
+    arrivals, *options = full_text.split() or [""]
     values = dict(option.split("=", 1) for option in options if "=" in option)
     turns_text = values.pop("turns", None)
     if set(values) != {"prompt", "output", "for"} or len(values) + (turns_text is not None) != len(options):
@@ -158,7 +163,10 @@ def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> W
 
 def _trace(name: str, read_table: ReadTable, read_trace: ReadTrace) -> TraceSpec:
     lengths = Workload(*(parse_lengths(f"csv:{name}", column, read_table) for column in LENGTH_COLUMNS))
-    return TraceSpec(*read_trace(name), lengths)
+    trace = TraceSpec(*read_trace(name), lengths)
+    if not 0 < trace.duration_s <= MAX_DURATION_S:
+        raise ConfigError(f"{name}: expected requests of some time, up to {MAX_DURATION_S:.0f} s")
+    return trace
 
 
 def _arrivals(text: str) -> tuple[Curve, float, bool] | None:
@@ -182,7 +190,7 @@ def _turns(text: str) -> Turns | None:
     numbers = [_number(each) for each in text.split(":")]
     match numbers:
         case [turns, pause_s, shared, kinds] if (
-            turns >= 1
+            1 <= turns < math.inf
             and pause_s > 0
             and 0 <= shared <= MAX_TOKENS
             and 1 <= kinds <= MAX_KINDS

@@ -6,7 +6,7 @@ outcomes. Membership is in `fleet.registry`; a backend keeps its index (`slot`) 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
@@ -167,6 +167,13 @@ class Fleet:
         self.prefixes.forget(slot)
         self.breakers.reset(slot)
 
+    def leave(self, slots: Iterable[int]) -> None:
+        """Backends are gone: how many places they had is no measure for the others any more."""
+        for slot in slots:
+            del self._running_limits[slot]
+        sure = (limit.limit for limit in self._running_limits.values() if limit.is_sure)
+        self._most_places = max(sure, default=0.0)
+
     def _unknown(self, slot: int) -> BackendState:
         saturation, common = self._rules.saturation, self._common_pace
         limit = saturation.max_active
@@ -197,7 +204,8 @@ class Fleet:
         waits_above = self._rules.waiting.closes_above(
             state.own_at_scrape + state.foreign, state.waiting, state.queued_s, state.pace.turn_s
         )
-        state.waits_above = max(waits_above, state.most_running - 1)
+        # One of which nothing is in flight is never closed: else, once scrapes stop, it would be for good.
+        state.waits_above = max(waits_above, state.most_running - 1, 0.0)
 
     def _update_saturation(self, state: BackendState, now_s: float) -> None:
         is_fresh = now_s - state.scraped_at_s <= self._rules.stale_after_s

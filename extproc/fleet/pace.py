@@ -36,6 +36,8 @@ USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
 UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
+SHORTEST_TURN_S = 1e-6
+"""Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by this."""
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -94,7 +96,8 @@ class PaceLearning:
         self._stays_s += seen.decode_s
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
         by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if isinf(limit) else limit)
-        return Pace(base_s, token_s, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS), stay_s)
+        turn_s = max(SHORTEST_TURN_S, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS))
+        return Pace(base_s, token_s, turn_s, stay_s)
 
     def _line(self, common: Pace) -> tuple[float, float]:
         mean_tokens, mean_s = self._tokens / self._free, self._ttft_s / self._free

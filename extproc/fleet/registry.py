@@ -88,6 +88,8 @@ class Registry:
         for member in gone:
             self._members.remove(member)
             self._free_slots.append(member.slot)
+        if gone:
+            self._fleet.leave(member.slot for member in gone)
         if joined or gone:
             self._index()
         return bool(gone)

@@ -1,7 +1,7 @@
 """Outcomes counted, and TTFT in buckets: what `/metrics` shows of finished requests."""
 
 import bisect
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from extproc.outcomes.sample import Sample
@@ -28,16 +28,17 @@ class OutcomeCounts:
 
     def __init__(self) -> None:
         self.by_result: Counter[tuple[str, str]] = Counter()
-        self.ttft: dict[str, TtftHistogram] = {}
+        self.ttft: defaultdict[str, TtftHistogram] = defaultdict(TtftHistogram)
         self.unplaced = 0
 
     def count(self, sample: Sample) -> None:
         """A placed request has finished; its result is `ok` or the failure."""
         self.by_result[sample.backend, sample.failure or "ok"] += 1
         if sample.ttft_s is not None:
-            self.ttft.setdefault(sample.backend, TtftHistogram()).add(sample.ttft_s)
+            self.ttft[sample.backend].add(sample.ttft_s)
 
     def keep_only(self, backends: frozenset[str]) -> None:
         """Forget the backends that are no longer there, so that their number stays bounded."""
         self.by_result = Counter({key: n for key, n in self.by_result.items() if key[0] in backends})
-        self.ttft = {name: histogram for name, histogram in self.ttft.items() if name in backends}
+        for gone in self.ttft.keys() - backends:
+            del self.ttft[gone]

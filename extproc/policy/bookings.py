@@ -46,11 +46,10 @@ class Bookings:
 
     def open(self, slot: int, request: Request, now_s: float, cached_tokens: float = 0.0) -> Booking:
         """A request is placed: it counts from this moment."""
-        tokens = request.input_tokens if request.has_body else 0.0
-        self._fleet.prefixes.sent(slot, request.prefix, tokens, cached_tokens)
+        self._fleet.prefixes.sent(slot, request.prefix, request.input_tokens, cached_tokens)
         booking = Booking(slot, request)
         self._open[slot][booking] = None
-        self._fleet.reserve(slot, now_s, tokens - cached_tokens)
+        self._fleet.reserve(slot, now_s, request.input_tokens - cached_tokens)
         self._tokens.sent(slot, request)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking

@@ -42,7 +42,7 @@ def decide(
     guarded = len(view) - len(fit)
     if not fit:
         return replace(_nobody_fit(request, view, rng), guarded=guarded)
-    if view.low(fit):
+    if view.is_any_low(fit):
         return _least_load(request, view, fit, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
         return _least_load(request, view, fit, _why_unasked(request, rules), rng, guarded)
@@ -69,9 +69,9 @@ def _nobody_fit(request: Request, view: FleetView, rng: np.random.Generator) -> 
     """
     admitting = view.admitting()
     if admitting:
-        is_queue_long = view.is_any_below_limit(admitting)
+        is_queue_long = any(map(view.is_below_limit, admitting))
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
-    alive = [position for position in view.with_room(range(len(view))) if view.is_alive(position)]
+    alive = [position for position in range(len(view)) if view.has_room(position) and view.is_alive(position)]
     if alive:
         return _least_load(request, view, alive, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)

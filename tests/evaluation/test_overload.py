@@ -6,9 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from evaluated_scenarios import CONTEXT, LENGTHS, capacities_of, layered_rules, scenario
+from evaluated_scenarios import CONTEXT, LENGTHS, capacities_of, layered_rules, scenario, watched
 
-from extproc.evaluation import evaluator
 from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.policies.layered import Layered
 from extproc.evaluation.result import RunResult
@@ -77,9 +76,7 @@ class Ending:
 
 
 @pytest.mark.parametrize("routers", [1, 3])
-def test_after_the_overload_nobody_is_refused_within_seconds(
-    routers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_overload_nobody_is_refused_within_seconds(routers: int) -> None:
     refused_at_s: list[float] = []
 
     class Watched(Layered):
@@ -89,11 +86,7 @@ def test_after_the_overload_nobody_is_refused_within_seconds(
                 refused_at_s.append(now_s)
             return backend
 
-    def make(setting):
-        return Watched([server.spec.name for server in setting.servers], setting.layered, setting.rng)
-
-    monkeypatch.setattr(evaluator, "POLICIES", {"watched": make})
-    evaluate(replace(overloaded(routers), traffic=Ending()), "watched", seed=1)
+    watched(Watched, replace(overloaded(routers), traffic=Ending()))
     assert len([at_s for at_s in refused_at_s if at_s < DURATION_S]) > 100
     assert max(refused_at_s) < DURATION_S + 3.0
 

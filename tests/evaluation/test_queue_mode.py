@@ -7,11 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from evaluated_scenarios import MODEL_FILE, layered_rules, scenario
+from evaluated_scenarios import MODEL_FILE, layered_rules, scenario, watched
 from msgspec.structs import replace as with_fields
 
-from extproc.evaluation import evaluator
-from extproc.evaluation.evaluator import Scenario, evaluate
+from extproc.evaluation.evaluator import Scenario
 from extproc.evaluation.policies.layered import Layered
 from extproc.evaluation.policies.policy import HELD, Ended
 from extproc.evaluation.result import RunResult
@@ -105,17 +104,7 @@ def queueing(scene: Scenario, **queue: object) -> Scenario:
 @lru_cache
 def run(label: Callable[[Arrival, float], Arrival], fleet: str = "equal", routers: int = 1) -> Run:
     scene = queueing(scenario(fleet, load=OVERLOAD, duration_s=DURATION_S, routers=routers))
-    watched: list[Watched] = []
-
-    def make(setting):
-        names = [server.spec.name for server in setting.servers]
-        watched.append(Watched(names, setting.layered, setting.rng))
-        return watched[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator, "POLICIES", {"watched": make})
-        result = evaluate(replace(scene, traffic=Labelled(scene.traffic, label)), "watched", seed=1)
-    return Run(result, tuple(watched))
+    return Run(*watched(Watched, replace(scene, traffic=Labelled(scene.traffic, label))))
 
 
 @pytest.mark.parametrize("fleet", ["equal", "local"])

@@ -106,6 +106,24 @@ def test_every_workload_has_as_many_requests_as_one_asks_for(text: str) -> None:
     assert len(sample) == 500
 
 
+def test_turns_that_no_context_holds_are_refused_instead_of_being_drawn_for_ever() -> None:
+    spec = parsed(f"poisson:1 {TEXT} turns=3:10:8100:1")
+    assert len(spec.sample(500, 8300, np.random.default_rng(0))) == 500
+    with pytest.raises(ConfigError, match="8192 tokens"):
+        spec.sample(500, 8192, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("last_s", [0.0, 1e9])
+def test_a_trace_of_one_moment_or_of_years_is_refused(last_s: float) -> None:
+    with pytest.raises(ConfigError, match=r"requests\.csv"):
+        parse_workload("trace:requests.csv", table, lambda name: (np.array([0.0, last_s]), *trace(name)[1:]))
+
+
+def test_a_refusal_repeats_what_was_written() -> None:
+    with pytest.raises(ConfigError, match="not 'chat@many'"):
+        parsed("chat@many")
+
+
 def test_a_trace_lasts_as_long_as_it_lasts() -> None:
     spec = parsed("trace:requests.csv")
     assert spec.duration_s == 7.0
@@ -131,6 +149,7 @@ def test_a_trace_lasts_as_long_as_it_lasts() -> None:
         f"poisson:1 {TEXT} {TEXT}",
         f"poisson:1 {TEXT} turns=3",
         f"poisson:1 {TEXT} turns=0:10:0:1",
+        f"poisson:1 {TEXT} turns=inf:10:0:1",
         f"poisson:1 {TEXT} turns=3:10:0.5:1",
     ],
 )

@@ -38,7 +38,7 @@ def known(fleet: Fleet, now_s: float) -> Candidate:
 
 
 def has_room(fleet: Fleet, now_s: float) -> bool:
-    return look(fleet, now_s).with_room([0]) == [0]
+    return look(fleet, now_s).has_room(0)
 
 
 def is_admitting(fleet: Fleet, now_s: float) -> bool:
@@ -222,9 +222,29 @@ def test_a_queue_that_stood_is_no_reason_once_the_scrape_is_stale(queueing: Flee
     assert has_room(queueing, 22.5)
 
 
+def test_a_queue_where_nothing_was_ever_seen_to_run_is_no_reason_either_once_scrapes_stop(
+    fleet: Fleet,
+) -> None:
+    for second in range(20):
+        fleet.paced(0, Answered(0.0, 100.0, 3.0, 500.0), float(second))
+        scrape(fleet, running=0, waiting=5, now_s=float(second))
+    assert fleet.states[0].pace.turn_s > 5.0, "the wait of one alone is too long"
+    assert not has_room(fleet, 19.0)
+    assert has_room(fleet, 60.0), "it has none of ours, so that nothing but a request can tell more"
+
+
 def test_a_queue_before_a_pause_without_scrapes_has_not_been_standing_since(queueing: Fleet) -> None:
     scrape(queueing, running=4, waiting=5, now_s=60.0)
     assert has_room(queueing, 60.0)
+
+
+def test_a_queue_can_be_judged_where_answers_end_with_their_first_token(fleet: Fleet) -> None:
+    for hundredth in range(2000):
+        fleet.paced(0, Answered(0.0, 8000.0, 0.1, 0.0), hundredth / 100)
+    assert fleet.states[0].pace.base_s == 0.0, "long prompts explain all of the time, and nothing is left"
+    for tenth in range(20):
+        scrape(fleet, running=4, waiting=5, now_s=20.0 + tenth / 10)
+    assert has_room(fleet, 22.0)
 
 
 def test_strangers_in_the_queue_count_too(queueing: Fleet) -> None:

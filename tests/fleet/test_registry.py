@@ -1,3 +1,5 @@
+from math import inf
+
 import pytest
 
 from extproc.fleet.backend import Backend, Membership
@@ -5,6 +7,7 @@ from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.signals import Signals
 
 SETTLE_S = 1.5
 
@@ -121,6 +124,20 @@ def test_configured_models_have_precedence_over_what_the_server_says(registry: R
     registry.apply([backend(1, frozenset({"a"}))], 0.0, known_to_envoy=[backend(1)])
     registry.learn_models(registry.members[0].slot, frozenset({"b"}))
     assert names(registry, "a") == {"vllm-1"}
+
+
+def test_places_of_a_departed_backend_are_not_expected_of_the_others(
+    registry: Registry, fleet: Fleet
+) -> None:
+    small, large = Backend("small", "10.0.0.1", 8101), Backend("large", "10.0.0.2", 8102, max_num_seqs=256)
+    slots = registry.apply([small, large], 0.0)
+    for slot in reversed(slots):
+        fleet.scraped(slot, Signals(2, 0), own_when_asked=0, now_s=1.0)
+    assert fleet.states[slots[0]].places == 256
+    registry.apply([small], 2.0)
+    registry.advance(60.0)
+    fleet.scraped(slots[0], Signals(2, 0), own_when_asked=0, now_s=61.0)
+    assert fleet.states[slots[0]].places == inf
 
 
 def test_slots_of_departed_backends_are_used_again(registry: Registry) -> None:

@@ -65,7 +65,7 @@ class Up:
         return self.output_path.read_text()
 
     def child(self, word: bytes) -> int | None:
-        """One of its processes, told from the others by a word of its command line; None while there is none."""
+        """One of its processes, told by a word of its command line; None while there is none."""
         for pid in children(self.process.pid):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 if word in Path(f"/proc/{pid}/cmdline").read_bytes():

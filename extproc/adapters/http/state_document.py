@@ -45,16 +45,15 @@ def _queue(room: Room, now_s: float) -> dict[str, Any]:
 
 
 def _backends(runtime: Runtime, members: Sequence[Member], view: FleetView) -> list[dict[str, Any]]:
-    everyone = range(len(members))
-    admitting, with_room = frozenset(view.admitting()), frozenset(view.with_room(everyone))
+    admitting = frozenset(view.admitting())
     predicted_s = _predicted_s(runtime, view)
-    expected_s = view.expected_s(everyone, REFERENCE_TOKENS)
+    expected_s = view.expected_s(range(len(members)), REFERENCE_TOKENS)
     return [
         _backend(
             runtime,
             member,
             view.candidate(position),
-            reason=_reason(runtime, member, position in admitting, position in with_room),
+            reason=_reason(runtime, member, position in admitting, view.has_room(position)),
             is_fresh=view.is_fresh(position),
             predicted_s=predicted_s.get(position),
             expected_s=expected_s[position],
@@ -129,8 +128,7 @@ def _predicted_s(runtime: Runtime, view: FleetView) -> dict[int, float]:
         return {}
     if model.zone_classifier is not None:
         classify(view, everyone, REFERENCE_TOKENS, model.zone_classifier)
-    low = frozenset(view.low(everyone))
-    asked = [position for position in everyone if position not in low]
+    asked = [position for position in everyone if not view.is_low(position)]
     said = forecast(view, asked, REFERENCE_TOKENS, model, runtime.record)
     return {position: prediction.ttft_s for position, prediction in said.predictions.items()}
 

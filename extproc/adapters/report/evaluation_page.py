@@ -89,4 +89,4 @@ def _text(spread: Spread | None, form: str) -> str:
     if spread is None:
         return _NONE
     median, low, high = (format(value, form) for value in (spread.median, spread.low, spread.high))
-    return median if low == high else f"{median} ({low} to {high})"
+    return median if low == high else f"{median}\n{low}-{high}"

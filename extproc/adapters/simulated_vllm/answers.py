@@ -45,7 +45,7 @@ class Answer(ABC):
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
         """One event with this many tokens."""
-        raise NotImplementedError(f"{self.work.kind} is never streamed")
+        raise AssertionError(f"{self.work.kind} is never streamed")
 
     def closing(self) -> bytes:
         """Events after the last token."""

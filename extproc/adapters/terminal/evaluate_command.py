@@ -1,7 +1,7 @@
 """`extproc evaluate`: policies on a simulated fleet, on several seeds: progress bar, table, files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -23,11 +23,7 @@ from extproc.evaluation.policies.layered import LayeredRules
 from extproc.evaluation.result import Evaluation, RunResult, summaries
 from extproc.evaluation.server import ServerSpec
 from extproc.evaluation.workload_text import TraceSpec, WorkloadSpec, parse_workload
-from extproc.fleet.fleet import FleetRules
 from extproc.learning.model_file import load
-from extproc.learning.track_record import TrustRule
-from extproc.policy.queue.room import QueueRules
-from extproc.policy.router import RouterRules
 
 MAX_MODEL_LEN = 8192
 """Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
@@ -51,18 +47,8 @@ class EvaluateOptions:
     json: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class ProductionRules:
-    """The settings of the sidecar, which the layered policy has; without a `queue` nobody waits."""
-
-    fleet: FleetRules
-    router: RouterRules
-    trust: TrustRule
-    queue: QueueRules | None
-
-
-def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Console) -> Evaluation:
-    """Evaluate, show the table, write the files.
+def run_evaluation(options: EvaluateOptions, rules: LayeredRules, console: Console) -> Evaluation:
+    """Evaluate, show the table, write the files; the model file is that of the options.
 
     Raises ConfigError for what cannot be evaluated, ModelFileError, and ReportError for files not written.
     """
@@ -83,7 +69,7 @@ def run_evaluation(options: EvaluateOptions, rules: ProductionRules, console: Co
         policies=summaries(runs),
         runs=runs,
     )
-    console.print(heading(evaluation), soft_wrap=True, highlight=False)
+    console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(comparison_table(evaluation))
     _write_files(options, evaluation)
     return evaluation
@@ -93,7 +79,7 @@ def _scenario(
     options: EvaluateOptions,
     specs: tuple[ServerSpec, ...],
     workload: WorkloadSpec | TraceSpec,
-    rules: ProductionRules,
+    rules: LayeredRules,
 ) -> Scenario:
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
@@ -108,7 +94,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=LayeredRules(rules.fleet, rules.router, rules.trust, _read(options.model), rules.queue),
+        layered=replace(rules, model_file=_read(options.model)),
     )
 
 

@@ -4,6 +4,7 @@ A policy is told what happens to its own requests and nothing of those of other 
 backend beyond that is what a scrape read, some time ago.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from extproc.evaluation.server import Gauges
 from extproc.simulation.arrivals import Arrival
 
 NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0, 0, 0)
-
 
 HELD = -1
 """Instead of a backend: the request waits at the router."""
@@ -46,16 +46,16 @@ class Ended(msgspec.Struct, frozen=True):
     is_failed: bool = False
 
 
-class Policy:
+class Policy(ABC):
     """The rule of one router. Only `choose` has to be given; `needs_gauges` is whether it scrapes."""
 
     needs_gauges = False
 
+    @abstractmethod
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
         """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
-        raise NotImplementedError
 
     def settled(self) -> Sequence[tuple[int, int | None]]:
         """What became of held requests since the last call: their ids, and a backend or None for each."""
