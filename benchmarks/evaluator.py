@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.evaluated_rules import layered_rules
-from extproc.evaluation.capacity import capacities_per_s
+from extproc.evaluation.capacity import capacities_per_s, mean_capacities_per_s
 from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.choice import POLICIES
@@ -48,11 +48,11 @@ def scenario(
 ) -> Scenario:
     specs = parse_fleet(fleet)
     spec = workload_of(workload) if isinstance(workload, str) else workload
-    capacities = capacities_per_s(specs, spec.sample, CONTEXT)
     if requests is not None:
-        duration_s = requests / (spec.rate * sum(capacities))
+        duration_s = requests / (spec.rate * sum(capacities_per_s(specs, spec.sample, CONTEXT)))
     if duration_s is not None:
         spec = replace(spec, duration_s=duration_s)
+    capacities = mean_capacities_per_s(specs, spec.sample, CONTEXT, spec.duration_s)
     return Scenario(
         servers=specs,
         capacities_per_s=capacities,

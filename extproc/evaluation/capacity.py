@@ -41,3 +41,11 @@ def capacities_per_s(specs: Sequence[ServerSpec], sample: Sample, max_model_len:
         if machine not in known:
             known[machine] = requests_per_s(spec, sample, max_model_len)
     return tuple(known[spec.profile, spec.limits] for spec in specs)
+
+
+def mean_capacities_per_s(
+    specs: Sequence[ServerSpec], sample: Sample, max_model_len: int, duration_s: float
+) -> tuple[float, ...]:
+    """Of each server over so long a time, in parts of which it may not be there."""
+    capacities = capacities_per_s(specs, sample, max_model_len)
+    return tuple(each * spec.present_share(duration_s) for each, spec in zip(capacities, specs, strict=True))

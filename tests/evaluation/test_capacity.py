@@ -1,7 +1,7 @@
 import pytest
 from evaluated_scenarios import CONTEXT
 
-from extproc.evaluation.capacity import capacities_per_s, requests_per_s
+from extproc.evaluation.capacity import capacities_per_s, mean_capacities_per_s, requests_per_s
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.workload_text import WorkloadSpec
 from extproc.simulation.arrivals import Steady
@@ -14,6 +14,13 @@ def test_twice_the_speed_is_twice_the_capacity() -> None:
     fast, slow, alike = capacities_per_s(parse_fleet("a100-8b*1:4,2xa100-8b*0.5:4"), SAMPLE, CONTEXT)
     assert fast == pytest.approx(2 * slow)
     assert slow == alike
+
+
+def test_a_machine_counts_for_as_long_as_it_is_there() -> None:
+    specs = parse_fleet("a100-8b*1:4,a100-8b*1:4@30-,a100-8b*1:4!10-25")
+    always, joining, failing = mean_capacities_per_s(specs, SAMPLE, CONTEXT, duration_s=60.0)
+    assert joining == pytest.approx(always / 2)
+    assert failing == pytest.approx(always * 3 / 4)
 
 
 def test_one_at_a_time_takes_as_long_as_its_steps() -> None:

@@ -15,7 +15,7 @@ from extproc.adapters.load.trace_file import read_trace_file
 from extproc.adapters.report.evaluation_page import evaluation_page
 from extproc.adapters.terminal.evaluate_view import comparison_table, heading
 from extproc.errors import ConfigError, ReportError
-from extproc.evaluation.capacity import capacities_per_s
+from extproc.evaluation.capacity import mean_capacities_per_s
 from extproc.evaluation.evaluator import Scenario, evaluate
 from extproc.evaluation.fleet_text import parse_fleet
 from extproc.evaluation.policies.choice import parse_policies
@@ -83,9 +83,7 @@ def _scenario(
 ) -> Scenario:
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
-    capacities = capacities_per_s(specs, workload.sample, max_model_len)
-    present = [spec.present_share(workload.duration_s) for spec in specs]
-    capacities = tuple(each * share for each, share in zip(capacities, present, strict=True))
+    capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
     return Scenario(
         servers=specs,
         capacities_per_s=capacities,
