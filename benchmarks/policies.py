@@ -63,6 +63,10 @@ TUNE = {
 
 _EQUAL = "3xa100-8b*0.8:12:24576"
 _MIXED = "a100-8b*0.9:12:24576,a100-8b*0.5:10:20480,l4-8b*0.8:12:24576"
+_ONE_FAILS = "4xa100-8b*0.8:12:24576,a100-8b*0.8:12:24576!100-160"
+_SLOW_ONE_FAILS = "2xa100-8b*0.9:12:24576,a100-8b*0.5:10:20480!100-160,l4-8b*0.8:12:24576"
+_ELASTIC = "2xa100-8b*0.9:12:24576,a100-8b*0.9:12:24576@-150,2xa100-8b*0.5:10:20480@100-"
+_HIDDEN_QUEUE = "2xa100-8b*0.9:12:24576:14,a100-8b*0.5:10:20480:12"
 _ONE_SLOW = "3xa100-8b*0.8:12:24576,a100-8b*0.2:12:24576"
 _LENGTHS = "prompt=lognormal:400:0.7 output=lognormal:90:0.6 for=300"
 _TWO_CLASS = "prompt=mix:150:3000:0.15 output=lognormal:50:0.6 for=300"
@@ -81,10 +85,15 @@ REPORT = {
         1,
     ),
     "three routers 0.9": (_MIXED, f"poisson:0.9x {_LENGTHS}", 3),
+    "one fails 0.7": (_ONE_FAILS, f"poisson:0.7x {_LENGTHS}", 1),
+    "a slow one fails 0.7": (_SLOW_ONE_FAILS, f"poisson:0.7x {_LENGTHS}", 1),
+    "joining, leaving 0.8": (_ELASTIC, f"poisson:0.8x {_LENGTHS}", 1),
+    "hidden queue 0.9": (_HIDDEN_QUEUE, f"poisson:0.9x {_LENGTHS}", 1),
+    "daily 0.7": (_MIXED, f"daily:0.7x:0.5:300 {_LENGTHS}", 1),
 }
 """Other machines, lengths and seeds (101, 102, ...) than those above."""
 
-_OF_EQUAL_MACHINES = {"equal", _EQUAL}
+_OF_EQUAL_MACHINES = {"equal", _EQUAL, _ONE_FAILS}
 
 
 def measured(
