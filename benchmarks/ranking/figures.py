@@ -38,7 +38,7 @@ def measured(ttfts_s: Iterable[float], refused: int, failed: int, slo_s: float) 
     histogram.add(answered_s)
     p50_s, p90_s, p99_s = histogram.quantiles_s(0.5, 0.9, 0.99) or (NOT_ANSWERED_S,) * 3
     requests = histogram.count + refused + failed
-    goodput = np.count_nonzero(answered_s <= slo_s) / requests if requests else 0.0
+    goodput = int(np.count_nonzero(answered_s <= slo_s)) / requests if requests else 0.0
     return Figures(requests, refused, failed, p50_s, p90_s, p99_s, goodput)
 
 

@@ -1,6 +1,7 @@
+import msgspec
 import pytest
 
-from benchmarks.ranking.figures import NOT_ANSWERED_S, TTFTS, goodput_gain, measured, ttft_gain
+from benchmarks.ranking.figures import NOT_ANSWERED_S, TTFTS, Figures, goodput_gain, measured, ttft_gain
 
 P99 = TTFTS["TTFT p99"]
 
@@ -24,3 +25,8 @@ def test_a_shorter_ttft_and_more_in_time_are_gains():
     assert ttft_gain(P99, theirs, ours) < 0
     assert goodput_gain(ours, theirs) == 0.5
     assert goodput_gain(theirs, ours) == -0.5
+
+
+def test_figures_can_be_written_as_json():
+    run = measured([0.1, 3.0], refused=1, failed=1, slo_s=2.0)
+    assert msgspec.json.decode(msgspec.json.encode(run), type=Figures) == run
