@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM ?= $(EXTPROC_VLLM)
 # These compute, or wait for Docker, while the others wait for processes and times.
-ASIDE := $(addprefix tests/,containers evaluation exchange fleet learning outcomes policy simulation)
+ASIDE := $(addprefix tests/,containers exchange fleet learning outcomes policy request routing $(addprefix lab/,engine evaluation rivals traffic twin))
 
 .PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
 .DEFAULT_GOAL := test
@@ -79,7 +79,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
 reference: $(INSTALLED)
-	$(BIN)/python tests/reference.py
+	PYTHONPATH=tests $(BIN)/python -m support.reference
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info

@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_us
-from extproc.evaluated_rules import layered_rules
-from extproc.exchange.request import InputSize, Request, RequestKind
 from extproc.fleet.fleet import CAPACITY, Fleet
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
+from extproc.lab.rivals.evaluated_rules import layered_rules
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.line import Line
+from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import (
     FORMAT_VERSION,
     TARGET,
@@ -34,11 +34,11 @@ from extproc.learning.manifest import (
 )
 from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
-from extproc.learning.track_record import TrackRecord
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.affinity import cached_tokens
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
+from extproc.request.request import InputSize, Request, RequestKind
 
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
@@ -115,7 +115,7 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         samples=SampleCounts(5000, 0),
         trained_at=datetime.now(UTC).isoformat(),
         offsets={},
-        line=Line((0.0,) * len(FEATURES), 0.0),
+        line=LogLine((0.0,) * len(FEATURES), 0.0),
         medium_load=None,
         zone_classifier=None,
         verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),

@@ -21,12 +21,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from extproc.evaluated_rules import layered_rules
-from extproc.evaluation.capacity import capacities_per_s, mean_capacities_per_s
-from extproc.evaluation.evaluator import Scenario, evaluate
-from extproc.evaluation.fleet_text import parse_fleet
-from extproc.evaluation.policies.choice import POLICIES
-from extproc.evaluation.workload_text import WorkloadSpec, parse_workload
+from extproc.lab.evaluation.capacity import capacities_per_s, mean_capacities_per_s
+from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
+from extproc.lab.rivals.choice import POLICIES
+from extproc.lab.rivals.evaluated_rules import layered_rules
 
 SIMPLE = ("round-robin", "random", "least-request", "least-in-flight")
 BUDGET_US = 30.0

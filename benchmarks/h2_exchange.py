@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_us
-from extproc.adapters.h2 import frames
-from extproc.adapters.h2.connection import ServerConnection
-from extproc.adapters.h2.faults import ErrorCode
-from extproc.adapters.h2.reading import PREFACE
+from extproc.h2 import frames
+from extproc.h2.connection import ServerConnection
+from extproc.h2.faults import ErrorCode
+from extproc.h2.frame_reading import PREFACE
 
 EXCHANGES = 1000
 OPEN_STREAMS = 10_000

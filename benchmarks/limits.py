@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evaluator import CONTEXT, scenario, workload_of
-from extproc.evaluated_rules import layered_rules
-from extproc.evaluation import evaluator
-from extproc.evaluation.evaluator import evaluate
-from extproc.evaluation.fleet_text import parse_fleet
-from extproc.evaluation.policies.choice import Setting
-from extproc.evaluation.policies.layered import Layered
-from extproc.evaluation.policies.policy import Ended
-from extproc.evaluation.server import Server, ServerSpec
-from extproc.evaluation.workload_text import WorkloadSpec
+from extproc.lab.evaluation import evaluator
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.simulated_server import Server, ServerSpec
+from extproc.lab.evaluation.workload_text import WorkloadSpec
+from extproc.lab.rivals.choice import RivalSetting
+from extproc.lab.rivals.evaluated_rules import layered_rules
+from extproc.lab.rivals.layered import Layered
+from extproc.lab.rivals.policy import Ended
+from extproc.lab.traffic.arrivals import Curve, Floats
 from extproc.learning.analysis.broken_stick import Medians, fit_stick
-from extproc.simulation.arrivals import Curve, Floats
 
 CHAT = "prompt=lognormal:250:0.9 output=lognormal:64:0.5"
 TWO_CLASS = "prompt=mix:100:4000:0.1 output=lognormal:64:0.5"
@@ -194,7 +194,7 @@ def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, f
             if self is watched[0] and DURATION_S / 2 <= now_s < DURATION_S:
                 seen.append(self.limits)
 
-    def make(setting: Setting) -> Layered:
+    def make(setting: RivalSetting) -> Layered:
         watched.append(
             Watched([server.spec.name for server in setting.servers], setting.layered, setting.rng)
         )

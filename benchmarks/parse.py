@@ -9,10 +9,10 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
-from extproc.exchange.body import read_body
-from extproc.exchange.reading import read_request
-from extproc.exchange.request import RequestKind
-from extproc.exchange.token_ratio import TokenRatios
+from extproc.request.body import read_body
+from extproc.request.read_request import read_request
+from extproc.request.request import RequestKind
+from extproc.request.token_ratio import TokenRatios
 
 SIZES_BYTES = {"1 KB": 1_000, "64 KB": 64_000, "1 MB": 1_000_000, "10 MB": 10_000_000}
 TARGETS_US = {"64 KB": 300.0, "10 MB": 20_000.0}

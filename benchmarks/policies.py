@@ -22,9 +22,9 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.evaluator import scenario
-from extproc.evaluation.evaluator import evaluate
-from extproc.evaluation.policies.choice import parse_policies
-from extproc.evaluation.result import RunResult
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.rivals.choice import parse_policies
 
 POLICIES = ",".join(
     (
@@ -98,7 +98,7 @@ _OF_EQUAL_MACHINES = {"equal", _EQUAL, _ONE_FAILS}
 
 def measured(
     what: tuple[str, str, int], policies: Sequence[str], seeds: range, is_model_used: bool
-) -> dict[str, list[RunResult]]:
+) -> dict[str, list[PolicyRun]]:
     fleet, workload, routers = what
     scene = replace(scenario(fleet, workload), routers=routers)
     if not is_model_used:
@@ -106,11 +106,11 @@ def measured(
     return {policy: [evaluate(scene, policy, seed) for seed in seeds] for policy in policies}
 
 
-def p99_s(runs: Sequence[RunResult]) -> float:
+def p99_s(runs: Sequence[PolicyRun]) -> float:
     return statistics.median(run.ttft_s(99) or math.inf for run in runs)
 
 
-def goodput(runs: Sequence[RunResult]) -> float:
+def goodput(runs: Sequence[PolicyRun]) -> float:
     return statistics.median(run.goodput for run in runs)
 
 
@@ -119,7 +119,7 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cell(runs: Sequence[RunResult]) -> str:
+def cell(runs: Sequence[PolicyRun]) -> str:
     refused = statistics.median(run.refused_share for run in runs)
     return f"{p99_s(runs):.2f} s, {goodput(runs):.0%}" + (f" ({refused:.1%})" if refused else "")
 
@@ -131,7 +131,7 @@ class Claims:
         self.lines: list[str] = []
         self.missed = 0
 
-    def judge(self, name: str, is_unequal: bool, found: Mapping[str, Sequence[RunResult]]) -> None:
+    def judge(self, name: str, is_unequal: bool, found: Mapping[str, Sequence[PolicyRun]]) -> None:
         """Take one scenario to the table; of policies that did not run nothing is said."""
         rivals = {
             policy: p99_s(runs) for policy, runs in found.items() if policy not in {"layered", "oracle"}
@@ -185,7 +185,7 @@ def main() -> None:
     scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
     print(row("p99 TTFT, goodput", *names))
     print(f"|{'---|' * (1 + len(names))}")
-    kept: dict[str, list[RunResult]] = {}
+    kept: dict[str, list[PolicyRun]] = {}
     claims = Claims()
     for name, what in scenarios.items():
         if name.startswith(tuple(asked.only.split(","))):

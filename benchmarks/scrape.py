@@ -21,8 +21,8 @@ from rich.table import Table
 from benchmarks.exposition import vllm_exposition
 from benchmarks.overhead.processes import Processes, accepts, free_ports
 from benchmarks.timing import cpu_us
+from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.fleet.exposition import read_signals
 
 BUDGET_US = 300
 ROUNDS, SCRAPES = 9, 200

@@ -19,9 +19,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from extproc.adapters.simulated_vllm.options import SimOptions
-from extproc.adapters.simulated_vllm.server import serve_sim
-from extproc.simulation.profile import PROFILES
+from extproc.lab.engine.engine_profile import PROFILES
+from extproc.lab.simulated_vllm.vllm_options import SimOptions
+from extproc.lab.simulated_vllm.vllm_server import serve_sim
 
 PORT = 18431
 WARM_UP_S = 1.0

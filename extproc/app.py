@@ -16,34 +16,34 @@ from pathlib import Path
 
 import numpy as np
 
-from extproc import rules
 from extproc.adapters.discovery.kinds import new_source
-from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
 from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.server import new_server
+from extproc.adapters.envoy.server_protocol import new_server
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.runtime import Runtime
-from extproc.adapters.http.server import HttpServer
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.adapters.waiting_clock import keep_advancing
-from extproc.config import MAX_BACKENDS, Config, load_config, parse_config
+from extproc.config import rules
+from extproc.config.stages import MAX_BACKENDS, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
-from extproc.exchange.token_learning import TokenLearning
-from extproc.exchange.token_ratio import TokenRatios
 from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.registry import Registry
 from extproc.learning.model_file import MAX_FILE_BYTES
-from extproc.learning.slot import Answer, ModelSlot
-from extproc.learning.track_record import TrackRecord
+from extproc.learning.model_in_use import Answer, ModelSlot
 from extproc.outcomes.log_entry import LogEntry
-from extproc.policy.feedback import Feedback
-from extproc.policy.queue.room import Room
-from extproc.policy.router import Router
+from extproc.request.token_learning import TokenLearning
+from extproc.request.token_ratio import TokenRatios
+from extproc.routing.feedback import Feedback
+from extproc.routing.queue.request_queue import RequestQueue
+from extproc.routing.router import Router
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Sidecar:
         self._drift = DriftLog(self._registry, self._models, self._record)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
         queue = rules.queue_rules(config.admission)
-        self._room = None if queue is None else Room(self._router, self._registry, queue)
+        self._room = None if queue is None else RequestQueue(self._router, self._registry, queue)
         place = self._router.place if self._room is None else self._room.place
         tenant_header = None if self._room is None else config.admission.queue.tenant_header
         self._server = new_server(

@@ -48,7 +48,7 @@ def test_python_dash_m_is_the_same_command() -> None:
 def test_help_and_status_load_nothing_heavy() -> None:
     program = """
 import sys
-import extproc.cli, extproc.adapters.terminal.status_command
+import extproc.cli, extproc.commands.status_command
 heavy = {"grpc", "numpy", "lightgbm", "aiohttp", "pydantic", "google.protobuf", "matplotlib", "scipy"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 from deploy.rules_file import rules
-from reference import METRICS, ROOT
+from support.reference import METRICS, ROOT
 
 from extproc.cli import app
 

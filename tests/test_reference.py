@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reference import CONFIGURATION, METRICS, comments, written
+from support.reference import CONFIGURATION, METRICS, comments, written
 
 
 @pytest.mark.parametrize(("path", "text"), written(), ids=lambda value: getattr(value, "name", ""))

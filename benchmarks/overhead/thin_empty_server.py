@@ -13,9 +13,9 @@ import uvloop
 
 from benchmarks.overhead.empty_server import MAX_MESSAGE_BYTES, answer_to, route_to
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.adapters.h2.grpc_call import Call
-from extproc.adapters.h2.grpc_connection import GrpcService
-from extproc.adapters.h2.protocol import GrpcProtocol
+from extproc.h2.grpc_call import Call
+from extproc.h2.grpc_connection import GrpcService
+from extproc.h2.protocol import GrpcProtocol
 
 
 class _EmptyCall:

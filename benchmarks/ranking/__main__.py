@@ -27,9 +27,9 @@ from benchmarks.ranking.arms import ARMS, Arms
 from benchmarks.ranking.figures import Figures, foretold
 from benchmarks.ranking.load import Measurement, put_load
 from benchmarks.ranking.report import figures_table, gain_lines, ranking_lines
-from extproc.evaluation.evaluator import Scenario, evaluate
-from extproc.simulation.arrivals import OpenLoop, Replay
-from extproc.simulation.workload import Step
+from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.traffic.arrivals import OpenLoopTraffic, Replay
+from extproc.lab.traffic.workload import Step
 
 SCENARIOS = {
     f"{workload} {load:g}": ("local", f"{workload}@{load:g}")
@@ -47,7 +47,7 @@ class Plan:
     """A scenario, and the one step of load that it is in real time."""
 
     scene: Scenario
-    traffic: OpenLoop
+    traffic: OpenLoopTraffic
 
     @property
     def step(self) -> Step:
@@ -94,7 +94,7 @@ def main(
     for name, (fleet, workload) in SCENARIOS.items():
         if name.startswith(only):
             scene = scenario(fleet, workload, duration_s)
-            assert isinstance(scene.traffic, OpenLoop)
+            assert isinstance(scene.traffic, OpenLoopTraffic)
             found[name] = compare(Plan(scene, scene.traffic), range(FIRST_SEED, FIRST_SEED + seeds), draws)
             show(console, name, found[name])
     if json_path:

@@ -17,15 +17,15 @@ import yaml
 from benchmarks.evaluator import CONTEXT, MODEL_FILE
 from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
-from extproc.adapters.envoy.files import (
+from extproc.adapters.envoy.envoy_config import (
     POOL_CLUSTER,
     BackendAddress,
     bootstrap,
     cds_document,
     shipped_bootstrap,
 )
-from extproc.evaluation.server import ServerSpec
-from extproc.simulation.profile import PROFILES
+from extproc.lab.engine.engine_profile import PROFILES
+from extproc.lab.evaluation.simulated_server import ServerSpec
 
 LAYERED, LEAST_REQUEST, ROUND_ROBIN = ARMS = ("layered", "least-request", "round-robin")
 """The evaluator's names of the policies."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.evaluation.result import RunResult
-from extproc.evaluation.ttft_histogram import TtftHistogram
+from extproc.lab.evaluation.fine_histogram import FineHistogram
+from extproc.lab.evaluation.result import PolicyRun
 
 NOT_ANSWERED_S = float("inf")
 
@@ -34,7 +34,7 @@ TTFTS: Mapping[str, Figure] = {
 
 def measured(ttfts_s: Iterable[float], refused: int, failed: int, slo_s: float) -> Figures:
     """Of the TTFTs of those that were answered, and the number of those that were not."""
-    answered_s, histogram = np.fromiter(ttfts_s, dtype=np.float64), TtftHistogram()
+    answered_s, histogram = np.fromiter(ttfts_s, dtype=np.float64), FineHistogram()
     histogram.add(answered_s)
     p50_s, p90_s, p99_s = histogram.quantiles_s(0.5, 0.9, 0.99) or (NOT_ANSWERED_S,) * 3
     requests = histogram.count + refused + failed
@@ -42,7 +42,7 @@ def measured(ttfts_s: Iterable[float], refused: int, failed: int, slo_s: float) 
     return Figures(requests, refused, failed, p50_s, p90_s, p99_s, goodput)
 
 
-def foretold(run: RunResult) -> Figures:
+def foretold(run: PolicyRun) -> Figures:
     """The same of an evaluation."""
     p50_s, p90_s, p99_s = (run.ttft_s(percent) or NOT_ANSWERED_S for percent in (50, 90, 99))
     return Figures(run.requests, run.refused, run.failed, p50_s, p90_s, p99_s, run.goodput)

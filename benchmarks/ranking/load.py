@@ -11,11 +11,11 @@ from benchmarks.evaluator import CONTEXT
 from benchmarks.overhead.processes import BenchmarkError
 from benchmarks.ranking.arms import MODEL, Arm
 from benchmarks.ranking.figures import Figures, measured
-from extproc.adapters.load.measured import Place, Sent, is_refused
-from extproc.adapters.load.open_loop import OpenLoop
-from extproc.adapters.load.stream_client import Reply, open_session
+from extproc.lab.load.measured import Place, Sent, is_refused
+from extproc.lab.load.open_loop import OpenLoop
+from extproc.lab.load.stream_client import Reply, open_session
+from extproc.lab.traffic.workload import Schedule, Step, Workload
 from extproc.outcomes.sample import Sample
-from extproc.simulation.workload import Schedule, Step, Workload
 
 _NO_LIMIT = 1 << 30
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Container
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.registry import Registry
-from extproc.learning.slot import ModelSlot
-from extproc.learning.track_record import TrackRecord
+from extproc.learning.model_in_use import ModelSlot
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import logging
 import ssl
 from pathlib import Path
 
-from extproc.config_server import TlsConfig
+from extproc.config.listener_stages import TlsConfig
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from extproc.policy.queue.room import Room
+from extproc.routing.queue.request_queue import RequestQueue
 
 
-async def keep_advancing(room: Room) -> None:
+async def keep_advancing(room: RequestQueue) -> None:
     """One timer for all who wait."""
     while True:
         now_s = time.monotonic()

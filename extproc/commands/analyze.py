@@ -18,7 +18,7 @@ def analyze(
     saturated_s: Annotated[float, typer.Option(help="TTFT from it on is the saturated zone.")] = 10.0,
 ) -> None:
     """Say what TTFT depends on, where requests wait, and where the guard should stand."""
-    from extproc.adapters.report.publish import (  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.reports.publish import (  # noqa: PLC0415 - see the package's docstring
         ReportFiles,
         publish,
     )

@@ -49,7 +49,7 @@ def calibrate(
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.adapters.terminal import calibrate_command  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands import calibrate_command  # noqa: PLC0415 - see the package's docstring
 
     options = calibrate_command.CalibrateOptions(
         samples=samples,

@@ -45,9 +45,9 @@ def profile(
     """Drive servers from idle to saturation, and record every request. Ctrl-C keeps what was measured."""
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.adapters.load import options  # noqa: PLC0415 - see the package's docstring
-    from extproc.adapters.terminal import profile_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.simulation import workload  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands import profile_command  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.load import profile_options as options  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.traffic import workload  # noqa: PLC0415 - see the package's docstring
 
     asked = options.ProfileOptions(
         servers=options.parse_servers(backends, stack, state),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from extproc.adapters.local_stack.options import StackOptions
+from extproc.lab.local_stack.stack_options import StackOptions
 
 _UP = StackOptions()
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -76,7 +76,7 @@ def up(
     """Run everything on this machine: Envoy, the sidecar, backends. Ctrl-C stops all of it."""
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.stack import run_stack  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.local_stack.stack import run_stack  # noqa: PLC0415 - see the package's docstring
 
     options = StackOptions(
         backend_urls=tuple(url.strip() for url in backends.split(",") if url.strip()),
@@ -119,7 +119,7 @@ def clusters(
     """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere. Ends as `serve` does."""
     import uvloop  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.clusters import write_clusters  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.discovery.clusters import write_clusters  # noqa: PLC0415 - see the package's docstring
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     uvloop.run(write_clusters(config))
@@ -134,7 +134,7 @@ def status(
     """Show the fleet: zones, load, signals, predicted and observed TTFT, decisions by layer."""
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.adapters.terminal.status_command import (  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands.status_command import (  # noqa: PLC0415 - see the package's docstring
         show_status,
         watch_status,
     )

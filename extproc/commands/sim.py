@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from extproc.adapters.simulated_vllm.options import SimOptions
+from extproc.lab.simulated_vllm.vllm_options import SimOptions
 
 _SIM = SimOptions()
 
@@ -50,7 +50,7 @@ def sim(
     """Simulate a vLLM server in real time: OpenAI endpoints, /metrics, continuous batching. No GPU."""
     import uvloop  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.adapters.simulated_vllm.server import serve_sim  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.simulated_vllm.vllm_server import serve_sim  # noqa: PLC0415 - see the package's docstring
 
     options = SimOptions(
         host=host,

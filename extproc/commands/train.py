@@ -35,8 +35,8 @@ def train(
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
-    from extproc.adapters.terminal import train_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.adapters.terminal.train_view import describe  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands import train_command  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands.train_view import describe  # noqa: PLC0415 - see the package's docstring
     from extproc.learning.zone_bounds import ZoneBounds  # noqa: PLC0415 - see the package's docstring
 
     if not 0 < low < saturated:

@@ -18,7 +18,7 @@ def trainer(
     for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-    from extproc.adapters.trainer.run import run_trainer  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.trainer.process import run_trainer  # noqa: PLC0415 - see the package's docstring
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     run_trainer(config)

@@ -21,8 +21,8 @@ from extproc.exchange.messages import (
     Phase,
 )
 from extproc.exchange.placement import Lease, Placement, Placer
-from extproc.exchange.reading import read_request
-from extproc.exchange.token_ratio import TokenRatios
+from extproc.request.read_request import read_request
+from extproc.request.token_ratio import TokenRatios
 
 
 class Exchange:

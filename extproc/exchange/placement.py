@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from extproc.exchange.messages import Instruction, Phase
-from extproc.exchange.request import Request
+from extproc.request.request import Request
 
 
 class Lease:

@@ -8,7 +8,7 @@ ENDPOINT_SUFFIX = "_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class Endpoint:
     """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
 
     name: str
@@ -24,7 +24,7 @@ class Backend:
         return f"{host}:{self.port}"
 
 
-class Membership(StrEnum):
+class Lifecycle(StrEnum):
     """A backend joins, is active, drains, and is gone."""
 
     JOINING = "joining"  # its cluster is written, but Envoy may not have loaded it

@@ -9,13 +9,13 @@ last.
 
 from collections.abc import Iterable
 
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Endpoint
 
 
 class KnownBackends:
     """The set in force, at most `limit` of them. Times are seconds of one monotonic clock."""
 
-    def __init__(self, empty_grace_s: float, limit: int, backends: Iterable[Backend] = ()) -> None:
+    def __init__(self, empty_grace_s: float, limit: int, backends: Iterable[Endpoint] = ()) -> None:
         self.backends = tuple(backends)
         self.left_out = 0
         """How many of the last answer are too many."""
@@ -28,7 +28,7 @@ class KnownBackends:
         """Whether the last answer named nobody, and those known before are kept."""
         return self._empty_since_s is not None
 
-    def offer(self, backends: Iterable[Backend], now_s: float) -> bool:
+    def offer(self, backends: Iterable[Endpoint], now_s: float) -> bool:
         """Discovery has answered; True if the set in force is another one now.
 
         Of too many those stay that are in force.
@@ -49,7 +49,7 @@ class KnownBackends:
         self._empty_since_s = None
         return self._set([])
 
-    def _set(self, backends: list[Backend]) -> bool:
+    def _set(self, backends: list[Endpoint]) -> bool:
         ordered = tuple(sorted(backends, key=lambda backend: backend.name))
         is_changed = ordered != self.backends
         self.backends = ordered

@@ -10,7 +10,7 @@ a connection which the server closed a moment ago.
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from extproc.fleet.backend import Backend, Membership
+from extproc.fleet.backend import Endpoint, Lifecycle
 from extproc.fleet.registry import Member
 
 MAX_PEERS = 4
@@ -19,7 +19,7 @@ MAX_PEERS = 4
 
 def retry_peers(
     members: Sequence[Member], is_failing: Callable[[int], bool]
-) -> dict[str, tuple[Backend, ...]]:
+) -> dict[str, tuple[Endpoint, ...]]:
     """The backends that stand in for each member, by its name; at least one each.
 
     One that is joining will do: it is reached as part of the retry's cluster, not by its own.
@@ -27,11 +27,11 @@ def retry_peers(
     fit = [
         member
         for member in members
-        if member.membership is not Membership.DRAINING and not is_failing(member.slot)
+        if member.membership is not Lifecycle.DRAINING and not is_failing(member.slot)
     ]
     position = {member.slot: index for index, member in enumerate(fit)}
     standing_in: dict[frozenset[str] | None, list[list[Member]]] = {}
-    peers: dict[str, tuple[Backend, ...]] = {}
+    peers: dict[str, tuple[Endpoint, ...]] = {}
     for index, member in enumerate(members):
         if member.models not in standing_in:
             standing_in[member.models] = [
@@ -44,7 +44,7 @@ def retry_peers(
     return peers
 
 
-def _next(ring: Sequence[Member], member: Member, start: int) -> tuple[Backend, ...]:
+def _next(ring: Sequence[Member], member: Member, start: int) -> tuple[Endpoint, ...]:
     """The members of the ring that follow the one that is left out."""
     turned = (ring[(start + offset) % len(ring)] for offset in range(len(ring)))
     others = (other.backend for other in turned if other.backend.name != member.backend.name)

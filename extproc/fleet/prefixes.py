@@ -2,7 +2,7 @@
 
 An engine keeps the KV cache of what it has computed until it needs the memory, and forgets what was used the
 longest ago (Kwon et al., "PagedAttention", SOSP 2023, and vLLM's automatic prefix caching). So of each block
-of a prompt (`exchange.prefix`) is noted to whom it was sent, and when: by a clock of the backend that counts
+of a prompt (`request.prefix`) is noted to whom it was sent, and when: by a clock of the backend that counts
 the tokens which its cache has had to take. What the cache cannot hold any more by that clock counts as
 forgotten, as does all that a backend was sent before it was restarted.
 

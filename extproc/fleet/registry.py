@@ -8,7 +8,7 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from extproc.fleet.backend import Backend, Membership
+from extproc.fleet.backend import Endpoint, Lifecycle
 from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.state import Slots
 
@@ -19,9 +19,9 @@ _NOBODY: Slots = ()
 class Member:
     """A backend and its slot; `models` is None until they are known."""
 
-    backend: Backend
+    backend: Endpoint
     slot: int
-    membership: Membership
+    membership: Lifecycle
     models: frozenset[str] | None
     changes_at_s: float
 
@@ -45,7 +45,7 @@ class Registry:
         return tuple(self._members)
 
     def apply(
-        self, backends: Iterable[Backend], now_s: float, known_to_envoy: Iterable[Backend] = ()
+        self, backends: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
     ) -> list[int]:
         """Make the fleet consist of `backends`: unchanged ones stay as they are, others join or drain.
 
@@ -58,13 +58,13 @@ class Registry:
         for member in self._members:
             backend = wanted.get(member.backend.name)
             if backend is None or backend.address != member.backend.address:
-                if member.membership != Membership.DRAINING:
-                    member.membership = Membership.DRAINING
+                if member.membership != Lifecycle.DRAINING:
+                    member.membership = Lifecycle.DRAINING
                     member.changes_at_s = now_s + self._settle_s
                 continue
             del wanted[backend.name]
-            if member.membership == Membership.DRAINING:
-                member.membership = Membership.ACTIVE
+            if member.membership == Lifecycle.DRAINING:
+                member.membership = Lifecycle.ACTIVE
             member.models = member.models if backend.models is None else backend.models
             member.backend = backend
         joined = [
@@ -77,14 +77,14 @@ class Registry:
     def advance(self, now_s: float) -> bool:
         """Let time pass: joining members become active, drained ones leave. True if one has left."""
         due = [member for member in self._members if member.changes_at_s <= now_s]
-        joined = [member for member in due if member.membership == Membership.JOINING]
+        joined = [member for member in due if member.membership == Lifecycle.JOINING]
         gone = [
             member
             for member in due
-            if member.membership == Membership.DRAINING and self._fleet.states[member.slot].own == 0
+            if member.membership == Lifecycle.DRAINING and self._fleet.states[member.slot].own == 0
         ]
         for member in joined:
-            member.membership = Membership.ACTIVE
+            member.membership = Lifecycle.ACTIVE
         for member in gone:
             self._members.remove(member)
             self._free_slots.append(member.slot)
@@ -129,26 +129,26 @@ class Registry:
         """The slot of the member of that name; of two, not the departing one."""
         return self._slots_by_name.get(name)
 
-    def clusters(self) -> list[Backend]:
+    def clusters(self) -> list[Endpoint]:
         """The backends that Envoy has to have a cluster for; of two with one name, the one that stays."""
-        by_name: dict[str, Backend] = {}
+        by_name: dict[str, Endpoint] = {}
         for member in self._members:
-            if member.backend.name not in by_name or member.membership != Membership.DRAINING:
+            if member.backend.name not in by_name or member.membership != Lifecycle.DRAINING:
                 by_name[member.backend.name] = member.backend
         return list(by_name.values())
 
-    def _join(self, backend: Backend, now_s: float, is_known_to_envoy: bool) -> int:
+    def _join(self, backend: Endpoint, now_s: float, is_known_to_envoy: bool) -> int:
         slot = self._free_slots.pop()
         self._fleet.join(slot, backend.max_num_seqs)
-        membership = Membership.ACTIVE if is_known_to_envoy else Membership.JOINING
+        membership = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING
         self._members.append(Member(backend, slot, membership, backend.models, now_s + self._settle_s))
         return slot
 
     def _index(self) -> None:
-        active = [member for member in self._members if member.membership == Membership.ACTIVE]
+        active = [member for member in self._members if member.membership == Lifecycle.ACTIVE]
         models = {model for member in active for model in member.models or ()}
         self._names = {member.slot: (member.backend.name, member.backend.address) for member in self._members}
-        staying_last = sorted(self._members, key=lambda member: member.membership != Membership.DRAINING)
+        staying_last = sorted(self._members, key=lambda member: member.membership != Lifecycle.DRAINING)
         self._slots_by_name = {member.backend.name: member.slot for member in staying_last}
         self._everyone = _slots(active)
         self._of_unknown_models = _slots([member for member in active if member.models is None])

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.linear import fit_linear
-from extproc.learning.replay import replay
+from extproc.learning.log_line_fit import fit_linear
+from extproc.learning.served_replay import replay
 
 _LOAD = FEATURES.index("load")
 

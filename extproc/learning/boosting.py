@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from extproc.learning.dataset import Observations, split_by_time
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.line import Line
-from extproc.learning.linear import backend_offsets, fit_linear
+from extproc.learning.log_line import LogLine
+from extproc.learning.log_line_fit import backend_offsets, fit_linear
 from extproc.learning.tree_text import Tree, parse_forest, parse_trees, render
 
 MAX_TREES = 100
@@ -92,7 +92,7 @@ DEFAULT_FOREST = Settings(
 class FleetModel:
     """A line, the trees that correct it (a text as `tree_text` writes it), and `(n_backends,)` offsets."""
 
-    line: Line
+    line: LogLine
     trees: str
     offsets: npt.NDArray[np.float64]
 

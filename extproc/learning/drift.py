@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.prediction_record import ERROR_WEIGHT, TrustRule
 from extproc.learning.dataset import Observations
 from extproc.learning.fit import MIN_SAMPLES
-from extproc.learning.track_record import ERROR_WEIGHT, TrustRule
 from extproc.learning.zone_bounds import ZoneBounds
 
 DRIFT_COLUMNS = (

@@ -27,8 +27,8 @@ from extproc.learning.manifest import (
 )
 from extproc.learning.model_file import ModelFile, SelfTest, booster_of, model_version
 from extproc.learning.predictor import Predictor
-from extproc.learning.replay import settled_corrections
-from extproc.learning.report import TrainingQuality, training_quality
+from extproc.learning.served_replay import settled_corrections
+from extproc.learning.training_quality import TrainingQuality, training_quality
 from extproc.learning.tuning import best_settings
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 from extproc.learning.zone_training import fit_zone_classifier

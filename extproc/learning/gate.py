@@ -17,7 +17,7 @@ from extproc.learning.manifest import HeldOutErrors, Verdict
 from extproc.learning.pairs import comparable_pairs
 from extproc.learning.predictor import Predictor
 from extproc.learning.quality import held_out_errors
-from extproc.learning.replay import replay
+from extproc.learning.served_replay import replay
 
 _TWO_DEVIATIONS = 1.0
 """Twice the largest standard deviation that a share has, times the square root of the number of cases."""

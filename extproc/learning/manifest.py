@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from extproc.errors import ModelFileError
-from extproc.learning.line import Line
+from extproc.learning.log_line import LogLine
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.learning.zone_classifier import ZoneClassifier
 
@@ -89,7 +89,7 @@ class Manifest:
     trained_at: str
     offsets: Annotated[dict[Name, Offset], Meta(max_length=10_000)]
     medium_load: NonNegative | None
-    line: Line
+    line: LogLine
     zone_classifier: ZoneClassifier | None
     verdict: Verdict
 

@@ -7,9 +7,9 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
+from extproc.learning.booster_call import Forest
 from extproc.learning.features import RANGE_SLACK
-from extproc.learning.forest import Forest
-from extproc.learning.line import on_line
+from extproc.learning.log_line import on_line
 from extproc.learning.manifest import Manifest
 from extproc.learning.zone_classifier import ZoneClassifier
 

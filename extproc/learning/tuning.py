@@ -21,7 +21,7 @@ from extproc.learning.boosting import (
     fit_fleet,
 )
 from extproc.learning.dataset import Observations, split_by_time
-from extproc.learning.replay import replay
+from extproc.learning.served_replay import replay
 
 _VALIDATION_SHARE = 0.25
 _DEFAULTS = (DEFAULT_BOOSTING, DEFAULT_FOREST)

@@ -16,14 +16,14 @@ FIRST_TAG = "retry_first"
 SECOND_TAG = "retry_second"
 
 
-class Stage(StrEnum):
+class RetryStage(StrEnum):
     """How far the second attempt is; the values are Envoy's types of access-log entries."""
 
     SENT = "UpstreamPoolReady"
     ENDED = "UpstreamEnd"
 
 
-_STAGES = {stage.value: stage for stage in Stage}
+_STAGES = {stage.value: stage for stage in RetryStage}
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class Retry(msgspec.Struct, frozen=True):
 
     first: str
     second: str
-    stage: Stage
+    stage: RetryStage
     was_sent: bool
     is_failure: bool | None
 
@@ -50,5 +50,5 @@ def read_retry(entry: LogEntry) -> Retry | None:
         second=entry.tags.get(SECOND_TAG, ""),
         stage=stage,
         was_sent=not entry.response_flags & CONNECT_FLAGS,
-        is_failure=is_backend_failure(entry) if stage is Stage.ENDED else None,
+        is_failure=is_backend_failure(entry) if stage is RetryStage.ENDED else None,
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from extproc.exchange.prefix import BLOCK_ENDS
-from extproc.exchange.request import Request
 from extproc.fleet.prefixes import SentPrefixes
+from extproc.request.prefix import BLOCK_ENDS
+from extproc.request.request import Request
 
 
 def cached_tokens(request: Request, prefixes: SentPrefixes) -> Mapping[int, float]:

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 
-from extproc.exchange.request import Request, RequestKind
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
-from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.guard import admitted
 from extproc.policy.least_load import lightest, soonest
+from extproc.policy.policy_rules import PolicyRules
 from extproc.policy.predictive import Forecast, fastest, forecast
-from extproc.policy.rules import PolicyRules
 from extproc.policy.zoning import classify, spared
+from extproc.request.request import Request, RequestKind
 
 _GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
 

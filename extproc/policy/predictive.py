@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
-from extproc.learning.track_record import TrackRecord
 from extproc.policy.decision import Prediction, Reason
 
 

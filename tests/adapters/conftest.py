@@ -2,12 +2,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from adapters.running_parts import Parts
-from clean_sample import SAMPLE
 from msgspec.structs import replace
+from support.clean_sample import SAMPLE
+from support.running_parts import Parts
 
 from extproc.outcomes.sample import Sample
-from extproc.policy.queue.room import QueueRules, Room
+from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def parts(runner: asyncio.Runner) -> Parts:
 
 
 @pytest.fixture
-def holding(runner: asyncio.Runner) -> tuple[Parts, Room]:
+def holding(runner: asyncio.Runner) -> tuple[Parts, RequestQueue]:
     """The same where at most three requests may wait for five seconds, and their room."""
 
     async def make() -> Parts:

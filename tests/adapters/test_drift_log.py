@@ -1,7 +1,7 @@
 import logging
 
 import pytest
-from adapters.running_parts import Parts
+from support.running_parts import Parts
 
 from extproc.adapters.drift_log import DriftLog
 

@@ -1,9 +1,9 @@
 import asyncio
 
-from adapters.running_parts import MAX_ACTIVE, Parts
+from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.adapters.waiting_clock import keep_advancing
-from extproc.policy.queue.room import Room
+from extproc.routing.queue.request_queue import RequestQueue
 
 PATIENCE_S = 10.0
 MOST_OF_IT_S = 3.0
@@ -11,7 +11,7 @@ MOST_OF_IT_S = 3.0
 
 
 def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounced(
-    holding: tuple[Parts, Room], runner: asyncio.Runner
+    holding: tuple[Parts, RequestQueue], runner: asyncio.Runner
 ) -> None:
     parts, room = holding
 

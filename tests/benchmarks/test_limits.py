@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.limits import server_of
-from extproc.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.fleet_text import parse_fleet
 
 
 def seconds_of(pace: float) -> float:

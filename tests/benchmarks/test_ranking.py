@@ -6,14 +6,14 @@ import pytest
 from benchmarks.evaluator import scenario
 from benchmarks.ranking.__main__ import SCENARIOS, Plan, foretell, measure
 from benchmarks.ranking.arms import ARMS, sim_arguments
-from extproc.adapters.simulated_vllm.options import SimOptions
-from extproc.evaluation.fleet_text import parse_fleet
-from extproc.simulation.arrivals import Arrival, OpenLoop
+from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.simulated_vllm.vllm_options import SimOptions
+from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic
 
 
 def plan(name: str, duration_s: float) -> Plan:
     scene = scenario(*SCENARIOS[name], duration_s)
-    assert isinstance(scene.traffic, OpenLoop)
+    assert isinstance(scene.traffic, OpenLoopTraffic)
     return Plan(scene, scene.traffic)
 
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 import typer
-from clean_sample import SAMPLE
 from msgspec.structs import replace
-from sample_file import write_samples
+from support.clean_sample import SAMPLE
+from support.sample_file import write_samples
 from typer.testing import CliRunner, Result
 
 from extproc.commands.analyze import analyze
-from extproc.config import parse_config
+from extproc.config.stages import parse_config
 
 
 @pytest.fixture

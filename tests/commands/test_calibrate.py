@@ -5,17 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
-from clean_sample import SAMPLE
-from recorded_loads import SERVER, recorded
-from sample_file import write_samples
+from support.clean_sample import SAMPLE
+from support.recorded_loads import SERVER, recorded
+from support.sample_file import write_samples
 from typer.testing import CliRunner, Result
 
-from extproc.adapters.files.profile_file import read_profile_file
 from extproc.adapters.files.sample_table import open_table
-from extproc.adapters.simulated_vllm.options import SimOptions
 from extproc.commands.calibrate import calibrate
 from extproc.commands.evaluate import evaluate
-from extproc.simulation.profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.simulated_vllm.vllm_options import SimOptions
+from extproc.lab.twin.profile_file import read_profile_file
 
 SIZES = ("--max-num-seqs", "4", "--kv-cache-tokens", "32768", "--block-size", "32")
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from containers.compose_stack import ROOT
 
-from extproc.config import load_config
-from extproc.stack import SIM_OPTIONS, SIM_SPEEDS
+from extproc.config.stages import load_config
+from extproc.lab.local_stack.stack import SIM_OPTIONS, SIM_SPEEDS
 
 COMPOSE = ROOT / "deploy" / "compose"
 FILES = (ROOT / "docker-compose.yml", COMPOSE / "docker-compose.vllm.yml")

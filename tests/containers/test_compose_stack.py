@@ -8,7 +8,7 @@ from containers.compose_stack import IMAGE, ROOT, SIMS, ComposeStack
 from integration.local_stack import Load, chat, wait_until
 from integration.test_hot_swap import renamed
 
-from extproc.stack import SIM_MODEL
+from extproc.lab.local_stack.stack import SIM_MODEL
 
 SHORT = chat(max_tokens=8, model=SIM_MODEL)
 BRIEF = "poisson:0.8x prompt=fixed:100 output=fixed:16 for=10"

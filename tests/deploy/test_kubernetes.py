@@ -21,9 +21,9 @@ from deploy.manifests import (
     pod_specs,
 )
 
-from extproc.adapters.envoy.files import cds_document
-from extproc.config import parse_config
-from extproc.config_discovery import KubernetesDiscovery
+from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.config.stages import parse_config
 
 OURS = ("kubernetes/sidecar", "kubernetes/service", "envoy-gateway")
 OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from deploy.rules_file import grouping_labels, matchers, names, panel_expressions, rules
-from reference import all_metrics
+from support.reference import all_metrics
 
 from extproc.adapters.vllm.scraper import ScrapeResult
-from extproc.fleet.backend import Membership
+from extproc.fleet.backend import Lifecycle
 from extproc.fleet.zone import Zone
 from extproc.outcomes.outcome import Failure
 from extproc.policy.decision import Layer, Reason
@@ -19,7 +19,7 @@ VALUES = {
     "layer": {layer.value for layer in Layer},
     "reason": {reason.value for reason in Reason},
     "zone": {zone.value for zone in Zone},
-    "state": {"ok", "probing", "failing", "saturated", *(membership.value for membership in Membership)},
+    "state": {"ok", "probing", "failing", "saturated", *(membership.value for membership in Lifecycle)},
     "result": {"ok", *(failure.value for failure in Failure), *(result.value for result in ScrapeResult)},
     "job": {"extproc", "envoy"},
 }

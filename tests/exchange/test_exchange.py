@@ -19,8 +19,8 @@ from extproc.exchange.messages import (
     RouteTo,
 )
 from extproc.exchange.placement import Lease, Placement, Placer, Ticket
-from extproc.exchange.request import Request
-from extproc.exchange.token_ratio import TokenRatios
+from extproc.request.request import Request
+from extproc.request.token_ratio import TokenRatios
 
 HEADERS = {":path": "/v1/completions", ":method": "POST"}
 HOLD = Hold(15.0)

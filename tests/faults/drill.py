@@ -13,7 +13,7 @@ from faults.fault_table import FaultTable
 from faults.scripted_backend import ScriptedBackend
 from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running
 
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.lab.local_stack.child_process import ChildProcess
 
 PER_TRY_TIMEOUT_S = 2
 CONCURRENCY = 8

@@ -1,14 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Endpoint
 from extproc.fleet.known_backends import KnownBackends
 
 GRACE_S, LIMIT = 60.0, 4
 
 
-def backends(*names: str) -> list[Backend]:
-    return [Backend(name, name, 8000) for name in names]
+def backends(*names: str) -> list[Endpoint]:
+    return [Endpoint(name, name, 8000) for name in names]
 
 
 def known(*names: str) -> KnownBackends:

@@ -1,15 +1,15 @@
 from collections import Counter
 
-from extproc.fleet.backend import Backend, Membership
+from extproc.fleet.backend import Endpoint, Lifecycle
 from extproc.fleet.peers import MAX_PEERS, retry_peers
 from extproc.fleet.registry import Member
 
 
 def member(
-    name: str, slot: int, models: set[str] | None = None, membership: Membership = Membership.ACTIVE
+    name: str, slot: int, models: set[str] | None = None, membership: Lifecycle = Lifecycle.ACTIVE
 ) -> Member:
     known = None if models is None else frozenset(models)
-    return Member(Backend(name, "127.0.0.1", 8000 + slot), slot, membership, known, 0.0)
+    return Member(Endpoint(name, "127.0.0.1", 8000 + slot), slot, membership, known, 0.0)
 
 
 def names(members: list[Member], *failing: int) -> dict[str, list[str]]:
@@ -31,8 +31,8 @@ def test_whoever_fails_or_leaves_stands_in_for_nobody_and_who_joins_does() -> No
     members = [
         member("a", 0, {"m"}),
         member("b", 1, {"m"}),
-        member("c", 2, {"m"}, Membership.JOINING),
-        member("d", 3, {"m"}, Membership.DRAINING),
+        member("c", 2, {"m"}, Lifecycle.JOINING),
+        member("d", 3, {"m"}, Lifecycle.DRAINING),
         member("e", 4, {"m"}),
     ]
     assert names(members, 1) == {

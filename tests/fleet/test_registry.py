@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from extproc.fleet.backend import Backend, Membership
+from extproc.fleet.backend import Endpoint, Lifecycle
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
@@ -12,8 +12,8 @@ from extproc.fleet.signals import Signals
 SETTLE_S = 1.5
 
 
-def backend(number: int, models: frozenset[str] | None = None, host: str = "127.0.0.1") -> Backend:
-    return Backend(f"vllm-{number}", host, 8100 + number, models)
+def backend(number: int, models: frozenset[str] | None = None, host: str = "127.0.0.1") -> Endpoint:
+    return Endpoint(f"vllm-{number}", host, 8100 + number, models)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_backend_with_a_new_address_is_another_backend(registry: Registry, fle
     registry.advance(3.0)
     assert registry.slot_of("vllm-1") not in {None, old}
     assert [cluster.host for cluster in registry.clusters()] == ["10.0.0.7"]
-    assert {member.membership for member in registry.members} == {Membership.DRAINING, Membership.ACTIVE}
+    assert {member.membership for member in registry.members} == {Lifecycle.DRAINING, Lifecycle.ACTIVE}
 
 
 def test_an_unchanged_backend_keeps_its_slot_when_others_change(registry: Registry) -> None:
@@ -129,7 +129,7 @@ def test_configured_models_have_precedence_over_what_the_server_says(registry: R
 def test_places_of_a_departed_backend_are_not_expected_of_the_others(
     registry: Registry, fleet: Fleet
 ) -> None:
-    small, large = Backend("small", "10.0.0.1", 8101), Backend("large", "10.0.0.2", 8102, max_num_seqs=256)
+    small, large = Endpoint("small", "10.0.0.1", 8101), Endpoint("large", "10.0.0.2", 8102, max_num_seqs=256)
     slots = registry.apply([small, large], 0.0)
     for slot in reversed(slots):
         fleet.scraped(slot, Signals(2, 0), own_when_asked=0, now_s=1.0)
@@ -149,7 +149,7 @@ def test_slots_of_departed_backends_are_used_again(registry: Registry) -> None:
 
 def test_where_departing_ones_take_the_room_others_join_later(registry: Registry, fleet: Fleet) -> None:
     half = CAPACITY // 2
-    generations = [[Backend(f"{g}-{n}", "10.0.0.1", n + 1) for n in range(half)] for g in range(3)]
+    generations = [[Endpoint(f"{g}-{n}", "10.0.0.1", n + 1) for n in range(half)] for g in range(3)]
     first, second, third = generations
     registry.apply(first, 0.0, known_to_envoy=first)
     slots = [member.slot for member in registry.members]

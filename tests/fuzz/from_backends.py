@@ -6,9 +6,9 @@ from functools import cache
 
 from fuzz.sidecar_parts import parts
 
-from extproc.adapters.vllm.kept_connection import _MAX_HEAD_BYTES, Answer, _Exchange
+from extproc.adapters.vllm.exposition import read_signals
+from extproc.adapters.vllm.kept_connection import _MAX_HEAD_BYTES, HttpAnswer, _Exchange
 from extproc.adapters.vllm.served_models import MAX_MODELS, MAX_NAME, read_models
-from extproc.fleet.exposition import read_signals
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"
@@ -80,7 +80,7 @@ async def _scrape(reads: list[bytes]) -> None:
         assert isinstance(error, OSError), repr(error)
         return
     answer = asking.result()
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpAnswer)
     assert len(answer.body) <= MAX_BODY_BYTES
     assert 0 <= answer.status < 1000
 

@@ -4,11 +4,11 @@ import msgspec
 
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.errors import ProtocolError
-from extproc.exchange.body import BodyFacts, read_body
 from extproc.exchange.messages import BodyReceived, Continue, HeadersReceived, Phase, Reject, RouteTo
-from extproc.exchange.reading import MAX_PRIORITY, read_request
-from extproc.exchange.request import InputSize, RequestKind
-from extproc.exchange.token_ratio import TokenRatios
+from extproc.request.body import BodyFacts, read_body
+from extproc.request.read_request import MAX_PRIORITY, read_request
+from extproc.request.request import InputSize, RequestKind
+from extproc.request.token_ratio import TokenRatios
 
 KINDS = tuple(RequestKind)
 LONG = (b"a" * 5000, b"1, " * 2000, b"\\u6f22" * 900, b'\\"' * 2500, b"\xc3\xa4" * 2500, b"[[" * 2500)

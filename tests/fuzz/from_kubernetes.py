@@ -2,8 +2,8 @@
 
 from extproc.adapters.discovery.endpoint_slices import backends_of
 from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, _read_event
-from extproc.adapters.envoy.files import BackendAddress, cds_document
-from extproc.config_discovery import KubernetesDiscovery
+from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.config.discovery_stage import KubernetesDiscovery
 
 CONFIG = KubernetesDiscovery(kind="kubernetes", selector="app=vllm")
 

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 from fuzz.sidecar_parts import shipped_model
 
-from extproc import rules
-from extproc.adapters.envoy.files import BackendAddress, cds_document
-from extproc.config import parse_config
+from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.config import rules
+from extproc.config.stages import parse_config
 from extproc.errors import ConfigError, ModelFileError
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.model_file import ModelFile, booster_of, dump, load

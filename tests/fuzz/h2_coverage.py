@@ -10,7 +10,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["extproc.adapters.h2", "hpack"]):
+with atheris.instrument_imports(include=["extproc.h2", "hpack"]):
     from fuzz.h2_frames import run_sequence
 
 

@@ -19,11 +19,11 @@ from typing import Protocol, TypeVar
 import hpack
 from fuzz.h2_judge import FINE, MAX_WINDOW, Answer, Frame, Judge, split
 
-from extproc.adapters.h2.connection import ServerConnection
-from extproc.adapters.h2.events import Event
-from extproc.adapters.h2.faults import ErrorCode
-from extproc.adapters.h2.limits import Limits
-from extproc.adapters.h2.reading import PREFACE
+from extproc.h2.connection import ServerConnection
+from extproc.h2.events import Event
+from extproc.h2.faults import ErrorCode
+from extproc.h2.frame_reading import PREFACE
+from extproc.h2.h2_limits import Limits
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """RFC 9113 once more, as a judge: what may a server answer to this frame, in this state?
 
-Written for clarity alone, and apart from `extproc.adapters.h2`: it parses and checks by itself, remembers
+Written for clarity alone, and apart from `extproc.h2`: it parses and checks by itself, remembers
 every stream for ever, and knows of our own side only what it sees on the wire. Where the RFC leaves a choice,
 or one frame breaks several rules, every permitted answer is listed.
 """

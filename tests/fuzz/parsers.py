@@ -15,10 +15,10 @@ import atheris
 
 NOT_GUIDING = [
     "extproc.adapters.protos",  # generated
-    "extproc.adapters.h2",  # fuzzed by `fuzz.h2_coverage`
+    "extproc.h2",  # fuzzed by `fuzz.h2_coverage`
     # They compare numpy's arrays, and atheris 3.0 leaks each array that instrumented code compares.
-    "extproc.exchange.condense",
-    "extproc.exchange.literal",
+    "extproc.request.condense",
+    "extproc.request.literal",
 ]
 
 with atheris.instrument_imports(include=["extproc"], exclude=NOT_GUIDING):

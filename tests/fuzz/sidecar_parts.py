@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from extproc import rules
 from extproc.app import Sidecar
-from extproc.config import parse_config
+from extproc.config import rules
+from extproc.config.stages import parse_config
 from extproc.learning.model_file import ModelFile
 
 ROOT = Path(__file__).parents[2]

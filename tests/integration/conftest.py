@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from integration.envoy_process import EnvoyProcess, StartEnvoy
 from integration.local_stack import LocalStack, SharedStack, StartSim, wait_until
-from ports import free_port
+from support.ports import free_port
 
-from extproc.adapters.envoy.files import BackendAddress
-from extproc.adapters.local_stack.child_process import ChildProcess
-from extproc.adapters.local_stack.state_client import is_answering
+from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.adapters.http.state_client import is_answering
+from extproc.lab.local_stack.child_process import ChildProcess
 
 
 @contextmanager

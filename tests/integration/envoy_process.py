@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.envoy.files import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
 from extproc.adapters.files.atomic_file import write_atomically
 
 ENVOY = Path(sys.executable).with_name("envoy")

@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 import yaml
 from integration.envoy_process import MESSAGE_TIMEOUT_S
-from ports import free_port
+from support.ports import free_port
 
-from extproc.adapters.envoy.files import BackendAddress
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.lab.local_stack.child_process import ChildProcess
 
 PATIENCE_S = 60.0
 MODEL = "sim"

@@ -9,7 +9,7 @@ from typing import Any
 from integration.local_stack import Load, LocalStack, chat, running
 
 from extproc.adapters.files.sample_table import read_samples
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.lab.local_stack.child_process import ChildProcess
 
 LEARNS_WITHIN_S = 60.0
 STANDS_DOWN_WITHIN_S = 30.0

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from faults.drill import signalled
 from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running, wait_until
-from kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
-from name_server import HOST, NameServer, name_server
-from ports import free_port
+from support.kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
+from support.name_server import HOST, NameServer, name_server
+from support.ports import free_port
 
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.lab.local_stack.child_process import ChildProcess
 
 ONE, TWO, THREE = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 

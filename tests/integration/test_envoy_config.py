@@ -19,8 +19,8 @@ from aiohttp import web
 from integration.envoy_process import EnvoyProcess, StartEnvoy
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.envoy_config import BackendAddress
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.files import BackendAddress
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.exchange.messages import (
     BodyReceived,

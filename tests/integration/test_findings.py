@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from integration.local_stack import StartSim
-from simulated_samples import MACHINE
+from support.simulated_samples import MACHINE
 
-from extproc.adapters.files.profile_file import Origin, ProfileFile, write_profile_file
-from extproc.config import parse_config
-from extproc.simulation.limits import EngineLimits
+from extproc.config.stages import parse_config
+from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.twin.profile_file import Origin, ProfileFile, write_profile_file
 
 HTTP_LIMIT = 64
 SERVER = ("--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from deploy.rules_file import DIRECTORY, RULES, names, panel_expressions, rules
 from integration.local_stack import Load, LocalStack, chat, running
-from ports import free_port
+from support.ports import free_port
 
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.lab.local_stack.child_process import ChildProcess
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 PATIENCE_S = 30.0

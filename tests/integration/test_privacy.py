@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 from integration.local_stack import MODEL, PATIENCE_S, LocalStack, running
 
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.lab.local_stack.child_process import ChildProcess
 
 SECRET = "s3cret-marker"
 HEADERS = {

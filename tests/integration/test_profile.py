@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from integration.local_stack import PATIENCE_S, LocalStack, StartSim, running, wait_until
-from ports import free_port
+from support.ports import free_port
 
 from extproc.adapters.files.sample_table import read_samples
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from adapters.envoy.served import TRANSPORTS
 from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
 from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from support.served import TRANSPORTS
 
 SLOW, FAST = 0.2, 200.0
 LONG = chat(max_tokens=600)

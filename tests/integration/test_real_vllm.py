@@ -15,7 +15,7 @@ import pytest
 from integration.local_stack import Answer, LocalStack, by_status, chat, running
 
 from extproc.adapters.files.sample_table import read_samples
-from extproc.fleet.exposition import read_signals
+from extproc.adapters.vllm.exposition import read_signals
 from extproc.fleet.signals import Signals
 
 pytestmark = pytest.mark.vllm

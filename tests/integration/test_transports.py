@@ -12,12 +12,12 @@ import pytest
 import trustme
 import uvloop
 import yaml
-from adapters.envoy.served import TRANSPORTS, Served, listening
 from aiohttp import web
 from integration.envoy_process import EnvoyProcess, StartEnvoy
+from support.served import TRANSPORTS, Served, listening
 
-from extproc.adapters.envoy.files import BackendAddress
-from extproc.config_server import TlsConfig
+from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.config.listener_stages import TlsConfig
 
 REQUESTS, CONCURRENCY = 200, 32
 ADDRESSES: dict[str, Callable[[Path], str]] = {

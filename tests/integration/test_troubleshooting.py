@@ -10,8 +10,8 @@ from typing import Any
 from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
 from integration.local_stack import PATIENCE_S, LocalStack, chat, running
 
-from extproc.adapters.envoy.files import BackendAddress
-from extproc.adapters.local_stack.child_process import ChildProcess
+from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.lab.local_stack.child_process import ChildProcess
 
 
 async def until_outcome(stack: LocalStack, backend: str, result: str) -> None:

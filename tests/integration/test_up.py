@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import yaml
 from integration.local_stack import wait_until
-from ports import free_ports
+from support.ports import free_ports
 
 PATIENCE_S = 60.0
 PORTS = 7

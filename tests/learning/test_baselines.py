@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from extproc.learning.baselines import last_ttft, least_load, linear_fit
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.linear import fit_linear
-from extproc.learning.replay import replay
+from extproc.learning.log_line_fit import fit_linear
+from extproc.learning.served_replay import replay
 
 
 def observed(at_s: list[float], ttft_s: list[float], backend: list[int]) -> Observations:

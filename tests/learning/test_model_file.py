@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.errors import ModelFileError
 from extproc.learning.features import FEATURES
-from extproc.learning.line import Line
+from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import MAX_FILE_BYTES, ModelFile, SelfTest, dump, load, model_version
 from extproc.learning.zone_bounds import ZoneBounds
@@ -106,8 +106,8 @@ def resealed(model_file: ModelFile, **changes: object) -> bytes:
         ({"model_version": ""}, "model_version"),
         ({"offsets": {"vllm-1": 11.0}}, "offsets"),
         ({"verdict": None}, "verdict"),
-        ({"line": Line((0.0, -0.1, 0.0, 0.0, 0.0), 0.0)}, "line"),
-        ({"line": Line((0.0, 1.0), 0.0)}, "line"),
+        ({"line": LogLine((0.0, -0.1, 0.0, 0.0, 0.0), 0.0)}, "line"),
+        ({"line": LogLine((0.0, 1.0), 0.0)}, "line"),
         ({"zone_classifier": ZoneClassifier(((1e9,) * 5, (0.0,) * 5), (0.0, 0.0))}, "zone_classifier"),
         ({"held_out_errors": None}, "held_out_errors"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from extproc.learning.boosting import DEFAULT_BOOSTING, DEFAULT_FOREST, MAX_LEAVES, EnsembleKind, fit_fleet
 from extproc.learning.dataset import Observations, clean_observations, split_by_time
-from extproc.learning.replay import replay
+from extproc.learning.served_replay import replay
 from extproc.learning.tree_text import MAX_TREES
 from extproc.learning.tuning import best_settings, candidates
 

@@ -1,7 +1,7 @@
 import pytest
 
 from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.retry import Retry, Stage, read_retry
+from extproc.outcomes.retry import Retry, RetryStage, read_retry
 
 
 def entry(stage: str, *flags: str, status: int = 0, second: str = "vllm-2") -> LogEntry:
@@ -16,7 +16,7 @@ def test_an_exchange_is_no_second_attempt() -> None:
 
 def test_a_second_attempt_that_was_sent_says_nothing_of_its_backend_yet() -> None:
     sent = read_retry(entry("UpstreamPoolReady"))
-    assert sent == Retry("vllm-1", "vllm-2", Stage.SENT, was_sent=True, is_failure=None)
+    assert sent == Retry("vllm-1", "vllm-2", RetryStage.SENT, was_sent=True, is_failure=None)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_its_end_tells_how_its_backend_did(
     flags: tuple[str, ...], status: int, was_sent: bool, is_failure: bool | None
 ) -> None:
     ended = read_retry(entry("UpstreamEnd", *flags, status=status))
-    assert ended == Retry("vllm-1", "vllm-2", Stage.ENDED, was_sent, is_failure)
+    assert ended == Retry("vllm-1", "vllm-2", RetryStage.ENDED, was_sent, is_failure)
 
 
 def test_a_second_attempt_for_which_there_was_no_backend_was_not_sent() -> None:

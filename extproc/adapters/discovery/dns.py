@@ -19,8 +19,8 @@ import dns.resolver
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.names import name_of_address
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.config_discovery import DnsDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import DnsDiscovery
+from extproc.fleet.backend import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class DnsSource:
         self._models = None if config.models is None else frozenset(config.models)
         self._conditions = ConditionLog(logger)
 
-    async def sets(self) -> AsyncGenerator[Sequence[Backend], None]:
+    async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """One set for each answer; asks again `interval_s` after it."""
         while True:
             try:
@@ -75,9 +75,9 @@ class DnsSource:
             resolver.nameservers = [_nameserver(address) for address in self._config.nameservers]
         return resolver
 
-    def _backend(self, address: str) -> Backend:
+    def _backend(self, address: str) -> Endpoint:
         name = name_of_address(self._config.host, address)
-        return Backend(name, address, self._config.port, self._models, self._config.max_num_seqs)
+        return Endpoint(name, address, self._config.port, self._models, self._config.max_num_seqs)
 
 
 def _nameserver(address: str) -> dns.nameserver.Nameserver:

@@ -12,8 +12,8 @@ from functools import lru_cache
 import msgspec
 
 from extproc.adapters.discovery.names import name_of_address, name_of_pod
-from extproc.config_discovery import KubernetesDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.fleet.backend import Endpoint
 
 _FAMILIES = {"any": ("IPv4", "IPv6"), "ipv4": ("IPv4",), "ipv6": ("IPv6",)}
 
@@ -32,19 +32,19 @@ class Conditions(msgspec.Struct):
     terminating: bool | None = None
 
 
-class Target(msgspec.Struct):
+class SliceTarget(msgspec.Struct):
     """What an endpoint is, normally a pod."""
 
     kind: str = ""
     name: str = ""
 
 
-class Endpoint(msgspec.Struct, rename="camel"):
+class SliceEndpoint(msgspec.Struct, rename="camel"):
     """One endpoint; it has one address."""
 
     addresses: list[str] = []
     conditions: Conditions | None = None
-    target_ref: Target | None = None
+    target_ref: SliceTarget | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -66,16 +66,16 @@ class EndpointSlice(msgspec.Struct, rename="camel"):
 
     metadata: Metadata
     address_type: str = ""
-    endpoints: list[Endpoint] | None = None
+    endpoints: list[SliceEndpoint] | None = None
     ports: list[SlicePort] | None = None
 
 
-def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) -> list[Backend]:
+def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) -> list[Endpoint]:
     """The ready endpoints of all slices, sorted by name; one whose address is none is left out."""
     families = _FAMILIES[config.family]
     fitting = [one for one in slices if one.address_type in families]
     fitting.sort(key=lambda one: (families.index(one.address_type), one.metadata.name))
-    by_name: dict[str, Backend] = {}
+    by_name: dict[str, Endpoint] = {}
     addresses: set[str] = set()
     for one in fitting:
         port = _port(one, config.port)
@@ -95,7 +95,7 @@ def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
     return next((port.port for port in ports if wanted in (None, port.name)), None)
 
 
-def _backend(endpoint: Endpoint, port: int, config: KubernetesDiscovery) -> Backend | None:
+def _backend(endpoint: SliceEndpoint, port: int, config: KubernetesDiscovery) -> Endpoint | None:
     host = _host(endpoint.addresses[0]) if endpoint.addresses else None
     if host is None:
         return None
@@ -103,7 +103,7 @@ def _backend(endpoint: Endpoint, port: int, config: KubernetesDiscovery) -> Back
     is_pod = target is not None and target.kind == "Pod" and target.name
     name = name_of_pod(target.name) if target and is_pod else name_of_address("endpoint", host)
     models = None if config.models is None else frozenset(config.models)
-    return Backend(name, host, port, models, config.max_num_seqs)
+    return Endpoint(name, host, port, models, config.max_num_seqs)
 
 
 @lru_cache(maxsize=8192)

@@ -1,11 +1,11 @@
 """The source of the configured kind."""
 
-from extproc import rules
 from extproc.adapters.discovery.dns import DnsSource
 from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.discovery.static_list import StaticList
-from extproc.config import Config
-from extproc.config_discovery import DnsDiscovery, KubernetesDiscovery
+from extproc.config import rules
+from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
+from extproc.config.stages import Config
 from extproc.errors import ConfigError
 
 

@@ -17,8 +17,8 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_of
 from extproc.adapters.discovery.kubernetes_api import KubernetesApi, KubernetesError
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.config_discovery import KubernetesDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.fleet.backend import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class KubernetesSource:
         self._version = ""  # none: they have to be listed
         self._failures = 0
 
-    async def sets(self) -> AsyncGenerator[Sequence[Backend], None]:
+    async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """One set for each answer or event."""
         api: KubernetesApi | None = None
         try:

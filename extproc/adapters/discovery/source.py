@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Endpoint
 
 
 @dataclass(slots=True)
@@ -24,5 +24,5 @@ class BackendSource(Protocol):
 
     counts: DiscoveryCounts
 
-    def sets(self) -> AsyncGenerator[Sequence[Backend], None]:
+    def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """Every set of backends that is found, from the first one on; it never ends."""

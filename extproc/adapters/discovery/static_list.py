@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Endpoint
 
 
 class StaticList:
     """Yields the list, and each that replaces it."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[Endpoint]) -> None:
         self.counts = DiscoveryCounts()
         self._backends = backends
         self._is_new = asyncio.Event()
         self._is_new.set()
 
-    def replace(self, backends: Sequence[Backend]) -> None:
+    def replace(self, backends: Sequence[Endpoint]) -> None:
         """The file has changed."""
         self._backends = backends
         self._is_new.set()
 
-    async def sets(self) -> AsyncGenerator[Sequence[Backend], None]:
+    async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """The list, whenever it is another one."""
         while True:
             await self._is_new.wait()

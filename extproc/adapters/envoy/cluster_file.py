@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from extproc.adapters.envoy.files import BackendAddress, cds_document
+from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
 from extproc.adapters.files.atomic_file import write_atomically
-from extproc.fleet.backend import ENDPOINT_SUFFIX, Backend
+from extproc.fleet.backend import ENDPOINT_SUFFIX, Endpoint
 
 
 class ClusterFile:
@@ -15,9 +15,9 @@ class ClusterFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._written: tuple[Sequence[Backend], Mapping[str, Sequence[Backend]]] | None = None
+        self._written: tuple[Sequence[Endpoint], Mapping[str, Sequence[Endpoint]]] | None = None
 
-    def write(self, backends: Sequence[Backend], peers: Mapping[str, Sequence[Backend]]) -> None:
+    def write(self, backends: Sequence[Endpoint], peers: Mapping[str, Sequence[Endpoint]]) -> None:
         """Publish the clusters of each backend, `peers` by name being those that are tried in its place.
 
         Raises OSError where the file cannot be written.
@@ -30,7 +30,7 @@ class ClusterFile:
         write_atomically(self._path, cds_document(addresses, version, standing_in))
         self._written = (backends, peers)
 
-    def read_known(self) -> list[Backend]:
+    def read_known(self) -> list[Endpoint]:
         """The backends whose clusters are there, and so in Envoy by now; none if it is no such file."""
         try:
             resources = json.loads(self._path.read_bytes())["resources"]
@@ -39,12 +39,12 @@ class ClusterFile:
             return []
 
 
-def _addresses(backends: Sequence[Backend]) -> list[BackendAddress]:
+def _addresses(backends: Sequence[Endpoint]) -> list[BackendAddress]:
     return [BackendAddress(backend.name, backend.host, backend.port) for backend in backends]
 
 
-def _backend(cluster: dict[str, object]) -> Backend:
+def _backend(cluster: dict[str, object]) -> Endpoint:
     name = str(cluster["name"]).removesuffix(ENDPOINT_SUFFIX)
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]  # type: ignore[index]  # JSON
     address = endpoint["address"]["socket_address"]
-    return Backend(name, str(address["address"]), int(address["port_value"]))
+    return Endpoint(name, str(address["address"]), int(address["port_value"]))

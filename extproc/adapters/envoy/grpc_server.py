@@ -20,7 +20,7 @@ from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.grpc_health import GrpcHealth
 from extproc.adapters.envoy.health import Health
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.config_server import ServerConfig
+from extproc.config.listener_stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction

@@ -12,11 +12,11 @@ from typing import Protocol
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.health import SERVICE_UNKNOWN, Health
-from extproc.adapters.h2.grpc_call import Call
-from extproc.adapters.h2.grpc_status import CallError, Status
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
+from extproc.h2.grpc_call import Call
+from extproc.h2.grpc_status import CallError, Status
 from extproc.outcomes.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)

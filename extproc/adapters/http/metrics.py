@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
-from extproc.fleet.backend import Membership
-from extproc.outcomes.counts import TTFT_BOUNDS_S
-from extproc.policy.queue.counts import WAIT_BOUNDS_S, Ending
+from extproc.fleet.backend import Lifecycle
+from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S
+from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S, Ending
 
 _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
@@ -220,7 +220,7 @@ def _n_tasks() -> int:
 
 def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of backends with one name (its address has changed) the one that stays: no series may come twice."""
-    leaving_first = sorted(backends, key=lambda backend: backend["membership"] != Membership.DRAINING)
+    leaving_first = sorted(backends, key=lambda backend: backend["membership"] != Lifecycle.DRAINING)
     return list({backend["name"]: backend for backend in leaving_first}.values())
 
 

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from extproc.adapters.discovery.membership import MembershipFeed
+from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.adapters.envoy.server import EnvoyServer
+from extproc.adapters.envoy.server_protocol import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.registry import Registry
-from extproc.learning.slot import ModelSlot
-from extproc.learning.track_record import TrackRecord
-from extproc.outcomes.counts import OutcomeCounts
-from extproc.policy.bookings import Bookings
-from extproc.policy.counts import DecisionCounts
-from extproc.policy.queue.room import Room
+from extproc.learning.model_in_use import ModelSlot
+from extproc.outcomes.outcome_counts import OutcomeCounts
+from extproc.policy.decision_counts import DecisionCounts
+from extproc.routing.bookings import Bookings
+from extproc.routing.queue.request_queue import RequestQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Runtime:
     record: TrackRecord
     decisions: DecisionCounts
     bookings: Bookings
-    room: Room | None
+    room: RequestQueue | None
     outcomes: OutcomeCounts
     scraper: Scraper
     server: EnvoyServer

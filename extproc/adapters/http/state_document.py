@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from extproc.adapters.http.runtime import Runtime
-from extproc.fleet.backend import Membership
+from extproc.fleet.backend import Lifecycle
 from extproc.fleet.registry import Member
 from extproc.fleet.view import Candidate, FleetView
 from extproc.policy.predictive import forecast
-from extproc.policy.queue.room import Room
 from extproc.policy.zoning import classify
+from extproc.routing.queue.request_queue import RequestQueue
 
 REFERENCE_TOKENS = 512
 """`predicted_ttft_s`, `expected_s`, and `zone` where a classifier tells it, are about a request of this input
@@ -35,7 +35,7 @@ def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     }
 
 
-def _queue(room: Room, now_s: float) -> dict[str, Any]:
+def _queue(room: RequestQueue, now_s: float) -> dict[str, Any]:
     return {
         "waiting": room.waiting,
         "by_model": room.depths(),
@@ -112,7 +112,7 @@ def _is_model_trusted(runtime: Runtime, slot: int) -> bool | None:
 
 def _reason(runtime: Runtime, member: Member, is_admitting: bool, has_room: bool) -> str:
     """Why a backend is or is not chosen: membership, then failures, then saturation."""
-    if member.membership is not Membership.ACTIVE:
+    if member.membership is not Lifecycle.ACTIVE:
         return member.membership.value
     if not is_admitting:
         return "failing"

@@ -20,7 +20,7 @@ class Occasion(StrEnum):
     SCHEDULE = "schedule"
 
 
-class Schedule:
+class TrainingSchedule:
     """What was seen and tried so far; `now_s` is of one monotonic clock."""
 
     def __init__(self, interval_s: float, min_new_samples: int, now_s: float) -> None:

@@ -17,7 +17,7 @@ _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """A whole answer: its status, and its body as it came."""
 
     status: int
@@ -39,7 +39,7 @@ class KeptConnection:
         self._end_of_request = f" HTTP/1.1\r\nhost: {authority}\r\nuser-agent: extproc\r\n\r\n".encode()
         self._exchange: _Exchange | None = None
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str) -> HttpAnswer:
         """The answer to a GET, a redirection included.
 
         Raises OSError where there is none: ConnectionRefusedError where nothing listens, TimeoutError,
@@ -59,7 +59,7 @@ class KeptConnection:
             self._exchange.abort()
             self._exchange = None
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _ask(self, request: bytes) -> HttpAnswer:
         kept = self._exchange
         if kept is not None and kept.is_reusable:
             try:
@@ -100,11 +100,11 @@ class _Exchange(asyncio.Protocol):
         self.received_bytes = 0
         self._max_body_bytes = max_body_bytes
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[HttpAnswer] | None = None
         self._body = bytearray()
         self._has_head = self._has_length = False
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes) -> HttpAnswer:
         self.is_reusable = False
         self.received_bytes = 0
         if self._transport is None or self._transport.is_closing():
@@ -160,7 +160,7 @@ class _Exchange(asyncio.Protocol):
 
     def _succeed(self) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Answer(self._parser.get_status_code(), bytes(self._body)))
+            self._answer.set_result(HttpAnswer(self._parser.get_status_code(), bytes(self._body)))
 
     def _fail(self, error: OSError) -> None:
         if self._answer is not None and not self._answer.done():

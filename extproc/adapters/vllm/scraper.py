@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
 from extproc.adapters.vllm.served_models import read_models
-from extproc.config import ScrapeConfig
-from extproc.fleet.exposition import read_signals
+from extproc.config.stages import ScrapeConfig
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Member, Registry
 

@@ -25,7 +25,7 @@ _NEAR_LIMIT = 0.05
 _PINNED_SHARE = 0.5
 
 
-class Place(StrEnum):
+class WaitLocation(StrEnum):
     """Where requests wait."""
 
     BEFORE_ENGINE = "before the engine"
@@ -46,7 +46,7 @@ class Congestion:
 
     backend: str
     count: int
-    place: Place
+    place: WaitLocation
     nothing_waiting_share_medium: float | None
     nothing_waiting_share_saturated: float | None
     running_top: float | None
@@ -64,7 +64,9 @@ def congestion_of(observations: Observations, bounds: ZoneBounds, backend: str) 
     empty_medium = _empty_share(column["num_waiting"][masks[Zone.MEDIUM]])
     empty = _empty_share(column["num_waiting"][saturated])
     if empty is None:
-        return Congestion(backend, count, Place.NOT_SATURATED, empty_medium, None, None, None, None, None)
+        return Congestion(
+            backend, count, WaitLocation.NOT_SATURATED, empty_medium, None, None, None, None, None
+        )
     running, load, waiting = (column[name][saturated] for name in ("num_running", "load", "num_waiting"))
     top = float(np.median(running))
     at_top = float((np.abs(running - top) <= max(_NEAR_LIMIT * top, 1.0)).mean())
@@ -86,7 +88,7 @@ def _empty_share(waiting: npt.NDArray[np.float64]) -> float | None:
     return float((waiting == 0).mean()) if len(waiting) >= MIN_SAMPLES else None
 
 
-def _place(empty_share: float) -> Place:
+def _place(empty_share: float) -> WaitLocation:
     if empty_share >= _NEARLY_ALL:
-        return Place.BEFORE_ENGINE
-    return Place.IN_ENGINE if empty_share <= _NEARLY_NONE else Place.BOTH
+        return WaitLocation.BEFORE_ENGINE
+    return WaitLocation.IN_ENGINE if empty_share <= _NEARLY_NONE else WaitLocation.BOTH

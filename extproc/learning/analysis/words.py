@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.analyze import Analysis
-from extproc.learning.analysis.congestion import Congestion, Place
+from extproc.learning.analysis.congestion import Congestion, WaitLocation
 from extproc.learning.analysis.correlation import Correlation, Unstated
+from extproc.learning.analysis.findings import Analysis
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.kv_usage import HIGH_USAGE, KvUsage
 from extproc.learning.analysis.shown_name import shown_name
@@ -32,7 +32,7 @@ def summary(analysis: Analysis) -> list[str]:
 def congestion_sentence(congestion: Congestion, low_s: float) -> str:
     """Where the requests of one backend wait."""
     name = shown_name(congestion.backend)
-    if congestion.place is Place.NOT_SATURATED or congestion.nothing_waiting_share_saturated is None:
+    if congestion.place is WaitLocation.NOT_SATURATED or congestion.nothing_waiting_share_saturated is None:
         return (
             f"{name}: too few saturated requests to say where they wait "
             f"({congestion.count} took {low_s:g} s or more)."

@@ -4,11 +4,11 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from name_server import HOST, NameServer, name_server
+from support.name_server import HOST, NameServer, name_server
 
 from extproc.adapters.discovery.dns import DnsSource
-from extproc.config_discovery import DnsDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import DnsDiscovery
+from extproc.fleet.backend import Endpoint
 
 
 def source_for(server: NameServer, **fields: Any) -> DnsSource:
@@ -16,7 +16,7 @@ def source_for(server: NameServer, **fields: Any) -> DnsSource:
     return DnsSource(DnsDiscovery(**(settings | {"interval_s": 0.01, "timeout_s": 5.0} | fields)))
 
 
-async def first_set(source: DnsSource) -> Sequence[Backend]:
+async def first_set(source: DnsSource) -> Sequence[Endpoint]:
     async with aclosing(source.sets()) as sets, asyncio.timeout(10):
         return await anext(sets)
 
@@ -30,9 +30,9 @@ def test_every_address_is_a_backend_named_after_it() -> None:
         server.addresses = ["10.0.0.2", "10.0.0.1", "fd00::12"]
         backends = asyncio.run(first_set(source_for(server, models=["m"], max_num_seqs=7)))
     assert backends == [
-        Backend("vllm-10-0-0-1", "10.0.0.1", 8000, frozenset({"m"}), 7),
-        Backend("vllm-10-0-0-2", "10.0.0.2", 8000, frozenset({"m"}), 7),
-        Backend("vllm-fd00-0000-0000-0000-0000-0000-0000-0012", "fd00::12", 8000, frozenset({"m"}), 7),
+        Endpoint("vllm-10-0-0-1", "10.0.0.1", 8000, frozenset({"m"}), 7),
+        Endpoint("vllm-10-0-0-2", "10.0.0.2", 8000, frozenset({"m"}), 7),
+        Endpoint("vllm-fd00-0000-0000-0000-0000-0000-0000-0012", "fd00::12", 8000, frozenset({"m"}), 7),
     ]
 
 

@@ -2,14 +2,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from kubernetes_api import endpoint, endpoint_slice
+from support.kubernetes_api import endpoint, endpoint_slice
 
 from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_of
-from extproc.config_discovery import KubernetesDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.fleet.backend import Endpoint
 
 
-def found(*slices: Any, **fields: Any) -> list[Backend]:
+def found(*slices: Any, **fields: Any) -> list[Endpoint]:
     settings = KubernetesDiscovery(**({"kind": "kubernetes", "selector": "a=b"} | fields))
     return backends_of([msgspec.convert(one, EndpointSlice) for one in slices], settings)
 

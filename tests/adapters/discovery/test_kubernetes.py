@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fake_kubernetes
+from support.kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fake_kubernetes
 
 from extproc.adapters.discovery import kubernetes
 from extproc.adapters.discovery.kubernetes import KubernetesSource
-from extproc.config_discovery import KubernetesDiscovery
-from extproc.fleet.backend import Backend
+from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.fleet.backend import Endpoint
 
 ONE, TWO, THREE = (endpoint(f"vllm-{n}", f"10.0.0.{n}") for n in (1, 2, 3))
 Scenario = Callable[[FakeKubernetes, "Found"], Awaitable[None]]
@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Found:
     """What a source says, and what it counts."""
 
-    def __init__(self, source: KubernetesSource, sets: AsyncGenerator[Sequence[Backend], None]) -> None:
+    def __init__(self, source: KubernetesSource, sets: AsyncGenerator[Sequence[Endpoint], None]) -> None:
         self.source = source
         self._sets = sets
 

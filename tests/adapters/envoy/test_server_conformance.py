@@ -10,8 +10,8 @@ import h2.errors
 import h2.settings
 import pytest
 import uvloop
-from adapters.envoy.h2_client import H2Client, connected, prefixed
-from adapters.envoy.served import BODY, HEADERS, PROCESS, TRANSPORTS, called, listening
+from support.h2_socket_client import H2Client, connected, prefixed
+from support.served import BODY, HEADERS, PROCESS, TRANSPORTS, called, listening
 
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
 from extproc.adapters.protos import access_log_pb2, ext_proc_pb2, health_pb2

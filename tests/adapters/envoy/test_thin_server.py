@@ -6,10 +6,10 @@ from pathlib import Path
 import h2.errors
 import pytest
 import uvloop
-from adapters.envoy.h2_client import Headers, connected, prefixed
-from adapters.envoy.served import BODY, HEADERS, PROCESS, listening
+from support.h2_socket_client import Headers, connected, prefixed
+from support.served import BODY, HEADERS, PROCESS, listening
 
-from extproc.adapters.h2 import protocol
+from extproc.h2 import protocol
 
 OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
 

@@ -11,10 +11,10 @@ import grpc.aio
 import pytest
 import trustme
 import uvloop
-from adapters.envoy.h2_client import H2Client, connected, prefixed
-from adapters.envoy.served import BODY, HEADERS, PROCESS, Caller, Served, listening
+from support.h2_socket_client import H2Client, connected, prefixed
+from support.served import BODY, HEADERS, PROCESS, Caller, Served, listening
 
-from extproc.config_server import TlsConfig
+from extproc.config.listener_stages import TlsConfig
 from extproc.errors import StackError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import asdict
 from pyarrow import parquet
-from sample_file import execute, write_samples
+from support.sample_file import execute, write_samples
 
 from extproc.adapters.files.sample_export import export_samples
 from extproc.adapters.files.sample_table import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import asdict
-from sample_file import execute, write_samples
+from support.sample_file import execute, write_samples
 
 from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError

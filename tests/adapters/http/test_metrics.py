@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from adapters.busy_parts import SampleWith, exposition, let_everything_happen
-from adapters.running_parts import BACKENDS, MAX_ACTIVE, SETTLE_S, SHIPPED_MODEL, Parts
 from prometheus_client.metrics_core import Metric
+from support.busy_parts import SampleWith, exposition, let_everything_happen
+from support.running_parts import BACKENDS, MAX_ACTIVE, SETTLE_S, SHIPPED_MODEL, Parts
 
 from extproc.adapters.files.sample_store import SampleStore
-from extproc.outcomes.counts import TTFT_BOUNDS_S
-from extproc.policy.queue.room import Room
+from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S
+from extproc.routing.queue.request_queue import RequestQueue
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -140,7 +140,7 @@ def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith)
     assert value(parts, "extproc_ttft_seconds_sum", backend="vllm-1") == pytest.approx(200.901)
 
 
-def test_who_waits_and_has_waited_is_counted(holding: tuple[Parts, Room]) -> None:
+def test_who_waits_and_has_waited_is_counted(holding: tuple[Parts, RequestQueue]) -> None:
     parts, room = holding
     assert value(parts, "extproc_queue_requests") == 0.0
     placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 4)]

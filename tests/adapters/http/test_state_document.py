@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from adapters.running_parts import (
+from support.running_parts import (
     BACKENDS,
     MAX_ACTIVE,
     PAUSE_S,
@@ -15,8 +15,8 @@ from adapters.running_parts import (
 )
 
 from extproc.adapters.http.state_document import state_document
-from extproc.fleet.backend import Backend
-from extproc.policy.queue.room import Room
+from extproc.fleet.backend import Endpoint
+from extproc.routing.queue.request_queue import RequestQueue
 
 BACKEND_FIELDS = {
     *("name", "address", "models", "own", "foreign", "load", "running", "waiting", "kv_cache_fraction"),
@@ -48,7 +48,7 @@ def test_every_promised_field_is_there(parts: Parts) -> None:
 
 
 def test_what_is_not_known_is_null(parts: Parts) -> None:
-    parts.registry.apply([Backend("vllm-3", "::1", 8000)], parts.started_s)
+    parts.registry.apply([Endpoint("vllm-3", "::1", 8000)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
@@ -104,7 +104,7 @@ def test_a_backend_without_faults_is_ok(parts: Parts) -> None:
 
 
 def test_a_new_backend_is_joining_until_envoy_has_its_cluster(parts: Parts) -> None:
-    parts.registry.apply([*BACKENDS, Backend("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    parts.registry.apply([*BACKENDS, Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert (newcomer["reason"], newcomer["is_routable"]) == ("joining", False)
     parts.registry.advance(parts.started_s + SETTLE_S)
@@ -226,7 +226,7 @@ def test_decisions_are_counted_by_layer_and_reason(parts: Parts) -> None:
 
 
 def test_what_envoys_pool_takes_is_counted_by_itself(parts: Parts) -> None:
-    parts.registry.apply([Backend("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    parts.registry.apply([Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
     parts.place()
     state = document(parts)
     assert (state["passed_through"], sum(state["decisions"].values())) == (1, 0)
@@ -236,7 +236,7 @@ def test_without_a_queue_there_is_none(parts: Parts) -> None:
     assert document(parts)["queue"] is None
 
 
-def test_who_waits_is_told(holding: tuple[Parts, Room]) -> None:
+def test_who_waits_is_told(holding: tuple[Parts, RequestQueue]) -> None:
     parts, room = holding
     assert document(parts)["queue"] == {"waiting": 0, "by_model": {}, "oldest_s": 0.0, "ended": {}}
     placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 3)]

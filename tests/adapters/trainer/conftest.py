@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clean_sample import SAMPLE
 from msgspec.structs import replace
-from sample_file import write_samples
+from support.clean_sample import SAMPLE
+from support.sample_file import write_samples
 
 from extproc.adapters.files.sample_table import read_samples
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations

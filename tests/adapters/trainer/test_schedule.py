@@ -1,17 +1,19 @@
-from extproc.adapters.trainer.schedule import MIN_DRIFT_SAMPLES, Occasion, Schedule
+from extproc.adapters.trainer.schedule import MIN_DRIFT_SAMPLES, Occasion, TrainingSchedule
 from extproc.learning.fit import MIN_SAMPLES
 
 INTERVAL_S = 300.0
 MIN_NEW = 20
 
 
-def schedule(seen: int = 0) -> Schedule:
-    made = Schedule(INTERVAL_S, MIN_NEW, now_s=0.0)
+def schedule(seen: int = 0) -> TrainingSchedule:
+    made = TrainingSchedule(INTERVAL_S, MIN_NEW, now_s=0.0)
     made.saw(seen)
     return made
 
 
-def due(made: Schedule, now_s: float, *, has_model: bool = True, drift_samples: int = 0) -> Occasion | None:
+def due(
+    made: TrainingSchedule, now_s: float, *, has_model: bool = True, drift_samples: int = 0
+) -> Occasion | None:
     return made.due(now_s, has_model=has_model, drift_samples=drift_samples)
 
 

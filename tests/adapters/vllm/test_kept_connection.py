@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from extproc.adapters.vllm.kept_connection import Answer, AnswerTooLargeError, KeptConnection
+from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, HttpAnswer, KeptConnection
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -60,8 +60,8 @@ def answering(*answers: bytes, then_close: bool = False) -> Behave:
     return behave
 
 
-def got(behave: Behave, **settings: float) -> Answer:
-    async def scenario() -> Answer:
+def got(behave: Behave, **settings: float) -> HttpAnswer:
+    async def scenario() -> HttpAnswer:
         async with serving(behave, **settings) as server:  # type: ignore[arg-type]  # int and float mixed
             return await server.client.get("/metrics")
 
@@ -72,7 +72,7 @@ def test_one_connection_serves_many_requests() -> None:
     async def scenario() -> None:
         async with serving(answering(*[OK] * 5)) as server:
             for _ in range(5):
-                assert await server.client.get("/metrics") == Answer(200, b"ok")
+                assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")
             assert server.connections == 1
 
     asyncio.run(scenario())
@@ -82,7 +82,7 @@ def test_a_connection_that_the_server_gave_up_is_replaced_without_an_error() -> 
     async def scenario() -> None:
         async with serving(answering(OK, then_close=True)) as server:
             for _ in range(4):
-                assert await server.client.get("/metrics") == Answer(200, b"ok")
+                assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")
             assert server.connections == 4
 
     asyncio.run(scenario())
@@ -104,15 +104,15 @@ def test_a_server_that_wants_no_further_request_is_connected_to_anew() -> None:
     [
         (
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-            Answer(200, b"abcde"),
+            HttpAnswer(200, b"abcde"),
         ),
-        (b"HTTP/1.1 200 OK\r\n\r\nto the end", Answer(200, b"to the end")),
-        (b"HTTP/1.0 200 OK\r\n\r\n", Answer(200, b"")),
-        (b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno", Answer(500, b"no")),
-        (b"HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n", Answer(302, b"")),
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", HttpAnswer(200, b"to the end")),
+        (b"HTTP/1.0 200 OK\r\n\r\n", HttpAnswer(200, b"")),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno", HttpAnswer(500, b"no")),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n", HttpAnswer(302, b"")),
     ],
 )
-def test_an_answer_of_any_form_is_read_as_it_came(answer: bytes, expected: Answer) -> None:
+def test_an_answer_of_any_form_is_read_as_it_came(answer: bytes, expected: HttpAnswer) -> None:
     assert got(answering(answer, then_close=True)) == expected
 
 
@@ -192,7 +192,7 @@ def test_after_a_failure_the_next_request_has_a_connection_of_its_own() -> None:
             with pytest.raises(ConnectionError):
                 await server.client.get("/metrics")
             server.behave = answering(OK)
-            assert await server.client.get("/metrics") == Answer(200, b"ok")
+            assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")
             assert server.connections == 2
 
     asyncio.run(scenario())
@@ -201,8 +201,8 @@ def test_after_a_failure_the_next_request_has_a_connection_of_its_own() -> None:
 def test_bytes_that_nobody_asked_for_harm_no_later_request() -> None:
     async def scenario() -> None:
         async with serving(answering(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad", OK)) as server:
-            assert await server.client.get("/metrics") == Answer(200, b"ok")
-            assert await server.client.get("/metrics") == Answer(200, b"ok")
+            assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")
+            assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")
 
     asyncio.run(scenario())
 

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
-from extproc.config import ScrapeConfig
-from extproc.fleet.backend import Backend
+from extproc.config.stages import ScrapeConfig
+from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.registry import Registry
@@ -33,7 +33,7 @@ class Setup:
     def __init__(self, port: int) -> None:
         self.fleet = Fleet(FleetRules(SaturationRule(10, 8), BreakerRule(3, 1.0, 8.0, 5.0), 2.0, 1.0, 4.0))
         self.registry = Registry(self.fleet, 1.0)
-        backend = Backend("vllm-1", "127.0.0.1", port)
+        backend = Endpoint("vllm-1", "127.0.0.1", port)
         self.registry.apply([backend], 0.0, [backend])
         self.tokens: list[float | None] = []
         self.scraper = Scraper(
@@ -155,7 +155,7 @@ def test_a_member_that_left_is_asked_no_more() -> None:
     async def scenario() -> None:
         async with scraping(good) as setup:
             await setup.until_result(ScrapeResult.OK)
-            setup.registry.apply([Backend("vllm-2", "127.0.0.1", 1)], 10.0)
+            setup.registry.apply([Endpoint("vllm-2", "127.0.0.1", 1)], 10.0)
             setup.registry.advance(20.0)
             setup.scraper.follow()
             assert ("vllm-1", ScrapeResult.OK) not in setup.scraper.results

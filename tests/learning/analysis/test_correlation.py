@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from observed import observed
+from support.observed import observed
 
 from extproc.fleet.zone import Zone
 from extproc.learning.analysis.correlation import MIN_SAMPLES, Correlation, Unstated, correlations

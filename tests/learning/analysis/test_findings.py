@@ -5,13 +5,13 @@ from functools import cache
 import msgspec
 import numpy as np
 import pytest
-from simulated_samples import Backend, Traffic, columns_of, simulated_samples
+from support.simulated_samples import Backend, Traffic, columns_of, simulated_samples
 
-from extproc.config import parse_config
+from extproc.config.stages import parse_config
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.analyze import MAX_BACKENDS, Analysis, analyze
-from extproc.learning.analysis.congestion import Place
+from extproc.learning.analysis.congestion import WaitLocation
 from extproc.learning.analysis.correlation import Correlation, Unstated
+from extproc.learning.analysis.findings import MAX_BACKENDS, Analysis, analyze
 from extproc.learning.analysis.words import summary
 from extproc.learning.features import FEATURES
 from extproc.outcomes.sample import Sample
@@ -88,7 +88,7 @@ def test_waiting_says_little_about_ttft_and_nobody_waits_in_the_engine(limit: in
     for zone in (Zone.MEDIUM, Zone.SATURATED):
         assert abs(pearson_or_constant(analysis, zone, "num_waiting")) < 0.3
     [congestion] = analysis.congestion
-    assert congestion.place is Place.BEFORE_ENGINE
+    assert congestion.place is WaitLocation.BEFORE_ENGINE
     assert congestion.is_running_pinned
     assert congestion.running_top == limit
     assert congestion.queue_seen_share is not None
@@ -111,7 +111,7 @@ def test_the_proposed_threshold_is_the_limit_within_15_percent(limit: int, seed:
 def test_a_small_batch_queues_in_the_engine_where_waiting_tells() -> None:
     backend = Backend(speed=SPEED[32], max_num_seqs=32)
     analysis = analysis_of((backend, traffic(2), 0))
-    assert analysis.congestion[0].place is Place.IN_ENGINE
+    assert analysis.congestion[0].place is WaitLocation.IN_ENGINE
     assert pearson(analysis, Zone.SATURATED, "num_waiting") > 0.95
     assert analysis.settings[0].value == pytest.approx(32, rel=0.15)
 

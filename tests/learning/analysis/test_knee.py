@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from observed import observed
+from support.observed import observed
 
 from extproc.learning.analysis.knee import Knee, knee_of
 from extproc.learning.dataset import Observations

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from observed import observed
+from support.observed import observed
 
 from extproc.learning.analysis.kv_usage import KvUsage, kv_usage_of
 from extproc.learning.dataset import Observations

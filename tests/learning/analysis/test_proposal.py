@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from observed import observed
+from support.observed import observed
 
-from extproc.config import Config, parse_config
+from extproc.config.stages import Config, parse_config
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.proposal import Setting, propose, to_yaml
 from extproc.learning.dataset import Observations

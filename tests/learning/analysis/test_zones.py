@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from observed import observed
+from support.observed import observed
 
 from extproc.fleet.zone import Zone
 from extproc.learning.analysis.zones import zone_masks, zones_of

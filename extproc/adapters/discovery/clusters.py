@@ -1,0 +1,49 @@
+"""Envoy's clusters without a sidecar: beside an Envoy whose sidecars run elsewhere.
+
+It follows discovery as each of these does, so that all give the same names to the same backends. Of requests
+it knows nothing: a departing backend keeps its cluster for `settle_s`. What is in flight there then, Envoy
+brings to its end all the same.
+"""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from extproc.adapters.discovery.kinds import new_source
+from extproc.adapters.discovery.membership_feed import MembershipFeed
+from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.config import rules
+from extproc.config.stages import MAX_BACKENDS, load_config
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+async def write_clusters(config_path: Path) -> None:
+    """Keep `envoy.cds_path` up to date until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
+    config = load_config(config_path)
+    fleet = Fleet(
+        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
+    )
+    feed = MembershipFeed(
+        new_source(config),
+        KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+        Registry(fleet, config.envoy.settle_s),
+        ClusterFile(config.envoy.cds_path),
+        fleet.breakers.is_tripped,
+        handle_joined=lambda _: None,
+        handle_left=lambda: None,
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    feed.start()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in (feed.follow(), feed.advance())]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+    logger.info("clusters_stopped path=%s", config.envoy.cds_path)

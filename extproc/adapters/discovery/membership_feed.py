@@ -1,0 +1,119 @@
+"""From sets of backends to the fleet and to Envoy's clusters: whoever joins, settles, drains and leaves.
+
+The only place that changes the membership, whatever kind of discovery is behind it. The clusters are written
+before anybody is chosen; where they cannot be, membership stands still.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+
+from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.discovery.source import BackendSource
+from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.fleet.backend import Endpoint
+from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.peers import retry_peers
+from extproc.fleet.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 0.25
+
+
+class MembershipFeed:
+    """Keeps registry and cluster file at what the source finds; `is_known` is set when it has found out.
+
+    A backend that `is_failing(slot)` is not tried in another one's place. `handle_joined(slots)` follows
+    every change of the set, `handle_left()` every departure.
+    """
+
+    def __init__(
+        self,
+        source: BackendSource,
+        known: KnownBackends,
+        registry: Registry,
+        clusters: ClusterFile,
+        is_failing: Callable[[int], bool],
+        handle_joined: Callable[[list[int]], None],
+        handle_left: Callable[[], None],
+    ) -> None:
+        self.is_known = asyncio.Event()
+        self._source = source
+        self._known = known
+        self._registry = registry
+        self._clusters = clusters
+        self._is_failing = is_failing
+        self._handle_joined = handle_joined
+        self._handle_left = handle_left
+        self._conditions = ConditionLog(logger)
+
+    @property
+    def is_doubting(self) -> bool:
+        """Whether discovery names nobody, and the backends known before are kept."""
+        return self._known.is_doubting
+
+    def start(self) -> None:
+        """Begin with what is known already; those whose clusters Envoy has may be chosen at once."""
+        survivors = self._clusters.read_known()
+        if not self._known.backends:
+            self._known.offer(survivors, time.monotonic())
+        if self._known.backends:
+            self._apply(survivors)
+            self.is_known.set()
+            self._publish()
+
+    async def follow(self) -> None:
+        """Take in every set that the source finds."""
+        async with aclosing(self._source.sets()) as sets:
+            async for backends in sets:
+                now_s = time.monotonic()
+                if self._known.offer(backends, now_s):
+                    self._apply()
+                self._tell_of_oddities(now_s)
+                if not self.is_known.is_set():
+                    self.is_known.set()
+                    self._publish()  # who sees us ready finds the file
+
+    async def advance(self) -> None:
+        """Let members settle, drain and leave as time passes."""
+        while True:
+            now_s = time.monotonic()
+            has_left = self._publish() and self._registry.advance(now_s)
+            if has_left:
+                self._handle_left()
+            if self._known.advance(now_s) or has_left:
+                self._apply()  # after a departure there may be room for more
+            await asyncio.sleep(INTERVAL_S)
+
+    def _apply(self, known_to_envoy: Iterable[Endpoint] = ()) -> None:
+        joined = self._registry.apply(self._known.backends, time.monotonic(), known_to_envoy)
+        self._handle_joined(joined)
+        logger.info("backends_applied backends=%d joined=%d", len(self._known.backends), len(joined))
+
+    def _publish(self) -> bool:
+        """Whether Envoy's file has the members' clusters; there is none as long as nothing is known."""
+        if not self.is_known.is_set():
+            return False
+        try:
+            peers = retry_peers(self._registry.members, self._is_failing)
+            self._clusters.write(self._registry.clusters(), peers)
+        except OSError as error:
+            self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
+            return False
+        self._conditions.holds("cds", "clusters_written")
+        return True
+
+    def _tell_of_oddities(self, now_s: float) -> None:
+        if self._known.is_doubting:
+            detail = f"no backend found, {len(self._known.backends)} kept for a while"
+            self._conditions.failed("empty", "discovery_doubted", detail, now_s)
+        else:
+            self._conditions.holds("empty", "discovery_believed")
+        if self._known.left_out:
+            detail = f"{self._known.left_out} more than there is room for"
+            self._conditions.failed("limit", "backends_left_out", detail, now_s)
+        else:
+            self._conditions.holds("limit", "backends_all_in")

@@ -1,0 +1,163 @@
+"""The trainer: reads what sidecars have recorded, and publishes a model where it has found a better one.
+
+It is a process of its own, beside the sidecar and at the lowest priority, so learning costs a request
+nothing. All that they share are two files: the sample store, which it only reads, and the model file, which
+it replaces by rename and the sidecar watches. It keeps no state of its own: started again, it reads the store
+from the beginning.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+
+from extproc.adapters.condition_log import REPEAT_S, ConditionLog
+from extproc.adapters.files.published_model import publish
+from extproc.adapters.trainer.cursor import SampleCursor
+from extproc.adapters.trainer.incumbent import Incumbent
+from extproc.adapters.trainer.recorded import COLUMNS, plausible
+from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
+from extproc.config.rules import trust_rule
+from extproc.config.stages import Config
+from extproc.errors import ExtprocError, SampleStoreError
+from extproc.learning.dataset import Dropped, clean_observations, medium_zone
+from extproc.learning.drift import DriftWatch, since_drift
+from extproc.learning.fit import Training, fit
+from extproc.learning.gate import GateRule
+from extproc.learning.predictor import Predictor
+from extproc.learning.tuning import candidates
+from extproc.learning.window import Window
+from extproc.learning.zone_bounds import ZoneBounds
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Everything between one sample store and one model file. `should_stop` ends the search for settings."""
+
+    def __init__(
+        self,
+        samples: Path,
+        config: Config,
+        zone: ZoneBounds,
+        rng: np.random.Generator,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.dropped: Counter[Dropped] = Counter()
+        self.window = Window(zone, config.trainer.rows_per_stratum)
+        self._rules = config.trainer
+        self._model_path = config.model.path
+        self._zone = zone
+        self._rng = rng
+        self._should_stop = should_stop
+        self._cursor = SampleCursor(samples, COLUMNS)
+        self._incumbent = Incumbent(config.model.path)
+        self._drift = DriftWatch(trust_rule(config.predict))
+        self._schedule = TrainingSchedule(
+            self._rules.interval_s, self._rules.min_new_samples, time.monotonic()
+        )
+        self._conditions = ConditionLog(logger)
+        self._reported_s = -REPEAT_S
+        self._reported: Counter[Dropped] = Counter()
+
+    def step(self) -> bool:
+        """Read what is new, and train if it is time to; returns whether more is waiting to be read."""
+        model = self._incumbent.current()
+        if model is None:
+            self._drift.begin(None)
+        else:
+            self._drift.begin(model.manifest.model_version, model.promised_error)
+        self._read()
+        self._report_dropped()
+        if not self._cursor.is_behind:
+            self._train_if_due(model)
+        return self._cursor.is_behind
+
+    def _read(self) -> None:
+        try:
+            columns = self._cursor.read()
+        except SampleStoreError as error:
+            self._conditions.failed("samples", "store_unreadable", str(error), time.monotonic())
+            return
+        self._conditions.holds("samples", "store_readable")
+        columns = plausible(columns, time.time())
+        observations, dropped = clean_observations(columns)
+        self.dropped.update(dropped)
+        self.window.add(observations)
+        self._schedule.saw(len(medium_zone(observations, self._zone)[0]))
+        self._drift.observe(columns)
+
+    def _report_dropped(self) -> None:
+        """Say how many rows were dropped so far, where there are more, and not too often."""
+        counts = +self.dropped + Counter({Dropped.DUPLICATE: self.window.duplicates})
+        now_s = time.monotonic()
+        if counts == self._reported or now_s - self._reported_s < REPEAT_S:
+            return
+        self._reported, self._reported_s = counts, now_s
+        logger.info("samples_dropped %s", " ".join(f"{why}={count}" for why, count in counts.items()))
+
+    def _train_if_due(self, incumbent: Predictor | None) -> None:
+        drift_samples = max((drift.samples for drift in self._drift.drifts.values()), default=0)
+        occasion = self._schedule.due(
+            time.monotonic(), has_model=incumbent is not None, drift_samples=drift_samples
+        )
+        if occasion is None:
+            return
+        is_published = self._try(occasion, incumbent)
+        self._schedule.tried(
+            occasion, time.monotonic(), is_published=is_published, drift_samples=drift_samples
+        )
+
+    def _try(self, occasion: Occasion, incumbent: Predictor | None) -> bool:
+        """Whether a better model was made and published."""
+        try:
+            training = self._train(occasion, incumbent)
+            if training.verdict.is_accepted:
+                self._publish(training, occasion)
+                return True
+            reason = training.verdict.reason
+        except ExtprocError as error:
+            reason = str(error)
+        except Exception:  # data that nobody has thought of must not end the process: it would meet it again
+            logger.exception("training_failed reason=%s", occasion)
+            return False
+        logger.info("model_not_published reason=%s", reason)
+        return False
+
+    def _train(self, occasion: Occasion, incumbent: Predictor | None) -> Training:
+        drifts = self._drift.drifts
+        observations = since_drift(self.window.observations(), drifts, self._zone)
+        logger.info(
+            "training_began reason=%s samples=%d drifted=%s",
+            occasion, len(observations), ",".join(sorted(drifts)) or "none",
+        )  # fmt: skip
+        deadline_s = time.monotonic() + self._rules.tuning_s
+        return fit(
+            observations,
+            settings=takewhile(
+                lambda _: time.monotonic() < deadline_s and not self._should_stop(), candidates(self._rng)
+            ),
+            incumbent=incumbent,
+            rule=GateRule(margin=self._rules.margin),
+            seed=int(self._rng.integers(1 << 31)),
+            trained_at_s=time.time(),
+            zone=self._zone,
+        )
+
+    def _publish(self, training: Training, occasion: Occasion) -> None:
+        publish(training, self._model_path)
+        for backend, drift in self._drift.drifts.items():
+            self.window.forget(backend, drift.since_s)
+        verdict = training.verdict
+        logger.info(
+            "model_published version=%s reason=%s error=%.4f incumbent_error=%s judged_by=%d",
+            training.model_file.manifest.model_version,
+            occasion,
+            verdict.error,
+            "none" if verdict.incumbent_error is None else f"{verdict.incumbent_error:.4f}",
+            verdict.samples,
+        )

@@ -1,0 +1,49 @@
+"""What `extproc calibrate` says in the terminal. Pure: a fit and agreements in, tables out."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from extproc.lab.reports.calibration_figures import figure_texts, shown_figures
+from extproc.lab.twin.agreement import TOLERANCE, Agreement
+from extproc.lab.twin.calibration import FITTED, Fit
+
+
+def fit_table(fit: Fit) -> Table:
+    """The times of the profile, and by how much they differ between fits to halves of the requests."""
+    table = _table("profile", "microseconds", "halves differ by")
+    for name in FITTED:
+        time_us = getattr(fit.profile, name) * 1e6
+        table.add_row(name.removesuffix("_s"), f"{time_us:.4g}", f"{fit.halves_differ[name]:.0%}")
+    return table
+
+
+def fit_sentence(fit: Fit) -> str:
+    """How good it is."""
+    return f"TTFT and decoding time of a request are off by {fit.typical_error:.1%}, half of them by less."
+
+
+def agreement_table(agreements: Sequence[Agreement], *, is_first_fitted: bool) -> Table:
+    """The figures of each load: the server's, the twin's, and by how much that is off. 80 columns hold it."""
+    table = _table("load", "figure", "server", "twin", "error")
+    for number, each in enumerate(agreements):
+        verdict = f"within {TOLERANCE:.0%}" if each.is_within else f"NOT within {TOLERANCE:.0%}"
+        notes = (
+            escape(each.name),
+            f"{each.requests} requests",
+            "fitted to this" if is_first_fitted and number == 0 else verdict,
+            f"{each.given_up} given up" if each.given_up else "",
+        )
+        for note, (title, figure) in zip(notes, shown_figures(each), strict=True):
+            table.add_row(note, title, *figure_texts(figure))
+        table.add_section()
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 or column == "figure" else "right")
+    return table

@@ -1,0 +1,74 @@
+"""What `extproc evaluate` says in the terminal. Pure: an evaluation in, a table out."""
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from extproc.lab.evaluation.result import Evaluation, PolicySummary, Spread
+
+_NONE = "-"
+
+
+def heading(evaluation: Evaluation) -> str:
+    """What was evaluated, in two lines."""
+    seeds = len({run.seed for run in evaluation.runs})
+    requests = sum(run.requests for run in evaluation.runs)
+    model = evaluation.model_version or "none"
+    return (
+        f"fleet {evaluation.fleet}, {evaluation.capacity_per_s:.2f} requests/s; "
+        f"workload {evaluation.workload}\n"
+        f"{seeds} seed(s), {requests:,} requests in all, {evaluation.routers} router(s), scrapes every "
+        f"{evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late; model {model}"
+    )
+
+
+def comparison_table(evaluation: Evaluation) -> Table:
+    """A row for each policy: medians over seeds, with the smallest and the largest value below.
+
+    It fits into 80 columns.
+    """
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("policy", no_wrap=True)
+    has_failures = any(run.failed for run in evaluation.runs)
+    for title in (
+        "TTFT p50\ns",
+        "p90\ns",
+        "p99\ns",
+        f"within\n{evaluation.slo_s:g} s",
+        "refused",
+        *(("failed",) if has_failures else ()),
+        "fair",
+        "busy",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    is_spread = len({run.seed for run in evaluation.runs}) > 1
+    for summary in evaluation.policies:
+        table.add_row(summary.policy, *row_texts(summary, is_spread=is_spread, has_failures=has_failures))
+    return table
+
+
+def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) -> tuple[str, ...]:
+    """The figures of one policy; with `is_spread` those that depend on the seed have two lines."""
+    ttfts = (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)
+    shares = (summary.goodput, summary.refused_share, *((summary.failed_share,) if has_failures else ()))
+    return (
+        *(
+            _NONE if ttft is None else _lines(ttft, _seconds(ttft), _short_seconds, is_spread)
+            for ttft in ttfts
+        ),
+        *(_lines(share, f"{share.median:.1%}", "{:.0%}".format, is_spread) for share in shares),
+        f"{summary.fairness.median:.2f}",
+        f"{summary.utilisation.median:.0%}",
+    )
+
+
+def _lines(spread: Spread, median: str, end: Callable[[float], str], is_spread: bool) -> str:
+    return f"{median}\n{end(spread.low)}-{end(spread.high)}" if is_spread else median
+
+
+def _seconds(spread: Spread) -> str:
+    return f"{spread.median:.3g}" if spread.median < 100 else f"{spread.median:.0f}"
+
+
+def _short_seconds(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"

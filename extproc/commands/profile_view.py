@@ -1,0 +1,131 @@
+"""`extproc profile` in the terminal: a progress bar if it is one, a line for every step, a table at the end.
+
+Figures in, text out; the bar is the only state.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from extproc.lab.load.figures import Figures, StepFigures, percentiles_s
+from extproc.lab.load.profiler import ProfileResult
+from extproc.lab.traffic.workload import Schedule
+
+
+class ProfileView:
+    """The display of one run; a context manager, because the bar takes the terminal's last line."""
+
+    def __init__(self, console: Console, schedule: Schedule) -> None:
+        self._console = console
+        self._schedule = schedule
+        columns = (BarColumn(bar_width=8), TextColumn("{task.description}"))  # 80 characters in all
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        total_s = schedule.passes * len(schedule.rates) * schedule.step_s
+        self._task = self.progress.add_task("starting", total=total_s)
+
+    def __enter__(self) -> "ProfileView":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def refresh(self, figures: Figures, now_s: float) -> None:
+        """Show where the run is, and the TTFT of the last seconds."""
+        if not figures.steps or not self._console.is_terminal:
+            return
+        step = figures.steps[-1].step
+        before = (step.pass_number - 1) * len(self._schedule.rates) + self._schedule.rates.index(step.rate)
+        within_s = now_s - figures.step_began_s if figures.is_step_running else step.duration_s
+        done_s = before * step.duration_s + min(within_s, step.duration_s)
+        self.progress.update(
+            self._task, completed=done_s, description=progress_text(figures, self._schedule.passes, now_s)
+        )
+
+    def step_ended(self, step: StepFigures) -> None:
+        """Leave a line behind."""
+        self._console.print(step_line(step), highlight=False, soft_wrap=True)
+
+
+def progress_text(figures: Figures, passes: int, now_s: float) -> str:
+    """The present moment in one line."""
+    step = figures.steps[-1].step
+    doing = f"{step.rate:g}/s" if figures.is_step_running else "draining"
+    return (
+        f"{step.pass_number}/{passes} {doing}, in flight {figures.in_flight}, sent {figures.sent}, "
+        f"TTFT p50/p99 {_seconds(figures.recent_ttfts_s(now_s), 50, 99)}, errors {figures.errors}"
+    )
+
+
+def step_line(step: StepFigures) -> str:
+    """One step at its end; TTFT is that of the requests that have ended."""
+    extras = "".join(
+        f", {count} {what}"
+        for what, count in (("refused", step.refused), ("not sent", step.not_sent))
+        if count
+    )
+    return (
+        f"pass {step.step.pass_number}, {step.step.rate:g}/s: sent {step.sent}, "
+        f"done {step.completed_per_s:.1f}/s, TTFT p50/p99 {_seconds(step.ttfts_s, 50, 99)}, "
+        f"in flight up to {step.max_in_flight}, errors {step.errors}{extras}"
+    )
+
+
+def summary_table(figures: Figures) -> Table:
+    """A row for each rate, all passes together."""
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in (
+        "asked\n1/s",
+        "done\n1/s",
+        "sent\n",
+        "TTFT p50\np90",
+        "TTFT p99\nmax",
+        "errors\nrefused",
+        "aborted\nnot sent",
+        "in flight\nrunning",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    for step in figures.by_rate():
+        table.add_row(
+            f"{step.step.rate:g}",
+            f"{step.completed_per_s:.1f}",
+            str(step.sent),
+            *_two_lines(percentiles_s(step.ttfts_s, 50, 90, 99, 100)),
+            f"{step.errors}\n{step.refused}",
+            f"{step.aborted}\n{step.not_sent}",
+            f"{step.max_in_flight}\n{step.max_running:g}",
+        )
+    return table
+
+
+def result_lines(result: ProfileResult, samples: Path) -> list[str]:
+    """What the table does not say: where the samples are, what went wrong, what the client itself cost."""
+    figures = result.figures
+    failures = sum((step.failures for step in figures.steps), start=Counter[str]())
+    lines = [f"{figures.samples} samples of {figures.sent} requests for {result.model}, in {samples}"]
+    if failures:
+        lines.append(f"failures: {', '.join(f'{count} {kind}' for kind, count in failures.most_common())}")
+    if figures.unplaced:
+        lines.append(f"no sample of {figures.unplaced} answers that do not name their backend")
+    if result.not_recorded:
+        lines.append(f"{result.not_recorded} samples could not be written")
+    lines.append(
+        f"this process took {result.cpu_share:.0%} of a core, and sent at most "
+        f"{figures.max_late_s * 1e3:.0f} ms late"
+    )
+    return lines
+
+
+def _two_lines(percentiles: tuple[float, ...] | None) -> tuple[str, str]:
+    if percentiles is None:
+        return "-", "-"
+    p50, p90, p99, longest = (f"{seconds:.3f} s" for seconds in percentiles)
+    return f"{p50}\n{p90}", f"{p99}\n{longest}"
+
+
+def _seconds(ttfts_s: list[float], *percents: float) -> str:
+    values = percentiles_s(ttfts_s, *percents)
+    return "-" if values is None else "/".join(f"{value:.3g}" for value in values) + " s"

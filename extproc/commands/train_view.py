@@ -1,0 +1,87 @@
+"""What a training run says in the terminal: what it had, how good the model is, and the gate's verdict."""
+
+import math
+from collections.abc import Mapping
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from extproc.commands.train_command import TrainingRun
+from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality
+
+_UNKNOWN = "-"
+
+
+def describe(run: TrainingRun) -> Group:
+    """All of it, as tables."""
+    return Group(_samples(run), _zones(run.training.quality), _other_checks(run))
+
+
+def _samples(run: TrainingRun) -> Table:
+    manifest = run.training.model_file.manifest
+    table = Table(title=f"model {manifest.model_version}", show_header=False)
+    table.add_row("samples read", str(run.rows))
+    for reason, count in (run.dropped | dict(run.training.out_of_zone)).items():
+        if count:
+            table.add_row(f"  {reason.replace('_', ' ')}", str(count))
+    table.add_row("trained on / held out", f"{manifest.samples.train} / {manifest.samples.held_out}")
+    if manifest.medium_load is not None:
+        table.add_row("medium zone from load", f"{manifest.medium_load:g}")
+    for backend, offset in manifest.offsets.items():
+        table.add_row(escape(f"TTFT of {backend} against the model's"), f"{math.exp(offset):.2f} times")
+    return table
+
+
+def _zones(quality: TrainingQuality) -> Table:
+    table = Table(title="on the newest samples, which nothing was fitted to")
+    for column in ("zone", "by", "samples", "median error", "within 20 %", "faster picked", "pairs"):
+        table.add_column(column, justify="left" if column in {"zone", "by"} else "right")
+    for zone, routes in quality.zones.items():
+        _add_routes(table, zone.value, routes)
+    _add_routes(table, "all", quality.all_zones)
+    return table
+
+
+def _add_routes(table: Table, zone: str, routes: Mapping[Route, RouteQuality]) -> None:
+    for route, of_route in routes.items():
+        errors = of_route.errors
+        table.add_row(
+            zone if route is Route.MODEL else "",
+            route.replace("_", " "),
+            str(of_route.samples),
+            _percent(None if errors is None else errors.median_relative),
+            _percent(None if errors is None else errors.share_within_20_percent),
+            _percent(of_route.pairwise_accuracy),
+            str(of_route.pairs),
+        )
+    table.add_section()
+
+
+def _other_checks(run: TrainingRun) -> Table:
+    quality, verdict = run.training.quality, run.training.verdict
+    table = Table(show_header=False)
+    for kind, best in quality.tuning.kinds.items():
+        table.add_row(f"{kind.value}: best of {best.tried} settings", f"mean log error {best.error:.4f}")
+    table.add_row("used", quality.tuning.settings.kind.value)
+    if quality.p90 is not None:
+        thirds = " / ".join(_percent(third) for third in quality.p90.thirds)
+        by_thirds = f"{_percent(quality.p90.overall)} ({thirds} by thirds)"
+        table.add_row("TTFT within the predicted p90", by_thirds)
+    if quality.classifier is not None:
+        by_both = (
+            f"{_percent(quality.classifier.classifier_balanced_accuracy)} against "
+            f"{_percent(quality.classifier.thresholds_balanced_accuracy)} by thresholds on load"
+        )
+        used = "used" if quality.classifier.is_used else "not used"
+        table.add_row("zones told right by the classifier", f"{by_both}: {used}")
+    result = "accepted" if verdict.is_accepted else "refused"
+    table.add_row("the gate", f"{result}: {verdict.reason}")
+    if verdict.incumbent_error is not None:
+        table.add_row("mean log error, new / in use", f"{verdict.error:.4f} / {verdict.incumbent_error:.4f}")
+    table.add_row("published", "yes" if run.is_published else "no")
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return _UNKNOWN if share is None else f"{share:.1%}"

@@ -1,0 +1,1 @@
+"""The configuration: one frozen model per stage, read from `extproc.yaml`."""

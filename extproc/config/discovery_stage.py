@@ -1,0 +1,59 @@
+"""The stage `discovery`: where backends come from, one model per kind.
+
+A kind says itself what it needs, so that a field of another kind is an unknown field, and an error.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from extproc.config.fields import (
+    Count,
+    HostName,
+    ModelNames,
+    NameServer,
+    Number,
+    Port,
+    PortName,
+    Seconds,
+    Selector,
+    Stage,
+)
+
+
+class StaticDiscovery(Stage):
+    """The list `backends` of the configuration, read again when the file changes."""
+
+    kind: Literal["static"] = "static"
+
+
+class FoundBackends(Stage):
+    """What all backends have in common that are found, not listed."""
+
+    family: Literal["any", "ipv4", "ipv6"] = "any"
+    models: ModelNames | None = None
+    max_num_seqs: Count | None = None
+    empty_grace_s: Annotated[Number, Field(ge=0, le=86400)] = 60.0  # guessed: a restart of what answers
+
+
+class DnsDiscovery(FoundBackends):
+    """The addresses of a name, asked again and again."""
+
+    kind: Literal["dns"]
+    host: HostName
+    port: Port
+    interval_s: Seconds = 5.0  # borrowed: the TTL that CoreDNS gives to the names of services
+    timeout_s: Seconds = 5.0  # borrowed: what resolvers wait for a name server
+    nameservers: tuple[NameServer, ...] | None = Field(default=None, min_length=1)
+
+
+class KubernetesDiscovery(FoundBackends):
+    """The ready endpoints in the EndpointSlices that a label selector finds."""
+
+    kind: Literal["kubernetes"]
+    selector: Selector
+    namespace: Annotated[str, Field(min_length=1)] | None = None
+    port: Port | PortName | None = None
+
+
+Discovery = Annotated[StaticDiscovery | DnsDiscovery | KubernetesDiscovery, Field(discriminator="kind")]

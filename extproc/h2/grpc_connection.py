@@ -1,0 +1,141 @@
+"""The gRPC calls of one connection: HTTP/2's events in, calls to their handlers out.
+
+No I/O here: bytes go in by `receive` and come out by `data_to_send`. Nothing that a peer sends, and no fault
+of a handler, ends more than the call that it belongs to, unless HTTP/2 itself has been broken.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from extproc.errors import ProtocolError
+from extproc.h2.connection import ServerConnection
+from extproc.h2.events import (
+    ConnectionEnded,
+    DataReceived,
+    Event,
+    StreamClosed,
+    StreamEnded,
+    StreamOpened,
+)
+from extproc.h2.faults import ErrorCode
+from extproc.h2.grpc_call import Call, NewHandler, Timer
+from extproc.h2.grpc_request import NotGrpcError, read_head
+from extproc.h2.grpc_status import RESPONSE_HEADERS, CallError, Status, refusal, trailers
+
+logger = logging.getLogger(__name__)
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcService:
+    """What is served: handlers by their method's path, `/SERVICE/METHOD`.
+
+    `refused` is told of all that ended a call, or the connection, because of what had been sent on it.
+    """
+
+    methods: Mapping[str, NewHandler]
+    max_message_bytes: int
+    refused: Callable[[ProtocolError], None]
+
+
+class GrpcConnection:
+    """One connection's calls. `call_later` is the event loop's: some calls have a deadline."""
+
+    def __init__(self, service: GrpcService, call_later: CallLater) -> None:
+        self._service = service
+        self._call_later = call_later
+        self._connection = ServerConnection()
+        self._calls: dict[int, Call] = {}
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls have begun and not ended."""
+        return len(self._calls)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing will follow: the transport may be closed when all has been sent."""
+        return self._connection.is_closed
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        """Take what has arrived, and answer what can be answered."""
+        for event in self._connection.receive(data, now_s):
+            if isinstance(event, DataReceived):
+                self._take(event.stream_id, event.data, event.is_ended)
+            else:
+                self._handle(event)
+
+    def data_to_send(self) -> bytes:
+        """What is to be written."""
+        return self._connection.data_to_send()
+
+    def drain(self) -> None:
+        """Take no more calls, and end those that nobody needs any more."""
+        for call in tuple(self._calls.values()):
+            call.drain()
+        self._connection.go_away()
+
+    def finish(self) -> None:
+        """End all calls, and take no more."""
+        for call in tuple(self._calls.values()):
+            call.finish(Status.UNAVAILABLE, "the server stops")
+        self._connection.go_away()
+
+    def connection_lost(self) -> None:
+        """There is no connection any more: every call ends here, whatever it was at."""
+        for event in self._connection.connection_lost():
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, StreamOpened):
+            self._open(event)
+        elif isinstance(event, StreamEnded):
+            self._take(event.stream_id, b"", True)
+        elif isinstance(event, StreamClosed):
+            if (call := self._calls.get(event.stream_id)) is not None:
+                call.end()
+        elif isinstance(event, ConnectionEnded) and event.code is not ErrorCode.NO_ERROR:
+            self._service.refused(ProtocolError(f"HTTP/2: {event.code.name}: {event.reason}"))
+
+    def _open(self, event: StreamOpened) -> None:
+        try:
+            head = read_head(event.headers)
+            new_handler = self._service.methods.get(head.path)
+            if new_handler is None:
+                raise CallError(Status.UNIMPLEMENTED, "no such method")
+            call = Call(
+                self._connection, event.stream_id, self._calls, self._service.max_message_bytes, new_handler
+            )
+        except NotGrpcError as error:
+            self._answer(event, refusal(error.http_status))
+        except CallError as error:
+            self._answer(event, RESPONSE_HEADERS + trailers(error.status, str(error)))
+        else:
+            if head.timeout_s is not None:
+                call.deadline = self._call_later(
+                    head.timeout_s, partial(call.finish, Status.DEADLINE_EXCEEDED)
+                )
+            if event.is_ended:
+                self._take(event.stream_id, b"", True)
+
+    def _answer(self, event: StreamOpened, block: bytes) -> None:
+        """The whole of a response that has no body; a caller that would go on is told to stop."""
+        self._connection.send_headers(event.stream_id, block, end_stream=True)
+        if not event.is_ended:
+            self._connection.reset(event.stream_id, ErrorCode.NO_ERROR)
+
+    def _take(self, stream_id: int, data: bytes, is_ended: bool) -> None:
+        call = self._calls.get(stream_id)
+        if call is None:
+            return  # it is over, and the caller does not know that yet
+        try:
+            call.receive(data, is_ended)
+        except ProtocolError as error:
+            self._service.refused(error)
+            call.finish(error.status if isinstance(error, CallError) else Status.INVALID_ARGUMENT, str(error))
+        except Exception:  # a fault of ours must not end the other calls of the connection
+            logger.exception("call_failed")
+            call.finish(Status.UNKNOWN, "internal error")

@@ -1,0 +1,139 @@
+"""A socket for the gRPC connection: an asyncio Protocol, made for uvloop.
+
+One read of the socket, whatever it answers, one write: nothing waits in between, and no task is made. Its own
+part is what the state machine cannot know, which is time and a peer's pace: a connection that does not begin,
+one without calls for long, and a peer that sends but does not read.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import cast
+
+from extproc.errors import ProtocolError
+from extproc.h2.grpc_connection import GrpcConnection, GrpcService
+
+ALPN_PROTOCOL = "h2"
+HANDSHAKE_S = 10.0  # guessed
+IDLE_S = 3900.0  # Envoy gives a connection without calls up after 3,600 s itself
+STALL_S = 30.0  # guessed: who reads nothing for so long only keeps places from others
+CLOSE_S = 1.0  # guessed: for the peer to take the last bytes
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""As envoy.yaml has it for clients: a machine that vanishes without a word holds its places for a minute."""
+_SHORTEST_BEGINNING = 24 + 9  # the preface and an empty SETTINGS frame
+
+
+class GrpcProtocol(asyncio.Protocol):
+    """One connection; it is in `connections` while it lasts, and `emptied` is set where it was the last."""
+
+    def __init__(
+        self, service: GrpcService, connections: set["GrpcProtocol"], emptied: asyncio.Event
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._service = service
+        self._connections = connections
+        self._emptied = emptied
+        self._grpc = GrpcConnection(service, self._call_later)
+        self._received_bytes = 0
+        self._heard_s = time.monotonic()
+        self._watch: asyncio.TimerHandle | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._is_closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; over TLS only where both sides have agreed on HTTP/2."""
+        self._transport = cast(asyncio.Transport, transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != ALPN_PROTOCOL:
+            self._service.refused(ProtocolError(f"TLS without h2: {transport.get_extra_info('peername')}"))
+            self._transport.abort()
+            return
+        _expect_life(transport)
+        self._connections.add(self)
+        self._watch = self._loop.call_later(HANDSHAKE_S, self._expect_beginning)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Read, answer, write."""
+        self._heard_s = now_s = time.monotonic()
+        self._received_bytes += len(data)
+        self._grpc.receive(data, now_s)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what there is to be written."""
+        if data := self._grpc.data_to_send():
+            self._transport.write(data)
+        if self._grpc.is_closed and not self._is_closing:
+            self._is_closing = True
+            if self._limit is None or self._limit.cancelled():
+                self._limit = self._loop.call_later(CLOSE_S, self._transport.abort)
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: nothing more is taken from it until it does."""
+        if not self._is_closing:
+            self._transport.pause_reading()
+            self._limit = self._loop.call_later(STALL_S, self._transport.abort)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        if not self._is_closing and self._limit is not None:
+            self._limit.cancel()
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Every call of it ends."""
+        self._connections.discard(self)
+        if not self._connections:
+            self._emptied.set()
+        for timer in (self._watch, self._limit):
+            if timer is not None:
+                timer.cancel()
+        self._grpc.connection_lost()
+
+    def drain(self) -> None:
+        """Take no more calls, end those that nobody needs any more, and close after the last one."""
+        self._grpc.drain()
+        self.flush()
+
+    def finish(self) -> None:
+        """End all calls, and close."""
+        self._grpc.finish()
+        self.flush()
+
+    def abort(self) -> None:
+        """Close at once, whatever has not been sent yet."""
+        self._transport.abort()
+
+    def _call_later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        def run() -> None:
+            callback()
+            self.flush()
+
+        return self._loop.call_later(delay_s, run)
+
+    def _expect_beginning(self) -> None:
+        """The state machine ends a connection that begins wrong, so that counting its bytes is enough."""
+        if self._received_bytes < _SHORTEST_BEGINNING:
+            self.abort()
+        else:
+            self._watch = self._loop.call_later(IDLE_S, self._expect_calls)
+
+    def _expect_calls(self) -> None:
+        silent_s = time.monotonic() - self._heard_s
+        if silent_s >= IDLE_S and not self._grpc.open_calls:
+            self._watch = self._loop.call_later(HANDSHAKE_S, self.abort)  # if nobody is there to answer
+            self.finish()
+            return
+        self._watch = self._loop.call_later(max(1.0, IDLE_S - silent_s), self._expect_calls)
+
+
+def _expect_life(transport: asyncio.BaseTransport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # not every system has all of them
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

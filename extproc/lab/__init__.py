@@ -1,0 +1,1 @@
+"""The laboratory: nothing of it runs in a sidecar."""

@@ -1,0 +1,103 @@
+"""The sequences of a batch that decode: one token each in every iteration, so a few sums stand for them all.
+
+With n of them an iteration brings n tokens and reads n tokens more of KV cache than the one before. A
+sequence needs a new block whenever its computed tokens fill the ones it has, which is every `block_size`
+iterations; so it is enough to count the sequences by the remainder at which they do. What a sequence has
+become is worked out when it leaves. Any number of iterations costs the same.
+"""
+
+import copy
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
+
+from extproc.lab.engine.sequence import NOT_DECODING, Sequence
+
+_NOBODY: list[Sequence] = []
+
+
+class Decoders:
+    """`steps` counts iterations since the start, `tokens` what all of the `count` sequences have computed."""
+
+    __slots__ = ("_at_block_end", "_block_size", "_by_end", "count", "steps", "tokens")
+
+    def __init__(self, block_size: int) -> None:
+        self.steps = 0
+        self.count = 0
+        self.tokens = 0
+        self._block_size = block_size
+        self._at_block_end = [0] * block_size
+        self._by_end: list[tuple[int, int, Sequence]] = []
+
+    def join(self, sequence: Sequence) -> None:
+        """From the next iteration on; all but its newest token is computed."""
+        steps, computed = self.steps, sequence.computed_tokens
+        self.count += 1
+        self.tokens += computed
+        self._at_block_end[(steps - computed) % self._block_size] += 1
+        end = sequence.last_step = steps + sequence.total_tokens - sequence.known_tokens
+        heappush(self._by_end, (end, sequence.place, sequence))
+
+    def advance(self, steps: int) -> list[Sequence]:
+        """So many iterations have ended; take those out that have all their tokens, oldest first."""
+        now = self.steps = self.steps + steps
+        self.tokens += steps * self.count
+        by_end = self._by_end
+        if not by_end or by_end[0][0] != now:
+            return _NOBODY
+        gone = []
+        while by_end and by_end[0][0] == now:
+            _, _, sequence = heappop(by_end)
+            self._forget(sequence)
+            gone.append(sequence)
+        return gone
+
+    def leave(self, sequence: Sequence, is_step_under_way: bool) -> None:
+        """Take a sequence out before its end, and note how far it has come."""
+        self._by_end.remove((sequence.last_step, sequence.place, sequence))
+        heapify(self._by_end)
+        self._forget(sequence)
+        if is_step_under_way:
+            sequence.blocks = -(-(sequence.computed_tokens + 1) // self._block_size)
+
+    def new_blocks(self) -> int:
+        """How many blocks the next iteration needs."""
+        return self._at_block_end[self.steps % self._block_size]
+
+    def new_blocks_of(self, first: int, steps: int) -> int:
+        """How many `steps` iterations need from number `first` on, if the next one is number 0."""
+        block_size, by_remainder = self._block_size, self._at_block_end
+        begin = (self.steps + first) % block_size
+        end = begin + steps % block_size
+        needed = steps // block_size * self.count + sum(by_remainder[begin:end])
+        return needed + sum(by_remainder[: end - block_size]) if end > block_size else needed
+
+    def run_length(self, free_blocks: int) -> int:
+        """Iterations until one of them has all its tokens, as long as there is memory.
+
+        The first of them has its blocks already.
+        """
+        steps = self._by_end[0][0] - self.steps
+        if self.count * (steps // self._block_size + 1) <= free_blocks:
+            return steps
+        for number in range(1, steps):
+            free_blocks -= self._at_block_end[(self.steps + number) % self._block_size]
+            if free_blocks < 0:
+                return number
+        return steps
+
+    def copied(self, twins: Mapping[Sequence, Sequence]) -> "Decoders":
+        """The same with other sequences in the place of these."""
+        twin = copy.copy(self)
+        twin._at_block_end = list(self._at_block_end)
+        twin._by_end = [(end, place, twins[sequence]) for end, place, sequence in self._by_end]
+        return twin
+
+    def _forget(self, sequence: Sequence) -> None:
+        steps, block_size = self.steps, self._block_size
+        known = sequence.known_tokens = sequence.total_tokens - (sequence.last_step - steps)
+        computed = sequence.computed_tokens = known - 1
+        self.count -= 1
+        self.tokens -= computed
+        self._at_block_end[(steps - computed) % block_size] -= 1
+        sequence.blocks = -(-computed // block_size)
+        sequence.last_step = NOT_DECODING

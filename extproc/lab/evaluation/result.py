@@ -1,0 +1,135 @@
+"""What one policy did on one seed's traffic, and the middle of several seeds.
+
+Goodput is the share of all requests, refused and failed ones included, whose first token came within the
+objective. Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each
+backend had to give: 1 where all are used alike, 1/n where one does everything.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+QUANTILES = tuple(percent / 100 for percent in range(1, 100))
+"""What is kept of the distribution of TTFT."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendResult:
+    """One backend's part: requests answered, their mean TTFT, the share of the time that it computed."""
+
+    name: str
+    requests: int
+    mean_ttft_s: float | None
+    utilisation: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRun:
+    """One policy on one seed; quantiles of TTFT are of the answered requests, in the order of QUANTILES.
+
+    `decisions` counts those of the layered policy by layer and reason.
+    """
+
+    policy: str
+    seed: int
+    requests: int
+    refused: int
+    failed: int
+    duration_s: float
+    goodput: float
+    ttft_quantiles_s: tuple[float, ...] | None
+    mean_ttft_s: float | None
+    fairness: float
+    utilisation: float
+    backends: tuple[BackendResult, ...]
+    decisions: dict[str, int]
+
+    @property
+    def refused_share(self) -> float:
+        """Refused requests, of all."""
+        return self.refused / self.requests if self.requests else 0.0
+
+    @property
+    def failed_share(self) -> float:
+        """Requests that a failing backend lost or refused, of all."""
+        return self.failed / self.requests if self.requests else 0.0
+
+    def ttft_s(self, percent: int) -> float | None:
+        """A quantile of TTFT, 1 to 99."""
+        return None if self.ttft_quantiles_s is None else self.ttft_quantiles_s[percent - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median over seeds, and the smallest and largest value."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySummary:
+    """One policy over all seeds; TTFTs are None where nothing was answered on any of them."""
+
+    policy: str
+    ttft_p50_s: Spread | None
+    ttft_p90_s: Spread | None
+    ttft_p99_s: Spread | None
+    goodput: Spread
+    refused_share: Spread
+    failed_share: Spread
+    fairness: Spread
+    utilisation: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All of it, as it is written to JSON."""
+
+    fleet: str
+    workload: str
+    routers: int
+    scrape_interval_s: float
+    gauge_delay_s: float
+    slo_s: float
+    capacity_per_s: float
+    model_version: str | None
+    policies: tuple[PolicySummary, ...]
+    runs: tuple[PolicyRun, ...]
+
+
+def summaries(runs: Sequence[PolicyRun]) -> tuple[PolicySummary, ...]:
+    """Each policy over its seeds, in the order in which they first come."""
+    return tuple(_summary(policy, runs) for policy in dict.fromkeys(run.policy for run in runs))
+
+
+def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
+    own = [run for run in runs if run.policy == policy]
+    return PolicySummary(
+        policy=policy,
+        ttft_p50_s=_spread_of_known(own, lambda run: run.ttft_s(50)),
+        ttft_p90_s=_spread_of_known(own, lambda run: run.ttft_s(90)),
+        ttft_p99_s=_spread_of_known(own, lambda run: run.ttft_s(99)),
+        goodput=_spread(run.goodput for run in own),
+        refused_share=_spread(run.refused_share for run in own),
+        failed_share=_spread(run.failed_share for run in own),
+        fairness=_spread(run.fairness for run in own),
+        utilisation=_spread(run.utilisation for run in own),
+    )
+
+
+def _spread_of_known(runs: Sequence[PolicyRun], value: Callable[[PolicyRun], float | None]) -> Spread | None:
+    known = [each for each in map(value, runs) if each is not None]
+    return _spread(known) if known else None
+
+
+def _spread(values: Iterable[float]) -> Spread:
+    known = list(values)
+    return Spread(statistics.median(known), min(known), max(known))
+
+
+def fairness(used_shares: Sequence[float]) -> float:
+    """Jain's index; 1 where nothing was used at all."""
+    squares = sum(share * share for share in used_shares)
+    return sum(used_shares) ** 2 / (len(used_shares) * squares) if squares else 1.0

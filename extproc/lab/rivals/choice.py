@@ -1,0 +1,53 @@
+"""The policies by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.errors import ConfigError
+from extproc.lab.evaluation.simulated_server import Server
+from extproc.lab.rivals.aibrix import LeastLatency
+from extproc.lab.rivals.counting import LeastInFlight, LeastRequest, Random, RoundRobin
+from extproc.lab.rivals.endpoint_picker import ActiveRequest, DefaultProfile, TokenLoad
+from extproc.lab.rivals.layered import Layered, LayeredRules
+from extproc.lab.rivals.oracle import Oracle
+from extproc.lab.rivals.peak_ewma import PeakEwma
+from extproc.lab.rivals.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RivalSetting:
+    """What one router's policy is made from; only the oracle looks into the servers."""
+
+    servers: Sequence[Server]
+    layered: LayeredRules
+    rng: np.random.Generator
+
+
+POLICIES: Mapping[str, Callable[[RivalSetting], Policy]] = {
+    "layered": lambda setting: Layered(
+        [server.spec.name for server in setting.servers], setting.layered, setting.rng
+    ),
+    "round-robin": lambda setting: RoundRobin(setting.rng),
+    "random": lambda setting: Random(setting.rng),
+    "least-request": lambda setting: LeastRequest(setting.rng),
+    "least-in-flight": lambda setting: LeastInFlight(setting.rng),
+    "peak-ewma": lambda setting: PeakEwma(len(setting.servers), setting.rng),
+    "queue-kv": lambda setting: DefaultProfile(setting.rng),
+    "token-load": lambda setting: TokenLoad(setting.rng),
+    "active-request": lambda setting: ActiveRequest(setting.rng),
+    "least-latency": lambda _: LeastLatency(),
+    "oracle": lambda setting: Oracle(setting.servers),
+}
+
+
+def parse_policies(text: str) -> tuple[str, ...]:
+    """Names separated by commas, or "all"; raises ConfigError for any other."""
+    if text == "all":
+        return tuple(POLICIES)
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown or not names:
+        raise ConfigError(f"policies: expected all, or some of {', '.join(POLICIES)}, not {text!r}")
+    return names

@@ -1,0 +1,149 @@
+"""The scorers of the Kubernetes Gateway API's inference extension and of llm-d: its endpoint picker's.
+
+Each scorer gives every endpoint 0 to 1; the sum by weight decides, and of the best ones any is picked.
+Sources: kubernetes-sigs/gateway-api-inference-extension and llm-d/llm-d-inference-scheduler, the plugins
+queue-scorer, kv-cache-utilization-scorer, prefix-cache-scorer, token-load-scorer, active-request-scorer and
+max-score-picker. The picker itself scrapes every 50 ms; here all policies scrape as often as the evaluation
+says. Where the queues are of one length the queue scorer gives all 1, and the token-load scorer counts what
+is in flight; adding the request's own tokens, as here, changes no order.
+
+Prefixes are tracked as its approximate plugin does: what was sent to an endpoint is taken to be in its cache,
+as the newest of at most so many blocks; the score is the share of the prompt's full blocks found there. Only
+blocks that can come again are kept here, so the index forgets a little later than the real one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.evaluation.draws import Draws
+from extproc.lab.rivals.counting import any_best
+from extproc.lab.rivals.policy import Candidate, Policy
+from extproc.lab.traffic.arrivals import Arrival
+
+QUEUE_WEIGHT = 2.0
+KV_CACHE_WEIGHT = 2.0
+PREFIX_WEIGHT = 3.0
+"""Borrowed: the picker's defaults."""
+MAX_PREFIX_BLOCKS = 256
+INDEXED_BLOCKS = 31_250
+"""Borrowed: its defaults for how much of a prompt is looked at, and for an endpoint's part of the index."""
+TOKEN_THRESHOLD = 4_194_304
+"""Borrowed: the tokens in flight at which the token-load scorer gives 0."""
+
+
+def queue_scores(candidates: Sequence[Candidate]) -> list[float]:
+    """1 for the shortest scraped queue, 0 for the longest; 1 for all where they are equal."""
+    waiting = [candidate.gauges.waiting for candidate in candidates]
+    shortest, longest = min(waiting), max(waiting)
+    if shortest == longest:
+        return [1.0] * len(waiting)
+    return [(longest - each) / (longest - shortest) for each in waiting]
+
+
+def kv_cache_scores(candidates: Sequence[Candidate]) -> list[float]:
+    """The scraped share of the KV cache that is free."""
+    return [1.0 - candidate.gauges.kv_cache_fraction for candidate in candidates]
+
+
+def token_load_scores(candidates: Sequence[Candidate], prompt_tokens: int) -> list[float]:
+    """How far own prompt tokens in flight, those of the request included, are from the threshold."""
+    tokens = [candidate.tokens_in_flight + prompt_tokens for candidate in candidates]
+    return [1.0 - min(each, TOKEN_THRESHOLD) / TOKEN_THRESHOLD for each in tokens]
+
+
+def active_request_scores(candidates: Sequence[Candidate]) -> list[float]:
+    """1 for none in flight, 0 for the most: the rule of least in flight, as a score."""
+    counts = [candidate.in_flight for candidate in candidates]
+    most = max(counts)
+    return [(most - count) / most if most else 1.0 for count in counts]
+
+
+class PrefixIndex:
+    """What one picker believes to be in the prefix caches, by endpoint, the newest block last."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, OrderedDict[int, None]] = {}
+
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+        """The share of the request's full blocks that an endpoint is believed to have."""
+        prompt = _prompt_blocks(request)
+        total = min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)
+        return [
+            self._matched(candidate.backend, prompt) / total if total else 0.0 for candidate in candidates
+        ]
+
+    def add(self, backend: int, request: Arrival) -> None:
+        """The request goes there."""
+        blocks = self._blocks.setdefault(backend, OrderedDict())
+        for block in _prompt_blocks(request):
+            blocks[block] = None
+            blocks.move_to_end(block)
+        while len(blocks) > INDEXED_BLOCKS:
+            blocks.popitem(last=False)
+
+    def _matched(self, backend: int, prompt: Sequence[int]) -> int:
+        blocks = self._blocks.get(backend, ())
+        return next((number for number, block in enumerate(prompt) if block not in blocks), len(prompt))
+
+
+def _prompt_blocks(request: Arrival) -> Sequence[int]:
+    return request.content[: min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)]
+
+
+class DefaultProfile(Policy):
+    """The picker's default profile: queue 2, KV cache 2, prefix 3."""
+
+    needs_gauges = True
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._draws = Draws(rng)
+        self._index = PrefixIndex()
+
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        """One of those with the best sum."""
+        queues, free, prefixes = (
+            queue_scores(candidates),
+            kv_cache_scores(candidates),
+            [0.0] * len(candidates),
+        )
+        if request.content:
+            prefixes = self._index.scores(candidates, request)
+        scores = [
+            QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * kv_cache + PREFIX_WEIGHT * prefix
+            for queue, kv_cache, prefix in zip(queues, free, prefixes, strict=True)
+        ]
+        chosen = any_best(candidates, scores, self._draws)
+        if request.content:
+            self._index.add(chosen, request)
+        return chosen
+
+
+class TokenLoad(Policy):
+    """The token-load scorer alone."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._draws = Draws(rng)
+
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        """One of those with the fewest own tokens in flight."""
+        return any_best(candidates, token_load_scores(candidates, request.prompt_tokens), self._draws)
+
+
+class ActiveRequest(Policy):
+    """The active-request scorer alone: the same choices as those of least in flight."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._draws = Draws(rng)
+
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        """One of those with the fewest own requests in flight."""
+        return any_best(candidates, active_request_scores(candidates), self._draws)

@@ -1,0 +1,81 @@
+"""What every policy of an evaluation is: one router's rule, with what that router knows of the backends.
+
+A policy is told what happens to its own requests and nothing of those of other routers. What it learns of a
+backend beyond that is what a scrape read, some time ago.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from extproc.lab.evaluation.simulated_server import Gauges
+from extproc.lab.traffic.arrivals import Arrival
+
+NOTHING_SCRAPED = Gauges(0, 0, 0.0, 0, 0, 0.0, 0, 0.0, 0, 0, 0)
+
+HELD = -1
+"""Instead of a backend: the request waits at the router."""
+
+
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """What one router knows of one backend: its own requests there, their prompts, the last scrape.
+
+    `backend` is the backend's number in the fleet, which is not its place among the candidates of the moment.
+    """
+
+    backend: int
+    in_flight: int = 0
+    tokens_in_flight: int = 0
+    gauges: Gauges = NOTHING_SCRAPED
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A request of this router that has ended; times count from its arrival.
+
+    One that failed, because its backend did, has no `ttft_s`, or had one and was cut off.
+    """
+
+    request_id: int
+    arrival: Arrival
+    backend: int
+    ttft_s: float | None
+    duration_s: float
+    is_failed: bool = False
+
+
+class Policy(ABC):
+    """The rule of one router. Only `choose` has to be given; `needs_gauges` is whether it scrapes."""
+
+    needs_gauges = False
+
+    @abstractmethod
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
+
+    def settled(self) -> Sequence[tuple[int, int | None]]:
+        """What became of held requests since the last call: their ids, and a backend or None for each."""
+        return ()
+
+    def advance(self, now_s: float) -> float | None:
+        """Look after those who are held; when to do so again, None where nobody is."""
+        return None
+
+    def members(self, backends: Sequence[int], now_s: float) -> None:
+        """The fleet consists of these backends from now on; it is told at the start, and at every change."""
+
+    def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
+        """The response to one of its requests has begun."""
+
+    def ended(self, request: Ended, now_s: float) -> None:
+        """The response to one of its requests is complete, or has failed."""
+
+    def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
+        """A scrape has come back."""
+
+    def scrape_refused(self, backend: int, now_s: float) -> None:
+        """Nobody listens at a backend that was to be scraped."""

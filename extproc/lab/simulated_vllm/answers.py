@@ -1,0 +1,189 @@
+"""The bodies and SSE events that the simulated vLLM answers with, shaped like vLLM's, one class per API.
+
+Every token reads " token", so most events of a stream are the same bytes. Every answer ends at its token
+limit, which vLLM calls "length".
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from extproc.lab.simulated_vllm.openai import Work
+from extproc.request.request import RequestKind
+
+TOKEN_TEXT = " token"
+EMBEDDING = (0.0, 0.25, 0.5, 1.0)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VllmAnswer(ABC):
+    """What is known of an answer when its request arrives; `created_s` is a unix timestamp.
+
+    A stream is `opening`, sent at once and before the request is scheduled; `first`, sent with the first
+    token; `tokens` as often as needed; `closing`.
+    """
+
+    key: str
+    created_s: int
+    work: Work
+
+    @abstractmethod
+    def body(self) -> bytes:
+        """The whole answer to a request that is no stream."""
+
+    def opening(self) -> bytes:
+        """Events before the request is scheduled."""
+        return b""
+
+    def first(self) -> bytes:
+        """Events that precede the first token."""
+        return b""
+
+    def tokens(self, number: int, is_last: bool = False) -> bytes:
+        """One event with this many tokens."""
+        raise AssertionError(f"{self.work.kind} is never streamed")
+
+    def closing(self) -> bytes:
+        """Events after the last token."""
+        return b""
+
+    def usage(self) -> Json:
+        """Token counts, as every API but Responses names them."""
+        prompt, output = self.work.prompt_tokens, self.work.output_tokens
+        return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
+
+    @property
+    def text(self) -> str:
+        """All that the model says."""
+        return TOKEN_TEXT * self.work.output_tokens
+
+
+class CompletionAnswer(VllmAnswer):
+    """`/v1/completions`."""
+
+    def body(self) -> bytes:
+        """One choice with all the text."""
+        choice = {"index": 0, "text": self.text, "logprobs": None, "finish_reason": "length"}
+        return msgspec.json.encode(self._head() | {"choices": [choice], "usage": self.usage()})
+
+    def tokens(self, number: int, is_last: bool = False) -> bytes:
+        """A piece of the text."""
+        choice = {"index": 0, "text": TOKEN_TEXT * number, "logprobs": None}
+        return _event(self._head() | {"choices": [choice | _finish(is_last)]})
+
+    def closing(self) -> bytes:
+        """Usage if it was asked for, and the end mark."""
+        if not self.work.includes_usage:
+            return b"data: [DONE]\n\n"
+        return _event(self._head() | {"choices": [], "usage": self.usage()}) + b"data: [DONE]\n\n"
+
+    def _head(self) -> Json:
+        head = {"id": f"cmpl-{self.key}", "object": "text_completion"}
+        return head | {"created": self.created_s, "model": self.work.model}
+
+
+class ChatAnswer(CompletionAnswer):
+    """`/v1/chat/completions`; a stream has one more event than tokens, for the role."""
+
+    def body(self) -> bytes:
+        """One message of the assistant."""
+        message = {"role": "assistant", "content": self.text}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
+        head = self._head() | {"object": "chat.completion"}
+        return msgspec.json.encode(head | {"choices": [choice], "usage": self.usage()})
+
+    def first(self) -> bytes:
+        """The role."""
+        return self._delta({"role": "assistant", "content": ""}, is_last=False)
+
+    def tokens(self, number: int, is_last: bool = False) -> bytes:
+        """A piece of the message."""
+        return self._delta({"content": TOKEN_TEXT * number}, is_last)
+
+    def _delta(self, delta: Json, is_last: bool) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None}
+        return _event(self._head() | {"choices": [choice | _finish(is_last)]})
+
+    def _head(self) -> Json:
+        head = {"id": f"chatcmpl-{self.key}", "object": "chat.completion.chunk"}
+        return head | {"created": self.created_s, "model": self.work.model}
+
+
+class ResponsesAnswer(VllmAnswer):
+    """`/v1/responses`, reduced to a minimum: as in vLLM, two events come before any token."""
+
+    def body(self) -> bytes:
+        """A response that ran into its limit."""
+        return msgspec.json.encode(self._done())
+
+    def opening(self) -> bytes:
+        """A response without output."""
+        started = self._head() | {"status": "in_progress", "output": [], "usage": None}
+        return b"".join(
+            _event({"type": name, "response": started}, name)
+            for name in ("response.created", "response.in_progress")
+        )
+
+    def tokens(self, number: int, is_last: bool = False) -> bytes:
+        """A piece of the message."""
+        name = "response.output_text.delta"
+        item = {"item_id": f"msg_{self.key}", "output_index": 0, "content_index": 0}
+        return _event({"type": name, **item, "delta": TOKEN_TEXT * number, "logprobs": []}, name)
+
+    def closing(self) -> bytes:
+        """The whole response again; this API has no end mark."""
+        name = "response.completed"
+        return _event({"type": name, "response": self._done()}, name)
+
+    def _head(self) -> Json:
+        head = {"id": f"resp_{self.key}", "object": "response"}
+        return head | {"created_at": self.created_s, "model": self.work.model}
+
+    def _done(self) -> Json:
+        text = {"type": "output_text", "text": self.text, "annotations": []}
+        message = {"id": f"msg_{self.key}", "type": "message", "role": "assistant", "status": "completed"}
+        prompt, output = self.work.prompt_tokens, self.work.output_tokens
+        return self._head() | {
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "output": [message | {"content": [text]}],
+            "usage": {"input_tokens": prompt, "output_tokens": output, "total_tokens": prompt + output},
+        }
+
+
+class EmbeddingAnswer(VllmAnswer):
+    """`/v1/embeddings`: one short constant vector per input; never a stream."""
+
+    def body(self) -> bytes:
+        """A list of vectors."""
+        vectors = [
+            {"index": i, "object": "embedding", "embedding": EMBEDDING} for i in range(self.work.inputs)
+        ]
+        head = {"id": f"embd-{self.key}", "object": "list", "created": self.created_s}
+        return msgspec.json.encode(head | {"model": self.work.model, "data": vectors, "usage": self.usage()})
+
+
+_ANSWERS: dict[RequestKind, type[VllmAnswer]] = {
+    RequestKind.CHAT: ChatAnswer,
+    RequestKind.COMPLETION: CompletionAnswer,
+    RequestKind.EMBEDDING: EmbeddingAnswer,
+    RequestKind.RESPONSES: ResponsesAnswer,
+}
+
+
+def answer_to(work: Work, key: str, created_s: int) -> VllmAnswer:
+    """The answer to a request, in the form of its API."""
+    return _ANSWERS[work.kind](key, created_s, work)
+
+
+def _finish(is_last: bool) -> Json:
+    return {"finish_reason": "length", "stop_reason": None} if is_last else {"finish_reason": None}
+
+
+def _event(data: Json, name: str | None = None) -> bytes:
+    prefix = f"event: {name}\n".encode() if name else b""
+    return prefix + b"data: " + msgspec.json.encode(data) + b"\n\n"

@@ -1,0 +1,1 @@
+"""Simulated traffic: arrivals, conversations, lengths."""

@@ -1,0 +1,126 @@
+"""What a training run is worth, as plain numbers: per zone and against what simpler routers would do.
+
+The model is made for the medium zone, and judged there. What it says in the other zones is shown as well, but
+nobody relies on it: serving does not ask there, and of the saturated zone only that it is saturated matters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.fleet.zone import Zone
+from extproc.learning.baselines import last_ttft, least_load, linear_fit
+from extproc.learning.boosting import FleetModel, fit_quantile
+from extproc.learning.dataset import Observations, medium_zone
+from extproc.learning.pairs import Pairs, comparable_pairs
+from extproc.learning.quality import Coverage, Errors, coverage, errors_of
+from extproc.learning.served_replay import replay
+from extproc.learning.tuning import TuningResult
+from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.zone_classifier import MEDIUM, ZoneClassifier, observed_levels
+from extproc.learning.zone_verdict import ClassifierVerdict, classifier_verdict
+
+_QUANTILE = 0.9
+
+
+class Route(StrEnum):
+    """What the faster backend is picked by."""
+
+    MODEL = "model"
+    LEAST_LOAD = "least_load"
+    LAST_TTFT = "last_ttft"
+    LINEAR_FIT = "linear_fit"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteQuality:
+    """`errors` is None where there are no samples, or no times are predicted."""
+
+    samples: int
+    errors: Errors | None
+    pairs: int
+    pairwise_accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingQuality:
+    """All of it on held-out samples, but for `tuning`, whose validation lies before them.
+
+    `zones` has the zones by their observed TTFT. `p90` is the coverage of a model of the 90 % quantile, which
+    is not served, with the served model's corrections; `classifier` is None where none could be made.
+    """
+
+    zones: Mapping[Zone, Mapping[Route, RouteQuality]]
+    all_zones: Mapping[Route, RouteQuality]
+    tuning: TuningResult
+    p90: Coverage | None
+    classifier: ClassifierVerdict | None
+
+
+def training_quality(
+    older: Observations,
+    newest: Observations,
+    model: FleetModel,
+    tuning: TuningResult,
+    classifier: ZoneClassifier | None,
+    zone: ZoneBounds,
+    seed: int,
+) -> TrainingQuality:
+    """Judge a model made from the medium zone of `older` by `newest`; both are of all zones."""
+    level = observed_levels(newest.ttft_s, zone)
+    train, _ = medium_zone(older, zone)
+    said = model.predict(newest.features)
+    corrected = replay(said, newest, model.offsets, level == MEDIUM)
+    pairs = comparable_pairs(newest)
+    predictions = {
+        Route.MODEL: corrected,
+        Route.LEAST_LOAD: least_load(newest),
+        Route.LAST_TTFT: last_ttft(older, newest),
+        Route.LINEAR_FIT: linear_fit(train, newest, level == MEDIUM),
+    }
+    return TrainingQuality(
+        zones={
+            name: _routes(newest, pairs, predictions, level == number) for number, name in enumerate(Zone)
+        },
+        all_zones=_routes(newest, pairs, predictions, np.ones(len(newest), bool)),
+        tuning=tuning,
+        p90=_p90_coverage(train, newest, model, corrected - said, level == MEDIUM, seed),
+        classifier=None if classifier is None else classifier_verdict(older, newest, classifier, zone),
+    )
+
+
+def _routes(
+    observed: Observations,
+    pairs: Pairs,
+    predictions: Mapping[Route, npt.NDArray[np.float64]],
+    rows: npt.NDArray[np.bool_],
+) -> dict[Route, RouteQuality]:
+    inside = pairs.within(rows)
+    return {
+        route: RouteQuality(
+            samples=int(rows.sum()),
+            errors=None if route is Route.LEAST_LOAD else errors_of(observed.ttft_s[rows], score[rows]),
+            pairs=len(inside),
+            pairwise_accuracy=inside.accuracy(score),
+        )
+        for route, score in predictions.items()
+    }
+
+
+def _p90_coverage(
+    train: Observations,
+    newest: Observations,
+    model: FleetModel,
+    correction: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.bool_],
+    seed: int,
+) -> Coverage | None:
+    if not rows.any():
+        return None
+    observed = newest.take(rows)
+    quantile = fit_quantile(train, model, _QUANTILE, seed)
+    said = model.line.predict(observed.features) + quantile.predict(observed.features, num_threads=1)
+    return coverage(observed, said + correction[rows])

@@ -1,0 +1,1 @@
+"""A request read: from headers and body to what placing it depends on."""

@@ -1,0 +1,122 @@
+"""The size of `messages` (chat) and of the items of `input` (responses): text, and media in tokens.
+
+Every field is measured on its own, so that an odd one costs its own exactness and no other's. The text of
+the chat template is in none of them: the learned tokens per byte (`token_ratio`) take it in.
+
+Images, audio and video are a flat number of tokens each, whatever their bytes: how many tokens they become
+depends on pixels and seconds, and on the model. The numbers are borrowed from the llm-d router's estimator
+where it knows nothing else (llm-d/llm-d-router, dataproducer/tokenizer/mm_estimate.go).
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from extproc.request.literal import ODD_SHAPE, field_bytes
+from extproc.request.request import InputSize
+
+IMAGE_TOKENS: Final = 225  # borrowed, llm-d: 640 x 360 pixels, 1,024 of them a token
+AUDIO_TOKENS: Final = 139  # borrowed, llm-d: 10 s of 12.5 tokens, and 14 around them
+VIDEO_TOKENS: Final = 4500  # borrowed, llm-d: 10 s of 2 frames, each an image
+FILE_TOKENS: Final = 225  # guessed: a file is a page, and a page is an image
+
+_MEDIA_TOKENS: Final = {
+    "image_url": IMAGE_TOKENS,
+    "input_image": IMAGE_TOKENS,
+    "image_pil": IMAGE_TOKENS,
+    "image_embeds": IMAGE_TOKENS,
+    "audio_url": AUDIO_TOKENS,
+    "input_audio": AUDIO_TOKENS,
+    "audio_embeds": AUDIO_TOKENS,
+    "video_url": VIDEO_TOKENS,
+    "file": FILE_TOKENS,
+    "input_file": FILE_TOKENS,
+}
+
+_Element = TypeVar("_Element")
+
+_ABSENT: Final = Raw()
+_BRACKET: Final = ord("[")
+
+
+class _Item(msgspec.Struct, gc=False):
+    """A chat message, or a responses item: a message, a function call or a function's output."""
+
+    content: Raw = _ABSENT
+    name: Raw = _ABSENT
+    tool_calls: Raw = _ABSENT
+    arguments: Raw = _ABSENT
+    output: Raw = _ABSENT
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str = ""
+    text: Raw = _ABSENT
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: Raw = _ABSENT
+    arguments: Raw = _ABSENT
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Function
+
+
+_ITEMS: Final = msgspec.json.Decoder(list[_Item])
+_PARTS: Final = msgspec.json.Decoder(list[Raw])
+_PART: Final = msgspec.json.Decoder(_Part)
+_TOOL_CALLS: Final = msgspec.json.Decoder(list[_ToolCall])
+
+
+def messages_size(raw: Raw) -> InputSize:
+    """The size of an array of messages or items; anything else is what its text is."""
+    items = _decoded(_ITEMS, raw)
+    if items is None:
+        return InputSize(field_bytes(raw))
+    text_bytes, media_tokens = 0, 0
+    for item in items:
+        for content in (item.content, item.output):
+            content_bytes, content_tokens = _content_size(content)
+            text_bytes += content_bytes
+            media_tokens += content_tokens
+        text_bytes += (
+            field_bytes(item.name) + field_bytes(item.arguments) + _tool_calls_bytes(item.tool_calls)
+        )
+    return InputSize(text_bytes=text_bytes, media_tokens=media_tokens)
+
+
+def _content_size(raw: Raw) -> tuple[int, int]:
+    """Text bytes and media tokens of a string, null, or an array of parts."""
+    parts = _decoded(_PARTS, raw)
+    if parts is None:
+        return field_bytes(raw), 0
+    sizes = [_part_size(part) for part in parts]
+    return sum(part_bytes for part_bytes, _ in sizes), sum(part_tokens for _, part_tokens in sizes)
+
+
+def _part_size(raw: Raw) -> tuple[int, int]:
+    """Text bytes and media tokens of one part; the engine also takes a bare string for one."""
+    try:
+        part = _PART.decode(raw)
+    except ODD_SHAPE:
+        return field_bytes(raw), 0
+    return field_bytes(part.text), _MEDIA_TOKENS.get(part.type, 0)
+
+
+def _tool_calls_bytes(raw: Raw) -> int:
+    calls = _decoded(_TOOL_CALLS, raw)
+    if calls is None:
+        return field_bytes(raw)
+    return sum(field_bytes(call.function.name) + field_bytes(call.function.arguments) for call in calls)
+
+
+def _decoded(decoder: msgspec.json.Decoder[list[_Element]], raw: Raw) -> list[_Element] | None:
+    """The array, or None for anything else; strings are told by their first byte, raising is slow."""
+    if not raw or memoryview(raw)[0] != _BRACKET:
+        return None
+    try:
+        return decoder.decode(raw)
+    except ODD_SHAPE:
+        return None

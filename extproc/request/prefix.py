@@ -1,0 +1,61 @@
+"""What a prompt begins with, as a chain of hashes: each stands for a block of it and for everything before.
+
+An engine does not compute again what it has in its KV cache, and looks that up from the beginning on. So two
+requests share as much work as their chains do. A chain is made of the body's bytes from the prompt's field
+on, without decoding them: who goes on with a conversation sends the same bytes again, and more. Tools and
+instructions that differ before the same messages are not seen: what is wrong is an estimate.
+
+The blocks grow with their distance, so that a long prompt has few and what is lost at the end of a long
+common beginning is an eighth of it at most. The hash is Python's own of bytes, SipHash-1-3 with a key that is
+random in each process (Aumasson and Bernstein, "SipHash", 2012), a third of the time of BLAKE2: no client can
+tell which texts would share an entry. Nothing of a text is kept but these numbers.
+"""
+
+from bisect import bisect_right
+from itertools import pairwise
+from typing import Final
+
+from extproc.request.request import RequestKind
+
+_SMALLEST_BYTES: Final = 512
+_BLOCKS_PER_SIZE: Final = 8
+_MAX_BYTES: Final = 128 * 1024
+"""Guessed: what is smaller is not worth finding, and hashing more takes longer than reading the body."""
+
+_FIELDS: Final = {
+    RequestKind.CHAT: b'"messages"',
+    RequestKind.COMPLETION: b'"prompt"',
+    RequestKind.RESPONSES: b'"input"',
+}
+"""Embeddings are not here: engines cache prefixes of what they generate for."""
+
+
+def _ends() -> tuple[int, ...]:
+    ends = [0]
+    while ends[-1] < _MAX_BYTES:
+        size = max(_SMALLEST_BYTES, ends[-1] // _BLOCKS_PER_SIZE)
+        ends += [ends[-1] + size * number for number in range(1, _BLOCKS_PER_SIZE + 1)]
+    return tuple(ends[1:])
+
+
+BLOCK_ENDS: Final = _ends()
+"""Where each block of a chain ends, in bytes from where the prompt begins: 48 of them."""
+
+_BLOCKS: Final = tuple(pairwise((0, *BLOCK_ENDS)))
+
+
+def read_prefix(kind: RequestKind, body: bytes, model: str | None) -> tuple[tuple[int, ...], int]:
+    """The chain of a body's prompt, and of how many bytes it is the beginning; never raises.
+
+    A block that is not full has no hash. Models do not share anything.
+    """
+    field = _FIELDS.get(kind)
+    begin = -1 if field is None or model is None else body.find(field)
+    length = len(body) - begin
+    if begin < 0 or length < _SMALLEST_BYTES:
+        return (), 0
+    last, chain = hash(model), []
+    for start, end in _BLOCKS[: bisect_right(BLOCK_ENDS, length)]:
+        last = hash((last, body[begin + start : begin + end]))
+        chain.append(last)
+    return tuple(chain), length

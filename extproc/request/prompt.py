@@ -1,0 +1,55 @@
+"""The size of `prompt` (completions) and `input` (embeddings): text, token ids, or arrays of either.
+
+Token ids are counted by their commas, not decoded: an array of a million ids would be a million objects.
+"""
+
+from typing import Final
+
+import msgspec
+
+from extproc.request.literal import ODD_SHAPE, count_byte, json_bytes, marked_ids, text_bytes
+from extproc.request.request import InputSize
+
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def prompt_size(raw: msgspec.Raw) -> InputSize:
+    """The size of a prompt in any of its shapes; an odd one counts as text by its bytes."""
+    json = bytes(raw)
+    if json.startswith(b'"'):
+        return _string_size(json)
+    if not json.startswith(b"["):
+        return InputSize(0 if json in {b"", b"null"} else json_bytes(json))
+    if b'"' not in json and b"{" not in json:
+        return InputSize(exact_tokens=_count_ids(json))
+    return _array_size(json)
+
+
+def _string_size(literal: bytes) -> InputSize:
+    exact_tokens = marked_ids(literal)
+    return InputSize(exact_tokens=exact_tokens) if exact_tokens else InputSize(text_bytes(literal))
+
+
+def _count_ids(json: bytes) -> int:
+    """The numbers in an array, or in an array of arrays of which none is empty."""
+    if not json.strip(b"[] \t\r\n"):
+        return 0
+    return count_byte(json, b",") + 1
+
+
+def _array_size(json: bytes) -> InputSize:
+    try:
+        prompts = [bytes(prompt) for prompt in _ARRAY.decode(json)]
+    except ODD_SHAPE:
+        return InputSize(json_bytes(json))
+    array_bytes, exact_tokens = 0, 0
+    for prompt in prompts:
+        if prompt.startswith(b"[") and b'"' not in prompt:
+            exact_tokens += _count_ids(prompt)
+        elif not prompt.startswith(b'"'):
+            array_bytes += json_bytes(prompt)
+        elif ids := marked_ids(prompt):
+            exact_tokens += ids
+        else:
+            array_bytes += text_bytes(prompt)
+    return InputSize(array_bytes, exact_tokens)

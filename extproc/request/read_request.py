@@ -1,0 +1,88 @@
+"""From headers and body to `Request`: the first step in the core, before any decision.
+
+Which API a request uses is told by its path and method; the paths are those of vLLM's OpenAI-compatible
+server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html).
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Final
+
+from extproc.request.body import read_body, unreadable
+from extproc.request.prefix import read_prefix
+from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.token_ratio import TokenRatios
+
+PRIORITY_HEADER: Final = "x-extproc-priority"
+MAX_PRIORITY: Final = 100
+MAX_TENANT: Final = 64
+"""A longer name, which may be a token, is known by its digest."""
+
+_KINDS: Final = {
+    "/v1/chat/completions": RequestKind.CHAT,
+    "/v1/completions": RequestKind.COMPLETION,
+    "/v1/embeddings": RequestKind.EMBEDDING,
+    "/v1/responses": RequestKind.RESPONSES,
+}
+
+
+def read_request(
+    headers: Mapping[str, str], body: bytes | None, ratios: TokenRatios, tenant_header: str | None = None
+) -> Request:
+    """Read a request; never raises, whatever the client sent.
+
+    Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
+    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
+    """
+    path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
+    kind = _KINDS.get(path, RequestKind.OTHER) if headers.get(":method") == "POST" else RequestKind.OTHER
+    if body is None:
+        return _without_body(path, _priority(headers))
+    is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
+    facts = unreadable(body) if is_encoded else read_body(kind, body)
+    prefix, prompt_bytes = read_prefix(kind, body, facts.model)
+    return Request(
+        kind=kind,
+        path=path,
+        model=facts.model,
+        is_stream=facts.is_stream,
+        input_size=facts.input_size,
+        input_tokens=ratios.estimate(facts.model, facts.input_size),
+        token_limit=facts.token_limit,
+        priority=_priority(headers),
+        body_bytes=len(body),
+        has_body=True,
+        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        prefix=prefix,
+        prompt_bytes=prompt_bytes,
+    )
+
+
+def _without_body(path: str, priority: int) -> Request:
+    return Request(
+        kind=RequestKind.OTHER,
+        path=path,
+        model=None,
+        is_stream=False,
+        input_size=InputSize(),
+        input_tokens=0,
+        token_limit=None,
+        priority=priority,
+        body_bytes=0,
+        has_body=False,
+    )
+
+
+def _priority(headers: Mapping[str, str]) -> int:
+    """The client's priority, clamped to +-MAX_PRIORITY; 0 where it is absent or no integer."""
+    try:
+        priority = int(headers.get(PRIORITY_HEADER, "0"))
+    except ValueError:
+        return 0
+    return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
+
+
+def _tenant(name: str) -> str:
+    if len(name) <= MAX_TENANT:
+        return name
+    return blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""The stateful router: the core, bookings, the queue, feedback, refusals."""

@@ -1,0 +1,182 @@
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+from support.running_parts import Parts
+
+from extproc.adapters.discovery import membership_feed as membership
+from extproc.adapters.discovery.membership_feed import MembershipFeed
+from extproc.adapters.discovery.source import DiscoveryCounts
+from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.fleet.backend import Endpoint, Lifecycle
+from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.registry import Registry
+
+SETTLE_S = 0.05
+A, B, C = (Endpoint(name, "10.0.0.1", port, frozenset({"m"})) for port, name in enumerate("abc", start=1))
+
+
+class Told:
+    """A source that finds what it is told."""
+
+    def __init__(self) -> None:
+        self.counts = DiscoveryCounts()
+        self.queue: asyncio.Queue[Sequence[Endpoint]] = asyncio.Queue()
+
+    async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
+        while True:
+            yield await self.queue.get()
+
+
+class Feed:
+    def __init__(self, directory: Path, grace_s: float = 60.0, limit: int = 8) -> None:
+        self.fleet = Parts().fleet
+        self.registry = Registry(self.fleet, SETTLE_S)
+        self.source = Told()
+        self.cds_path = directory / "cds.json"
+        self.joined: list[list[int]] = []
+        self.departures = 0
+        known = KnownBackends(grace_s, limit)
+        clusters = ClusterFile(self.cds_path)
+        self.feed = MembershipFeed(
+            self.source, known, self.registry, clusters, lambda _: False, self.joined.append, self._left
+        )
+
+    def _left(self) -> None:
+        self.departures += 1
+
+    def find(self, *backends: Endpoint) -> None:
+        self.source.queue.put_nowait(backends)
+
+    @property
+    def members(self) -> dict[str, Lifecycle]:
+        return {member.backend.name: member.membership for member in self.registry.members}
+
+    @property
+    def clusters(self) -> set[str]:
+        resources = json.loads(self.cds_path.read_text())["resources"]
+        return {cluster["name"] for cluster in resources if "cluster_type" in cluster}
+
+    async def until(self, is_so: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not is_so():
+                await asyncio.sleep(0.01)
+
+
+def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -> None:
+    async def running() -> None:
+        subject = feed()
+        subject.feed.start()
+        tasks = [asyncio.create_task(work) for work in (subject.feed.follow(), subject.feed.advance())]
+        try:
+            await scenario(subject)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(running())
+
+
+async def busy_b_beside_a(feed: Feed) -> int:
+    """Both are there, and one has a request in flight; its slot."""
+    feed.find(A, B)
+    await feed.until(lambda: list(feed.members.values()) == [Lifecycle.ACTIVE] * 2)
+    slot = feed.registry.slot_of("b")
+    assert slot is not None
+    feed.fleet.reserve(slot, time.monotonic())
+    return slot
+
+
+def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        assert not feed.feed.is_known.is_set()
+        assert not feed.cds_path.exists(), "an Envoy that started now would refuse everything"
+        feed.find(A)
+        await feed.until(lambda: feed.members.get("a") is Lifecycle.ACTIVE)
+        assert feed.clusters == {"a"}
+        assert feed.feed.is_known.is_set()
+
+    run(lambda: Feed(tmp_path), scenario)
+
+
+def test_one_that_is_found_no_more_drains_and_then_loses_its_cluster(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        slot = await busy_b_beside_a(feed)
+        feed.find(A)
+        await feed.until(lambda: feed.members["b"] is Lifecycle.DRAINING)
+        assert feed.clusters == {"a", "b"}
+        feed.fleet.release(slot, time.monotonic())
+        await feed.until(lambda: feed.departures == 1 and feed.clusters == {"a"})
+
+    run(lambda: Feed(tmp_path), scenario)
+
+
+def test_after_a_restart_those_are_served_that_were_known_until_discovery_answers(tmp_path: Path) -> None:
+    addresses = [BackendAddress(backend.name, backend.host, backend.port) for backend in (A, B)]
+    (tmp_path / "cds.json").write_bytes(cds_document(addresses, "1"))
+
+    async def scenario(feed: Feed) -> None:
+        assert feed.members == {"a": Lifecycle.ACTIVE, "b": Lifecycle.ACTIVE}
+        assert feed.feed.is_known.is_set()
+        feed.find(B, C)
+        await feed.until(lambda: feed.members.keys() == {"b", "c"})
+        (b,) = (member for member in feed.registry.members if member.backend.name == "b")
+        assert b.models == {"m"}, "what the file does not know is learned"
+
+    run(lambda: Feed(tmp_path), scenario)
+
+
+def test_nobody_found_is_doubted_and_then_believed(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        feed.find(A)
+        await feed.until(lambda: feed.members)
+        feed.find()
+        await feed.until(lambda: feed.feed.is_doubting)
+        assert feed.members["a"] is not Lifecycle.DRAINING
+        await feed.until(lambda: not feed.members and feed.clusters == set())
+
+    run(lambda: Feed(tmp_path, grace_s=1.0), scenario)
+
+
+def test_nobody_found_at_the_start_is_an_answer(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        feed.find()
+        await feed.until(feed.feed.is_known.is_set)
+        assert feed.members == {}
+
+    run(lambda: Feed(tmp_path), scenario)
+
+
+def test_one_that_flaps_stays_a_member(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        slot = await busy_b_beside_a(feed)
+        for _ in range(20):
+            feed.find(A)
+            feed.find(A, B)
+        await feed.until(feed.source.queue.empty)
+        assert (feed.registry.slot_of("b"), feed.members["b"]) == (slot, Lifecycle.ACTIVE)
+        assert feed.departures == 0
+
+    run(lambda: Feed(tmp_path), scenario)
+
+
+def test_clusters_that_cannot_be_written_let_membership_stand_still(tmp_path: Path) -> None:
+    directory = tmp_path / "later"
+
+    directory.mkdir()
+    (directory / "cds.json").mkdir()  # not to be replaced by a file
+
+    async def scenario(feed: Feed) -> None:
+        feed.find(A)
+        await feed.until(lambda: feed.members)
+        # For as long as it takes where they can be: that nothing happens has no end to wait for.
+        await asyncio.sleep(SETTLE_S + 2 * membership.INTERVAL_S)
+        assert feed.members["a"] is Lifecycle.JOINING
+        (directory / "cds.json").rmdir()
+        await feed.until(lambda: feed.members["a"] is Lifecycle.ACTIVE)
+
+    run(lambda: Feed(directory), scenario)

@@ -1,0 +1,341 @@
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.trainer import training_loop as trainer_module
+from extproc.adapters.trainer.training_loop import Trainer
+from extproc.config.stages import parse_config
+from extproc.errors import TrainingError
+from extproc.learning.dataset import TRAINING_COLUMNS, Dropped, clean_observations
+from extproc.learning.model_file import load
+from extproc.learning.predictor import Predictor
+from extproc.learning.zone_bounds import DEFAULT_ZONE
+from extproc.outcomes.sample import Sample
+
+Fleet = Callable[..., Iterator[Sample]]
+SampleWith = Callable[..., Sample]
+Write = Callable[..., None]
+Execute = Callable[[str], None]
+
+AT_ONCE = 0.001
+"""An interval that has always passed."""
+
+
+@pytest.fixture
+def model_path(store: Path) -> Path:
+    return store.with_name("model.json")
+
+
+@pytest.fixture
+def make_trainer(store: Path, model_path: Path) -> Callable[..., Trainer]:
+    def make(should_stop: Callable[[], bool] = lambda: False, **stage: Any) -> Trainer:
+        document = {
+            "backends": [{"name": "vllm-0", "url": "http://127.0.0.1:1"}],
+            "model": {"path": str(model_path)},
+            "trainer": {"tuning_s": 0.0, "interval_s": 3600.0, "min_new_samples": 50} | stage,
+        }
+        config = parse_config(yaml.safe_dump(document), "test.yaml")
+        return Trainer(store, config, DEFAULT_ZONE, np.random.default_rng(1), should_stop)
+
+    return make
+
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
+    """The messages of the log that begin with a word."""
+    caplog.set_level(logging.INFO)
+    return lambda event: [message for message in caplog.messages if message.startswith(event)]
+
+
+Log = Callable[[str], list[str]]
+
+
+def model_at(path: Path) -> Predictor:
+    return load(path.read_bytes())
+
+
+def share_within_20_percent(model: Predictor, store: Path, **only: str) -> float:
+    """Of the clean samples in a store, with the model's own offsets."""
+    observed = clean_observations(read_samples(store, TRAINING_COLUMNS))[0]
+    offsets = np.array([model.manifest.offsets.get(name, 0.0) for name in observed.fleet])
+    said = model.predict_log_ttft(observed.features) + offsets[observed.backend]
+    return float((np.abs(np.expm1(said - np.log(observed.ttft_s))) <= 0.2).mean())
+
+
+def test_the_first_model_is_published_as_soon_as_it_can_be_made(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, store: Path, log: Log
+) -> None:
+    trainer = make_trainer()
+    trainer.step()
+    samples = list(fleet(400))
+    write(*samples[:150])
+    trainer.step()
+    assert not model_path.exists()
+    write(*samples[150:])
+    trainer.step()
+    model = model_at(model_path)
+    assert model.manifest.verdict.is_accepted
+    assert share_within_20_percent(model, store) > 0.9
+    assert log("training_began") == ["training_began reason=no_model samples=400 drifted=none"]
+    [published] = log("model_published")
+    assert f"version={model.manifest.model_version} reason=no_model" in published
+    assert "incumbent_error=none" in published
+
+
+def test_a_store_that_is_not_there_is_said_once(make_trainer: MakeTrainer, log: Log) -> None:
+    trainer = make_trainer()
+    for _ in range(5):
+        assert trainer.step() is False
+    [said] = log("store_unreadable")
+    assert "no such file" in said
+
+
+def test_a_challenger_that_is_no_better_is_not_published_and_not_tried_again_at_once(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, model_bytes: bytes, log: Log
+) -> None:
+    model_path.write_bytes(model_bytes)
+    write(*fleet(600, seed=2))
+    trainer = make_trainer(interval_s=AT_ONCE)
+    for _ in range(3):
+        trainer.step()
+    assert model_path.read_bytes() == model_bytes
+    assert log("training_began") == ["training_began reason=schedule samples=600 drifted=none"]
+    [refused] = log("model_not_published")
+    assert "incumbent" in refused
+
+
+def test_a_model_that_somebody_has_put_there_is_the_one_to_beat(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, model_bytes: bytes
+) -> None:
+    trainer = make_trainer(interval_s=AT_ONCE)
+    model_path.write_bytes(model_bytes)
+    incumbent = model_at(model_path).manifest.model_version
+    write(*fleet(600, seed=2, slowness=(2.6, 0.7)))
+    trainer.step()
+    verdict = model_at(model_path).manifest.verdict
+    assert verdict.incumbent_version == incumbent
+    assert verdict.incumbent_error is not None
+    assert verdict.error < verdict.incumbent_error * 0.95
+
+
+def test_a_changed_machine_brings_a_new_model_without_waiting(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, model_bytes: bytes, log: Log
+) -> None:
+    model_path.write_bytes(model_bytes)
+    version = model_at(model_path).manifest.model_version
+    trainer = make_trainer()
+    write(*fleet(600, version=version))
+    trainer.step()
+    assert not log("training_began")
+    changed = list(fleet(240, version=version, start_s=1_700_000_100.0, slowness=(2.5, 1.6), seed=5))
+    write(*changed[:30])
+    trainer.step()
+    assert not log("training_began")
+    write(*changed[30:])
+    trainer.step()
+    [began] = log("training_began reason=drift")
+    assert "drifted=vllm-0" in began
+    offsets = model_at(model_path).manifest.offsets
+    ratio = np.exp(offsets["vllm-0"] - offsets["vllm-1"])
+    assert ratio == pytest.approx(2.5 / 1.6, rel=0.15)
+    kept = trainer.window.observations()
+    of_changed = kept.take(kept.backend == kept.fleet.index("vllm-0"))
+    assert of_changed.at_s.min() >= 1_700_000_100.0
+    trainer.step()
+    assert len(log("training_began")) == 1
+
+
+def poison(execute: Execute, write: Write, samples: list[Sample]) -> None:
+    """Rows that no sidecar writes: by raw SQL, after 20 good ones."""
+    write(*samples)
+    good = "SELECT * FROM samples WHERE rowid = 1"
+    faults = {
+        "ttft_s": ("9e999", "-9e999", "-1.0", "0", "NULL", "1e300", "'soon'", "x'00ff'"),
+        "at_s": ("NULL", "-5", "9e999", "1e300", "99999999999", "'now'"),
+        "load": ("-1", "1e12", "9e999", "NULL", "'many'", "x''"),
+        "kv_cache_fraction": ("1.5", "-0.1", "NULL"),
+        "input_tokens": ("1e300", "-1"),
+        "backend": (
+            "NULL",
+            "x'37'",
+            "x'ff'",
+            "''",
+            "printf('%.*c', 100, 'x')",
+            "printf('%.*c', 100000, 'x')",
+        ),
+        "is_clean": ("NULL", "0", "2", "'yes'"),
+    }
+    for column, values in faults.items():
+        for value in values:
+            execute(f"INSERT INTO samples {good}")
+            execute(f"UPDATE samples SET {column} = {value} WHERE rowid = (SELECT max(rowid) FROM samples)")
+    execute("INSERT INTO samples (at_s, backend) VALUES (1700000000.0, 'vllm-0')")
+    execute("INSERT INTO samples DEFAULT VALUES")
+    execute("INSERT INTO samples SELECT * FROM samples WHERE rowid <= 20")
+
+
+def test_poison_is_dropped_and_counted_and_the_model_is_made_from_the_rest(
+    make_trainer: MakeTrainer, write: Write, execute: Execute, fleet: Fleet, store: Path, model_path: Path,
+    log: Log,
+) -> None:  # fmt: skip
+    good = list(fleet(400))
+    trainer = make_trainer()
+    poison(execute, write, good[:20])
+    trainer.step()
+    assert len(trainer.window.observations()) == 20
+    rows = len(read_samples(store)["at_s"])
+    assert trainer.dropped.total() == rows - 20
+    for reason in (Dropped.BAD_TTFT, Dropped.BAD_TIME, Dropped.BAD_FEATURES, Dropped.NOT_CLEAN):
+        assert trainer.dropped[reason] > 2, reason
+    assert trainer.dropped[Dropped.DUPLICATE] == 20
+    write(*good[20:])
+    trainer.step()
+    kept = trainer.window.observations()
+    np.testing.assert_array_equal(kept.ttft_s, [sample.ttft_s for sample in good])
+    assert share_within_20_percent(model_at(model_path), store) > 0.9
+    assert f"bad_ttft={trainer.dropped[Dropped.BAD_TTFT]}" in log("samples_dropped")[0]
+
+
+def test_samples_written_twice_are_one_even_if_they_are_read_apart(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet
+) -> None:
+    trainer = make_trainer()
+    for _ in range(3):
+        write(*fleet(100))
+        trainer.step()
+    assert len(trainer.window.observations()) == 100
+    assert trainer.window.duplicates == 200
+
+
+def test_a_sample_from_the_future_is_not_the_newest_for_ever(
+    make_trainer: MakeTrainer, write: Write, sample_with: SampleWith
+) -> None:
+    now_s = time.time()
+    write(sample_with(at_s=now_s + 3600), sample_with(at_s=now_s + 5), sample_with(at_s=now_s - 5))
+    trainer = make_trainer()
+    trainer.step()
+    assert trainer.window.observations().at_s.tolist() == [now_s - 5, now_s + 5]
+    assert trainer.dropped[Dropped.BAD_TIME] == 1
+
+
+def test_nonsense_alone_makes_no_model(
+    make_trainer: MakeTrainer, write: Write, sample_with: SampleWith, model_path: Path, log: Log
+) -> None:
+    chance = random.Random(3)
+    write(
+        *(
+            sample_with(
+                at_s=1.7e9 + n,
+                backend=chance.choice(["a", "b"]),
+                load=chance.uniform(0, 1e5),
+                num_running=chance.uniform(0, 1e5),
+                input_tokens=chance.uniform(0, 1e8),
+                ttft_s=10 ** chance.uniform(0.001, 0.999),
+            )
+            for n in range(400)
+        )
+    )
+    make_trainer().step()
+    assert not model_path.exists()
+    [refused] = log("model_not_published")
+    assert "reason=its median relative error" in refused
+
+
+def test_the_trainer_outlives_whatever_becomes_of_the_store(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, store: Path, model_path: Path, log: Log
+) -> None:
+    samples = list(fleet(400))
+    trainer = make_trainer()
+    write(*samples[:100])
+    trainer.step()
+    for path in store.parent.glob("samples.db*"):
+        path.unlink()
+    for garbage in (b"This is a text file.\n" * 500, os.urandom(20_000), b""):
+        store.write_bytes(garbage)
+        trainer.step()
+        store.unlink()
+        trainer.step()
+    assert len(log("store_unreadable")) == 1
+    write(*samples[100:])
+    trainer.step()
+    assert log("store_readable")
+    assert len(trainer.window.observations()) == 400
+    assert model_at(model_path).manifest.verdict.is_accepted
+
+
+def test_a_place_that_cannot_be_written_is_said_and_tried_again_later(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, log: Log
+) -> None:
+    model_path.mkdir()
+    trainer = make_trainer()
+    write(*fleet(300))
+    trainer.step()
+    trainer.step()
+    assert len(log("model_not_published")) == 1
+    model_path.rmdir()
+    write(*fleet(300, start_s=1_700_001_000.0, seed=4))
+    trainer.step()
+    assert model_at(model_path)
+
+
+@pytest.mark.parametrize("error", [TrainingError("too few"), ValueError("nobody has thought of this")])
+def test_a_run_that_fails_is_said_and_does_not_end_the_trainer(
+    make_trainer: MakeTrainer,
+    write: Write,
+    fleet: Fleet,
+    model_path: Path,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    trainer = make_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "fit", fail)
+        write(*fleet(250))
+        for _ in range(3):
+            trainer.step()
+        assert len(log("training_began")) == 1
+        assert len(log("model_not_published") + log("training_failed")) == 1
+    write(*fleet(300, start_s=1_700_001_000.0))
+    trainer.step()
+    assert model_at(model_path)
+
+
+def test_a_stop_ends_the_search_for_settings(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path
+) -> None:
+    asked = []
+
+    def stop_after_some() -> bool:
+        asked.append(None)
+        return len(asked) > 3
+
+    write(*fleet(250))
+    make_trainer(stop_after_some, tuning_s=3600.0).step()
+    assert len(asked) == 4
+    assert model_at(model_path)
+
+
+def test_a_long_store_is_read_to_its_end_before_anything_is_made_of_it(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extproc.adapters.trainer.cursor.CHUNK_ROWS", 150)
+    write(*fleet(400))
+    trainer = make_trainer()
+    assert [trainer.step() for _ in range(3)] == [True, True, False]
+    assert log("training_began") == ["training_began reason=no_model samples=400 drifted=none"]

@@ -1,0 +1,107 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.adapters.vllm.exposition import read_signals
+from extproc.fleet.signals import Signals
+
+LABELS = '{engine="0",model_name="m"}'
+
+
+def exposition(
+    running: str = "4.0", waiting: str = "2.0", kv: str = "0.25", kv_name: str = "vllm:kv_cache_usage_perc"
+) -> bytes:
+    return (
+        "# HELP vllm:num_requests_running Number of requests in model execution batches.\n"
+        "# TYPE vllm:num_requests_running gauge\n"
+        f"vllm:num_requests_running{LABELS} {running}\n"
+        f"vllm:num_requests_waiting{LABELS} {waiting}\n"
+        f'vllm:num_requests_waiting_by_reason{{engine="0",reason="capacity"}} 99.0\n'
+        f"{kv_name}{LABELS} {kv}\n"
+        f"vllm:prompt_tokens_total{LABELS} 512.0\n"
+        f"vllm:generation_tokens_total{LABELS} 1.024e+03\n"
+    ).encode()
+
+
+def test_the_few_lines_that_matter_are_read() -> None:
+    assert read_signals(exposition()) == Signals(4.0, 2.0, 0.25, 512.0, 1024.0)
+
+
+def test_the_older_name_of_the_kv_gauge_is_read() -> None:
+    signals = read_signals(exposition(kv_name="vllm:gpu_cache_usage_perc"))
+    assert signals is not None
+    assert signals.kv_cache_fraction == 0.25
+
+
+def test_series_of_several_engines_are_summed_and_their_cache_usage_averaged() -> None:
+    other = exposition(running="3", waiting="1", kv="0.75").replace(b'engine="0"', b'engine="1"')
+    assert read_signals(exposition() + other) == Signals(7.0, 3.0, 0.5, 1024.0, 2048.0)
+
+
+def test_sglang_is_a_second_dialect() -> None:
+    text = (
+        b'sglang:num_running_reqs{model_name="m"} 5\n'
+        b'sglang:num_queue_reqs{model_name="m"} 6\n'
+        b'sglang:token_usage{model_name="m"} 0.5\n'
+    )
+    assert read_signals(text) == Signals(5.0, 6.0, 0.5, None, None)
+
+
+def test_a_label_value_with_braces_does_not_hide_the_number() -> None:
+    text = exposition().replace(b'model_name="m"', b'model_name="a } 7 { b"')
+    signals = read_signals(text)
+    assert signals is not None
+    assert signals.running == 4.0
+
+
+def test_a_timestamp_behind_the_value_is_ignored() -> None:
+    text = exposition().replace(b" 4.0\n", b" 4.0 1795370007000\n")
+    signals = read_signals(text)
+    assert signals is not None
+    assert signals.running == 4.0
+
+
+def test_windows_line_ends_and_a_missing_last_newline_are_read() -> None:
+    text = exposition().replace(b"\n", b"\r\n").rstrip()
+    assert read_signals(text) == Signals(4.0, 2.0, 0.25, 512.0, 1024.0)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "+Inf", "1e300", "", "four", "0x4"])
+@pytest.mark.parametrize("gauge", ["running", "waiting"])
+def test_a_gauge_that_cannot_be_true_makes_the_scrape_invalid(gauge: str, value: str) -> None:
+    assert read_signals(exposition(**{gauge: value})) is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0.1", "1.5", "Inf"])
+def test_a_cache_usage_that_is_no_fraction_makes_the_scrape_invalid(value: str) -> None:
+    assert read_signals(exposition(kv=value)) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<html>not found</html>", b"vllm:num_requests_running", b"\x00\xff" * 99]
+)
+def test_what_is_no_exposition_is_refused(text: bytes) -> None:
+    assert read_signals(text) is None
+
+
+def test_more_series_than_any_server_has_engines_are_refused() -> None:
+    assert read_signals(exposition() * 2000) is None
+
+
+def test_names_that_only_begin_like_a_signal_are_not_searched_for_ever() -> None:
+    look_alikes = b"vllm:num_requests_running_total 1\n" * 5
+    assert read_signals(look_alikes + exposition()) is not None
+    assert read_signals(look_alikes * 1000 + exposition()) is None
+
+
+def test_counters_whose_sum_is_no_number_are_not_believed() -> None:
+    text = exposition() + b"vllm:prompt_tokens_total 1e308\n" * 2
+    signals = read_signals(text)
+    assert signals is not None
+    assert signals.prompt_tokens_total is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(noise: bytes) -> None:
+    signals = read_signals(noise + b"\n" + exposition() + noise)
+    assert signals is None or signals.running >= 0.0

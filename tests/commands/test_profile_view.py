@@ -1,0 +1,103 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from extproc.commands.profile_view import (
+    ProfileView,
+    progress_text,
+    result_lines,
+    step_line,
+    summary_table,
+)
+from extproc.lab.load.figures import Figures
+from extproc.lab.load.profiler import ProfileResult
+from extproc.lab.load.stream_client import Reply
+from extproc.lab.traffic.workload import Schedule, Step
+from extproc.outcomes.outcome import Failure
+
+SCHEDULE = Schedule((2.0, 16.0), 10.0, 4)
+
+
+@pytest.fixture
+def figures() -> Figures:
+    figures = Figures()
+    step = figures.begin(Step(3, 16.0, 10.0), now_s=0.0)
+    figures.was_sent(7, running=5.0, late_s=0.004)
+    for ttft_s in (0.25, 0.5, 12.0):
+        figures.has_ended(step, Reply(status=200, ttft_s=ttft_s), is_refused=False, now_s=9.0)
+    figures.has_ended(step, Reply(failure=Failure.CONNECT), is_refused=False, now_s=9.0)
+    figures.has_ended(step, Reply(status=503), is_refused=True, now_s=9.0)
+    step.not_sent = 4
+    return figures
+
+
+def shown(figures: Figures, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary_table(figures))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_bar_says_where_the_run_is(figures: Figures) -> None:
+    assert progress_text(figures, passes=4, now_s=10.0) == (
+        "3/4 16/s, in flight 2, sent 7, TTFT p50/p99 0.5/11.8 s, errors 1"
+    )
+    figures.end(10.0)
+    assert "draining" in progress_text(figures, passes=4, now_s=100.0)
+    assert "p50/p99 -" in progress_text(figures, passes=4, now_s=100.0)
+
+
+def test_a_step_is_one_line(figures: Figures) -> None:
+    figures.end(10.0)
+    assert step_line(figures.steps[0]) == (
+        "pass 3, 16/s: sent 7, done 0.3/s, TTFT p50/p99 0.5/11.8 s, in flight up to 7, errors 1, "
+        "1 refused, 4 not sent"
+    )
+
+
+def test_the_summary_has_a_row_for_every_rate_and_fits_a_terminal(figures: Figures) -> None:
+    figures.end(10.0)
+    figures.begin(Step(4, 2.0, 10.0), now_s=20.0)
+    text = shown(figures)
+    lines = text.splitlines()
+    assert lines[2].split()[:3] == ["2", "0.0", "0"]
+    assert lines[4].split() == ["16", "0.3", "7", "0.500", "s", "11.770", "s", "1", "0", "7"]
+    assert lines[5].split() == ["9.700", "s", "12.000", "s", "1", "4", "5"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_went_wrong_is_said_in_words(figures: Figures) -> None:
+    figures.samples, figures.unplaced = 4, 2
+    result = ProfileResult(
+        figures, "m", was_interrupted=False, ended_by=None, not_recorded=3, cpu_share=0.125
+    )
+    assert result_lines(result, Path("s.db")) == [
+        "4 samples of 7 requests for m, in s.db",
+        "failures: 1 connect",
+        "no sample of 2 answers that do not name their backend",
+        "3 samples could not be written",
+        "this process took 12% of a core, and sent at most 4 ms late",
+    ]
+
+
+def test_without_a_terminal_there_is_no_bar_but_a_line_for_every_step(figures: Figures) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with ProfileView(console, SCHEDULE) as view:
+        view.refresh(figures, now_s=5.0)
+        view.step_ended(figures.steps[0])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [step_line(figures.steps[0])]
+
+
+def test_in_a_terminal_the_bar_moves_with_time(figures: Figures) -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    with ProfileView(console, SCHEDULE) as view:
+        view.refresh(Figures(), now_s=0.0)
+        view.refresh(figures, now_s=5.0)
+        assert view.progress.tasks[0].completed == 2 * 20.0 + 10.0 + 5.0
+        view.refresh(figures, now_s=500.0)
+        assert view.progress.tasks[0].completed == 2 * 20.0 + 20.0
+    assert isinstance(console.file, io.StringIO)
+    assert "3/4 16/s" in console.file.getvalue()

@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import pytest
+from support.evaluated_scenarios import CONTEXT, scenario
+
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.rivals import layered
+from extproc.lab.traffic.arrivals import Steady
+from extproc.lab.traffic.conversations import Conversations
+from extproc.lab.traffic.workload import Lognormal, Workload
+
+TURNS = Conversations(
+    curve=Steady(),
+    rate=6.0,
+    duration_s=100.0,
+    turns=6.0,
+    pause_s=10.0,
+    shared_tokens=800,
+    kinds=8,
+    lengths=Workload(Lognormal(150, 0.6), Lognormal(80, 0.5)),
+    max_model_len=CONTEXT,
+)
+SCENE = replace(scenario("4xa100-8b*0.6:12:32768"), traffic=TURNS)
+
+
+def blind(monkeypatch: pytest.MonkeyPatch) -> PolicyRun:
+    """The policy, were it not told what prompts begin with."""
+    monkeypatch.setattr(layered, "_prefix", lambda content, text_bytes: ())
+    return evaluate(SCENE, "layered", seed=3)
+
+
+def test_knowing_prefixes_pays_in_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    aware = evaluate(SCENE, "layered", seed=3)
+    unaware = blind(monkeypatch)
+    assert aware.mean_ttft_s is not None
+    assert unaware.mean_ttft_s is not None
+    assert aware.mean_ttft_s < 0.85 * unaware.mean_ttft_s
+
+
+def test_the_chain_of_a_simulated_prompt_is_cut_as_a_real_one() -> None:
+    content = tuple(range(1000, 1300))
+    assert layered._prefix(content, 511) == ()
+    assert layered._prefix(content, 1024) == (1007, 1015)
+    assert layered._prefix((), 4096) == ()

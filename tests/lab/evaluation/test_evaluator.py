@@ -1,0 +1,152 @@
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+from support.evaluated_scenarios import Given, refusing, scenario
+
+from extproc.lab.evaluation import evaluator
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.simulated_server import Gauges
+from extproc.lab.rivals.choice import POLICIES
+from extproc.lab.rivals.policy import Candidate, Ended, Policy
+from extproc.lab.traffic.arrivals import Arrival
+
+ALL = tuple(POLICIES)
+
+
+@lru_cache
+def unequal(policy: str, routers: int = 1) -> PolicyRun:
+    return evaluate(scenario(routers=routers), policy, seed=7)
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_the_same_seed_gives_the_same_result_to_the_last_digit(policy: str) -> None:
+    assert evaluate(scenario(), policy, seed=7) == unequal(policy)
+
+
+def test_another_seed_gives_another_result() -> None:
+    assert evaluate(scenario(), "random", seed=8).mean_ttft_s != unequal("random").mean_ttft_s
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("routers", [1, 3])
+def test_every_request_is_answered_or_refused_once(policy: str, routers: int) -> None:
+    result = unequal(policy, routers)
+    assert result.requests == unequal("random").requests > 200
+    assert sum(backend.requests for backend in result.backends) + result.refused == result.requests
+    assert 0 < result.goodput <= 1 - result.refused_share
+
+
+def test_refused_requests_count_against_goodput() -> None:
+    result = evaluate(refusing(scenario(load=3.0), max_active=10), "layered", seed=1)
+    assert result.refused > 0
+    assert sum(backend.requests for backend in result.backends) + result.refused == result.requests
+    assert result.goodput <= 1 - result.refused_share
+    assert (
+        sum(count for name, count in result.decisions.items() if name.startswith("reject/")) == result.refused
+    )
+
+
+def test_with_one_backend_all_policies_are_equal() -> None:
+    scene = scenario("a100-8b*1:8:16384", load=0.7)
+    quantiles = {policy: evaluate(scene, policy, seed=3).ttft_quantiles_s for policy in ALL}
+    assert set(quantiles.values()) == {quantiles["random"]}
+    assert quantiles["random"] is not None
+
+
+@pytest.mark.parametrize("policy", [name for name in ALL if name != "oracle"])
+def test_the_oracle_has_the_smallest_median(policy: str) -> None:
+    best, other = unequal("oracle").ttft_s(50), unequal(policy).ttft_s(50)
+    assert best is not None
+    assert other is not None
+    assert best <= other
+
+
+def test_the_production_policy_asks_its_model_where_the_fleet_is_loaded() -> None:
+    decisions = evaluate(scenario(load=1.2, duration_s=60), "layered", seed=1).decisions
+    assert decisions["least_load/low_zone"] > 0
+    assert sum(count for name, count in decisions.items() if name.startswith("predict/")) > 0
+
+
+def test_progress_is_reported_in_the_order_of_time() -> None:
+    times_s: list[float] = []
+    evaluate(scenario(load=2.0, duration_s=40), "round-robin", 1, times_s.append)
+    assert len(times_s) > 1
+    assert times_s == sorted(times_s)
+
+
+class Watching(Policy):
+    """Sends everything to the first backend, and keeps what it was told."""
+
+    needs_gauges = True
+
+    def __init__(self) -> None:
+        self.scrapes: list[tuple[float, int, Gauges]] = []
+        self.seen: list[tuple[float, list[Candidate]]] = []
+        self.ends: list[Ended] = []
+        self.candidates: list[Candidate] = []
+
+    def choose(self, request_id, request, candidates, now_s):
+        self.candidates = candidates
+        self.seen.append((now_s, [replace(candidate) for candidate in candidates]))
+        return 0
+
+    def scraped(self, backend, gauges, now_s):
+        self.scrapes.append((now_s, backend, gauges))
+
+    def ended(self, request, now_s):
+        self.ends.append(request)
+
+
+@pytest.fixture
+def watching(monkeypatch: pytest.MonkeyPatch) -> list[Watching]:
+    made: list[Watching] = []
+
+    def make(_: object) -> Watching:
+        made.append(Watching())
+        return made[-1]
+
+    monkeypatch.setattr(evaluator, "POLICIES", {"watching": make})
+    return made
+
+
+def test_gauges_come_late_and_own_requests_count_at_once(watching: list[Watching]) -> None:
+    requests = tuple(Arrival(5.0 + 1e-3 * number, 100, 64) for number in range(20))
+    evaluate(replace(scenario("equal"), traffic=Given(requests)), "watching", seed=1)
+    (router,) = watching
+    assert [candidates[0].in_flight for _, candidates in router.seen] == list(range(20))
+    assert [candidates[0].tokens_in_flight for _, candidates in router.seen] == list(range(0, 2000, 100))
+    assert all(candidates[0].gauges.running == 0 for _, candidates in router.seen)
+    first_s = min(at_s for at_s, backend, gauges in router.scrapes if gauges.running + gauges.waiting > 0)
+    assert 5.3 <= first_s <= 5.42
+    at_s = [at_s for at_s, backend, _ in router.scrapes if backend == 1]
+    assert at_s[1] - at_s[0] == pytest.approx(0.1)
+
+
+def test_nothing_is_in_flight_at_the_end(watching: list[Watching]) -> None:
+    evaluate(replace(scenario(duration_s=5.0), routers=2), "watching", seed=1)
+    ended = [request.request_id for router in watching for request in router.ends]
+    assert len(ended) == len(set(ended)) == sum(len(router.seen) for router in watching) > 10
+    for router in watching:
+        assert [candidate.in_flight for candidate in router.candidates] == [0, 0, 0]
+        assert [candidate.tokens_in_flight for candidate in router.candidates] == [0, 0, 0]
+
+
+def test_routers_know_only_their_own_requests(watching: list[Watching]) -> None:
+    requests = tuple(Arrival(1.0 + 1e-3 * number, 100, 64) for number in range(40))
+    evaluate(replace(scenario("equal", routers=2), traffic=Given(requests)), "watching", seed=1)
+    sent = [len(router.seen) for router in watching]
+    assert sum(sent) == 40
+    assert all(10 < count < 30 for count in sent)
+    for router in watching:
+        assert router.seen[-1][1][0].in_flight == len(router.seen) - 1
+
+
+def test_ttft_is_counted_from_the_arrival(watching: list[Watching]) -> None:
+    requests = tuple(Arrival(1.0, 100, 64) for _ in range(20))
+    result = evaluate(replace(scenario("a100-8b*1:4"), traffic=Given(requests)), "watching", seed=1)
+    ends = watching[0].ends
+    assert all(request.duration_s > request.ttft_s > 0 for request in ends)
+    assert ends[-1].ttft_s > ends[0].duration_s  # it waited for a place in the batch
+    assert result.duration_s == pytest.approx(1.0 + ends[-1].duration_s)

@@ -1,0 +1,136 @@
+"""Whatever happens in whatever order: nobody is lost, answered twice, late, or overtaken by a peer."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.held_requests import MAX_ACTIVE, Client, Clinic, request
+
+from extproc.exchange.messages import Hold
+from extproc.fleet.backend import Endpoint
+from extproc.routing.queue.request_queue import QueueRules
+
+MODELS = ("a", "b")
+BACKENDS = (
+    Endpoint("only-a", "127.0.0.1", 1, frozenset({"a"})),
+    Endpoint("both", "127.0.0.1", 2, frozenset({"a", "b"})),
+)
+RULES = QueueRules(max_waiting=4, max_wait_s=10.0, min_priority=-1, max_priority=1)
+
+
+def peers_of(client: Client, others: list[Client]) -> list[Client]:
+    def kind(one: Client) -> tuple[object, ...]:
+        return one.request.model, one.request.priority, one.request.tenant
+
+    return [one for one in others if kind(one) == kind(client)]
+
+
+class AnyRoom(RuleBasedStateMachine):
+    """After each step, those who were let in by it are compared with those who still wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clinic = Clinic(RULES, BACKENDS)
+        self.held: list[Client] = []
+        self.is_closed = False
+
+    @rule(model=st.sampled_from(MODELS), priority=st.integers(-1, 1), tenant=st.sampled_from("xy"))
+    def arrive(self, model: str, priority: int, tenant: str) -> None:
+        self.clinic.arrive(request(model, priority, tenant))
+        self._look()
+
+    @precondition(lambda self: any(client.is_placed for client in self.clinic.clients))
+    @rule(data=st.data())
+    def response_ends(self, data: st.DataObject) -> None:
+        placed = [client for client in self.clinic.clients if client.is_placed]
+        self.clinic.leave(data.draw(st.sampled_from(placed)))
+        self._look()
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def client_leaves(self, data: st.DataObject) -> None:
+        self.clinic.leave(data.draw(st.sampled_from(self.held)))
+        self._look()
+
+    @rule(seconds=st.floats(0.0, 6.0))
+    def time_passes(self, seconds: float) -> None:
+        self.clinic.wait(seconds)
+        self._look()
+
+    @rule(seconds=st.floats(0.0, 6.0))
+    def the_clock_is_late(self, seconds: float) -> None:
+        self.clinic.now_s += seconds
+
+    @rule(data=st.data())
+    def backend_fails(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from([member.slot for member in self.clinic.registry.members]))
+        self.clinic.fleet.breakers.fail(slot, self.clinic.now_s)
+
+    @rule(names=st.sets(st.sampled_from([backend.name for backend in BACKENDS]), min_size=1))
+    def fleet_changes(self, names: set[str]) -> None:
+        backends = [backend for backend in BACKENDS if backend.name in names]
+        self.clinic.registry.apply(backends, self.clinic.now_s, backends)
+        self.clinic.registry.advance(self.clinic.now_s)
+        self.clinic.wait(0.0)
+        self._look()
+
+    @rule()
+    def sidecar_ends(self) -> None:
+        self.clinic.room.close(self.clinic.now_s)
+        self.is_closed = True
+        self._look()
+
+    def _look(self) -> None:
+        still_held = [client for client in self.clinic.clients if client.is_held]
+        for client in self.held:
+            if client.is_placed:
+                waiting = peers_of(client, still_held)
+                assert all(other.since_s >= client.since_s for other in waiting), "overtaken by a peer"
+        self.held = still_held
+
+    @invariant()
+    def nobody_is_lost_or_answered_twice(self) -> None:
+        for client in self.clinic.clients:
+            assert 1 <= len(client.answers) <= 2
+            assert len(client.answers) == 1 or isinstance(client.answers[0], Hold)
+            assert not isinstance(client.answers[-1], Hold) or len(client.answers) == 1
+        assert self.clinic.room.waiting == len(self.held)
+        assert not (self.is_closed and self.held)
+
+    @invariant()
+    def the_bounds_hold(self) -> None:
+        assert all(0 < depth <= RULES.max_waiting for depth in self.clinic.room.depths().values())
+        assert sum(self.clinic.room.depths().values()) == self.clinic.room.waiting
+        assert all(state.own <= MAX_ACTIVE for state in self.clinic.fleet.states)
+
+    @invariant()
+    def no_slot_is_idle_while_somebody_waits_for_it(self) -> None:
+        for client in self.held:
+            for slot in self.clinic.registry.candidates(client.request.model) or ():
+                is_full = self.clinic.fleet.states[slot].own >= MAX_ACTIVE
+                assert is_full or self.clinic.fleet.breakers.is_tripped(slot)
+
+    @invariant()
+    def nobody_is_let_in_late(self) -> None:
+        for client in self.clinic.clients:
+            if len(client.answers) == 2 and client.is_placed:
+                assert client.answered_at_s[-1] < client.since_s + RULES.max_wait_s
+
+    @invariant()
+    def every_ending_is_counted(self) -> None:
+        endings = self.clinic.room.counts.endings
+        arrived_and_held = sum(isinstance(client.answers[0], Hold) for client in self.clinic.clients)
+        assert sum(endings.values()) - endings["full"] + len(self.held) == arrived_and_held
+
+    def teardown(self) -> None:
+        self.clinic.wait(RULES.max_wait_s)
+        assert self.clinic.room.waiting == 0
+        assert not any(client.is_held for client in self.clinic.clients)
+        for client in self.clinic.clients:
+            self.clinic.leave(client)
+        assert all(state.own == 0 for state in self.clinic.fleet.states)
+
+
+TestAnyRoom = AnyRoom.TestCase
+TestAnyRoom.settings = settings(
+    deadline=None, max_examples=40
+)  # a fleet has arrays for thousands of backends

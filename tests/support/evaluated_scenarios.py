@@ -1,0 +1,89 @@
+"""Small fleets and their traffic, for the tests of the evaluator."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from extproc.lab.evaluation import evaluator
+from extproc.lab.evaluation.capacity import capacities_per_s
+from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.workload_text import WorkloadSpec
+from extproc.lab.rivals import evaluated_rules
+from extproc.lab.rivals.choice import RivalSetting
+from extproc.lab.rivals.layered import Layered, LayeredRules
+from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic, Steady
+from extproc.lab.traffic.workload import Lognormal, Workload
+
+MODEL_FILE = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+LENGTHS = Workload(Lognormal(250, 0.9), Lognormal(32, 0.5))
+CONTEXT = 8192
+LayeredKind = TypeVar("LayeredKind", bound=Layered)
+NO_QUEUE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Given:
+    """Exactly these requests."""
+
+    requests: tuple[Arrival, ...]
+
+    def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
+        return iter(self.requests)
+
+
+def layered_rules(
+    *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
+) -> LayeredRules:
+    return evaluated_rules.layered_rules(
+        {"guard": {"max_active": max_active}, "admission": admission}, model_file
+    )
+
+
+@lru_cache
+def capacities_of(fleet: str) -> tuple[float, ...]:
+    spec = WorkloadSpec(Steady(), 1.0, True, 60.0, LENGTHS)
+    return capacities_per_s(parse_fleet(fleet), spec.sample, CONTEXT)
+
+
+def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, routers: int = 1) -> Scenario:
+    specs = parse_fleet(fleet)
+    capacities = capacities_of(fleet)
+    return Scenario(
+        servers=specs,
+        capacities_per_s=capacities,
+        traffic=OpenLoopTraffic(Steady(), load * sum(capacities), duration_s, LENGTHS, CONTEXT),
+        routers=routers,
+        scrape_interval_s=0.1,
+        gauge_delay_s=0.3,
+        slo_s=2.0,
+        layered=layered_rules(model_file=MODEL_FILE.read_bytes()),
+    )
+
+
+def watched(
+    kind: type[LayeredKind], scene: Scenario, seed: int = 1
+) -> tuple[PolicyRun, tuple[LayeredKind, ...]]:
+    """The production policy in a scenario, as a subclass that looks on; one for each router."""
+    made: list[LayeredKind] = []
+
+    def make(setting: RivalSetting) -> LayeredKind:
+        names = [server.spec.name for server in setting.servers]
+        made.append(kind(names, setting.layered, setting.rng))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "POLICIES", {"watched": make})
+        result = evaluate(scene, "watched", seed)
+    return result, tuple(made)
+
+
+def refusing(scene: Scenario, max_active: int) -> Scenario:
+    return replace(scene, layered=layered_rules(max_active=max_active))
