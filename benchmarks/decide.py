@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import lightgbm
 import numpy as np
 import typer
+from extproc.policy.affinity import cached_tokens
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,7 @@ from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.lab.rivals.evaluated_rules import layered_rules
+from extproc.lab.rivals.layered import layered_rules
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
@@ -35,7 +36,6 @@ from extproc.learning.manifest import (
 from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
 from extproc.learning.zone_bounds import ZoneBounds
-from extproc.policy.affinity import cached_tokens
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.request.request import InputSize, Request, RequestKind

@@ -26,7 +26,7 @@ from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
 from extproc.lab.rivals.choice import POLICIES
-from extproc.lab.rivals.evaluated_rules import layered_rules
+from extproc.lab.rivals.layered import layered_rules
 
 SIMPLE = ("round-robin", "random", "least-request", "least-in-flight")
 BUDGET_US = 30.0

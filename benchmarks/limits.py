@@ -24,8 +24,7 @@ from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals.choice import RivalSetting
-from extproc.lab.rivals.evaluated_rules import layered_rules
-from extproc.lab.rivals.layered import Layered
+from extproc.lab.rivals.layered import Layered, layered_rules
 from extproc.lab.rivals.policy import Ended
 from extproc.lab.traffic.arrivals import Curve, Floats
 from extproc.learning.analysis.broken_stick import Medians, fit_stick

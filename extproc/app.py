@@ -32,18 +32,11 @@ from extproc.config import rules
 from extproc.config.stages import MAX_BACKENDS, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
-from extproc.fleet.fleet import CAPACITY, Fleet
 from extproc.fleet.known_backends import KnownBackends
-from extproc.fleet.prediction_record import TrackRecord
-from extproc.fleet.registry import Registry
 from extproc.learning.model_file import MAX_FILE_BYTES
-from extproc.learning.model_in_use import Answer, ModelSlot
+from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.log_entry import LogEntry
-from extproc.request.token_learning import TokenLearning
-from extproc.request.token_ratio import TokenRatios
-from extproc.routing.feedback import Feedback
-from extproc.routing.queue.request_queue import RequestQueue
-from extproc.routing.router import Router
+from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -56,37 +49,21 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._fleet = Fleet(
-            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-        )
-        self._registry = Registry(self._fleet, config.envoy.settle_s)
-        self._models = ModelSlot()
-        self._record = TrackRecord(CAPACITY, rules.trust_rule(config.predict))
-        ratios = TokenRatios()
-        tokens = TokenLearning(ratios)
-        self._router = Router(
-            self._fleet, self._registry, self._models, self._record, tokens, rules.router_rules(config), rng
-        )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
-        self._drift = DriftLog(self._registry, self._models, self._record)
-        self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
-        queue = rules.queue_rules(config.admission)
-        self._room = None if queue is None else RequestQueue(self._router, self._registry, queue)
-        place = self._router.place if self._room is None else self._room.place
-        tenant_header = None if self._room is None else config.admission.queue.tenant_header
+        self._core = core = Core(rules.core_rules(config), rng)
+        self._drift = DriftLog(core)
+        self._scraper = Scraper(config.scrape, core)
+        tenant_header = None if core.queue is None else config.admission.queue.tenant_header
         self._server = new_server(
-            config.server, partial(Exchange, place, ratios, tenant_header), self._handle_entries
+            config.server, partial(Exchange, core.place, core.ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
         self._source = new_source(config)
         self._membership = MembershipFeed(
             self._source,
             KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
-            self._registry,
+            core,
             ClusterFile(config.envoy.cds_path),
-            self._fleet.breakers.is_tripped,
-            self._handle_joined,
-            self._handle_left,
+            self._handle_change,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,12 +81,15 @@ class Sidecar:
             logger.info("sidecar_draining streams=%d", self._server.open_streams)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        """Serve Envoy, from when it is known which backends there are; until then nobody calls us ready."""
+        """Serve Envoy, from when it is known which backends there are.
+
+        Until then the sidecar is not ready.
+        """
         await self._membership.is_known.wait()
         await self._server.start()
         stack.push_async_callback(self._server.drain)
-        if self._room is not None:
-            stack.callback(lambda room: room.close(time.monotonic()), self._room)
+        if self._core.queue is not None:
+            stack.callback(lambda queue: queue.close(time.monotonic()), self._core.queue)
         _spare_what_stays()
         logger.info("sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address)
         await asyncio.Event().wait()
@@ -120,8 +100,8 @@ class Sidecar:
 
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
-        if self._room is not None:
-            watches.append(keep_advancing(self._room))
+        if self._core.queue is not None:
+            watches.append(keep_advancing(self._core.queue))
         tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -134,14 +114,7 @@ class Sidecar:
 
     def _runtime(self) -> Runtime:
         return Runtime(
-            fleet=self._fleet,
-            registry=self._registry,
-            models=self._models,
-            record=self._record,
-            decisions=self._router.counts,
-            bookings=self._router.bookings,
-            room=self._room,
-            outcomes=self._feedback.counts,
+            core=self._core,
             scraper=self._scraper,
             server=self._server,
             samples=self._samples,
@@ -150,37 +123,20 @@ class Sidecar:
         )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
-        now_s, is_told = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
+        now_s, is_debugging = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
         for entry in entries:
-            outcome = self._feedback.learn(entry, now_s)
+            outcome = self._core.learn(entry, now_s)
             if outcome is None:
                 continue
-            if is_told:
+            if is_debugging:
                 logger.debug("request_finished %s", outcome.sample)
             if self._samples is not None:
                 self._samples.append(outcome.sample)
 
-    def _handle_joined(self, joined: list[int]) -> None:
-        offsets = self._known_offsets()
-        for slot in joined:
-            self._record.forget(slot, offsets.get(slot))
+    def _handle_change(self) -> None:
+        """Follow the members of the fleet, after some have joined or left."""
         self._scraper.follow()
-
-    def _handle_left(self) -> None:
-        self._scraper.follow()
-        names = frozenset(member.backend.name for member in self._registry.members)
-        self._feedback.counts.keep_only(names)
-        self._drift.keep_only(names)
-
-    def _known_offsets(self) -> dict[int, float]:
-        """What the model file says of the members' corrections, by slot."""
-        model = self._models.current
-        offsets = {} if model is None else model.manifest.offsets
-        return {
-            member.slot: offsets[member.backend.name]
-            for member in self._registry.members
-            if member.backend.name in offsets
-        }
+        self._drift.keep_only(frozenset(member.name for member in self._core.registry.members))
 
     async def _follow_config(self) -> None:
         async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
@@ -208,20 +164,18 @@ class Sidecar:
             logger.warning("config_needs_restart stages=%s", ",".join(changed))
 
     async def _follow_model(self) -> None:
-        path = self._config.model.path
+        path, in_use = self._config.model.path, self._core.model
         async for content in watch_file(path, MAX_FILE_BYTES + 1):
             if content is None:
-                logger.info("model_absent path=%s in_use=%s", path, self._models.current is not None)
+                logger.info("model_absent path=%s in_use=%s", path, in_use.current is not None)
                 continue
-            verdict = await asyncio.to_thread(self._models.offer, content, time.time())
-            if verdict.answer is Answer.REFUSED:
-                logger.error("model_refused path=%s reason=%s", path, verdict.reason)
-            model = self._models.current
-            if verdict.answer is Answer.ACCEPTED and model is not None:
-                self._record.begin(model.manifest.model_version, self._known_offsets())
-                if model.manifest.medium_load is not None:
-                    self._fleet.expect_medium_load(model.manifest.medium_load)
-                logger.info("model_accepted path=%s version=%s", path, model.manifest.model_version)
+            refused = in_use.refused
+            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content), time.time())
+            if in_use.refused > refused:
+                logger.error("model_refused path=%s reason=%s", path, in_use.last_refusal)
+            elif is_new and in_use.current is not None:
+                version = in_use.current.manifest.model_version
+                logger.info("model_accepted path=%s version=%s", path, version)
 
 
 async def serve(config_path: Path) -> None:

@@ -6,9 +6,7 @@ import time
 from collections.abc import Container
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.fleet.prediction_record import TrackRecord
-from extproc.fleet.registry import Registry
-from extproc.learning.model_in_use import ModelSlot
+from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +16,8 @@ INTERVAL_S = 0.25
 class DriftLog:
     """Looks at the running errors of the members."""
 
-    def __init__(self, registry: Registry, models: ModelSlot, record: TrackRecord) -> None:
-        self._registry = registry
-        self._models = models
-        self._record = record
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._conditions = ConditionLog(logger)
 
     async def follow(self) -> None:
@@ -36,13 +32,12 @@ class DriftLog:
 
     def look(self, now_s: float) -> None:
         """Say what has changed, by `now_s` (monotonic seconds)."""
-        model = self._models.current
+        model = self._core.model.current
         if model is None:
             return
-        for member in self._registry.members:
-            name = member.backend.name
-            if self._record.is_trusted(member.slot, model.promised_error):
-                self._conditions.holds(name, "layer2_returned")
+        for backend in self._core.registry.members:
+            if backend.predictions.is_trusted(model.promised_error):
+                self._conditions.holds(backend.name, "layer2_returned")
             else:
-                detail = f"{self._record.error(member.slot):.3f}, promised {model.promised_error:.3f}"
-                self._conditions.failed(name, "layer2_stands_down", detail, now_s)
+                detail = f"{backend.predictions.error:.3f}, promised {model.promised_error:.3f}"
+                self._conditions.failed(backend.name, "layer2_stands_down", detail, now_s)

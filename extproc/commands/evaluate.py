@@ -65,7 +65,7 @@ def evaluate(
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
     from extproc.commands import evaluate_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.lab.rivals.evaluated_rules import layered_rules  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.rivals.layered import layered_rules  # noqa: PLC0415 - see the package's docstring
 
     options = evaluate_command.EvaluateOptions(
         fleet=fleet,

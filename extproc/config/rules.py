@@ -1,27 +1,30 @@
 """From the stages of the configuration to the rules that parts of the core are made with."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from extproc.config.admission_stage import AdmissionConfig
 from extproc.config.discovery_stage import FoundBackends
 from extproc.config.stages import (
     BackendConfig,
-    BreakerConfig,
     Config,
     GuardConfig,
     PredictConfig,
-    ScrapeConfig,
-    ZonesConfig,
 )
 from extproc.fleet.adaptive_limit import AdaptiveRule
-from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.fleet import FleetRules
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.prediction_record import TrustRule
 from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.waiting_time import WaitingRule
-from extproc.policy.policy_rules import PolicyRules
+from extproc.policy.decide import PolicyRules
+from extproc.routing.core import CoreRules
 from extproc.routing.queue.request_queue import QueueRules
 from extproc.routing.refusal import AdmissionRules
-from extproc.routing.router import RouterRules
+
+_ANY_BACKEND = {"name": "any", "url": "http://127.0.0.1:1"}
 
 RESUME_SHARE = 0.8
 """Borrowed from the deployment that this project comes from: a backend comes back at it."""
@@ -71,23 +74,19 @@ def _resume_load(max_active: int, resume_active: int | None, is_filled_up: bool)
     return int(max_active * RESUME_SHARE) if resume_active is None else resume_active
 
 
-def fleet_rules(
-    guard: GuardConfig,
-    breaker: BreakerConfig,
-    scrape: ScrapeConfig,
-    zones: ZonesConfig,
-    admission: AdmissionConfig,
-) -> FleetRules:
+def fleet_rules(config: Config) -> FleetRules:
     """When backends are saturated, failing, unknown, and in which zone."""
+    breaker = config.breaker
     return FleetRules(
-        saturation=saturation_rule(guard, admission),
-        waiting=waiting_rule(guard),
+        saturation=saturation_rule(config.guard, config.admission),
+        waiting=waiting_rule(config.guard),
         breaker=BreakerRule(
             breaker.consecutive_failures, breaker.min_pause_s, breaker.max_pause_s, breaker.probe_timeout_s
         ),
-        stale_after_s=scrape.stale_after_s,
-        low_s=zones.low_s,
-        medium_load=zones.medium_load,
+        stale_after_s=config.scrape.stale_after_s,
+        low_s=config.zones.low_s,
+        medium_load=config.zones.medium_load,
+        trust=trust_rule(config.predict),
     )
 
 
@@ -96,17 +95,21 @@ def trust_rule(predict: PredictConfig) -> TrustRule:
     return TrustRule(predict.error_factor, predict.error_floor, predict.min_outcomes)
 
 
-def router_rules(config: Config) -> RouterRules:
-    """How the layers decide."""
+def core_rules(config: Config) -> CoreRules:
+    """Return all that the core has to know of the configuration."""
     predict = config.predict
-    return RouterRules(
+    return CoreRules(
+        fleet=fleet_rules(config),
         policy=PolicyRules(
             is_predict_enabled=predict.is_enabled,
             max_predicted_ttft_s=config.guard.max_predicted_ttft_s,
             tie_fraction=predict.tie_fraction,
             max_candidates=predict.max_candidates,
+            score=config.least_load.score,
         ),
         admission=AdmissionRules(config.admission.max_retry_after_s),
+        queue=queue_rules(config.admission),
+        settle_s=config.envoy.settle_s,
     )
 
 
@@ -116,3 +119,12 @@ def queue_rules(admission: AdmissionConfig) -> QueueRules | None:
     if admission.mode != "queue":
         return None
     return QueueRules(queue.max_waiting, queue.max_wait_s, queue.min_priority, queue.max_priority)
+
+
+def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:
+    """Return the rules of a configuration with these stages, all else at its default, for any backends.
+
+    Clusters need no time to settle: there is no Envoy.
+    """
+    config = Config.model_validate({"backends": [_ANY_BACKEND], **stages})
+    return replace(core_rules(config), settle_s=0.0)

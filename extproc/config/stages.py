@@ -30,9 +30,10 @@ from extproc.config.fields import (
 from extproc.config.listener_stages import HttpConfig, ServerConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
-from extproc.fleet.fleet import CAPACITY
+from extproc.fleet.registry import MAX_MEMBERS
+from extproc.policy.least_load import SCORES
 
-MAX_BACKENDS = CAPACITY // 2
+MAX_BACKENDS = MAX_MEMBERS // 2
 """All of them can be replaced at once: the departing ones keep their place until they have drained."""
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -175,6 +176,18 @@ class PredictConfig(Stage):
     min_outcomes: Count = 8  # guessed: before that the running error says nothing
 
 
+def _checked_score(name: str) -> str:
+    if name not in SCORES:
+        raise ValueError(f"expected one of {', '.join(SCORES)}")
+    return name
+
+
+class LeastLoadConfig(Stage):
+    """Layer 3: by which score candidates are compared."""
+
+    score: Annotated[str, AfterValidator(_checked_score)] = "expected_wait"
+
+
 class ModelConfig(Stage):
     """The model file of layer 2; it may be absent, and is swapped in when it changes."""
 
@@ -212,6 +225,7 @@ class Config(Stage):
     guard: GuardConfig = GuardConfig()
     breaker: BreakerConfig = BreakerConfig()
     predict: PredictConfig = PredictConfig()
+    least_load: LeastLoadConfig = LeastLoadConfig()
     admission: AdmissionConfig = AdmissionConfig()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()

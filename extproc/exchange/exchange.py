@@ -4,8 +4,8 @@ Envoy sends the request's headers, then its whole body, and keeps the gRPC strea
 has ended or the client has left: `end` is then called, and the lease given back. No transport is known
 here, so that there can be several.
 
-A request that finds no place may be held: the first answer is Hold, and the second one comes later, to whom
-`then` has named.
+A request that no backend can take may be held: the first answer is Hold, and the second one comes later,
+through the callback that `then` was given.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from extproc.exchange.messages import (
     OtherReceived,
     Phase,
 )
-from extproc.exchange.placement import Lease, Placement, Placer
+from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
 from extproc.request.read_request import read_request
 from extproc.request.token_ratio import TokenRatios
 
@@ -80,7 +80,7 @@ class Exchange:
             self._lease.end(now_s)
 
     def then(self, answer: Callable[[Instruction], None]) -> None:
-        """Who sends the second answer, after Hold was the first; called once, and not after the end."""
+        """Set the callback for the second answer, after Hold was the first; not called after the end."""
         self._then = answer
 
     def _receive_headers(self, event: HeadersReceived, now_s: float) -> Instruction:
@@ -100,14 +100,14 @@ class Exchange:
 
     def _placed(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:
         request = read_request(self._headers or {}, body, self._ratios, self._tenant_header)
-        self._headers = {}  # nobody asks for them any more
+        self._headers = {}  # not needed any more
         self._is_read = True
         placement = self._place(request, phase, now_s)
         self._lease = placement.lease
-        if placement.ticket is None:
-            self.is_placed = True
+        if isinstance(placement.lease, HeldLease):
+            placement.lease.respond = self._settle
         else:
-            placement.ticket.tell = self._settle
+            self.is_placed = True
         return placement.instruction
 
     def _settle(self, placement: Placement) -> None:

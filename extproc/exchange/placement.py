@@ -1,5 +1,6 @@
-"""Where a request was placed, and the slot that it holds until its exchange ends; or that it waits."""
+"""The result of placing a request: an instruction, and what it holds until its exchange ends."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -8,45 +9,44 @@ from extproc.exchange.messages import Instruction, Phase
 from extproc.request.request import Request
 
 
-class Lease:
-    """A reserved in-flight slot. It ends once, however often and from wherever it is ended."""
+class Lease(ABC):
+    """A reserved place. It ends once, however often and from wherever it is ended."""
 
-    __slots__ = ("_release",)
-
-    def __init__(self, release: Callable[[float], None]) -> None:
-        self._release: Callable[[float], None] | None = release
-
-    def end(self, now_s: float) -> None:
-        """Give the slot back; later calls do nothing."""
-        release, self._release = self._release, None
-        if release is not None:
-            release(now_s)
-
-
-class Ticket:
-    """What a request that is held has in its hand: `tell` is called once, when it is placed after all."""
-
-    __slots__ = ("tell",)
+    __slots__ = ("_is_ended",)
 
     def __init__(self) -> None:
-        self.tell: Callable[[Placement], None] | None = None
+        self._is_ended = False
 
-    def settle(self, placement: "Placement") -> None:
-        """It waits no more."""
-        if self.tell is not None:
-            self.tell(placement)
+    def end(self, now_s: float) -> None:
+        """Give the place back; later calls do nothing."""
+        if not self._is_ended:
+            self._is_ended = True
+            self._release(now_s)
+
+    @abstractmethod
+    def _release(self, now_s: float) -> None:
+        """Give the place back; called once."""
+
+
+class HeldLease(Lease):
+    """The place of a request in the queue; `respond` is called once, when the request is placed after all."""
+
+    __slots__ = ("respond",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.respond: Callable[[Placement], None] | None = None
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """The instruction that answers the request, and the lease on its backend if it has one.
+    """The instruction that answers the request, and its lease if it has one.
 
-    With a `ticket` the instruction is Hold, and the lease is on the place in the queue.
+    Where the instruction is Hold the lease is a `HeldLease`.
     """
 
     instruction: Instruction
     lease: Lease | None = None
-    ticket: Ticket | None = None
 
 
 Placer = Callable[[Request, Phase, float], Placement]
-"""Places a request now (seconds, monotonic), answering the given phase, and reserves its slot."""
+"""Places a request now (seconds, monotonic), answering the given phase, and reserves its place."""

@@ -1,27 +1,37 @@
-"""One backend as configured, and where it is in its life."""
+"""One backend: everything that is known of it, and the events that change it.
 
-from dataclasses import dataclass
+The request path reserves and releases on it without an await in between, so a burst cannot overshoot a limit.
+The scraper writes signals, the access log writes outcomes. Joining the fleet constructs a `Backend`, leaving
+drops it, so nothing that was learned of one server can reach another. Plain attributes in one object are what
+measured best: a decision over sixteen candidates takes a quarter of the time that numpy arrays took.
+
+Times are seconds of one monotonic clock.
+"""
+
+from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf, isnan, nan
+from typing import Protocol
 
-ENDPOINT_SUFFIX = "_endpoint"
-"""NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
+from extproc.fleet.adaptive_limit import AdaptiveLimit
+from extproc.fleet.breaker import Breaker
+from extproc.fleet.drain_rate import DrainRate
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.load import foreign_load
+from extproc.fleet.own_history import OwnHistory
+from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
+from extproc.fleet.prediction_record import PredictionRecord
+from extproc.fleet.prefix_cache import PrefixCache
+from extproc.fleet.running_limit import RunningLimit
+from extproc.fleet.signals import Signals
+from extproc.fleet.waiting_time import queued_s
+from extproc.fleet.zone import learned_boundary
+from extproc.request.request import Request
+from extproc.request.token_ratio import CounterWindow
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
-
-    name: str
-    host: str
-    port: int
-    models: frozenset[str] | None = None
-    max_num_seqs: int | None = None
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT, an IPv6 address in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+OBSERVED_WEIGHT = 0.2
+"""Guessed: the share of the newest TTFT in `observed_ttft_s`."""
 
 
 class Lifecycle(StrEnum):
@@ -30,3 +40,232 @@ class Lifecycle(StrEnum):
     JOINING = "joining"  # its cluster is written, but Envoy may not have loaded it
     ACTIVE = "active"
     DRAINING = "draining"  # not chosen any more; its cluster stays until its requests have ended
+
+
+class BookedRequest(Protocol):
+    """A request in flight, as the router books it; `backend` is where it counts."""
+
+    backend: "Backend"
+    request: Request
+
+
+@dataclass(slots=True)
+class FleetAverages:
+    """What is true of the whole fleet: where a new backend starts, and what its own values are drawn to.
+
+    `medium_load` is the load from which the medium zone is expected, `most_places` the largest number of
+    requests that any backend is sure to run at once.
+    """
+
+    medium_load: float
+    most_places: float = 0.0
+    pace: Pace = UNKNOWN
+    pace_learning: PaceLearning = field(default_factory=PaceLearning)
+
+
+class Backend:
+    """A member of the fleet; before its first scrape the signals say nothing.
+
+    Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
+    `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
+    and `places` how many requests it is taken to serve at once. It takes no request while its load is above
+    `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
+    which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
+    it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known.
+    """
+
+    __slots__ = (
+        "_adaptive",
+        "_averages",
+        "_history",
+        "_pace_learning",
+        "_rules",
+        "_running_limit",
+        "breaker",
+        "cache",
+        "changes_at_s",
+        "closed_above",
+        "drain_rate",
+        "ended",
+        "endpoint",
+        "foreign",
+        "full_above",
+        "is_refusing",
+        "kv_cache_fraction",
+        "lifecycle",
+        "max_active",
+        "medium_load",
+        "models",
+        "most_running",
+        "name",
+        "observed_ttft_s",
+        "open",
+        "own",
+        "own_at_scrape",
+        "pace",
+        "places",
+        "predictions",
+        "prefilled_at_s",
+        "queued_s",
+        "running",
+        "running_limit",
+        "scraped_at_s",
+        "token_window",
+        "waiting",
+        "waits_above",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        rules: FleetRules,
+        averages: FleetAverages,
+        lifecycle: Lifecycle = Lifecycle.ACTIVE,
+        changes_at_s: float = 0.0,
+    ) -> None:
+        self._rules = rules
+        self._averages = averages
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.models = endpoint.models
+        self.lifecycle = lifecycle
+        self.changes_at_s = changes_at_s
+        # requests
+        self.open: dict[BookedRequest, None] = {}
+        self.own = self.ended = 0
+        self._history = OwnHistory()
+        self.drain_rate = DrainRate()
+        self.breaker = Breaker(rules.breaker)
+        # scraped
+        self.running = self.waiting = self.foreign = 0.0
+        self.kv_cache_fraction = nan
+        self.scraped_at_s = -inf
+        self.own_at_scrape = 0
+        self.is_refusing = False
+        # limits
+        saturation = rules.saturation
+        self._adaptive = None if saturation.adaptive is None else AdaptiveLimit(saturation.adaptive)
+        self.max_active: int = saturation.max_active
+        self.closed_above: float = saturation.opened(self.max_active)
+        self.full_above: float = self.closed_above
+        self.waits_above = inf
+        self.queued_s = self.most_running = 0.0
+        self._running_limit = RunningLimit(inf if endpoint.max_num_seqs is None else endpoint.max_num_seqs)
+        self.running_limit = self.places = self._running_limit.limit
+        # learned
+        self.pace = averages.pace
+        self._pace_learning = PaceLearning()
+        self.prefilled_at_s = -inf
+        self.medium_load = averages.medium_load
+        self.observed_ttft_s = nan
+        self.cache = PrefixCache()
+        self.predictions = PredictionRecord(rules.trust)
+        self.token_window = CounterWindow()
+
+    @property
+    def sure_places(self) -> float:
+        """How many requests it runs at once for certain; 0 where that is not known."""
+        return self._running_limit.limit if self._running_limit.is_sure else 0.0
+
+    def is_fresh(self, now_s: float) -> bool:
+        """Return whether the last good scrape is young enough to be a signal."""
+        return self.scraped_at_s >= now_s - self._rules.stale_after_s
+
+    def reserve(self, now_s: float, prompt_tokens: float = 0.0) -> None:
+        """Count a request that is placed here from now on, with so many tokens to compute."""
+        self.own += 1
+        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * prompt_tokens
+        self.breaker.begin()
+        self._own_changed(now_s)
+
+    def release(self, now_s: float) -> None:
+        """Count a request off, however it ended."""
+        self.own -= 1
+        self.ended += 1
+        self.breaker.end(now_s)
+        self.drain_rate.finished(now_s)
+        self._own_changed(now_s)
+
+    def move_to(self, other: "Backend", now_s: float) -> None:
+        """Count a request on another backend: Envoy has tried again there."""
+        for backend, change in ((self, -1), (other, 1)):
+            backend.own += change
+            backend._own_changed(now_s)
+
+    def scraped(self, signals: Signals, own_when_asked: int, now_s: float) -> None:
+        """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
+        smallest_own, largest_own = self._history.extremes(now_s)
+        elapsed_s = now_s - self.scraped_at_s
+        self.running = signals.running
+        self.waiting = signals.waiting
+        self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
+        self.scraped_at_s = now_s
+        self.own_at_scrape = own_when_asked
+        self.foreign = foreign_load(signals.running, signals.waiting, largest_own)
+        self._follow_running_limit(signals, smallest_own)
+        self.cache.scraped(signals)
+        if self._adaptive is not None:
+            self._adaptive.scraped(signals, smallest_own, now_s)
+            self.max_active = int(self._adaptive.limit)
+        if self.is_refusing:
+            self.is_refusing = False
+            self.breaker.probe_soon(now_s)
+        self._update_waiting(elapsed_s)
+        self._update_saturation(now_s)
+
+    def scrape_refused(self, now_s: float) -> None:
+        """Note that nothing listens there: as good as a failed request."""
+        self.is_refusing = True
+        self.breaker.fail(now_s)
+
+    def observed(self, load: float, ttft_s: float) -> None:
+        """Learn from a stream that met `load` and had its first token after `ttft_s`."""
+        known_s = self.observed_ttft_s
+        self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
+        self.medium_load = learned_boundary(self.medium_load, load, ttft_s, self._rules.low_s)
+
+    def paced(self, seen: Answered, now_s: float) -> None:
+        """Learn from a stream that has ended how fast the backend is, and the fleet."""
+        limit, fleet = self.places, self._averages
+        fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
+        self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
+
+    def latch_saturated(self) -> None:
+        """Take it out for what is predicted of it, until its load allows it back."""
+        self.full_above = self._rules.saturation.resumes_at(self.max_active)
+        self.closed_above = min(self.full_above, self.closed_above)
+
+    def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
+        """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""
+        learner, ended = self._running_limit, signals.ended_total
+        learner.seen(signals.running, signals.waiting, smallest_own, self.ended if ended is None else ended)
+        fleet, limit = self._averages, learner.limit
+        if learner.is_sure:
+            fleet.most_places = max(fleet.most_places, limit)
+        self.running_limit = self.places = limit
+        if limit == inf and fleet.most_places:
+            self.places = max(fleet.most_places, signals.running)
+
+    def _own_changed(self, now_s: float) -> None:
+        self._history.record(self.own, now_s)
+        self._update_saturation(now_s)
+
+    def _update_waiting(self, elapsed_s: float) -> None:
+        """Judge the queue after a scrape; a queue from before a pause in scrapes is none that stands."""
+        rules = self._rules
+        is_known = elapsed_s <= rules.stale_after_s
+        self.queued_s = queued_s(self.queued_s, self.waiting, elapsed_s) if is_known else 0.0
+        self.most_running = max(self.most_running, self.running)
+        waits_above = rules.waiting.closes_above(
+            self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
+        )
+        # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
+        self.waits_above = max(waits_above, self.most_running - 1, 0.0)
+
+    def _update_saturation(self, now_s: float) -> None:
+        rules = self._rules
+        is_fresh = now_s - self.scraped_at_s <= rules.stale_after_s
+        load = self.own + (self.foreign if is_fresh else 0.0)
+        self.full_above = rules.saturation.closes_above(load, self.full_above, self.max_active)
+        self.closed_above = min(self.full_above, self.waits_above if is_fresh else inf)

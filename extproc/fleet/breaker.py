@@ -5,12 +5,9 @@ success closes it. The pattern is Nygard's circuit breaker ("Release It!", 2007)
 limited to one request.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
-
-from extproc.fleet.state import BackendState
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,68 +20,69 @@ class BreakerRule:
     probe_timeout_s: float
 
 
-_CLOSED: Final = 0  # traffic flows
-_PAUSED: Final = 1  # nothing is sent until the pause is over
-_PROBING: Final = 2  # one request is under way, or its outcome is
+_CLOSED: Final[int] = 0  # traffic flows
+_PAUSED: Final[int] = 1  # nothing is sent until the pause is over
+_PROBING: Final[int] = 2  # one request is under way, or its outcome is
 
 
-class FailureBreakers:
-    """One breaker per backend; when it admits the next request is kept in the backend's state."""
+class Breaker:
+    """One backend's breaker; the backend takes no request before `admits_at_s`."""
 
-    def __init__(self, states: Sequence[BackendState], rule: BreakerRule) -> None:
+    __slots__ = ("_failures", "_pause_s", "_phase", "_rule", "admits_at_s")
+
+    def __init__(self, rule: BreakerRule) -> None:
+        self.admits_at_s = -inf
         self._rule = rule
-        self._states = states
-        self._phase = [_CLOSED] * len(states)
-        self._failures = [0] * len(states)
-        self._pause_s = [rule.min_pause_s] * len(states)
+        self._phase = _CLOSED
+        self._failures = 0
+        self._pause_s = rule.min_pause_s
 
-    def is_tripped(self, slot: int) -> bool:
+    @property
+    def is_tripped(self) -> bool:
         """Whether the backend is out, or on probation."""
-        return self._phase[slot] != _CLOSED
+        return self._phase != _CLOSED
 
-    def next_probe_s(self, slots: Iterable[int], now_s: float) -> float:
-        """Seconds until the first of the backends may be tried again; inf where there is none."""
-        return max(0.0, min((self._states[slot].admits_at_s for slot in slots), default=inf) - now_s)
+    def begin(self) -> None:
+        """Note that a request was sent: on probation no other follows until its outcome is known."""
+        if self._phase != _CLOSED:
+            self._phase = _PROBING
+            self.admits_at_s = inf
 
-    def begin(self, slot: int) -> None:
-        """A request was placed: on probation, no other follows until it is known how it went."""
-        if self._phase[slot] != _CLOSED:
-            self._phase[slot] = _PROBING
-            self._states[slot].admits_at_s = inf
+    def end(self, now_s: float) -> None:
+        """Note that a request has ended.
 
-    def end(self, slot: int, now_s: float) -> None:
-        """A request has ended; a probe whose outcome is not reported in time is followed by another."""
-        if self._phase[slot] == _PROBING:
-            self._states[slot].admits_at_s = now_s + self._rule.probe_timeout_s
+        A probe whose outcome is not reported in time is followed by another.
+        """
+        if self._phase == _PROBING:
+            self.admits_at_s = now_s + self._rule.probe_timeout_s
 
-    def succeed(self, slot: int, now_s: float) -> None:
-        """The backend answered. In a pause that was a request from before it: a reason to probe, no more."""
-        if self._phase[slot] == _PAUSED:
-            self.probe_soon(slot, now_s)
+    def succeed(self, now_s: float) -> None:
+        """Note an answer. In a pause it belongs to a request from before: a reason to probe, no more."""
+        if self._phase == _PAUSED:
+            self.probe_soon(now_s)
         else:
-            self.reset(slot)
+            self.reset()
 
-    def fail(self, slot: int, now_s: float) -> None:
-        """The backend failed. In a pause that was a request from before it, which is known already."""
-        if self._phase[slot] == _PAUSED:
+    def fail(self, now_s: float) -> None:
+        """Note a failure. In a pause it belongs to a request from before, and changes nothing."""
+        if self._phase == _PAUSED:
             return
-        self._failures[slot] += 1
-        if self._phase[slot] == _PROBING:
-            self._pause_s[slot] = min(2 * self._pause_s[slot], self._rule.max_pause_s)
-        elif self._failures[slot] < self._rule.consecutive_failures:
+        self._failures += 1
+        if self._phase == _PROBING:
+            self._pause_s = min(2 * self._pause_s, self._rule.max_pause_s)
+        elif self._failures < self._rule.consecutive_failures:
             return
-        self._phase[slot] = _PAUSED
-        self._states[slot].admits_at_s = now_s + self._pause_s[slot]
+        self._phase = _PAUSED
+        self.admits_at_s = now_s + self._pause_s
 
-    def probe_soon(self, slot: int, now_s: float) -> None:
-        """The backend shows signs of life: the next request may try it."""
-        if self._phase[slot] == _PAUSED:
-            state = self._states[slot]
-            state.admits_at_s = min(state.admits_at_s, now_s)
+    def probe_soon(self, now_s: float) -> None:
+        """Let the next request try the backend, which shows signs of life."""
+        if self._phase == _PAUSED:
+            self.admits_at_s = min(self.admits_at_s, now_s)
 
-    def reset(self, slot: int) -> None:
+    def reset(self) -> None:
         """Close the breaker and forget its past."""
-        self._phase[slot] = _CLOSED
-        self._failures[slot] = 0
-        self._pause_s[slot] = self._rule.min_pause_s
-        self._states[slot].admits_at_s = -inf
+        self._phase = _CLOSED
+        self._failures = 0
+        self._pause_s = self._rule.min_pause_s
+        self.admits_at_s = -inf

@@ -9,7 +9,7 @@ last.
 
 from collections.abc import Iterable
 
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 
 class KnownBackends:

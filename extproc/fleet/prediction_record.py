@@ -1,17 +1,15 @@
-"""How the model does on each backend: its correction, and whether it is still to be believed.
+"""How the model does on one backend: its correction, and whether it is still to be believed.
 
-Every outcome of a request for which the model was asked comes back with what the model had said. The mean
-of the log residuals, slowly forgetting, is the backend's correction: one model serves unequal machines. It
-starts at what the model file says of that backend, or at zero.
+Every outcome of a request for which the model was asked comes back with the model's answer. The mean of the
+log residuals, slowly forgetting, is the backend's correction: one model serves unequal machines. It starts at
+the offset that the model file has for that backend, or at zero.
 The running mean of the absolute log error *after* correction is held against the error that the model file
 promises; where it is well above, layer 2 stands down for that backend until the error has come down again
-(the model goes on being asked, not heeded) or another model arrives.
+(the model is still asked, but does not decide) or another model arrives.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
-from types import MappingProxyType
 
 SETTLING_OUTCOMES = 1
 """Guessed: the weight of a start at zero, in outcomes: a machine of half the speed is known to within a tenth
@@ -29,7 +27,6 @@ _NO_BIAS = 0.15
 _RESPONSE = 0.7
 """Measured on simulated fleets: a smaller bias (as a log ratio) is noise, and a machine that became half as
 fast is known within some 40 outcomes."""
-_NOTHING_KNOWN: Mapping[int, float] = MappingProxyType({})
 
 ERROR_WEIGHT = 0.1
 """Guessed: the share of the newest error; half is forgotten after 7 outcomes, so that the large errors of the
@@ -45,69 +42,71 @@ class TrustRule:
     min_outcomes: int
 
     def tolerated(self, promised_error: float) -> float:
-        """The running error from which on a model that promised so much is not believed."""
+        """Return the running error above which a model that promised so much is not believed."""
         return max(self.error_factor * promised_error, self.error_floor)
 
 
-class TrackRecord:
-    """One entry per backend, of one model version: another version starts afresh."""
+class RunningError:
+    """A slowly forgetting mean of absolute log errors; 0 before the first of the `outcomes`."""
 
-    def __init__(self, capacity: int, rule: TrustRule) -> None:
+    __slots__ = ("outcomes", "value")
+
+    def __init__(self) -> None:
+        self.outcomes = 0
+        self.value = 0.0
+
+    def add(self, error: float) -> None:
+        """Take in the error of one outcome."""
+        self.value += ERROR_WEIGHT * (error - self.value)
+        self.outcomes += 1
+
+    def is_tolerable(self, rule: TrustRule, promised_error: float) -> bool:
+        """Return whether it is no reason to doubt the model; too few outcomes are none."""
+        return self.outcomes < rule.min_outcomes or self.value <= rule.tolerated(promised_error)
+
+
+class PredictionRecord:
+    """One backend's entry about one model version; `correction` is added to the model's log(TTFT)."""
+
+    __slots__ = ("_bias", "_error", "_rule", "_settling", "_version", "correction")
+
+    def __init__(self, rule: TrustRule) -> None:
+        self.correction = 0.0
         self._rule = rule
-        self._capacity = capacity
         self._version: str | None = None
-        self._forget_all()
+        self._error = RunningError()
+        self._bias = 0.0
+        self._settling = SETTLING_OUTCOMES
 
-    def correction(self, slot: int) -> float:
-        """What to add to the model's log(TTFT)."""
-        return self._correction[slot]
-
-    def error(self, slot: int) -> float | None:
+    @property
+    def error(self) -> float | None:
         """The running absolute log error; None before the first outcome."""
-        return self._error[slot] if self._outcomes[slot] else None
+        return self._error.value if self._error.outcomes else None
 
-    def is_trusted(self, slot: int, promised_error: float) -> bool:
-        """Whether the running error is no reason to doubt the model."""
-        is_new = self._outcomes[slot] < self._rule.min_outcomes
-        return is_new or self._error[slot] <= self._rule.tolerated(promised_error)
+    def is_trusted(self, promised_error: float) -> bool:
+        """Return whether the running error is no reason to doubt the model."""
+        return self._error.is_tolerable(self._rule, promised_error)
 
-    def begin(self, version: str | None, offsets: Mapping[int, float] = _NOTHING_KNOWN) -> None:
-        """Another model is in use: what was learned of the previous one is void.
-
-        `offsets` are the corrections to start with, in log seconds, by slot; zero for all others.
-        """
+    def begin(self, version: str | None, offset: float | None = None) -> None:
+        """Follow another model, which starts with `offset` log seconds; the same version changes nothing."""
         if version == self._version:
             return
         self._version = version
-        self._forget_all()
-        for slot, offset in offsets.items():
-            self.forget(slot, offset)
+        self._error = RunningError()
+        self._bias = 0.0
+        self.correction = 0.0 if offset is None else offset
+        self._settling = SETTLING_OUTCOMES if offset is None else KNOWN_OUTCOMES
 
-    def forget(self, slot: int, offset: float | None = None) -> None:
-        """Another backend takes the slot; of this one the model file says `offset`, if anything."""
-        self._outcomes[slot] = 0
-        self._error[slot] = self._bias[slot] = 0.0
-        self._correction[slot] = 0.0 if offset is None else offset
-        self._settling[slot] = SETTLING_OUTCOMES if offset is None else KNOWN_OUTCOMES
-
-    def observe(self, slot: int, version: str, model_log_ttft: float, ttft_s: float) -> None:
-        """A request took `ttft_s` where the model, uncorrected, had said exp(`model_log_ttft`).
+    def observe(self, version: str, model_log_ttft: float, ttft_s: float) -> None:
+        """Learn that a request took `ttft_s` where the model, uncorrected, said exp(`model_log_ttft`).
 
         Outcomes of another version than the one in use are late, and ignored.
         """
         if version != self._version or ttft_s <= 0:
             return
-        miss = log(ttft_s) - model_log_ttft - self._correction[slot]
-        count, bias = self._outcomes[slot], self._bias[slot]
-        self._error[slot] += ERROR_WEIGHT * (abs(miss) - self._error[slot])
-        self._bias[slot] = bias = bias + ERROR_WEIGHT * (miss - bias)
+        miss = log(ttft_s) - model_log_ttft - self.correction
+        count, bias = self._error.outcomes, self._bias
+        self._error.add(abs(miss))
+        self._bias = bias = bias + ERROR_WEIGHT * (miss - bias)
         lasting = min(MOVING_WEIGHT, max(SETTLED_WEIGHT, _RESPONSE * (abs(bias) - _NO_BIAS)))
-        self._correction[slot] += max(lasting, 1 / (count + 1 + self._settling[slot])) * miss
-        self._outcomes[slot] = count + 1
-
-    def _forget_all(self) -> None:
-        self._outcomes = [0] * self._capacity
-        self._settling = [SETTLING_OUTCOMES] * self._capacity
-        self._correction = [0.0] * self._capacity
-        self._error = [0.0] * self._capacity
-        self._bias = [0.0] * self._capacity
+        self.correction += max(lasting, 1 / (count + 1 + self._settling)) * miss

@@ -6,24 +6,15 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from extproc.fleet.backend import Endpoint, Lifecycle
-from extproc.fleet.fleet import CAPACITY, Fleet
-from extproc.fleet.state import Slots
+from extproc.fleet.backend import Backend, Lifecycle
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet import Fleet
 
-_NOBODY: Slots = ()
+MAX_MEMBERS = 4096
+"""Guessed: the most members at once, departing ones included; more join when these have left."""
 
-
-@dataclass(slots=True)
-class Member:
-    """A backend and its slot; `models` is None until they are known."""
-
-    backend: Endpoint
-    slot: int
-    membership: Lifecycle
-    models: frozenset[str] | None
-    changes_at_s: float
+Candidates = tuple[Backend, ...]
 
 
 class Registry:
@@ -32,131 +23,107 @@ class Registry:
     def __init__(self, fleet: Fleet, settle_s: float) -> None:
         self._fleet = fleet
         self._settle_s = settle_s
-        self._members: list[Member] = []
-        self._free_slots = list(range(CAPACITY - 1, -1, -1))
-        self._candidates: dict[str, Slots] = {}
-        self._everyone = self._of_unknown_models = _NOBODY
-        self._names: dict[int, tuple[str, str]] = {}
-        self._slots_by_name: dict[str, int] = {}
+        self._index()
 
     @property
-    def members(self) -> Sequence[Member]:
+    def members(self) -> Sequence[Backend]:
         """All members, departing ones included, in the order in which they joined."""
-        return tuple(self._members)
+        return tuple(self._fleet.backends)
 
     def apply(
-        self, backends: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
-    ) -> list[int]:
-        """Make the fleet consist of `backends`: unchanged ones stay as they are, others join or drain.
+        self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
+    ) -> list[Backend]:
+        """Make the fleet consist of `endpoints`: unchanged ones stay as they are, others join or drain.
 
         Those whose cluster Envoy has already (it survived a restart of ours) are active at once. Returns
-        the slots of those that have joined, which may have been another backend's before. Where departing
-        members leave too few of them, some join only when this is called again.
+        the backends that have joined. Beyond `MAX_MEMBERS` some join only when this is called again.
         """
-        wanted = {backend.name: backend for backend in backends}
-        loaded = {(backend.name, backend.address) for backend in known_to_envoy}
-        for member in self._members:
-            backend = wanted.get(member.backend.name)
-            if backend is None or backend.address != member.backend.address:
-                if member.membership != Lifecycle.DRAINING:
-                    member.membership = Lifecycle.DRAINING
-                    member.changes_at_s = now_s + self._settle_s
+        wanted = {endpoint.name: endpoint for endpoint in endpoints}
+        loaded = {(endpoint.name, endpoint.address) for endpoint in known_to_envoy}
+        for member in self._fleet.backends:
+            endpoint = wanted.get(member.name)
+            if endpoint is None or endpoint.address != member.endpoint.address:
+                self._drain(member, now_s)
                 continue
-            del wanted[backend.name]
-            if member.membership == Lifecycle.DRAINING:
-                member.membership = Lifecycle.ACTIVE
-            member.models = member.models if backend.models is None else backend.models
-            member.backend = backend
+            del wanted[endpoint.name]
+            if member.lifecycle is Lifecycle.DRAINING:
+                member.lifecycle = Lifecycle.ACTIVE
+            member.models = member.models if endpoint.models is None else endpoint.models
+            member.endpoint = endpoint
+        room = MAX_MEMBERS - len(self._fleet.backends)
         joined = [
-            self._join(backend, now_s, (backend.name, backend.address) in loaded)
-            for backend in list(wanted.values())[: len(self._free_slots)]
+            self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
+            for endpoint in list(wanted.values())[:room]
         ]
         self._index()
         return joined
 
     def advance(self, now_s: float) -> bool:
         """Let time pass: joining members become active, drained ones leave. True if one has left."""
-        due = [member for member in self._members if member.changes_at_s <= now_s]
-        joined = [member for member in due if member.membership == Lifecycle.JOINING]
-        gone = [
-            member
-            for member in due
-            if member.membership == Lifecycle.DRAINING and self._fleet.states[member.slot].own == 0
-        ]
+        due = [member for member in self._fleet.backends if member.changes_at_s <= now_s]
+        joined = [member for member in due if member.lifecycle is Lifecycle.JOINING]
+        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.own == 0}
         for member in joined:
-            member.membership = Lifecycle.ACTIVE
-        for member in gone:
-            self._members.remove(member)
-            self._free_slots.append(member.slot)
+            member.lifecycle = Lifecycle.ACTIVE
         if gone:
-            self._fleet.leave(member.slot for member in gone)
+            self._fleet.leave(gone)
         if joined or gone:
             self._index()
         return bool(gone)
 
-    def learn_models(self, slot: int, models: frozenset[str]) -> None:
-        """The server has said what it serves; configured models have precedence."""
-        for member in self._members:
-            if member.slot == slot and member.backend.models is None and member.models != models:
-                member.models = models
-                self._index()
+    def learn_models(self, member: Backend, models: frozenset[str]) -> None:
+        """Note what the server says it serves; configured models have precedence."""
+        if member.endpoint.models is None and member.models != models:
+            member.models = models
+            self._index()
 
-    def candidates(self, model: str | None) -> Slots | None:
-        """The slots that serve `model`; all active ones for None. None where nobody serves it, for certain.
+    def candidates(self, model: str | None) -> Candidates | None:
+        """Return the backends that serve `model`; all active ones for None; None where none does, for
+        certain.
 
-        Members that have not said yet what they serve come into question only where no other does.
+        Members that have not said yet which models they serve come into question only where no other does.
         """
         if model is None:
-            return self._everyone
+            return self._active
         serving = self._candidates.get(model)
         if serving is not None:
             return serving
-        return self._of_unknown_models if self._of_unknown_models or not self._everyone else None
+        return self._of_unknown_models if self._of_unknown_models or not self._active else None
 
     def is_served(self, model: str) -> bool:
-        """Whether a backend that may be chosen has said that it serves `model`."""
+        """Return whether a backend that may be chosen has said that it serves `model`."""
         return model in self._candidates
 
-    def name_of(self, slot: int) -> str:
-        """The name of the member in a slot."""
-        return self._names[slot][0]
-
-    def name_and_address_of(self, slot: int) -> tuple[str, str]:
-        """The name of the member in a slot, and its HOST:PORT."""
-        return self._names[slot]
-
-    def slot_of(self, name: str) -> int | None:
-        """The slot of the member of that name; of two, not the departing one."""
-        return self._slots_by_name.get(name)
+    def backend_named(self, name: str) -> Backend | None:
+        """Return the member of that name; of two, not the departing one."""
+        return self._by_name.get(name)
 
     def clusters(self) -> list[Endpoint]:
-        """The backends that Envoy has to have a cluster for; of two with one name, the one that stays."""
+        """Return what Envoy has to have a cluster for; of two with one name, the one that stays."""
         by_name: dict[str, Endpoint] = {}
-        for member in self._members:
-            if member.backend.name not in by_name or member.membership != Lifecycle.DRAINING:
-                by_name[member.backend.name] = member.backend
+        for member in self._fleet.backends:
+            if member.name not in by_name or member.lifecycle is not Lifecycle.DRAINING:
+                by_name[member.name] = member.endpoint
         return list(by_name.values())
 
-    def _join(self, backend: Endpoint, now_s: float, is_known_to_envoy: bool) -> int:
-        slot = self._free_slots.pop()
-        self._fleet.join(slot, backend.max_num_seqs)
-        membership = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING
-        self._members.append(Member(backend, slot, membership, backend.models, now_s + self._settle_s))
-        return slot
+    def _drain(self, member: Backend, now_s: float) -> None:
+        if member.lifecycle is not Lifecycle.DRAINING:
+            member.lifecycle = Lifecycle.DRAINING
+            member.changes_at_s = now_s + self._settle_s
+
+    def _join(self, endpoint: Endpoint, now_s: float, is_known_to_envoy: bool) -> Backend:
+        lifecycle = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING
+        return self._fleet.join(endpoint, lifecycle, now_s + self._settle_s)
 
     def _index(self) -> None:
-        active = [member for member in self._members if member.membership == Lifecycle.ACTIVE]
+        members = self._fleet.backends
+        active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
         models = {model for member in active for model in member.models or ()}
-        self._names = {member.slot: (member.backend.name, member.backend.address) for member in self._members}
-        staying_last = sorted(self._members, key=lambda member: member.membership != Lifecycle.DRAINING)
-        self._slots_by_name = {member.backend.name: member.slot for member in staying_last}
-        self._everyone = _slots(active)
-        self._of_unknown_models = _slots([member for member in active if member.models is None])
-        self._candidates = {
-            model: _slots([member for member in active if member.models and model in member.models])
+        staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
+        self._by_name = {member.name: member for member in staying_last}
+        self._active: Candidates = tuple(active)
+        self._of_unknown_models = tuple(member for member in active if member.models is None)
+        self._candidates: dict[str, Candidates] = {
+            model: tuple(member for member in active if member.models and model in member.models)
             for model in models
         }
-
-
-def _slots(members: list[Member]) -> Slots:
-    return tuple(member.slot for member in members)

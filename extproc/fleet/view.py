@@ -1,163 +1,137 @@
-"""The candidates at one moment: what a decision looks at.
+"""The candidates at one moment: the input of a decision.
 
-A decision looks at load and at who is out for all of them, and at the rest for few: that is worked out when
-it is asked for.
+A decision looks at the load of all candidates and at the failing ones, and at the rest for few: that is
+worked out when it is asked for. Guard and layers narrow a view to the backends that are left.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
 
-import msgspec
-
+from extproc.fleet.backend import Backend
+from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.fleet.load import running_now
-from extproc.fleet.pace import CROWDING
-from extproc.fleet.state import BackendState
 from extproc.fleet.zone import Zone
 
-
-class Candidate(msgspec.Struct, frozen=True):
-    """What is known of one backend, as it is recorded; `scrape_age_s` is None before the first scrape.
-
-    `cached_tokens` of the request's prompt are expected in its prefix cache.
-    """
-
-    slot: int
-    own: float
-    foreign: float
-    load: float
-    num_running: float
-    num_waiting: float
-    kv_cache_fraction: float
-    scrape_age_s: float | None
-    zone: str
-    cached_tokens: float = 0.0
-
-
-NOTHING_CACHED: Mapping[int, float] = MappingProxyType({})
+NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
 
 
 class FleetView:
-    """The states of the candidates, and their `load`, in the same order; positions count from 0.
+    """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
-    It is for one decision: what it says of a backend may change with the next event. `cached_tokens` of the
-    request's prompt are expected in prefix caches, by slot.
+    Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
+    prefix caches. It describes a moment: with the next event it may be wrong.
     """
 
-    __slots__ = ("_cached_tokens", "_fresh_from_s", "_now_s", "_told", "load", "states")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s")
 
     def __init__(
         self,
-        states: Sequence[BackendState],
+        backends: Sequence[Backend],
         now_s: float,
-        stale_after_s: float,
-        cached_tokens: Mapping[int, float] = NOTHING_CACHED,
+        fresh_from_s: float,
+        cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
     ) -> None:
-        fresh_from_s = now_s - stale_after_s
-        self._now_s = now_s
         self._fresh_from_s = fresh_from_s
-        self._told: dict[int, Zone] = {}
-        self._cached_tokens = cached_tokens
-        self.states = states
-        self.load = [
-            state.own + state.foreign if state.scraped_at_s >= fresh_from_s else state.own for state in states
+        self.now_s = now_s
+        self.backends = backends
+        self.cached_tokens = cached_tokens
+        self.loads: list[float] = [
+            backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
+            for backend in backends
         ]
 
     def __len__(self) -> int:
-        return len(self.states)
+        return len(self.backends)
 
-    def is_fresh(self, position: int) -> bool:
-        """Whether the last good scrape is young enough to be a signal."""
-        return self.states[position].scraped_at_s >= self._fresh_from_s
+    def admitting(self) -> "FleetView":
+        """Return the view of those that do not fail."""
+        now_s = self.now_s
+        return self.narrowed([each for each in self.backends if each.breaker.admits_at_s <= now_s])
 
-    def is_alive(self, position: int) -> bool:
-        """Whether its last scrape was answered, and a moment ago."""
-        return self.is_fresh(position) and not self.states[position].is_refusing
-
-    def has_room(self, position: int) -> bool:
-        """Whether it is not saturated."""
-        return self.load[position] <= self.states[position].closed_above
-
-    def is_below_limit(self, position: int) -> bool:
-        """Whether it may hold another request, its queue aside."""
-        return self.load[position] <= self.states[position].full_above
-
-    def is_low(self, position: int) -> bool:
-        """Whether it is in the low zone: by the boundary on its load, unless who knows better has told."""
-        told = self._told.get(position)
-        return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
-
-    def is_any_low(self, positions: Iterable[int]) -> bool:
-        """Whether one of them is: for a decision, in half the time that it takes to ask about each."""
-        if self._told:
-            return any(map(self.is_low, positions))
-        load, states = self.load, self.states
-        return any(load[position] < states[position].medium_load for position in positions)
-
-    def admitting(self) -> list[int]:
-        """Who does not fail."""
-        now_s = self._now_s
-        return [position for position, state in enumerate(self.states) if state.admits_at_s <= now_s]
-
-    def fit(self) -> list[int]:
-        """Who neither fails nor is saturated."""
-        now_s, load = self._now_s, self.load
-        return [
-            position
-            for position, state in enumerate(self.states)
-            if load[position] <= state.closed_above and state.admits_at_s <= now_s
-        ]
-
-    def expected_s(self, positions: Iterable[int], prompt_tokens: float) -> list[float]:
-        """What a request has to expect at some positions, see `fleet.pace`; 1,000 of them in half a ms."""
-        now_s, load, states, cached_tokens = self._now_s, self.load, self.states, self._cached_tokens
-        expected_s = []
-        for position in positions:
-            state, ahead = states[position], load[position] + 1
-            pace, turns = state.pace, CROWDING * ahead
-            if ahead > state.places:
-                turns += ahead - state.places
-            each_s = pace.base_s + pace.token_s * (prompt_tokens - cached_tokens.get(state.slot, 0.0))
-            if state.prefilled_at_s > now_s:
-                each_s += state.prefilled_at_s - now_s
-            expected_s.append(each_s + pace.turn_s * turns)
-        return expected_s
-
-    def tell_zones(self, zones: Iterable[tuple[int, Zone]]) -> None:
-        """Overrule the boundaries at some positions, for this view alone."""
-        self._told.update(zones)
-
-    def told_saturated(self) -> set[int]:
-        """The positions of which was told that they are saturated."""
-        return {position for position, zone in self._told.items() if zone is Zone.SATURATED}
-
-    def signals(self, position: int) -> tuple[float, float, float, float]:
-        """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
-        state, load = self.states[position], self.load[position]
-        change = state.own - state.own_at_scrape
-        running = running_now(state.running, change, load, state.running_limit, self.is_fresh(position))
-        kv_cache_fraction = state.kv_cache_fraction
-        return running, load, state.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
-
-    def candidate(self, position: int) -> Candidate:
-        """All that is known of one of them."""
-        state = self.states[position]
-        num_running, load, num_waiting, kv_cache_fraction = self.signals(position)
-        age_s = self._now_s - state.scraped_at_s
-        return Candidate(
-            slot=state.slot,
-            own=state.own,
-            foreign=load - state.own,
-            load=load,
-            num_running=num_running,
-            num_waiting=num_waiting,
-            kv_cache_fraction=kv_cache_fraction,
-            scrape_age_s=None if isinf(age_s) else age_s,
-            zone=self._zone(position).value,
-            cached_tokens=self._cached_tokens.get(state.slot, 0.0),
+    def fit(self) -> "FleetView":
+        """Return the view of those that neither fail nor are saturated."""
+        now_s = self.now_s
+        return self.narrowed(
+            [
+                backend
+                for backend, load in zip(self.backends, self.loads, strict=True)
+                if load <= backend.closed_above and backend.breaker.admits_at_s <= now_s
+            ]
         )
 
-    def _zone(self, position: int) -> Zone:
-        if not self.has_room(position) or self._told.get(position) is Zone.SATURATED:
+    def lightest(self, count: int) -> "FleetView":
+        """Return the view of the `count` least loaded."""
+        if len(self.backends) <= count:
+            return self
+        chosen = nsmallest(count, range(len(self.backends)), key=self.loads.__getitem__)
+        return self.narrowed([self.backends[number] for number in chosen])
+
+    def narrowed(self, backends: Sequence[Backend]) -> "FleetView":
+        """Return the view of some of the backends."""
+        if len(backends) == len(self.backends):
+            return self
+        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens)
+
+    def is_any_low(self) -> bool:
+        """Return whether a backend is in the low zone, by its boundary on the load."""
+        return any(
+            load < backend.medium_load for backend, load in zip(self.backends, self.loads, strict=True)
+        )
+
+    def is_any_below_limit(self) -> bool:
+        """Return whether a backend may hold another request, its queue aside."""
+        return any(
+            load <= backend.full_above for backend, load in zip(self.backends, self.loads, strict=True)
+        )
+
+    def load(self, backend: Backend) -> float:
+        """Return own and foreign requests in flight; a stale scrape tells nothing of the foreign ones."""
+        return backend.own + backend.foreign if self.is_fresh(backend) else backend.own
+
+    def is_fresh(self, backend: Backend) -> bool:
+        """Return whether the last good scrape is young enough to be a signal."""
+        return backend.scraped_at_s >= self._fresh_from_s
+
+    def is_alive(self, backend: Backend) -> bool:
+        """Return whether the last scrape was answered, and a moment ago."""
+        return self.is_fresh(backend) and not backend.is_refusing
+
+    def has_room(self, backend: Backend) -> bool:
+        """Return whether the backend is not saturated."""
+        return self.load(backend) <= backend.closed_above
+
+    def is_low(self, backend: Backend) -> bool:
+        """Return whether the backend is in the low zone, by its boundary on the load."""
+        return self.load(backend) < backend.medium_load
+
+    def signals(self, backend: Backend) -> tuple[float, float, float, float]:
+        """Return running (estimated for now), load, waiting requests and KV-cache fraction."""
+        load = self.load(backend)
+        change = backend.own - backend.own_at_scrape
+        running = running_now(backend.running, change, load, backend.running_limit, self.is_fresh(backend))
+        kv_cache_fraction = backend.kv_cache_fraction
+        return running, load, backend.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
+
+    def facts(self, backend: Backend) -> CandidateFacts:
+        """Return all that is known of one of them, as it is recorded."""
+        num_running, load, num_waiting, kv_cache_fraction = self.signals(backend)
+        age_s = self.now_s - backend.scraped_at_s
+        return CandidateFacts(
+            zone=self._zone(backend, load).value,
+            num_running=num_running,
+            load=load,
+            num_waiting=num_waiting,
+            kv_cache_fraction=kv_cache_fraction,
+            own=backend.own,
+            foreign=load - backend.own,
+            scrape_age_s=None if isinf(age_s) else age_s,
+            expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
+        )
+
+    @staticmethod
+    def _zone(backend: Backend, load: float) -> Zone:
+        if load > backend.closed_above:
             return Zone.SATURATED
-        return Zone.LOW if self.is_low(position) else Zone.MEDIUM
+        return Zone.LOW if load < backend.medium_load else Zone.MEDIUM

@@ -21,6 +21,7 @@ TRAINING_COLUMNS = (
     "is_stream",
     "is_clean",
     "scrape_age_s",
+    "expected_cached_tokens",
     "cached_tokens",
     "ttft_s",
     *FEATURES,
@@ -31,7 +32,8 @@ _LARGEST_SCRAPE_AGE_S = 2.0
 """The default of `scrape.stale_after_s`: of older signals the model is not asked when serving either."""
 
 _LARGEST_CACHED_SHARE = 0.1
-"""Guessed: a request of whose input the server had more in its prefix cache is not one of its length."""
+"""Guessed: a request of whose input the server had more in its prefix cache than expected is not one of its
+length. The part that was expected there is no input at all: serving asks without it, too."""
 
 _INPUT = FEATURES.index("input_tokens")
 _LARGEST_TTFT_S = 86_400.0
@@ -89,19 +91,23 @@ def clean_observations(
     ttft_s = np.asarray(columns["ttft_s"], dtype=np.float64)
     features = np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in FEATURES])
     is_clean = np.asarray(columns["is_clean"], dtype=bool) & np.asarray(columns["is_stream"], dtype=bool)
-    is_possible = (features >= 0) & (features <= np.array(LARGEST))
     names = np.array([_backend_name(name) for name in columns["backend"]], dtype=object)
     scrape_age_s = np.asarray(columns["scrape_age_s"], dtype=np.float64)
-    cached_share = np.asarray(columns["cached_tokens"], dtype=np.float64) / np.maximum(features[:, _INPUT], 1)
+    input_tokens = np.maximum(features[:, _INPUT], 1.0)
+    expected = np.nan_to_num(np.asarray(columns["expected_cached_tokens"], dtype=np.float64))
+    unexpected_share = (np.asarray(columns["cached_tokens"], dtype=np.float64) - expected) / input_tokens
+    is_expectable = (expected >= 0) & (expected <= input_tokens)
+    features[:, _INPUT] = np.maximum(features[:, _INPUT] - expected, 0.0)
+    is_possible = (features >= 0) & (features <= np.array(LARGEST))
     keep, dropped = _sift(
         {
             Dropped.NOT_CLEAN: ~(is_clean & (names != "")),
             Dropped.BAD_TIME: ~((at_s > 0) & (at_s <= _LATEST_S)),
-            Dropped.BAD_FEATURES: np.logical_not(is_possible.all(axis=1)),
+            Dropped.BAD_FEATURES: ~(is_possible.all(axis=1) & is_expectable),
             Dropped.BAD_TTFT: ~((ttft_s > 0) & (ttft_s <= _LARGEST_TTFT_S)),
             Dropped.DUPLICATE: _repeated(at_s, ttft_s, names.astype(str), *features.T),
             Dropped.STALE_SIGNALS: ~((scrape_age_s >= 0) & (scrape_age_s <= _LARGEST_SCRAPE_AGE_S)),
-            Dropped.CACHED: cached_share > _LARGEST_CACHED_SHARE,
+            Dropped.CACHED: unexpected_share > _LARGEST_CACHED_SHARE,
         }
     )
     order = np.flatnonzero(keep)[np.argsort(at_s[keep], kind="stable")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from extproc.fleet.prediction_record import ERROR_WEIGHT, TrustRule
+from extproc.fleet.prediction_record import RunningError, TrustRule
 from extproc.learning.dataset import Observations
 from extproc.learning.fit import MIN_SAMPLES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -42,26 +42,14 @@ class Drift:
     samples: int = 0
 
 
-@dataclass(slots=True)
-class _Record:
-    """The running absolute log error of the predictions about one backend."""
-
-    outcomes: int = 0
-    error: float = 0.0
-
-    def add(self, error: float) -> None:
-        self.error += ERROR_WEIGHT * (error - self.error)
-        self.outcomes += 1
-
-
 class DriftWatch:
     """Follows the predictions of one model version; another version starts afresh."""
 
     def __init__(self, rule: TrustRule) -> None:
         self._rule = rule
         self._version: str | None = None
-        self._tolerated = 0.0
-        self._records: dict[str, _Record] = {}
+        self._promised_error = 0.0
+        self._errors: dict[str, RunningError] = {}
         self._drifts: dict[str, Drift] = {}
 
     @property
@@ -74,8 +62,8 @@ class DriftWatch:
         if version == self._version:
             return
         self._version = version
-        self._tolerated = self._rule.tolerated(promised_error)
-        self._records, self._drifts = {}, {}
+        self._promised_error = promised_error
+        self._errors, self._drifts = {}, {}
 
     def observe(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Take in samples, in the order in which they ended; `columns` maps `DRIFT_COLUMNS` to arrays."""
@@ -99,11 +87,11 @@ class DriftWatch:
     def _judge(self, backend: object, at_s: float, error: float) -> None:
         if not isinstance(backend, str) or backend in self._drifts:
             return
-        if backend not in self._records and len(self._records) >= _MAX_BACKENDS:
+        if backend not in self._errors and len(self._errors) >= _MAX_BACKENDS:
             return
-        record = self._records.setdefault(backend, _Record())
-        record.add(error)
-        if record.outcomes >= self._rule.min_outcomes and record.error > self._tolerated:
+        running = self._errors.setdefault(backend, RunningError())
+        running.add(error)
+        if not running.is_tolerable(self._rule, self._promised_error):
             self._drifts[backend] = Drift(at_s)
 
 

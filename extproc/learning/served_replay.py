@@ -9,12 +9,12 @@ response has ended, so its correction is somewhat older.)
 import numpy as np
 import numpy.typing as npt
 
-from extproc.fleet.prediction_record import TrackRecord, TrustRule
+from extproc.fleet.prediction_record import PredictionRecord, TrustRule
 from extproc.learning.dataset import Observations
 
 _VERSION = "replay"
 _NO_RULE = TrustRule(error_factor=1.0, error_floor=1.0, min_outcomes=0)
-"""Whom to trust is not asked in a replay."""
+"""Trust is not asked for in a replay."""
 
 
 def replay(
@@ -23,12 +23,13 @@ def replay(
     start: npt.NDArray[np.float64],
     teaches: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """The `(n,)` predictions of a model, corrected as in serving; `start` has the first ones, per backend.
+    """Return the `(n,)` predictions of a model, corrected as in serving; `start` has the first ones, per
+    backend.
 
     `teaches` is where an outcome goes into the correction: by default everywhere. Requests outside the
     medium zone should not, since in serving the model is not asked about them.
     """
-    record = _record(len(observed.fleet), start)
+    records = _records(start)
     said, ttft_s, backends = log_ttft_model.tolist(), observed.ttft_s.tolist(), observed.backend.tolist()
     pupils = np.arange(len(observed)) if teaches is None else np.flatnonzero(teaches)
     ended_s = (observed.at_s + observed.ttft_s)[pupils]
@@ -38,24 +39,25 @@ def replay(
     corrected, known = log_ttft_model.copy(), 0
     for row in range(len(observed)):
         for outcome in outcomes[known : n_known[row]]:
-            record.observe(backends[outcome], _VERSION, said[outcome], ttft_s[outcome])
+            records[backends[outcome]].observe(_VERSION, said[outcome], ttft_s[outcome])
         known = n_known[row]
-        corrected[row] += record.correction(int(observed.backend[row]))
+        corrected[row] += records[backends[row]].correction
     return corrected
 
 
 def settled_corrections(
     log_ttft_model: npt.NDArray[np.float64], observed: Observations, start: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Each backend's correction once all outcomes are known, `(n_backends,)`."""
-    record = _record(len(observed.fleet), start)
+    """Return each backend's correction once all outcomes are known, `(n_backends,)`."""
+    records = _records(start)
     for row in np.argsort(observed.at_s + observed.ttft_s, kind="stable").tolist():
         said, ttft_s = float(log_ttft_model[row]), float(observed.ttft_s[row])
-        record.observe(int(observed.backend[row]), _VERSION, said, ttft_s)
-    return np.array([record.correction(slot) for slot in range(len(observed.fleet))])
+        records[observed.backend[row]].observe(_VERSION, said, ttft_s)
+    return np.array([record.correction for record in records])
 
 
-def _record(n_backends: int, start: npt.NDArray[np.float64]) -> TrackRecord:
-    record = TrackRecord(n_backends, _NO_RULE)
-    record.begin(_VERSION, dict(enumerate(start.tolist())))
-    return record
+def _records(start: npt.NDArray[np.float64]) -> list[PredictionRecord]:
+    records = [PredictionRecord(_NO_RULE) for _ in start]
+    for record, offset in zip(records, start.tolist(), strict=True):
+        record.begin(_VERSION, offset)
+    return records

@@ -1,6 +1,6 @@
-"""What was known and decided when a request was placed: it rides through Envoy, back with the outcome.
+"""The facts of a decision: they ride through Envoy, and come back with the outcome as part of a sample.
 
-Envoy keeps it as dynamic metadata: backend, layer and reason as values of their own, which Envoy's own
+Envoy keeps them as dynamic metadata: backend, layer and reason as values of their own, which Envoy's own
 access log and headers can use, and all of it as one JSON text, because Envoy, too, pays for each value.
 """
 
@@ -9,47 +9,45 @@ from typing import Annotated
 
 import msgspec
 
+from extproc.fleet.candidate_facts import CandidateFacts, Word
+
 BACKEND_KEY = "backend"
 LAYER_KEY = "layer"
 REASON_KEY = "reason"
 FACTS_KEY = "facts"
 
 
-Word = Annotated[str, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
-Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
-class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A decision's features; names and units are those of `Sample`. What is not known is None.
+class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
+    """A decision and all that it was made from.
 
-    `expected_cached_tokens` of `input_tokens` were expected in the backend's prefix cache. `model_log_ttft`
-    is what the model said, uncorrected, wherever it was asked about the chosen backend.
+    `model` is empty where the request names none. `input_tokens` is the estimate that the policy used, of
+    which `expected_cached_tokens` were expected in the backend's prefix cache. `model_log_ttft` is the
+    model's answer, uncorrected, and `predicted_ttft_s` the corrected one, wherever it was asked about the
+    chosen backend.
     """
 
     backend: Name
     layer: Word
     reason: Word
-    zone: Word
     kind: Word
     is_stream: bool
-    num_running: Requests
-    load: Requests
-    num_waiting: Requests
-    kv_cache_fraction: float
-    own: float
-    foreign: float
     input_tokens: float
     text_bytes: int
     body_bytes: int
     priority: int = 0
-    scrape_age_s: float | None = None
-    model: Name | None = None
+    model: Name = ""
     token_limit: int | None = None
-    expected_cached_tokens: float = 0.0
     model_version: Name | None = None
     model_log_ttft: float | None = None
     predicted_ttft_s: float | None = None
+
+    @property
+    def new_tokens(self) -> float:
+        """The input that was not expected in the backend's prefix cache."""
+        return max(0.0, self.input_tokens - self.expected_cached_tokens)
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -57,7 +55,7 @@ _DECODER = msgspec.json.Decoder(Facts)
 
 
 def to_metadata(facts: Facts) -> dict[str, str]:
-    """The metadata that carries `facts`."""
+    """Return the metadata that carries `facts`."""
     return {
         BACKEND_KEY: facts.backend,
         LAYER_KEY: facts.layer,
@@ -67,7 +65,7 @@ def to_metadata(facts: Facts) -> dict[str, str]:
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Facts | None:
-    """The facts that metadata carries; None where it carries none."""
+    """Return the facts that metadata carries; None where it carries none."""
     try:
         return _DECODER.decode(metadata.get(FACTS_KEY, ""))
     except (msgspec.MsgspecError, RecursionError):

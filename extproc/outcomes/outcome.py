@@ -56,17 +56,10 @@ _NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RET
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A finished request: its sample, and what it teaches.
-
-    `is_backend_failure` is None where it says nothing about the backend. `model_log_ttft` is what the
-    model said, uncorrected, wherever it was asked. `new_tokens` of the prompt were not expected in the
-    backend's prefix cache.
-    """
+    """A finished request: its sample, and whether the backend is to blame, None where nothing tells."""
 
     sample: Sample
     is_backend_failure: bool | None
-    model_log_ttft: float | None
-    new_tokens: float
 
 
 def read_outcome(entry: LogEntry) -> Outcome | None:
@@ -78,28 +71,8 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
     is_timed = facts.is_stream and facts.kind in _KINDS_WITH_TTFT and failure not in _WITHOUT_TTFT
     ttft_s = _ttft_s(entry) if is_timed else None
     sample = Sample(
+        **msgspec.structs.asdict(facts),
         at_s=entry.started_at_s,
-        backend=facts.backend,
-        model=facts.model or "",
-        kind=facts.kind,
-        is_stream=facts.is_stream,
-        layer=facts.layer,
-        reason=facts.reason,
-        model_version=facts.model_version,
-        predicted_ttft_s=facts.predicted_ttft_s,
-        zone=facts.zone,
-        num_running=facts.num_running,
-        load=facts.load,
-        num_waiting=facts.num_waiting,
-        kv_cache_fraction=facts.kv_cache_fraction,
-        input_tokens=facts.input_tokens,
-        own=facts.own,
-        foreign=facts.foreign,
-        scrape_age_s=facts.scrape_age_s,
-        text_bytes=facts.text_bytes,
-        body_bytes=facts.body_bytes,
-        token_limit=facts.token_limit,
-        priority=facts.priority,
         status=entry.status,
         attempts=entry.attempts,
         failure=failure.value if failure else None,
@@ -108,8 +81,7 @@ def read_outcome(entry: LogEntry) -> Outcome | None:
         duration_s=entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
     )
-    new_tokens = max(0.0, facts.input_tokens - facts.expected_cached_tokens)
-    return Outcome(sample, _blame(failure), facts.model_log_ttft, new_tokens)
+    return Outcome(sample, _blame(failure))
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

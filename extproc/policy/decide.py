@@ -1,54 +1,59 @@
-"""The decision: guard, predict, least load, in this order. Pure; the caller reserves the slot.
+"""The decision: guard, predict, least load, in this order. Pure; the caller reserves on the chosen backend.
 
 The three zones behind it: with a TTFT below a second the differences are small and least load, put in time,
 is as good as anything; from 1 to 10 s TTFT follows the running requests and a model earns its keep; beyond
 that only sending less helps.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
 
-from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.policy.guard import admitted
-from extproc.policy.least_load import lightest, soonest
-from extproc.policy.policy_rules import PolicyRules
-from extproc.policy.predictive import Forecast, fastest, forecast
-from extproc.policy.zoning import classify, spared
+from extproc.policy.least_load import SCORES, Score, least_loaded
+from extproc.policy.predictive import Forecast, forecast
 from extproc.request.request import Request, RequestKind
 
 _GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyRules:
+    """The settings of layers 2 and 3, see `extproc.example.yaml`."""
+
+    is_predict_enabled: bool
+    max_predicted_ttft_s: float
+    tie_fraction: float
+    max_candidates: int
+    score: str = "expected_wait"
+
+    @property
+    def scored_by(self) -> Score:
+        """The score of layer 3."""
+        return SCORES[self.score]
+
+
 def decide(
-    request: Request,
-    view: FleetView,
-    model: Predictor | None,
-    record: TrackRecord,
-    rules: PolicyRules,
-    rng: np.random.Generator,
+    request: Request, view: FleetView, model: Predictor | None, rules: PolicyRules, rng: np.random.Generator
 ) -> Decision:
     """Place `request` on one of the candidates in `view`, or refuse it."""
-    if not view.states:
+    if not view.backends:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
-    fit = admitted(view, occupies_engine=request.has_body)
-    if model is not None and model.zone_classifier is not None and request.kind in _GENERATIONS:
-        classify(view, lightest(view, fit, rules.max_candidates), request.input_tokens, model.zone_classifier)
-        fit = spared(view, fit)
+    # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
+    fit = view.fit() if request.has_body else view.admitting()
     guarded = len(view) - len(fit)
-    if not fit:
-        return replace(_nobody_fit(request, view, rng), guarded=guarded)
-    if view.is_any_low(fit):
-        return _least_load(request, view, fit, Reason.LOW_ZONE, rng, guarded)
+    if not fit.backends:
+        return replace(_nothing_fit(request, view, rules, rng), guarded=guarded)
+    if fit.is_any_low():
+        return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
-        return _least_load(request, view, fit, _why_unasked(request, rules), rng, guarded)
-    considered = lightest(view, fit, rules.max_candidates)
-    said = forecast(view, considered, request.input_tokens, model, record)
-    decision = _heed(view, considered, said, request.input_tokens, rules, rng)
+        return _least_load(request, fit, rules, _why_unasked(request, rules), rng, guarded)
+    considered = fit.lightest(rules.max_candidates)
+    said = forecast(considered, request.input_tokens, model)
+    decision = _follow(considered, said, request.input_tokens, rules, rng)
     return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
 
 
@@ -62,59 +67,54 @@ def _why_unasked(request: Request, rules: PolicyRules) -> Reason:
     return Reason.NO_MODEL if _is_predictable(request, rules) else Reason.UNPREDICTABLE
 
 
-def _nobody_fit(request: Request, view: FleetView, rng: np.random.Generator) -> Decision:
+def _nothing_fit(request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator) -> Decision:
     """Refuse; but where all fail, and some are alive by their scrapes, have one of these answer.
 
-    Otherwise one client whose requests make vLLM fail could take the whole fleet out for everybody.
+    Otherwise one client whose requests make vLLM fail could take the whole fleet out for everyone else.
     """
     admitting = view.admitting()
-    if admitting:
-        is_queue_long = any(map(view.is_below_limit, admitting))
+    if admitting.backends:
+        is_queue_long = admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
-    alive = [position for position in range(len(view)) if view.has_room(position) and view.is_alive(position)]
+    alive = [backend for backend in view.backends if view.has_room(backend) and view.is_alive(backend)]
     if alive:
-        return _least_load(request, view, alive, Reason.ALL_FAILING, rng)
+        return _least_load(request, view.narrowed(alive), rules, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)
 
 
-def _heed(
-    view: FleetView,
-    considered: Sequence[int],
-    said: Forecast,
-    tokens: float,
-    rules: PolicyRules,
-    rng: np.random.Generator,
+def _follow(
+    view: FleetView, said: Forecast, tokens: float, rules: PolicyRules, rng: np.random.Generator
 ) -> Decision:
-    """Everybody considered is in the medium zone, and the model has been asked about them.
+    """Decide among candidates of the medium zone that the model has been asked about.
 
     Those in doubt are preferred only where they carry less load than the fastest that is believed.
     """
-    limit_s, predictions = rules.max_predicted_ttft_s, said.predictions
-    too_slow = tuple(view.states[one].slot for one in said.heeded if predictions[one].ttft_s > limit_s)
-    believed = [one for one in said.heeded if predictions[one].ttft_s <= limit_s]
-    doubted = [one for one in considered if one not in said.heeded]
-    layer, reason, position = Layer.REJECT, Reason.PREDICTED_SATURATED, -1
+    limit_s, predictions, score = rules.max_predicted_ttft_s, said.predictions, rules.scored_by
+    too_slow = tuple(each for each in said.trusted if predictions[each].ttft_s > limit_s)
+    believed = [each for each in said.trusted if predictions[each].ttft_s <= limit_s]
+    doubted = [each for each in view.backends if each not in said.trusted]
+    layer, reason, chosen = Layer.REJECT, Reason.PREDICTED_SATURATED, None
     if believed:
-        tied = fastest(said, believed, max(rules.tie_fraction, said.promised_error))
-        position = soonest(view, tied, tokens, rng)
+        tied = said.fastest(believed, max(rules.tie_fraction, said.promised_error))
+        chosen = least_loaded(view.narrowed(tied), tokens, score, rng)
         layer, reason = Layer.PREDICT, Reason.PREDICTION_TIE if len(tied) > 1 else Reason.LOWEST_PREDICTION
-        doubted = [one for one in doubted if view.load[one] < view.load[position]]
+        doubted = [each for each in doubted if view.load(each) < view.load(chosen)]
     if doubted:
-        position = soonest(view, doubted, tokens, rng)
-        layer, reason = Layer.LEAST_LOAD, said.doubt(view, position)
-    if position < 0:
-        return Decision(layer, reason, None, None, len(too_slow), too_slow)
-    prediction = predictions.get(position)
-    return Decision(layer, reason, view.candidate(position), prediction, len(too_slow), too_slow)
+        chosen = least_loaded(view.narrowed(doubted), tokens, score, rng)
+        layer, reason = Layer.LEAST_LOAD, said.doubt(view, chosen)
+    if chosen is None:
+        return Decision(layer, reason, guarded=len(too_slow), predicted_saturated=too_slow)
+    prediction = predictions.get(chosen)
+    return Decision(layer, reason, chosen, view.facts(chosen), prediction, len(too_slow), too_slow)
 
 
 def _least_load(
     request: Request,
     view: FleetView,
-    allowed: Sequence[int],
+    rules: PolicyRules,
     reason: Reason,
     rng: np.random.Generator,
     guarded: int = 0,
 ) -> Decision:
-    chosen = view.candidate(soonest(view, allowed, request.input_tokens, rng))
-    return Decision(Layer.LEAST_LOAD, reason, chosen, None, guarded)
+    chosen = least_loaded(view, request.input_tokens, rules.scored_by, rng)
+    return Decision(Layer.LEAST_LOAD, reason, chosen, view.facts(chosen), None, guarded)

@@ -3,15 +3,17 @@
 Log line, metric, header and sample are all made from this one object, so they agree by construction.
 """
 
+from collections import Counter
 from enum import StrEnum
 
 import msgspec
 
-from extproc.fleet.view import Candidate
+from extproc.fleet.backend import Backend
+from extproc.fleet.candidate_facts import CandidateFacts
 
 
 class Layer(StrEnum):
-    """Who decided."""
+    """The layer that decided."""
 
     PREDICT = "predict"
     LEAST_LOAD = "least_load"
@@ -19,7 +21,7 @@ class Layer(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why. Each fallback of layer 2 to least load has its own."""
+    """Why it decided so. Each fallback of layer 2 to least load has its own."""
 
     # predict
     LOWEST_PREDICTION = "lowest_prediction"
@@ -46,7 +48,7 @@ class Reason(StrEnum):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """What the model said of the chosen backend: uncorrected, and as it was used."""
+    """The model's answer about the chosen backend: uncorrected, and as it was used."""
 
     model_version: str
     model_log_ttft: float
@@ -56,14 +58,42 @@ class Prediction(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """The result of `decide()`.
 
-    `chosen` is None for a refusal. `prediction` is present wherever the model was asked about the chosen
-    backend, also where it was not heeded. `guarded` counts the candidates that the guard took out,
-    `predicted_saturated` are the slots among them that only their prediction took out.
+    `chosen` is None for a refusal, else the backend; `facts` say what was known of it. `prediction` is
+    present wherever the model was asked about the chosen backend, also where it was not believed. `guarded`
+    counts the candidates that the guard took out, `predicted_saturated` are the backends among them that only
+    their prediction took out.
     """
 
     layer: Layer
     reason: Reason
-    chosen: Candidate | None = None
+    chosen: Backend | None = None
+    facts: CandidateFacts | None = None
     prediction: Prediction | None = None
     guarded: int = 0
-    predicted_saturated: tuple[int, ...] = ()
+    predicted_saturated: tuple[Backend, ...] = ()
+
+
+class DecisionCounts:
+    """Decisions by layer and reason since the start; both are enums, so the number of series is bounded."""
+
+    def __init__(self) -> None:
+        self.by_reason: Counter[tuple[Layer, Reason]] = Counter()
+        self.guarded = 0
+        self.passed_through = 0
+        self.expected_cached_tokens = 0.0
+
+    def count(self, decision: Decision) -> None:
+        """Count a decision; `guarded` has those in which the guard took at least one candidate out."""
+        self.by_reason[decision.layer, decision.reason] += 1
+        self.guarded += decision.guarded > 0
+        if decision.facts is not None:
+            self.expected_cached_tokens += decision.facts.expected_cached_tokens
+
+    def by_layer(self) -> dict[str, int]:
+        """Return decisions by layer, and as `guard` those that the guard had a part in."""
+        totals = {"guard": self.guarded} | {
+            layer.value: 0 for layer in (Layer.PREDICT, Layer.LEAST_LOAD, Layer.REJECT)
+        }
+        for (layer, _), count in self.by_reason.items():
+            totals[layer.value] += count
+        return totals

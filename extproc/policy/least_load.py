@@ -1,26 +1,37 @@
-"""Layer 3: the candidate with the least load, put in the time that a request has to expect there.
+"""Layer 3: the candidate with the smallest score, ties at random.
 
-Of backends of which nothing is known but their load it is the least loaded; ties are broken at random.
+A score is a number for each candidate, smaller is better. The one in use is named by `least_load.score` in
+the configuration; see docs/extending.md for how to add one.
 """
 
-from collections.abc import Sequence
-from heapq import nsmallest
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
+from extproc.policy import expected_wait
+
+Score = Callable[[FleetView, float], list[float]]
+"""From the candidates and the prompt's tokens to a number each, in the order of the candidates."""
 
 
-def soonest(view: FleetView, allowed: Sequence[int], prompt_tokens: float, rng: np.random.Generator) -> int:
-    """The position of one of the `allowed`, of which there is at least one, with the least to expect."""
-    expected_s = view.expected_s(allowed, prompt_tokens)
-    least_s = min(expected_s)
-    if expected_s.count(least_s) == 1:
-        return allowed[expected_s.index(least_s)]
-    tied = [position for position, each_s in zip(allowed, expected_s, strict=True) if each_s == least_s]
+def requests_in_flight(view: FleetView, prompt_tokens: float) -> list[float]:
+    """Return the load of each candidate: plain least load, whatever the requests are."""
+    return view.loads
+
+
+SCORES: Mapping[str, Score] = {
+    "expected_wait": expected_wait.scores,
+    "requests_in_flight": requests_in_flight,
+}
+
+
+def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.random.Generator) -> Backend:
+    """Return the candidate with the smallest score; there must be one."""
+    found = score(view, prompt_tokens)
+    least = min(found)
+    if found.count(least) == 1:
+        return view.backends[found.index(least)]
+    tied = [backend for backend, each in zip(view.backends, found, strict=True) if each == least]
     return tied[int(rng.random() * len(tied))]
-
-
-def lightest(view: FleetView, allowed: Sequence[int], count: int) -> Sequence[int]:
-    """At most `count` of the `allowed`: the least loaded."""
-    return allowed if len(allowed) <= count else nsmallest(count, allowed, key=view.load.__getitem__)

@@ -5,65 +5,67 @@ own: a stale scrape, features outside the training range, a running error above 
 doubt compete by load alone, so that one bad backend does not turn the layer off for the others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from extproc.fleet.prediction_record import TrackRecord
+from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Prediction, Reason
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """What the model says of the candidates, by their positions: of those that it could be asked about.
+    """The model's predictions for the candidates that it could be asked about.
 
-    `heeded` are the positions at which it is believed, in the order of the candidates. Predictions that
-    differ by less than `promised_error`, the model's own on held-out samples, do not tell who is faster.
+    `trusted` are the backends for which it is believed, in the order of the candidates. Predictions that
+    differ by less than `promised_error`, the model's own on held-out samples, do not tell which is faster.
     """
 
-    predictions: Mapping[int, Prediction]
-    heeded: Sequence[int]
+    predictions: Mapping[Backend, Prediction]
+    trusted: Sequence[Backend]
     promised_error: float = 0.0
 
-    def doubt(self, view: FleetView, position: int) -> Reason:
-        """Why the model is not heeded about a candidate."""
-        if not view.is_fresh(position):
+    def doubt(self, view: FleetView, backend: Backend) -> Reason:
+        """Return why the model is not believed about a candidate."""
+        if not view.is_fresh(backend):
             return Reason.STALE_SIGNALS
-        return Reason.RUNNING_ERROR if position in self.predictions else Reason.OUT_OF_RANGE
+        return Reason.RUNNING_ERROR if backend in self.predictions else Reason.OUT_OF_RANGE
+
+    def fastest(self, allowed: Sequence[Backend], tie_fraction: float) -> list[Backend]:
+        """Return the `allowed` whose prediction is the smallest, or within `tie_fraction` of it."""
+        predictions = self.predictions
+        limit_s = min([predictions[backend].ttft_s for backend in allowed]) * (1.0 + tie_fraction)
+        return [backend for backend in allowed if predictions[backend].ttft_s <= limit_s]
 
 
-def feature_rows(view: FleetView, positions: Iterable[int], input_tokens: int) -> npt.NDArray[np.float64]:
-    """The features of some candidates, shape (n_positions, n_features), in the order of FEATURES."""
-    tokens = float(input_tokens)
-    return np.array([(*view.signals(position), tokens) for position in positions])
+def feature_rows(view: FleetView, backends: Sequence[Backend], input_tokens: int) -> npt.NDArray[np.float64]:
+    """Return the features of some candidates, shape (n_backends, n_features), in the order of FEATURES.
+
+    The input is what a backend has to compute: without the tokens that are expected in its prefix cache.
+    """
+    cached = view.cached_tokens
+    return np.array(
+        [(*view.signals(each), max(0.0, input_tokens - cached.get(each, 0.0))) for each in backends]
+    )
 
 
-def forecast(
-    view: FleetView, asked: Iterable[int], input_tokens: int, model: Predictor, record: TrackRecord
-) -> Forecast:
-    """Ask the model about the `asked` candidates, as far as their features are known and in range."""
-    fresh = [position for position in asked if view.is_fresh(position)]
+def forecast(view: FleetView, input_tokens: int, model: Predictor) -> Forecast:
+    """Ask the model about the candidates, as far as their features are known and in range."""
+    fresh = [backend for backend in view.backends if view.is_fresh(backend)]
     if not fresh:
         return Forecast({}, ())
     rows = feature_rows(view, fresh, input_tokens)
     in_range = model.in_range(rows)
-    answered = [position for position, is_known in zip(fresh, in_range.tolist(), strict=True) if is_known]
+    answered = [backend for backend, is_known in zip(fresh, in_range.tolist(), strict=True) if is_known]
     answers = model.predict_log_ttft(rows[in_range]).tolist()
-    version, promised_error, predictions, heeded = model.manifest.model_version, model.promised_error, {}, []
-    for position, log_ttft in zip(answered, answers, strict=True):
-        slot = view.states[position].slot
-        predictions[position] = Prediction(version, log_ttft, exp(log_ttft + record.correction(slot)))
-        if record.is_trusted(slot, promised_error):
-            heeded.append(position)
-    return Forecast(predictions, heeded, promised_error)
-
-
-def fastest(said: Forecast, allowed: Sequence[int], tie_fraction: float) -> list[int]:
-    """The `allowed` whose prediction is the smallest, or within `tie_fraction` of it."""
-    predictions = said.predictions
-    limit_s = min([predictions[position].ttft_s for position in allowed]) * (1.0 + tie_fraction)
-    return [position for position in allowed if predictions[position].ttft_s <= limit_s]
+    version, promised_error, predictions, trusted = model.manifest.model_version, model.promised_error, {}, []
+    for backend, log_ttft in zip(answered, answers, strict=True):
+        ttft_s = exp(log_ttft + backend.predictions.correction)
+        predictions[backend] = Prediction(version, log_ttft, ttft_s)
+        if backend.predictions.is_trusted(promised_error):
+            trusted.append(backend)
+    return Forecast(predictions, trusted, promised_error)

@@ -10,13 +10,12 @@ from the prefix cache or not. So it was on vLLM 0.32.0: 586 = 490 computed + 96 
 https://github.com/vllm-project/vllm/pull/56923.
 
 The rule of `CounterWindow`, one per backend. A window opens at a scrape. At each later scrape the tokens
-counted since belong to the text sent since, except for two kinds of text of which nobody knows on which
-side of the edge they were counted: what was in flight at the opening, and what is in flight now. The window
+counted since belong to the text sent since, except for two kinds of text of which nobody knows on which side
+of the edge they were counted: what was in flight at the opening, and what is in flight now. The window
 closes, and gives a sample, once the text sent in it is at least 20 times the larger of the two, so that each
-edge is wrong by at most 5 %, and at least 2 KB. A request that ended without having been processed widens
-the doubt at the opening by its size. A window teaches nothing, and another is opened, if others used the
-server (foreign load), if more than one model or an unknown text was sent, if there was media, whose tokens
-are only a guess, if the counter went backwards (the server was restarted), or if the caller says so.
+edge is wrong by at most 5 %, and at least 2 KB. A window teaches nothing, and another is opened, if others
+used the server (foreign load), if more than one model or an unknown text was sent, if there was media, whose
+tokens are only a guess, if the counter went backwards (the server was restarted), or if the caller says so.
 
 `TokenRatios` folds samples by their bytes: the ratio is tokens over bytes, both summed and forgotten
 exponentially per byte of text. So a window of 100 KB weighs as much as ten of 10 KB, and it does not matter
@@ -119,12 +118,10 @@ class CounterWindow:
             self._is_spoiled = True
         self._model = model
 
-    def finished(self, size: InputSize, *, was_processed: bool) -> None:
-        """A request that was sent has ended; `was_processed` if the server is sure to have counted it."""
+    def finished(self, size: InputSize) -> None:
+        """Note that a request that was sent has ended; that it failed is learned later, by `spoil`."""
         self._in_flight_bytes -= _as_text_bytes(size)
         self._media_in_flight -= size.media_tokens
-        if not was_processed:
-            self._doubtful_bytes += _as_text_bytes(size)
 
     def spoil(self) -> None:
         """Something happened of which nobody knows what it does to the counter."""

@@ -1,18 +1,18 @@
-"""What a client is told when its request is not placed.
+"""The answer to a request that is not placed.
 
-503 with `Retry-After` where all candidates are saturated or fail, 404 where nobody serves the model, both
+503 with `Retry-After` where all candidates are saturated or fail, 404 where no backend serves the model, both
 with an error body in the form of OpenAI's API. The time to come back is measured: what has to drain,
 divided by how fast it drains.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from extproc.exchange.messages import Reject
-from extproc.fleet.fleet import Fleet
+from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
 
 LAYER_HEADER = "x-extproc-layer"
@@ -30,40 +30,39 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """The answer is at most `max_retry_after_s`."""
+    """`Retry-After` is at most `max_retry_after_s`."""
 
     max_retry_after_s: int
 
 
-def retry_after_s(
-    fleet: Fleet, slots: Sequence[int], rules: AdmissionRules, now_s: float, waiting: int = 0
-) -> int:
-    """Whole seconds until one of `slots` can be expected to take requests again, 1 to the maximum.
+def retry_after_s(view: FleetView, rules: AdmissionRules, waiting: int = 0) -> int:
+    """Return the whole seconds until a candidate can be expected to take requests again, 1 to the maximum.
 
-    Those who wait come first: so many have to be taken by all of the slots together.
+    The `waiting` requests come first: all candidates together have to take them before.
     """
-    view = fleet.view(slots, now_s)
-    admitting = view.admitting()
-    failing = [slots[position] for position in frozenset(range(len(slots))).difference(admitting)]
-    waits_s = [fleet.breakers.next_probe_s(failing, now_s)]
+    now_s = view.now_s
+    waits_s = [math.inf]
     total_per_s = 0.0
-    for position in admitting:
-        rate_per_s = fleet.drain_rates.per_second(slots[position], now_s)
+    for backend, load in zip(view.backends, view.loads, strict=True):
+        if backend.breaker.admits_at_s > now_s:
+            waits_s.append(backend.breaker.admits_at_s - now_s)
+            continue
+        rate_per_s = backend.drain_rate.per_second(now_s)
         total_per_s += rate_per_s
-        excess = max(1.0, view.load[position] - view.states[position].closed_above)
+        excess = max(1.0, load - backend.closed_above)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
     queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
     return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))
 
 
 def overloaded(reason: Reason, retry_s: int) -> Reject:
-    """The refusal of a request that some backend would serve at another time."""
+    """Return the refusal of a request that some backend would serve at another time."""
     error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": 503}
     return _reject(503, error, reason, {"retry-after": str(retry_s)})
 
 
 def unknown_model(model: str) -> Reject:
-    """The refusal of a request for a model that no backend serves, in vLLM's words."""
+    """Return the refusal of a request for a model that no backend serves, in vLLM's words."""
     shown = model if len(model) <= 200 else model[:200] + "…"
     message = f"The model `{shown}` does not exist."
     error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}

@@ -1,70 +1,47 @@
-"""The router: candidates, decision, reservation and instruction, in one step without an await.
+"""The router: candidates, decision, reservation and instruction, in one step without an await."""
 
-It owns what changes with a decision: the in-flight slot, the latched guard, the counters, and the windows
-from which tokens per byte are learned.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
+import msgspec
 import numpy as np
 
 from extproc.exchange.messages import Continue, Phase, RouteTo
-from extproc.exchange.placement import Lease, Placement
-from extproc.fleet.backend import ENDPOINT_SUFFIX
+from extproc.exchange.placement import Placement
+from extproc.fleet.backend import Backend
+from extproc.fleet.candidate_facts import CandidateFacts
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import Candidate
-from extproc.learning.model_in_use import ModelSlot
+from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import Facts, to_metadata
-from extproc.policy.affinity import cached_tokens
-from extproc.policy.decide import decide
-from extproc.policy.decision import Decision, Layer, Reason
-from extproc.policy.decision_counts import DecisionCounts
-from extproc.policy.policy_rules import PolicyRules
+from extproc.policy.decide import PolicyRules, decide
+from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
-from extproc.request.token_learning import TokenLearning
-from extproc.routing.bookings import Booking, Bookings
+from extproc.routing.bookings import Bookings, Freed
 from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
 
 MAX_MODEL_NAME = 256
 """Longer names are cut in what is recorded."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouterRules:
-    """The settings of the layers."""
-
-    policy: PolicyRules
-    admission: AdmissionRules
-
-
 class Router:
-    """Places requests; `place` is the `Placer` of every exchange, where none is held.
-
-    `freed` is told of every slot that is given back.
-    """
+    """Places requests; `place` is the `Placer` of every exchange, where none is held."""
 
     def __init__(
         self,
         fleet: Fleet,
         registry: Registry,
-        models: ModelSlot,
-        record: TrackRecord,
-        tokens: TokenLearning,
-        rules: RouterRules,
+        model: ModelInUse,
+        policy: PolicyRules,
+        admission: AdmissionRules,
         rng: np.random.Generator,
+        freed: Freed = lambda backend, now_s: None,
     ) -> None:
         self.counts = DecisionCounts()
-        self.freed: Callable[[int, float], None] | None = None
+        self.bookings = Bookings(fleet.prefixes, freed)
         self._fleet = fleet
         self._registry = registry
-        self._models = models
-        self._record = record
-        self.bookings = Bookings(fleet, tokens)
-        self._rules = rules
+        self._model = model
+        self._policy = policy
+        self._admission = admission
         self._rng = rng
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -73,74 +50,68 @@ class Router:
         return tried if isinstance(tried, Placement) else self.refuse(request, tried, now_s)
 
     def attempt(self, request: Request, phase: Phase, now_s: float) -> Placement | Decision:
-        """Decide, and reserve the chosen backend's slot before anything else can run.
+        """Decide, and reserve a place on the chosen backend before anything else can run.
 
-        Returns the decision where it is that nobody can take the request now; it is not counted yet. Fails
-        open where no backend can be chosen yet.
+        Returns the decision where no backend can take the request now; it is not counted yet. Fails open
+        where no backend can be chosen yet.
         """
-        slots = self._registry.candidates(request.model)
-        if slots is None:
+        candidates = self._registry.candidates(request.model)
+        if candidates is None:
             self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
             return Placement(unknown_model(request.model or ""))
-        view = self._fleet.view(slots, now_s, cached_tokens(request, self._fleet.prefixes))
-        decision = decide(request, view, self._models.current, self._record, self._rules.policy, self._rng)
-        for slot in decision.predicted_saturated:
-            self._fleet.latch_saturated(slot)
+        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
+        decision = decide(request, view, self._model.current, self._policy, self._rng)
+        for backend in decision.predicted_saturated:
+            backend.latch_saturated()
         if decision.reason is Reason.NO_BACKEND:
             return self.pass_through(phase)
-        if decision.chosen is None:
+        if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
-        backend, address = self._registry.name_and_address_of(decision.chosen.slot)
-        booking = self.bookings.open(decision.chosen.slot, request, now_s, decision.chosen.cached_tokens)
-        lease = Lease(partial(self._release, booking))
-        facts = recorded(decision, decision.chosen, backend, request)
-        may_be_retried = self.bookings.may_be_retried(decision.chosen.slot)
-        cluster = backend if may_be_retried else backend + ENDPOINT_SUFFIX
-        return Placement(RouteTo(phase, cluster, to_metadata(facts), address), lease)
+        return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
 
     def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
-        """The answer to a request that nobody can take, and for whose model so many others wait."""
+        """Answer a request that no backend can take, while `waiting` others wait for its model."""
         self.counts.count(decision)
-        slots = self._registry.candidates(request.model) or ()
-        wait_s = retry_after_s(self._fleet, slots, self._rules.admission, now_s, waiting)
-        return Placement(overloaded(decision.reason, wait_s))
+        view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return Placement(overloaded(decision.reason, retry_after_s(view, self._admission, waiting)))
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""
         self.counts.passed_through += 1
         return Placement(Continue(phase))
 
-    def _release(self, booking: Booking, now_s: float) -> None:
-        self.bookings.close(booking, now_s)
-        if self.freed is not None:
-            self.freed(booking.slot, now_s)
+    def _book(
+        self,
+        request: Request,
+        phase: Phase,
+        decision: Decision,
+        backend: Backend,
+        known: CandidateFacts,
+        now_s: float,
+    ) -> Placement:
+        booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
+        facts = decision_facts(decision, known, backend.name, request)
+        cluster = backend.name if self.bookings.may_be_retried(backend) else backend.name + ENDPOINT_SUFFIX
+        return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
 
 
-def recorded(decision: Decision, chosen: Candidate, backend: str, request: Request) -> Facts:
-    """What was known and decided, to be recorded with the outcome."""
-    said = decision.prediction
+def decision_facts(decision: Decision, known: CandidateFacts, backend: str, request: Request) -> Facts:
+    """Return what was known and decided, to be recorded with the outcome."""
+    said: Prediction | None = decision.prediction
     return Facts(
+        **msgspec.structs.asdict(known),
         backend=backend,
         layer=decision.layer,
         reason=decision.reason,
-        zone=chosen.zone,
         kind=request.kind,
         is_stream=request.is_stream,
-        num_running=chosen.num_running,
-        load=chosen.load,
-        num_waiting=chosen.num_waiting,
-        kv_cache_fraction=chosen.kv_cache_fraction,
-        own=chosen.own,
-        foreign=chosen.foreign,
         input_tokens=request.input_tokens,
         text_bytes=request.input_size.text_bytes,
         body_bytes=request.body_bytes,
         priority=request.priority,
-        scrape_age_s=chosen.scrape_age_s,
-        model=request.model if request.model is None else request.model[:MAX_MODEL_NAME],
+        model="" if request.model is None else request.model[:MAX_MODEL_NAME],
         token_limit=request.token_limit,
-        expected_cached_tokens=chosen.cached_tokens,
         model_version=said.model_version if said else None,
         model_log_ttft=said.model_log_ttft if said else None,
         predicted_ttft_s=said.ttft_s if said else None,

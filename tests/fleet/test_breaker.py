@@ -1,7 +1,7 @@
 import pytest
+from extproc.fleet.state import BackendState
 
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
-from extproc.fleet.state import BackendState
 
 RULE = BreakerRule(consecutive_failures=3, min_pause_s=1.0, max_pause_s=4.0, probe_timeout_s=5.0)
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.known_backends import KnownBackends
 
 GRACE_S, LIMIT = 60.0, 4

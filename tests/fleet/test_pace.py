@@ -2,11 +2,11 @@ from math import inf
 
 import numpy as np
 import pytest
+from extproc.fleet.state import BackendState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.fleet.pace import FORGETTING_S, UNKNOWN, Answered, Pace, PaceLearning
-from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 
 NOW_S = 100.0

@@ -1,6 +1,7 @@
 from collections import Counter
 
-from extproc.fleet.backend import Endpoint, Lifecycle
+from extproc.fleet.backend import Lifecycle
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.peers import MAX_PEERS, retry_peers
 from extproc.fleet.registry import Member
 

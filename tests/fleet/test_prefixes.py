@@ -1,10 +1,10 @@
 from collections import defaultdict
 
 import pytest
+from extproc.fleet.prefixes import DOUBTED_TOKENS, SentPrefixes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.prefixes import DOUBTED_TOKENS, SentPrefixes
 from extproc.fleet.signals import Signals
 
 SYSTEM = (1, 2, 3)

@@ -2,8 +2,9 @@ from math import inf
 
 import pytest
 
-from extproc.fleet.backend import Endpoint, Lifecycle
+from extproc.fleet.backend import Lifecycle
 from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule

@@ -5,19 +5,19 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from extproc.fleet.state import BackendState
+from extproc.policy.policy_rules import PolicyRules
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.fleet.pace import Pace
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
-from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
 from extproc.learning.zone_classifier import ZoneClassifier
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.policy.policy_rules import PolicyRules
 from extproc.request.request import InputSize, Request, RequestKind
 
 RULES = PolicyRules(is_predict_enabled=True, max_predicted_ttft_s=5.0, tie_fraction=0.05, max_candidates=16)

@@ -1,4 +1,5 @@
 import pytest
+from extproc.request.token_learning import TokenLearning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -6,7 +7,6 @@ from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.saturation import SaturationRule
 from extproc.request.request import InputSize, Request, RequestKind
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.bookings import MAX_SAVED_RETRIES, Booking, Bookings
 

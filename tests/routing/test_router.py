@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from extproc.policy.policy_rules import PolicyRules
+from extproc.request.token_learning import TokenLearning
 from msgspec.structs import replace
 
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
-from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.registry import Registry
@@ -16,9 +18,7 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelSlot
 from extproc.outcomes.facts import from_metadata, to_metadata
 from extproc.outcomes.log_entry import LogEntry
-from extproc.policy.policy_rules import PolicyRules
 from extproc.request.request import InputSize, Request, RequestKind
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.refusal import AdmissionRules

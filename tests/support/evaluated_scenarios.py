@@ -16,7 +16,7 @@ from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.workload_text import WorkloadSpec
-from extproc.lab.rivals import evaluated_rules
+from extproc.lab.rivals import layered
 from extproc.lab.rivals.choice import RivalSetting
 from extproc.lab.rivals.layered import Layered, LayeredRules
 from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic, Steady
@@ -42,9 +42,7 @@ class Given:
 def layered_rules(
     *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
-    return evaluated_rules.layered_rules(
-        {"guard": {"max_active": max_active}, "admission": admission}, model_file
-    )
+    return layered.layered_rules({"guard": {"max_active": max_active}, "admission": admission}, model_file)
 
 
 @lru_cache

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
+from extproc.policy.policy_rules import PolicyRules
+from extproc.request.token_learning import TokenLearning
 
 from extproc.exchange.messages import Continue, Hold, Instruction, Phase, Reject, RouteTo
 from extproc.exchange.placement import Lease, Placement
-from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 from extproc.learning.model_in_use import ModelSlot
-from extproc.policy.policy_rules import PolicyRules
 from extproc.request.request import InputSize, Request, RequestKind
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules

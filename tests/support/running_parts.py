@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from extproc.policy.policy_rules import PolicyRules
+from extproc.request.token_learning import TokenLearning
 from support.held_requests import request
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
@@ -20,8 +22,8 @@ from extproc.config.stages import ScrapeConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
-from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
 from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
@@ -30,8 +32,6 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.model_in_use import ModelSlot
-from extproc.policy.policy_rules import PolicyRules
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue

@@ -10,14 +10,15 @@ import logging
 import signal
 from pathlib import Path
 
+import numpy as np
+
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.config import rules
 from extproc.config.stages import MAX_BACKENDS, load_config
-from extproc.fleet.fleet import Fleet
 from extproc.fleet.known_backends import KnownBackends
-from extproc.fleet.registry import Registry
+from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +26,12 @@ logger = logging.getLogger(__name__)
 async def write_clusters(config_path: Path) -> None:
     """Keep `envoy.cds_path` up to date until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
-    fleet = Fleet(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-    )
     feed = MembershipFeed(
         new_source(config),
         KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
-        Registry(fleet, config.envoy.settle_s),
+        Core(rules.core_rules(config), np.random.default_rng()),
         ClusterFile(config.envoy.cds_path),
-        fleet.breakers.is_tripped,
-        handle_joined=lambda _: None,
-        handle_left=lambda: None,
+        handle_change=lambda: None,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

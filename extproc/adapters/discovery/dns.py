@@ -20,7 +20,7 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.names import name_of_address
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.config.discovery_stage import DnsDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 

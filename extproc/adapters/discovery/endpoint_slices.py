@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.adapters.discovery.names import name_of_address, name_of_pod
 from extproc.config.discovery_stage import KubernetesDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 _FAMILIES = {"any": ("IPv4", "IPv6"), "ipv4": ("IPv4",), "ipv6": ("IPv6",)}
 

@@ -18,7 +18,7 @@ from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_o
 from extproc.adapters.discovery.kubernetes_api import KubernetesApi, KubernetesError
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.config.discovery_stage import KubernetesDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 

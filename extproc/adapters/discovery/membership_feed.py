@@ -1,7 +1,7 @@
-"""From sets of backends to the fleet and to Envoy's clusters: whoever joins, settles, drains and leaves.
+"""From sets of endpoints to the fleet and to Envoy's clusters: backends join, settle, drain and leave.
 
 The only place that changes the membership, whatever kind of discovery is behind it. The clusters are written
-before anybody is chosen; where they cannot be, membership stands still.
+before a new backend is chosen; where they cannot be, membership stands still.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from contextlib import aclosing
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.peers import retry_peers
-from extproc.fleet.registry import Registry
+from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -24,30 +24,25 @@ INTERVAL_S = 0.25
 
 
 class MembershipFeed:
-    """Keeps registry and cluster file at what the source finds; `is_known` is set when it has found out.
+    """Keeps members and cluster file at what the source finds; `is_known` is set when it has found out.
 
-    A backend that `is_failing(slot)` is not tried in another one's place. `handle_joined(slots)` follows
-    every change of the set, `handle_left()` every departure.
+    `handle_change` follows every change of the set and every departure.
     """
 
     def __init__(
         self,
         source: BackendSource,
         known: KnownBackends,
-        registry: Registry,
+        core: Core,
         clusters: ClusterFile,
-        is_failing: Callable[[int], bool],
-        handle_joined: Callable[[list[int]], None],
-        handle_left: Callable[[], None],
+        handle_change: Callable[[], None],
     ) -> None:
         self.is_known = asyncio.Event()
         self._source = source
         self._known = known
-        self._registry = registry
+        self._core = core
         self._clusters = clusters
-        self._is_failing = is_failing
-        self._handle_joined = handle_joined
-        self._handle_left = handle_left
+        self._handle_change = handle_change
         self._conditions = ConditionLog(logger)
 
     @property
@@ -81,16 +76,16 @@ class MembershipFeed:
         """Let members settle, drain and leave as time passes."""
         while True:
             now_s = time.monotonic()
-            has_left = self._publish() and self._registry.advance(now_s)
+            has_left = self._publish() and self._core.advance(now_s)
             if has_left:
-                self._handle_left()
+                self._handle_change()
             if self._known.advance(now_s) or has_left:
                 self._apply()  # after a departure there may be room for more
             await asyncio.sleep(INTERVAL_S)
 
     def _apply(self, known_to_envoy: Iterable[Endpoint] = ()) -> None:
-        joined = self._registry.apply(self._known.backends, time.monotonic(), known_to_envoy)
-        self._handle_joined(joined)
+        joined = self._core.set_members(self._known.backends, time.monotonic(), known_to_envoy)
+        self._handle_change()
         logger.info("backends_applied backends=%d joined=%d", len(self._known.backends), len(joined))
 
     def _publish(self) -> bool:
@@ -98,8 +93,8 @@ class MembershipFeed:
         if not self.is_known.is_set():
             return False
         try:
-            peers = retry_peers(self._registry.members, self._is_failing)
-            self._clusters.write(self._registry.clusters(), peers)
+            registry = self._core.registry
+            self._clusters.write(registry.clusters(), retry_peers(registry.members))
         except OSError as error:
             self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
             return False

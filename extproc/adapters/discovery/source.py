@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 
 @dataclass(slots=True)

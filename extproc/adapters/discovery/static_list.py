@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 
 class StaticList:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
 from extproc.adapters.files.atomic_file import write_atomically
-from extproc.fleet.backend import ENDPOINT_SUFFIX, Endpoint
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 
 
 class ClusterFile:

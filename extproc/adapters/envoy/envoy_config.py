@@ -22,7 +22,7 @@ import yaml
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.errors import ExtprocError
-from extproc.fleet.backend import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 
 Document = dict[str, Any]
 

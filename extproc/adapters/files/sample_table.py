@@ -1,6 +1,7 @@
 """The table of samples in its SQLite file: its schema, one row of it, and reading it by columns.
 
-The columns are `Sample`'s fields in order. A file with another schema version is refused, never changed.
+The columns are `Sample`'s fields. A file of the schema before is taken over by the first that writes to it; a
+file with any other schema version is refused, never changed.
 """
 
 import sqlite3
@@ -9,7 +10,7 @@ from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -18,8 +19,11 @@ import numpy.typing as npt
 from extproc.errors import SampleStoreError
 from extproc.outcomes.sample import Sample
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """To be raised with every change of `Sample`'s fields."""
+
+_ADDED = ("expected_cached_tokens", "model_log_ttft")
+"""Columns that the schema before lacks; in its rows they are missing."""
 
 _BUSY_TIMEOUT_S = 5.0
 _ROWS_PER_READ = 20_000
@@ -33,7 +37,7 @@ Row = tuple[Any, ...]
 
 def _plain_type(annotation: Any) -> type:
     """`float` for `float | None`, and so on."""
-    plain: type = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation
+    plain: type = get_args(annotation)[0] if get_origin(annotation) in (Union, UnionType) else annotation
     return plain
 
 
@@ -42,8 +46,9 @@ COLUMN_TYPES: dict[str, type] = {
 }
 COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
 
-_COLUMN_DEFINITIONS = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items())
-_CREATE = f"CREATE TABLE samples ({_COLUMN_DEFINITIONS})"  # quoted, because `foreign` is a word of SQL
+_DEFINITIONS = {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items()}
+_CREATE = f"CREATE TABLE samples ({', '.join(_DEFINITIONS.values())})"
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)  # quoted, because `foreign` is a word of SQL
 
 # Without an adapter sqlite3 makes and drops an exception for each of these, as costly as the rest of a row.
 sqlite3.register_adapter(bool, int)
@@ -54,7 +59,7 @@ sqlite3.register_adapter(type(None), lambda none: none)
 def insert_statement(rows: int) -> str:
     """The statement that inserts so many rows."""
     row = f"({', '.join('?' * len(COLUMNS))})"
-    return f"INSERT INTO samples VALUES {', '.join([row] * rows)}"
+    return f"INSERT INTO samples ({_NAMES}) VALUES {', '.join([row] * rows)}"
 
 
 def row_of(sample: Sample) -> Row:
@@ -67,7 +72,7 @@ def open_table(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)
         try:
-            _create_if_new(connection)
+            _create_or_take_over(connection)
             _check_schema(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -129,22 +134,38 @@ def read_chunks(connection: sqlite3.Connection) -> Iterator[dict[str, list[Any]]
         }
 
 
-def _create_if_new(connection: sqlite3.Connection) -> None:
+def _create_or_take_over(connection: sqlite3.Connection) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")  # another sidecar may be about to do the same
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             connection.execute(_CREATE)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif _version(connection) == SCHEMA_VERSION - 1 and _columns(connection) == set(COLUMNS) - set(
+            _ADDED
+        ):
+            for name in _ADDED:
+                connection.execute(f"ALTER TABLE samples ADD COLUMN {_DEFINITIONS[name]}")
+        else:
+            return
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {row[1] for row in connection.execute("PRAGMA table_info(samples)")}
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    found = tuple(row[1] for row in connection.execute("PRAGMA table_info(samples)"))
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    found, version = _columns(connection), _version(connection)
     if not found:
         raise SampleStoreError(f"{path}: not a sample store")
     if version != SCHEMA_VERSION:
-        raise SampleStoreError(f"{path}: schema version {version}; this program uses {SCHEMA_VERSION}")
-    if found != COLUMNS:
+        hint = "; start a sidecar with it once" if version == SCHEMA_VERSION - 1 else ""
+        raise SampleStoreError(f"{path}: schema version {version}; this program uses {SCHEMA_VERSION}{hint}")
+    if found != set(COLUMNS):
         raise SampleStoreError(f"{path}: the columns are not those of schema version {SCHEMA_VERSION}")
 
 

@@ -94,7 +94,7 @@ class SidecarCollector(Collector):
         yield from self._discovery()
 
     def _decisions(self) -> Iterator[Metric]:
-        counts = self._runtime.decisions
+        counts = self._runtime.core.router.counts
         decisions = CounterMetricFamily(
             "extproc_decisions", "Decisions by layer and reason", labels=["layer", "reason"]
         )
@@ -110,7 +110,7 @@ class SidecarCollector(Collector):
             "Prompt tokens that were expected in the prefix cache of the chosen backend",
             counts.expected_cached_tokens,
         )
-        bookings = self._runtime.bookings
+        bookings = self._runtime.core.router.bookings
         yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
         yield _counter(
             "extproc_retries_withheld",
@@ -119,30 +119,30 @@ class SidecarCollector(Collector):
         )
 
     def _queue(self) -> Iterator[Metric]:
-        room = self._runtime.room
-        if room is None:
+        queue = self._runtime.core.queue
+        if queue is None:
             return
-        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", room.waiting)
+        yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", queue.waiting)
         depth = GaugeMetricFamily(
             "extproc_queue_model_requests",
             "Requests that wait, where there are any",
             labels=["model"],
         )
-        for model, waiting in room.depths().items():
+        for model, waiting in queue.depths().items():
             depth.add_metric([model], waiting)
         yield depth
         endings = CounterMetricFamily(
             "extproc_queue_ended", "Requests that wait no more, by why", labels=["ending"]
         )
         for ending in Ending:
-            endings.add_metric([ending.value], room.counts.endings[ending])
+            endings.add_metric([ending.value], queue.counts.endings[ending])
         yield endings
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
-        wait.add_metric([], _buckets(WAIT_BOUNDS_S, room.counts.waits), room.counts.waited_s)
+        wait.add_metric([], _buckets(WAIT_BOUNDS_S, queue.counts.waits), queue.counts.waited_s)
         yield wait
 
     def _outcomes(self) -> Iterator[Metric]:
-        counts = self._runtime.outcomes
+        counts = self._runtime.core.feedback.counts
         outcomes = CounterMetricFamily(
             "extproc_outcomes", "Finished requests by backend and result", labels=["backend", "result"]
         )
@@ -160,7 +160,7 @@ class SidecarCollector(Collector):
         )
 
     def _model(self) -> Iterator[Metric]:
-        models = self._runtime.models
+        models = self._runtime.core.model
         yield _gauge("extproc_model_loaded", "1 if layer 2 has a model", models.current is not None)
         if models.current is not None:
             yield _gauge(

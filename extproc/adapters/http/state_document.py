@@ -1,140 +1,118 @@
 """`/v1/state`: the fleet, the model and the decisions as one JSON document. What is not known is null."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from extproc.adapters.http.runtime import Runtime
-from extproc.fleet.backend import Lifecycle
-from extproc.fleet.registry import Member
-from extproc.fleet.view import Candidate, FleetView
+from extproc.fleet.backend import Backend, Lifecycle
+from extproc.fleet.view import FleetView
+from extproc.policy.expected_wait import scores
 from extproc.policy.predictive import forecast
-from extproc.policy.zoning import classify
 from extproc.routing.queue.request_queue import RequestQueue
 
 REFERENCE_TOKENS = 512
-"""`predicted_ttft_s`, `expected_s`, and `zone` where a classifier tells it, are about a request of this input
-length that came now; guessed."""
+"""`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
 
 
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
     """The state at `now_s` (monotonic seconds)."""
-    members = runtime.registry.members
-    view = runtime.fleet.view([member.slot for member in members], now_s)
+    core = runtime.core
+    view = core.fleet.view(core.registry.members, now_s)
+    counts = core.router.counts
     return {
-        "backends": _backends(runtime, members, view),
+        "backends": _backends(runtime, view),
         "model": _model(runtime),
-        "decisions": runtime.decisions.by_layer(),
+        "decisions": counts.by_layer(),
         "reasons": {
             f"{layer.value}.{reason.value}": count
-            for (layer, reason), count in sorted(runtime.decisions.by_reason.items())
+            for (layer, reason), count in sorted(counts.by_reason.items())
         },
-        "passed_through": runtime.decisions.passed_through,
-        "queue": None if runtime.room is None else _queue(runtime.room, now_s),
+        "passed_through": counts.passed_through,
+        "queue": None if core.queue is None else _queue(core.queue, now_s),
         "draining": runtime.server.is_draining,
     }
 
 
-def _queue(room: RequestQueue, now_s: float) -> dict[str, Any]:
+def _queue(queue: RequestQueue, now_s: float) -> dict[str, Any]:
     return {
-        "waiting": room.waiting,
-        "by_model": room.depths(),
-        "oldest_s": room.oldest_s(now_s),
-        "ended": {ending.value: count for ending, count in sorted(room.counts.endings.items())},
+        "waiting": queue.waiting,
+        "by_model": queue.depths(),
+        "oldest_s": queue.oldest_s(now_s),
+        "ended": {ending.value: count for ending, count in sorted(queue.counts.endings.items())},
     }
 
 
-def _backends(runtime: Runtime, members: Sequence[Member], view: FleetView) -> list[dict[str, Any]]:
-    admitting = frozenset(view.admitting())
+def _backends(runtime: Runtime, view: FleetView) -> list[dict[str, Any]]:
     predicted_s = _predicted_s(runtime, view)
-    expected_s = view.expected_s(range(len(members)), REFERENCE_TOKENS)
+    expected_s = scores(view, REFERENCE_TOKENS)
     return [
-        _backend(
-            runtime,
-            member,
-            view.candidate(position),
-            reason=_reason(runtime, member, position in admitting, view.has_room(position)),
-            is_fresh=view.is_fresh(position),
-            predicted_s=predicted_s.get(position),
-            expected_s=expected_s[position],
-        )
-        for position, member in enumerate(members)
+        _backend(runtime, backend, view, predicted_s.get(backend), each_s)
+        for backend, each_s in zip(view.backends, expected_s, strict=True)
     ]
 
 
 def _backend(
-    runtime: Runtime,
-    member: Member,
-    known: Candidate,
-    *,
-    reason: str,
-    is_fresh: bool,
-    predicted_s: float | None,
-    expected_s: float,
+    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
 ) -> dict[str, Any]:
-    state = runtime.fleet.states[member.slot]
+    known, reason = view.facts(backend), _reason(backend, view)
     is_scraped = known.scrape_age_s is not None
     return {
-        "name": member.backend.name,
-        "address": member.backend.address,
-        "models": None if member.models is None else sorted(member.models),
-        "own": int(known.own),
+        "name": backend.name,
+        "address": backend.endpoint.address,
+        "models": None if backend.models is None else sorted(backend.models),
+        "own": backend.own,
         "foreign": known.foreign,
         "load": known.load,
-        "running": state.running if is_scraped else None,
-        "waiting": state.waiting if is_scraped else None,
+        "running": backend.running if is_scraped else None,
+        "waiting": backend.waiting if is_scraped else None,
         "num_running": known.num_running,
-        "kv_cache_fraction": _finite(state.kv_cache_fraction),
+        "kv_cache_fraction": _finite(backend.kv_cache_fraction),
         "scrape_age_s": known.scrape_age_s,
-        "is_fresh": is_fresh,
+        "is_fresh": view.is_fresh(backend),
         "zone": known.zone,
-        "medium_load": state.medium_load,
-        "max_active": state.max_active,
-        "waits_above": _finite(state.waits_above),
-        "membership": member.membership.value,
+        "medium_load": backend.medium_load,
+        "max_active": backend.max_active,
+        "waits_above": _finite(backend.waits_above),
+        "membership": backend.lifecycle.value,
         "is_routable": reason in {"ok", "probing"},
         "reason": reason,
         "predicted_ttft_s": predicted_s,
         "expected_s": expected_s,
-        "observed_ttft_s": _finite(state.observed_ttft_s),
-        "running_error": runtime.record.error(member.slot),
-        "is_model_trusted": _is_model_trusted(runtime, member.slot),
+        "observed_ttft_s": _finite(backend.observed_ttft_s),
+        "running_error": backend.predictions.error,
+        "is_model_trusted": _is_model_trusted(runtime, backend),
     }
 
 
-def _is_model_trusted(runtime: Runtime, slot: int) -> bool | None:
-    """Whether layer 2 has a say about the backend, as far as its running error goes; None without a model."""
-    model = runtime.models.current
-    if model is None:
-        return None
-    return runtime.record.is_trusted(slot, model.promised_error)
+def _is_model_trusted(runtime: Runtime, backend: Backend) -> bool | None:
+    """Return whether layer 2 may decide about the backend, by its running error; None without a model."""
+    model = runtime.core.model.current
+    return None if model is None else backend.predictions.is_trusted(model.promised_error)
 
 
-def _reason(runtime: Runtime, member: Member, is_admitting: bool, has_room: bool) -> str:
-    """Why a backend is or is not chosen: membership, then failures, then saturation."""
-    if member.membership is not Lifecycle.ACTIVE:
-        return member.membership.value
-    if not is_admitting:
+def _reason(backend: Backend, view: FleetView) -> str:
+    """Return why a backend is or is not chosen: lifecycle, then failures, then saturation."""
+    if backend.lifecycle is not Lifecycle.ACTIVE:
+        return backend.lifecycle.value
+    if backend.breaker.admits_at_s > view.now_s:
         return "failing"
-    if not has_room:
+    if not view.has_room(backend):
         return "saturated"
-    return "probing" if runtime.fleet.breakers.is_tripped(member.slot) else "ok"
+    return "probing" if backend.breaker.is_tripped else "ok"
 
 
-def _predicted_s(runtime: Runtime, view: FleetView) -> dict[int, float]:
-    """By position; nothing is said of the low zone, of which the model knows nothing."""
-    model, everyone = runtime.models.current, range(len(view))
+def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
+    """Return the predictions; nothing is said of the low zone, of which the model knows nothing."""
+    model = runtime.core.model.current
     if model is None:
         return {}
-    if model.zone_classifier is not None:
-        classify(view, everyone, REFERENCE_TOKENS, model.zone_classifier)
-    asked = [position for position in everyone if not view.is_low(position)]
-    said = forecast(view, asked, REFERENCE_TOKENS, model, runtime.record)
-    return {position: prediction.ttft_s for position, prediction in said.predictions.items()}
+    asked = view.narrowed([backend for backend in view.backends if not view.is_low(backend)])
+    said = forecast(asked, REFERENCE_TOKENS, model)
+    return {backend: prediction.ttft_s for backend, prediction in said.predictions.items()}
 
 
 def _model(runtime: Runtime) -> dict[str, Any] | None:
-    model = runtime.models.current
+    model = runtime.core.model.current
     if model is None:
         return None
     manifest = model.manifest
@@ -143,9 +121,9 @@ def _model(runtime: Runtime) -> dict[str, Any] | None:
         "trained_at": manifest.trained_at,
         "promised_error": model.promised_error,
         "median_relative_error": manifest.held_out_errors.median_relative_error,
-        "accepted": runtime.models.accepted,
-        "refused": runtime.models.refused,
-        "last_refusal": runtime.models.last_refusal,
+        "accepted": runtime.core.model.accepted,
+        "refused": runtime.core.model.refused,
+        "last_refusal": runtime.core.model.last_refusal,
     }
 
 

@@ -1,7 +1,7 @@
 """Servers without a router: the load generator places its requests itself, at random.
 
-What is known of a server is kept by the same fleet, registry and scraper as in the sidecar, so the features
-of a sample are those that serving would have computed at that moment. There is no guard: the point is to
+What is known of a server is kept by the same core and scraper as in the sidecar, so the features of a sample
+are those that serving would have computed at that moment. There is no guard: the point is to
 see what lies beyond saturation. With two servers or more each arrival is a pair of requests, of the same
 lengths and at the same moment, for two different servers: afterwards it is known which was the faster one.
 """
@@ -16,18 +16,17 @@ from math import isfinite
 import numpy as np
 
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config.admission_stage import AdmissionConfig
-from extproc.config.rules import fleet_rules
-from extproc.config.stages import BreakerConfig, GuardConfig, ScrapeConfig, ZonesConfig
+from extproc.config.rules import core_rules_of_stages
+from extproc.config.stages import ScrapeConfig
 from extproc.errors import ProfileError
-from extproc.fleet.backend import Endpoint
-from extproc.fleet.fleet import Fleet
-from extproc.fleet.registry import Registry
-from extproc.fleet.view import Candidate
+from extproc.fleet.backend import Backend
+from extproc.fleet.candidate_facts import CandidateFacts
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.served_model import PATIENCE_S, ServedModel
 from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.sample import Sample
+from extproc.routing.core import Core
 
 LAYER, REASON = "profile", "direct"
 
@@ -37,73 +36,64 @@ _SCRAPE = ScrapeConfig(idle_interval_s=ScrapeConfig().busy_interval_s)
 class DirectTarget:
     """The servers, and what is known of them; to be had from `open_direct`."""
 
-    def __init__(self, backends: Sequence[Endpoint], model: ServedModel, rng: np.random.Generator) -> None:
+    def __init__(self, servers: Sequence[Endpoint], model: ServedModel, rng: np.random.Generator) -> None:
         self.model = model.name
         self.max_model_len = model.max_model_len
-        self.requests_per_arrival = min(2, len(backends))
-        rules = fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig(), AdmissionConfig())
-        self.fleet = Fleet(rules)
-        self.registry = Registry(self.fleet, settle_s=0.0)
-        self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
-        self._backends = {member.slot: member.backend for member in self.registry.members}
-        self._slots = list(self._backends)
+        self.requests_per_arrival = min(2, len(servers))
+        self.core = Core(core_rules_of_stages({"scrape": _SCRAPE}), rng)
+        self._backends = self.core.set_members(servers, time.monotonic(), known_to_envoy=servers)
         self._rng = rng
 
     @property
     def running(self) -> float:
         """The gauges, as scraped last."""
-        return sum(self.fleet.states[slot].running for slot in self._slots)
+        return sum(backend.running for backend in self._backends)
 
     def place(self) -> Sequence[Place]:
-        """As many different servers as an arrival has requests, at random."""
+        """Reserve as many different servers as an arrival has requests, at random."""
         now_s = time.monotonic()
-        chosen = self._rng.choice(self._slots, self.requests_per_arrival, replace=False).tolist()
-        view = self.fleet.view(chosen, now_s)
-        candidates = [view.candidate(position) for position in range(len(chosen))]
-        for candidate in candidates:
-            self.fleet.reserve(candidate.slot, now_s)
-        return [_DirectPlace(self.fleet, self._backends[known.slot], known) for known in candidates]
+        numbers = self._rng.choice(len(self._backends), self.requests_per_arrival, replace=False).tolist()
+        view = self.core.fleet.view([self._backends[number] for number in numbers], now_s)
+        places = [_DirectPlace(backend, view.facts(backend)) for backend in view.backends]
+        for place in places:
+            place.backend.reserve(now_s)
+        return places
 
     def unscraped(self) -> list[str]:
-        """The servers whose metrics have not been read yet."""
-        return [
-            backend.address
-            for slot, backend in self._backends.items()
-            if not isfinite(self.fleet.states[slot].scraped_at_s)
-        ]
+        """Return the addresses of servers whose metrics have not been read yet."""
+        return [each.endpoint.address for each in self._backends if not isfinite(each.scraped_at_s)]
 
 
 @dataclass(frozen=True, slots=True)
 class _DirectPlace:
-    fleet: Fleet
-    backend: Endpoint
-    known: Candidate
+    backend: Backend
+    known: CandidateFacts
 
     @property
     def url(self) -> str:
-        return f"http://{self.backend.address}"
+        return f"http://{self.backend.endpoint.address}"
 
     def end(self, sent: Sent, reply: Reply) -> Sample:
-        self.fleet.release(self.known.slot, time.monotonic())
+        self.backend.release(time.monotonic())
         sample = measured_sample(self.known, self.backend.name, LAYER, REASON, sent, reply)
         if sample.is_clean and sample.ttft_s is not None:
-            self.fleet.observed(self.known.slot, sample.load, sample.ttft_s)
+            self.backend.observed(sample.load, sample.ttft_s)
         return sample
 
 
 @asynccontextmanager
 async def open_direct(
-    backends: Sequence[Endpoint], model: ServedModel, rng: np.random.Generator
+    servers: Sequence[Endpoint], model: ServedModel, rng: np.random.Generator
 ) -> AsyncIterator[DirectTarget]:
-    """The servers, scraped at 10 Hz until the block ends; ProfileError where one of them has no metrics."""
-    target = DirectTarget(backends, model, rng)
+    """Scrape the servers at 10 Hz until the block ends; ProfileError where one of them has no metrics."""
+    target = DirectTarget(servers, model, rng)
     is_scraped = asyncio.Event()
 
-    def scraped(*_: object) -> None:
+    def handle_scraped() -> None:
         if not target.unscraped():
             is_scraped.set()
 
-    scraper = Scraper(_SCRAPE, target.fleet, target.registry, scraped)
+    scraper = Scraper(_SCRAPE, target.core, handle_scraped)
     try:
         scraper.follow()
         try:

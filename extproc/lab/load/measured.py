@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from extproc.fleet.view import Candidate
+import msgspec
+
+from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.sample import Sample
 from extproc.request.request import RequestKind
@@ -56,11 +58,12 @@ def is_refused(reply: Reply) -> bool:
 
 
 def measured_sample(
-    known: Candidate, backend: str, layer: str, reason: str, sent: Sent, reply: Reply
+    known: CandidateFacts, backend: str, layer: str, reason: str, sent: Sent, reply: Reply
 ) -> Sample:
-    """The sample that the sidecar would have recorded, with what only the client of a stream can read."""
+    """Return the sample that the sidecar would have recorded, with what only a client can read."""
     prompt_tokens = reply.usage.prompt_tokens
     return Sample(
+        **msgspec.structs.asdict(known),
         at_s=sent.at_s,
         backend=backend,
         model=sent.model,
@@ -68,21 +71,10 @@ def measured_sample(
         is_stream=True,
         layer=layer,
         reason=reason,
-        model_version=None,
-        predicted_ttft_s=None,
-        zone=known.zone,
-        num_running=known.num_running,
-        load=known.load,
-        num_waiting=known.num_waiting,
-        kv_cache_fraction=known.kv_cache_fraction,
         input_tokens=float(sent.prompt_tokens if prompt_tokens is None else prompt_tokens),
-        own=known.own,
-        foreign=known.foreign,
-        scrape_age_s=known.scrape_age_s,
         text_bytes=0,  # a prompt of token ids has none
         body_bytes=sent.body_bytes,
         token_limit=sent.output_tokens,
-        priority=0,
         status=reply.status,
         attempts=1,
         failure=reply.failure.value if reply.failure else None,

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from extproc.config.fields import BackendUrl
 from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.load.length_file import read_length_file
 from extproc.lab.traffic.workload import Schedule, Workload, parse_lengths
 

@@ -16,7 +16,7 @@ import msgspec
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.errors import ProfileError
-from extproc.fleet.view import Candidate
+from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load.measured import (
     BACKEND_HEADER,
     LAYER_HEADER,
@@ -96,7 +96,7 @@ class _StackPlace:
         backend = self.snapshot.backends.get(reply.headers.get(BACKEND_HEADER, ""))
         if backend is None or is_refused(reply):
             return None
-        known = _candidate(backend, self.sent_at_s - self.snapshot.at_s)
+        known = _facts(backend, self.sent_at_s - self.snapshot.at_s)
         return measured_sample(known, backend.name, reply.headers.get(LAYER_HEADER, ""), REASON, sent, reply)
 
 
@@ -140,10 +140,9 @@ async def _read_state(session: aiohttp.ClientSession, state_url: str) -> Snapsho
     return Snapshot(at_s, {backend.name: backend for backend in state.backends})
 
 
-def _candidate(backend: _Backend, snapshot_age_s: float) -> Candidate:
+def _facts(backend: _Backend, snapshot_age_s: float) -> CandidateFacts:
     scrape_age_s = backend.scrape_age_s
-    return Candidate(
-        slot=-1,  # the sidecar's, which nobody else knows
+    return CandidateFacts(
         own=backend.own,
         foreign=backend.foreign,
         load=backend.load,

@@ -1,41 +1,36 @@
-"""The production policy in virtual time: the sidecar's own fleet, router and feedback, one set per router.
+"""The production policy in virtual time: the sidecar's own core, one for each router.
 
-Nothing is copied or imitated: `Router.place` decides and reserves, or `RequestQueue.place`, which may hold;
-the lease is ended as an exchange would end it, `Fleet.scraped` gets the gauges as the scraper hands them
-over, and `Feedback.learn` the entry that Envoy's access log would have. What production does around it is
-assumed to be done: the clusters are loaded, the model is in place, input tokens are exact.
+Nothing is copied or imitated: `Core.place` decides and reserves, or holds a request; the lease is ended as an
+exchange would end it, `Core.scraped` gets the gauges as the scraper hands them over, and `Core.learn` the
+entry that Envoy's access log would have. What production does around it is assumed to be done: the clusters
+are loaded, the model is in place, input tokens are exact.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
 from extproc.exchange.messages import Phase, RouteTo
-from extproc.exchange.placement import Lease, Placement
-from extproc.fleet.backend import Endpoint
-from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
-from extproc.fleet.prediction_record import TrackRecord, TrustRule
-from extproc.fleet.registry import Registry
+from extproc.exchange.placement import HeldLease, Lease, Placement
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
-from extproc.learning.model_in_use import Answer, ModelSlot
+from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.outcome import TTFT_TAG
-from extproc.policy.decision_counts import DecisionCounts
+from extproc.policy.decision import DecisionCounts
 from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import InputSize, Request, RequestKind
-from extproc.request.token_learning import TokenLearning
-from extproc.request.token_ratio import TokenRatios
-from extproc.routing.feedback import Feedback
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
-from extproc.routing.router import Router, RouterRules
+from extproc.routing.core import Core, CoreRules
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
@@ -45,16 +40,15 @@ _FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
 
 @dataclass(frozen=True, slots=True)
 class LayeredRules:
-    """The production policy's settings, and the content of its model file if it has one.
+    """The production policy's settings, and the content of its model file if it has one."""
 
-    Without a `queue` nobody waits.
-    """
-
-    fleet: FleetRules
-    router: RouterRules
-    trust: TrustRule
+    core: CoreRules
     model_file: bytes | None = None
-    queue: QueueRules | None = None
+
+
+def layered_rules(stages: Mapping[str, Any], model_file: bytes | None = None) -> LayeredRules:
+    """Return the rules of a configuration with these stages, everything else at its default."""
+    return LayeredRules(core_rules_of_stages(stages), model_file)
 
 
 class Layered(Policy):
@@ -63,64 +57,52 @@ class Layered(Policy):
     needs_gauges = True
 
     def __init__(self, names: Sequence[str], rules: LayeredRules, rng: np.random.Generator) -> None:
-        backends = [
+        self._endpoints = [
             Endpoint(name, "127.0.0.1", port, frozenset({MODEL})) for port, name in enumerate(names, start=1)
         ]
-        self._fleet = Fleet(rules.fleet)
-        self._registry = Registry(self._fleet, settle_s=0.0)
-        self._backends = backends
         self._indices = {name: index for index, name in enumerate(names)}
-        self._record = TrackRecord(CAPACITY, rules.trust)
-        self._models = ModelSlot()
-        tokens = TokenLearning(TokenRatios())
-        self._router = Router(
-            self._fleet, self._registry, self._models, self._record, tokens, rules.router, rng
-        )
-        self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
-        self.room = (
-            RequestQueue(self._router, self._registry, rules.queue) if rules.queue is not None else None
-        )
-        self._place = self._router.place if self.room is None else self.room.place
+        self.core = Core(rules.core, rng)
         self._settled: list[tuple[int, int | None]] = []
         self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
         self._now_s = 0.0
-        if rules.model_file is not None:
-            self._use_model(rules.model_file)
+        if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file), 0.0):
+            raise ModelFileError(self.core.model.last_refusal or "the model file was refused")
         self.members(range(len(names)), 0.0)
 
     @property
     def counts(self) -> DecisionCounts:
         """Its decisions by layer and reason."""
-        return self._router.counts
+        return self.core.router.counts
 
     @property
     def limits(self) -> list[int]:
         """The most requests that each member of the fleet may hold now."""
-        return [self._fleet.states[member.slot].max_active for member in self._registry.members]
+        return [member.max_active for member in self.core.registry.members]
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
     ) -> int | None:
-        """What the router says, or the room before it."""
+        """Have the core place it."""
         self._now_s = now_s
-        placement = self._place(_as_request(request), Phase.REQUEST_BODY, now_s)
-        if placement.ticket is None:
+        placement = self.core.place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        if not isinstance(placement.lease, HeldLease):
             return self._sent(request_id, placement)
-        placement.ticket.tell = partial(self._settle, request_id)
+        placement.lease.respond = partial(self._settle, request_id)
         return HELD
 
     def settled(self) -> list[tuple[int, int | None]]:
-        """What the room has said since."""
+        """Return how the queue has answered since."""
         settled, self._settled = self._settled, []
         return settled
 
     def advance(self, now_s: float) -> float | None:
-        """What the clock of the room does."""
-        if self.room is None:
+        """Advance the queue, as its clock does."""
+        queue = self.core.queue
+        if queue is None:
             return None
         self._now_s = now_s
-        self.room.advance(now_s)
-        return self.room.due_s(now_s) if self.room.waiting else None
+        queue.advance(now_s)
+        return queue.due_s(now_s) if queue.waiting else None
 
     def _settle(self, request_id: int, placement: Placement) -> None:
         self._settled.append((request_id, self._sent(request_id, placement)))
@@ -134,11 +116,9 @@ class Layered(Policy):
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
         """Service discovery has found these; Envoy has a cluster for each at once."""
-        self._registry.advance(now_s)
-        found = [self._backends[backend] for backend in backends]
-        offsets = self._known_offsets()
-        for slot in self._registry.apply(found, now_s, found):
-            self._record.forget(slot, offsets.get(slot))
+        self.core.advance(now_s)
+        found = [self._endpoints[backend] for backend in backends]
+        self.core.set_members(found, now_s, found)
 
     def ended(self, request: Ended, now_s: float) -> None:
         """The stream ends, and the access log tells of it: what went before, at the router, is not in it."""
@@ -156,7 +136,7 @@ class Layered(Policy):
             metadata=instruction.metadata,
             tags=_tags(request, sent_s),
         )
-        self._feedback.learn(entry, now_s)
+        self.core.learn(entry, now_s)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """The scraper has read a backend's metrics."""
@@ -170,31 +150,15 @@ class Layered(Policy):
             float(gauges.finished),
             float(gauges.kv_cache_tokens),
         )
-        slot = self._registry.slot_of(self._backends[backend].name)
-        if slot is not None:
-            self._fleet.scraped(slot, signals, self._fleet.states[slot].own, now_s)
+        member = self.core.registry.backend_named(self._endpoints[backend].name)
+        if member is not None:
+            self.core.scraped(member, signals, member.own, now_s)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
-        """The scraper has found nobody there."""
-        slot = self._registry.slot_of(self._backends[backend].name)
-        if slot is not None:
-            self._fleet.scrape_refused(slot, now_s)
-
-    def _use_model(self, data: bytes) -> None:
-        verdict = self._models.offer(data, 0.0)
-        model = self._models.current
-        if verdict.answer is Answer.REFUSED or model is None:
-            raise ModelFileError(verdict.reason)
-        self._record.begin(model.manifest.model_version)
-        if model.manifest.medium_load is not None:
-            self._fleet.expect_medium_load(model.manifest.medium_load)
-
-    def _known_offsets(self) -> dict[int, float]:
-        """What the model file says of members by name, by slot."""
-        model = self._models.current
-        found = {} if model is None else model.manifest.offsets
-        slots = {name: self._registry.slot_of(name) for name in found}
-        return {slot: found[name] for name, slot in slots.items() if slot is not None}
+        """The scraper was refused a connection."""
+        member = self.core.registry.backend_named(self._endpoints[backend].name)
+        if member is not None:
+            member.scrape_refused(now_s)
 
 
 def _tags(request: Ended, sent_s: float) -> dict[str, str]:

@@ -1,29 +1,28 @@
-"""The waiting room: requests that no backend can take now are held here, one line for each model.
+"""Requests that no backend can take now are held here, in one queue for each model.
 
-It stands before the router as the `Placer` of every exchange. Who finds nobody waiting for the same model is
-placed at once, as without a queue. Everybody else waits, and is let in when
+It stands before the router as the `Placer` of every exchange. A request for a model that no other request
+waits for is placed at once, as without a queue. Every other request waits, and is let in when
 
-- a slot is given back (`Router.freed`): in the same step, so that none is idle while somebody waits for it;
+- a place is given back (`freed`): in the same step, so that none is idle while a request waits for it;
 - `advance` finds room for another reason: a scrape, a probe that is due, another prediction, a new backend.
   It is called several times a second, which is more often than any of these changes.
 
-An attempt is the whole decision, with everything that is known at that moment, and reserves the slot in the
-same step. Only the first of a line is ever tried: a short request behind a long one, of which the prediction
-is still too late, waits with it. To let it pass would fill, again and again, the place that the long one
-waits for.
+An attempt is the whole decision, with everything that is known at that moment, and reserves in the same step.
+Only the first request of a model is ever tried: a short request behind a long one, whose prediction is still
+too late, waits with it. To let it pass would fill, again and again, the room that the long one waits for.
 
-A backend is filled up to its limit here, without hysteresis (`rules.py` sets the limit so). Hysteresis keeps
-clients from being taken in and refused in turns; but here the next one takes the slot, and a batch that has
-to shrink to the resume load before it is filled again is capacity lost.
+A backend is filled up to its limit here, without hysteresis (the configuration sets the limit so). Hysteresis
+keeps clients from being taken in and refused in turns; but here the next one follows at once, and a batch
+that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
-from extproc.exchange.placement import Lease, Placement
+from extproc.exchange.placement import Placement
+from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import Request
@@ -33,19 +32,22 @@ from extproc.routing.queue.waiter import Waiter
 from extproc.routing.router import Router
 
 HOLD_MARGIN_S = 5.0
-"""Guessed: Envoy is asked for so much more patience than a request may wait. Who is not answered within it,
-because the sidecar stands still, goes to Envoy's own pool."""
+"""Guessed: Envoy is asked for so much more patience than a request may wait. A request that is not answered
+within it, because the sidecar stands still, goes to Envoy's own pool."""
 
 RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
 
-MAX_LINES = 16
-"""Guessed: of how many lines the first is tried in one go, each of which may cost a question to the model."""
+MAX_MODELS_TRIED = 16
+"""Guessed.
+
+For how many models the first request is tried in one go; each may cost a question to the model.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """How many may wait for each model, for how long, and what priorities they may have."""
+    """How many requests may wait for each model, for how long, and within which priorities."""
 
     max_waiting: int
     max_wait_s: float
@@ -54,40 +56,39 @@ class QueueRules:
 
 
 class RequestQueue:
-    """All who wait, by model, and by age: everybody may wait equally long, so the oldest is due first."""
+    """All requests that wait, by model and by age: all may wait equally long, so the oldest is due first."""
 
     def __init__(self, router: Router, registry: Registry, rules: QueueRules) -> None:
         self.counts = WaitCounts()
         self._router = router
         self._registry = registry
         self._rules = rules
-        self._lines: OrderedDict[str | None, ModelQueue] = OrderedDict()
+        self._queues: OrderedDict[str | None, ModelQueue] = OrderedDict()
         self._by_age: OrderedDict[Waiter, ModelQueue] = OrderedDict()
         self._arrivals = 0
         self._is_closed = False
-        router.freed = self._freed
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of requests that wait."""
         return len(self._by_age)
 
     def depths(self) -> dict[str, int]:
-        """How many wait, by model; that is empty for requests which name none."""
-        return {model or "": len(line) for model, line in self._lines.items()}
+        """Return the number of waiting requests by model; the name is empty where requests name none."""
+        return {model or "": len(queue) for model, queue in self._queues.items()}
 
     def oldest_s(self, now_s: float) -> float:
-        """How long the oldest has been waiting."""
+        """Return how long the oldest request has been waiting, in seconds."""
         return now_s - self._oldest().since_s if self._by_age else 0.0
 
     def due_s(self, now_s: float) -> float:
-        """When `advance` is to be called again."""
+        """Return when `advance` is to be called again."""
         again_s = now_s + RETRY_S
         return min(again_s, self._oldest().deadline_s) if self._by_age else again_s
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
-        if not (request.has_body and request.model in self._lines):
+        if not (request.has_body and request.model in self._queues):
             tried = self._router.attempt(request, phase, now_s)
             if isinstance(tried, Placement):
                 return tried
@@ -96,22 +97,25 @@ class RequestQueue:
         return self._router.pass_through(phase) if self._is_closed else self._hold(request, phase, now_s)
 
     def advance(self, now_s: float) -> None:
-        """Refuse those whose time is over, and let in whoever finds room by now."""
+        """Refuse requests whose time is over, and let in those that find room by now."""
         self._expire(now_s)
-        for model in tuple(islice(self._lines, MAX_LINES)):
-            self._lines.move_to_end(model)  # next time it is the turn of others
-            while model in self._lines and self._try_first(self._lines[model], now_s) is not None:
+        for model in tuple(islice(self._queues, MAX_MODELS_TRIED)):
+            self._queues.move_to_end(model)  # next time it is the turn of others
+            while model in self._queues and self._try_first(self._queues[model], now_s) is not None:
                 pass
 
     def close(self, now_s: float) -> None:
-        """The sidecar is about to end: those who wait go where Envoy sends everybody once it has ended."""
+        """Send all that wait to Envoy's own pool, where requests go once the sidecar has ended."""
         self._is_closed = True
         for waiter in tuple(self._by_age):
             self._leave(waiter)
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Not where all backends fail: when they will be back nobody knows, and a client may know others."""
+        """Refuse to hold where all backends fail.
+
+        Nothing tells when they are back, and a client may know others.
+        """
         is_known = request.model is None or self._registry.is_served(request.model)
         return request.has_body and is_known and refusal.reason is not Reason.FAILING
 
@@ -120,53 +124,52 @@ class RequestQueue:
         rules = self._rules
         self._arrivals += 1
         priority = max(rules.min_priority, min(rules.max_priority, request.priority))
-        waiter = Waiter(request, phase, priority, self._arrivals, now_s, now_s + rules.max_wait_s)
-        line = self._lines.setdefault(request.model, ModelQueue(rules.max_waiting))
-        self._by_age[waiter] = line
-        shed = line.join(waiter)
+        deadline_s = now_s + rules.max_wait_s
+        waiter = Waiter(request, phase, priority, self._arrivals, now_s, deadline_s, self._given_up)
+        queue = self._queues.setdefault(request.model, ModelQueue(rules.max_waiting))
+        self._by_age[waiter] = queue
+        shed = queue.join(waiter)
         if shed is not None:
             del self._by_age[shed]
-            refusal = self._refusal(shed, Reason.QUEUE_FULL, now_s, len(line))
+            refusal = self._refusal(shed, Reason.QUEUE_FULL, now_s, len(queue))
             if shed is waiter:
                 self.counts.count(Ending.FULL, 0.0)
                 return refusal
             self._settle(shed, refusal, Ending.DISPLACED, now_s)
-        hold = Hold(rules.max_wait_s + HOLD_MARGIN_S)
-        return Placement(hold, Lease(partial(self._given_up, waiter)), waiter)
+        return Placement(Hold(rules.max_wait_s + HOLD_MARGIN_S), waiter)
 
     def _given_up(self, waiter: Waiter, now_s: float) -> None:
-        """The client has left."""
+        """Take out a request whose client has left."""
         if waiter in self._by_age:
             self._leave(waiter)
             self.counts.count(Ending.CLIENT_LEFT, now_s - waiter.since_s)
 
-    def _freed(self, slot: int, now_s: float) -> None:
-        """A slot has been given back: it is for the first of those who can use it."""
+    def freed(self, backend: Backend, now_s: float) -> None:
+        """Let in the first request that can use the place which was given back."""
         if not self._by_age:
             return
         self._expire(now_s)
-        for line in self._lines_for(slot):
-            placement = self._try_first(line, now_s)
+        for queue in self._queues_for(backend):
+            placement = self._try_first(queue, now_s)
             if placement is not None and isinstance(placement.instruction, RouteTo):
                 return
 
-    def _lines_for(self, slot: int) -> list[ModelQueue]:
-        """Lines whose model the backend serves, in the order of what their first ones deserve."""
-        lines = [line for model, line in self._lines.items() if self._is_candidate(slot, model)]
-        lines.sort(key=lambda line: (-line.first().priority, line.first().number))
-        return lines[:MAX_LINES]
+    def _queues_for(self, backend: Backend) -> list[ModelQueue]:
+        """Return the queues of models that the backend serves, by priority and arrival of their first."""
+        queues = [queue for model, queue in self._queues.items() if self._is_candidate(backend, model)]
+        queues.sort(key=lambda queue: (-queue.first().priority, queue.first().number))
+        return queues[:MAX_MODELS_TRIED]
 
-    def _is_candidate(self, slot: int, model: str | None) -> bool:
-        slots = self._registry.candidates(model)
-        return slots is not None and slot in slots
+    def _is_candidate(self, backend: Backend, model: str | None) -> bool:
+        return backend in (self._registry.candidates(model) or ())
 
-    def _try_first(self, line: ModelQueue, now_s: float) -> Placement | None:
-        """The placement of the first one in the line; None where it still has to wait."""
-        waiter = line.first()
+    def _try_first(self, queue: ModelQueue, now_s: float) -> Placement | None:
+        """Return the placement of the first request in the queue; None where it still has to wait."""
+        waiter = queue.first()
         placement = self._router.attempt(waiter.request, waiter.phase, now_s)
         if not isinstance(placement, Placement):
             return None
-        line.end_turn(waiter)
+        queue.end_turn(waiter)
         self._leave(waiter)
         self._settle(waiter, placement, _ending(placement), now_s)
         return placement
@@ -174,7 +177,7 @@ class RequestQueue:
     def _expire(self, now_s: float) -> None:
         while self._by_age and (waiter := self._oldest()).deadline_s <= now_s:
             self._leave(waiter)
-            left = len(self._lines.get(waiter.request.model, ()))
+            left = len(self._queues.get(waiter.request.model, ()))
             refusal = self._refusal(waiter, Reason.QUEUE_TIMEOUT, now_s, left)
             self._settle(waiter, refusal, Ending.TIMEOUT, now_s)
 
@@ -182,22 +185,22 @@ class RequestQueue:
         return self._router.refuse(waiter.request, Decision(Layer.REJECT, reason), now_s, waiting)
 
     def _settle(self, waiter: Waiter, placement: Placement, ending: Ending, now_s: float) -> None:
-        """It has left; the last to be done, since others may act upon it at once."""
+        """Answer a request that has left; the last to be done, since others may act upon it at once."""
         self.counts.count(ending, now_s - waiter.since_s)
         waiter.settle(placement)
 
     def _leave(self, waiter: Waiter) -> None:
-        line = self._by_age.pop(waiter)
-        line.leave(waiter)
-        if not line:
-            del self._lines[waiter.request.model]
+        queue = self._by_age.pop(waiter)
+        queue.leave(waiter)
+        if not queue:
+            del self._queues[waiter.request.model]
 
     def _oldest(self) -> Waiter:
         return next(iter(self._by_age))
 
 
 def _ending(placement: Placement) -> Ending:
-    """How an attempt has settled a request."""
+    """Return how an attempt has settled a request."""
     if isinstance(placement.instruction, RouteTo):
         return Ending.LET_IN
     is_open = isinstance(placement.instruction, Continue)

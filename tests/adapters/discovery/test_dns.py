@@ -8,7 +8,7 @@ from support.name_server import HOST, NameServer, name_server
 
 from extproc.adapters.discovery.dns import DnsSource
 from extproc.config.discovery_stage import DnsDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 
 def source_for(server: NameServer, **fields: Any) -> DnsSource:

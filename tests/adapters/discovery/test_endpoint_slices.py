@@ -6,7 +6,7 @@ from support.kubernetes_api import endpoint, endpoint_slice
 
 from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_of
 from extproc.config.discovery_stage import KubernetesDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 
 def found(*slices: Any, **fields: Any) -> list[Endpoint]:

@@ -11,7 +11,7 @@ from support.kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fak
 from extproc.adapters.discovery import kubernetes
 from extproc.adapters.discovery.kubernetes import KubernetesSource
 from extproc.config.discovery_stage import KubernetesDiscovery
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 ONE, TWO, THREE = (endpoint(f"vllm-{n}", f"10.0.0.{n}") for n in (1, 2, 3))
 Scenario = Callable[[FakeKubernetes, "Found"], Awaitable[None]]

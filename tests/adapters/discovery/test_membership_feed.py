@@ -11,7 +11,8 @@ from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
-from extproc.fleet.backend import Endpoint, Lifecycle
+from extproc.fleet.backend import Lifecycle
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.registry import Registry
 

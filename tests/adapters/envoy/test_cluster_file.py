@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 
 BACKENDS = [Endpoint("vllm-1", "127.0.0.1", 8101), Endpoint("vllm-2", "vllm.example", 8000)]
 PEERS = {"vllm-1": (BACKENDS[1],), "vllm-2": (BACKENDS[0],)}

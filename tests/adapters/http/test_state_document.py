@@ -15,7 +15,7 @@ from support.running_parts import (
 )
 
 from extproc.adapters.http.state_document import state_document
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.routing.queue.request_queue import RequestQueue
 
 BACKEND_FIELDS = {

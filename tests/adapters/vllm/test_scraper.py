@@ -9,8 +9,8 @@ from aiohttp import web
 
 from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
 from extproc.config.stages import ScrapeConfig
-from extproc.fleet.backend import Endpoint
 from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule

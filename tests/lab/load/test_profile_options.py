@@ -1,7 +1,7 @@
 import pytest
 
 from extproc.errors import ConfigError
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.load.profile_options import Servers, parse_servers
 
 

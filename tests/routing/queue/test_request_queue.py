@@ -8,7 +8,7 @@ from support.held_requests import FAILURES, MAX_ACTIVE, RULES, Clinic, request
 from extproc.adapters.envoy.envoy_config import shipped_bootstrap
 from extproc.config.admission_stage import QueueConfig
 from extproc.exchange.messages import Hold, Reject
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.policy.decision import Layer, Reason
 from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S

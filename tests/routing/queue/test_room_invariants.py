@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.held_requests import MAX_ACTIVE, Client, Clinic, request
 
 from extproc.exchange.messages import Hold
-from extproc.fleet.backend import Endpoint
+from extproc.fleet.endpoint import Endpoint
 from extproc.routing.queue.request_queue import QueueRules
 
 MODELS = ("a", "b")

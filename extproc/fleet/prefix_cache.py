@@ -1,0 +1,66 @@
+"""What one backend's prefix cache can still hold, by a clock that counts the tokens it has had to take.
+
+An engine keeps the KV cache of what it has computed until it needs the memory, and forgets what was used the
+longest ago (Kwon et al., "PagedAttention", SOSP 2023, and vLLM's automatic prefix caching). Blocks sent
+before `oldest`, by the clock, count as forgotten, as does everything sent before a restart of the server.
+
+Other routers may use the server too, so this serves an estimate of the wait, and nothing else. A server that
+never reports a hit where there should have been many has no such cache.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from extproc.fleet.signals import Signals
+
+USUAL_CACHE_TOKENS = 100_000.0
+"""Guessed: the KV cache of a server that does not tell; that of an 8B model on a device with 40 GB or so."""
+
+DOUBTED_TOKENS = 16_384.0
+"""Guessed: so many tokens that should have been in the cache, and no hit, tell that there is none."""
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """The clock, the size in tokens, since when it has not been emptied, and the server's last counters."""
+
+    clock: float = 0.0
+    oldest: float = 0.0
+    size: float = USUAL_CACHE_TOKENS
+    filled_from: float = 0.0
+    expected_tokens: float = 0.0
+    has_hits: bool = True
+    prompt_tokens_total: float = 0.0
+    generation_tokens_total: float = inf
+
+    def sent(self, tokens: float, cached_tokens: float) -> None:
+        """Note a prompt of `tokens`, of which `cached_tokens` are expected to be held already."""
+        self.expected_tokens += cached_tokens
+        self._take(tokens - cached_tokens)
+
+    def scraped(self, signals: Signals) -> None:
+        """Follow the server's counters: generated tokens take room too, and a restart empties the cache."""
+        if signals.prompt_tokens_total is not None:
+            if signals.prompt_tokens_total < self.prompt_tokens_total:
+                self._empty()
+            self.prompt_tokens_total = signals.prompt_tokens_total
+        if signals.prefix_hits_total is not None:
+            self.has_hits = signals.prefix_hits_total > 0
+        if signals.kv_cache_tokens is not None:
+            self.size = signals.kv_cache_tokens
+        generated_tokens = 0.0
+        if signals.generation_tokens_total is not None:
+            generated_tokens = max(0.0, signals.generation_tokens_total - self.generation_tokens_total)
+            self.generation_tokens_total = signals.generation_tokens_total
+        self._take(generated_tokens)
+
+    def _take(self, tokens: float) -> None:
+        self.clock += tokens
+        is_there = self.has_hits or self.expected_tokens <= DOUBTED_TOKENS
+        self.oldest = max(self.filled_from, self.clock - self.size) if is_there else inf
+
+    def _empty(self) -> None:
+        self.filled_from = self.clock + 1.0
+        self.expected_tokens = 0.0
+        self.generation_tokens_total = inf
+        self._take(1.0)

@@ -1,0 +1,84 @@
+"""Tracks which prompt prefixes were sent to which backend, to estimate what its prefix cache holds.
+
+For each block of a prompt (`request.prefix`) it is noted which backends were sent it, and when: by the clock
+of each backend's `PrefixCache`, which also tells what has been forgotten since.
+
+Memory is bounded: `MAX_NOTES` pairs of a block and a backend, of at most 460 bytes each; beyond that the
+blocks that were sent the longest ago are dropped. A backend that leaves takes its notes along.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+
+from extproc.fleet.backend import Backend
+from extproc.request.prefix import BLOCK_ENDS
+from extproc.request.request import Request
+
+MAX_NOTES = 1 << 16
+"""Guessed: 30 MB, which know 500 conversations of 4 KB on each of 16 backends."""
+
+
+class SentPrefixes:
+    """The notes of the whole fleet; `len` is the number of pairs of a block and a backend."""
+
+    def __init__(self, max_notes: int = MAX_NOTES) -> None:
+        self._max_notes = max_notes
+        self._notes: OrderedDict[int, dict[Backend, float]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sent(self, backend: Backend, chain: Sequence[int], tokens: float, cached_tokens: float) -> None:
+        """Note a prompt of `tokens` sent there, of which `cached_tokens` are expected in its cache."""
+        backend.cache.sent(tokens, cached_tokens)
+        notes, clock = self._notes, backend.cache.clock
+        for block in reversed(chain):  # the first one is then the newest, and is dropped last
+            holders = notes.get(block)
+            if holders is None:
+                notes[block] = {backend: clock}
+                self._count += 1
+            else:
+                notes.move_to_end(block)
+                self._count += backend not in holders
+                holders[backend] = clock
+        while self._count > self._max_notes:
+            self._count -= len(notes.popitem(last=False)[1])
+
+    def drop(self, gone: Collection[Backend]) -> None:
+        """Forget backends that have left: one walk over all notes, some milliseconds at most."""
+        for block, holders in list(self._notes.items()):
+            for backend in gone:
+                self._count -= holders.pop(backend, None) is not None
+            if not holders:
+                del self._notes[block]
+
+    def cached_tokens(self, request: Request) -> Mapping[Backend, float]:
+        """Return how many of the prompt's tokens each backend need not compute, where there are any."""
+        blocks = self.blocks_at(request.prefix)
+        if not blocks:
+            return {}
+        tokens_per_byte = request.input_tokens / request.prompt_bytes
+        return {backend: BLOCK_ENDS[count - 1] * tokens_per_byte for backend, count in blocks.items()}
+
+    def blocks_at(self, chain: Sequence[int]) -> Mapping[Backend, int]:
+        """Return how many blocks of a prompt each backend is expected to hold, where it holds any.
+
+        A backend that holds block *n* also holds all earlier blocks, so a shorter prefix adds no backend once
+        all holders are found.
+        """
+        notes = self._notes
+        begun = notes.get(chain[0]) if chain else None
+        if begun is None:
+            return {}
+        live = sum(clock >= backend.cache.oldest for backend, clock in begun.items())
+        found: dict[Backend, int] = {}
+        for number in range(len(chain), 0, -1):
+            if len(found) == live:
+                break
+            holders = notes.get(chain[number - 1])
+            if holders is not None and len(holders) > len(found):
+                for backend, clock in holders.items():
+                    if backend not in found and clock >= backend.cache.oldest:
+                        found[backend] = number
+        return found

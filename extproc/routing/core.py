@@ -1,0 +1,115 @@
+"""The core: one class that builds and owns all parts that decide and learn.
+
+The sidecar, the evaluator and the tests use this same class; only what is around it differs. It knows no
+clock, no file and no socket: times and random numbers are arguments.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import Placement
+from extproc.fleet.backend import Backend
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.registry import Registry
+from extproc.fleet.signals import Signals
+from extproc.learning.model_in_use import ModelInUse, ModelOffer
+from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import Outcome
+from extproc.policy.decide import PolicyRules
+from extproc.request.request import Request
+from extproc.request.token_ratio import TokenRatios
+from extproc.routing.feedback import Feedback
+from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.refusal import AdmissionRules
+from extproc.routing.router import Router
+
+
+@dataclass(frozen=True, slots=True)
+class CoreRules:
+    """The configuration of the core; without a `queue` no request is held."""
+
+    fleet: FleetRules
+    policy: PolicyRules
+    admission: AdmissionRules
+    queue: QueueRules | None = None
+    settle_s: float = 0.0
+
+
+class Core:
+    """The parts, and what happens to them: a request, an outcome, a scrape, a change of members or of the
+    model.
+
+    Times are seconds of one monotonic clock.
+    """
+
+    def __init__(self, rules: CoreRules, rng: np.random.Generator) -> None:
+        self.fleet = Fleet(rules.fleet)
+        self.registry = Registry(self.fleet, rules.settle_s)
+        self.model = ModelInUse()
+        self.ratios = TokenRatios()
+        self.router = Router(
+            self.fleet, self.registry, self.model, rules.policy, rules.admission, rng, self._freed
+        )
+        self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
+        self.feedback = Feedback(self.registry, self.router.bookings)
+
+    def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Place a request, hold it in the queue, or refuse it."""
+        return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
+
+    def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
+        """Learn from an entry of the access log; see `Feedback.learn`."""
+        return self.feedback.learn(entry, now_s)
+
+    def scraped(self, backend: Backend, signals: Signals, own_when_asked: int, now_s: float) -> None:
+        """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
+        backend.scraped(signals, own_when_asked, now_s)
+        if signals.prompt_tokens_total is not None:
+            sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
+            if sample is not None:
+                self.ratios.learn(sample.model, sample.tokens, sample.text_bytes)
+
+    def set_members(
+        self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
+    ) -> list[Backend]:
+        """Make the fleet consist of `endpoints`.
+
+        Returns the backends that have joined. See `Registry.apply`.
+        """
+        joined = self.registry.apply(endpoints, now_s, known_to_envoy)
+        for backend in joined:
+            self._begin_model(backend)
+        return joined
+
+    def advance(self, now_s: float) -> bool:
+        """Let members settle, drain and leave as time passes; True if one has left."""
+        has_left = self.registry.advance(now_s)
+        if has_left:
+            self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
+        return has_left
+
+    def use_model(self, offer: ModelOffer, at_s: float) -> bool:
+        """Use an offered model from now on, if it can be used; `at_s` is a unix time."""
+        if not self.model.take(offer, at_s) or self.model.current is None:
+            return False
+        for backend in self.registry.members:
+            self._begin_model(backend)
+        medium_load = self.model.current.manifest.medium_load
+        if medium_load is not None:
+            self.fleet.expect_medium_load(medium_load)
+        return True
+
+    def _begin_model(self, backend: Backend) -> None:
+        """Have a backend's predictions start at the offset that the model file has for it."""
+        if self.model.current is not None:
+            manifest = self.model.current.manifest
+            backend.predictions.begin(manifest.model_version, manifest.offsets.get(backend.name))
+
+    def _freed(self, backend: Backend, now_s: float) -> None:
+        if self.queue is not None:
+            self.queue.freed(backend, now_s)
