@@ -22,7 +22,7 @@ class DriftLog:
         self._registry = registry
         self._models = models
         self._record = record
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "layer2_stands_down", "layer2_returned")
 
     async def follow(self) -> None:
         """Look again and again."""
@@ -42,7 +42,7 @@ class DriftLog:
         for member in self._registry.members:
             name = member.backend.name
             if self._record.is_trusted(member.slot, model.promised_error):
-                self._conditions.holds(name, "layer2_returned")
+                self._conditions.holds(name=name)
             else:
                 detail = f"{self._record.error(member.slot):.3f}, promised {model.promised_error:.3f}"
-                self._conditions.failed(name, "layer2_stands_down", detail, now_s)
+                self._conditions.failed(detail, now_s, name=name)

@@ -59,7 +59,7 @@ class Scraper:
         self._fleet = fleet
         self._registry = registry
         self._handle_tokens = handle_tokens
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "scrape_failed", "scrape_recovered")
         self._tasks: dict[int, tuple[Member, asyncio.Task[None]]] = {}
 
     def follow(self) -> None:
@@ -120,7 +120,7 @@ class Scraper:
         if signals is not None:
             self._fleet.scraped(slot, signals, own_when_asked, now_s)
             self._handle_tokens(slot, signals.prompt_tokens_total, self._fleet.states[slot].foreign)
-            self._conditions.holds(name, "scrape_recovered")
+            self._conditions.holds(name=name)
             result = ScrapeResult.OK
         else:
             result = ScrapeResult.INVALID if answer.result is ScrapeResult.OK else answer.result
@@ -128,7 +128,7 @@ class Scraper:
                 self._fleet.scrape_refused(slot, now_s)
             elif result is ScrapeResult.HUNG:
                 self._fleet.scrape_hung(slot, now_s)
-            self._conditions.failed(name, "scrape_failed", answer.detail or result.value, now_s)
+            self._conditions.failed(answer.detail or result.value, now_s, name=name)
         self.results[name, result] += 1
         return result
 

@@ -121,14 +121,14 @@ async def open_stack(
 
 async def _keep_reading(session: aiohttp.ClientSession, state_url: str, target: StackTarget) -> None:
     """The sidecar may go away for a while: the last state stays, and its age tells."""
-    condition = ConditionLog(_log)
+    reading = ConditionLog(_log, "state_not_read", "state_recovered")
     while True:
         started_s = time.monotonic()
         try:
             target.snapshot = await _read_state(session, state_url)
-            condition.holds("state", "state_recovered")
+            reading.holds()
         except _UNREADABLE as error:
-            condition.failed("state", "state_not_read", str(error), started_s)
+            reading.failed(str(error), started_s)
         await asyncio.sleep(max(0.0, started_s + _INTERVAL_S - time.monotonic()))
 
 
