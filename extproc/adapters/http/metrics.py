@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
 from extproc.fleet.backend import Lifecycle
-from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S
-from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S, Ending
+from extproc.outcomes.histogram import Histogram
+from extproc.routing.queue.wait_counts import Ending
 
 _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
@@ -138,7 +138,7 @@ class SidecarCollector(Collector):
             endings.add_metric([ending.value], room.counts.endings[ending])
         yield endings
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
-        wait.add_metric([], _buckets(WAIT_BOUNDS_S, room.counts.waits), room.counts.waited_s)
+        wait.add_metric([], _buckets(room.counts.waits), room.counts.waits.sum_s)
         yield wait
 
     def _outcomes(self) -> Iterator[Metric]:
@@ -153,7 +153,7 @@ class SidecarCollector(Collector):
             "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
         )
         for backend, histogram in counts.ttft.items():
-            ttft.add_metric([backend], _buckets(TTFT_BOUNDS_S, histogram.counts), histogram.sum_s)
+            ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
         yield ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
@@ -239,9 +239,9 @@ def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
         yield family
 
 
-def _buckets(bounds_s: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in bounds_s), "+Inf"]
-    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = [*map(str, histogram.bounds_s), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
 
 
 def _counter(name: str, documentation: str, value: float) -> Metric:
