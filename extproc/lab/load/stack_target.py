@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 from extproc.errors import ProfileError
 from extproc.fleet.view import Candidate
 from extproc.lab.load.measured import (
@@ -38,31 +39,12 @@ _UNREADABLE = (aiohttp.ClientError, OSError, msgspec.MsgspecError, UnicodeDecode
 _log = logging.getLogger(__name__)
 
 
-class _Backend(msgspec.Struct, frozen=True):
-    """One backend in the state; what is not known is None."""
-
-    name: str
-    own: float
-    foreign: float
-    load: float
-    num_running: float
-    zone: str
-    running: float | None
-    waiting: float | None
-    kv_cache_fraction: float | None
-    scrape_age_s: float | None
-
-
-class _State(msgspec.Struct, frozen=True):
-    backends: list[_Backend]
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state, and when (monotonic seconds) it was asked for."""
 
     at_s: float
-    backends: Mapping[str, _Backend]
+    backends: Mapping[str, BackendStatus]
 
 
 class StackTarget:
@@ -136,15 +118,15 @@ async def _read_state(session: aiohttp.ClientSession, state_url: str) -> Snapsho
     at_s = time.monotonic()
     async with asyncio.timeout(_TIMEOUT_S), session.get(f"{state_url}/v1/state") as response:
         response.raise_for_status()
-        state = msgspec.json.decode(await response.read(), type=_State)
+        state = msgspec.json.decode(await response.read(), type=FleetState)
     return Snapshot(at_s, {backend.name: backend for backend in state.backends})
 
 
-def _candidate(backend: _Backend, snapshot_age_s: float) -> Candidate:
+def _candidate(backend: BackendStatus, snapshot_age_s: float) -> Candidate:
     scrape_age_s = backend.scrape_age_s
     return Candidate(
         slot=-1,  # the sidecar's, which nobody else knows
-        own=backend.own,
+        own=float(backend.own),
         foreign=backend.foreign,
         load=backend.load,
         num_running=backend.num_running,
