@@ -8,26 +8,36 @@ MAX_ERROR = 300
 
 
 class ConditionLog:
-    """When each named condition was last said not to hold."""
+    """Follows one condition, separately for each set of fields, such as the name of a backend.
 
-    def __init__(self, logger: logging.Logger) -> None:
+    A line has one of the two events, the fields, and the error. Without a `holds_event` the end of a fault is
+    not logged.
+    """
+
+    def __init__(self, logger: logging.Logger, failed_event: str, holds_event: str = "") -> None:
         self._logger = logger
-        self._said_at_s: dict[str, float] = {}
+        self._failed_event, self._holds_event = failed_event, holds_event
+        self._said_at_s: dict[tuple[str, ...], float] = {}
 
-    def failed(self, name: str, event: str, error: str, now_s: float) -> None:
-        """The condition does not hold, for the reason `error`, which may be another one each time."""
-        said_at_s = self._said_at_s.get(name)
+    def failed(self, error: str, now_s: float, **fields: str) -> None:
+        """Log that the condition does not hold; `error` may be a different one each time."""
+        subject = tuple(fields.values())
+        said_at_s = self._said_at_s.get(subject)
         if said_at_s is None or now_s - said_at_s >= REPEAT_S:
-            self._said_at_s[name] = now_s
+            self._said_at_s[subject] = now_s
             shown = " ".join(error.split())[:MAX_ERROR]  # it may hold what a peer has sent
-            self._logger.warning("%s name=%s error=%s", event, name, shown)
+            self._logger.warning("%s error=%s", _line(self._failed_event, fields), shown)
 
-    def holds(self, name: str, event: str) -> None:
-        """The condition holds; worth a line only where it did not before."""
-        if self._said_at_s.pop(name, None) is not None:
-            self._logger.info("%s name=%s", event, name)
+    def holds(self, **fields: str) -> None:
+        """Log that the condition holds, if it did not before."""
+        if self._said_at_s.pop(tuple(fields.values()), None) is not None and self._holds_event:
+            self._logger.info("%s", _line(self._holds_event, fields))
 
     def keep_only(self, names: Container[str]) -> None:
-        """Forget all other conditions: those whose backends have left."""
-        for name in [name for name in self._said_at_s if name not in names]:
-            del self._said_at_s[name]
+        """Forget the conditions whose fields are not all in `names`: those of backends that have left."""
+        for subject in [subject for subject in self._said_at_s if not all(one in names for one in subject)]:
+            del self._said_at_s[subject]
+
+
+def _line(event: str, fields: dict[str, str]) -> str:
+    return " ".join([event, *(f"{name}={value}" for name, value in fields.items())])

@@ -18,7 +18,7 @@ class DriftLog:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "layer2_stands_down", "layer2_returned")
 
     async def follow(self) -> None:
         """Look again and again."""
@@ -37,7 +37,7 @@ class DriftLog:
             return
         for backend in self._core.registry.members:
             if backend.predictions.is_trusted(model.promised_error):
-                self._conditions.holds(backend.name, "layer2_returned")
+                self._conditions.holds(name=backend.name)
             else:
                 detail = f"{backend.predictions.error:.3f}, promised {model.promised_error:.3f}"
-                self._conditions.failed(backend.name, "layer2_stands_down", detail, now_s)
+                self._conditions.failed(detail, now_s, name=backend.name)

@@ -1,12 +1,10 @@
-"""`extproc status`: the state document as a table. Pure: the document in, a renderable out."""
-
-from typing import Any
+"""`extproc status`: the state as a table. Pure: the state in, a renderable out."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from extproc.adapters.http.state_client import StateDocument
+from extproc.adapters.http.fleet_state import BackendStatus, FleetState, ModelStatus, QueueStatus
 
 _ZONE_STYLES = {"low": "green", "medium": "yellow", "saturated": "red"}
 # Two lines each, as every row has, so that the table fits into 80 columns.
@@ -23,37 +21,37 @@ _NUMBER_COLUMNS = (
 _UNKNOWN = Text("-", style="dim")
 
 
-def status_view(state: StateDocument) -> RenderableType:
-    """The whole state: a row for each backend, then decisions, model, queue and draining."""
+def status_view(state: FleetState) -> RenderableType:
+    """Show the whole state: a row for each backend, then decisions, model, queue and draining."""
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in _TEXT_COLUMNS:
         table.add_column(title, overflow="fold")
     for title in _NUMBER_COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
-    for backend in state["backends"]:
+    for backend in state.backends:
         table.add_row(*_row(backend))
-    lines = [_decisions(state), _model(state["model"])]
-    if state["queue"] is not None:
-        lines.append(_queue(state["queue"]))
-    if state["draining"]:
+    lines = [_decisions(state), _model(state.model)]
+    if state.queue is not None:
+        lines.append(_queue(state.queue))
+    if state.draining:
         lines.append(Text("draining: the sidecar is about to end", style="yellow"))
     return Group(table, Text(), *lines)
 
 
-def _row(backend: dict[str, Any]) -> tuple[Text, ...]:
-    zone, is_routable = backend["zone"], backend["is_routable"]
+def _row(backend: BackendStatus) -> tuple[Text, ...]:
+    zone, is_routable = backend.zone, backend.is_routable
     return (
-        Text.assemble((backend["name"], "bold"), "\n", (backend["address"], "dim")),
+        Text.assemble((backend.name, "bold"), "\n", (backend.address, "dim")),
         Text.assemble(
-            (zone, _ZONE_STYLES.get(zone, "")), "\n", (backend["reason"], "green" if is_routable else "red")
+            (zone, _ZONE_STYLES.get(zone, "")), "\n", (backend.reason, "green" if is_routable else "red")
         ),
-        Text(f"{backend['load']:g}/{backend['max_active']}\n{backend['own']:g}+{backend['foreign']:g}"),
-        _number(backend["running"], "{:g}"),
-        _number(backend["waiting"], "{:g}"),
-        _number(backend["kv_cache_fraction"], "{:.0%}"),
-        _number(backend["scrape_age_s"], "{:.1f} s"),
-        _number(backend["predicted_ttft_s"], "{:.2f} s"),
-        _number(backend["observed_ttft_s"], "{:.2f} s"),
+        Text(f"{backend.load:g}/{backend.max_active}\n{backend.own:g}+{backend.foreign:g}"),
+        _number(backend.running, "{:g}"),
+        _number(backend.waiting, "{:g}"),
+        _number(backend.kv_cache_fraction, "{:.0%}"),
+        _number(backend.scrape_age_s, "{:.1f} s"),
+        _number(backend.predicted_ttft_s, "{:.2f} s"),
+        _number(backend.observed_ttft_s, "{:.2f} s"),
     )
 
 
@@ -61,25 +59,25 @@ def _number(value: float | None, form: str) -> Text:
     return _UNKNOWN if value is None else Text(form.format(value))
 
 
-def _decisions(state: StateDocument) -> Text:
-    """The guard takes part in decisions of the others, so it is no share of the total."""
-    layers = {layer: count for layer, count in state["decisions"].items() if layer != "guard"}
+def _decisions(state: FleetState) -> Text:
+    """Show each layer's share; the guard takes part in decisions of the layers, so it has none."""
+    layers = {layer: count for layer, count in state.decisions.items() if layer != "guard"}
     total = sum(layers.values())
     shares = [f"{layer} {count} ({count / max(1, total):.0%})" for layer, count in layers.items()]
-    guard = f"the guard had a part in {state['decisions']['guard']}"
+    guard = f"the guard had a part in {state.decisions.get('guard', 0)}"
     return Text.assemble(("decisions  ", "bold"), f"{', '.join(shares)}; {guard}")
 
 
-def _queue(queue: dict[str, Any]) -> Text:
-    ended = ", ".join(f"{name} {count}" for name, count in queue["ended"].items()) or "nobody has waited yet"
-    waiting = f"{queue['waiting']} waiting, the oldest for {queue['oldest_s']:.1f} s; {ended}"
+def _queue(queue: QueueStatus) -> Text:
+    ended = ", ".join(f"{name} {count}" for name, count in queue.ended.items()) or "nobody has waited yet"
+    waiting = f"{queue.waiting} waiting, the oldest for {queue.oldest_s:.1f} s; {ended}"
     return Text.assemble(("queue      ", "bold"), waiting)
 
 
-def _model(model: dict[str, Any] | None) -> Text:
+def _model(model: ModelStatus | None) -> Text:
     head = ("model      ", "bold")
     if model is None:
         return Text.assemble(head, "none: layer 2 stands down")
-    text = f"{model['version']}, median error {model['median_relative_error']:.0%} on held-out requests"
-    refused = f"; refused since: {model['last_refusal']}" if model["last_refusal"] else ""
+    text = f"{model.version}, median error {model.median_relative_error:.0%} on held-out requests"
+    refused = f"; refused since: {model.last_refusal}" if model.last_refusal else ""
     return Text.assemble(head, text, (refused, "yellow"))

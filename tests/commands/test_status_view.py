@@ -1,51 +1,22 @@
 import io
 from typing import Any
 
+from msgspec.structs import replace
 from rich.console import Console
+from support.fleet_states import MODEL_STATUS, backend_status, fleet_state
 
+from extproc.adapters.http.fleet_state import FleetState, QueueStatus
 from extproc.commands.status_view import status_view
 
 
-def backend(**fields: Any) -> dict[str, Any]:
-    return {
-        "name": "vllm-1",
-        "address": "10.0.0.11:8000",
-        "models": ["m"],
-        "own": 5,
-        "foreign": 2.0,
-        "load": 7.0,
-        "max_active": 100,
-        "running": 6.0,
-        "waiting": 1.0,
-        "kv_cache_fraction": 0.314,
-        "scrape_age_s": 0.04,
-        "zone": "low",
-        "is_routable": True,
-        "reason": "ok",
-        "predicted_ttft_s": 0.414,
-        "observed_ttft_s": 12.3,
-    } | fields
-
-
-def state(*backends: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    decisions = {"guard": 31, "predict": 25, "least_load": 74, "reject": 1}
-    return {
-        "backends": backends,
-        "model": None,
-        "decisions": decisions,
-        "queue": None,
-        "draining": False,
-    } | fields
-
-
-def rendered(document: dict[str, Any], **options: Any) -> list[str]:
+def rendered(state: FleetState, **options: Any) -> list[str]:
     output = io.StringIO()
-    Console(file=output, **{"width": 80, "color_system": None} | options).print(status_view(document))
+    Console(file=output, **{"width": 80, "color_system": None} | options).print(status_view(state))
     return [line.rstrip() for line in output.getvalue().splitlines()]
 
 
 def test_row_fits_into_80_columns_and_shows_every_number() -> None:
-    lines = rendered(state(backend(zone="saturated", reason="saturated", load=101.0, own=99)))
+    lines = rendered(fleet_state(backend_status(zone="saturated", reason="saturated", load=101.0, own=99)))
     assert " ".join(lines[2].split()) == "vllm-1 saturated 101/100 6 1 31% 0.0 s 0.41 s 12.30 s"
     assert " ".join(lines[3].split()) == "10.0.0.11:8000 saturated 99+2"
     assert max(map(len, lines)) <= 80
@@ -55,31 +26,40 @@ def test_what_is_not_known_is_a_dash() -> None:
     unknown = dict.fromkeys(
         ("running", "waiting", "kv_cache_fraction", "scrape_age_s", "predicted_ttft_s", "observed_ttft_s")
     )
-    assert rendered(state(backend(**unknown)))[2].split() == ["vllm-1", "low", "7/100", *"------"]
+    assert rendered(fleet_state(backend_status(**unknown)))[2].split() == [
+        "vllm-1",
+        "low",
+        "7/100",
+        *"------",
+    ]
 
 
 def test_zone_and_state_are_coloured() -> None:
     colours = {"low": "32", "medium": "33", "saturated": "31"}
     for zone, colour in colours.items():
-        text = "\n".join(rendered(state(backend(zone=zone)), color_system="standard", force_terminal=True))
+        text = "\n".join(
+            rendered(fleet_state(backend_status(zone=zone)), color_system="standard", force_terminal=True)
+        )
         assert f"\x1b[{colour}m{zone}\x1b[0m" in text
     for is_routable, colour in ((True, "32"), (False, "31")):
-        document = state(backend(is_routable=is_routable, reason="why"))
-        text = "\n".join(rendered(document, color_system="standard", force_terminal=True))
+        state = fleet_state(backend_status(is_routable=is_routable, reason="why"))
+        text = "\n".join(rendered(state, color_system="standard", force_terminal=True))
         assert f"\x1b[{colour}mwhy\x1b[0m" in text
 
 
 def test_every_backend_has_its_row_in_order() -> None:
-    lines = rendered(state(backend(name="b"), backend(name="a"), backend(name="c")))
+    lines = rendered(
+        fleet_state(backend_status(name="b"), backend_status(name="a"), backend_status(name="c"))
+    )
     assert [line.split()[0] for line in lines[2:8:2]] == ["b", "a", "c"]
 
 
 def test_names_are_no_markup() -> None:
-    assert any("[red]x[/red]" in line for line in rendered(state(backend(name="[red]x[/red]"))))
+    assert any("[red]x[/red]" in line for line in rendered(fleet_state(backend_status(name="[red]x[/red]"))))
 
 
 def test_decisions_are_shares_of_all_but_the_guard() -> None:
-    (line,) = [line for line in rendered(state(), width=120) if line.startswith("decisions")]
+    (line,) = [line for line in rendered(fleet_state(), width=120) if line.startswith("decisions")]
     assert (
         line == "decisions  predict 25 (25%), least_load 74 (74%), reject 1 (1%); the guard had a part in 31"
     )
@@ -87,24 +67,23 @@ def test_decisions_are_shares_of_all_but_the_guard() -> None:
 
 def test_no_decisions_at_all_are_no_error() -> None:
     nothing = dict.fromkeys(("guard", "predict", "least_load", "reject"), 0)
-    assert any("predict 0 (0%)" in line for line in rendered(state(decisions=nothing)))
+    assert any("predict 0 (0%)" in line for line in rendered(fleet_state(decisions=nothing)))
 
 
 def test_model_is_shown_with_its_error_and_the_last_refusal() -> None:
-    model = {"version": "v7", "median_relative_error": 0.118, "last_refusal": None}
-    assert "model      v7, median error 12% on held-out requests" in rendered(state(model=model))
-    refused = rendered(state(model=model | {"last_refusal": "checksum"}), width=120)
+    assert "model      v7, median error 12% on held-out requests" in rendered(fleet_state(model=MODEL_STATUS))
+    refused = rendered(fleet_state(model=replace(MODEL_STATUS, last_refusal="checksum")), width=120)
     assert "model      v7, median error 12% on held-out requests; refused since: checksum" in refused
-    assert "model      none: layer 2 stands down" in rendered(state())
+    assert "model      none: layer 2 stands down" in rendered(fleet_state())
 
 
 def test_the_queue_is_shown_where_there_is_one() -> None:
-    queue = {"waiting": 7, "by_model": {"m": 7}, "oldest_s": 1.23, "ended": {"let_in": 90, "timeout": 2}}
-    lines = rendered(state(queue=queue), width=120)
+    queue = QueueStatus(waiting=7, by_model={"m": 7}, oldest_s=1.23, ended={"let_in": 90, "timeout": 2})
+    lines = rendered(fleet_state(queue=queue), width=120)
     assert "queue      7 waiting, the oldest for 1.2 s; let_in 90, timeout 2" in lines
-    assert not any("queue" in line for line in rendered(state()))
+    assert not any("queue" in line for line in rendered(fleet_state()))
 
 
 def test_draining_is_said_only_then() -> None:
-    assert any("draining" in line for line in rendered(state(draining=True)))
-    assert not any("draining" in line for line in rendered(state()))
+    assert any("draining" in line for line in rendered(fleet_state(draining=True)))
+    assert not any("draining" in line for line in rendered(fleet_state()))

@@ -1,12 +1,8 @@
-from itertools import accumulate
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.clean_sample import SAMPLE
 
-from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S, OutcomeCounts, TtftHistogram
+from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S, OutcomeCounts
 
 
 @pytest.fixture
@@ -52,15 +48,3 @@ def test_a_backend_that_comes_back_starts_afresh(counts: OutcomeCounts) -> None:
 
 def test_bounds_ascend() -> None:
     assert list(TTFT_BOUNDS_S) == sorted(set(TTFT_BOUNDS_S))
-
-
-@given(st.lists(st.floats(1e-6, 86_400.0) | st.sampled_from(TTFT_BOUNDS_S)))
-def test_each_bucket_has_what_is_at_most_its_bound(ttfts_s: list[float]) -> None:
-    histogram = TtftHistogram()
-    for ttft_s in ttfts_s:
-        histogram.add(ttft_s)
-    cumulative = list(accumulate(histogram.counts))
-    assert cumulative == [sum(ttft_s <= bound for ttft_s in ttfts_s) for bound in TTFT_BOUNDS_S] + [
-        len(ttfts_s)
-    ]
-    assert histogram.sum_s == pytest.approx(sum(ttfts_s))

@@ -34,7 +34,7 @@ class DnsSource:
         self.counts = DiscoveryCounts()
         self._config = config
         self._models = None if config.models is None else frozenset(config.models)
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """One set for each answer; asks again `interval_s` after it."""
@@ -44,10 +44,10 @@ class DnsSource:
             except (dns.exception.DNSException, OSError, ValueError) as error:
                 self.counts.failures += 1
                 detail = f"{type(error).__name__}: {error}"
-                self._conditions.failed(self._config.host, "dns_failed", detail, time.monotonic())
+                self._conditions.failed(detail, time.monotonic(), host=self._config.host)
             else:
                 self.counts.answers += 1
-                self._conditions.holds(self._config.host, "dns_answers")
+                self._conditions.holds(host=self._config.host)
                 yield [self._backend(address) for address in addresses]
             await asyncio.sleep(self._config.interval_s)
 

@@ -32,7 +32,7 @@ class KubernetesSource:
     def __init__(self, config: KubernetesDiscovery) -> None:
         self.counts = DiscoveryCounts()
         self._config = config
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "kubernetes_failed", "kubernetes_answers")
         self._slices: dict[str, EndpointSlice] = {}
         self._version = ""  # none: they have to be listed
         self._failures = 0
@@ -75,14 +75,14 @@ class KubernetesSource:
     def _heard(self) -> None:
         self._failures = 0
         self.counts.answers += 1
-        self._conditions.holds(self._config.selector, "kubernetes_answers")
+        self._conditions.holds(selector=self._config.selector)
 
     def _failed(self, error: KubernetesError) -> None:
         self._failures += 1
         self.counts.failures += 1
         if error.must_list:
             self._version = ""
-        self._conditions.failed(self._config.selector, "kubernetes_failed", str(error), time.monotonic())
+        self._conditions.failed(str(error), time.monotonic(), selector=self._config.selector)
 
     def _pause_s(self) -> float:
         """Doubled with every failure, and never the same for two sidecars."""

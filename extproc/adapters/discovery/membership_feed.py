@@ -43,7 +43,9 @@ class MembershipFeed:
         self._core = core
         self._clusters = clusters
         self._handle_change = handle_change
-        self._conditions = ConditionLog(logger)
+        self._publishing = ConditionLog(logger, "clusters_not_written", "clusters_written")
+        self._finding = ConditionLog(logger, "discovery_doubted", "discovery_believed")
+        self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_in")
 
     @property
     def is_doubting(self) -> bool:
@@ -96,19 +98,19 @@ class MembershipFeed:
             registry = self._core.registry
             self._clusters.write(registry.clusters(), retry_peers(registry.members))
         except OSError as error:
-            self._conditions.failed("cds", "clusters_not_written", str(error), time.monotonic())
+            self._publishing.failed(str(error), time.monotonic())
             return False
-        self._conditions.holds("cds", "clusters_written")
+        self._publishing.holds()
         return True
 
     def _tell_of_oddities(self, now_s: float) -> None:
         if self._known.is_doubting:
             detail = f"no backend found, {len(self._known.backends)} kept for a while"
-            self._conditions.failed("empty", "discovery_doubted", detail, now_s)
+            self._finding.failed(detail, now_s)
         else:
-            self._conditions.holds("empty", "discovery_believed")
+            self._finding.holds()
         if self._known.left_out:
             detail = f"{self._known.left_out} more than there is room for"
-            self._conditions.failed("limit", "backends_left_out", detail, now_s)
+            self._fitting.failed(detail, now_s)
         else:
-            self._conditions.holds("limit", "backends_all_in")
+            self._fitting.holds()

@@ -45,7 +45,7 @@ class GrpcServer:
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._grpc_health = GrpcHealth(self.health)
         self._config = config
-        self._conditions = ConditionLog(logger)
+        self._protocol = ConditionLog(logger, "grpc_protocol_error")
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
@@ -137,7 +137,7 @@ class GrpcServer:
 
     def _told_of(self, error: ProtocolError) -> None:
         self.protocol_errors += 1
-        self._conditions.failed("grpc", "grpc_protocol_error", str(error), time.monotonic())
+        self._protocol.failed(str(error), time.monotonic())
 
 
 async def _held(

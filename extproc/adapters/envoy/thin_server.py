@@ -48,7 +48,7 @@ class ThinServer:
         self.is_draining = False
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._config = config
-        self._conditions = ConditionLog(logger)
+        self._protocol = ConditionLog(logger, "grpc_protocol_error")
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
         self._is_flush_due = False
@@ -143,7 +143,7 @@ class ThinServer:
 
     def _refused(self, error: ProtocolError) -> None:
         self.protocol_errors += 1
-        self._conditions.failed("grpc", "grpc_protocol_error", str(error), time.monotonic())
+        self._protocol.failed(str(error), time.monotonic())
 
 
 class _SocketFile:

@@ -53,7 +53,7 @@ class SampleStore:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._since_trim = max_rows  # so that the first batch trims what an earlier process left
-        self._condition = ConditionLog(_log)
+        self._writing = ConditionLog(_log, "samples_not_written", "samples_written_again")
         self._thread = threading.Thread(target=self._run, name="sample-store", daemon=True)
 
     @classmethod
@@ -103,13 +103,13 @@ class SampleStore:
         except (sqlite3.Error, OSError, SampleStoreError) as error:
             self.failures += 1
             self.last_error = str(error)
-            self._condition.failed("sample_store", "samples_not_written", str(error), time.monotonic())
+            self._writing.failed(str(error), time.monotonic())
             self._disconnect()
             return False
         self.dropped += unstorable
         self.written += len(batch) - unstorable
         self.last_error = None
-        self._condition.holds("sample_store", "samples_written_again")
+        self._writing.holds()
         return True
 
     def _write(self, batch: list[Row]) -> int:

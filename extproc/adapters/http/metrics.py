@@ -6,21 +6,22 @@ collector turns them into the exposition format. Labels are bounded: backends of
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
 from extproc.adapters.http.runtime import Runtime
-from extproc.adapters.http.state_document import REFERENCE_TOKENS, state_document
+from extproc.adapters.http.state_document import state_document
 from extproc.fleet.backend import Lifecycle
-from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S
-from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S, Ending
+from extproc.outcomes.histogram import Histogram
+from extproc.routing.queue.wait_counts import Ending
 
+# By field of `BackendStatus`.
 _GAUGES = {
     "own": ("extproc_backend_own_requests", "Requests in flight that this sidecar sent"),
     "foreign": ("extproc_backend_foreign_requests", "Requests that others sent, as far as known"),
@@ -85,12 +86,12 @@ class SidecarCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics, as of now."""
         state = state_document(self._runtime, time.monotonic())
-        yield from _backend_gauges(_one_per_name(state["backends"]))
+        yield from _backend_gauges(_one_per_name(state.backends))
         yield from self._decisions()
         yield from self._queue()
         yield from self._outcomes()
         yield from self._model()
-        yield from self._health(state["draining"])
+        yield from self._health(state.draining)
         yield from self._discovery()
 
     def _decisions(self) -> Iterator[Metric]:
@@ -138,7 +139,7 @@ class SidecarCollector(Collector):
             endings.add_metric([ending.value], queue.counts.endings[ending])
         yield endings
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
-        wait.add_metric([], _buckets(WAIT_BOUNDS_S, queue.counts.waits), queue.counts.waited_s)
+        wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
 
     def _outcomes(self) -> Iterator[Metric]:
@@ -153,7 +154,7 @@ class SidecarCollector(Collector):
             "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
         )
         for backend, histogram in counts.ttft.items():
-            ttft.add_metric([backend], _buckets(TTFT_BOUNDS_S, histogram.counts), histogram.sum_s)
+            ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
         yield ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
@@ -218,30 +219,31 @@ def _n_tasks() -> int:
         return 0
 
 
-def _one_per_name(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of backends with one name (its address has changed) the one that stays: no series may come twice."""
-    leaving_first = sorted(backends, key=lambda backend: backend["membership"] != Lifecycle.DRAINING)
-    return list({backend["name"]: backend for backend in leaving_first}.values())
+def _one_per_name(backends: Sequence[BackendStatus]) -> list[BackendStatus]:
+    """Keep one backend per name, so that no series comes twice: after a move, the one that stays."""
+    leaving_first = sorted(backends, key=lambda backend: backend.membership != Lifecycle.DRAINING)
+    return list({backend.name: backend for backend in leaving_first}.values())
 
 
-def _backend_gauges(backends: list[dict[str, Any]]) -> Iterator[Metric]:
-    """What is not known has no sample: a NaN would spoil every sum."""
-    for key, (name, documentation) in _GAUGES.items():
+def _backend_gauges(backends: Sequence[BackendStatus]) -> Iterator[Metric]:
+    """Leave out a value that is not known: a NaN would spoil every sum."""
+    for field, (name, documentation) in _GAUGES.items():
         family = GaugeMetricFamily(name, documentation, labels=["backend"])
         for backend in backends:
-            if backend[key] is not None:
-                family.add_metric([backend["name"]], float(backend[key]))
+            value: float | None = getattr(backend, field)
+            if value is not None:
+                family.add_metric([backend.name], float(value))
         yield family
-    for key, (name, label, documentation) in _ENUMS.items():
+    for field, (name, label, documentation) in _ENUMS.items():
         family = GaugeMetricFamily(name, documentation, labels=["backend", label])
         for backend in backends:
-            family.add_metric([backend["name"], backend[key]], 1.0)
+            family.add_metric([backend.name, getattr(backend, field)], 1.0)
         yield family
 
 
-def _buckets(bounds_s: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in bounds_s), "+Inf"]
-    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = [*map(str, histogram.bounds_s), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
 
 
 def _counter(name: str, documentation: str, value: float) -> Metric:

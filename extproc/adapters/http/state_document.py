@@ -1,8 +1,14 @@
-"""`/v1/state`: the fleet, the model and the decisions as one JSON document. What is not known is null."""
+"""Builds the document of `/v1/state` from the running parts."""
 
 import math
-from typing import Any
 
+from extproc.adapters.http.fleet_state import (
+    REFERENCE_TOKENS,
+    BackendStatus,
+    FleetState,
+    ModelStatus,
+    QueueStatus,
+)
 from extproc.adapters.http.runtime import Runtime
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
@@ -10,39 +16,36 @@ from extproc.policy.expected_wait import scores
 from extproc.policy.predictive import forecast
 from extproc.routing.queue.request_queue import RequestQueue
 
-REFERENCE_TOKENS = 512
-"""`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
 
-
-def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
-    """The state at `now_s` (monotonic seconds)."""
+def state_document(runtime: Runtime, now_s: float) -> FleetState:
+    """Return the state at `now_s` (monotonic seconds)."""
     core = runtime.core
     view = core.fleet.view(core.registry.members, now_s)
     counts = core.router.counts
-    return {
-        "backends": _backends(runtime, view),
-        "model": _model(runtime),
-        "decisions": counts.by_layer(),
-        "reasons": {
+    return FleetState(
+        backends=_backends(runtime, view),
+        model=_model(runtime),
+        decisions=counts.by_layer(),
+        reasons={
             f"{layer.value}.{reason.value}": count
             for (layer, reason), count in sorted(counts.by_reason.items())
         },
-        "passed_through": counts.passed_through,
-        "queue": None if core.queue is None else _queue(core.queue, now_s),
-        "draining": runtime.server.is_draining,
-    }
+        passed_through=counts.passed_through,
+        queue=None if core.queue is None else _queue(core.queue, now_s),
+        draining=runtime.server.is_draining,
+    )
 
 
-def _queue(queue: RequestQueue, now_s: float) -> dict[str, Any]:
-    return {
-        "waiting": queue.waiting,
-        "by_model": queue.depths(),
-        "oldest_s": queue.oldest_s(now_s),
-        "ended": {ending.value: count for ending, count in sorted(queue.counts.endings.items())},
-    }
+def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
+    return QueueStatus(
+        waiting=queue.waiting,
+        by_model=queue.depths(),
+        oldest_s=queue.oldest_s(now_s),
+        ended={ending.value: count for ending, count in sorted(queue.counts.endings.items())},
+    )
 
 
-def _backends(runtime: Runtime, view: FleetView) -> list[dict[str, Any]]:
+def _backends(runtime: Runtime, view: FleetView) -> list[BackendStatus]:
     predicted_s = _predicted_s(runtime, view)
     expected_s = scores(view, REFERENCE_TOKENS)
     return [
@@ -53,35 +56,35 @@ def _backends(runtime: Runtime, view: FleetView) -> list[dict[str, Any]]:
 
 def _backend(
     runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
-) -> dict[str, Any]:
+) -> BackendStatus:
     known, reason = view.facts(backend), _reason(backend, view)
     is_scraped = known.scrape_age_s is not None
-    return {
-        "name": backend.name,
-        "address": backend.endpoint.address,
-        "models": None if backend.models is None else sorted(backend.models),
-        "own": backend.own,
-        "foreign": known.foreign,
-        "load": known.load,
-        "running": backend.running if is_scraped else None,
-        "waiting": backend.waiting if is_scraped else None,
-        "num_running": known.num_running,
-        "kv_cache_fraction": _finite(backend.kv_cache_fraction),
-        "scrape_age_s": known.scrape_age_s,
-        "is_fresh": view.is_fresh(backend),
-        "zone": known.zone,
-        "medium_load": backend.medium_load,
-        "max_active": backend.max_active,
-        "waits_above": _finite(backend.waits_above),
-        "membership": backend.lifecycle.value,
-        "is_routable": reason in {"ok", "probing"},
-        "reason": reason,
-        "predicted_ttft_s": predicted_s,
-        "expected_s": expected_s,
-        "observed_ttft_s": _finite(backend.observed_ttft_s),
-        "running_error": backend.predictions.error,
-        "is_model_trusted": _is_model_trusted(runtime, backend),
-    }
+    return BackendStatus(
+        name=backend.name,
+        address=backend.endpoint.address,
+        models=None if backend.models is None else sorted(backend.models),
+        own=backend.own,
+        foreign=known.foreign,
+        load=known.load,
+        running=backend.running if is_scraped else None,
+        waiting=backend.waiting if is_scraped else None,
+        num_running=known.num_running,
+        kv_cache_fraction=_finite(backend.kv_cache_fraction),
+        scrape_age_s=known.scrape_age_s,
+        is_fresh=view.is_fresh(backend),
+        zone=known.zone,
+        medium_load=backend.medium_load,
+        max_active=backend.max_active,
+        waits_above=_finite(backend.waits_above),
+        membership=backend.lifecycle.value,
+        is_routable=reason in {"ok", "probing"},
+        reason=reason,
+        predicted_ttft_s=predicted_s,
+        expected_s=expected_s,
+        observed_ttft_s=_finite(backend.observed_ttft_s),
+        running_error=backend.predictions.error,
+        is_model_trusted=_is_model_trusted(runtime, backend),
+    )
 
 
 def _is_model_trusted(runtime: Runtime, backend: Backend) -> bool | None:
@@ -111,20 +114,20 @@ def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
     return {backend: prediction.ttft_s for backend, prediction in said.predictions.items()}
 
 
-def _model(runtime: Runtime) -> dict[str, Any] | None:
+def _model(runtime: Runtime) -> ModelStatus | None:
     model = runtime.core.model.current
     if model is None:
         return None
     manifest = model.manifest
-    return {
-        "version": manifest.model_version,
-        "trained_at": manifest.trained_at,
-        "promised_error": model.promised_error,
-        "median_relative_error": manifest.held_out_errors.median_relative_error,
-        "accepted": runtime.core.model.accepted,
-        "refused": runtime.core.model.refused,
-        "last_refusal": runtime.core.model.last_refusal,
-    }
+    return ModelStatus(
+        version=manifest.model_version,
+        trained_at=manifest.trained_at,
+        promised_error=model.promised_error,
+        median_relative_error=manifest.held_out_errors.median_relative_error,
+        accepted=runtime.core.model.accepted,
+        refused=runtime.core.model.refused,
+        last_refusal=runtime.core.model.last_refusal,
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -60,7 +60,7 @@ class Trainer:
         self._schedule = TrainingSchedule(
             self._rules.interval_s, self._rules.min_new_samples, time.monotonic()
         )
-        self._conditions = ConditionLog(logger)
+        self._reading = ConditionLog(logger, "store_unreadable", "store_readable")
         self._reported_s = -REPEAT_S
         self._reported: Counter[Dropped] = Counter()
 
@@ -81,9 +81,9 @@ class Trainer:
         try:
             columns = self._cursor.read()
         except SampleStoreError as error:
-            self._conditions.failed("samples", "store_unreadable", str(error), time.monotonic())
+            self._reading.failed(str(error), time.monotonic())
             return
-        self._conditions.holds("samples", "store_readable")
+        self._reading.holds()
         columns = plausible(columns, time.time())
         observations, dropped = clean_observations(columns)
         self.dropped.update(dropped)

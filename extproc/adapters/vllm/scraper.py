@@ -54,7 +54,7 @@ class Scraper:
         self._config = config
         self._core = core
         self._handle_scraped = handle_scraped
-        self._conditions = ConditionLog(logger)
+        self._conditions = ConditionLog(logger, "scrape_failed", "scrape_recovered")
         self._tasks: dict[Backend, asyncio.Task[None]] = {}
 
     def follow(self) -> None:
@@ -111,7 +111,7 @@ class Scraper:
         if signals is not None:
             self._core.scraped(backend, signals, own_when_asked, now_s)
             self._handle_scraped()
-            self._conditions.holds(backend.name, "scrape_recovered")
+            self._conditions.holds(name=backend.name)
             result = ScrapeResult.OK
         else:
             result = ScrapeResult.INVALID if answer.result is ScrapeResult.OK else answer.result
@@ -119,7 +119,7 @@ class Scraper:
                 backend.scrape_refused(now_s)
             elif result is ScrapeResult.HUNG:
                 self._core.fleet.scrape_hung(backend, now_s)
-            self._conditions.failed(backend.name, "scrape_failed", answer.detail or result.value, now_s)
+            self._conditions.failed(answer.detail or result.value, now_s, name=backend.name)
         self.results[backend.name, result] += 1
         return result
 

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 from extproc.errors import ProfileError
 from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load.measured import (
@@ -38,31 +39,12 @@ _UNREADABLE = (aiohttp.ClientError, OSError, msgspec.MsgspecError, UnicodeDecode
 _log = logging.getLogger(__name__)
 
 
-class _Backend(msgspec.Struct, frozen=True):
-    """One backend in the state; what is not known is None."""
-
-    name: str
-    own: float
-    foreign: float
-    load: float
-    num_running: float
-    zone: str
-    running: float | None
-    waiting: float | None
-    kv_cache_fraction: float | None
-    scrape_age_s: float | None
-
-
-class _State(msgspec.Struct, frozen=True):
-    backends: list[_Backend]
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state, and when (monotonic seconds) it was asked for."""
 
     at_s: float
-    backends: Mapping[str, _Backend]
+    backends: Mapping[str, BackendStatus]
 
 
 class StackTarget:
@@ -121,14 +103,14 @@ async def open_stack(
 
 async def _keep_reading(session: aiohttp.ClientSession, state_url: str, target: StackTarget) -> None:
     """The sidecar may go away for a while: the last state stays, and its age tells."""
-    condition = ConditionLog(_log)
+    reading = ConditionLog(_log, "state_not_read", "state_recovered")
     while True:
         started_s = time.monotonic()
         try:
             target.snapshot = await _read_state(session, state_url)
-            condition.holds("state", "state_recovered")
+            reading.holds()
         except _UNREADABLE as error:
-            condition.failed("state", "state_not_read", str(error), started_s)
+            reading.failed(str(error), started_s)
         await asyncio.sleep(max(0.0, started_s + _INTERVAL_S - time.monotonic()))
 
 
@@ -136,14 +118,14 @@ async def _read_state(session: aiohttp.ClientSession, state_url: str) -> Snapsho
     at_s = time.monotonic()
     async with asyncio.timeout(_TIMEOUT_S), session.get(f"{state_url}/v1/state") as response:
         response.raise_for_status()
-        state = msgspec.json.decode(await response.read(), type=_State)
+        state = msgspec.json.decode(await response.read(), type=FleetState)
     return Snapshot(at_s, {backend.name: backend for backend in state.backends})
 
 
-def _facts(backend: _Backend, snapshot_age_s: float) -> CandidateFacts:
+def _facts(backend: BackendStatus, snapshot_age_s: float) -> CandidateFacts:
     scrape_age_s = backend.scrape_age_s
     return CandidateFacts(
-        own=backend.own,
+        own=float(backend.own),
         foreign=backend.foreign,
         load=backend.load,
         num_running=backend.num_running,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from extproc.adapters.http.state_client import StateDocument, fetch_state, is_answering
+from extproc.adapters.http.fleet_state import FleetState
+from extproc.adapters.http.state_client import fetch_state, is_answering
 from extproc.adapters.stop_signals import StopSignals
 from extproc.config.stages import Config
 from extproc.errors import StackError
@@ -204,7 +205,7 @@ class Stack:
         except StackError as error:
             return str(error)
 
-    def _introduce(self, state: StateDocument) -> None:
+    def _introduce(self, state: FleetState) -> None:
         options = self._options
         envoy, sidecar = self._envoy.pid, self._sidecar.pid
         parts = [

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from extproc.adapters.http.state_client import StateDocument
+from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Part:
     pid: int | None
 
 
-def unready_backends(state: StateDocument) -> str | None:
+def unready_backends(state: FleetState) -> str | None:
     """The backends that take no requests yet, or have never answered, and why; None if there are none."""
     faults = [
-        f"{backend['name']} ({backend['address']}): {_fault(backend)}"
-        for backend in state["backends"]
+        f"{backend.name} ({backend.address}): {_fault(backend)}"
+        for backend in state.backends
         if _fault(backend)
     ]
     return "; ".join(faults) or None
@@ -44,9 +44,9 @@ def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> Ren
     return Group(table, Text(f"\nLogs, configuration and samples: {directory} ({kept})", overflow="fold"))
 
 
-def curl_line(port: int, state: StateDocument) -> str:
+def curl_line(port: int, state: FleetState) -> str:
     """A streaming chat completion for the first model that is served; `-i` shows who placed it where."""
-    models = sorted({model for backend in state["backends"] for model in backend["models"] or ()})
+    models = sorted({model for backend in state.backends for model in backend.models or ()})
     body = {
         "model": models[0] if models else "MODEL",
         "stream": True,
@@ -57,9 +57,9 @@ def curl_line(port: int, state: StateDocument) -> str:
     return f"curl -iN {url} -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}"
 
 
-def _fault(backend: dict[str, object]) -> str | None:
-    if not backend["is_routable"]:
-        return str(backend["reason"])
-    if backend["models"] is None and backend["scrape_age_s"] is None:
+def _fault(backend: BackendStatus) -> str | None:
+    if not backend.is_routable:
+        return backend.reason
+    if backend.models is None and backend.scrape_age_s is None:
         return "does not answer"
     return None

@@ -1,8 +1,9 @@
 """What became of the requests that had to wait, and how long they waited: for `/metrics` and `/v1/state`."""
 
-import bisect
 from collections import Counter
 from enum import StrEnum
+
+from extproc.outcomes.histogram import Histogram
 
 WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -20,16 +21,14 @@ class Ending(StrEnum):
 
 
 class WaitCounts:
-    """Counters since the start; `waits` counts those let in per bucket, the last one beyond the bounds."""
+    """Counters since the start; `waits` has the waiting times of the requests that were let in."""
 
     def __init__(self) -> None:
         self.endings: Counter[Ending] = Counter()
-        self.waits = [0] * (len(WAIT_BOUNDS_S) + 1)
-        self.waited_s = 0.0
+        self.waits = Histogram(WAIT_BOUNDS_S)
 
     def count(self, ending: Ending, waited_s: float) -> None:
-        """One more waits no more."""
+        """Count a request that left the queue."""
         self.endings[ending] += 1
         if ending is Ending.LET_IN:
-            self.waits[bisect.bisect_left(WAIT_BOUNDS_S, waited_s)] += 1
-            self.waited_s += waited_s
+            self.waits.add(waited_s)

@@ -1,18 +1,19 @@
 import asyncio
 import io
-import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from support.running_parts import Parts
 
 import extproc.adapters.http
+from extproc.adapters.http.fleet_state import FleetState
 from extproc.adapters.http.http_server import HttpServer
 from extproc.commands.status_view import status_view
 from extproc.errors import StackError
@@ -86,13 +87,14 @@ def test_the_state_is_what_the_status_command_shows(parts: Parts, runner: asynci
 
     parts.offer_shipped_model()
     parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
-    state = json.loads(runner.run(scenario()))
+    state = msgspec.json.decode(runner.run(scenario()), type=FleetState)
     console = Console(file=io.StringIO(), record=True, width=100)
     console.print(status_view(state))
     shown = console.export_text()
-    assert [backend["name"] for backend in state["backends"]] == ["vllm-1", "vllm-2"]
-    assert all(backend["address"] in shown for backend in state["backends"])
-    assert state["model"]["version"] in shown
+    assert [backend.name for backend in state.backends] == ["vllm-1", "vllm-2"]
+    assert all(backend.address in shown for backend in state.backends)
+    assert state.model is not None
+    assert state.model.version in shown
 
 
 def test_the_root_is_the_live_page(parts: Parts, runner: asyncio.Runner) -> None:

@@ -4,10 +4,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
+import msgspec
 import pytest
+from support.fleet_states import MODEL_STATUS, backend_status, fleet_state
 
 from extproc.adapters.http.state_client import fetch_state, is_answering
 from extproc.errors import StackError
+
+STATE = fleet_state(backend_status(), model=MODEL_STATUS)
+DOCUMENT = msgspec.json.encode(STATE)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,19 +42,31 @@ def server(answers: dict[str, tuple[int, bytes]]) -> Iterator[str]:
 
 
 def test_state_is_fetched_whatever_slash_the_url_ends_with() -> None:
-    with server({"/v1/state": (200, b'{"backends": []}')}) as url:
-        assert fetch_state(url) == fetch_state(f"{url}/") == {"backends": []}
+    with server({"/v1/state": (200, DOCUMENT)}) as url:
+        assert fetch_state(url) == fetch_state(f"{url}/") == STATE
 
 
 @pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY"])
 def test_proxy_of_the_environment_is_not_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(proxy, "http://127.0.0.1:1")
-    with server({"/v1/state": (200, b'{"backends": []}')}) as url:
-        assert fetch_state(url) == {"backends": []}
+    with server({"/v1/state": (200, DOCUMENT)}) as url:
+        assert fetch_state(url) == STATE
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(404, b""), (500, b"{}"), (200, b""), (200, b"<html>"), (200, b"[]"), (200, b"{}")]
+    ("status", "body"),
+    [
+        *(
+            (404, b""),
+            (500, b"{}"),
+            (200, b""),
+            (200, b"<html>"),
+            (200, b"[]"),
+            (200, b"{}"),
+            (200, b'"\xff"'),
+        ),
+        *((200, b'{"backends": {}}'), (200, DOCUMENT[:-1])),
+    ],
 )
 def test_what_is_no_sidecar_is_said_to_be_none(status: int, body: bytes) -> None:
     with server({"/v1/state": (status, body)}) as url, pytest.raises(StackError, match="no sidecar"):

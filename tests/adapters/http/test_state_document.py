@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from support.running_parts import (
     BACKENDS,
@@ -14,7 +15,9 @@ from support.running_parts import (
     Parts,
 )
 
+from extproc.adapters.http.fleet_state import FleetState
 from extproc.adapters.http.state_document import state_document
+from extproc.adapters.vllm.exposition import MAX_GAUGE
 from extproc.fleet.endpoint import Endpoint
 from extproc.routing.queue.request_queue import RequestQueue
 
@@ -28,7 +31,8 @@ BACKEND_FIELDS = {
 def document(parts: Parts, after_s: float = 0.0) -> dict[str, Any]:
     """The state so long after the start, as a client reads it; a NaN has no JSON."""
     state = state_document(parts.runtime, parts.started_s + after_s)
-    read: dict[str, Any] = json.loads(json.dumps(state, allow_nan=False))
+    json.dumps(msgspec.to_builtins(state), allow_nan=False)
+    read: dict[str, Any] = json.loads(msgspec.json.encode(state))
     return read
 
 
@@ -281,3 +285,12 @@ def test_a_backend_whose_predictions_are_off_is_shown_as_not_trusted(parts: Part
         parts.record.observe(parts.slot(), model.manifest.model_version, 0.0, ttft_s)
     assert backend(parts)["is_model_trusted"] is False
     assert document(parts)["model"]["promised_error"] == model.promised_error
+
+
+def test_largest_gauges_that_a_server_may_report_give_a_document_that_can_be_read(parts: Parts) -> None:
+    parts.offer_shipped_model()
+    parts.scrape(running=MAX_GAUGE, waiting=MAX_GAUGE, kv_cache_fraction=1.0)
+    found = backend(parts)
+    assert (found["foreign"], found["zone"]) == (2 * MAX_GAUGE, "saturated")
+    state = state_document(parts.runtime, parts.started_s)
+    assert msgspec.json.decode(msgspec.json.encode(state), type=FleetState) == state

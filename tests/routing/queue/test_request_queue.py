@@ -287,8 +287,8 @@ def test_what_happened_is_counted(clinic: Clinic) -> None:
     clinic.leave(placed[0])
     assert clinic.room.oldest_s(clinic.now_s) == 0.0
     assert clinic.room.counts.endings == {Ending.LET_IN: 1}
-    assert clinic.room.counts.waited_s == pytest.approx(4.0)
-    assert sum(clinic.room.counts.waits) == 1
+    assert clinic.room.counts.waits.sum_s == pytest.approx(4.0)
+    assert sum(clinic.room.counts.waits.counts) == 1
     assert clinic.router.counts.by_layer()["least_load"] == MAX_ACTIVE + 1
 
 

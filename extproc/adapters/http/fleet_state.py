@@ -1,0 +1,111 @@
+"""The state of a sidecar, as `/v1/state` shows it: one definition of the fields, in the order of the JSON.
+
+The sidecar builds a `FleetState` (`state_document`) and reads its own metrics from it; `extproc status`,
+`extproc up` and the load generator decode it. Names ending in `_s` are in seconds, fractions run from 0 to 1,
+loads count requests. A value that is not known is null: there is no NaN and no infinity.
+
+Fields are only added, and one that is added has a default. Decoding ignores unknown fields, so a reader gets
+along with an older sidecar as well as with a newer one.
+"""
+
+import msgspec
+
+REFERENCE_TOKENS = 512
+"""`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
+
+
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend, and why it is or is not chosen.
+
+    `address` is HOST:PORT. `models` are sorted; null until the server has been asked which it serves.
+
+    `own` requests in flight were sent by this sidecar, `foreign` ones by others, as far as a fresh scrape
+    shows; `load` is their sum. `running`, `waiting` and `kv_cache_fraction` are the server's gauges at the
+    last good scrape, `scrape_age_s` ago. All four are null before the first one, the fraction also if the
+    server has no such gauge. `is_fresh` says whether that scrape is young enough to be used. `num_running`
+    is an estimate of the requests running now.
+
+    `zone` is low, medium or saturated; the medium zone starts at a load of `medium_load`. The backend takes
+    no more requests from a load of `max_active` on, nor above `waits_above`, where one more would wait too
+    long in its queue; that is null without such a queue.
+
+    `membership` is joining, active or draining. `reason` repeats it unless it is active, and else is ok,
+    probing, saturated or failing; a backend is routable if it is ok or probing.
+
+    `predicted_ttft_s` is the model's prediction for `REFERENCE_TOKENS`: null without a model, in the low
+    zone, and where the model has nothing to say. `expected_s` is the time that layer 3 compares, for the same
+    request. `observed_ttft_s` is a moving average, null before the first answer. `running_error` is the mean
+    absolute log error of the predictions, null before the first outcome. `is_model_trusted` says whether that
+    error is small enough for layer 2; null without a model.
+    """
+
+    name: str
+    address: str
+    models: list[str] | None
+    own: int
+    foreign: float
+    load: float
+    running: float | None
+    waiting: float | None
+    num_running: float
+    kv_cache_fraction: float | None
+    scrape_age_s: float | None
+    is_fresh: bool
+    zone: str
+    medium_load: float
+    max_active: int
+    waits_above: float | None
+    membership: str
+    is_routable: bool
+    reason: str
+    predicted_ttft_s: float | None
+    expected_s: float
+    observed_ttft_s: float | None
+    running_error: float | None
+    is_model_trusted: bool | None
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The model in use, and the model files offered since the start.
+
+    `trained_at` is ISO 8601 in UTC. `promised_error` is the absolute log error, `median_relative_error` the
+    relative one, both on samples that the model was not trained on. `accepted` and `refused` count files;
+    `last_refusal` says why the newest file is not in use, null if it is.
+    """
+
+    version: str
+    trained_at: str
+    promised_error: float
+    median_relative_error: float
+    accepted: int
+    refused: int
+    last_refusal: str | None
+
+
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests that wait at the router: how many, by model, and for how long the oldest has (0 if none).
+
+    `ended` counts those that have stopped waiting since the start, by why.
+    """
+
+    waiting: int
+    by_model: dict[str, int]
+    oldest_s: float
+    ended: dict[str, int]
+
+
+class FleetState(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole document. `model` is null before the first good model file, `queue` if requests never wait.
+
+    `decisions` counts since the start, by layer; `guard` counts those in which the guard took a backend out,
+    which are counted under their layer as well. `reasons` counts by LAYER.REASON. `passed_through` requests
+    were left to Envoy's own pool. `draining` is true while the sidecar is about to end.
+    """
+
+    backends: list[BackendStatus]
+    model: ModelStatus | None
+    decisions: dict[str, int]
+    reasons: dict[str, int]
+    passed_through: int
+    queue: QueueStatus | None
+    draining: bool
