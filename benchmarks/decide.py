@@ -3,7 +3,7 @@
 Timed is what stands between a request and its backend: looking at the fleet (`view`), with what of the
 prompt is expected to be where, and `decide()`, on the production code, with a model of the largest size that
 training makes. The request is a turn of a conversation: all backends have its system prompt, one has more.
-Reserving and releasing the slot come on top, and are shown by themselves, as are finding what is expected
+Reserving and releasing come on top, and are shown by themselves, as are finding what is expected
 (which is in `view`) and noting what was sent.
 """
 
@@ -12,16 +12,15 @@ from datetime import UTC, datetime
 import lightgbm
 import numpy as np
 import typer
-from extproc.policy.affinity import cached_tokens
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_us
-from extproc.fleet.fleet import CAPACITY, Fleet
-from extproc.fleet.prediction_record import TrackRecord
+from extproc.config.rules import core_rules_of_stages
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet import Fleet
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.lab.rivals.layered import layered_rules
 from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
@@ -42,7 +41,7 @@ from extproc.request.request import InputSize, Request, RequestKind
 
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
-_RULES = layered_rules({})  # the defaults
+_RULES = core_rules_of_stages({})  # the defaults
 _NOW_S = 1000.0
 _SYSTEM_PROMPT = (1, 2, 3, 4)
 _TURN = (*_SYSTEM_PROMPT, 5, 6, 7, 8, 9)
@@ -66,12 +65,12 @@ def _request() -> Request:
 
 
 def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
-    """A fleet under load: about `in_flight` requests everywhere, of which a few are strangers'."""
+    """A fleet under load: about `in_flight` requests everywhere, of which a few are foreign."""
     fleet = Fleet(_RULES.fleet)
-    for slot, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
-        fleet.join(slot, None)
+    for number, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
+        backend = fleet.join(Endpoint(f"vllm-{number}", "127.0.0.1", 8000))
         for _ in range(own):
-            fleet.reserve(slot, _NOW_S - 5)
+            backend.reserve(_NOW_S - 5)
         signals = Signals(
             running=float(own + rng.integers(0, 3)),
             waiting=0.0,
@@ -79,9 +78,9 @@ def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
             prompt_tokens_total=None,
             generation_tokens_total=None,
         )
-        fleet.scraped(slot, signals, int(own), _NOW_S - 0.05)
-        fleet.prefixes.sent(slot, (*_SYSTEM_PROMPT, 100 + slot), 500.0, 0.0)
-    fleet.prefixes.sent(backends - 1, _TURN[:-2], 500.0, 0.0)
+        backend.scraped(signals, int(own), _NOW_S - 0.05)
+        fleet.prefixes.sent(backend, (*_SYSTEM_PROMPT, 100 + number), 500.0, 0.0)
+    fleet.prefixes.sent(fleet.backends[-1], _TURN[:-2], 500.0, 0.0)
     return fleet
 
 
@@ -124,29 +123,30 @@ def _predictor(rng: np.random.Generator) -> Predictor:
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:
-    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _RULES.router.policy
-    record = TrackRecord(CAPACITY, _RULES.trust)
-    slots = tuple(range(backends))
-    prefixes = fleet.prefixes
-    view = fleet.view(slots, _NOW_S, cached_tokens(request, prefixes))
-    found = decide(request, view, model, record, rules, rng)
+    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _RULES.policy
+    candidates, prefixes = tuple(fleet.backends), fleet.prefixes
+    for backend in candidates:
+        backend.predictions.begin(model.manifest.model_version)
+    view = fleet.view(candidates, _NOW_S, prefixes.cached_tokens(request))
+    found = decide(request, view, model, rules, rng)
     if found.layer is not layer:
         raise RuntimeError(f"the {layer} layer was to be timed, and {found.layer} decided: {found.reason}")
+    first = candidates[0]
 
     def reserve_and_release() -> None:
-        fleet.reserve(0, _NOW_S)
-        fleet.release(0, _NOW_S)
+        first.reserve(_NOW_S)
+        first.release(_NOW_S)
 
     def look() -> FleetView:
-        return fleet.view(slots, _NOW_S, cached_tokens(request, prefixes))
+        return fleet.view(candidates, _NOW_S, prefixes.cached_tokens(request))
 
     return [
         cpu_us(look),
-        cpu_us(lambda: decide(request, view, model, record, rules, rng)),
-        cpu_us(lambda: decide(request, look(), model, record, rules, rng)),
+        cpu_us(lambda: decide(request, view, model, rules, rng)),
+        cpu_us(lambda: decide(request, look(), model, rules, rng)),
         cpu_us(reserve_and_release),
-        cpu_us(lambda: cached_tokens(request, prefixes)),
-        cpu_us(lambda: prefixes.sent(0, _TURN, 0.0, 0.0)),
+        cpu_us(lambda: prefixes.cached_tokens(request)),
+        cpu_us(lambda: prefixes.sent(first, _TURN, 0.0, 0.0)),
     ]
 
 

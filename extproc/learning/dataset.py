@@ -93,21 +93,20 @@ def clean_observations(
     is_clean = np.asarray(columns["is_clean"], dtype=bool) & np.asarray(columns["is_stream"], dtype=bool)
     names = np.array([_backend_name(name) for name in columns["backend"]], dtype=object)
     scrape_age_s = np.asarray(columns["scrape_age_s"], dtype=np.float64)
-    input_tokens = np.maximum(features[:, _INPUT], 1.0)
+    prompt = features[:, _INPUT].copy()
     expected = np.nan_to_num(np.asarray(columns["expected_cached_tokens"], dtype=np.float64))
-    unexpected_share = (np.asarray(columns["cached_tokens"], dtype=np.float64) - expected) / input_tokens
-    is_expectable = (expected >= 0) & (expected <= input_tokens)
-    features[:, _INPUT] = np.maximum(features[:, _INPUT] - expected, 0.0)
-    is_possible = (features >= 0) & (features <= np.array(LARGEST))
+    unexpected = np.asarray(columns["cached_tokens"], dtype=np.float64) - expected
+    features[:, _INPUT] = np.maximum(prompt - expected, np.minimum(prompt, 0.0))
+    is_possible = ((features >= 0) & (features <= np.array(LARGEST))).all(axis=1) & (expected >= 0)
     keep, dropped = _sift(
         {
             Dropped.NOT_CLEAN: ~(is_clean & (names != "")),
             Dropped.BAD_TIME: ~((at_s > 0) & (at_s <= _LATEST_S)),
-            Dropped.BAD_FEATURES: ~(is_possible.all(axis=1) & is_expectable),
+            Dropped.BAD_FEATURES: ~is_possible,
             Dropped.BAD_TTFT: ~((ttft_s > 0) & (ttft_s <= _LARGEST_TTFT_S)),
             Dropped.DUPLICATE: _repeated(at_s, ttft_s, names.astype(str), *features.T),
             Dropped.STALE_SIGNALS: ~((scrape_age_s >= 0) & (scrape_age_s <= _LARGEST_SCRAPE_AGE_S)),
-            Dropped.CACHED: unexpected_share > _LARGEST_CACHED_SHARE,
+            Dropped.CACHED: unexpected / np.maximum(prompt, 1.0) > _LARGEST_CACHED_SHARE,
         }
     )
     order = np.flatnonzero(keep)[np.argsort(at_s[keep], kind="stable")]

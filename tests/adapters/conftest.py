@@ -41,5 +41,5 @@ def holding(runner: asyncio.Runner) -> tuple[Parts, RequestQueue]:
         return Parts(queue=QueueRules(3, 5.0, 0, 0))
 
     parts = runner.run(make())
-    assert parts.room is not None
-    return parts, parts.room
+    assert parts.core.queue is not None
+    return parts, parts.core.queue

@@ -24,7 +24,7 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
         for _ in range(2 * MAX_ACTIVE + 2):
             parts.place(now_s=asyncio.get_running_loop().time() - MOST_OF_IT_S)
         clock = asyncio.create_task(keep_advancing(room))
-        parts.fleet.states[parts.slot()].own -= 1
+        parts.backend().own -= 1
         await until(1)
         assert room.counts.endings == {"let_in": 1}
         await until(0)

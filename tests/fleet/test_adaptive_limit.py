@@ -26,7 +26,7 @@ class Machine:
         return self.limit.limit
 
     def serve(self, time_s: float, most: int = 10_000) -> list[float]:
-        """The limits, with all that it has places for running."""
+        """Return the limits, while as many requests run as there are places for."""
         limits = []
         for _ in range(round(time_s / SCRAPE_S)):
             in_flight = min(int(self.limit.limit), most)
@@ -60,7 +60,7 @@ def test_prompts_that_wait_for_each_other_in_bursts_are_not_taken_for_a_lack_of_
 
 
 @pytest.mark.parametrize("places", [8, 64])
-def test_probing_lets_in_little_more_than_has_a_place(places: int) -> None:
+def test_probing_lets_in_few_more_requests_than_there_are_places(places: int) -> None:
     machine = Machine(places)
     machine.serve(100)
     assert max(machine.serve(100)) == PROBE_GAIN * places + PROBE_MORE
@@ -75,18 +75,18 @@ def test_the_limit_follows_a_server_that_has_become_smaller_or_larger() -> None:
     assert settled(machine.serve(100)) == 64
 
 
-def test_a_limit_that_nobody_comes_near_stays_as_it_is() -> None:
+def test_a_limit_that_the_load_does_not_come_near_stays_as_it_is() -> None:
     machine = Machine(64)
     before = machine.serve(100)[-1]
     machine.serve(600, most=40)
     assert machine.limit.limit == before
 
 
-def test_a_long_queue_lowers_a_limit_that_nobody_comes_near() -> None:
+def test_a_long_queue_lowers_a_limit_that_the_load_does_not_come_near() -> None:
     assert settled(Machine(4, AdaptiveRule(4, 500, 1.0)).serve(100, most=9)) == 4
 
 
-def test_a_backend_that_says_for_ever_that_nothing_runs_keeps_its_limit() -> None:
+def test_a_backend_that_always_reports_no_running_request_keeps_its_limit() -> None:
     machine = Machine(64)
     limits = [machine.scrape(int(machine.limit.limit), running=0) for _ in range(1000)]
     assert settled(limits) == RULE.start
@@ -101,7 +101,7 @@ def test_one_wrong_scrape_changes_nothing() -> None:
     assert machine.limit.limit == before
 
 
-def test_where_memory_is_short_the_mean_that_fits_decides_and_not_the_most_that_ever_ran() -> None:
+def test_where_memory_is_short_the_limit_is_the_mean_that_fits_and_not_the_most_that_ever_ran() -> None:
     machine = Machine(256)
     limits = []
     for _ in range(3000):

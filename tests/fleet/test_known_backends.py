@@ -19,7 +19,7 @@ def names(of: KnownBackends) -> str:
     return "".join(backend.name for backend in of.backends)
 
 
-def test_what_was_found_last_is_in_force_and_only_changes_are_told() -> None:
+def test_the_last_answer_is_in_force_and_only_changes_are_reported() -> None:
     subject = known()
     assert subject.offer(backends("b", "a"), 0.0)
     assert not subject.offer(backends("a", "b"), 1.0)
@@ -55,13 +55,13 @@ def test_any_backend_ends_the_doubt() -> None:
     assert not subject.advance(1060.0), "the doubt starts anew"
 
 
-def test_nobody_to_begin_with_is_nobody() -> None:
+def test_an_empty_answer_is_not_doubted_where_no_backend_was_known() -> None:
     subject = known()
     assert not subject.offer([], 0.0)
     assert not subject.is_doubting
 
 
-def test_of_too_many_those_in_force_stay() -> None:
+def test_of_too_many_backends_those_in_force_stay() -> None:
     subject = known("w", "x")
     assert subject.offer(backends("a", "b", "c", "w", "x"), 0.0)
     assert (names(subject), subject.left_out) == ("abwx", 1)

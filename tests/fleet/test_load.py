@@ -3,15 +3,15 @@ import numpy as np
 from extproc.fleet.load import foreign_load, running_now
 
 
-def test_our_own_requests_are_not_strangers() -> None:
+def test_our_own_requests_are_not_foreign() -> None:
     assert foreign_load(running=6, waiting=2, largest_own=8) == 0.0
 
 
-def test_what_exceeds_our_own_was_sent_by_others() -> None:
+def test_load_beyond_our_own_requests_was_sent_by_others() -> None:
     assert foreign_load(running=6, waiting=5, largest_own=4) == 7.0
 
 
-def test_a_request_that_has_just_ended_is_still_counted_there_and_is_no_stranger() -> None:
+def test_a_request_that_has_just_ended_is_not_foreign_while_the_server_still_counts_it() -> None:
     assert foreign_load(running=10, waiting=0, largest_own=10) == 0.0
 
 

@@ -5,47 +5,41 @@ from extproc.fleet.own_history import BUCKET_S, WINDOW_S, OwnHistory
 
 
 def test_the_largest_of_the_last_second_is_remembered() -> None:
-    history = OwnHistory(2)
-    history.record(0, 7, 10.0)
-    history.record(0, 1, 10.3)
-    assert history.extremes(0, 10.9) == (0, 7)
+    history = OwnHistory()
+    history.record(7, 10.0)
+    history.record(1, 10.3)
+    assert history.extremes(10.9) == (0, 7)
 
 
 def test_what_is_older_than_the_window_is_forgotten() -> None:
-    history = OwnHistory(1)
-    history.record(0, 7, 10.0)
-    history.record(0, 1, 10.3)
-    assert history.extremes(0, 10.4 + WINDOW_S + BUCKET_S) == (1, 1)
+    history = OwnHistory()
+    history.record(7, 10.0)
+    history.record(1, 10.3)
+    assert history.extremes(10.4 + WINDOW_S + BUCKET_S) == (1, 1)
 
 
 def test_a_steady_number_survives_silence() -> None:
-    history = OwnHistory(1)
-    history.record(0, 5, 10.0)
-    assert history.extremes(0, 500.0) == (5, 5)
+    history = OwnHistory()
+    history.record(5, 10.0)
+    assert history.extremes(500.0) == (5, 5)
 
 
-def test_backends_do_not_mix() -> None:
-    history = OwnHistory(2)
-    history.record(0, 5, 10.0)
-    assert history.extremes(1, 10.0) == (0, 0)
-
-
-def test_a_cleared_backend_starts_at_zero() -> None:
-    history = OwnHistory(1)
-    history.record(0, 5, 10.0)
-    history.clear(0)
-    assert history.extremes(0, 10.0) == (0, 0)
+def test_every_history_starts_at_zero_whatever_others_have_seen() -> None:
+    other, history = OwnHistory(), OwnHistory()
+    other.record(5, 10.0)
+    assert history.extremes(10.0) == (0, 0)
+    assert OwnHistory().extremes(10.0) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 0.5), st.integers(0, 50)), min_size=1, max_size=40))
 def test_the_extremes_bound_everything_within_the_window(steps: list[tuple[float, int]]) -> None:
-    history = OwnHistory(1)
+    history = OwnHistory()
     now_s, seen = 100.0, [(100.0, 0)]
     for elapsed_s, own in steps:
         now_s += elapsed_s
-        history.record(0, own, now_s)
+        history.record(own, now_s)
         seen.append((now_s, own))
-    smallest, largest = history.extremes(0, now_s)
+    smallest, largest = history.extremes(now_s)
     recent = [own for at_s, own in seen if at_s >= now_s - WINDOW_S]
     assert smallest <= min(recent)
     assert largest >= max(recent)

@@ -2,12 +2,10 @@ from math import inf
 
 import numpy as np
 import pytest
-from extproc.fleet.state import BackendState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.fleet.pace import FORGETTING_S, UNKNOWN, Answered, Pace, PaceLearning
-from extproc.fleet.view import FleetView
 
 NOW_S = 100.0
 
@@ -19,11 +17,6 @@ def learned(
     for number, seen in enumerate(outcomes):
         pace = learning.learn(pace, seen, limit, common, NOW_S + every_s * number)
     return pace
-
-
-def expected_s(prompt_tokens: float = 0.0, **facts: object) -> float:
-    state = BackendState(0, medium_load=16.0, closed_above=inf, **facts)  # type: ignore[arg-type] # fields
-    return FleetView([state], NOW_S, stale_after_s=2.0).expected_s([0], prompt_tokens)[0]
 
 
 def test_the_line_of_ttft_over_prompt_tokens_is_found() -> None:
@@ -46,12 +39,12 @@ def test_the_turn_is_learned_from_waits_in_the_queue() -> None:
     assert learned(waits * 10, limit=8).turn_s == pytest.approx(0.25, rel=0.1)
 
 
-def test_before_anyone_waited_the_turn_is_the_stay_by_the_places() -> None:
+def test_before_a_request_has_waited_the_turn_is_the_stay_divided_by_the_places() -> None:
     pace = learned([Answered(1, 0, 0.02, 4.0)] * 200, limit=8)
     assert pace.turn_s == pytest.approx(4.0 / 8, rel=0.05)
 
 
-def test_one_outcome_after_long_silence_leaves_the_backend_near_what_the_fleet_is_like() -> None:
+def test_after_long_silence_one_outcome_leaves_the_backend_near_the_pace_of_the_fleet() -> None:
     slow = [Answered(1, 0, 3.0, 1.0)] * 50
     long_after = learned(slow, common=Pace(base_s=0.1))
     assert long_after.base_s > 2.0
@@ -60,21 +53,6 @@ def test_one_outcome_after_long_silence_leaves_the_backend_near_what_the_fleet_i
         pace = learning.learn(pace, seen, inf, Pace(base_s=0.1), NOW_S)
     pace = learning.learn(pace, Answered(1, 0, 0.1, 1.0), inf, Pace(base_s=0.1), NOW_S + 20 * FORGETTING_S)
     assert pace.base_s == pytest.approx(0.1, rel=0.01)
-
-
-def test_a_request_expects_its_own_prompt_those_ahead_and_its_turn() -> None:
-    pace = Pace(base_s=0.1, token_s=0.001, turn_s=0.5)
-    idle_s = expected_s(100, pace=pace)
-    assert idle_s == pytest.approx(0.1 + 0.1 + 0.05)
-    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S + 0.7) == pytest.approx(idle_s + 0.7)
-    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S - 0.7) == idle_s
-    waiting_s = expected_s(100, pace=pace, own=10, places=8)
-    assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 1.1))
-
-
-def test_where_nothing_is_known_what_is_expected_follows_load() -> None:
-    assert expected_s(own=3) < expected_s(own=4)
-    assert expected_s(own=3) == expected_s(own=3)
 
 
 @settings(deadline=None)

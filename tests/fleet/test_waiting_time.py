@@ -19,21 +19,21 @@ def test_a_request_that_waits_for_the_next_iteration_is_no_queue() -> None:
     assert RULE.allowed_s(0.9 * SETTLED_S) == inf
 
 
-def test_so_many_may_wait_as_get_their_turn_in_time() -> None:
+def test_as_many_may_wait_as_get_their_turn_in_time() -> None:
     closes_above = RULE.closes_above(load=15, waiting=3, queued_s=LASTING_S, turn_s=0.2)
     running, in_time = 12, 5
     assert closes_above + 1 == pytest.approx(running + in_time)
 
 
 @given(st.floats(0, 1000), st.floats(0, LASTING_S), st.floats(1e-3, 1e6))
-def test_where_nobody_waits_it_is_never_closed_however_slow_it_seems(
+def test_a_backend_with_an_empty_queue_is_never_closed_however_slow_it_seems(
     load: float, known_s: float, turn_s: float
 ) -> None:
     assert RULE.closes_above(load, 0.0, known_s, turn_s) == inf
 
 
 @given(st.floats(0, LASTING_S), st.floats(0, LASTING_S), st.floats(1e-3, 100), st.floats(1, 100))
-def test_the_longer_they_have_been_waiting_the_fewer_may(
+def test_the_older_a_queue_is_the_fewer_requests_may_wait(
     one_s: float, other_s: float, turn_s: float, waiting: float
 ) -> None:
     shorter_s, longer_s = sorted((one_s, other_s))

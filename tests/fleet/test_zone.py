@@ -8,11 +8,11 @@ def test_a_slow_answer_at_a_low_load_pulls_the_boundary_down() -> None:
     assert learned_boundary(20.0, load=10, ttft_s=1.5, low_s=1.0) == 19.0
 
 
-def test_a_fast_answer_at_a_high_load_pushes_it_up() -> None:
+def test_a_fast_answer_at_a_high_load_pushes_the_boundary_up() -> None:
     assert learned_boundary(20.0, load=29, ttft_s=0.2, low_s=1.0) == 21.0
 
 
-def test_what_was_expected_teaches_nothing() -> None:
+def test_an_answer_that_was_expected_moves_nothing() -> None:
     assert learned_boundary(20.0, load=10, ttft_s=0.2, low_s=1.0) == 20.0
     assert learned_boundary(20.0, load=30, ttft_s=2.0, low_s=1.0) == 20.0
 

@@ -20,9 +20,8 @@ def exposition(data: bytes) -> None:
     signals = read_signals(data)
     if signals is None:
         return
-    sidecar, slot = parts(), parts().slots[0]
-    sidecar.fleet.scraped(slot, signals, own_when_asked=0, now_s=time.monotonic())
-    sidecar.scraper._handle_tokens(slot, signals.prompt_tokens_total, sidecar.fleet.states[slot].foreign)
+    sidecar = parts()
+    sidecar.core.scraped(sidecar.backends[0], signals, own_when_asked=0, now_s=time.monotonic())
     sidecar.check()
     totals = (signals.prompt_tokens_total, signals.generation_tokens_total)
     assert all(total is None or 0 <= total < float("inf") for total in totals), totals
@@ -35,9 +34,9 @@ def models(data: bytes) -> None:
         return
     assert 0 < len(names) <= MAX_MODELS
     assert all(len(name) <= MAX_NAME for name in names)
-    registry, slot = parts().registry, parts().slots[2]
-    registry.learn_models(slot, names)
-    assert all(slot in (registry.candidates(name) or ()) for name in names)
+    registry, backend = parts().core.registry, parts().backends[2]
+    registry.learn_models(backend, names)
+    assert all(backend in (registry.candidates(name) or ()) for name in names)
 
 
 class Socket:

@@ -48,13 +48,13 @@ def facts(data: bytes) -> None:
 def learn(entries: list[LogEntry]) -> None:
     sidecar = parts()
     for entry in entries:
-        outcome = sidecar.feedback.learn(entry, time.monotonic())
+        outcome = sidecar.core.feedback.learn(entry, time.monotonic())
         if outcome is not None:
             assert len(row_of(outcome.sample)) == len(COLUMNS)
             msgspec.json.encode(outcome.sample)
     sidecar.check()
-    assert len(sidecar.feedback.counts.by_result) <= 100, "labels are bounded"
-    assert len(sidecar.feedback.counts.ttft) <= len(sidecar.slots)
+    assert len(sidecar.core.feedback.counts.by_result) <= 100, "labels are bounded"
+    assert len(sidecar.core.feedback.counts.ttft) <= len(sidecar.backends)
 
 
 class Peer:
@@ -109,7 +109,7 @@ class Peer:
                 message = pb.ProcessingRequest(request_body=pb.HttpBody(body=content))
                 self.send(stream_id, prefixed(message.SerializeToString()))
             case b"w":
-                parts().room.advance(time.monotonic())
+                parts().queue.advance(time.monotonic())
             case b"t":
                 message = pb.ProcessingRequest(response_trailers=pb.HttpTrailers())
                 self.send(stream_id, prefixed(message.SerializeToString()))
@@ -143,5 +143,5 @@ def exchange(data: bytes) -> None:
         assert sidecar.own <= peer.server.open_calls == sidecar.server.open_streams
     peer.server.connection_lost()
     assert (sidecar.own, peer.server.open_calls, sidecar.server.open_streams) == (0, 0, 0)
-    assert all(sidecar.fleet.states[slot].own == 0 for slot in sidecar.slots)
-    assert sidecar.room.waiting == 0
+    assert all(backend.own == 0 for backend in sidecar.backends)
+    assert sidecar.queue.waiting == 0

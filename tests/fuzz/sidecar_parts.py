@@ -12,6 +12,8 @@ from extproc.app import Sidecar
 from extproc.config import rules
 from extproc.config.stages import parse_config
 from extproc.learning.model_file import ModelFile
+from extproc.learning.model_in_use import read_offer
+from extproc.routing.queue.request_queue import RequestQueue
 
 ROOT = Path(__file__).parents[2]
 SHIPPED_MODEL = ROOT / "models" / "zone2_predictor.json"
@@ -47,45 +49,44 @@ class Parts:
         config = parse_config(CONFIG, "fuzz")
         sidecar = Sidecar(config, Path("extproc.yaml"), np.random.default_rng(0))
         backends = [rules.backend(backend) for backend in config.backends]
-        self.registry, self.fleet = sidecar._registry, sidecar._fleet
-        self.registry.apply(backends, time.monotonic(), backends)
+        self.core = sidecar._core
+        self.backends = self.core.set_members(backends, time.monotonic(), backends)
         self.server = sidecar._server
         self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
         self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
-        assert sidecar._room is not None
-        self.room = sidecar._room
-        self.scraper = sidecar._scraper
-        self.feedback, self.record, self.models = sidecar._feedback, sidecar._record, sidecar._models
         self.learn = sidecar._handle_entries
-        self.slots = [member.slot for member in self.registry.members]
 
     @property
     def own(self) -> int:
-        """The places that are taken, on all backends."""
-        return sum(self.fleet.states[slot].own for slot in self.slots)
+        """The requests in flight on all backends."""
+        return sum(backend.own for backend in self.backends)
+
+    @property
+    def queue(self) -> RequestQueue:
+        """Where requests wait."""
+        assert self.core.queue is not None
+        return self.core.queue
 
     def offer_shipped_model(self) -> str:
         """Use it, and return its version: then outcomes are held against it."""
-        self.models.offer(SHIPPED_MODEL.read_bytes(), 0.0)
-        version = shipped_model().manifest.model_version
-        self.record.begin(version)
-        return version
+        self.core.use_model(read_offer(SHIPPED_MODEL.read_bytes()), 0.0)
+        return shipped_model().manifest.model_version
 
     def check(self) -> None:
         """Whatever came from outside, decisions can be made, and every number is one."""
-        view = self.fleet.view(self.slots, time.monotonic())
-        for position, slot in enumerate(self.slots):
-            candidate = view.candidate(position)
+        view = self.core.fleet.view(self.backends, time.monotonic())
+        for backend in self.backends:
+            known = view.facts(backend)
             numbers = (
-                candidate.load,
-                candidate.num_running,
-                candidate.num_waiting,
-                candidate.kv_cache_fraction,
-                self.record.correction(slot),
-                self.record.error(slot) or 0.0,
-                self.fleet.states[slot].medium_load,
+                known.load,
+                known.num_running,
+                known.num_waiting,
+                known.kv_cache_fraction,
+                backend.predictions.correction,
+                backend.predictions.error or 0.0,
+                backend.medium_load,
             )
-            assert np.isfinite(numbers).all(), f"{self.registry.name_of(slot)}: {numbers}"
+            assert np.isfinite(numbers).all(), f"{backend.name}: {numbers}"
 
 
 @cache

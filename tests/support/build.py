@@ -3,11 +3,12 @@
 The defaults are small and round: limits of four requests, breakers that trip at the third failure, model "m".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint
@@ -50,7 +51,9 @@ def a_request(model: str | None = MODEL, **changes: Any) -> Request:
 def an_endpoint(number: int = 1, *, model: str | None = MODEL, **changes: Any) -> Endpoint:
     """`vllm-NUMBER` at 127.0.0.1:NUMBER, which serves `model`; None where it has to be asked."""
     models = None if model is None else frozenset({model})
-    return Endpoint(**{"name": f"vllm-{number}", "host": "127.0.0.1", "port": number, "models": models} | changes)
+    return Endpoint(
+        **{"name": f"vllm-{number}", "host": "127.0.0.1", "port": number, "models": models} | changes
+    )
 
 
 def endpoints(count: int, *, model: str | None = MODEL) -> tuple[Endpoint, ...]:
@@ -167,3 +170,30 @@ def scrape(
 
 def view_of(backends: Sequence[Backend], now_s: float, stale_after_s: float = STALE_AFTER_S) -> FleetView:
     return FleetView(backends, now_s, now_s - stale_after_s)
+
+
+class CountedLease(Lease):
+    """A lease that reports its end."""
+
+    def __init__(self, released: Callable[[float], None]) -> None:
+        super().__init__()
+        self._released = released
+
+    def _release(self, now_s: float) -> None:
+        self._released(now_s)
+
+
+class CountedHeldLease(HeldLease):
+    """A held request's lease that reports its end."""
+
+    def __init__(self, released: Callable[[float], None]) -> None:
+        super().__init__()
+        self._released = released
+
+    def settle(self, placement: Placement) -> None:
+        """Answer the request, which waits no more."""
+        if self.respond is not None:
+            self.respond(placement)
+
+    def _release(self, now_s: float) -> None:
+        self._released(now_s)

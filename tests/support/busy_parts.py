@@ -22,16 +22,16 @@ def exposition(parts: Parts) -> list[Metric]:
 def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     """Something to say under every name; each time a bit more."""
     parts.offer_shipped_model()
-    parts.models.offer(b"no model" * (1 + parts.models.refused), 0.0)
-    model = parts.models.current
+    parts.offer_model(b"no model" * (1 + parts.core.model.refused), 0.0)
+    model = parts.core.model.current
     assert model is not None
     for before_s in (2.0, 0.0):
         parts.scrape(running=1.0, waiting=1.0, kv_cache_fraction=0.01, before_s=before_s)
     for name in ("vllm-1", "vllm-2"):
-        parts.record.observe(parts.slot(name), model.manifest.model_version, 0.0, 1.1)
-        parts.fleet.observed(parts.slot(name), 1.0, 0.3)
-        parts.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
-        parts.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
+        parts.backend(name).predictions.observe(model.manifest.model_version, 0.0, 1.1)
+        parts.backend(name).observed(1.0, 0.3)
+        parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
+        parts.core.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:
             parts.scraper.results[name, result] += 1
     parts.runtime.discovery.answers += 1
@@ -39,9 +39,9 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     for _ in range(3 * MAX_ACTIVE):
         parts.place()
     parts.place(model="nobody's")
-    parts.router.counts.passed_through += 1
-    parts.router.counts.expected_cached_tokens += 100.0
-    parts.router.bookings.retries += 1
-    parts.router.bookings.retries_withheld += 1
-    parts.feedback.counts.unplaced += 1
+    parts.core.router.counts.passed_through += 1
+    parts.core.router.counts.expected_cached_tokens += 100.0
+    parts.core.router.bookings.retries += 1
+    parts.core.router.bookings.retries_withheld += 1
+    parts.core.feedback.counts.unplaced += 1
     parts.server.protocol_errors += 1

@@ -1,14 +1,11 @@
-"""The parts of a sidecar, wired as `app.py` does it."""
+"""The parts of a sidecar around a real core, wired as `app.py` does it; nothing is started."""
 
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from extproc.policy.policy_rules import PolicyRules
-from extproc.request.token_learning import TokenLearning
-from support.held_requests import request
+from support.build import a_core, a_request, breaker_rule, core_rules, endpoints, fleet_rules, scrape
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
@@ -22,30 +19,20 @@ from extproc.config.stages import ScrapeConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
-from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.fleet import CAPACITY, Fleet, FleetRules
+from extproc.fleet.backend import Backend
 from extproc.fleet.known_backends import KnownBackends
-from extproc.fleet.prediction_record import TrackRecord, TrustRule
-from extproc.fleet.registry import Registry
-from extproc.fleet.saturation import SaturationRule
-from extproc.fleet.signals import Signals
 from extproc.learning.model_file import ModelFile, dump
-from extproc.learning.model_in_use import ModelSlot
-from extproc.request.token_ratio import TokenRatios
-from extproc.routing.feedback import Feedback
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
-from extproc.routing.refusal import AdmissionRules
-from extproc.routing.router import Router, RouterRules
+from extproc.learning.model_in_use import read_offer
+from extproc.routing.queue.request_queue import QueueRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
-BACKENDS = tuple(Endpoint(f"vllm-{i}", "127.0.0.1", i, frozenset({"m"})) for i in (1, 2))
+BACKENDS = endpoints(2)
 FAILURES, MAX_ACTIVE = 3, 4
 PAUSE_S, STALE_AFTER_S, SETTLE_S = 20.0, 60.0, 1.5
 
 
 class Parts:
-    """Two backends that hold at most `MAX_ACTIVE` requests each; nothing is started.
+    """Two backends that hold at most `MAX_ACTIVE` requests each.
 
     With a `queue` requests may wait. To be made within an event loop: gRPC's server asks for one. Time begins
     at `started_s`.
@@ -53,45 +40,24 @@ class Parts:
 
     def __init__(self, samples: SampleStore | None = None, queue: QueueRules | None = None) -> None:
         self.started_s = time.monotonic()
-        breaker = BreakerRule(FAILURES, PAUSE_S, 2 * PAUSE_S, 5.0)
-        saturation = SaturationRule(MAX_ACTIVE, 2 if queue is None else MAX_ACTIVE - 1)
-        self.fleet = Fleet(FleetRules(saturation, breaker, STALE_AFTER_S, 1.0, 16.0))
-        self.registry = Registry(self.fleet, SETTLE_S)
-        self.registry.apply(BACKENDS, self.started_s, BACKENDS)
-        self.models = ModelSlot()
-        self.record = TrackRecord(CAPACITY, TrustRule(2.0, 0.2, 8))
-        ratios = TokenRatios()
-        tokens = TokenLearning(ratios)
-        rules = RouterRules(PolicyRules(True, 5.0, 0.05, 16), AdmissionRules(60))
-        rng = np.random.default_rng(0)
-        self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
-        self.room = None if queue is None else RequestQueue(self.router, self.registry, queue)
-        self.feedback = Feedback(self.fleet, self.registry, self.record, tokens, self.router.bookings)
-        self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
+        fleet = fleet_rules(
+            max_active=MAX_ACTIVE,
+            resume_load=2 if queue is None else MAX_ACTIVE - 1,
+            breaker=breaker_rule(FAILURES, PAUSE_S, 2 * PAUSE_S),
+            stale_after_s=STALE_AFTER_S,
+        )
+        rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S)
+        self.core = a_core(BACKENDS, rules, now_s=self.started_s)
+        self.scraper = Scraper(ScrapeConfig(), self.core)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
-        self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), lambda _: None)
+        self.server = GrpcServer(server, lambda: Exchange(self.core.place, self.core.ratios), lambda _: None)
         source = StaticList(BACKENDS)
         known = KnownBackends(0.0, len(BACKENDS), BACKENDS)
         clusters = ClusterFile(Path("cds.json"))  # never written: nothing is started
-        self.membership = MembershipFeed(
-            source,
-            known,
-            self.registry,
-            clusters,
-            self.fleet.breakers.is_tripped,
-            lambda _: None,
-            lambda: None,
-        )
+        self.membership = MembershipFeed(source, known, self.core, clusters, lambda: None)
         self.runtime = Runtime(
-            fleet=self.fleet,
-            registry=self.registry,
-            models=self.models,
-            record=self.record,
-            decisions=self.router.counts,
-            bookings=self.router.bookings,
-            room=self.room,
-            outcomes=self.feedback.counts,
+            core=self.core,
             scraper=self.scraper,
             server=self.server,
             samples=samples,
@@ -100,12 +66,12 @@ class Parts:
         )
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:
-        place = self.router.place if self.room is None else self.room.place
-        return place(request(model), Phase.REQUEST_BODY, self.started_s if now_s is None else now_s)
+        at_s = self.started_s if now_s is None else now_s
+        return self.core.place(a_request(model), Phase.REQUEST_BODY, at_s)
 
-    def slot(self, name: str = "vllm-1") -> int:
-        (slot,) = (member.slot for member in self.registry.members if member.backend.name == name)
-        return slot
+    def backend(self, name: str = "vllm-1") -> Backend:
+        (found,) = (member for member in self.core.registry.members if member.name == name)
+        return found
 
     def scrape(
         self,
@@ -114,21 +80,28 @@ class Parts:
         kv_cache_fraction: float | None = 0.25,
         before_s: float = 0.0,
     ) -> None:
-        """What `vllm-1` says of itself, at the start or before it."""
-        signals = Signals(running=running, waiting=waiting, kv_cache_fraction=kv_cache_fraction)
-        self.fleet.scraped(self.slot(), signals, own_when_asked=0, now_s=self.started_s - before_s)
+        """Have `vllm-1` report these gauges, at the start or before it."""
+        scrape(
+            self.backend(),
+            running,
+            waiting,
+            own_when_asked=0,
+            now_s=self.started_s - before_s,
+            kv_cache_fraction=kv_cache_fraction,
+        )
 
     def fail(self, name: str = "vllm-1") -> None:
         """Take a backend out, at the start."""
         for _ in range(FAILURES):
-            self.fleet.breakers.fail(self.slot(name), self.started_s)
+            self.backend(name).breaker.fail(self.started_s)
+
+    def offer_model(self, content: bytes, at_s: float = 0.0) -> None:
+        self.core.use_model(read_offer(content), at_s)
 
     def offer_shipped_model(self) -> None:
         """Use it, as if it had been trained from a load of 1 on, where its zone begins as well."""
         model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
         ranges = {name: (0.0, high) for name, (_, high) in model.manifest.training_range.items()}
-        manifest = replace(model.manifest, training_range=ranges)
-        self.models.offer(dump(replace(model, manifest=manifest)), 0.0)
-        assert self.models.current is not None
-        self.record.begin(self.models.current.manifest.model_version)
-        self.fleet.expect_medium_load(1.0)
+        manifest = replace(model.manifest, training_range=ranges, medium_load=1.0)
+        self.offer_model(dump(replace(model, manifest=manifest)))
+        assert self.core.model.current is not None

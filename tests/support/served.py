@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from support.build import CountedHeldLease, CountedLease
 
 from extproc.adapters.envoy.server_protocol import EnvoyServer, new_server
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
@@ -14,7 +15,7 @@ from extproc.adapters.protos import ext_proc_pb2, health_pb2
 from extproc.config.listener_stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
-from extproc.exchange.placement import Lease, Placement, Ticket
+from extproc.exchange.placement import Placement
 from extproc.outcomes.log_entry import LogEntry
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
@@ -45,7 +46,7 @@ class Served:
         self.in_flight = 0
         self.placed = 0
         self.is_full = False
-        self.waiting: list[Ticket] = []
+        self.waiting: list[CountedHeldLease] = []
         self.entries: list[LogEntry] = []
         self.port = 0
         self.server: EnvoyServer = new_server(
@@ -56,9 +57,9 @@ class Served:
         """Place every request, or hold it while `is_full`."""
         if not self.is_full:
             return self._placement(phase)
-        ticket = Ticket()
-        self.waiting.append(ticket)
-        return Placement(Hold(30.0), Lease(lambda _: self.waiting.remove(ticket)), ticket)
+        held = CountedHeldLease(lambda _: self.waiting.remove(held))
+        self.waiting.append(held)
+        return Placement(Hold(30.0), held)
 
     def let_in(self, count: int = 1) -> None:
         """Place those who have been waiting longest."""
@@ -73,7 +74,7 @@ class Served:
     def _placement(self, phase: Phase) -> Placement:
         self.placed += 1
         self.in_flight += 1
-        return Placement(RouteTo(phase, "vllm-1", {"backend": "vllm-1"}), Lease(self._release))
+        return Placement(RouteTo(phase, "vllm-1", {"backend": "vllm-1"}), CountedLease(self._release))
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -4,17 +4,16 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from support.running_parts import Parts
+from support.build import a_core, core_rules
 
 from extproc.adapters.discovery import membership_feed as membership
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
-from extproc.fleet.backend import Lifecycle
+from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.known_backends import KnownBackends
-from extproc.fleet.registry import Registry
 
 SETTLE_S = 0.05
 A, B, C = (Endpoint(name, "10.0.0.1", port, frozenset({"m"})) for port, name in enumerate("abc", start=1))
@@ -34,27 +33,19 @@ class Told:
 
 class Feed:
     def __init__(self, directory: Path, grace_s: float = 60.0, limit: int = 8) -> None:
-        self.fleet = Parts().fleet
-        self.registry = Registry(self.fleet, SETTLE_S)
+        self.core = a_core(rules=core_rules(settle_s=SETTLE_S))
         self.source = Told()
         self.cds_path = directory / "cds.json"
-        self.joined: list[list[int]] = []
-        self.departures = 0
         known = KnownBackends(grace_s, limit)
         clusters = ClusterFile(self.cds_path)
-        self.feed = MembershipFeed(
-            self.source, known, self.registry, clusters, lambda _: False, self.joined.append, self._left
-        )
-
-    def _left(self) -> None:
-        self.departures += 1
+        self.feed = MembershipFeed(self.source, known, self.core, clusters, lambda: None)
 
     def find(self, *backends: Endpoint) -> None:
         self.source.queue.put_nowait(backends)
 
     @property
     def members(self) -> dict[str, Lifecycle]:
-        return {member.backend.name: member.membership for member in self.registry.members}
+        return {member.name: member.lifecycle for member in self.core.registry.members}
 
     @property
     def clusters(self) -> set[str]:
@@ -82,14 +73,14 @@ def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -
     asyncio.run(running())
 
 
-async def busy_b_beside_a(feed: Feed) -> int:
-    """Both are there, and one has a request in flight; its slot."""
+async def busy_b_beside_a(feed: Feed) -> Backend:
+    """Both are there, and `b`, which is returned, has a request in flight."""
     feed.find(A, B)
     await feed.until(lambda: list(feed.members.values()) == [Lifecycle.ACTIVE] * 2)
-    slot = feed.registry.slot_of("b")
-    assert slot is not None
-    feed.fleet.reserve(slot, time.monotonic())
-    return slot
+    b = feed.core.registry.backend_named("b")
+    assert b is not None
+    b.reserve(time.monotonic())
+    return b
 
 
 def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path) -> None:
@@ -106,12 +97,12 @@ def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path
 
 def test_one_that_is_found_no_more_drains_and_then_loses_its_cluster(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
-        slot = await busy_b_beside_a(feed)
+        b = await busy_b_beside_a(feed)
         feed.find(A)
         await feed.until(lambda: feed.members["b"] is Lifecycle.DRAINING)
         assert feed.clusters == {"a", "b"}
-        feed.fleet.release(slot, time.monotonic())
-        await feed.until(lambda: feed.departures == 1 and feed.clusters == {"a"})
+        b.release(time.monotonic())
+        await feed.until(lambda: feed.members.keys() == {"a"} and feed.clusters == {"a"})
 
     run(lambda: Feed(tmp_path), scenario)
 
@@ -125,7 +116,8 @@ def test_after_a_restart_those_are_served_that_were_known_until_discovery_answer
         assert feed.feed.is_known.is_set()
         feed.find(B, C)
         await feed.until(lambda: feed.members.keys() == {"b", "c"})
-        (b,) = (member for member in feed.registry.members if member.backend.name == "b")
+        b = feed.core.registry.backend_named("b")
+        assert b is not None
         assert b.models == {"m"}, "what the file does not know is learned"
 
     run(lambda: Feed(tmp_path), scenario)
@@ -154,13 +146,13 @@ def test_nobody_found_at_the_start_is_an_answer(tmp_path: Path) -> None:
 
 def test_one_that_flaps_stays_a_member(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
-        slot = await busy_b_beside_a(feed)
+        b = await busy_b_beside_a(feed)
         for _ in range(20):
             feed.find(A)
             feed.find(A, B)
         await feed.until(feed.source.queue.empty)
-        assert (feed.registry.slot_of("b"), feed.members["b"]) == (slot, Lifecycle.ACTIVE)
-        assert feed.departures == 0
+        assert feed.core.registry.backend_named("b") is b
+        assert feed.members["b"] is Lifecycle.ACTIVE
 
     run(lambda: Feed(tmp_path), scenario)
 

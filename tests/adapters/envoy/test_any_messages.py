@@ -53,17 +53,17 @@ class Exchanges(RuleBasedStateMachine):
     @invariant()
     def every_place_belongs_to_an_open_exchange(self) -> None:
         sidecar = parts()
-        taken = [sidecar.fleet.states[slot].own for slot in sidecar.slots]
+        taken = [backend.own for backend in sidecar.backends]
         assert all(0 <= own <= 2 for own in taken)
         open_calls = self.peer.server.open_calls if hasattr(self, "peer") else 0
-        assert sum(taken) + sidecar.room.waiting <= open_calls == sidecar.server.open_streams
+        assert sum(taken) + sidecar.queue.waiting <= open_calls == sidecar.server.open_streams
 
     def teardown(self) -> None:
         if hasattr(self, "peer"):
             self.peer.server.connection_lost()
             self.peer.server.connection_lost()
         sidecar = parts()
-        assert (sidecar.own, sidecar.room.waiting, sidecar.server.open_streams) == (0, 0, 0)
+        assert (sidecar.own, sidecar.queue.waiting, sidecar.server.open_streams) == (0, 0, 0)
 
 
 TestExchanges = Exchanges.TestCase
@@ -75,7 +75,7 @@ def own_after(*steps: bytes) -> tuple[int, int]:
     peer = Peer()
     for step in steps:
         peer.step(step)
-    found = (parts().own, parts().room.waiting)
+    found = (parts().own, parts().queue.waiting)
     peer.server.connection_lost()
     return found
 

@@ -85,7 +85,7 @@ def test_what_is_not_known_has_no_sample(parts: Parts) -> None:
 
 def test_a_refused_model_file_shows_until_a_good_one_comes(parts: Parts) -> None:
     assert value(parts, "extproc_model_file_refused") == 0.0
-    parts.models.offer(b"no model", 0.0)
+    parts.offer_model(b"no model", 0.0)
     assert value(parts, "extproc_model_file_refused") == 1.0
     assert value(parts, "extproc_model_trained_timestamp_seconds") is None
     parts.offer_shipped_model()
@@ -128,7 +128,7 @@ def _counters(parts: Parts) -> dict[Series, float]:
 
 def test_ttft_is_a_histogram_that_adds_up(parts: Parts, sample_with: SampleWith) -> None:
     for ttft_s in (0.05, 0.051, 0.8, 99.0, 101.0):
-        parts.feedback.counts.count(sample_with(backend="vllm-1", ttft_s=ttft_s))
+        parts.core.feedback.counts.count(sample_with(backend="vllm-1", ttft_s=ttft_s))
     found = {
         dict(labels)["le"]: count
         for (name, labels), count in series(exposition(parts)).items()
@@ -165,12 +165,11 @@ def test_a_backend_that_left_is_in_no_label(busy: Parts, runner: asyncio.Runner)
         await busy.scraper.stop()
 
     assert _backends(busy) == {"vllm-1", "vllm-2"}
-    busy.registry.apply(BACKENDS[1:], busy.started_s)
-    for slot in (0, 1):
-        while busy.fleet.states[slot].own:
-            busy.fleet.release(slot, busy.started_s)
-    assert busy.registry.advance(busy.started_s + SETTLE_S)
-    busy.feedback.counts.keep_only(frozenset(member.backend.name for member in busy.registry.members))
+    members = busy.core.set_members(BACKENDS[1:], busy.started_s) or busy.core.registry.members
+    for backend in members:
+        while backend.own:
+            backend.release(busy.started_s)
+    assert busy.core.advance(busy.started_s + SETTLE_S)
     runner.run(follow())
     assert _backends(busy) == {"vllm-2"}
 
@@ -182,12 +181,12 @@ def _backends(parts: Parts) -> set[str]:
 
 def test_a_backend_that_moves_has_one_series_that_of_its_present_address(parts: Parts) -> None:
     for _ in range(2):
-        parts.fleet.reserve(parts.slot("vllm-1"), parts.started_s)
+        parts.backend("vllm-1").reserve(parts.started_s)
     for port in (3, 4):
-        parts.registry.apply([replace(BACKENDS[0], port=port), BACKENDS[1]], parts.started_s)
-    assert len(parts.registry.members) == 4
+        parts.core.set_members([replace(BACKENDS[0], port=port), BACKENDS[1]], parts.started_s)
+    assert len(parts.core.registry.members) == 4
     assert value(parts, "extproc_backend_own_requests", backend="vllm-1") == 0.0
-    parts.registry.apply(BACKENDS, parts.started_s)
+    parts.core.set_members(BACKENDS, parts.started_s)
     assert value(parts, "extproc_backend_own_requests", backend="vllm-1") == 2.0, "it has come back"
 
 

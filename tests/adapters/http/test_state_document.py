@@ -52,7 +52,7 @@ def test_every_promised_field_is_there(parts: Parts) -> None:
 
 
 def test_what_is_not_known_is_null(parts: Parts) -> None:
-    parts.registry.apply([Endpoint("vllm-3", "::1", 8000)], parts.started_s)
+    parts.core.set_members([Endpoint("vllm-3", "::1", 8000)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
@@ -86,7 +86,7 @@ def test_a_server_without_a_kv_cache_gauge_has_null_there(parts: Parts) -> None:
 
 def test_requests_of_ours_count_at_once(parts: Parts) -> None:
     for _ in range(3):
-        parts.fleet.reserve(parts.slot(), parts.started_s)
+        parts.backend().reserve(parts.started_s)
     found = backend(parts)
     assert (found["own"], found["foreign"], found["load"]) == (3, 0.0, 3.0)
     assert isinstance(found["own"], int)
@@ -94,7 +94,7 @@ def test_requests_of_ours_count_at_once(parts: Parts) -> None:
 
 def test_models_are_named_in_order(parts: Parts) -> None:
     backends = [replace(BACKENDS[0], models=frozenset({"b", "a", "c"}))]
-    parts.registry.apply(backends, parts.started_s)
+    parts.core.set_members(backends, parts.started_s)
     assert backend(parts)["models"] == ["a", "b", "c"]
 
 
@@ -108,18 +108,18 @@ def test_a_backend_without_faults_is_ok(parts: Parts) -> None:
 
 
 def test_a_new_backend_is_joining_until_envoy_has_its_cluster(parts: Parts) -> None:
-    parts.registry.apply([*BACKENDS, Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    parts.core.set_members([*BACKENDS, Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert (newcomer["reason"], newcomer["is_routable"]) == ("joining", False)
-    parts.registry.advance(parts.started_s + SETTLE_S)
+    parts.core.advance(parts.started_s + SETTLE_S)
     newcomer = document(parts)["backends"][-1]
     assert (newcomer["reason"], newcomer["is_routable"]) == ("ok", True)
 
 
 def test_a_departing_backend_is_draining_until_it_is_gone(parts: Parts) -> None:
-    parts.registry.apply(BACKENDS[1:], parts.started_s)
+    parts.core.set_members(BACKENDS[1:], parts.started_s)
     assert reason(parts) == ("draining", False)
-    parts.registry.advance(parts.started_s + SETTLE_S)
+    parts.core.advance(parts.started_s + SETTLE_S)
     assert [one["name"] for one in document(parts)["backends"]] == ["vllm-2"]
 
 
@@ -127,19 +127,19 @@ def test_a_backend_that_fails_is_probed_after_its_pause_by_one_request(parts: Pa
     parts.fail()
     assert reason(parts) == ("failing", False)
     assert reason(parts, after_s=PAUSE_S) == ("probing", True)
-    parts.fleet.reserve(parts.slot(), parts.started_s + PAUSE_S)
+    parts.backend().reserve(parts.started_s + PAUSE_S)
     assert reason(parts, after_s=PAUSE_S) == ("failing", False), "no second probe beside the first"
-    parts.fleet.breakers.succeed(parts.slot(), parts.started_s + PAUSE_S)
+    parts.backend().breaker.succeed(parts.started_s + PAUSE_S)
     assert reason(parts, after_s=PAUSE_S) == ("ok", True)
 
 
 def test_a_full_backend_is_saturated_until_it_has_drained(parts: Parts) -> None:
     for _ in range(MAX_ACTIVE):
-        parts.fleet.reserve(parts.slot(), parts.started_s)
+        parts.backend().reserve(parts.started_s)
     assert reason(parts) == ("saturated", False)
     assert backend(parts)["zone"] == "saturated"
     for _ in range(MAX_ACTIVE - 2):
-        parts.fleet.release(parts.slot(), parts.started_s)
+        parts.backend().release(parts.started_s)
     assert reason(parts) == ("ok", True)
     assert backend(parts)["zone"] == "low"
 
@@ -147,8 +147,8 @@ def test_a_full_backend_is_saturated_until_it_has_drained(parts: Parts) -> None:
 def test_a_full_backend_is_not_probed(parts: Parts) -> None:
     parts.fail()
     for _ in range(MAX_ACTIVE):
-        parts.fleet.reserve(parts.slot("vllm-1"), parts.started_s)
-        parts.fleet.breakers.fail(parts.slot("vllm-1"), parts.started_s)
+        parts.backend("vllm-1").reserve(parts.started_s)
+        parts.backend("vllm-1").breaker.fail(parts.started_s)
     assert reason(parts, after_s=10 * PAUSE_S) == ("saturated", False)
 
 
@@ -162,7 +162,7 @@ def test_the_reason_agrees_with_who_is_chosen(parts: Parts) -> None:
 
 
 def test_an_observed_ttft_is_shown(parts: Parts) -> None:
-    parts.fleet.observed(parts.slot(), load=1.0, ttft_s=0.3)
+    parts.backend().observed(load=1.0, ttft_s=0.3)
     assert backend(parts)["observed_ttft_s"] == pytest.approx(0.3)
 
 
@@ -178,7 +178,7 @@ def test_the_model_in_use_is_described(parts: Parts) -> None:
 def test_a_refused_model_leaves_the_one_in_use_and_is_told(parts: Parts) -> None:
     parts.offer_shipped_model()
     before = document(parts)["model"]
-    parts.models.offer(b"no model", 1.0)
+    parts.offer_model(b"no model", 1.0)
     after = document(parts)["model"]
     assert (after["version"], after["refused"]) == (before["version"], 1)
     assert "not a whole model file" in after["last_refusal"]
@@ -204,11 +204,11 @@ def test_of_the_low_zone_the_model_knows_nothing(parts: Parts) -> None:
 def test_a_machine_that_is_slower_than_the_model_says_is_predicted_slower(parts: Parts) -> None:
     parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
     parts.offer_shipped_model()
-    model = parts.models.current
+    model = parts.core.model.current
     assert model is not None
     before_s = backend(parts)["predicted_ttft_s"]
     for _ in range(50):
-        parts.record.observe(parts.slot(), model.manifest.model_version, 0.0, 2.0)
+        parts.backend().predictions.observe(model.manifest.model_version, 0.0, 2.0)
     after = backend(parts)
     assert after["predicted_ttft_s"] == pytest.approx(2 * before_s, rel=0.2)
     assert 0 <= after["running_error"] < 0.2
@@ -230,7 +230,7 @@ def test_decisions_are_counted_by_layer_and_reason(parts: Parts) -> None:
 
 
 def test_what_envoys_pool_takes_is_counted_by_itself(parts: Parts) -> None:
-    parts.registry.apply([Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
+    parts.core.set_members([Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
     parts.place()
     state = document(parts)
     assert (state["passed_through"], sum(state["decisions"].values())) == (1, 0)
@@ -270,19 +270,19 @@ def test_looking_changes_nothing(parts: Parts) -> None:
 
 def test_an_empty_fleet_has_a_document(parts: Parts) -> None:
     parts.offer_shipped_model()
-    parts.registry.apply([], parts.started_s)
-    parts.registry.advance(parts.started_s + SETTLE_S)
+    parts.core.set_members([], parts.started_s)
+    parts.core.advance(parts.started_s + SETTLE_S)
     assert document(parts)["backends"] == []
 
 
 def test_a_backend_whose_predictions_are_off_is_shown_as_not_trusted(parts: Parts) -> None:
     assert backend(parts)["is_model_trusted"] is None, "there is no model"
     parts.offer_shipped_model()
-    model = parts.models.current
+    model = parts.core.model.current
     assert model is not None
     assert backend(parts)["is_model_trusted"] is True
     for ttft_s in (0.2, 9.0) * 15:
-        parts.record.observe(parts.slot(), model.manifest.model_version, 0.0, ttft_s)
+        parts.backend().predictions.observe(model.manifest.model_version, 0.0, ttft_s)
     assert backend(parts)["is_model_trusted"] is False
     assert document(parts)["model"]["promised_error"] == model.promised_error
 

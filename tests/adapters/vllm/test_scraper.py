@@ -6,14 +6,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 from aiohttp import web
+from support.build import a_core, an_endpoint, core_rules
 
 from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
 from extproc.config.stages import ScrapeConfig
-from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.fleet import Fleet, FleetRules
+from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
-from extproc.fleet.saturation import SaturationRule
 
 CONFIG = ScrapeConfig(
     busy_interval_s=0.02, idle_interval_s=0.02, timeout_s=0.3, models_interval_s=0.05, max_response_bytes=4096
@@ -31,18 +29,16 @@ class Setup:
     """A scraper that follows one backend on `port`."""
 
     def __init__(self, port: int) -> None:
-        self.fleet = Fleet(FleetRules(SaturationRule(10, 8), BreakerRule(3, 1.0, 8.0, 5.0), 2.0, 1.0, 4.0))
-        self.registry = Registry(self.fleet, 1.0)
-        backend = Endpoint("vllm-1", "127.0.0.1", port)
-        self.registry.apply([backend], 0.0, [backend])
-        self.tokens: list[float | None] = []
-        self.scraper = Scraper(
-            CONFIG, self.fleet, self.registry, lambda slot, total, foreign: self.tokens.append(total)
-        )
+        self.core = a_core([an_endpoint(port=port, model=None)], core_rules(settle_s=1.0))
+        self.scraper = Scraper(CONFIG, self.core)
 
     @property
-    def slot(self) -> int:
-        return self.registry.members[0].slot
+    def registry(self) -> Registry:
+        return self.core.registry
+
+    @property
+    def backend(self) -> Backend:
+        return self.registry.members[0]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -77,10 +73,10 @@ def test_signals_and_models_reach_the_fleet() -> None:
     async def scenario() -> None:
         async with scraping(good) as setup:
             await setup.until(lambda: setup.registry.candidates("m") is not None)
-            await setup.until(lambda: setup.registry.members[0].models is not None)
-            assert setup.registry.members[0].models == frozenset({"m"})
-            state = setup.fleet.states[setup.slot]
-            assert (state.running, state.waiting) == (3.0, 1.0)
+            await setup.until(lambda: setup.backend.models is not None)
+            assert setup.backend.models == frozenset({"m"})
+            backend = setup.backend
+            assert (backend.running, backend.waiting) == (3.0, 1.0)
 
     asyncio.run(scenario())
 
@@ -106,8 +102,8 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
     async def scenario() -> None:
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
-            assert setup.fleet.states[setup.slot].scraped_at_s == -np.inf
-            assert setup.registry.members[0].models is None
+            assert setup.backend.scraped_at_s == -np.inf
+            assert setup.backend.models is None
 
     asyncio.run(scenario())
 
@@ -145,7 +141,7 @@ def test_refused_connections_take_the_backend_out() -> None:
             setup = Setup(taken.getsockname()[1])
             setup.scraper.follow()
             await setup.until_result(ScrapeResult.REFUSED, count=3)
-            assert setup.fleet.breakers.is_tripped(setup.slot)
+            assert setup.backend.breaker.is_tripped
             await setup.scraper.stop()
 
     asyncio.run(scenario())
@@ -155,7 +151,7 @@ def test_a_member_that_left_is_asked_no_more() -> None:
     async def scenario() -> None:
         async with scraping(good) as setup:
             await setup.until_result(ScrapeResult.OK)
-            setup.registry.apply([Endpoint("vllm-2", "127.0.0.1", 1)], 10.0)
+            setup.registry.apply([an_endpoint(2, port=1)], 10.0)
             setup.registry.advance(20.0)
             setup.scraper.follow()
             assert ("vllm-1", ScrapeResult.OK) not in setup.scraper.results
@@ -170,6 +166,6 @@ def test_a_list_of_models_that_is_none_leaves_them_unknown(models: str) -> None:
     async def scenario() -> None:
         async with scraping(good, models) as setup:
             await setup.until_result(ScrapeResult.OK, count=4)
-            assert setup.registry.members[0].models is None
+            assert setup.backend.models is None
 
     asyncio.run(scenario())

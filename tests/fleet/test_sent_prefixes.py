@@ -1,0 +1,178 @@
+from collections import defaultdict
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.build import a_backend, a_request
+
+from extproc.fleet.backend import Backend
+from extproc.fleet.prefix_cache import DOUBTED_TOKENS
+from extproc.fleet.sent_prefixes import SentPrefixes
+from extproc.fleet.signals import Signals
+from extproc.request.prefix import BLOCK_ENDS
+
+SYSTEM = (1, 2, 3)
+ANNA = (*SYSTEM, 10, 11)
+BEN = (*SYSTEM, 20)
+
+
+@pytest.fixture
+def prefixes() -> SentPrefixes:
+    return SentPrefixes()
+
+
+@pytest.fixture
+def one() -> Backend:
+    return a_backend(number=1)
+
+
+@pytest.fixture
+def two() -> Backend:
+    return a_backend(number=2)
+
+
+def scrape(backend: Backend, **counters: float) -> None:
+    backend.cache.scraped(Signals(running=0, waiting=0, **counters))
+
+
+def blocks(held: Mapping[Backend, int]) -> dict[str, int]:
+    return {backend.name: count for backend, count in held.items()}
+
+
+def test_a_backend_is_expected_to_hold_the_longest_beginning_that_it_was_sent(
+    prefixes: SentPrefixes, one: Backend, two: Backend
+) -> None:
+    prefixes.sent(one, ANNA, 100, 0)
+    prefixes.sent(two, BEN, 100, 0)
+    assert prefixes.blocks_at((*ANNA, 12)) == {one: 5, two: 3}
+    assert prefixes.blocks_at((*BEN, 21)) == {one: 3, two: 4}
+    assert prefixes.blocks_at(SYSTEM[:2]) == {one: 2, two: 2}
+
+
+def test_no_backend_holds_a_prompt_that_none_was_sent(prefixes: SentPrefixes, one: Backend) -> None:
+    prefixes.sent(one, ANNA, 100, 0)
+    assert prefixes.blocks_at((99, 2, 3)) == {}
+    assert prefixes.blocks_at(()) == {}
+
+
+def test_a_cache_forgets_what_it_has_no_room_for_any_more(prefixes: SentPrefixes, one: Backend) -> None:
+    scrape(one, kv_cache_tokens=1000.0)
+    prefixes.sent(one, ANNA, 400, 0)
+    prefixes.sent(one, (7,), 1000, 0)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+    prefixes.sent(one, (8,), 1, 0)
+    assert prefixes.blocks_at(ANNA) == {}
+    assert prefixes.blocks_at((7,)) == {one: 1}
+
+
+def test_a_conversation_that_goes_on_is_kept_and_takes_room_only_for_new_tokens(
+    prefixes: SentPrefixes, one: Backend
+) -> None:
+    scrape(one, kv_cache_tokens=1000.0)
+    for _ in range(20):
+        prefixes.sent(one, ANNA, 900, 850)
+        prefixes.sent(one, BEN, 900, 850)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+
+
+def test_answers_take_room_too(prefixes: SentPrefixes, one: Backend) -> None:
+    scrape(one, kv_cache_tokens=1000.0, generation_tokens_total=50_000.0)
+    prefixes.sent(one, ANNA, 400, 0)
+    scrape(one, kv_cache_tokens=1000.0, generation_tokens_total=50_900.0)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+    scrape(one, kv_cache_tokens=1000.0, generation_tokens_total=51_100.0)
+    assert prefixes.blocks_at(ANNA) == {}
+
+
+def test_a_restart_empties_the_cache_of_one_backend(
+    prefixes: SentPrefixes, one: Backend, two: Backend
+) -> None:
+    scrape(one, prompt_tokens_total=5000.0, generation_tokens_total=800.0)
+    prefixes.sent(one, ANNA, 100, 0)
+    prefixes.sent(two, ANNA, 100, 0)
+    scrape(one, prompt_tokens_total=10.0, generation_tokens_total=2.0)
+    assert prefixes.blocks_at(ANNA) == {two: 5}
+    prefixes.sent(one, ANNA, 100, 0)
+    assert prefixes.blocks_at(ANNA) == {one: 5, two: 5}
+
+
+def test_a_server_that_never_reports_a_hit_has_no_cache(prefixes: SentPrefixes, one: Backend) -> None:
+    scrape(one, prefix_hits_total=0.0)
+    prefixes.sent(one, ANNA, 500, 0)
+    prefixes.sent(one, ANNA, DOUBTED_TOKENS, DOUBTED_TOKENS)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+    prefixes.sent(one, ANNA, 500, 400)
+    assert prefixes.blocks_at(ANNA) == {}
+    scrape(one, prefix_hits_total=64.0)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+
+
+def test_a_server_that_does_not_count_hits_is_believed(prefixes: SentPrefixes, one: Backend) -> None:
+    scrape(one)
+    prefixes.sent(one, ANNA, 10 * DOUBTED_TOKENS, 10 * DOUBTED_TOKENS)
+    assert prefixes.blocks_at(ANNA) == {one: 5}
+
+
+def test_a_backend_that_leaves_takes_its_notes_along(
+    prefixes: SentPrefixes, one: Backend, two: Backend
+) -> None:
+    prefixes.sent(one, ANNA, 100, 0)
+    prefixes.sent(two, BEN, 100, 0)
+    prefixes.drop({one})
+    assert prefixes.blocks_at(ANNA) == {two: 3}
+    assert len(prefixes) == len(BEN)
+    prefixes.drop({two})
+    assert prefixes.blocks_at(ANNA) == {}
+    assert len(prefixes) == 0
+
+
+def test_a_backend_of_the_same_name_knows_nothing_of_the_prompts_of_the_one_before(
+    prefixes: SentPrefixes, one: Backend
+) -> None:
+    prefixes.sent(one, ANNA, 100, 0)
+    prefixes.drop({one})
+    newcomer = a_backend(number=1)
+    assert prefixes.blocks_at(ANNA) == {}
+    prefixes.sent(newcomer, SYSTEM, 100, 0)
+    assert prefixes.blocks_at(ANNA) == {newcomer: 3}
+
+
+def test_memory_is_bounded_and_the_blocks_sent_the_longest_ago_are_dropped_first(
+    one: Backend, two: Backend
+) -> None:
+    prefixes = SentPrefixes(max_notes=10)
+    for conversation in range(100, 200):
+        prefixes.sent(one, (*SYSTEM, conversation), 1, 0)
+        prefixes.sent(two, SYSTEM, 1, 0)
+        assert len(prefixes) <= 10
+    assert prefixes.blocks_at((*SYSTEM, 199)) == {one: 4, two: 3}
+    assert prefixes.blocks_at((*SYSTEM, 100)) == {one: 3, two: 3}
+
+
+def test_the_blocks_that_are_held_are_a_part_of_the_prompts_tokens(
+    prefixes: SentPrefixes, one: Backend
+) -> None:
+    prefixes.sent(one, SYSTEM, 100, 0)
+    request = a_request(input_tokens=500, prefix=ANNA, prompt_bytes=4000)
+    assert prefixes.cached_tokens(request) == {one: BLOCK_ENDS[2] * 500 / 4000}
+    assert prefixes.cached_tokens(a_request()) == {}
+
+
+_texts = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), _texts), max_size=30), _texts)
+def test_it_finds_what_comparing_all_texts_would(sent: list[tuple[int, list[int]]], asked: list[int]) -> None:
+    def chain(text: list[int]) -> tuple[int, ...]:
+        return tuple(hash(tuple(text[: end + 1])) for end in range(len(text)))
+
+    backends = [a_backend(number=number) for number in range(4)]
+    prefixes, known = SentPrefixes(), defaultdict[str, int](int)
+    for number, text in sent:
+        prefixes.sent(backends[number], chain(text), 10, 0)
+        common = next((n for n, (a, b) in enumerate(zip(text, asked, strict=False)) if a != b), None)
+        shared = min(len(text), len(asked)) if common is None else common
+        name = backends[number].name
+        known[name] = max(known[name], shared)
+    assert blocks(prefixes.blocks_at(chain(asked))) == {name: count for name, count in known.items() if count}

@@ -1,0 +1,110 @@
+from collections.abc import Iterable
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.build import STALE_AFTER_S, a_backend, reserve, view_of
+
+from extproc.fleet.backend import Backend
+from extproc.fleet.pace import Pace
+from extproc.fleet.view import FleetView
+from extproc.policy.expected_wait import expected_wait, scores
+
+NOW_S = 100.0
+
+
+def with_fields(backend: Backend, fields: Iterable[tuple[str, object]]) -> Backend:
+    for name, value in fields:
+        setattr(backend, name, value)
+    return backend
+
+
+def expected_s(prompt_tokens: float = 0.0, **fields: object) -> float:
+    """Return the score of the only candidate, which has these fields."""
+    backend = with_fields(a_backend(), fields.items())
+    (score,) = scores(view_of([backend], NOW_S), prompt_tokens)
+    return score
+
+
+def test_a_request_expects_its_own_prompt_those_ahead_and_its_turn() -> None:
+    pace = Pace(base_s=0.1, token_s=0.001, turn_s=0.5)
+    idle_s = expected_s(100, pace=pace)
+    assert idle_s == pytest.approx(0.1 + 0.1 + 0.05)
+    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S + 0.7) == pytest.approx(idle_s + 0.7)
+    assert expected_s(100, pace=pace, prefilled_at_s=NOW_S - 0.7) == idle_s
+    waiting_s = expected_s(100, pace=pace, own=10, places=8)
+    assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 1.1))
+
+
+def test_the_terms_are_the_own_prompt_the_prompts_ahead_and_the_turns() -> None:
+    backend = with_fields(
+        a_backend(max_num_seqs=8),
+        {"pace": Pace(base_s=0.1, token_s=0.001, turn_s=0.5), "prefilled_at_s": NOW_S + 0.7}.items(),
+    )
+    terms = expected_wait(backend, load=10, prompt_tokens=100, cached_tokens=40, now_s=NOW_S)
+    assert terms == pytest.approx((0.1 + 0.06, 0.7, 0.5 * (3 + 1.1)))
+    assert terms.total_s == pytest.approx(sum(terms))
+
+
+def test_where_nothing_is_known_the_estimate_follows_the_load() -> None:
+    assert expected_s(own=3) < expected_s(own=4)
+    assert expected_s(own=3) == expected_s(own=3)
+
+
+def test_tokens_in_the_prefix_cache_shorten_the_wait_on_that_backend_alone() -> None:
+    one, two = a_backend(number=1), a_backend(number=2)
+    view = FleetView([one, two], NOW_S, NOW_S - STALE_AFTER_S, {one: 800.0})
+    with_cache_s, without_s = scores(view, 1000.0)
+    assert without_s - with_cache_s == pytest.approx(800 * two.pace.token_s)
+
+
+def test_prompts_that_were_sent_delay_the_next_until_they_are_computed() -> None:
+    backend = a_backend()
+    (before_s,) = scores(view_of([backend], 1.0), 0.0)
+    backend.reserve(1.0, prompt_tokens=5000)
+    backend.release(1.0)
+    backlog_s = 5000 * backend.pace.token_s
+    assert scores(view_of([backend], 1.0), 0.0) == pytest.approx([before_s + backlog_s])
+    assert scores(view_of([backend], 1.0 + backlog_s), 0.0) == pytest.approx([before_s])
+
+
+_seconds = st.floats(0.0, 1e4)
+_paces = st.builds(Pace, base_s=_seconds, token_s=st.floats(0.0, 1.0), turn_s=_seconds, stay_s=_seconds)
+_candidates = st.fixed_dictionaries(
+    {
+        "pace": _paces,
+        "own": st.integers(0, 500),
+        "foreign": st.floats(0.0, 500.0),
+        "scraped_at_s": st.sampled_from([-inf, NOW_S - 9.0, NOW_S - 0.1]),
+        "places": st.just(inf) | st.floats(1.0, 500.0),
+        "prefilled_at_s": st.just(-inf) | st.floats(NOW_S - 60.0, NOW_S + 60.0),
+    }
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(_candidates, st.none() | st.floats(0.0, 1e6)), max_size=8),
+    st.floats(0.0, 1e6),
+)
+def test_the_score_of_every_candidate_is_its_expected_wait(
+    candidates: list[tuple[dict[str, object], float | None]], prompt_tokens: float
+) -> None:
+    backends = [with_fields(a_backend(number=n), each.items()) for n, (each, _) in enumerate(candidates)]
+    held = [(each, tokens) for each, (_, tokens) in zip(backends, candidates, strict=True)]
+    cached_tokens = {each: tokens for each, tokens in held if tokens is not None}
+    view = FleetView(backends, NOW_S, NOW_S - STALE_AFTER_S, cached_tokens)
+    assert scores(view, prompt_tokens) == [
+        expected_wait(each, view.load(each), prompt_tokens, cached_tokens.get(each, 0.0), NOW_S).total_s
+        for each in backends
+    ]
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8))
+def test_among_backends_of_the_same_pace_the_least_loaded_expects_the_least(loads: list[int]) -> None:
+    backends = [a_backend(number=number, max_num_seqs=4) for number in range(len(loads))]
+    for backend, load in zip(backends, loads, strict=True):
+        reserve(backend, load, NOW_S)
+    found = scores(view_of(backends, NOW_S), 100.0)
+    assert loads[found.index(min(found))] == min(loads)
