@@ -19,9 +19,7 @@ from extproc.policy.least_load import lightest, soonest
 from extproc.policy.policy_rules import PolicyRules
 from extproc.policy.predictive import Forecast, fastest, forecast
 from extproc.policy.zoning import classify, spared
-from extproc.request.request import Request, RequestKind
-
-_GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
+from extproc.request.request import Request
 
 
 def decide(
@@ -36,7 +34,7 @@ def decide(
     if not view.states:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     fit = admitted(view, occupies_engine=request.has_body)
-    if model is not None and model.zone_classifier is not None and request.kind in _GENERATIONS:
+    if model is not None and model.zone_classifier is not None and request.api.is_generation:
         classify(view, lightest(view, fit, rules.max_candidates), request.input_tokens, model.zone_classifier)
         fit = spared(view, fit)
     guarded = len(view) - len(fit)
@@ -53,7 +51,7 @@ def decide(
 
 
 def _is_predictable(request: Request, rules: PolicyRules) -> bool:
-    return rules.is_predict_enabled and request.kind in _GENERATIONS and request.model is not None
+    return rules.is_predict_enabled and request.api.is_generation and request.model is not None
 
 
 def _why_unasked(request: Request, rules: PolicyRules) -> Reason:

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 
-from extproc.request.request import Request, RequestKind
+from extproc.request.api import OTHER
+from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow, TokenRatios
 
 
@@ -16,7 +17,7 @@ class TokenLearning:
     def sent(self, slot: int, request: Request) -> None:
         """A request was placed on the backend; of unknown APIs nobody knows what becomes tokens."""
         if request.has_body:
-            model = None if request.kind is RequestKind.OTHER else request.model
+            model = None if request.api is OTHER else request.model
             self._windows[slot].sent(model, request.input_size)
 
     def finished(self, slot: int, request: Request) -> None:

@@ -125,7 +125,7 @@ def recorded(decision: Decision, chosen: Candidate, backend: str, request: Reque
         layer=decision.layer,
         reason=decision.reason,
         zone=chosen.zone,
-        kind=request.kind,
+        kind=request.api.kind,
         is_stream=request.is_stream,
         num_running=chosen.num_running,
         load=chosen.load,
