@@ -37,7 +37,9 @@ from extproc.learning.predictor import Predictor
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.api import CHAT
+from extproc.request.body_facts import InputSize
+from extproc.request.request import Request
 
 BUDGET_US = {16: 200, 1000: 1000}
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
@@ -49,8 +51,8 @@ _TURN = (*_SYSTEM_PROMPT, 5, 6, 7, 8, 9)
 
 def _request() -> Request:
     return Request(
-        kind=RequestKind.CHAT,
-        path="/v1/chat/completions",
+        api=CHAT,
+        path=CHAT.path,
         model="bench",
         is_stream=True,
         input_size=InputSize(text_bytes=4096),

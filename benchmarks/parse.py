@@ -9,9 +9,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
+from extproc.request.api import CHAT, COMPLETION, Api
 from extproc.request.body import read_body
 from extproc.request.read_request import read_request
-from extproc.request.request import RequestKind
 from extproc.request.token_ratio import TokenRatios
 
 SIZES_BYTES = {"1 KB": 1_000, "64 KB": 64_000, "1 MB": 1_000_000, "10 MB": 10_000_000}
@@ -36,31 +36,31 @@ def image(size_bytes: int) -> list[object]:
     return [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
 
 
-def variants(size_bytes: int) -> Iterator[tuple[str, RequestKind, bytes]]:
+def variants(size_bytes: int) -> Iterator[tuple[str, Api, bytes]]:
     words = "The quick brown fox jumps over it. "
     code = 'def f(x):\n    return {"a": x, "b": "hello"}\n'
     messages = [filled(code, 2000)] * max(1, size_bytes // 2400)
     ids = [10_000 + number % 90_000 for number in range(size_bytes // 7)]
     prompt = json.dumps({"model": "model", "stream": True, "prompt": ids}).encode()
     escaped = filled("漢字かな", size_bytes, escaped=True)
-    yield "chat, one ASCII string", RequestKind.CHAT, chat(filled(words, size_bytes))
-    yield "chat, \\uXXXX escapes", RequestKind.CHAT, chat(escaped, ensure_ascii=True)
-    yield "chat, emoji", RequestKind.CHAT, chat(filled("😀🚀", size_bytes))
-    yield "chat, messages of 2 KB of code", RequestKind.CHAT, chat(*messages)
-    yield "chat, base64 image", RequestKind.CHAT, chat(image(size_bytes))
-    yield "completion, token ids", RequestKind.COMPLETION, prompt
+    yield "chat, one ASCII string", CHAT, chat(filled(words, size_bytes))
+    yield "chat, \\uXXXX escapes", CHAT, chat(escaped, ensure_ascii=True)
+    yield "chat, emoji", CHAT, chat(filled("😀🚀", size_bytes))
+    yield "chat, messages of 2 KB of code", CHAT, chat(*messages)
+    yield "chat, base64 image", CHAT, chat(image(size_bytes))
+    yield "completion, token ids", COMPLETION, prompt
 
 
-def hostile(size_bytes: int) -> Iterator[tuple[str, RequestKind, bytes]]:
-    yield "empty messages", RequestKind.CHAT, b'{"messages":[%s{}]}' % (b"{}," * (size_bytes // 3))
-    yield "tiny messages", RequestKind.CHAT, chat(*["hi"] * (size_bytes // 33))
-    yield "tiny prompts", RequestKind.COMPLETION, b'{"prompt":[%s""]}' % (b'"",' * (size_bytes // 3))
-    yield "quotes in a string", RequestKind.COMPLETION, b'{"prompt":"%s"}' % (b'\\"' * (size_bytes // 2))
-    yield "backslashes", RequestKind.COMPLETION, b'{"prompt":"%s"}' % (b"\\\\" * (size_bytes // 2))
-    yield "nesting", RequestKind.CHAT, b'{"messages":%s' % (b"[" * size_bytes)
-    yield "tiny fields", RequestKind.CHAT, b'{%s"model":"m"}' % (b'"a":0,' * (size_bytes // 6))
-    yield "a long number", RequestKind.CHAT, b'{"max_tokens":%s}' % (b"9" * size_bytes)
-    yield "binary", RequestKind.CHAT, b'{"model":' + bytes(range(256)) * (size_bytes // 256)
+def hostile(size_bytes: int) -> Iterator[tuple[str, Api, bytes]]:
+    yield "empty messages", CHAT, b'{"messages":[%s{}]}' % (b"{}," * (size_bytes // 3))
+    yield "tiny messages", CHAT, chat(*["hi"] * (size_bytes // 33))
+    yield "tiny prompts", COMPLETION, b'{"prompt":[%s""]}' % (b'"",' * (size_bytes // 3))
+    yield "quotes in a string", COMPLETION, b'{"prompt":"%s"}' % (b'\\"' * (size_bytes // 2))
+    yield "backslashes", COMPLETION, b'{"prompt":"%s"}' % (b"\\\\" * (size_bytes // 2))
+    yield "nesting", CHAT, b'{"messages":%s' % (b"[" * size_bytes)
+    yield "tiny fields", CHAT, b'{%s"model":"m"}' % (b'"a":0,' * (size_bytes // 6))
+    yield "a long number", CHAT, b'{"max_tokens":%s}' % (b"9" * size_bytes)
+    yield "binary", CHAT, b'{"model":' + bytes(range(256)) * (size_bytes // 256)
 
 
 def duration_us(act: Callable[[], object]) -> tuple[float, float]:
@@ -78,8 +78,8 @@ def duration_us(act: Callable[[], object]) -> tuple[float, float]:
     return rounds_us[REPEATS // 2], rounds_us[0]
 
 
-def report(size: str, name: str, kind: RequestKind, body: bytes, target_us: float | None) -> None:
-    median_us, best_us = duration_us(lambda: read_body(kind, body))
+def report(size: str, name: str, api: Api, body: bytes, target_us: float | None) -> None:
+    median_us, best_us = duration_us(lambda: read_body(api, body))
     verdict = "" if target_us is None else "ok" if best_us <= target_us else "OVER"
     print(f"{size:>6}  {name:<32}{len(body):>11,}{median_us:>11,.1f}{best_us:>11,.1f}", end="")
     print(f"{json_loads_us(body):>13,.1f}  {verdict}")
@@ -101,11 +101,11 @@ def json_loads_us(body: bytes) -> float:
 def main() -> None:
     print(f"{'':>6}  {'body':<32}{'bytes':>11}{'median us':>11}{'best us':>11}{'json.loads':>13}")
     for size, size_bytes in SIZES_BYTES.items():
-        for name, kind, body in variants(size_bytes):
-            report(size, name, kind, body, TARGETS_US.get(size))
+        for name, api, body in variants(size_bytes):
+            report(size, name, api, body, TARGETS_US.get(size))
     for size in ("64 KB", "10 MB"):
-        for name, kind, body in hostile(SIZES_BYTES[size]):
-            report(size, name, kind, body, None)
+        for name, api, body in hostile(SIZES_BYTES[size]):
+            report(size, name, api, body, None)
     headers = {":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json"}
     body, ratios = chat("hello " * 100), TokenRatios()
     median_us, best_us = duration_us(lambda: read_request(headers, body, ratios))

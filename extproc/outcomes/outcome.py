@@ -6,6 +6,7 @@ failures, resets and 5xx are its failures; a 4xx is an answer; a client that lea
 never sent, proves nothing.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -13,14 +14,12 @@ import msgspec
 from extproc.outcomes.facts import from_metadata
 from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.sample import Sample
+from extproc.request.api import APIS_BY_KIND, OTHER, Api
 
 TTFT_TAG = "ttft_us"
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
 MAX_TTFT_S = 24 * 3600.0
-
-_KINDS_WITH_TTFT = frozenset({"chat", "completion"})
-"""A stream of the responses API begins with an event that vLLM sends before it schedules the request."""
 
 _NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
 CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
@@ -62,13 +61,14 @@ class Outcome(msgspec.Struct, frozen=True):
     is_backend_failure: bool | None
 
 
-def read_outcome(entry: LogEntry) -> Outcome | None:
-    """None for an exchange that no decision placed: failed open, or refused."""
+def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
+    """Return None for an exchange that no decision placed: failed open, or refused."""
     facts = from_metadata(entry.metadata)
     if facts is None:
         return None
     failure = _failure(entry)
-    is_timed = facts.is_stream and facts.kind in _KINDS_WITH_TTFT and failure not in _WITHOUT_TTFT
+    api = apis.get(facts.kind, OTHER)
+    is_timed = facts.is_stream and api.first_byte_is_first_token and failure not in _WITHOUT_TTFT
     ttft_s = _ttft_s(entry) if is_timed else None
     sample = Sample(
         **msgspec.structs.asdict(facts),

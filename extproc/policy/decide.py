@@ -15,9 +15,7 @@ from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import Forecast, forecast
-from extproc.request.request import Request, RequestKind
-
-_GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
+from extproc.request.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def decide(
 
 
 def _is_predictable(request: Request, rules: PolicyRules) -> bool:
-    return rules.is_predict_enabled and request.kind in _GENERATIONS and request.model is not None
+    return rules.is_predict_enabled and request.api.is_generation and request.model is not None
 
 
 def _why_unasked(request: Request, rules: PolicyRules) -> Reason:

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Raw
 
+from extproc.request.body_facts import InputSize
 from extproc.request.literal import ODD_SHAPE, field_bytes
-from extproc.request.request import InputSize
 
 IMAGE_TOKENS: Final = 225  # borrowed, llm-d: 640 x 360 pixels, 1,024 of them a token
 AUDIO_TOKENS: Final = 139  # borrowed, llm-d: 10 s of 12.5 tokens, and 14 around them
@@ -70,8 +70,17 @@ _PART: Final = msgspec.json.Decoder(_Part)
 _TOOL_CALLS: Final = msgspec.json.Decoder(list[_ToolCall])
 
 
+def conversation_size(messages: Raw, *texts: Raw) -> InputSize:
+    """Size messages or items together with the texts beside them: instructions, tools."""
+    size = messages_size(messages)
+    text_bytes = sum(map(field_bytes, texts))
+    if not text_bytes:
+        return size
+    return InputSize(size.text_bytes + text_bytes, size.exact_tokens, size.media_tokens)
+
+
 def messages_size(raw: Raw) -> InputSize:
-    """The size of an array of messages or items; anything else is what its text is."""
+    """Size an array of messages or items; anything else counts as text."""
     items = _decoded(_ITEMS, raw)
     if items is None:
         return InputSize(field_bytes(raw))

@@ -12,22 +12,16 @@ tell which texts would share an entry. Nothing of a text is kept but these numbe
 """
 
 from bisect import bisect_right
+from functools import cache
 from itertools import pairwise
 from typing import Final
 
-from extproc.request.request import RequestKind
+from extproc.request.api import Api
 
 _SMALLEST_BYTES: Final = 512
 _BLOCKS_PER_SIZE: Final = 8
 _MAX_BYTES: Final = 128 * 1024
 """Guessed: what is smaller is not worth finding, and hashing more takes longer than reading the body."""
-
-_FIELDS: Final = {
-    RequestKind.CHAT: b'"messages"',
-    RequestKind.COMPLETION: b'"prompt"',
-    RequestKind.RESPONSES: b'"input"',
-}
-"""Embeddings are not here: engines cache prefixes of what they generate for."""
 
 
 def _ends() -> tuple[int, ...]:
@@ -44,13 +38,13 @@ BLOCK_ENDS: Final = _ends()
 _BLOCKS: Final = tuple(pairwise((0, *BLOCK_ENDS)))
 
 
-def read_prefix(kind: RequestKind, body: bytes, model: str | None) -> tuple[tuple[int, ...], int]:
-    """The chain of a body's prompt, and of how many bytes it is the beginning; never raises.
+def read_prefix(api: Api, body: bytes, model: str | None) -> tuple[tuple[int, ...], int]:
+    """Return the chain of a body's prompt, and the bytes from the prompt's field on; never raises.
 
-    A block that is not full has no hash. Models do not share anything.
+    A block that is not full has no hash. Models do not share anything. Engines cache the prefixes of
+    generations only.
     """
-    field = _FIELDS.get(kind)
-    begin = -1 if field is None or model is None else body.find(field)
+    begin = body.find(_prompt_mark(api)) if api.is_generation and model is not None else -1
     length = len(body) - begin
     if begin < 0 or length < _SMALLEST_BYTES:
         return (), 0
@@ -59,3 +53,8 @@ def read_prefix(kind: RequestKind, body: bytes, model: str | None) -> tuple[tupl
         last = hash((last, body[begin + start : begin + end]))
         chain.append(last)
     return tuple(chain), length
+
+
+@cache
+def _prompt_mark(api: Api) -> bytes:
+    return f'"{api.prompt_field}"'.encode()

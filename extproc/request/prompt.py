@@ -7,14 +7,20 @@ from typing import Final
 
 import msgspec
 
+from extproc.request.body_facts import InputSize
+from extproc.request.chat import messages_size
 from extproc.request.literal import ODD_SHAPE, count_byte, json_bytes, marked_ids, text_bytes
-from extproc.request.request import InputSize
 
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+def embedded_size(given: msgspec.Raw, messages: msgspec.Raw) -> InputSize:
+    """Size the `input` of an embedding, or the messages that vLLM embeds where there is none."""
+    return prompt_size(given) if given else messages_size(messages)
+
+
 def prompt_size(raw: msgspec.Raw) -> InputSize:
-    """The size of a prompt in any of its shapes; an odd one counts as text by its bytes."""
+    """Size a prompt in any of its shapes; an odd one counts as text by its bytes."""
     json = bytes(raw)
     if json.startswith(b'"'):
         return _string_size(json)

@@ -1,16 +1,17 @@
 """From headers and body to `Request`: the first step in the core, before any decision.
 
-Which API a request uses is told by its path and method; the paths are those of vLLM's OpenAI-compatible
-server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html).
+Path and method tell which API a request uses; `api` has the table.
 """
 
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
+from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
+from extproc.request.body_facts import InputSize
 from extproc.request.prefix import read_prefix
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 
 PRIORITY_HEADER: Final = "x-extproc-priority"
@@ -18,16 +19,13 @@ MAX_PRIORITY: Final = 100
 MAX_TENANT: Final = 64
 """A longer name, which may be a token, is known by its digest."""
 
-_KINDS: Final = {
-    "/v1/chat/completions": RequestKind.CHAT,
-    "/v1/completions": RequestKind.COMPLETION,
-    "/v1/embeddings": RequestKind.EMBEDDING,
-    "/v1/responses": RequestKind.RESPONSES,
-}
-
 
 def read_request(
-    headers: Mapping[str, str], body: bytes | None, ratios: TokenRatios, tenant_header: str | None = None
+    headers: Mapping[str, str],
+    body: bytes | None,
+    ratios: TokenRatios,
+    tenant_header: str | None = None,
+    apis: Mapping[str, Api] = APIS_BY_PATH,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
@@ -35,14 +33,14 @@ def read_request(
     content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
     """
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
-    kind = _KINDS.get(path, RequestKind.OTHER) if headers.get(":method") == "POST" else RequestKind.OTHER
+    api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
     if body is None:
         return _without_body(path, _priority(headers))
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
-    facts = unreadable(body) if is_encoded else read_body(kind, body)
-    prefix, prompt_bytes = read_prefix(kind, body, facts.model)
+    facts = unreadable(body) if is_encoded else read_body(api, body)
+    prefix, prompt_bytes = read_prefix(api, body, facts.model)
     return Request(
-        kind=kind,
+        api=api,
         path=path,
         model=facts.model,
         is_stream=facts.is_stream,
@@ -60,7 +58,7 @@ def read_request(
 
 def _without_body(path: str, priority: int) -> Request:
     return Request(
-        kind=RequestKind.OTHER,
+        api=OTHER,
         path=path,
         model=None,
         is_stream=False,

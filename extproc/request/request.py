@@ -1,34 +1,13 @@
-"""What the router knows of one HTTP request: the facts that placing it depends on.
+"""The facts of one HTTP request that placing it depends on.
 
 A `Request` is made once, from the request's headers and body (`request.body` reads the body), and is
-never changed. The names of the API paths are vLLM's OpenAI-compatible server's.
+never changed.
 """
-
-from enum import StrEnum
 
 import msgspec
 
-
-class RequestKind(StrEnum):
-    """Which API a request uses; OTHER is forwarded without any claim about its input."""
-
-    CHAT = "chat"
-    COMPLETION = "completion"
-    EMBEDDING = "embedding"
-    RESPONSES = "responses"
-    OTHER = "other"
-
-
-class InputSize(msgspec.Struct, frozen=True):
-    """The size of a request's input, by how it can be turned into tokens.
-
-    `text_bytes` is UTF-8 text whose tokens have to be estimated, `exact_tokens` counts token ids that the
-    client sent, `media_tokens` is a flat estimate for images and audio.
-    """
-
-    text_bytes: int = 0
-    exact_tokens: int = 0
-    media_tokens: int = 0
+from extproc.request.api import Api
+from extproc.request.body_facts import InputSize
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -41,7 +20,7 @@ class Request(msgspec.Struct, frozen=True):
     the prompt on (see `request.prefix`).
     """
 
-    kind: RequestKind
+    api: Api
     path: str
     model: str | None
     is_stream: bool

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-from extproc.request.request import InputSize
+from extproc.request.body_facts import InputSize
 
 # Borrowed: four bytes a token is the usual rule for English; the llm-d router estimates by it too.
 DEFAULT_TOKENS_PER_BYTE: Final = 0.25

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
 from extproc.fleet.sent_prefixes import SentPrefixes
-from extproc.request.request import Request, RequestKind
+from extproc.request.api import OTHER
+from extproc.request.request import Request
 
 RETRY_SHARE = 0.2
 """Borrowed from Linkerd: retries may add a fifth to the load."""
@@ -97,7 +98,7 @@ class Bookings:
 def _count_text(backend: Backend, request: Request) -> None:
     """Note text that becomes tokens there; for unknown APIs nothing tells which part of a body does."""
     if request.has_body:
-        model = None if request.kind is RequestKind.OTHER else request.model
+        model = None if request.api is OTHER else request.model
         backend.token_window.sent(model, request.input_size)
 
 

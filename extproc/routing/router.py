@@ -104,7 +104,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, backend: str, requ
         backend=backend,
         layer=decision.layer,
         reason=decision.reason,
-        kind=request.kind,
+        kind=request.api.kind,
         is_stream=request.is_stream,
         input_tokens=request.input_tokens,
         text_bytes=request.input_size.text_bytes,

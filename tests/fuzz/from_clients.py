@@ -5,12 +5,13 @@ import msgspec
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import BodyReceived, Continue, HeadersReceived, Phase, Reject, RouteTo
-from extproc.request.body import BodyFacts, read_body
+from extproc.request.api import APIS, OTHER
+from extproc.request.body import read_body
+from extproc.request.body_facts import BodyFacts, InputSize
 from extproc.request.read_request import MAX_PRIORITY, read_request
-from extproc.request.request import InputSize, RequestKind
 from extproc.request.token_ratio import TokenRatios
 
-KINDS = tuple(RequestKind)
+KNOWN_APIS = (*APIS, OTHER)
 LONG = (b"a" * 5000, b"1, " * 2000, b"\\u6f22" * 900, b'\\"' * 2500, b"\xc3\xa4" * 2500, b"[[" * 2500)
 """What `~` stands for in a fuzzed body: large bodies take another path, and a fuzzer's inputs are small."""
 MOST_TOKENS_PER_BYTE = 4500
@@ -18,11 +19,11 @@ MOST_TOKENS_PER_BYTE = 4500
 
 
 def body(data: bytes) -> None:
-    """First the kind of request, and what a long value is; then the body."""
+    """First the request's API, and what a long value is; then the body."""
     choice, text = data[:1] or b"\0", data[1:]
-    kind = KINDS[choice[0] % len(KINDS)]
-    text = text.replace(b"~", LONG[choice[0] // len(KINDS) % len(LONG)])
-    facts = read_body(kind, text)
+    api = KNOWN_APIS[choice[0] % len(KNOWN_APIS)]
+    text = text.replace(b"~", LONG[choice[0] // len(KNOWN_APIS) % len(LONG)])
+    facts = read_body(api, text)
     check_facts(facts, len(text))
     expected = _object(text)
     if expected is not None:

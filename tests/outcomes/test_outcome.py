@@ -1,7 +1,10 @@
+from dataclasses import replace as row_with
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.toy_api import TOY
 
 from extproc.outcomes.facts import Facts, from_metadata, to_metadata
 from extproc.outcomes.log_entry import LogEntry
@@ -97,6 +100,22 @@ def test_a_response_that_is_no_stream_has_no_ttft() -> None:
 
 def test_a_stream_that_begins_before_its_first_token_has_no_ttft() -> None:
     outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, kind="responses"))))
+    assert outcome is not None
+    assert outcome.sample.ttft_s is None
+
+
+@pytest.mark.parametrize(("is_timed", "ttft_s"), [(True, 1.25), (False, None)])
+def test_the_row_of_an_api_says_whether_its_first_byte_is_its_first_token(
+    is_timed: bool, ttft_s: float | None
+) -> None:
+    apis = {TOY.kind: row_with(TOY, first_byte_is_first_token=is_timed)}
+    outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, kind=TOY.kind))), apis)
+    assert outcome is not None
+    assert (outcome.sample.kind, outcome.sample.ttft_s) == ("toy", ttft_s)
+
+
+def test_a_kind_without_a_row_has_no_ttft() -> None:
+    outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, kind="unheard of"))))
     assert outcome is not None
     assert outcome.sample.ttft_s is None
 

@@ -10,6 +10,7 @@ from extproc.policy.policy_rules import PolicyRules
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.toy_api import TOY
 
 from extproc.fleet.pace import Pace
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
@@ -18,12 +19,15 @@ from extproc.learning.predictor import Predictor
 from extproc.learning.zone_classifier import ZoneClassifier
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.policy.policy_rules import PolicyRules
+from extproc.request.api import CHAT, EMBEDDING
+from extproc.request.body_facts import InputSize
+from extproc.request.request import Request
 
 RULES = PolicyRules(is_predict_enabled=True, max_predicted_ttft_s=5.0, tie_fraction=0.05, max_candidates=16)
 REQUEST = Request(
-    kind=RequestKind.CHAT,
-    path="/v1/chat/completions",
+    api=CHAT,
+    path=CHAT.path,
     model="m",
     is_stream=True,
     input_size=InputSize(text_bytes=4000),
@@ -177,9 +181,14 @@ def test_layer_two_can_be_switched_off() -> None:
     assert decision.reason == Reason.DISABLED
 
 
-@pytest.mark.parametrize(
-    "request_", [replace(REQUEST, model=None), replace(REQUEST, kind=RequestKind.EMBEDDING)]
-)
+def test_the_row_of_an_api_says_whether_its_requests_are_generations() -> None:
+    fleet, toy = fleet_view([20, 30]), replace(REQUEST, api=TOY)
+    assert placed(fleet, FakeModel(), request=toy).layer is Layer.PREDICT
+    embedded = replace(toy, api=rules_with(TOY, is_generation=False))
+    assert placed(fleet, FakeModel(), request=embedded).reason is Reason.UNPREDICTABLE
+
+
+@pytest.mark.parametrize("request_", [replace(REQUEST, model=None), replace(REQUEST, api=EMBEDDING)])
 def test_what_is_no_readable_generation_is_not_predicted(request_: Request) -> None:
     model = FakeModel()
     decision = placed(fleet_view([20, 30]), model, request=request_)

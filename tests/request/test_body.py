@@ -1,17 +1,17 @@
 import json
+from operator import attrgetter
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.request.body import BodyFacts, read_body
+from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
+from extproc.request.body import read_body
+from extproc.request.body_facts import BodyFacts, InputSize
 from extproc.request.chat import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
-from extproc.request.request import InputSize, RequestKind
 
-CHAT, COMPLETION = RequestKind.CHAT, RequestKind.COMPLETION
-EMBEDDING, RESPONSES, OTHER = RequestKind.EMBEDDING, RequestKind.RESPONSES, RequestKind.OTHER
-
+KNOWN_APIS = (*APIS, OTHER)
 DEEP = 100_000
 
 
@@ -19,8 +19,8 @@ def encoded(value: Any, *, ensure_ascii: bool = False) -> bytes:
     return json.dumps(value, ensure_ascii=ensure_ascii).encode()
 
 
-def size_of(kind: RequestKind, **fields: Any) -> InputSize:
-    facts = read_body(kind, encoded({"model": "m", **fields}))
+def size_of(api: Api, **fields: Any) -> InputSize:
+    facts = read_body(api, encoded({"model": "m", **fields}))
     assert facts.is_readable
     return facts.input_size
 
@@ -29,9 +29,9 @@ def message(content: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-@pytest.mark.parametrize("kind", list(RequestKind))
-def test_model_and_stream_are_read_for_every_kind(kind: RequestKind) -> None:
-    facts = read_body(kind, encoded({"stream": True, "seed": 1, "model": "org/größe"}))
+@pytest.mark.parametrize("api", KNOWN_APIS, ids=attrgetter("kind"))
+def test_model_and_stream_are_read_for_every_api(api: Api) -> None:
+    facts = read_body(api, encoded({"stream": True, "seed": 1, "model": "org/größe"}))
     assert (facts.model, facts.is_stream, facts.is_readable) == ("org/größe", True, True)
 
 
@@ -55,7 +55,7 @@ def test_only_true_is_a_stream(stream: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"),
+    ("api", "field"),
     [
         (CHAT, "max_tokens"),
         (CHAT, "max_completion_tokens"),
@@ -63,8 +63,8 @@ def test_only_true_is_a_stream(stream: Any) -> None:
         (RESPONSES, "max_output_tokens"),
     ],
 )
-def test_token_limit_is_read_from_the_field_of_its_api(kind: RequestKind, field: str) -> None:
-    assert read_body(kind, encoded({field: 64})).token_limit == 64
+def test_token_limit_is_read_from_the_field_of_its_api(api: Api, field: str) -> None:
+    assert read_body(api, encoded({field: 64})).token_limit == 64
 
 
 def test_newer_token_limit_of_chat_wins() -> None:
@@ -321,9 +321,9 @@ def test_other_json_is_sized_by_its_bytes() -> None:
         '{"model": "m"}'.encode("utf-16"),
     ],
 )
-@pytest.mark.parametrize("kind", list(RequestKind))
-def test_body_that_is_no_json_object_is_not_readable(body: bytes, kind: RequestKind) -> None:
-    assert read_body(kind, body) == BodyFacts(None, False, InputSize(text_bytes=len(body)), None, False)
+@pytest.mark.parametrize("api", KNOWN_APIS, ids=attrgetter("kind"))
+def test_body_that_is_no_json_object_is_not_readable(body: bytes, api: Api) -> None:
+    assert read_body(api, body) == BodyFacts(None, False, InputSize(text_bytes=len(body)), None, False)
 
 
 def test_byte_order_mark_is_tolerated() -> None:
@@ -357,7 +357,7 @@ any_json = st.recursive(
     ),
     max_leaves=20,
 )
-kinds = st.sampled_from(list(RequestKind))
+known_apis = st.sampled_from(KNOWN_APIS)
 
 
 @pytest.mark.parametrize(
@@ -366,20 +366,20 @@ kinds = st.sampled_from(list(RequestKind))
 def test_white_space_before_the_object_hides_it_only_where_there_is_absurdly_much(
     space: bytes, model: str | None
 ) -> None:
-    assert read_body(RequestKind.EMBEDDING, space + b'{"model": "m"}').model == model
+    assert read_body(EMBEDDING, space + b'{"model": "m"}').model == model
 
 
-@given(kinds, st.dictionaries(names, any_json, max_size=6), st.booleans())
-def test_any_json_is_read(kind: RequestKind, fields: dict[str, Any], ensure_ascii: bool) -> None:
+@given(known_apis, st.dictionaries(names, any_json, max_size=6), st.booleans())
+def test_any_json_is_read(api: Api, fields: dict[str, Any], ensure_ascii: bool) -> None:
     body = encoded(fields, ensure_ascii=ensure_ascii)
-    facts = read_body(kind, body)
+    facts = read_body(api, body)
     assert 0 <= facts.input_size.text_bytes <= len(body)
     assert 0 <= facts.input_size.exact_tokens <= len(body)
 
 
-@given(kinds, st.binary(max_size=400) | st.binary(max_size=400).map(lambda tail: b'{"model":' + tail))
-def test_any_bytes_are_read(kind: RequestKind, body: bytes) -> None:
-    assert 0 <= read_body(kind, body).input_size.text_bytes <= len(body)
+@given(known_apis, st.binary(max_size=400) | st.binary(max_size=400).map(lambda tail: b'{"model":' + tail))
+def test_any_bytes_are_read(api: Api, body: bytes) -> None:
+    assert 0 <= read_body(api, body).input_size.text_bytes <= len(body)
 
 
 large_bodies = st.sampled_from(
@@ -392,11 +392,11 @@ large_bodies = st.sampled_from(
 
 
 @settings(max_examples=300)
-@given(kinds, large_bodies, st.integers(0, 80_000), st.binary(max_size=8), st.integers(0, 8))
-def test_damaged_large_body_is_read(kind: RequestKind, body: bytes, at: int, put: bytes, drop: int) -> None:
+@given(known_apis, large_bodies, st.integers(0, 80_000), st.binary(max_size=8), st.integers(0, 8))
+def test_damaged_large_body_is_read(api: Api, body: bytes, at: int, put: bytes, drop: int) -> None:
     at %= len(body)
     damaged = body[:at] + put + body[at + drop :]
-    facts = read_body(kind, damaged)
+    facts = read_body(api, damaged)
     assert 0 <= facts.input_size.text_bytes <= len(damaged)
 
 

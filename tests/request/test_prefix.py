@@ -5,12 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.prefix import BLOCK_ENDS, read_prefix
 from extproc.request.read_request import read_request
-from extproc.request.request import RequestKind
 from extproc.request.token_ratio import TokenRatios
-
-CHAT = RequestKind.CHAT
 
 
 def message(role: str, text: str) -> dict[str, str]:
@@ -26,8 +24,8 @@ def body(messages: object, **fields: object) -> bytes:
     return json.dumps({"model": "m", "messages": messages, **fields}).encode()
 
 
-def chain(content: bytes, kind: RequestKind = CHAT, model: str | None = "m") -> tuple[int, ...]:
-    return read_prefix(kind, content, model)[0]
+def chain(content: bytes, api: Api = CHAT, model: str | None = "m") -> tuple[int, ...]:
+    return read_prefix(api, content, model)[0]
 
 
 def shared(one: bytes, other: bytes) -> int:
@@ -69,13 +67,11 @@ def test_models_share_nothing() -> None:
     assert not set(chain(body(SECOND), model="m")) & set(chain(body(SECOND), model="n"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"), [(RequestKind.COMPLETION, "prompt"), (RequestKind.RESPONSES, "input")]
-)
-def test_other_apis_have_their_prompts_elsewhere(kind: RequestKind, field: str) -> None:
+@pytest.mark.parametrize(("api", "field"), [(COMPLETION, "prompt"), (RESPONSES, "input")])
+def test_other_apis_have_their_prompts_elsewhere(api: Api, field: str) -> None:
     content = json.dumps({"model": "m", field: "once upon a time " * 200}).encode()
-    assert len(chain(content, kind)) > 3
-    assert chain(content, RequestKind.EMBEDDING) == chain(content, RequestKind.OTHER) == ()
+    assert len(chain(content, api)) > 3
+    assert chain(content, EMBEDDING) == chain(content, OTHER) == ()
 
 
 def test_a_short_prompt_and_an_unknown_model_have_no_blocks() -> None:
@@ -94,10 +90,10 @@ def test_blocks_grow_and_lose_an_eighth_at_most() -> None:
         assert following - end == 512 or 8 * (following - end) <= following
 
 
-@given(st.sampled_from(RequestKind), st.binary(max_size=4000), st.none() | st.text(max_size=3))
-def test_no_body_makes_it_raise(kind: RequestKind, content: bytes, model: str | None) -> None:
+@given(st.sampled_from((*APIS, OTHER)), st.binary(max_size=4000), st.none() | st.text(max_size=3))
+def test_no_body_makes_it_raise(api: Api, content: bytes, model: str | None) -> None:
     marked = b'{"messages" "prompt" "input"' + content
-    blocks, prompt_bytes = read_prefix(kind, marked, model)
+    blocks, prompt_bytes = read_prefix(api, marked, model)
     assert len(blocks) == sum(end <= prompt_bytes for end in BLOCK_ENDS)
     assert (prompt_bytes > 0) == bool(blocks)
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.request.api import CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
+from extproc.request.body_facts import InputSize
 from extproc.request.read_request import MAX_TENANT, read_request
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 
 CHAT_PATH = "/v1/chat/completions"
@@ -25,7 +27,7 @@ def read(
 
 def test_chat_request_is_read_whole() -> None:
     assert read(x_extproc_priority="5") == Request(
-        kind=RequestKind.CHAT,
+        api=CHAT,
         path=CHAT_PATH,
         model="m",
         is_stream=True,
@@ -39,35 +41,35 @@ def test_chat_request_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
+    ("path", "api"),
     [
-        ("/v1/chat/completions", RequestKind.CHAT),
-        ("/v1/completions", RequestKind.COMPLETION),
-        ("/v1/embeddings", RequestKind.EMBEDDING),
-        ("/v1/responses", RequestKind.RESPONSES),
-        ("/v1/responses/resp_1/cancel", RequestKind.OTHER),
-        ("/v1/rerank", RequestKind.OTHER),
-        ("/v2/v1/completions", RequestKind.OTHER),
-        ("/V1/completions", RequestKind.OTHER),
-        ("/", RequestKind.OTHER),
-        ("", RequestKind.OTHER),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", COMPLETION),
+        ("/v1/embeddings", EMBEDDING),
+        ("/v1/responses", RESPONSES),
+        ("/v1/responses/resp_1/cancel", OTHER),
+        ("/v1/rerank", OTHER),
+        ("/v2/v1/completions", OTHER),
+        ("/V1/completions", OTHER),
+        ("/", OTHER),
+        ("", OTHER),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", "/", "?a=b", "/?next=/v1/embeddings"])
-def test_kind_is_told_by_the_path(path: str, kind: RequestKind, suffix: str) -> None:
+def test_api_is_told_by_the_path(path: str, api: Api, suffix: str) -> None:
     request = read(path=path + suffix)
-    assert (request.kind, request.path) == (kind, path.rstrip("/") or "/")
+    assert (request.api, request.path) == (api, path.rstrip("/") or "/")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "post", "OPTIONS"])
 def test_only_post_is_an_inference_request(method: str) -> None:
-    assert read(method=method).kind is RequestKind.OTHER
+    assert read(method=method).api is OTHER
 
 
 @pytest.mark.parametrize("path", [CHAT_PATH, "/health"])
 def test_request_without_body_has_no_input(path: str) -> None:
     request = read(None, path=path, method="GET")
-    assert (request.kind, request.has_body, request.body_bytes) == (RequestKind.OTHER, False, 0)
+    assert (request.api, request.has_body, request.body_bytes) == (OTHER, False, 0)
     assert (request.model, request.input_size, request.input_tokens) == (None, InputSize(), 0)
 
 
@@ -96,7 +98,7 @@ def test_encoded_body_is_not_read(encoding: str) -> None:
     body = gzip.compress(CHAT_BODY)
     for sent in (body, CHAT_BODY):
         request = read(sent, content_encoding=encoding)
-        assert (request.kind, request.model, request.is_stream) == (RequestKind.CHAT, None, False)
+        assert (request.api, request.model, request.is_stream) == (CHAT, None, False)
         assert request.input_size == InputSize(text_bytes=len(sent))
 
 

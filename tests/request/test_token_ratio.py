@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.request.request import InputSize
+from extproc.request.body_facts import InputSize
 from extproc.request.token_ratio import (
     DEFAULT_TOKENS_PER_BYTE,
     MAX_MODELS,

@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.saturation import SaturationRule
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.api import CHAT
+from extproc.request.body_facts import InputSize
+from extproc.request.request import Request
+from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.bookings import MAX_SAVED_RETRIES, Booking, Bookings
 
-REQUEST = Request(
-    RequestKind.CHAT, "/v1/chat/completions", "m", True, InputSize(400), 100, 50, 0, 500, has_body=True
-)
+REQUEST = Request(CHAT, "/v1/chat/completions", "m", True, InputSize(400), 100, 50, 0, 500, has_body=True)
 N_BACKENDS = 3
 
 

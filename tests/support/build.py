@@ -20,7 +20,9 @@ from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.fleet.waiting_time import WaitingRule
 from extproc.policy.decide import PolicyRules
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.api import CHAT
+from extproc.request.body_facts import InputSize
+from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import QueueRules
 from extproc.routing.refusal import AdmissionRules
@@ -34,8 +36,8 @@ STALE_AFTER_S, LOW_S, MEDIUM_LOAD = 2.0, 1.0, 16.0
 def a_request(model: str | None = MODEL, **changes: Any) -> Request:
     """A chat of 100 tokens; `changes` are fields of `Request`."""
     fields: dict[str, Any] = {
-        "kind": RequestKind.CHAT,
-        "path": "/v1/chat/completions",
+        "api": CHAT,
+        "path": CHAT.path,
         "model": model,
         "is_stream": True,
         "input_size": InputSize(text_bytes=400),

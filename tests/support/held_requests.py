@@ -15,7 +15,9 @@ from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
 from extproc.learning.model_in_use import ModelSlot
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.api import CHAT
+from extproc.request.body_facts import InputSize
+from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
@@ -31,8 +33,8 @@ def request(
     model: str | None = "m", priority: int = 0, tenant: str = "", *, has_body: bool = True
 ) -> Request:
     return Request(
-        kind=RequestKind.CHAT,
-        path="/v1/chat/completions",
+        api=CHAT,
+        path=CHAT.path,
         model=model,
         is_stream=True,
         input_size=InputSize(text_bytes=400),

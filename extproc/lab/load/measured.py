@@ -9,7 +9,7 @@ import msgspec
 from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.sample import Sample
-from extproc.request.request import RequestKind
+from extproc.request.api import COMPLETION
 
 BACKEND_HEADER, LAYER_HEADER = "x-extproc-backend", "x-extproc-layer"
 _REFUSED = "reject"
@@ -67,7 +67,7 @@ def measured_sample(
         at_s=sent.at_s,
         backend=backend,
         model=sent.model,
-        kind=RequestKind.COMPLETION.value,
+        kind=COMPLETION.kind,
         is_stream=True,
         layer=layer,
         reason=reason,

@@ -28,8 +28,10 @@ from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.log_entry import LogEntry
 from extproc.outcomes.outcome import TTFT_TAG
 from extproc.policy.decision import DecisionCounts
+from extproc.request.api import CHAT
+from extproc.request.body_facts import InputSize
 from extproc.request.prefix import BLOCK_ENDS
-from extproc.request.request import InputSize, Request, RequestKind
+from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
 
 MODEL = "simulated"
@@ -179,8 +181,8 @@ def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
 def _as_request(arrival: Arrival) -> Request:
     text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
     return Request(
-        kind=RequestKind.CHAT,
-        path="/v1/chat/completions",
+        api=CHAT,
+        path=CHAT.path,
         model=MODEL,
         is_stream=True,
         input_size=InputSize(text_bytes=text_bytes),

@@ -1,4 +1,6 @@
-"""The bodies and SSE events that the simulated vLLM answers with, shaped like vLLM's, one class per API.
+"""The bodies and SSE events that the simulated vLLM answers with, shaped like vLLM's, one class per shape.
+
+The row of an API names the shape of its answers (`request.api`).
 
 Every token reads " token", so most events of a stream are the same bytes. Every answer ends at its token
 limit, which vLLM calls "length".
@@ -11,7 +13,6 @@ from typing import Any
 import msgspec
 
 from extproc.lab.simulated_vllm.openai import Work
-from extproc.request.request import RequestKind
 
 TOKEN_TEXT = " token"
 EMBEDDING = (0.0, 0.25, 0.5, 1.0)
@@ -45,7 +46,7 @@ class VllmAnswer(ABC):
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
         """One event with this many tokens."""
-        raise AssertionError(f"{self.work.kind} is never streamed")
+        raise AssertionError(f"{self.work.api.kind} is never streamed")
 
     def closing(self) -> bytes:
         """Events after the last token."""
@@ -167,17 +168,17 @@ class EmbeddingAnswer(VllmAnswer):
         return msgspec.json.encode(head | {"model": self.work.model, "data": vectors, "usage": self.usage()})
 
 
-_ANSWERS: dict[RequestKind, type[VllmAnswer]] = {
-    RequestKind.CHAT: ChatAnswer,
-    RequestKind.COMPLETION: CompletionAnswer,
-    RequestKind.EMBEDDING: EmbeddingAnswer,
-    RequestKind.RESPONSES: ResponsesAnswer,
+_ANSWERS: dict[str, type[VllmAnswer]] = {
+    "chat": ChatAnswer,
+    "completion": CompletionAnswer,
+    "embedding": EmbeddingAnswer,
+    "responses": ResponsesAnswer,
 }
 
 
 def answer_to(work: Work, key: str, created_s: int) -> VllmAnswer:
-    """The answer to a request, in the form of its API."""
-    return _ANSWERS[work.kind](key, created_s, work)
+    """Return the answer to a request, in the shape of its API."""
+    return _ANSWERS[work.api.answer_shape](key, created_s, work)
 
 
 def _finish(is_last: bool) -> Json:

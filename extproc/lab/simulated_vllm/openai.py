@@ -5,22 +5,21 @@ inputs in one request are worked on as one. Error bodies, types and codes are th
 """
 
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
-from extproc.request.request import RequestKind
+from extproc.request.api import Api
 
 BYTES_PER_TOKEN = 4
-DEFAULT_OUTPUT_TOKENS = {RequestKind.COMPLETION: 16, RequestKind.CHAT: 64, RequestKind.RESPONSES: 64}
-INPUT_FIELDS = {
-    RequestKind.CHAT: "messages",
-    RequestKind.COMPLETION: "prompt",
-    RequestKind.EMBEDDING: "input",
-    RequestKind.RESPONSES: "input",
-}
+DEFAULT_OUTPUT_TOKENS = 64
+"""Where neither the client nor the API sets a limit."""
+_Prompt = str | list[Any] | None
+_INPUT_TYPES: dict[str, Any] = {"messages": list[dict[str, Any]] | None, "instructions": str | None}
+"""By field; one that is not here may have any shape of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Work:
     `content` are the full blocks of its prompt, as `Engine.submit` takes them.
     """
 
-    kind: RequestKind
+    api: Api
     model: str
     prompt_tokens: int
     output_tokens: int
@@ -61,44 +60,43 @@ class _StreamOptions(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     model: str | None = None
-    messages: list[dict[str, Any]] | None = None
-    prompt: str | list[Any] | None = None
-    input: str | list[Any] | None = None
-    instructions: str | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+@cache
+def _decoder(api: Api) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of an API's bodies: of `_Body` with the fields of the API's row."""
+    inputs = [(name, _INPUT_TYPES.get(name, _Prompt), None) for name in api.input_fields]
+    limits = [(name, int | None, None) for name in api.token_limit_fields]
+    return msgspec.json.Decoder(msgspec.defstruct("Body", inputs + limits, bases=(_Body,)))
 
 
-def read_work(kind: RequestKind, body: bytes, models: tuple[str, ...], max_model_len: int) -> Work | Refusal:
-    """The work that a request body asks for; without a model it is for the first one, as in vLLM."""
+def read_work(api: Api, body: bytes, models: tuple[str, ...], max_model_len: int) -> Work | Refusal:
+    """Read the work that a request body asks for; without a model it is for the first one, as in vLLM."""
     try:
-        asked = _decoder.decode(body)
+        asked = _decoder(api).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Refusal(400, "Bad Request", str(error))
     if asked.model is not None and asked.model not in models:
         return Refusal(404, "NotFoundError", f"The model `{asked.model}` does not exist.", "model")
-    given = getattr(asked, INPUT_FIELDS[kind])
+    given, *others = [getattr(asked, name) for name in api.input_fields]
     if given is None:
-        return Refusal(400, "Bad Request", f"Field required: {INPUT_FIELDS[kind]}", INPUT_FIELDS[kind])
-    prompt_tokens = count_tokens([given, asked.instructions or ""])
-    output_tokens = _output_tokens(kind, asked, prompt_tokens, max_model_len)
+        return Refusal(400, "Bad Request", f"Field required: {api.prompt_field}", api.prompt_field)
+    prompt = [*others, given]
+    prompt_tokens = count_tokens(prompt)
+    output_tokens = _output_tokens(api, asked, prompt_tokens, max_model_len)
     if isinstance(output_tokens, Refusal):
         return output_tokens
     return Work(
-        kind=kind,
+        api=api,
         model=asked.model or models[0],
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         inputs=len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1,
-        is_stream=bool(asked.stream) and kind is not RequestKind.EMBEDDING,
+        is_stream=bool(asked.stream) and api.is_generation,
         includes_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        content=content_blocks([asked.instructions or "", given]),
+        content=content_blocks(prompt),
     )
 
 
@@ -149,20 +147,19 @@ def content_blocks(value: object) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-def _output_tokens(kind: RequestKind, asked: _Body, prompt_tokens: int, max_model_len: int) -> int | Refusal:
-    """Like vLLM: an explicit limit that does not fit is refused, a default one is cut to what fits."""
-    is_embedding = kind is RequestKind.EMBEDDING
+def _output_tokens(api: Api, asked: _Body, prompt_tokens: int, max_model_len: int) -> int | Refusal:
+    """Like vLLM, refuse an explicit limit that does not fit, and cut a default one to what fits."""
     room = max_model_len - prompt_tokens
     context = f"This model's maximum context length is {max_model_len} tokens. However,"
-    if room < (0 if is_embedding else 1):
+    if room < (1 if api.is_generation else 0):
         message = f"{context} your request has {prompt_tokens} input tokens."
         return Refusal(400, "BadRequestError", message, "input_tokens")
-    if is_embedding:
+    if not api.is_generation:
         return 0
-    limits = (asked.max_completion_tokens, asked.max_output_tokens, asked.max_tokens)
+    limits: list[int | None] = [getattr(asked, name) for name in api.token_limit_fields]
     limit = next((limit for limit in limits if limit is not None), None)
     if limit is None:
-        return min(DEFAULT_OUTPUT_TOKENS[kind], room)
+        return min(api.default_token_limit or DEFAULT_OUTPUT_TOKENS, room)
     if limit < 1:
         return Refusal(400, "BadRequestError", f"max_tokens must be at least 1, got {limit}.", "max_tokens")
     if limit > room:

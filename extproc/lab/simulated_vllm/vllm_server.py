@@ -13,9 +13,9 @@ from aiohttp import web
 
 from extproc.errors import StackError
 from extproc.lab.engine.engine import Engine
-from extproc.lab.simulated_vllm.api import SimApi
 from extproc.lab.simulated_vllm.engine_loop import EngineLoop
 from extproc.lab.simulated_vllm.late_gauges import LateGauges
+from extproc.lab.simulated_vllm.vllm_api import SimApi
 from extproc.lab.simulated_vllm.vllm_metrics import EngineMetrics
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 

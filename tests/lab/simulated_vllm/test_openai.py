@@ -1,19 +1,21 @@
 import json
 
 import pytest
+from support.toy_api import TOY
 
 from extproc.lab.simulated_vllm.openai import (
+    DEFAULT_OUTPUT_TOKENS,
     Refusal,
     Work,
     content_blocks,
     count_tokens,
     read_work,
 )
-from extproc.request.request import RequestKind
+from extproc.request.api import CHAT, COMPLETION, EMBEDDING, RESPONSES, Api
 
 
-def read(kind: RequestKind, **body: object) -> Work | Refusal:
-    return read_work(kind, json.dumps(body).encode(), ("a", "b"), max_model_len=1000)
+def read(api: Api, **body: object) -> Work | Refusal:
+    return read_work(api, json.dumps(body).encode(), ("a", "b"), max_model_len=1000)
 
 
 @pytest.mark.parametrize(
@@ -46,39 +48,46 @@ def test_prompts_that_begin_alike_have_their_first_blocks_in_common():
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "output_tokens"),
+    ("api", "body", "output_tokens"),
     [
-        (RequestKind.COMPLETION, {"prompt": "x"}, 16),
-        (RequestKind.CHAT, {"messages": []}, 64),
-        (RequestKind.RESPONSES, {"input": "x"}, 64),
-        (RequestKind.EMBEDDING, {"input": "x"}, 0),
-        (RequestKind.COMPLETION, {"prompt": "x", "max_tokens": 5}, 5),
-        (RequestKind.CHAT, {"messages": [], "max_tokens": 5, "max_completion_tokens": 6}, 6),
-        (RequestKind.RESPONSES, {"input": "x", "max_output_tokens": 7}, 7),
-        (RequestKind.COMPLETION, {"prompt": [1] * 990}, 10),
+        (COMPLETION, {"prompt": "x"}, 16),
+        (CHAT, {"messages": []}, 64),
+        (RESPONSES, {"input": "x"}, 64),
+        (EMBEDDING, {"input": "x"}, 0),
+        (COMPLETION, {"prompt": "x", "max_tokens": 5}, 5),
+        (CHAT, {"messages": [], "max_tokens": 5, "max_completion_tokens": 6}, 6),
+        (RESPONSES, {"input": "x", "max_output_tokens": 7}, 7),
+        (COMPLETION, {"prompt": [1] * 990}, 10),
     ],
 )
-def test_output_tokens_are_what_is_asked_or_the_default_that_fits(kind, body, output_tokens):
-    work = read(kind, **body)
+def test_output_tokens_are_what_is_asked_or_the_default_that_fits(api, body, output_tokens):
+    work = read(api, **body)
     assert isinstance(work, Work)
     assert work.output_tokens == output_tokens
 
 
+def test_a_row_is_enough_to_read_the_work_of_an_api():
+    assert read(TOY, text="12345678", max_toys=7) == Work(TOY, "a", 2, 7, 1, False, False)
+    assert read(TOY, text="12345678", max_toys=None, max_tokens=6, max_completion_tokens=5).output_tokens == 6
+    assert read(TOY, text="x").output_tokens == DEFAULT_OUTPUT_TOKENS
+    assert read(TOY, prompt="x").param == "text"
+
+
 def test_without_a_model_the_first_one_is_used():
-    work = read(RequestKind.COMPLETION, prompt="x")
+    work = read(COMPLETION, prompt="x")
     assert isinstance(work, Work)
     assert work.model == "a"
 
 
 def test_instructions_count_as_input():
-    work = read(RequestKind.RESPONSES, input="12345678", instructions="1234")
+    work = read(RESPONSES, input="12345678", instructions="1234")
     assert isinstance(work, Work)
     assert work.prompt_tokens == 3
 
 
 @pytest.mark.parametrize(("given", "inputs"), [("x", 1), ([1, 2], 1), (["x", "y"], 2), ([[1], [2], [3]], 3)])
 def test_inputs_are_counted(given, inputs):
-    work = read(RequestKind.EMBEDDING, input=given)
+    work = read(EMBEDDING, input=given)
     assert isinstance(work, Work)
     assert work.inputs == inputs
 
@@ -95,28 +104,28 @@ def test_inputs_are_counted(given, inputs):
     ],
 )
 def test_what_vllm_refuses_is_refused(body, status, error_type, param):
-    refusal = read(RequestKind.COMPLETION, **body)
+    refusal = read(COMPLETION, **body)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.type, refusal.param) == (status, error_type, param)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"prompt": "\xff"}', b"[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(body):
-    refusal = read_work(RequestKind.COMPLETION, body, ("a",), max_model_len=1000)
+    refusal = read_work(COMPLETION, body, ("a",), max_model_len=1000)
     assert isinstance(refusal, Refusal)
     assert refusal.status == 400
 
 
 def test_a_deeply_nested_prompt_is_counted():
     body = b'{"prompt": ' + b"[" * 900 + b"1" + b"]" * 900 + b"}"
-    work = read_work(RequestKind.COMPLETION, body, ("a",), max_model_len=1000)
+    work = read_work(COMPLETION, body, ("a",), max_model_len=1000)
     assert isinstance(work, Work)
     assert work.prompt_tokens == 1
 
 
 def test_an_embedding_may_fill_the_whole_context():
-    assert isinstance(read(RequestKind.EMBEDDING, input=[1] * 1000), Work)
-    assert isinstance(read(RequestKind.EMBEDDING, input=[1] * 1001), Refusal)
+    assert isinstance(read(EMBEDDING, input=[1] * 1000), Work)
+    assert isinstance(read(EMBEDDING, input=[1] * 1001), Refusal)
 
 
 def test_a_refusal_has_vllms_form():

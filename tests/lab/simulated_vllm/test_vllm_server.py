@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from support.ports import free_port
 from extproc.errors import StackError
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 from extproc.lab.simulated_vllm.vllm_server import SimServer, open_sim, serve_sim
+from extproc.request.api import APIS
 
 FAST = 1000.0
 STALLED = 1e-6
@@ -105,6 +107,19 @@ def test_chat_completion():
         assert choice["message"] == {"role": "assistant", "content": " token" * 5}
         assert choice["finish_reason"] == "length"
         assert answer["usage"] == {"prompt_tokens": 2, "total_tokens": 7, "completion_tokens": 5}
+
+    with_sim(test)
+
+
+@pytest.mark.parametrize("api", APIS, ids=attrgetter("kind"))
+def test_every_known_api_is_answered_and_streams_if_it_generates(api):
+    async def test(client: Client) -> None:
+        body = {api.prompt_field: [{"role": "user", "content": "hello"}]}
+        status, answer = await client.post(api.path, body)
+        assert (status, answer["model"]) == (200, "sim")
+        async with client.request("POST", api.path, json={**body, "stream": True}) as response:
+            is_stream = response.headers["content-type"].startswith("text/event-stream")
+        assert is_stream == api.is_generation
 
     with_sim(test)
 

@@ -21,17 +21,10 @@ from extproc.lab.simulated_vllm.openai import Refusal, read_work
 from extproc.lab.simulated_vllm.sse import SseStream
 from extproc.lab.simulated_vllm.vllm_metrics import EngineMetrics
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
-from extproc.request.request import RequestKind
+from extproc.request.api import APIS, Api
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Guessed: above the largest body that Envoy passes on."""
-
-WORK_PATHS = {
-    "/v1/chat/completions": RequestKind.CHAT,
-    "/v1/completions": RequestKind.COMPLETION,
-    "/v1/embeddings": RequestKind.EMBEDDING,
-    "/v1/responses": RequestKind.RESPONSES,
-}
 
 
 class _SpeedBody(msgspec.Struct):
@@ -51,17 +44,17 @@ class SimApi:
     def application(self) -> web.Application:
         """The endpoints, ready to be served."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        for path, kind in WORK_PATHS.items():
-            application.router.add_post(path, partial(self._answer, kind))
+        for api in APIS:
+            application.router.add_post(api.path, partial(self._answer, api))
         application.router.add_get("/v1/models", self._list_models)
         application.router.add_get("/health", self._show_health)
         application.router.add_get("/metrics", self._show_metrics)
         application.router.add_post("/sim/speed", self._change_speed)
         return application
 
-    async def _answer(self, kind: RequestKind, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, api: Api, request: web.Request) -> web.StreamResponse:
         """Answer a request for work; a client that leaves cancels this, and so aborts it in the engine."""
-        work = read_work(kind, await request.read(), self._options.models, self._options.max_model_len)
+        work = read_work(api, await request.read(), self._options.models, self._options.max_model_len)
         if self._rng.random() < self._options.fail_fraction:
             work = Refusal(500, "InternalServerError", "The simulated engine failed, as it was asked to.")
         if isinstance(work, Refusal):

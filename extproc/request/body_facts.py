@@ -1,0 +1,34 @@
+"""The facts of a request's body that placing the request depends on."""
+
+from typing import Annotated
+
+import msgspec
+
+TokenLimit = Annotated[int, msgspec.Meta(gt=0, le=2**31 - 1)]
+"""A limit of output tokens that is worth believing."""
+
+
+class InputSize(msgspec.Struct, frozen=True):
+    """The size of a request's input, by how it can be turned into tokens.
+
+    `text_bytes` is UTF-8 text whose tokens have to be estimated, `exact_tokens` counts token ids that the
+    client sent, `media_tokens` is a flat estimate for images and audio.
+    """
+
+    text_bytes: int = 0
+    exact_tokens: int = 0
+    media_tokens: int = 0
+
+
+class BodyFacts(msgspec.Struct, frozen=True):
+    """Facts read from one body.
+
+    Where it is not readable (no JSON object), `input_size` is the body's bytes taken as text and the rest
+    is unknown. `token_limit` is None where it is absent, not a positive integer, or above 2**31 - 1.
+    """
+
+    model: str | None
+    is_stream: bool
+    input_size: InputSize
+    token_limit: int | None
+    is_readable: bool
