@@ -105,7 +105,7 @@ def opened(total: float = 0) -> CounterWindow:
 def serve(window: CounterWindow, count: int, model: str | None = "m", size: InputSize = KB) -> None:
     for _ in range(count):
         window.sent(model, size)
-        window.finished(size, was_processed=True)
+        window.finished(size)
 
 
 def test_text_served_between_two_scrapes_is_a_sample() -> None:
@@ -141,7 +141,7 @@ def test_text_in_flight_at_the_closing_keeps_the_window_open() -> None:
     serve(window, 10)
     window.sent("m", KB)
     assert window.counter(3300, 0) is None
-    window.finished(KB, was_processed=True)
+    window.finished(KB)
     assert window.counter(3300, 0) == RatioSample("m", 3300, 11_000)
 
 
@@ -149,7 +149,7 @@ def test_text_in_flight_at_the_opening_asks_for_a_longer_window() -> None:
     window = CounterWindow()
     window.sent("m", KB)
     window.counter(0, 0)
-    window.finished(KB, was_processed=True)
+    window.finished(KB)
     serve(window, 19)
     assert window.counter(6000, 0) is None
     serve(window, 1)
@@ -162,16 +162,6 @@ def test_ids_and_media_in_flight_at_the_closing_count_as_text_of_as_many_tokens(
     serve(window, 10)
     window.sent("m", size)
     assert window.counter(3000, 0) is None
-
-
-def test_request_that_was_not_processed_asks_for_a_longer_window() -> None:
-    window = opened()
-    window.sent("m", KB)
-    window.finished(KB, was_processed=False)
-    serve(window, 18)
-    assert window.counter(5400, 0) is None
-    serve(window, 1)
-    assert window.counter(5700, 0) == RatioSample("m", 5700, 20_000)
 
 
 def test_spoiled_window_teaches_nothing() -> None:
@@ -232,7 +222,7 @@ def test_media_teach_nothing_while_they_are_in_flight() -> None:
     window.sent("m", image)
     serve(window, 9)
     assert window.counter(4000, 0) is None
-    window.finished(image, was_processed=True)
+    window.finished(image)
     serve(window, 100)
     assert window.counter(34_000, 0) is None
     serve(window, 9)
@@ -269,7 +259,7 @@ class SimulatedServer:
             self.total += round(size.text_bytes * self.tokens_per_byte * self.rng.uniform(0.9, 1.1))
             self.counted.append(size)
         elif self.counted:
-            self.window.finished(self.counted.pop(0), was_processed=True)
+            self.window.finished(self.counted.pop(0))
 
     def scrape(self, foreign: float) -> None:
         sample = self.window.counter(self.total, foreign)
@@ -279,7 +269,8 @@ class SimulatedServer:
     def restart(self) -> None:
         self.total = 0.0
         for size in self.in_flight + self.counted:
-            self.window.finished(size, was_processed=False)
+            self.window.finished(size)
+            self.window.spoil()
         self.in_flight.clear()
         self.counted.clear()
 

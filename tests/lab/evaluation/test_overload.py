@@ -27,8 +27,9 @@ def overloaded(routers: int = 1) -> Scenario:
 
 
 def without_refusal(scene: Scenario) -> Scenario:
-    fleet = replace(scene.layered.fleet, waiting=NEVER)
-    return replace(scene, layered=replace(scene.layered, fleet=fleet))
+    core = scene.layered.core
+    unlimited = replace(core, fleet=replace(core.fleet, waiting=NEVER))
+    return replace(scene, layered=replace(scene.layered, core=unlimited))
 
 
 @lru_cache

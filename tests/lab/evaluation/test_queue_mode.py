@@ -120,8 +120,8 @@ def test_goodput_is_nearly_all_that_the_fleet_can_answer(label, fleet: str) -> N
 @pytest.mark.parametrize("fleet", ["equal", "local"])
 def test_nobody_who_was_let_in_had_waited_past_its_deadline(fleet: str) -> None:
     for policy in run(for_tenants, fleet).policies:
-        assert policy.room is not None
-        waits = dict(zip((*WAIT_BOUNDS_S, float("inf")), policy.room.counts.waits.counts, strict=True))
+        assert policy.core.queue is not None
+        waits = dict(zip((*WAIT_BOUNDS_S, float("inf")), policy.core.queue.counts.waits.counts, strict=True))
         assert waits[MAX_WAIT_S] > 100, "the line was long"
         assert not any(count for bound_s, count in waits.items() if bound_s > MAX_WAIT_S)
 
@@ -153,7 +153,7 @@ def test_every_request_is_answered_or_refused_once_with_several_routers() -> Non
     done = run(for_tenants, "equal", routers=3)
     assert len(done.policies) == 3
     assert len(done.answered) + done.result.refused == done.result.requests
-    assert not any(policy.room is None or policy.room.waiting for policy in done.policies)
+    assert not any(policy.core.queue is None or policy.core.queue.waiting for policy in done.policies)
 
 
 def test_the_same_seed_gives_the_same_result_to_the_last_digit() -> None:

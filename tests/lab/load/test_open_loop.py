@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from extproc.fleet.view import Candidate
+from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load import open_loop
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.open_loop import OpenLoop
@@ -15,7 +15,16 @@ from extproc.outcomes.sample import Sample
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-IDLE = Candidate(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, "low")
+IDLE = CandidateFacts(
+    zone="low",
+    num_running=0.0,
+    load=0.0,
+    num_waiting=0.0,
+    kv_cache_fraction=0.0,
+    own=0.0,
+    foreign=0.0,
+    scrape_age_s=0.1,
+)
 
 
 class OneServer:

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.held_requests import request
+from support.build import a_request
 
 from extproc.exchange.messages import Phase
 from extproc.routing.queue.model_queue import ModelQueue
@@ -14,101 +14,101 @@ TENANTS = ("a", "b", "c")
 
 
 def waiter(number: int, priority: int = 0, tenant: str = "") -> Waiter:
-    asked = request(priority=priority, tenant=tenant)
-    return Waiter(asked, Phase.REQUEST_BODY, priority, number, float(number), number + 10.0)
+    asked, since_s = a_request(priority=priority, tenant=tenant), float(number)
+    return Waiter(asked, Phase.REQUEST_BODY, priority, number, since_s, since_s + 10.0, lambda *_: None)
 
 
-def let_in(line: ModelQueue) -> Waiter:
-    first = line.first()
-    line.end_turn(first)
-    line.leave(first)
+def let_in(queue: ModelQueue) -> Waiter:
+    first = queue.first()
+    queue.end_turn(first)
+    queue.leave(first)
     return first
 
 
-def numbers(line: ModelQueue) -> list[int]:
-    """Everybody, in the order in which they are let in; the line is empty then."""
-    return [let_in(line).number for _ in range(len(line))]
+def numbers(queue: ModelQueue) -> list[int]:
+    """Let all requests in, and return their numbers in that order; the queue is empty then."""
+    return [let_in(queue).number for _ in range(len(queue))]
 
 
-def lined_up(*waiters: Waiter, capacity: int = 100) -> ModelQueue:
-    line = ModelQueue(capacity)
+def queue_of(*waiters: Waiter, capacity: int = 100) -> ModelQueue:
+    queue = ModelQueue(capacity)
     for one in waiters:
-        assert line.join(one) is None
-    return line
+        assert queue.join(one) is None
+    return queue
 
 
 def test_first_come_first_served() -> None:
-    assert numbers(lined_up(*(waiter(n) for n in range(5)))) == [0, 1, 2, 3, 4]
+    assert numbers(queue_of(*(waiter(n) for n in range(5)))) == [0, 1, 2, 3, 4]
 
 
 def test_the_highest_priority_goes_first() -> None:
-    line = lined_up(waiter(0, -1), waiter(1, 0), waiter(2, 3), waiter(3, 0), waiter(4, 3))
-    assert numbers(line) == [2, 4, 1, 3, 0]
+    queue = queue_of(waiter(0, -1), waiter(1, 0), waiter(2, 3), waiter(3, 0), waiter(4, 3))
+    assert numbers(queue) == [2, 4, 1, 3, 0]
 
 
 def test_tenants_take_turns() -> None:
-    line = lined_up(*(waiter(n, tenant="a") for n in range(4)), waiter(4, tenant="b"), waiter(5, tenant="b"))
-    assert numbers(line) == [0, 4, 1, 5, 2, 3]
+    queue = queue_of(*(waiter(n, tenant="a") for n in range(4)), waiter(4, tenant="b"), waiter(5, tenant="b"))
+    assert numbers(queue) == [0, 4, 1, 5, 2, 3]
 
 
-def test_who_comes_back_waits_for_the_end_of_the_round() -> None:
-    line = lined_up(*(waiter(number, tenant=tenant) for number, tenant in enumerate("abbc")))
+def test_a_tenant_that_comes_back_waits_for_the_end_of_the_round() -> None:
+    queue = queue_of(*(waiter(number, tenant=tenant) for number, tenant in enumerate("abbc")))
     order = []
     for number in range(10, 14):  # a always has one request, which it sends anew as soon as it is let in
-        order.append(let_in(line).request.tenant)
+        order.append(let_in(queue).request.tenant)
         if order[-1] == "a":
-            line.join(waiter(number, tenant="a"))
+            queue.join(waiter(number, tenant="a"))
     assert order == ["a", "b", "c", "a"]
 
 
-def test_a_full_line_refuses_the_newest() -> None:
-    line = lined_up(*(waiter(n) for n in range(3)), capacity=3)
+def test_a_full_queue_refuses_the_newest() -> None:
+    queue = queue_of(*(waiter(n) for n in range(3)), capacity=3)
     newcomer = waiter(3)
-    assert line.join(newcomer) is newcomer
-    assert numbers(line) == [0, 1, 2]
+    assert queue.join(newcomer) is newcomer
+    assert numbers(queue) == [0, 1, 2]
 
 
 def test_the_newest_of_the_lowest_priority_makes_room() -> None:
-    line = lined_up(waiter(0, 1), waiter(1, -2), waiter(2, -2), waiter(3, 0), capacity=4)
-    shed = line.join(waiter(4, 0))
+    queue = queue_of(waiter(0, 1), waiter(1, -2), waiter(2, -2), waiter(3, 0), capacity=4)
+    shed = queue.join(waiter(4, 0))
     assert shed is not None
     assert shed.number == 2
-    assert numbers(line) == [0, 3, 4, 1]
+    assert numbers(queue) == [0, 3, 4, 1]
 
 
-def test_a_lower_priority_than_all_others_pushes_nobody_out() -> None:
-    line = lined_up(waiter(0), waiter(1), capacity=2)
+def test_a_request_of_the_lowest_priority_pushes_no_other_out() -> None:
+    queue = queue_of(waiter(0), waiter(1), capacity=2)
     newcomer = waiter(2, -1)
-    assert line.join(newcomer) is newcomer
+    assert queue.join(newcomer) is newcomer
 
 
-def test_who_fills_the_line_makes_room_for_others() -> None:
-    line = lined_up(*(waiter(n, tenant="greedy") for n in range(4)), capacity=4)
-    shed = [line.join(waiter(n, tenant="modest")) for n in range(4, 7)]
+def test_a_tenant_that_fills_the_queue_makes_room_for_others() -> None:
+    queue = queue_of(*(waiter(n, tenant="greedy") for n in range(4)), capacity=4)
+    shed = [queue.join(waiter(n, tenant="modest")) for n in range(4, 7)]
     assert [one.number if one else None for one in shed] == [3, 2, 6], "up to equal shares, and no further"
-    assert numbers(line) == [0, 4, 1, 5]
+    assert numbers(queue) == [0, 4, 1, 5]
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=6))
 def test_while_tenants_wait_they_are_served_alike(backlogs: list[int]) -> None:
     tenants = [(str(tenant), backlog) for tenant, backlog in enumerate(backlogs)]
-    everybody = [tenant for tenant, backlog in tenants for _ in range(backlog)]
-    line = lined_up(
-        *(waiter(number, tenant=tenant) for number, tenant in enumerate(everybody)), capacity=1000
+    tenant_of_each = [tenant for tenant, backlog in tenants for _ in range(backlog)]
+    queue = queue_of(
+        *(waiter(number, tenant=tenant) for number, tenant in enumerate(tenant_of_each)), capacity=1000
     )
     served: Counter[str] = Counter()
-    while line:
-        served[let_in(line).request.tenant] += 1
+    while queue:
+        served[let_in(queue).request.tenant] += 1
         waiting = [served[tenant] for tenant, backlog in tenants if served[tenant] < backlog]
         assert not waiting or max(served.values()) - min(waiting) <= 1
 
 
-class AnyLine(RuleBasedStateMachine):
-    """Beside the line everything that is in it, as a plain list."""
+class AnyQueue(RuleBasedStateMachine):
+    """A queue, and beside it a plain list of all requests in it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = ModelQueue(CAPACITY)
+        self.queue = ModelQueue(CAPACITY)
         self.waiting: list[Waiter] = []
         self.number = 0
 
@@ -116,7 +116,7 @@ class AnyLine(RuleBasedStateMachine):
     def join(self, priority: int, tenant: str) -> None:
         self.number += 1
         newcomer = waiter(self.number, priority, tenant)
-        shed = self.line.join(newcomer)
+        shed = self.queue.join(newcomer)
         self.waiting.append(newcomer)
         assert (shed is not None) == (len(self.waiting) > CAPACITY)
         if shed is not None:
@@ -134,7 +134,7 @@ class AnyLine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule()
     def let_in(self) -> None:
-        first = let_in(self.line)
+        first = let_in(self.queue)
         assert first.priority == max(one.priority for one in self.waiting)
         peers = [
             one.number
@@ -148,17 +148,17 @@ class AnyLine(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         gone = data.draw(st.sampled_from(self.waiting))
-        self.line.leave(gone)
+        self.queue.leave(gone)
         self.waiting.remove(gone)
 
     @invariant()
-    def nobody_is_lost(self) -> None:
-        assert len(self.line) == len(self.waiting) <= CAPACITY
+    def no_request_is_lost(self) -> None:
+        assert len(self.queue) == len(self.waiting) <= CAPACITY
         if self.waiting:
-            assert self.line.first() in self.waiting
+            assert self.queue.first() in self.waiting
 
     def teardown(self) -> None:
-        assert sorted(numbers(self.line)) == sorted(one.number for one in self.waiting)
+        assert sorted(numbers(self.queue)) == sorted(one.number for one in self.waiting)
 
 
-TestAnyLine = AnyLine.TestCase
+TestAnyQueue = AnyQueue.TestCase

@@ -1,18 +1,21 @@
-"""Whatever happens in whatever order: nobody is lost, answered twice, late, or overtaken by a peer."""
+"""Whatever happens in whatever order.
+
+No request is lost, answered twice, let in late or overtaken by a peer.
+"""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.held_requests import MAX_ACTIVE, Client, Clinic, request
+from support.build import a_request, an_endpoint
+from support.held_requests import MAX_ACTIVE, Client, Clinic
 
 from extproc.exchange.messages import Hold
-from extproc.fleet.endpoint import Endpoint
 from extproc.routing.queue.request_queue import QueueRules
 
 MODELS = ("a", "b")
 BACKENDS = (
-    Endpoint("only-a", "127.0.0.1", 1, frozenset({"a"})),
-    Endpoint("both", "127.0.0.1", 2, frozenset({"a", "b"})),
+    an_endpoint(1, name="only-a", model="a"),
+    an_endpoint(2, name="both", models=frozenset({"a", "b"})),
 )
 RULES = QueueRules(max_waiting=4, max_wait_s=10.0, min_priority=-1, max_priority=1)
 
@@ -24,8 +27,8 @@ def peers_of(client: Client, others: list[Client]) -> list[Client]:
     return [one for one in others if kind(one) == kind(client)]
 
 
-class AnyRoom(RuleBasedStateMachine):
-    """After each step, those who were let in by it are compared with those who still wait."""
+class AnyEvents(RuleBasedStateMachine):
+    """After each step, the requests that it let in are compared with those that still wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class AnyRoom(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(MODELS), priority=st.integers(-1, 1), tenant=st.sampled_from("xy"))
     def arrive(self, model: str, priority: int, tenant: str) -> None:
-        self.clinic.arrive(request(model, priority, tenant))
+        self.clinic.arrive(a_request(model, priority=priority, tenant=tenant))
         self._look()
 
     @precondition(lambda self: any(client.is_placed for client in self.clinic.clients))
@@ -62,20 +65,20 @@ class AnyRoom(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def backend_fails(self, data: st.DataObject) -> None:
-        slot = data.draw(st.sampled_from([member.slot for member in self.clinic.registry.members]))
-        self.clinic.fleet.breakers.fail(slot, self.clinic.now_s)
+        backend = data.draw(st.sampled_from(self.clinic.core.registry.members))
+        backend.breaker.fail(self.clinic.now_s)
 
     @rule(names=st.sets(st.sampled_from([backend.name for backend in BACKENDS]), min_size=1))
     def fleet_changes(self, names: set[str]) -> None:
         backends = [backend for backend in BACKENDS if backend.name in names]
-        self.clinic.registry.apply(backends, self.clinic.now_s, backends)
-        self.clinic.registry.advance(self.clinic.now_s)
+        self.clinic.core.set_members(backends, self.clinic.now_s, backends)
+        self.clinic.core.advance(self.clinic.now_s)
         self.clinic.wait(0.0)
         self._look()
 
     @rule()
     def sidecar_ends(self) -> None:
-        self.clinic.room.close(self.clinic.now_s)
+        self.clinic.queue.close(self.clinic.now_s)
         self.is_closed = True
         self._look()
 
@@ -88,49 +91,46 @@ class AnyRoom(RuleBasedStateMachine):
         self.held = still_held
 
     @invariant()
-    def nobody_is_lost_or_answered_twice(self) -> None:
+    def no_request_is_lost_or_answered_twice(self) -> None:
         for client in self.clinic.clients:
             assert 1 <= len(client.answers) <= 2
             assert len(client.answers) == 1 or isinstance(client.answers[0], Hold)
             assert not isinstance(client.answers[-1], Hold) or len(client.answers) == 1
-        assert self.clinic.room.waiting == len(self.held)
+        assert self.clinic.queue.waiting == len(self.held)
         assert not (self.is_closed and self.held)
 
     @invariant()
     def the_bounds_hold(self) -> None:
-        assert all(0 < depth <= RULES.max_waiting for depth in self.clinic.room.depths().values())
-        assert sum(self.clinic.room.depths().values()) == self.clinic.room.waiting
-        assert all(state.own <= MAX_ACTIVE for state in self.clinic.fleet.states)
+        assert all(0 < depth <= RULES.max_waiting for depth in self.clinic.queue.depths().values())
+        assert sum(self.clinic.queue.depths().values()) == self.clinic.queue.waiting
+        assert all(backend.own <= MAX_ACTIVE for backend in self.clinic.core.registry.members)
 
     @invariant()
-    def no_slot_is_idle_while_somebody_waits_for_it(self) -> None:
+    def no_backend_has_room_while_a_request_waits_for_it(self) -> None:
         for client in self.held:
-            for slot in self.clinic.registry.candidates(client.request.model) or ():
-                is_full = self.clinic.fleet.states[slot].own >= MAX_ACTIVE
-                assert is_full or self.clinic.fleet.breakers.is_tripped(slot)
+            for backend in self.clinic.core.registry.candidates(client.request.model) or ():
+                assert backend.own >= MAX_ACTIVE or backend.breaker.is_tripped
 
     @invariant()
-    def nobody_is_let_in_late(self) -> None:
+    def no_request_is_let_in_late(self) -> None:
         for client in self.clinic.clients:
             if len(client.answers) == 2 and client.is_placed:
                 assert client.answered_at_s[-1] < client.since_s + RULES.max_wait_s
 
     @invariant()
     def every_ending_is_counted(self) -> None:
-        endings = self.clinic.room.counts.endings
+        endings = self.clinic.queue.counts.endings
         arrived_and_held = sum(isinstance(client.answers[0], Hold) for client in self.clinic.clients)
         assert sum(endings.values()) - endings["full"] + len(self.held) == arrived_and_held
 
     def teardown(self) -> None:
         self.clinic.wait(RULES.max_wait_s)
-        assert self.clinic.room.waiting == 0
+        assert self.clinic.queue.waiting == 0
         assert not any(client.is_held for client in self.clinic.clients)
         for client in self.clinic.clients:
             self.clinic.leave(client)
-        assert all(state.own == 0 for state in self.clinic.fleet.states)
+        assert all(backend.own == 0 for backend in self.clinic.core.registry.members)
 
 
-TestAnyRoom = AnyRoom.TestCase
-TestAnyRoom.settings = settings(
-    deadline=None, max_examples=40
-)  # a fleet has arrays for thousands of backends
+TestAnyEvents = AnyEvents.TestCase
+TestAnyEvents.settings = settings(deadline=None, max_examples=100)
