@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.trainer import cursor as cursor_module
 from extproc.adapters.trainer.cursor import SampleCursor
 from extproc.errors import SampleStoreError
 from extproc.outcomes.sample import Sample
@@ -34,10 +33,8 @@ def test_every_sample_comes_once(cursor: SampleCursor, write: Write, sample_with
     assert loads(cursor) == [3.0]
 
 
-def test_a_long_store_comes_in_chunks(
-    cursor: SampleCursor, write: Write, sample_with: SampleWith, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cursor_module, "CHUNK_ROWS", 2)
+def test_a_long_store_comes_in_chunks(store: Path, write: Write, sample_with: SampleWith) -> None:
+    cursor = SampleCursor(store, ("load",), chunk_rows=2)
     write(*(sample_with(load=float(n)) for n in range(5)))
     seen = [(loads(cursor), cursor.is_behind) for _ in range(3)]
     assert seen == [([0.0, 1.0], True), ([2.0, 3.0], True), ([4.0], False)]
