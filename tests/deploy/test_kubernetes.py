@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deploy.manifests import (
+from support.manifests import (
     DEPLOY,
     ROOT,
     VARIANTS,

@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 import numpy as np
-from integration.local_stack import Answer, LocalStack, chat, running
+from support.client_load import Answer, chat
+from support.process_stack import LocalStack, running
 
 LIMIT_S = 3.0
 PLACES = 2

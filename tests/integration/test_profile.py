@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integration.local_stack import PATIENCE_S, LocalStack, StartSim, running, wait_until
+from support.patience import PATIENCE_S, wait_until
 from support.ports import free_port
+from support.process_stack import LocalStack, StartSim, running
 
 from extproc.adapters.files.sample_table import read_samples
 

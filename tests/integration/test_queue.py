@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
-from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from support.client_load import Answer, by_status, chat
+from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
+from support.process_stack import LocalStack, running
 from support.served import TRANSPORTS
 
 SLOW, FAST = 0.2, 200.0

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from integration.local_stack import Answer, Load, LocalStack, chat, running
+from support.client_load import Answer, Load, chat
+from support.process_stack import LocalStack, running
 
 OVERLOAD = 1.5
 MAX_ACTIVE = 4

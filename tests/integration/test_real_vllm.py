@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from support.client_load import Answer, by_status, chat
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.files.sample_table import read_samples
 from extproc.adapters.vllm.exposition import read_signals

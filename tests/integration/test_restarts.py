@@ -2,7 +2,9 @@
 
 import asyncio
 
-from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running
+from support.client_load import Load, chat
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 
 def start_sims(stack: LocalStack, count: int = 2) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from integration.local_stack import wait_until
+from support.patience import wait_until
 from support.ports import free_ports
 
 PATIENCE_S = 60.0
