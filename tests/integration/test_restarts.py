@@ -65,5 +65,9 @@ def test_envoy_may_be_restarted_under_the_sidecar(stack: LocalStack) -> None:
             await asyncio.to_thread(stack.envoy.stop)
             await asyncio.gather(*requests, return_exceptions=True)
             await stack.until_idle()
+            await stack.launch_envoy()
+            answer = await stack.ask()
+            assert answer.is_complete
+            assert answer.backend in stack.backends, "the sidecar chose"
 
     asyncio.run(scenario())

@@ -91,7 +91,7 @@ def test_features_stay_with_their_row() -> None:
     assert kept.features.tolist() == [[0.5] * 5, [1, 2, 3, 0.4, 5]]
 
 
-def test_what_comes_twice_is_kept_once_and_counted() -> None:
+def test_duplicates_are_kept_once_and_counted() -> None:
     window = window_of(observed((1.0, "a", 2.0)), observed((1.0, "a", 2.0), (1.0, "b", 2.0), (1.0, "a", 0.1)))
     assert len(window.observations()) == 3
     assert window.duplicates == 1
@@ -118,7 +118,7 @@ def test_the_newest_of_every_stratum_are_kept_however_they_come(
     assert (np.diff(kept.at_s) >= 0).all()
 
 
-def test_a_backend_that_is_another_machine_is_forgotten_up_to_then() -> None:
+def test_forgetting_a_backend_drops_its_rows_before_that_time() -> None:
     window = window_of(observed((1.0, "a", 2.0), (2.0, "a", 0.1), (3.0, "a", 2.0), (1.0, "b", 2.0)))
     window.forget("a", 3.0)
     window.forget("nobody", 99.0)

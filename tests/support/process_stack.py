@@ -89,14 +89,20 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        listed = self.backends if self.discovery is None else {}
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
+        await self.launch_envoy()
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self.sidecar.start()
+        await self.until_routable(len(self._listed()) or self.found_at_start)
+
+    async def launch_envoy(self) -> None:
+        """Start an Envoy, the first one or its successor, and wait until it is ready."""
+        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self._listed().items()]
         grpc = f"127.0.0.1:{self.grpc_port}"
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
-        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self.sidecar.start()
-        await self.until_routable(len(listed) or self.found_at_start)
+
+    def _listed(self) -> dict[str, int]:
+        return self.backends if self.discovery is None else {}
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""

@@ -96,7 +96,7 @@ def test_trimming_the_old_end_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("garbage", [b"text\n" * 2000, b"SQLite format 3\x00" + b"\xff" * 9000, b""])
-def test_what_is_no_store_is_said_and_the_place_kept(
+def test_a_damaged_store_is_an_error_and_the_position_is_kept(
     cursor: SampleCursor, write: Write, sample_with: SampleWith, store: Path, garbage: bytes
 ) -> None:
     write(sample_with(load=1.0))
@@ -112,7 +112,7 @@ def test_what_is_no_store_is_said_and_the_place_kept(
     assert loads(cursor) == [2.0]
 
 
-def test_a_fifo_does_not_hold_the_reader_up(cursor: SampleCursor, store: Path) -> None:
+def test_a_fifo_does_not_block_the_reader(cursor: SampleCursor, store: Path) -> None:
     os.mkfifo(store)
     with pytest.raises(SampleStoreError):
         cursor.read()

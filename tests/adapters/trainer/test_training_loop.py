@@ -96,7 +96,7 @@ def test_the_first_model_is_published_as_soon_as_it_can_be_made(
     assert "incumbent_error=none" in published
 
 
-def test_a_store_that_is_not_there_is_said_once(make_trainer: MakeTrainer, log: Log) -> None:
+def test_a_missing_store_is_logged_once(make_trainer: MakeTrainer, log: Log) -> None:
     trainer = make_trainer()
     for _ in range(5):
         assert trainer.step() is False
@@ -118,7 +118,7 @@ def test_a_challenger_that_is_no_better_is_not_published_and_not_tried_again_at_
     assert "incumbent" in refused
 
 
-def test_a_model_that_somebody_has_put_there_is_the_one_to_beat(
+def test_a_model_put_in_the_file_by_hand_is_the_incumbent(
     make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, model_bytes: bytes
 ) -> None:
     trainer = make_trainer(interval_s=AT_ONCE)
@@ -232,7 +232,7 @@ def test_a_sample_from_the_future_is_not_the_newest_for_ever(
     assert trainer.dropped[Dropped.BAD_TIME] == 1
 
 
-def test_nonsense_alone_makes_no_model(
+def test_no_model_is_made_from_garbage_alone(
     make_trainer: MakeTrainer, write: Write, sample_with: SampleWith, model_path: Path, log: Log
 ) -> None:
     chance = random.Random(3)
@@ -255,7 +255,7 @@ def test_nonsense_alone_makes_no_model(
     assert "reason=its median relative error" in refused
 
 
-def test_the_trainer_outlives_whatever_becomes_of_the_store(
+def test_the_trainer_survives_a_store_that_is_damaged_or_deleted(
     make_trainer: MakeTrainer, write: Write, fleet: Fleet, store: Path, model_path: Path, log: Log
 ) -> None:
     samples = list(fleet(400))
