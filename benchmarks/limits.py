@@ -11,14 +11,12 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from unittest import mock
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evaluator import CONTEXT, scenario, workload_of
-from extproc.lab.evaluation import evaluator
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
@@ -199,11 +197,7 @@ def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, f
         )
         return watched[-1]
 
-    with (
-        mock.patch.object(evaluator, "POLICIES", {"watched": make}),
-        mock.patch.object(evaluator, "Server", server_of(case.pace)),
-    ):
-        result = evaluate(scene, "watched", seed)
+    result = evaluate(scene, "watched", seed, policies={"watched": make}, new_server=server_of(case.pace))
     return np.array(seen), result.refused / result.requests
 
 

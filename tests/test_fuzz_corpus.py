@@ -23,7 +23,9 @@ def _only_faults() -> Iterator[None]:
 @pytest.mark.usefixtures("_only_faults")
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kept_input_is_read_or_refused(target: str) -> None:
-    for path in kept_inputs(target):
+    inputs = kept_inputs(target)
+    assert inputs
+    for path in inputs:
         TARGETS[target](path.read_bytes())
 
 

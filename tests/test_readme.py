@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import typer
-from deploy.rules_file import rules
+from support.prometheus_rules import rules
 from support.reference import METRICS, ROOT
 
 from extproc.cli import app

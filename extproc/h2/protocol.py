@@ -9,31 +9,50 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from extproc.errors import ProtocolError
 from extproc.h2.grpc_connection import GrpcConnection, GrpcService
 
 ALPN_PROTOCOL = "h2"
-HANDSHAKE_S = 10.0  # guessed
-IDLE_S = 3900.0  # Envoy gives a connection without calls up after 3,600 s itself
-STALL_S = 30.0  # guessed: who reads nothing for so long only keeps places from others
-CLOSE_S = 1.0  # guessed: for the peer to take the last bytes
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """As envoy.yaml has it for clients: a machine that vanishes without a word holds its places for a minute."""
 _SHORTEST_BEGINNING = 24 + 9  # the preface and an empty SETTINGS frame
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionTimes:
+    """How long a peer may take before its connection is closed, in seconds."""
+
+    handshake_s: float = 10.0
+    """Guessed: to begin, or to answer that the connection has ended."""
+    idle_s: float = 3900.0
+    """Without calls. Envoy itself closes such a connection after 3,600 s."""
+    stall_s: float = 30.0
+    """Guessed: to read again, when the buffers are full."""
+    close_s: float = 1.0
+    """Guessed: to take the last bytes."""
+
+
+DEFAULT_TIMES = ConnectionTimes()
+
+
 class GrpcProtocol(asyncio.Protocol):
-    """One connection; it is in `connections` while it lasts, and `emptied` is set where it was the last."""
+    """One connection; it is in `connections` while it lasts, and `emptied` is set when the last one ends."""
 
     def __init__(
-        self, service: GrpcService, connections: set["GrpcProtocol"], emptied: asyncio.Event
+        self,
+        service: GrpcService,
+        connections: set["GrpcProtocol"],
+        emptied: asyncio.Event,
+        times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._service = service
         self._connections = connections
         self._emptied = emptied
+        self._times = times
         self._grpc = GrpcConnection(service, self._call_later)
         self._received_bytes = 0
         self._heard_s = time.monotonic()
@@ -51,7 +70,7 @@ class GrpcProtocol(asyncio.Protocol):
             return
         _expect_life(transport)
         self._connections.add(self)
-        self._watch = self._loop.call_later(HANDSHAKE_S, self._expect_beginning)
+        self._watch = self._loop.call_later(self._times.handshake_s, self._expect_beginning)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -68,14 +87,14 @@ class GrpcProtocol(asyncio.Protocol):
         if self._grpc.is_closed and not self._is_closing:
             self._is_closing = True
             if self._limit is None or self._limit.cancelled():
-                self._limit = self._loop.call_later(CLOSE_S, self._transport.abort)
+                self._limit = self._loop.call_later(self._times.close_s, self._transport.abort)
             self._transport.close()
 
     def pause_writing(self) -> None:
         """The peer does not read: nothing more is taken from it until it does."""
         if not self._is_closing:
             self._transport.pause_reading()
-            self._limit = self._loop.call_later(STALL_S, self._transport.abort)
+            self._limit = self._loop.call_later(self._times.stall_s, self._transport.abort)
 
     def resume_writing(self) -> None:
         """The peer reads again."""
@@ -119,15 +138,15 @@ class GrpcProtocol(asyncio.Protocol):
         if self._received_bytes < _SHORTEST_BEGINNING:
             self.abort()
         else:
-            self._watch = self._loop.call_later(IDLE_S, self._expect_calls)
+            self._watch = self._loop.call_later(self._times.idle_s, self._expect_calls)
 
     def _expect_calls(self) -> None:
         silent_s = time.monotonic() - self._heard_s
-        if silent_s >= IDLE_S and not self._grpc.open_calls:
-            self._watch = self._loop.call_later(HANDSHAKE_S, self.abort)  # if nobody is there to answer
+        if silent_s >= self._times.idle_s and not self._grpc.open_calls:
+            self._watch = self._loop.call_later(self._times.handshake_s, self.abort)  # if no answer comes
             self.finish()
             return
-        self._watch = self._loop.call_later(max(1.0, IDLE_S - silent_s), self._expect_calls)
+        self._watch = self._loop.call_later(max(1.0, self._times.idle_s - silent_s), self._expect_calls)
 
 
 def _expect_life(transport: asyncio.BaseTransport) -> None:

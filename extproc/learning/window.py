@@ -29,16 +29,25 @@ _Key = tuple[str, int]
 
 
 class Window:
-    """The newest `rows_per_stratum` observations of every stratum, or fewer where `MAX_ROWS` demands it.
+    """The newest `rows_per_stratum` observations of every stratum, or fewer where `max_rows` demands it.
 
-    Of more than `MAX_STRATA` those go that were fed least recently. `duplicates` counts the rows that said
-    the same as another one that is kept.
+    Of more than `max_strata`, the strata that were fed least recently are dropped. `duplicates` counts the
+    rows that equal another one that is kept.
     """
 
-    def __init__(self, zone: ZoneBounds, rows_per_stratum: int) -> None:
+    def __init__(
+        self,
+        zone: ZoneBounds,
+        rows_per_stratum: int,
+        *,
+        max_strata: int = MAX_STRATA,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
         self.duplicates = 0
         self._bounds = (zone.low_s, zone.saturated_s)
         self._rows_per_stratum = rows_per_stratum
+        self._max_strata = max_strata
+        self._max_rows = max_rows
         self._numbers: dict[_Key, int] = {}  # in the order in which they were fed
         self._next_number = 0
         self._kept: _Rows = np.empty((0, _WIDTH))
@@ -89,7 +98,7 @@ class Window:
 
     def _compact(self) -> None:
         """Sort by stratum and time, drop what is repeated, and keep the newest of each stratum."""
-        for key in list(self._numbers)[:-MAX_STRATA]:
+        for key in list(self._numbers)[: -self._max_strata]:
             del self._numbers[key]
         rows = np.concatenate([self._kept, *self._added])
         self._added, self._n_added = [], 0
@@ -104,8 +113,8 @@ class Window:
         self._kept = rows[newer < self._limit(counts)]
 
     def _limit(self, counts: npt.NDArray[np.intp]) -> int:
-        """How many rows of a stratum may stay, so that all together are at most `MAX_ROWS`."""
+        """Return how many rows of a stratum may stay, so that all together are at most `max_rows`."""
         limit = self._rows_per_stratum
-        while np.minimum(counts, limit).sum() > MAX_ROWS:
+        while np.minimum(counts, limit).sum() > self._max_rows:
             limit //= 2
         return limit

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from containers.compose_stack import ComposeStack
+from support.compose_stack import ComposeStack
 
 IS_REQUIRED = "EXTPROC_REQUIRE_DOCKER" in os.environ
 """Where a daemon has to be there, in CI, its absence is a failure, and not a reason to skip."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from containers.compose_stack import ROOT
+from support.compose_stack import ROOT
 
 from extproc.config.stages import load_config
 from extproc.lab.local_stack.stack import SIM_OPTIONS, SIM_SPEEDS

@@ -4,9 +4,10 @@ import asyncio
 import shlex
 
 import docker
-from containers.compose_stack import IMAGE, ROOT, SIMS, ComposeStack
-from integration.local_stack import Load, chat, wait_until
-from integration.test_hot_swap import renamed
+from support.client_load import Load, chat
+from support.compose_stack import IMAGE, ROOT, SIMS, ComposeStack
+from support.patience import wait_until
+from support.shipped_model import renamed
 
 from extproc.lab.local_stack.stack import SIM_MODEL
 

@@ -1,3 +1,3 @@
-from integration.conftest import stack, start_envoy
+from support.stack_fixtures import stack, start_envoy
 
 __all__ = ["stack", "start_envoy"]

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.manifests import DEPLOY
-from integration.local_stack import PATIENCE_S, LocalStack, chat, running
+from support.client_load import chat
+from support.manifests import DEPLOY
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 ENVOY_SCRIPT = DEPLOY / "kubernetes" / "base" / "drain-envoy.sh"
 VLLM_SCRIPT = DEPLOY / "kubernetes" / "vllm" / "drain_vllm.py"

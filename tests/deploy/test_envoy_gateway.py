@@ -6,7 +6,7 @@ What its CRDs allow is not checked here: no package has them.
 from typing import Any
 
 import yaml
-from deploy.manifests import ROOT, of_kind
+from support.manifests import ROOT, of_kind
 
 from extproc.adapters.envoy.ext_proc_wire import ADDRESS_HEADER, CLUSTER_HEADER, METADATA_NAMESPACE
 

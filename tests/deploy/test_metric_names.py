@@ -6,7 +6,7 @@ Envoy's names are held against a real Envoy, in tests/integration/test_observabi
 from collections.abc import Iterator
 
 import pytest
-from deploy.rules_file import grouping_labels, matchers, names, panel_expressions, rules
+from support.prometheus_rules import grouping_labels, matchers, names, panel_expressions, rules
 from support.reference import all_metrics
 
 from extproc.adapters.vllm.scraper import ScrapeResult

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deploy.rules_file import DIRECTORY, RULES, rules
+from support.prometheus_rules import DIRECTORY, RULES, rules
 
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None,

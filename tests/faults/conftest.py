@@ -2,8 +2,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from faults.fault_table import FaultTable
-from integration.conftest import stack, start_envoy  # noqa: F401 - fixtures
+from support.fault_table import FaultTable
+from support.stack_fixtures import stack, start_envoy  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

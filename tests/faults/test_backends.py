@@ -4,7 +4,8 @@ import asyncio
 import signal
 
 import pytest
-from faults.drill import (
+from support.client_load import chat
+from support.fault_drill import (
     CONCURRENCY,
     PER_TRY_TIMEOUT_S,
     Drill,
@@ -13,19 +14,13 @@ from faults.drill import (
     send,
     signalled,
     start_sims,
-    until,
     until_out,
     until_placed,
 )
-from faults.fault_table import FaultTable
-from faults.scripted_backend import (
-    drip,
-    never_answer,
-    reset_after_headers,
-    reset_at_once,
-    stream,
-)
-from integration.local_stack import LocalStack, chat, running
+from support.fault_table import FaultTable
+from support.patience import until
+from support.process_stack import LocalStack, running
+from support.scripted_backend import drip, never_answer, reset_after_headers, reset_at_once, stream
 
 
 def test_a_backend_killed_before_its_first_byte_fails_no_request(

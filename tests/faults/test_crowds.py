@@ -6,10 +6,12 @@ import socket
 import struct
 
 import pytest
-from faults.drill import CONCURRENCY, Drill, open_descriptors, scripted, until
-from faults.fault_table import FaultTable
-from faults.scripted_backend import END, EVENT, HEADERS, chunk
-from integration.local_stack import LocalStack, chat
+from support.client_load import chat
+from support.fault_drill import CONCURRENCY, Drill, open_descriptors, scripted
+from support.fault_table import FaultTable
+from support.patience import until
+from support.process_stack import LocalStack
+from support.scripted_backend import END, EVENT, HEADERS, chunk
 
 STREAMS = 1000
 ABORTS = 5000

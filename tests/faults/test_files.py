@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.drill import Drill, scripted, until, until_placed
-from faults.fault_table import FaultTable
-from integration.local_stack import LocalStack
+from support.fault_drill import Drill, scripted, until_placed
+from support.fault_table import FaultTable
+from support.patience import until
+from support.process_stack import LocalStack
+from support.shipped_model import SHIPPED_MODEL
 
 from extproc.adapters.files.sample_table import read_samples
 
 DAY_S = 86_400
-MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -85,7 +86,7 @@ def test_a_bad_configuration_leaves_the_fleet_as_it_is(stack: LocalStack, table:
 
 @pytest.mark.fault
 def test_a_bad_model_file_leaves_the_model_in_use(stack: LocalStack, table: FaultTable) -> None:
-    shutil.copy(MODEL, stack.model_path)
+    shutil.copy(SHIPPED_MODEL, stack.model_path)
     events = {"deleted": "model_absent", "unreadable": "model_absent"}
 
     async def scenario() -> None:

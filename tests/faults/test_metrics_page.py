@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from faults.drill import Drill, resident_bytes, scripted, until_placed
-from faults.fault_table import FaultTable
-from faults.scripted_backend import PAGE, Behaviour, flood, never_answer, page
-from integration.local_stack import LocalStack
+from support.fault_drill import Drill, resident_bytes, scripted, until_placed
+from support.fault_table import FaultTable
+from support.process_stack import LocalStack
+from support.scripted_backend import PAGE, Behaviour, flood, never_answer, page
 
 RUNNING = b'vllm:num_requests_running{engine="0"} '
 PAGES: dict[str, Behaviour] = {

@@ -4,10 +4,11 @@ import asyncio
 import signal
 
 import pytest
-from faults.drill import Drill, send, signalled, start_sims, until_placed
-from faults.fault_table import FaultTable
-from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
-from integration.local_stack import LocalStack, chat, running
+from support.client_load import chat
+from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
+from support.fault_drill import Drill, send, signalled, start_sims, until_placed
+from support.fault_table import FaultTable
+from support.process_stack import LocalStack, running
 
 BOTH = ("vllm-1", "vllm-2")
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from faults.drill import open_descriptors, resident_bytes, scripted, until
-from faults.fault_table import write_soak
-from integration.local_stack import Load, LocalStack, chat
+from support.client_load import Load, chat
+from support.fault_drill import open_descriptors, resident_bytes, scripted
+from support.fault_table import write_soak
+from support.patience import until
+from support.process_stack import LocalStack
 
 DURATION_S = float(os.environ.get("EXTPROC_SOAK_S", "600"))
 WARM_UP_SHARE = 0.25

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from faults.drill import start_sims
-from integration.local_stack import LocalStack, chat, running
+from support.client_load import chat
+from support.fault_drill import start_sims
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.files.sample_table import read_samples
 

@@ -1,4 +1,4 @@
-from faults.fault_table import END, FAULTS, README, FaultTable, recorded
+from support.fault_table import END, FAULTS, README, FaultTable, recorded
 
 
 def test_the_table_has_every_fault_and_says_what_is_expected() -> None:

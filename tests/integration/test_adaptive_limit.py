@@ -4,7 +4,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from integration.local_stack import LocalStack, chat, running
+from support.client_load import chat
+from support.process_stack import LocalStack, running
 
 PLACES = {"vllm-1": 5, "vllm-2": 28}
 """On either side of the limit with which the search begins."""

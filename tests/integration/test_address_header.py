@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import yaml
-from integration.local_stack import LocalStack, running
+from support.process_stack import LocalStack, running
 
 POLICIES = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 

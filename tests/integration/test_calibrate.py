@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from integration.local_stack import StartSim
+from support.process_stack import StartSim
 
 
 def extproc(*arguments: object, status: int | None = 0) -> str:

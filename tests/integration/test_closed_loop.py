@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from integration.local_stack import Load, LocalStack, chat, running
+from support.client_load import Load, chat
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.files.sample_table import read_samples
 from extproc.lab.local_stack.child_process import ChildProcess

@@ -4,7 +4,9 @@ import asyncio
 import re
 from typing import Any
 
-from integration.local_stack import MODEL, PATIENCE_S, Answer, Load, LocalStack, running
+from support.client_load import MODEL, Answer, Load
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 NAMES = ("vllm-1", "vllm-2", "vllm-3")
 

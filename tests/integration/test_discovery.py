@@ -8,11 +8,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faults.drill import signalled
-from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running, wait_until
+from support.client_load import Load, chat
+from support.fault_drill import signalled
 from support.kubernetes_api import endpoint, endpoint_slice, fake_kubernetes
 from support.name_server import HOST, NameServer, name_server
+from support.patience import PATIENCE_S, wait_until
 from support.ports import free_port
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.lab.local_stack.child_process import ChildProcess

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 from aiohttp import web
-from integration.envoy_process import EnvoyProcess, StartEnvoy
+from support.envoy_process import EnvoyProcess, StartEnvoy
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.envoy_config import BackendAddress

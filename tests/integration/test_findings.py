@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.local_stack import StartSim
+from support.process_stack import StartSim
 from support.simulated_samples import MACHINE
 
 from extproc.config.stages import parse_config

@@ -5,26 +5,19 @@ import json
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import msgspec
-from integration.local_stack import Load, LocalStack, chat, running
+from support.client_load import Load, chat
+from support.process_stack import LocalStack, running
+from support.shipped_model import SHIPPED_MODEL, renamed, shipped_model
 
-from extproc.learning.model_file import ModelFile, dump
+from extproc.learning.model_file import dump
 
-SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 WITHIN_S = 2.0
-
-
-def renamed(version: str) -> bytes:
-    """The shipped model under another version."""
-    model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
-    return dump(replace(model, manifest=replace(model.manifest, model_version=version)))
 
 
 def lying() -> bytes:
     """A whole file whose model does not give what its self-test says."""
-    model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
+    model = shipped_model()
     predictions = tuple(value + 1.0 for value in model.self_test.log_ttft)
     return dump(replace(model, self_test=replace(model.self_test, log_ttft=predictions)))
 

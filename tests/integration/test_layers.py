@@ -3,12 +3,11 @@
 import asyncio
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from integration.local_stack import Answer, Load, LocalStack, chat, running
-
-SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+from support.client_load import Answer, Load, chat
+from support.process_stack import LocalStack, running
+from support.shipped_model import SHIPPED_MODEL
 
 SPEEDS = {"vllm-1": 1.0, "vllm-2": 0.6, "vllm-3": 0.35}
 FAST = 20.0

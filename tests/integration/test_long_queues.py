@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 import numpy as np
-from integration.local_stack import Answer, LocalStack, chat, running
+from support.client_load import Answer, chat
+from support.process_stack import LocalStack, running
 
 LIMIT_S = 3.0
 PLACES = 2
@@ -24,7 +25,7 @@ async def overload(stack: LocalStack) -> list[Answer]:
     return await asyncio.gather(*map(one, at_s.tolist()))
 
 
-def test_whoever_would_wait_too_long_is_refused_and_nobody_once_the_queue_has_drained(
+def test_requests_are_refused_while_the_wait_is_too_long_and_served_once_the_queue_has_drained(
     stack: LocalStack,
 ) -> None:
     for name in ("vllm-1", "vllm-2"):

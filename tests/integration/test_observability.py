@@ -5,19 +5,19 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import yaml
-from deploy.rules_file import DIRECTORY, RULES, names, panel_expressions, rules
-from integration.local_stack import Load, LocalStack, chat, running
+from support.client_load import Load, chat
 from support.ports import free_port
+from support.process_stack import LocalStack, running
+from support.prometheus_rules import DIRECTORY, RULES, names, panel_expressions, rules
+from support.shipped_model import SHIPPED_MODEL
 
 from extproc.lab.local_stack.child_process import ChildProcess
 
-SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 PATIENCE_S = 30.0
 MAX_ACTIVE = 40
 PLACES = 3 * MAX_ACTIVE

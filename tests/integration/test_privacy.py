@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
-from integration.local_stack import MODEL, PATIENCE_S, LocalStack, running
+from support.client_load import MODEL
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 from extproc.lab.local_stack.child_process import ChildProcess
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integration.local_stack import PATIENCE_S, LocalStack, StartSim, running, wait_until
+from support.patience import PATIENCE_S, wait_until
 from support.ports import free_port
+from support.process_stack import LocalStack, StartSim, running
 
 from extproc.adapters.files.sample_table import read_samples
 
@@ -144,7 +145,9 @@ def test_a_server_that_dies_ends_the_run_and_keeps_the_samples(start_sim: StartS
     assert set(failures) >= {None, "connect"}
 
 
-def test_a_server_that_is_not_there_is_said_before_anything_is_sent(start_sim: StartSim, store: Path) -> None:
+def test_a_server_that_does_not_answer_is_an_error_before_any_request_is_sent(
+    start_sim: StartSim, store: Path
+) -> None:
     url, dead = start_sim(*TINY)[0], f"http://127.0.0.1:{free_port()}"
     output = profile("--backends", f"{url},{dead}", "--samples", store, status=1)
     assert f"{dead}/v1/models cannot be read" in output

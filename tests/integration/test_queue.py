@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
-from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from support.client_load import Answer, by_status, chat
+from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
+from support.process_stack import LocalStack, running
 from support.served import TRANSPORTS
 
 SLOW, FAST = 0.2, 200.0
@@ -43,7 +44,7 @@ async def occupy(stack: LocalStack, places: int = 1) -> asyncio.Future[list[Answ
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_burst_beyond_the_limit_is_served_within_it_and_nobody_is_refused(
+def test_a_burst_beyond_the_limit_is_queued_and_no_request_is_refused(
     stack: LocalStack, transport: str
 ) -> None:
     prepare(stack, transport, max_active=3)
@@ -144,7 +145,7 @@ def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: s
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_when_the_sidecar_ends_all_who_wait_are_served_by_envoys_pool(
+def test_waiting_requests_are_served_by_envoys_pool_when_the_sidecar_ends(
     stack: LocalStack, transport: str
 ) -> None:
     prepare(stack, transport)
@@ -162,7 +163,7 @@ def test_when_the_sidecar_ends_all_who_wait_are_served_by_envoys_pool(
     asyncio.run(scenario())
 
 
-def test_when_the_sidecar_is_killed_all_who_wait_are_served_by_envoys_pool(stack: LocalStack) -> None:
+def test_waiting_requests_are_served_by_envoys_pool_when_the_sidecar_is_killed(stack: LocalStack) -> None:
     prepare(stack)
 
     async def scenario() -> None:
@@ -177,7 +178,7 @@ def test_when_the_sidecar_is_killed_all_who_wait_are_served_by_envoys_pool(stack
     asyncio.run(scenario())
 
 
-def test_a_backend_that_comes_takes_those_who_wait(stack: LocalStack) -> None:
+def test_a_backend_that_joins_gets_the_waiting_requests(stack: LocalStack) -> None:
     prepare(stack)
 
     async def scenario() -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from integration.local_stack import Answer, Load, LocalStack, chat, running
+from support.client_load import Answer, Load, chat
+from support.process_stack import LocalStack, running
 
 OVERLOAD = 1.5
 MAX_ACTIVE = 4
@@ -135,7 +136,7 @@ async def clients(
         await assert_only_served_or_refused(stack, load.answers)
 
 
-def test_while_there_is_a_line_no_place_is_idle_and_tenants_get_equal_shares(
+def test_while_requests_wait_the_limit_is_used_up_and_tenants_get_equal_shares(
     patient_stack: LocalStack,
 ) -> None:
     async def scenario() -> None:
@@ -159,7 +160,7 @@ def test_while_there_is_a_line_no_place_is_idle_and_tenants_get_equal_shares(
     asyncio.run(scenario())
 
 
-def test_while_there_is_a_line_a_high_priority_goes_before_a_low_one(patient_stack: LocalStack) -> None:
+def test_a_high_priority_is_let_in_before_a_low_one(patient_stack: LocalStack) -> None:
     async def scenario() -> None:
         counts = {"0": 40, "1": MAX_ACTIVE}
         async with running(patient_stack) as stack, clients(stack, PRIORITY, counts) as loads:

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from integration.local_stack import Answer, LocalStack, by_status, chat, running
+from support.client_load import Answer, by_status, chat
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.files.sample_table import read_samples
 from extproc.adapters.vllm.exposition import read_signals
@@ -107,7 +108,7 @@ def test_scraped_values_agree_with_the_servers_own(vllm_stack: LocalStack) -> No
     asyncio.run(scenario())
 
 
-def test_strangers_at_a_server_are_seen_as_foreign_load(vllm_stack: LocalStack) -> None:
+def test_requests_of_other_clients_are_counted_as_foreign_load(vllm_stack: LocalStack) -> None:
     async def scenario() -> None:
         async with running(vllm_stack) as stack:
             model = await served_model(stack)

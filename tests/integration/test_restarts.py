@@ -2,7 +2,9 @@
 
 import asyncio
 
-from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running
+from support.client_load import Load, chat
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 
 def start_sims(stack: LocalStack, count: int = 2) -> None:
@@ -63,5 +65,9 @@ def test_envoy_may_be_restarted_under_the_sidecar(stack: LocalStack) -> None:
             await asyncio.to_thread(stack.envoy.stop)
             await asyncio.gather(*requests, return_exceptions=True)
             await stack.until_idle()
+            await stack.launch_envoy()
+            answer = await stack.ask()
+            assert answer.is_complete
+            assert answer.backend in stack.backends, "the sidecar chose"
 
     asyncio.run(scenario())

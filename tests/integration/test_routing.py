@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from integration.local_stack import Answer, LocalStack, SharedStack, by_status, chat, running
+from support.client_load import Answer, by_status, chat
+from support.process_stack import LocalStack, SharedStack, running
 
 
 def test_every_request_is_answered_and_all_backends_are_used(stack: LocalStack) -> None:

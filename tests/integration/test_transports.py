@@ -13,7 +13,7 @@ import trustme
 import uvloop
 import yaml
 from aiohttp import web
-from integration.envoy_process import EnvoyProcess, StartEnvoy
+from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.served import TRANSPORTS, Served, listening
 
 from extproc.adapters.envoy.envoy_config import BackendAddress

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from integration.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
-from integration.local_stack import PATIENCE_S, LocalStack, chat, running
+from support.client_load import chat
+from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
+from support.patience import PATIENCE_S
+from support.process_stack import LocalStack, running
 
 from extproc.adapters.envoy.envoy_config import BackendAddress
 from extproc.lab.local_stack.child_process import ChildProcess

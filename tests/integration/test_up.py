@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from integration.local_stack import wait_until
+from support.patience import wait_until
 from support.ports import free_ports
 
 PATIENCE_S = 60.0
@@ -261,6 +261,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
 def test_nothing_survives_when_up_itself_is_killed(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         pids = children(up.process.pid)
+        assert pids
         up.process.kill()
         until(lambda: not [pid for pid in pids if is_alive(pid)], "the children's end")
 

@@ -44,7 +44,7 @@ def test_a_model_as_good_as_the_incumbent_does_not_replace_it(samples_of: Make) 
     assert verdict.incumbent_version == incumbent.manifest.model_version
 
 
-def test_the_margin_decides(samples_of: Make) -> None:
+def test_a_challenger_is_accepted_only_if_its_gain_exceeds_the_margin(samples_of: Make) -> None:
     few, many = model_of(samples_of(n=300)), model_of(samples_of(n=4000, seed=2))
     unseen = samples_of(n=2000, seed=3)
     verdict = verdict_on(many, few, unseen, margin=0.0)
@@ -92,7 +92,7 @@ def test_a_model_that_picks_worse_than_least_load_is_refused(samples_of: Make) -
         (lambda rows: 1.0 - rows[:, FEATURES.index("load")] / 1000, "a larger load"),
     ],
 )
-def test_a_model_that_says_what_no_model_may_is_refused(
+def test_a_model_with_implausible_predictions_is_refused(
     samples_of: Make,
     model_file: ModelFile,
     answer: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],

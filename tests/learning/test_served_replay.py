@@ -21,7 +21,7 @@ def test_an_outcome_counts_from_the_moment_of_its_first_token() -> None:
     assert corrected == pytest.approx([0.0, 0.0, learned, 0.0])
 
 
-def test_what_training_knows_of_a_backend_is_where_it_starts() -> None:
+def test_the_correction_starts_at_the_offset_known_from_training() -> None:
     seen = observed([0.0, 0.1], [5.0, 5.0], [0, 1])
     assert replay(np.ones(2), seen, np.array([0.5, -0.25])).tolist() == [1.5, 0.75]
 
@@ -33,7 +33,7 @@ def test_a_machine_that_the_model_does_not_know_is_corrected_in_time() -> None:
     assert corrected[-1] == pytest.approx(np.log(0.5), abs=0.05)
 
 
-def test_outcomes_that_do_not_teach_change_nothing() -> None:
+def test_outcomes_marked_as_not_teaching_change_no_correction() -> None:
     seen = observed([0.0, 10.0, 20.0], [0.01, 2.0, 2.0], [0, 0, 0])
     corrected = replay(np.zeros(3), seen, np.zeros(2), np.array([False, True, True]))
     assert corrected[:2].tolist() == [0.0, 0.0]
@@ -48,7 +48,7 @@ def test_the_settled_correction_is_what_the_next_request_would_get() -> None:
     assert settled.tolist() == next_ones.tolist()
 
 
-def test_nothing_gives_nothing() -> None:
+def test_a_replay_without_observations_is_empty() -> None:
     assert replay(np.empty(0), observed([], [], []), np.zeros(2)).size == 0
 
 

@@ -1,14 +1,12 @@
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.learning import window as window_module
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.window import Window
+from extproc.learning.window import MAX_ROWS, MAX_STRATA, Window
 from extproc.learning.zone_bounds import ZoneBounds
 
 ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
@@ -44,8 +42,13 @@ def rows_in(observations: Observations) -> list[Row]:
     ]
 
 
-def window_of(*batches: Observations, rows_per_stratum: int = 100) -> Window:
-    window = Window(ZONE, rows_per_stratum)
+def window_of(
+    *batches: Observations,
+    rows_per_stratum: int = 100,
+    max_strata: int = MAX_STRATA,
+    max_rows: int = MAX_ROWS,
+) -> Window:
+    window = Window(ZONE, rows_per_stratum, max_strata=max_strata, max_rows=max_rows)
     for batch in batches:
         window.add(batch)
     return window
@@ -88,7 +91,7 @@ def test_features_stay_with_their_row() -> None:
     assert kept.features.tolist() == [[0.5] * 5, [1, 2, 3, 0.4, 5]]
 
 
-def test_what_comes_twice_is_kept_once_and_counted() -> None:
+def test_duplicates_are_kept_once_and_counted() -> None:
     window = window_of(observed((1.0, "a", 2.0)), observed((1.0, "a", 2.0), (1.0, "b", 2.0), (1.0, "a", 0.1)))
     assert len(window.observations()) == 3
     assert window.duplicates == 1
@@ -115,16 +118,16 @@ def test_the_newest_of_every_stratum_are_kept_however_they_come(
     assert (np.diff(kept.at_s) >= 0).all()
 
 
-def test_a_backend_that_is_another_machine_is_forgotten_up_to_then() -> None:
+def test_forgetting_a_backend_drops_its_rows_before_that_time() -> None:
     window = window_of(observed((1.0, "a", 2.0), (2.0, "a", 0.1), (3.0, "a", 2.0), (1.0, "b", 2.0)))
     window.forget("a", 3.0)
     window.forget("nobody", 99.0)
     assert rows_in(window.observations()) == [(1.0, "b", 2.0), (3.0, "a", 2.0)]
 
 
-def test_of_too_many_backends_those_go_that_were_fed_least_recently(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_module, "MAX_STRATA", 4)
-    window = window_of(observed(*((float(n), f"old-{n}", 2.0) for n in range(3))), observed((9.0, "a", 2.0)))
+def test_beyond_the_limit_the_strata_that_were_fed_least_recently_are_dropped() -> None:
+    old = observed(*((float(n), f"old-{n}", 2.0) for n in range(3)))
+    window = window_of(old, observed((9.0, "a", 2.0)), max_strata=4)
     window.add(observed((10.0, "old-0", 2.0)))
     window.add(observed(*((20.0 + n, f"new-{n}", 2.0) for n in range(2))))
     assert window.observations().fleet == ("a", "new-0", "new-1", "old-0")
@@ -134,13 +137,13 @@ def test_thousands_of_backend_names_take_no_more_than_the_largest_window() -> No
     window = window_of(observed((0.0, "a", 2.0)), rows_per_stratum=5_000)
     for batch in range(20):
         window.add(observed(*((float(n), f"poison-{batch}-{n}", 2.0) for n in range(1_000))))
-    assert len(window.observations()) == window_module.MAX_STRATA
+    assert len(window.observations()) == MAX_STRATA
 
 
-def test_no_fleet_is_so_large_that_the_window_outgrows_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_module, "MAX_ROWS", 1_000)
+def test_no_fleet_is_so_large_that_the_window_outgrows_its_limit() -> None:
     rows = [(float(n), f"vllm-{n % 7}", 2.0) for n in range(7_000)]
-    kept = window_of(observed((0.5, "rare", 2.0)), observed(*rows), rows_per_stratum=900).observations()
+    window = window_of(observed((0.5, "rare", 2.0)), observed(*rows), rows_per_stratum=900, max_rows=1_000)
+    kept = window.observations()
     counts = np.bincount(kept.backend)
     assert 500 <= len(kept) <= 1_000
     assert counts[kept.fleet.index("rare")] == 1

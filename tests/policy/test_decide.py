@@ -19,7 +19,6 @@ from extproc.learning.predictor import Predictor
 from extproc.learning.zone_classifier import ZoneClassifier
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.policy.policy_rules import PolicyRules
 from extproc.request.api import CHAT, EMBEDDING
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request

@@ -9,7 +9,6 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.bookings import MAX_SAVED_RETRIES, Booking, Bookings
 

@@ -18,11 +18,9 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelSlot
 from extproc.outcomes.facts import from_metadata, to_metadata
 from extproc.outcomes.log_entry import LogEntry
-from extproc.policy.policy_rules import PolicyRules
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
-from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.refusal import AdmissionRules

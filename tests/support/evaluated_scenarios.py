@@ -8,9 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
-import pytest
 
-from extproc.lab.evaluation import evaluator
 from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
@@ -69,7 +67,7 @@ def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, 
 def watched(
     kind: type[LayeredKind], scene: Scenario, seed: int = 1
 ) -> tuple[PolicyRun, tuple[LayeredKind, ...]]:
-    """The production policy in a scenario, as a subclass that looks on; one for each router."""
+    """Run a subclass of the production policy in a scenario; the policies are those of each router."""
     made: list[LayeredKind] = []
 
     def make(setting: RivalSetting) -> LayeredKind:
@@ -77,9 +75,7 @@ def watched(
         made.append(kind(names, setting.layered, setting.rng))
         return made[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator, "POLICIES", {"watched": make})
-        result = evaluate(scene, "watched", seed)
+    result = evaluate(scene, "watched", seed, policies={"watched": make})
     return result, tuple(made)
 
 

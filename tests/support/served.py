@@ -20,6 +20,7 @@ from extproc.outcomes.log_entry import LogEntry
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 
+NewServer = Callable[..., EnvoyServer]
 TRANSPORTS = ("grpcio", "thin")
 PROCESS = f"/{EXT_PROC_SERVICE}/Process"
 PATIENCE_S = 10.0
@@ -42,7 +43,7 @@ BODY = ext_proc_pb2.ProcessingRequest(
 class Served:
     """A server that listens, and the books of what it placed."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, new_server: NewServer) -> None:
         self.in_flight = 0
         self.placed = 0
         self.is_full = False
@@ -126,11 +127,14 @@ class Caller:
 
 
 @asynccontextmanager
-async def listening(transport: str, address: str = "127.0.0.1:0", **fields: Any) -> AsyncIterator[Served]:
+async def listening(
+    transport: str, address: str = "127.0.0.1:0", new_server: NewServer = new_server, **fields: Any
+) -> AsyncIterator[Served]:
     """A server that drains in the end."""
     settings = {"max_message_bytes": 33 << 20, "drain_s": 5.0, "tls": None, **fields}
     # A configuration may not have the port 0.
-    served = Served(ServerConfig.model_construct(address=address, transport=transport, **settings))
+    config = ServerConfig.model_construct(address=address, transport=transport, **settings)
+    served = Served(config, new_server)
     served.port = await served.server.start()
     try:
         yield served

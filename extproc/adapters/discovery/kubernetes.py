@@ -29,10 +29,18 @@ MAX_PAUSE_S = 30.0
 class KubernetesSource:
     """Yields the backends after the list, and after every change of a slice."""
 
-    def __init__(self, config: KubernetesDiscovery) -> None:
+    def __init__(
+        self,
+        config: KubernetesDiscovery,
+        *,
+        min_pause_s: float = MIN_PAUSE_S,
+        max_pause_s: float = MAX_PAUSE_S,
+    ) -> None:
         self.counts = DiscoveryCounts()
         self._config = config
         self._conditions = ConditionLog(logger, "kubernetes_failed", "kubernetes_answers")
+        self._min_pause_s = min_pause_s
+        self._max_pause_s = max_pause_s
         self._slices: dict[str, EndpointSlice] = {}
         self._version = ""  # none: they have to be listed
         self._failures = 0
@@ -85,6 +93,6 @@ class KubernetesSource:
         self._conditions.failed(str(error), time.monotonic(), selector=self._config.selector)
 
     def _pause_s(self) -> float:
-        """Doubled with every failure, and never the same for two sidecars."""
-        longest_s = min(MAX_PAUSE_S, MIN_PAUSE_S * 2.0 ** min(self._failures, 10))
+        """Return a pause that doubles with every failure, and differs between sidecars."""
+        longest_s = min(self._max_pause_s, self._min_pause_s * 2.0 ** min(self._failures, 10))
         return longest_s * random.uniform(0.5, 1.0)

@@ -23,7 +23,7 @@ from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.h2.grpc_call import NewHandler
 from extproc.h2.grpc_connection import GrpcService
-from extproc.h2.protocol import ALPN_PROTOCOL, GrpcProtocol
+from extproc.h2.protocol import ALPN_PROTOCOL, DEFAULT_TIMES, ConnectionTimes, GrpcProtocol
 from extproc.outcomes.log_entry import LogEntry
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class ThinServer:
         config: ServerConfig,
         new_exchange: Callable[[], Exchange],
         handle_entries: Callable[[Iterable[LogEntry]], None],
+        times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
         self.protocol_errors = 0
         self.open_streams = 0
@@ -49,6 +50,7 @@ class ThinServer:
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._config = config
         self._protocol = ConditionLog(logger, "grpc_protocol_error")
+        self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
         self._is_flush_due = False
@@ -139,7 +141,7 @@ class ThinServer:
         )
 
     def _new_connection(self) -> GrpcProtocol:
-        return GrpcProtocol(self._service, self._connections, self._emptied)
+        return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
 
     def _refused(self, error: ProtocolError) -> None:
         self.protocol_errors += 1

@@ -25,12 +25,13 @@ _Mark = tuple[Any, ...]
 
 
 class SampleCursor:
-    """`is_behind` says that the last reading brought no more than a chunk, and that more was there."""
+    """Reads a store chunk by chunk; `is_behind` says that the last reading brought a full chunk."""
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], chunk_rows: int = CHUNK_ROWS) -> None:
         self.is_behind = False
         self._path = path
         self._columns = tuple(columns)
+        self._chunk_rows = chunk_rows
         self._rowid = 0
         self._mark: _Mark | None = None
 
@@ -45,10 +46,10 @@ class SampleCursor:
             raise SampleStoreError(f"{self._path}: there is no such file")
         with open_for_reading(self._path, _BUSY_TIMEOUT_S) as connection:
             after = 0 if self._is_another_store(connection) else self._rowid
-            columns, last = read_samples_after(connection, after, CHUNK_ROWS, self._columns)
+            columns, last = read_samples_after(connection, after, self._chunk_rows, self._columns)
             mark = _mark(connection, last)
         self._rowid, self._mark = last, mark
-        self.is_behind = len(columns[self._columns[0]]) == CHUNK_ROWS
+        self.is_behind = len(columns[self._columns[0]]) == self._chunk_rows
         return columns
 
     def _is_another_store(self, connection: sqlite3.Connection) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from extproc.adapters.condition_log import REPEAT_S, ConditionLog
 from extproc.adapters.files.published_model import publish
-from extproc.adapters.trainer.cursor import SampleCursor
+from extproc.adapters.trainer.cursor import CHUNK_ROWS, SampleCursor
 from extproc.adapters.trainer.incumbent import Incumbent
 from extproc.adapters.trainer.recorded import COLUMNS, plausible
 from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
@@ -46,6 +46,7 @@ class Trainer:
         zone: ZoneBounds,
         rng: np.random.Generator,
         should_stop: Callable[[], bool],
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         self.dropped: Counter[Dropped] = Counter()
         self.window = Window(zone, config.trainer.rows_per_stratum)
@@ -54,7 +55,7 @@ class Trainer:
         self._zone = zone
         self._rng = rng
         self._should_stop = should_stop
-        self._cursor = SampleCursor(samples, COLUMNS)
+        self._cursor = SampleCursor(samples, COLUMNS, chunk_rows)
         self._incumbent = Incumbent(config.model.path)
         self._drift = DriftWatch(trust_rule(config.predict))
         self._schedule = TrainingSchedule(

@@ -11,7 +11,7 @@ stands for the round trip and for the lag with which vLLM updates what it export
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
@@ -26,7 +26,7 @@ from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.simulated_router import SimulatedRouter
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
 from extproc.lab.evaluation.tally import Tally
-from extproc.lab.rivals.choice import POLICIES, RivalSetting
+from extproc.lab.rivals.choice import POLICIES, NewPolicy, RivalSetting
 from extproc.lab.rivals.layered import Layered, LayeredRules
 from extproc.lab.rivals.policy import HELD
 from extproc.lab.traffic.arrivals import Arrival, Traffic
@@ -58,23 +58,33 @@ class _InFlight(msgspec.Struct, gc=False):
 
 
 def evaluate(
-    scenario: Scenario, policy: str, seed: int, report: Callable[[float], None] = lambda _: None
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    report: Callable[[float], None] = lambda _: None,
+    *,
+    policies: Mapping[str, NewPolicy] = POLICIES,
+    new_server: Callable[[ServerSpec], Server] = Server,
 ) -> PolicyRun:
-    """Run one policy until the last request has ended; `report` is told the time of arrivals, in seconds."""
-    return _Run(scenario, policy, seed).result(report)
+    """Run the policy of that name until the last request has ended.
+
+    `report` is called with the time of arrivals, in seconds.
+    """
+    servers = [new_server(spec) for spec in scenario.servers]
+    return _Run(scenario, policy, policies[policy], servers, seed).result(report)
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, policy: str, seed: int) -> None:
+    def __init__(
+        self, scenario: Scenario, name: str, new_policy: NewPolicy, servers: list[Server], seed: int
+    ) -> None:
         traffic, self._spreading, *routers = np.random.default_rng(seed).spawn(2 + scenario.routers)
         self._scenario = scenario
-        self._name = policy
+        self._name = name
         self._seed = seed
-        self._servers = [Server(spec) for spec in scenario.servers]
+        self._servers = servers
         self._routers = [
-            SimulatedRouter(
-                POLICIES[policy](RivalSetting(self._servers, scenario.layered, rng)), len(self._servers)
-            )
+            SimulatedRouter(new_policy(RivalSetting(servers, scenario.layered, rng)), len(servers))
             for rng in routers
         ]
         self._may_hold = any(router.may_hold for router in self._routers)

@@ -22,7 +22,7 @@ from extproc.outcomes.outcome import Failure
 from extproc.outcomes.sample import Sample
 
 DRAIN_S = 120.0
-"""Guessed: how long requests in flight may take to end after a pass; what is left is aborted."""
+"""Guessed: the time that requests in flight get to end after a pass."""
 FAILURES_IN_A_ROW = 50
 """So many end the run, each sent after the first of them had failed: a server that dies fails all that it
 has in flight at once, which counts as one."""
@@ -31,7 +31,8 @@ has in flight at once, which counts as one."""
 class OpenLoop:
     """One run over a schedule, or until `stop` is set.
 
-    Where the servers fail it sets `stop` itself, and `ended_by` says why.
+    Where the servers fail it sets `stop` itself, and `ended_by` says why. Requests that have not ended
+    `drain_s` after a pass are aborted.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class OpenLoop:
         record: Callable[[Sample], None],
         rng: np.random.Generator,
         stop: asyncio.Event,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self.figures = Figures()
         self.ended_by: str | None = None
@@ -55,6 +57,7 @@ class OpenLoop:
         self._record = record
         self._rng = rng
         self._stop = stop
+        self._drain_s = drain_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures_in_a_row = 0
         self._failing_since_s = 0.0
@@ -139,7 +142,7 @@ class OpenLoop:
 
     async def _drain(self) -> None:
         """Wait until nothing is in flight; what still is when time is up, or `stop` set, is aborted."""
-        ends_s = time.monotonic() + DRAIN_S
+        ends_s = time.monotonic() + self._drain_s
         while self._tasks and not self._stop.is_set() and time.monotonic() < ends_s:
             await _is_set_within(self._stop, 0.1)
         for task in self._tasks:

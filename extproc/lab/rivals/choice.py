@@ -25,7 +25,9 @@ class RivalSetting:
     rng: np.random.Generator
 
 
-POLICIES: Mapping[str, Callable[[RivalSetting], Policy]] = {
+NewPolicy = Callable[[RivalSetting], Policy]
+
+POLICIES: Mapping[str, NewPolicy] = {
     "layered": lambda setting: Layered(
         [server.spec.name for server in setting.servers], setting.layered, setting.rng
     ),

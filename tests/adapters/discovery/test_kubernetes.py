@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from support.kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fake_kubernetes
 
-from extproc.adapters.discovery import kubernetes
 from extproc.adapters.discovery.kubernetes import KubernetesSource
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
@@ -18,10 +17,8 @@ Scenario = Callable[[FakeKubernetes, "Found"], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def access(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setattr(kubernetes, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(kubernetes, "MAX_PAUSE_S", 0.02)
 
 
 class Found:
@@ -60,7 +57,7 @@ def run(tmp_path: Path, scenario: Scenario, *endpoints: Any, **fields: Any) -> N
         async with fake_kubernetes(tmp_path) as fake:
             await fake.put(endpoint_slice("vllm-a", endpoints))
             await fake.put(endpoint_slice("other-a", [endpoint("other-1", "10.9.9.9")], service="other"))
-            source = KubernetesSource(settings)
+            source = KubernetesSource(settings, min_pause_s=0.01, max_pause_s=0.02)
             async with aclosing(source.sets()) as sets:
                 await scenario(fake, Found(source, sets))
 

@@ -1,15 +1,18 @@
 """What the thin transport does beyond what both do, and where it differs."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import h2.errors
 import pytest
 import uvloop
 from support.h2_socket_client import Headers, connected, prefixed
-from support.served import BODY, HEADERS, PROCESS, listening
+from support.served import BODY, HEADERS, PROCESS, Served, listening
 
-from extproc.h2 import protocol
+from extproc.adapters.envoy.thin_server import ThinServer
+from extproc.h2.protocol import ConnectionTimes
 
 OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
 
@@ -42,7 +45,7 @@ def test_padding_is_left_out() -> None:
         (request_headers(method="PUT"), "405"),
     ],
 )
-def test_what_is_no_grpc_is_refused_by_http_status(headers: Headers, status: str) -> None:
+def test_requests_that_are_not_grpc_are_refused_by_http_status(headers: Headers, status: str) -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             answer = await client.ended(client.begin_with(headers))
@@ -53,7 +56,7 @@ def test_what_is_no_grpc_is_refused_by_http_status(headers: Headers, status: str
 
 
 @pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;charset=utf-8"])
-def test_grpc_may_be_told_with_more_words(content_type: str) -> None:
+def test_content_types_with_a_suffix_or_a_parameter_are_grpc(content_type: str) -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             stream = client.begin_with(request_headers(content_type=content_type))
@@ -86,7 +89,7 @@ def test_bad_messages_have_their_status_and_are_counted(data: bytes, status: int
     uvloop.run(scenario())
 
 
-def test_who_is_answered_before_the_end_is_told_to_stop() -> None:
+def test_a_call_that_is_answered_before_its_end_is_reset_without_an_error() -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             stream = client.begin("/no.such.Service/Method")
@@ -99,7 +102,7 @@ def test_who_is_answered_before_the_end_is_told_to_stop() -> None:
 
 
 @pytest.mark.parametrize("timeout", ["", "1", "S", "123456789S", "1.5S", "-1S", "1s"])
-def test_a_deadline_that_is_none_is_refused(timeout: str) -> None:
+def test_an_invalid_deadline_is_refused(timeout: str) -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             answer = await client.ended(client.begin(PROCESS, ("grpc-timeout", timeout)))
@@ -120,7 +123,7 @@ def test_a_deadline_is_kept_by_the_server() -> None:
     uvloop.run(scenario())
 
 
-def test_a_fault_of_ours_ends_one_call_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_the_sidecar_ends_one_call_only(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             healthy = client.begin(PROCESS)
@@ -154,14 +157,18 @@ def test_a_frame_over_the_announced_size_ends_the_connection_with_its_code() -> 
     uvloop.run(scenario())
 
 
-def test_a_connection_that_does_not_begin_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HANDSHAKE_S", 0.05)
+def listening_with(
+    times: ConnectionTimes, address: str = "127.0.0.1:0"
+) -> AbstractAsyncContextManager[Served]:
+    return listening("thin", address, partial(ThinServer, times=times))
 
+
+def test_a_connection_that_does_not_begin_is_closed() -> None:
     async def scenario() -> None:
-        async with listening("thin") as served:
+        async with listening_with(ConnectionTimes(handshake_s=0.05)) as served:
             reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
             writer.write(b"PRI * HTTP/2.0")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(5):  # less than the default of `handshake_s`
                 while await reader.read(4096):
                     pass
             writer.close()
@@ -169,14 +176,11 @@ def test_a_connection_that_does_not_begin_is_closed(monkeypatch: pytest.MonkeyPa
     uvloop.run(scenario())
 
 
-def test_a_connection_without_calls_is_given_up_and_one_with_a_call_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(protocol, "HANDSHAKE_S", 0.05)
-    monkeypatch.setattr(protocol, "IDLE_S", 0.1)
+def test_a_connection_without_calls_is_closed_and_one_with_a_call_is_not() -> None:
+    times = ConnectionTimes(handshake_s=0.05, idle_s=0.1)
 
     async def scenario() -> None:
-        async with listening("thin") as served, connected(served.port) as busy:
+        async with listening_with(times) as served, connected(served.port) as busy:
             stream = busy.begin(PROCESS)
             busy.send(stream, prefixed(HEADERS) + prefixed(BODY))
             await busy.message(stream, 1)
@@ -189,13 +193,13 @@ def test_a_connection_without_calls_is_given_up_and_one_with_a_call_is_not(
     uvloop.run(scenario())
 
 
-def test_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(protocol, "STALL_S", 0.2)
+def test_the_connection_of_a_peer_that_reads_nothing_is_closed(tmp_path: Path) -> None:
+    times = ConnectionTimes(stall_s=0.2)
     ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8)
 
     async def scenario() -> None:
         path = tmp_path / "extproc.sock"  # its buffers are small
-        async with listening("thin", f"unix://{path}"), connected(0, path=str(path)) as client:
+        async with listening_with(times, f"unix://{path}"), connected(0, path=str(path)) as client:
             client.read_nothing()
             async with asyncio.timeout(20):
                 while not client.is_broken:  # the answers fill every buffer on their way

@@ -51,13 +51,12 @@ def test_every_promised_field_is_there(parts: Parts) -> None:
     assert all(one.keys() >= BACKEND_FIELDS for one in state["backends"])
 
 
-def test_what_is_not_known_is_null(parts: Parts) -> None:
+def test_unknown_values_of_a_new_backend_are_null(parts: Parts) -> None:
     parts.core.set_members([Endpoint("vllm-3", "::1", 8000)], parts.started_s)
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
         *("predicted_ttft_s", "observed_ttft_s", "running_error", "is_model_trusted"),
-        "waits_above",
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
 
@@ -84,7 +83,7 @@ def test_a_server_without_a_kv_cache_gauge_has_null_there(parts: Parts) -> None:
     assert found["running"] == 3.0
 
 
-def test_requests_of_ours_count_at_once(parts: Parts) -> None:
+def test_own_requests_count_at_once(parts: Parts) -> None:
     for _ in range(3):
         parts.backend().reserve(parts.started_s)
     found = backend(parts)
@@ -152,7 +151,7 @@ def test_a_full_backend_is_not_probed(parts: Parts) -> None:
     assert reason(parts, after_s=10 * PAUSE_S) == ("saturated", False)
 
 
-def test_the_reason_agrees_with_who_is_chosen(parts: Parts) -> None:
+def test_the_reason_agrees_with_the_backends_that_are_chosen(parts: Parts) -> None:
     parts.fail("vllm-2")
     for _ in range(MAX_ACTIVE + 1):
         routable = {one["name"] for one in document(parts)["backends"] if one["is_routable"]}
@@ -175,7 +174,7 @@ def test_the_model_in_use_is_described(parts: Parts) -> None:
     assert (model["accepted"], model["refused"], model["last_refusal"]) == (1, 0, None)
 
 
-def test_a_refused_model_leaves_the_one_in_use_and_is_told(parts: Parts) -> None:
+def test_a_refused_model_is_shown_and_leaves_the_one_in_use(parts: Parts) -> None:
     parts.offer_shipped_model()
     before = document(parts)["model"]
     parts.offer_model(b"no model", 1.0)
@@ -195,7 +194,7 @@ def test_predictions_are_made_where_the_signals_are_fresh_and_in_range(parts: Pa
     assert backend(parts)["predicted_ttft_s"] is None, "nothing like it was in the training"
 
 
-def test_of_the_low_zone_the_model_knows_nothing(parts: Parts) -> None:
+def test_the_model_predicts_nothing_in_the_low_zone(parts: Parts) -> None:
     parts.offer_shipped_model()
     parts.scrape(running=0.0, waiting=0.0, kv_cache_fraction=0.01)
     assert (backend(parts)["zone"], backend(parts)["predicted_ttft_s"]) == ("low", None)
@@ -229,18 +228,18 @@ def test_decisions_are_counted_by_layer_and_reason(parts: Parts) -> None:
     }
 
 
-def test_what_envoys_pool_takes_is_counted_by_itself(parts: Parts) -> None:
+def test_requests_left_to_envoys_pool_are_counted_apart_from_decisions(parts: Parts) -> None:
     parts.core.set_members([Endpoint("vllm-3", "127.0.0.1", 3)], parts.started_s)
     parts.place()
     state = document(parts)
     assert (state["passed_through"], sum(state["decisions"].values())) == (1, 0)
 
 
-def test_without_a_queue_there_is_none(parts: Parts) -> None:
+def test_the_queue_is_null_when_requests_are_not_held(parts: Parts) -> None:
     assert document(parts)["queue"] is None
 
 
-def test_who_waits_is_told(holding: tuple[Parts, RequestQueue]) -> None:
+def test_waiting_requests_are_shown_by_model_and_age(holding: tuple[Parts, RequestQueue]) -> None:
     parts, room = holding
     assert document(parts)["queue"] == {"waiting": 0, "by_model": {}, "oldest_s": 0.0, "ended": {}}
     placed = [parts.place() for _ in range(2 * MAX_ACTIVE + 3)]
@@ -253,14 +252,14 @@ def test_who_waits_is_told(holding: tuple[Parts, RequestQueue]) -> None:
     assert document(parts)["queue"]["ended"] == {"let_in": 1, "timeout": 2}
 
 
-def test_draining_is_told(parts: Parts, runner: asyncio.Runner) -> None:
+def test_draining_is_shown(parts: Parts, runner: asyncio.Runner) -> None:
     runner.run(parts.server.start())
     assert document(parts)["draining"] is False
     runner.run(parts.server.drain())
     assert document(parts)["draining"] is True
 
 
-def test_looking_changes_nothing(parts: Parts) -> None:
+def test_reading_the_document_changes_nothing(parts: Parts) -> None:
     parts.offer_shipped_model()
     parts.scrape(kv_cache_fraction=0.01)
     parts.fail("vllm-2")

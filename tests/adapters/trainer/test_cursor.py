@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.trainer import cursor as cursor_module
 from extproc.adapters.trainer.cursor import SampleCursor
 from extproc.errors import SampleStoreError
 from extproc.outcomes.sample import Sample
@@ -34,10 +33,8 @@ def test_every_sample_comes_once(cursor: SampleCursor, write: Write, sample_with
     assert loads(cursor) == [3.0]
 
 
-def test_a_long_store_comes_in_chunks(
-    cursor: SampleCursor, write: Write, sample_with: SampleWith, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cursor_module, "CHUNK_ROWS", 2)
+def test_a_long_store_comes_in_chunks(store: Path, write: Write, sample_with: SampleWith) -> None:
+    cursor = SampleCursor(store, ("load",), chunk_rows=2)
     write(*(sample_with(load=float(n)) for n in range(5)))
     seen = [(loads(cursor), cursor.is_behind) for _ in range(3)]
     assert seen == [([0.0, 1.0], True), ([2.0, 3.0], True), ([4.0], False)]
@@ -99,7 +96,7 @@ def test_trimming_the_old_end_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("garbage", [b"text\n" * 2000, b"SQLite format 3\x00" + b"\xff" * 9000, b""])
-def test_what_is_no_store_is_said_and_the_place_kept(
+def test_a_damaged_store_is_an_error_and_the_position_is_kept(
     cursor: SampleCursor, write: Write, sample_with: SampleWith, store: Path, garbage: bytes
 ) -> None:
     write(sample_with(load=1.0))
@@ -115,7 +112,7 @@ def test_what_is_no_store_is_said_and_the_place_kept(
     assert loads(cursor) == [2.0]
 
 
-def test_a_fifo_does_not_hold_the_reader_up(cursor: SampleCursor, store: Path) -> None:
+def test_a_fifo_does_not_block_the_reader(cursor: SampleCursor, store: Path) -> None:
     os.mkfifo(store)
     with pytest.raises(SampleStoreError):
         cursor.read()

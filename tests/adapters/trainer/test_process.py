@@ -82,7 +82,9 @@ def test_a_signal_ends_it_while_it_tunes(
         ({"trainer": {"interval": 5}}, "trainer.interval"),
     ],
 )
-def test_what_cannot_be_trained_on_is_a_message(start: Start, stages: dict[str, Any], message: str) -> None:
+def test_an_unusable_configuration_is_refused_with_a_message(
+    start: Start, stages: dict[str, Any], message: str
+) -> None:
     process = start(**stages)
     _, shown = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from extproc.adapters.files.sample_table import read_samples
-from extproc.adapters.trainer import training_loop as trainer_module
+from extproc.adapters.trainer.cursor import CHUNK_ROWS
 from extproc.adapters.trainer.training_loop import Trainer
 from extproc.config.stages import parse_config
 from extproc.errors import TrainingError
@@ -37,14 +37,16 @@ def model_path(store: Path) -> Path:
 
 @pytest.fixture
 def make_trainer(store: Path, model_path: Path) -> Callable[..., Trainer]:
-    def make(should_stop: Callable[[], bool] = lambda: False, **stage: Any) -> Trainer:
+    def make(
+        should_stop: Callable[[], bool] = lambda: False, chunk_rows: int = CHUNK_ROWS, **stage: Any
+    ) -> Trainer:
         document = {
             "backends": [{"name": "vllm-0", "url": "http://127.0.0.1:1"}],
             "model": {"path": str(model_path)},
             "trainer": {"tuning_s": 0.0, "interval_s": 3600.0, "min_new_samples": 50} | stage,
         }
         config = parse_config(yaml.safe_dump(document), "test.yaml")
-        return Trainer(store, config, DEFAULT_ZONE, np.random.default_rng(1), should_stop)
+        return Trainer(store, config, DEFAULT_ZONE, np.random.default_rng(1), should_stop, chunk_rows)
 
     return make
 
@@ -94,7 +96,7 @@ def test_the_first_model_is_published_as_soon_as_it_can_be_made(
     assert "incumbent_error=none" in published
 
 
-def test_a_store_that_is_not_there_is_said_once(make_trainer: MakeTrainer, log: Log) -> None:
+def test_a_missing_store_is_logged_once(make_trainer: MakeTrainer, log: Log) -> None:
     trainer = make_trainer()
     for _ in range(5):
         assert trainer.step() is False
@@ -116,7 +118,7 @@ def test_a_challenger_that_is_no_better_is_not_published_and_not_tried_again_at_
     assert "incumbent" in refused
 
 
-def test_a_model_that_somebody_has_put_there_is_the_one_to_beat(
+def test_a_model_put_in_the_file_by_hand_is_the_incumbent(
     make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, model_bytes: bytes
 ) -> None:
     trainer = make_trainer(interval_s=AT_ONCE)
@@ -230,7 +232,7 @@ def test_a_sample_from_the_future_is_not_the_newest_for_ever(
     assert trainer.dropped[Dropped.BAD_TIME] == 1
 
 
-def test_nonsense_alone_makes_no_model(
+def test_no_model_is_made_from_garbage_alone(
     make_trainer: MakeTrainer, write: Write, sample_with: SampleWith, model_path: Path, log: Log
 ) -> None:
     chance = random.Random(3)
@@ -253,7 +255,7 @@ def test_nonsense_alone_makes_no_model(
     assert "reason=its median relative error" in refused
 
 
-def test_the_trainer_outlives_whatever_becomes_of_the_store(
+def test_the_trainer_survives_a_store_that_is_damaged_or_deleted(
     make_trainer: MakeTrainer, write: Write, fleet: Fleet, store: Path, model_path: Path, log: Log
 ) -> None:
     samples = list(fleet(400))
@@ -275,7 +277,7 @@ def test_the_trainer_outlives_whatever_becomes_of_the_store(
     assert model_at(model_path).manifest.verdict.is_accepted
 
 
-def test_a_place_that_cannot_be_written_is_said_and_tried_again_later(
+def test_a_path_that_cannot_be_written_is_logged_and_tried_again_later(
     make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, log: Log
 ) -> None:
     model_path.mkdir()
@@ -291,26 +293,23 @@ def test_a_place_that_cannot_be_written_is_said_and_tried_again_later(
 
 
 @pytest.mark.parametrize("error", [TrainingError("too few"), ValueError("nobody has thought of this")])
-def test_a_run_that_fails_is_said_and_does_not_end_the_trainer(
-    make_trainer: MakeTrainer,
-    write: Write,
-    fleet: Fleet,
-    model_path: Path,
-    log: Log,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
+def test_a_run_that_fails_is_logged_and_does_not_end_the_trainer(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, log: Log, error: Exception
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
+    faults = [error]
 
-    trainer = make_trainer()
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "fit", fail)
-        write(*fleet(250))
-        for _ in range(3):
-            trainer.step()
-        assert len(log("training_began")) == 1
-        assert len(log("model_not_published") + log("training_failed")) == 1
+    def stop_or_fail() -> bool:  # called in the midst of a run
+        if faults:
+            raise faults[0]
+        return True
+
+    trainer = make_trainer(stop_or_fail, tuning_s=3600.0)
+    write(*fleet(250))
+    for _ in range(3):
+        trainer.step()
+    assert len(log("training_began")) == 1
+    assert len(log("model_not_published") + log("training_failed")) == 1
+    faults.clear()
     write(*fleet(300, start_s=1_700_001_000.0))
     trainer.step()
     assert model_at(model_path)
@@ -332,10 +331,9 @@ def test_a_stop_ends_the_search_for_settings(
 
 
 def test_a_long_store_is_read_to_its_end_before_anything_is_made_of_it(
-    make_trainer: MakeTrainer, write: Write, fleet: Fleet, log: Log, monkeypatch: pytest.MonkeyPatch
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, log: Log
 ) -> None:
-    monkeypatch.setattr("extproc.adapters.trainer.cursor.CHUNK_ROWS", 150)
     write(*fleet(400))
-    trainer = make_trainer()
+    trainer = make_trainer(chunk_rows=150)
     assert [trainer.step() for _ in range(3)] == [True, True, False]
     assert log("training_began") == ["training_began reason=no_model samples=400 drifted=none"]

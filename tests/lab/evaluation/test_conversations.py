@@ -1,12 +1,14 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
-from support.evaluated_scenarios import CONTEXT, scenario
+from msgspec.structs import replace as with_fields
+from support.evaluated_scenarios import CONTEXT, scenario, watched
 
 from extproc.lab.evaluation.evaluator import evaluate
-from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals import layered
-from extproc.lab.traffic.arrivals import Steady
+from extproc.lab.rivals.layered import Layered
+from extproc.lab.rivals.policy import Candidate
+from extproc.lab.traffic.arrivals import Arrival, Steady
 from extproc.lab.traffic.conversations import Conversations
 from extproc.lab.traffic.workload import Lognormal, Workload
 
@@ -24,15 +26,18 @@ TURNS = Conversations(
 SCENE = replace(scenario("4xa100-8b*0.6:12:32768"), traffic=TURNS)
 
 
-def blind(monkeypatch: pytest.MonkeyPatch) -> PolicyRun:
-    """The policy, were it not told what prompts begin with."""
-    monkeypatch.setattr(layered, "_prefix", lambda content, text_bytes: ())
-    return evaluate(SCENE, "layered", seed=3)
+class WithoutPrefixAffinity(Layered):
+    """The production policy, which gets requests without the content of their prompts."""
+
+    def choose(
+        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
+    ) -> int | None:
+        return super().choose(request_id, with_fields(request, content=()), candidates, now_s)
 
 
-def test_knowing_prefixes_pays_in_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefix_affinity_shortens_ttft_in_conversations() -> None:
     aware = evaluate(SCENE, "layered", seed=3)
-    unaware = blind(monkeypatch)
+    unaware, _ = watched(WithoutPrefixAffinity, SCENE, seed=3)
     assert aware.mean_ttft_s is not None
     assert unaware.mean_ttft_s is not None
     assert aware.mean_ttft_s < 0.85 * unaware.mean_ttft_s

@@ -4,8 +4,7 @@ from functools import lru_cache
 import pytest
 from support.evaluated_scenarios import Given, refusing, scenario
 
-from extproc.lab.evaluation import evaluator
-from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.choice import POLICIES
@@ -77,7 +76,7 @@ def test_progress_is_reported_in_the_order_of_time() -> None:
 
 
 class Watching(Policy):
-    """Sends everything to the first backend, and keeps what it was told."""
+    """Sends everything to the first backend, and keeps what it sees."""
 
     needs_gauges = True
 
@@ -99,22 +98,20 @@ class Watching(Policy):
         self.ends.append(request)
 
 
-@pytest.fixture
-def watching(monkeypatch: pytest.MonkeyPatch) -> list[Watching]:
+def watch(scene: Scenario) -> tuple[PolicyRun, list[Watching]]:
+    """The result of a run, and the policy of each router."""
     made: list[Watching] = []
 
     def make(_: object) -> Watching:
         made.append(Watching())
         return made[-1]
 
-    monkeypatch.setattr(evaluator, "POLICIES", {"watching": make})
-    return made
+    return evaluate(scene, "watching", seed=1, policies={"watching": make}), made
 
 
-def test_gauges_come_late_and_own_requests_count_at_once(watching: list[Watching]) -> None:
+def test_gauges_come_late_and_own_requests_count_at_once() -> None:
     requests = tuple(Arrival(5.0 + 1e-3 * number, 100, 64) for number in range(20))
-    evaluate(replace(scenario("equal"), traffic=Given(requests)), "watching", seed=1)
-    (router,) = watching
+    _, (router,) = watch(replace(scenario("equal"), traffic=Given(requests)))
     assert [candidates[0].in_flight for _, candidates in router.seen] == list(range(20))
     assert [candidates[0].tokens_in_flight for _, candidates in router.seen] == list(range(0, 2000, 100))
     assert all(candidates[0].gauges.running == 0 for _, candidates in router.seen)
@@ -124,29 +121,29 @@ def test_gauges_come_late_and_own_requests_count_at_once(watching: list[Watching
     assert at_s[1] - at_s[0] == pytest.approx(0.1)
 
 
-def test_nothing_is_in_flight_at_the_end(watching: list[Watching]) -> None:
-    evaluate(replace(scenario(duration_s=5.0), routers=2), "watching", seed=1)
-    ended = [request.request_id for router in watching for request in router.ends]
-    assert len(ended) == len(set(ended)) == sum(len(router.seen) for router in watching) > 10
-    for router in watching:
+def test_nothing_is_in_flight_at_the_end() -> None:
+    _, routers = watch(scenario(duration_s=5.0, routers=2))
+    ended = [request.request_id for router in routers for request in router.ends]
+    assert len(ended) == len(set(ended)) == sum(len(router.seen) for router in routers) > 10
+    for router in routers:
         assert [candidate.in_flight for candidate in router.candidates] == [0, 0, 0]
         assert [candidate.tokens_in_flight for candidate in router.candidates] == [0, 0, 0]
 
 
-def test_routers_know_only_their_own_requests(watching: list[Watching]) -> None:
+def test_routers_know_only_their_own_requests() -> None:
     requests = tuple(Arrival(1.0 + 1e-3 * number, 100, 64) for number in range(40))
-    evaluate(replace(scenario("equal", routers=2), traffic=Given(requests)), "watching", seed=1)
-    sent = [len(router.seen) for router in watching]
+    _, routers = watch(replace(scenario("equal", routers=2), traffic=Given(requests)))
+    sent = [len(router.seen) for router in routers]
     assert sum(sent) == 40
     assert all(10 < count < 30 for count in sent)
-    for router in watching:
+    for router in routers:
         assert router.seen[-1][1][0].in_flight == len(router.seen) - 1
 
 
-def test_ttft_is_counted_from_the_arrival(watching: list[Watching]) -> None:
+def test_ttft_is_counted_from_the_arrival() -> None:
     requests = tuple(Arrival(1.0, 100, 64) for _ in range(20))
-    result = evaluate(replace(scenario("a100-8b*1:4"), traffic=Given(requests)), "watching", seed=1)
-    ends = watching[0].ends
+    result, (router,) = watch(replace(scenario("a100-8b*1:4"), traffic=Given(requests)))
+    ends = router.ends
     assert all(request.duration_s > request.ttft_s > 0 for request in ends)
     assert ends[-1].ttft_s > ends[0].duration_s  # it waited for a place in the batch
     assert result.duration_s == pytest.approx(1.0 + ends[-1].duration_s)

@@ -23,7 +23,7 @@ def test_without_requests_there_are_no_quantiles() -> None:
     assert FineHistogram().quantiles_s(0.5) is None
 
 
-def test_what_is_out_of_range_counts_at_its_end() -> None:
+def test_values_out_of_range_count_at_the_nearest_bound() -> None:
     histogram = FineHistogram()
     histogram.add(np.array([0.0, 1e9]))
     low_high = histogram.quantiles_s(0.5, 1.0)

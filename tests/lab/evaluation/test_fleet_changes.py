@@ -21,7 +21,7 @@ def test_a_backend_takes_requests_from_when_it_joins_until_it_leaves() -> None:
     assert min(early.requests, late.requests, brief.requests) > 10
 
 
-def test_one_that_leaves_finishes_what_it_has() -> None:
+def test_a_backend_that_leaves_finishes_its_requests() -> None:
     result = run(f"{MACHINE},{MACHINE}@-10")
     assert result.failed == 0
     assert sum(backend.requests for backend in result.backends) == result.requests
@@ -35,7 +35,7 @@ def test_every_request_is_answered_refused_or_failed_once(policy: str) -> None:
     assert result.goodput <= answered / result.requests
 
 
-def test_a_dead_backend_swallows_most_of_what_least_in_flight_sends_until_somebody_notices() -> None:
+def test_a_dead_backend_swallows_most_of_what_least_in_flight_sends_until_it_is_noticed() -> None:
     fleet = f"3x{MACHINE},{MACHINE}!10-40"
     failed = run(fleet).failed
     per_s = scenario(fleet, 0.5).traffic.rate
@@ -52,6 +52,6 @@ def test_the_oracle_sends_nothing_to_a_dead_backend() -> None:
     assert evaluate(scene, "oracle", seed=5).failed <= 4  # those that were there
 
 
-def test_where_nobody_is_left_requests_are_refused() -> None:
+def test_requests_are_refused_when_no_backend_is_left() -> None:
     result = run(f"{MACHINE}@-10,{MACHINE}@-10")
     assert result.refused > 0.6 * result.requests

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from support.evaluated_scenarios import CONTEXT, layered_rules, scenario, watched
 
+from benchmarks.limits import CHAT, KV_KNEE_REQUESTS, Case, closed_loop
 from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario
+from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.traffic.arrivals import OpenLoopTraffic, Steady
 from extproc.lab.traffic.workload import Lognormal, Mix, Workload
 
 DURATION_S = 150.0
+KV_KNEE = 39.3
+"""Requests in flight at which the TTFT of that machine begins to rise: `benchmarks.limits.knee`, in 12 s."""
 
 
 def with_lengths(scene: Scenario, load: float, lengths: Workload) -> Scenario:
@@ -61,4 +65,11 @@ def test_prompts_that_wait_behind_long_ones_are_no_queue(mode: str) -> None:
 def test_where_kv_memory_is_the_bound_the_limit_is_what_fits_in(mode: str) -> None:
     chat = Workload(Lognormal(250, 0.9), Lognormal(64, 0.5))
     scene = with_lengths(scenario("a100-8b*1:256:16384", duration_s=DURATION_S), 0.95, chat)
-    assert settled(scene, mode) == pytest.approx([39.3], rel=0.15)  # by benchmarks.limits
+    assert settled(scene, mode) == pytest.approx([KV_KNEE], rel=0.15)
+
+
+def test_the_knee_is_near_what_runs_at_once_when_kv_memory_is_full() -> None:
+    (spec,) = parse_fleet("a100-8b*1:256:16384")
+    case = Case("KV", "", CHAT, knee_requests=KV_KNEE_REQUESTS)
+    _, running = closed_loop(spec, case, in_flight=512)
+    assert running == pytest.approx(KV_KNEE, rel=0.03)

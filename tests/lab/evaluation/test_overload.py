@@ -39,7 +39,7 @@ def run(routers: int = 1, is_refusing: bool = True) -> PolicyRun:
 
 
 @pytest.mark.parametrize("routers", [1, 3])
-def test_those_who_are_let_in_get_their_first_token_within_the_limit(routers: int) -> None:
+def test_admitted_requests_get_their_first_token_within_the_limit(routers: int) -> None:
     ttft_s = run(routers).ttft_s(99)
     assert ttft_s is not None
     assert ttft_s <= LIMIT_S
@@ -58,7 +58,7 @@ def test_refusing_some_gets_most_of_what_can_be_answered_in_time(routers: int) -
 
 
 @pytest.mark.parametrize("routers", [1, 3])
-def test_no_more_are_refused_than_the_fleet_cannot_answer(routers: int) -> None:
+def test_hardly_more_requests_are_refused_than_exceed_the_capacity(routers: int) -> None:
     assert run(routers).refused_share < 1 - 0.95 / OVERLOAD
     assert run(routers).utilisation > 0.95
 
@@ -77,7 +77,7 @@ class Ending:
 
 
 @pytest.mark.parametrize("routers", [1, 3])
-def test_after_the_overload_nobody_is_refused_within_seconds(routers: int) -> None:
+def test_no_request_is_refused_more_than_three_seconds_after_the_overload(routers: int) -> None:
     refused_at_s: list[float] = []
 
     class Watched(Layered):

@@ -118,7 +118,7 @@ def test_goodput_is_nearly_all_that_the_fleet_can_answer(label, fleet: str) -> N
 
 
 @pytest.mark.parametrize("fleet", ["equal", "local"])
-def test_nobody_who_was_let_in_had_waited_past_its_deadline(fleet: str) -> None:
+def test_no_admitted_request_had_waited_past_its_deadline(fleet: str) -> None:
     for policy in run(for_tenants, fleet).policies:
         assert policy.core.queue is not None
         waits = dict(zip((*WAIT_BOUNDS_S, float("inf")), policy.core.queue.counts.waits.counts, strict=True))

@@ -128,7 +128,7 @@ def test_runs_are_the_same_as_iterations_one_by_one_to_the_last_digit(
     assert in_runs(limits, requests, looks_s) == step_by_step(limits, requests, looks_s)
 
 
-def test_what_is_compared_has_preemptions_and_prefix_hits() -> None:
+def test_the_compared_runs_have_preemptions_and_prefix_hits() -> None:
     limits = EngineLimits(kv_cache_tokens=160, max_num_seqs=6)
     shared = tuple(range(3))
     requests = [Given(0.1 * number, 60, 30, shared) for number in range(8)]

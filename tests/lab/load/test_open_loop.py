@@ -2,13 +2,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
-import pytest
 from aiohttp import web
 
 from extproc.fleet.candidate_facts import CandidateFacts
-from extproc.lab.load import open_loop
 from extproc.lab.load.measured import Place, Sent, measured_sample
-from extproc.lab.load.open_loop import OpenLoop
+from extproc.lab.load.open_loop import DRAIN_S, OpenLoop
 from extproc.lab.load.stream_client import Reply, open_session
 from extproc.lab.traffic.workload import Fixed, Schedule, Workload
 from extproc.outcomes.sample import Sample
@@ -45,7 +43,9 @@ class OneServer:
         return measured_sample(IDLE, "vllm-1", "profile", "direct", sent, reply)
 
 
-def run(handler: Handler, schedule: Schedule, max_in_flight: int = 500) -> tuple[OpenLoop, list[Sample]]:
+def run(
+    handler: Handler, schedule: Schedule, max_in_flight: int = 500, drain_s: float = DRAIN_S
+) -> tuple[OpenLoop, list[Sample]]:
     async def scenario() -> tuple[OpenLoop, list[Sample]]:
         application = web.Application()
         application.router.add_post("/v1/completions", handler)
@@ -64,6 +64,7 @@ def run(handler: Handler, schedule: Schedule, max_in_flight: int = 500) -> tuple
                     samples.append,
                     np.random.default_rng(0),
                     asyncio.Event(),
+                    drain_s,
                 )
                 await loop.run(lambda _: None)
         finally:
@@ -98,17 +99,15 @@ def test_all_of_the_schedule_is_sent_and_nothing_else() -> None:
     assert loop.ended_by is None
 
 
-def test_what_does_not_end_after_a_pass_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_loop, "DRAIN_S", 0.1)
-    loop, samples = run(hang, Schedule((50.0,), 0.2, 2))
+def test_requests_that_do_not_end_after_a_pass_are_aborted() -> None:
+    loop, samples = run(hang, Schedule((50.0,), 0.2, 2), drain_s=0.1)
     assert [step.aborted for step in loop.figures.steps] == [10, 10]
     assert {sample.failure for sample in samples} == {"client_left"}
     assert loop.figures.in_flight == 0
 
 
-def test_arrivals_beyond_the_limit_are_not_sent_and_end_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_loop, "DRAIN_S", 0.1)
-    loop, samples = run(hang, Schedule((50.0, 100.0), 0.2, 2), max_in_flight=3)
+def test_arrivals_beyond_the_limit_are_not_sent_and_end_the_pass() -> None:
+    loop, samples = run(hang, Schedule((50.0, 100.0), 0.2, 2), max_in_flight=3, drain_s=0.1)
     assert [
         (step.step.rate, step.sent, step.not_sent, step.max_in_flight) for step in loop.figures.steps
     ] == [(50.0, 3, 7, 3)] * 2
@@ -122,7 +121,7 @@ def test_a_server_that_only_fails_ends_the_run() -> None:
     assert loop.figures.errors + loop.figures.steps[0].aborted == len(samples)
 
 
-def test_what_fails_all_at_once_is_one_failure() -> None:
+def test_requests_that_fail_all_at_once_are_one_failure() -> None:
     held: list[web.Request] = []
 
     async def crash_once(request: web.Request) -> web.StreamResponse:

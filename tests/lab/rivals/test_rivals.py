@@ -57,7 +57,7 @@ def test_round_robin_takes_turns() -> None:
     assert all((later - earlier) % 3 == 1 for earlier, later in pairwise(chosen))
 
 
-def test_random_heeds_nothing() -> None:
+def test_random_chooses_each_backend_equally_often_whatever_its_load() -> None:
     chosen = choices(Random(rng()), in_flight(9, 0, 0), 3000)
     assert all(900 < chosen[backend] < 1100 for backend in range(3))
 
@@ -193,13 +193,13 @@ def test_layered_routers_share_no_state() -> None:
     assert {other.choose(number, REQUEST, [], 0.0) for number in range(2)} == {0, 1}
 
 
-def test_the_production_policy_sees_strangers_in_the_gauges() -> None:
+def test_the_production_policy_counts_foreign_load_from_the_gauges() -> None:
     policy = layered()
     policy.scraped(0, Gauges(8, 30, 0.5, 0, 0, 0.0, 0, 0.0, 0, 0, 16_384), 1.0)
     assert {policy.choose(number, REQUEST, [], 1.1) for number in range(10)} == {1}
 
 
-def test_a_model_that_cannot_be_used_is_no_model() -> None:
+def test_an_invalid_model_file_is_an_error() -> None:
     with pytest.raises(ModelFileError):
         Layered(["sim-1"], layered_rules(model_file=b"{}"), rng())
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.patience import PATIENCE_S
+
 from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
 from extproc.adapters.files.atomic_file import write_atomically
 
 ENVOY = Path(sys.executable).with_name("envoy")
-PATIENCE_S = 60.0
 SHIPPED_MESSAGE_TIMEOUT_S = 1
 MESSAGE_TIMEOUT_S = 30
 """How long Envoy waits for a sidecar here. After the shipped second it also goes around a good one, where

@@ -1,4 +1,4 @@
-"""The real thing, for tests: simulated backends, sidecar and Envoy as processes, on ports that are free."""
+"""Simulated backends, the sidecar and Envoy as processes on free ports, for tests of the whole stack."""
 
 import asyncio
 import io
@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sys
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,66 +14,19 @@ from typing import Any
 
 import aiohttp
 import yaml
-from integration.envoy_process import MESSAGE_TIMEOUT_S
+from support.client_load import Answer, chat
+from support.envoy_process import MESSAGE_TIMEOUT_S
+from support.patience import PATIENCE_S
 from support.ports import free_port
 
 from extproc.adapters.envoy.envoy_config import BackendAddress
 from extproc.lab.local_stack.child_process import ChildProcess
 
-PATIENCE_S = 60.0
-MODEL = "sim"
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
 """`EXTPROC_TRANSPORT=grpcio make test`: another transport than the default one."""
 
-Condition = Callable[[], object]
-
-
 StartSim = Callable[..., tuple[str, ChildProcess]]
 """Starts a simulated server with these options; its URL, when it answers, and its process."""
-
-
-def wait_until(
-    is_so: Callable[[], object], what: str = "the condition", patience_s: float = PATIENCE_S
-) -> None:
-    """Return when the condition holds."""
-    ends_s = time.monotonic() + patience_s
-    while not is_so():
-        assert time.monotonic() < ends_s, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client got: status, headers, body, and when the first byte of the body came (seconds)."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    ttft_s: float
-
-    @property
-    def is_complete(self) -> bool:
-        """A good answer, up to its end."""
-        return self.status == 200 and (b"[DONE]" in self.body or b'"usage"' in self.body)
-
-    @property
-    def backend(self) -> str:
-        """The response header that tells the choice."""
-        return self.headers.get("x-extproc-backend", "")
-
-    @property
-    def layer(self) -> str:
-        """The response header that tells the layer."""
-        return self.headers.get("x-extproc-layer", "")
-
-
-def chat(
-    words: int = 10, max_tokens: int = 8, *, stream: bool = True, model: str | None = MODEL
-) -> dict[str, Any]:
-    """A chat completion request of about `words` tokens."""
-    message = {"role": "user", "content": "word " * words}
-    named = {} if model is None else {"model": model}
-    return {**named, "stream": stream, "max_tokens": max_tokens, "messages": [message]}
 
 
 @dataclass
@@ -138,14 +89,20 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        listed = self.backends if self.discovery is None else {}
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in listed.items()]
+        await self.launch_envoy()
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self.sidecar.start()
+        await self.until_routable(len(self._listed()) or self.found_at_start)
+
+    async def launch_envoy(self) -> None:
+        """Start an Envoy, the first one or its successor, and wait until it is ready."""
+        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self._listed().items()]
         grpc = f"127.0.0.1:{self.grpc_port}"
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
-        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self.sidecar.start()
-        await self.until_routable(len(listed) or self.found_at_start)
+
+    def _listed(self) -> dict[str, int]:
+        return self.backends if self.discovery is None else {}
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""
@@ -252,51 +209,3 @@ async def running(stack: LocalStack) -> AsyncIterator[LocalStack]:
         yield stack
     finally:
         await stack.stop()
-
-
-def by_status(answers: Sequence[Answer]) -> Counter[int]:
-    """How often each status came."""
-    return Counter(answer.status for answer in answers)
-
-
-class Load:
-    """Requests one after the other in `concurrency` loops, until it is left; `answers` has all of them.
-
-    `options` are those of each request.
-    """
-
-    def __init__(self, stack: LocalStack, concurrency: int, body: Any = None, **options: Any) -> None:
-        self.answers: list[Answer] = []
-        self.errors: list[BaseException] = []
-        self._stack = stack
-        self._body = body
-        self._options = options
-        self._concurrency = concurrency
-        self._is_over = False
-
-    async def __aenter__(self) -> "Load":
-        self._tasks = [asyncio.create_task(self._loop()) for _ in range(self._concurrency)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._is_over = True
-        await asyncio.gather(*self._tasks)
-
-    async def until(self, count: int) -> None:
-        """Wait until that many more requests have been answered."""
-        target = len(self.answers) + count
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.answers) < target:
-                await asyncio.sleep(0.01)
-
-    @property
-    def failures(self) -> list[object]:
-        """What was not answered as it should."""
-        return [*self.errors, *(answer for answer in self.answers if not answer.is_complete)]
-
-    async def _loop(self) -> None:
-        while not self._is_over:
-            try:
-                self.answers.append(await self._stack.ask(self._body, **self._options))
-            except (aiohttp.ClientError, TimeoutError) as error:
-                self.errors.append(error)

@@ -12,14 +12,15 @@ from typing import Any
 import aiohttp
 import docker
 from docker.models.containers import Container
-from integration.local_stack import Answer
+from support.client_load import Answer
+from support.patience import PATIENCE_S
+from support.shipped_model import SHIPPED_MODEL
 from testcontainers.compose import DockerCompose
 
 ROOT = Path(__file__).parents[2]
 PROJECT = f"extproc-test-{os.getpid()}"
 IMAGE = "vllm-extproc-test"
 SIMS = ("sim-1", "sim-2", "sim-3")
-PATIENCE_S = 60.0
 
 
 class ComposeStack:
@@ -31,7 +32,7 @@ class ComposeStack:
         models.mkdir()
         models.chmod(0o777)  # pytest's are for their owner alone, whom the containers do not run as
         self.model_path = models / "zone2_predictor.json"
-        shutil.copyfile(ROOT / "models" / "zone2_predictor.json", self.model_path)
+        shutil.copyfile(SHIPPED_MODEL, self.model_path)
         settings = {
             "COMPOSE_PROJECT_NAME": PROJECT,
             "EXTPROC_IMAGE": IMAGE,

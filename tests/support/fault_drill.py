@@ -1,17 +1,18 @@
-"""What all drills have in common: load before, during and after a fault, and its end measured."""
+"""Faults under load: a stack, the load before, during and after a fault, and the time to recover."""
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from faults.fault_table import FaultTable
-from faults.scripted_backend import ScriptedBackend
-from integration.local_stack import PATIENCE_S, Load, LocalStack, chat, running
+from support.client_load import Load, chat
+from support.fault_table import FaultTable
+from support.patience import until
+from support.process_stack import LocalStack, running
+from support.scripted_backend import ScriptedBackend
 
 from extproc.lab.local_stack.child_process import ChildProcess
 
@@ -85,12 +86,6 @@ async def signalled(child: ChildProcess, number: signal.Signals) -> None:
     """Send it a signal, and wait until it has ended."""
     send(child, number)
     await until(lambda: child.ending() is not None)
-
-
-async def until(is_so: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    async with asyncio.timeout(patience_s):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def until_placed(load: Load, names: Sequence[str] = ("vllm-1",)) -> None:

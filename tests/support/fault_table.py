@@ -1,10 +1,10 @@
-"""The table of faults in README.md: what was asserted, and what was measured, by the run that wrote it."""
+"""The table of tests/faults/README.md: what was asserted, and what was measured, by the run that wrote it."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).with_name("README.md")
+README = Path(__file__).parents[1] / "faults" / "README.md"
 SOAK_BEGIN, SOAK_END = "<!-- by make test-long -->", "<!-- end of soak -->"
 BEGIN, END = "<!-- rows by make test-faults -->", "<!-- end of rows -->"
 HEAD = "| fault | what happens | requests failed | time to recover |\n|---|---|---|---|\n"
