@@ -61,7 +61,9 @@ def write_lock(target: Path, uv: str, arguments: Sequence[str]) -> None:
     python = project["project"]["requires-python"].removeprefix(">=")
 
     def resolve(*sources: str | Path, asked: str = "") -> str:
-        command = [uv, "pip", "compile", *OPTIONS, "--python-version", python, *sources]
+        # uv fetches no other interpreter than this one. The lock goes up from the oldest supported version.
+        pythons = ("--python", sys.executable, "--python-version", python)
+        command = [uv, "pip", "compile", *OPTIONS, *pythons, *sources]
         done = subprocess.run(command, cwd=ROOT, input=asked, stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout
 
