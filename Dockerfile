@@ -3,10 +3,11 @@
 #   docker build -t vllm-extproc .
 #   docker run --rm --read-only vllm-extproc --help
 
+# The sections of the lock file, each on its own: a change of the tools for development builds nothing anew.
 FROM python:3.11-slim AS requirements
-COPY pyproject.toml .
-RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        print(*project["dependencies"], *project["optional-dependencies"]["kubernetes"], sep="\n")' > requirements.txt
+COPY requirements.lock .
+RUN sed '/^# Building/,$d' requirements.lock > image.txt \
+    && sed '/^# The image/,/^# Building/d; /^# Development/,$d' requirements.lock > building.txt
 
 FROM python:3.11-slim AS build
 # libgomp is what LightGBM links to; binutils has `strip`.
@@ -16,20 +17,24 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/extproc
 ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
 # The dependencies first, which change seldom: after a change of the code a build takes seconds.
-COPY --from=requirements requirements.txt .
+COPY --from=requirements image.txt .
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/extproc/bin/python install --no-compile --requirement requirements.txt
+    pip --python /opt/extproc/bin/python install --no-compile --require-hashes --requirement image.txt
 # What only debuggers, compilers and the libraries' own developers read is not needed to run them: 85 MB. (The
 # libraries in *.libs were edited after they were linked, and do not survive `strip`.)
 RUN find /opt/extproc -type d -name tests -prune -exec rm -r {} + \
     && find /opt/extproc -type f -regex '.*\.\(pyi\|pyx\|pxd\|h\|a\)' -delete \
     && find /opt/extproc /usr/local/lib -type f -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} +
+# The tools that build the package stay outside of the environment, and find in it what they share with the sidecar.
+COPY --from=requirements building.txt .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-compile --no-deps --target /opt/building --require-hashes --requirement building.txt
 COPY pyproject.toml README.md hatch_build.py ./
 COPY envoy envoy
 COPY protos protos
 COPY extproc extproc
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/extproc/bin/python install --no-compile --no-deps .
+    PYTHONPATH=/opt/building pip --python /opt/extproc/bin/python install --no-compile --no-build-isolation --no-deps .
 # The root file system will be read-only, so that Python cannot keep its bytecode: here it does, of what the three
 # roles import. That also proves that nothing of it is missing.
 RUN /opt/extproc/bin/python -P -c 'import extproc.app, extproc.adapters.trainer.process, extproc.lab.simulated_vllm.vllm_server, uvloop' \

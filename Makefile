@@ -1,7 +1,9 @@
-# Everything works on a fresh machine that has Python 3.11 or newer: .venv is made when it is first needed.
+# Everything works on a fresh machine that has Python 3.11 or newer: .venv is made when it is first needed, with the
+# versions that requirements.lock has.
 #
 #   make up                     Envoy, the sidecar and three simulated backends; ARGS='--backends URL,URL' for real ones
 #   make test                   linters, types, import contracts, and all tests against a real Envoy
+#   make test-newest            linters and tests with the newest versions that pyproject.toml allows; ARGS for pytest
 #   make test-long              tests of minutes, on real processes
 #   make test-faults            every fault under load, and the table of tests/faults/README.md anew
 #   make test-vllm VLLM=URL,URL the tests that need two real vLLM servers
@@ -9,6 +11,7 @@
 #   make audit                  known vulnerabilities of the dependencies, asked of a public database
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
+#   make lock                   writes requirements.lock after a change of pyproject.toml; ARGS=--upgrade for the newest
 #   make reference              writes the references of configuration and metrics, and the dashboard, from the code
 #   make clean                  removes whatever the others have made
 
@@ -16,11 +19,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+UV := $(BIN)/uv
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM ?= $(EXTPROC_VLLM)
 # These compute, or wait for Docker, while the others wait for processes and times.
 ASIDE := $(addprefix tests/,containers exchange fleet learning outcomes policy request routing $(addprefix lab/,engine evaluation rivals traffic twin))
+SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
+	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
+	echo "    apt-get install --no-install-recommends prometheus"; }
 
-.PHONY: up test lint test-long test-faults test-vllm fuzz audit bench reference clean
+.PHONY: up test lint test-newest test-long test-faults test-vllm fuzz audit bench lock reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -31,9 +39,9 @@ ifeq ($(strip $(ARGS)),)
 	@echo "$(ASIDE) run beside the others, in idle time; what they say comes last."; \
 	nice -n 19 $(BIN)/pytest -o cache_dir=.pytest_cache/aside $(ASIDE) >$(VENV)/aside.log 2>&1 & aside=$$!; \
 	$(BIN)/pytest $(ASIDE:%=--ignore=%); others=$$?; \
-	wait $$aside; aside=$$?; cat $(VENV)/aside.log; exit $$((others || aside))
+	wait $$aside; aside=$$?; cat $(VENV)/aside.log; $(SAY_WHAT_IS_SKIPPED); exit $$((others || aside))
 else
-	$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(ARGS); status=$$?; $(SAY_WHAT_IS_SKIPPED); exit $$status
 endif
 
 lint: $(INSTALLED)
@@ -41,6 +49,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+test-newest: $(UV)
+	@PYTHONPATH=tests $(BIN)/python -m support.newest $(UV) $(ARGS)
 
 test-long: $(INSTALLED)
 	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
@@ -65,7 +76,7 @@ else
 endif
 
 fuzz: $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	$(PIP_INSTALL) 'atheris>=3,<4'
 	PYTHONPATH=tests nice -n 5 $(BIN)/python -m fuzz.campaign $(ARGS)
 
 # From an environment of its own, so that the auditor's dependencies are not taken for ours.
@@ -78,6 +89,9 @@ audit: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
+lock: $(UV)
+	@PYTHONPATH=tests $(BIN)/python -m support.lock_file $(UV) $(ARGS)
+
 reference: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m support.reference
 
@@ -86,13 +100,19 @@ clean:
 	rm -f extproc/adapters/protos/*_pb2.py extproc/adapters/protos/*_pb2.pyi
 	find extproc tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# The stubs of protos/ are generated while installing. pip says nothing but what went wrong.
-$(INSTALLED): pyproject.toml hatch_build.py $(wildcard protos/*.proto)
+# The stubs of protos/ are generated while installing, by the locked protoc. pip says nothing but what went wrong.
+$(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(wildcard protos/*.proto) | $(BIN)/pip
+	@echo "Installing into $(VENV), which takes a minute or two the first time ..."
+	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(UV): | $(BIN)/pip
+	@$(PIP_INSTALL) 'uv>=0.9,<1'
+
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not; name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing into $(VENV), which takes a minute or two the first time ..."
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@$(PYTHON) -m venv $(VENV)

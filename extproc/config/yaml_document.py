@@ -17,7 +17,16 @@ _MAX_MERGED_KEYS = 256
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win silently, and with few merges (`<<`)."""
+    """YAML without repeated keys, of which the last would win silently, and with few merges (`<<`).
+
+    The keys that a merge brings are counted here, before PyYAML merges anything: PyYAML 6.0.3 copies a key as
+    often as it is merged, PyYAML 6.0.4 copies it once, and both have to accept and refuse the same files.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._keys: dict[yaml.Node, int] = {}
+        """The keys of each mapping that is complete, with all that it merges."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -26,16 +35,19 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is repeated", problem_mark=key.start_mark)
             seen.add(key.value)
+        self._keys[node] = self._count_keys(node)
         return node
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        merged = [value for key, value in node.value if key.tag == _MERGE]
-        lists = [value for value in merged if isinstance(value, yaml.SequenceNode)]
-        if all(len(value.value) <= _MAX_MERGES for value in lists):
-            super().flatten_mapping(node)
-            if not merged or len(node.value) <= _MAX_MERGED_KEYS:
-                return
-        raise yaml.MarkedYAMLError(problem="too much is merged (<<)", problem_mark=node.start_mark)
+    def _count_keys(self, node: yaml.MappingNode) -> int:
+        values = [value for key, value in node.value if key.tag == _MERGE]
+        sources = [value.value if isinstance(value, yaml.SequenceNode) else [value] for value in values]
+        mappings = [source for group in sources for source in group if isinstance(source, yaml.MappingNode)]
+        # One that is not complete yet is this mapping itself, or one around it: such a merge has no end.
+        merged = sum(self._keys.get(mapping, _MAX_MERGED_KEYS + 1) for mapping in mappings)
+        keys = len(node.value) - len(values) + merged
+        if values and (keys > _MAX_MERGED_KEYS or max(map(len, sources)) > _MAX_MERGES):
+            raise yaml.MarkedYAMLError(problem="too much is merged (<<)", problem_mark=node.start_mark)
+        return keys
 
 
 def read_document(text: str, origin: str) -> dict[str, Any]:

@@ -225,6 +225,27 @@ def test_merges_of_merges_do_not_multiply() -> None:
         parse_config(f"a0: &a0 {{x: 1}}\nb: {{<<: [{many}]}}\n", "test.yaml")
 
 
+def test_merged_keys_are_counted_as_often_as_they_are_merged() -> None:
+    fields = ", ".join(f"k{n}: 1" for n in range(16))
+    text = f"a: &a {{{fields}}}\nb: &b {{<<: [{', '.join(['*a'] * 16)}]}}\n"
+    with pytest.raises(ConfigError, match="Extra inputs"):
+        parse_config(text, "test.yaml")
+    with pytest.raises(ConfigError, match="too much is merged"):
+        parse_config(text + "c: {<<: *b, one: more}\n", "test.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: &a {<<: *a}", "a: &a {x: 1, b: {<<: [*a]}}", "&a\n<<: *a\nx: 1"])
+def test_a_mapping_that_merges_itself_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="too much is merged"):
+        parse_config(text, "test.yaml")
+
+
+@pytest.mark.parametrize("merged", ["1", "[1]", "[[{x: 1}]]"])
+def test_only_mappings_can_be_merged(merged: str) -> None:
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        parse_config(f"a: {{<<: {merged}}}", "test.yaml")
+
+
 def test_very_many_faults_are_counted_and_not_all_told() -> None:
     told = faults(backends=[{"name": 1, "url": "http://a"}] * 1000).splitlines()
     assert told[0] == "test.yaml: 1000 fault(s)"
