@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.adapters.files.sample_table import read_samples
-from extproc.adapters.vllm.kv_cache_size import KvCacheSize, ask_kv_cache_size
+from extproc.adapters.vllm.exposition import KvCacheSize, ask_kv_cache_size
 from extproc.commands.calibrate_view import agreement_table, fit_sentence, fit_table
 from extproc.errors import CalibrationError, ReportError
 from extproc.lab.engine.engine_limits import EngineLimits

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.config.admission_stage import AdmissionConfig
-from extproc.config.discovery_stage import FoundBackends
 from extproc.config.stages import (
     BackendConfig,
     Config,
@@ -42,11 +41,6 @@ def backend(config: BackendConfig) -> Endpoint:
 def backends(config: Config) -> tuple[Endpoint, ...]:
     """All that are listed; none where they are found by discovery."""
     return tuple(backend(listed) for listed in config.backends)
-
-
-def empty_grace_s(config: Config) -> float:
-    """How long discovery that names nobody is doubted; a list never does."""
-    return config.discovery.empty_grace_s if isinstance(config.discovery, FoundBackends) else 0.0
 
 
 def saturation_rule(guard: GuardConfig, admission: AdmissionConfig) -> SaturationRule:
