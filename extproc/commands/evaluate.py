@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_load", "admission"}
+"""The stages of a configuration that have a meaning in virtual time."""
 
 
 class Admission(StrEnum):
@@ -30,9 +33,17 @@ def evaluate(
     gauge_delay: Annotated[
         float, typer.Option(help="Seconds by which a scrape is late.", min=0.0, max=60.0)
     ] = 0.3,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A sidecar's configuration for layered.", metavar="FILE", show_default="none"),
+    ] = None,
     admission: Annotated[
-        Admission, typer.Option(help="What layered does where all backends are saturated.")
-    ] = Admission.REJECT,
+        Admission | None,
+        typer.Option(
+            help="What layered does where all backends are saturated.",
+            show_default="as configured, else reject",
+        ),
+    ] = None,
     slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
     model: Annotated[
         Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
@@ -60,7 +71,8 @@ def evaluate(
     Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
     peak-ewma (linkerd's), queue-kv (the endpoint picker's default: queue 2, KV cache 2, prefix 3),
     token-load and active-request (other scorers of its), least-latency (AIBrix's), and the oracle, which
-    looks into the future and is slow.
+    looks into the future and is slow. Of a --config, layered takes the stages guard, breaker, predict,
+    least_load, zones, scrape and admission.
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
@@ -81,5 +93,14 @@ def evaluate(
         out=out,
         json=json,
     )
-    production = layered_rules({"admission": {"mode": admission.value}})
-    evaluate_command.run_evaluation(options, production, Console())
+    evaluate_command.run_evaluation(options, layered_rules(_stages(config, admission)), Console())
+
+
+def _stages(path: Path | None, admission: Admission | None) -> dict[str, Any]:
+    """Return the stages of a configuration file that are evaluated; `admission` replaces its mode."""
+    from extproc.config.stages import load_config  # noqa: PLC0415 - see the package's docstring
+
+    stages = {} if path is None else load_config(path).model_dump(include=EVALUATED_STAGES)
+    if admission is not None:
+        stages["admission"] = stages.get("admission", {}) | {"mode": admission.value}
+    return stages

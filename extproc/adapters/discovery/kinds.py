@@ -32,5 +32,8 @@ def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
     return KubernetesSource(discovery)
 
 
-_SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {"dns": DnsSource, "kubernetes": _kubernetes}
+_SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {
+    "dns": DnsSource,
+    "kubernetes": _kubernetes,
+}
 """By kind; each is called with its own stage."""
