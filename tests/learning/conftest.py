@@ -39,6 +39,7 @@ def fleet_samples(
         "is_stream": np.ones(n, bool),
         "is_clean": np.ones(n, bool),
         "scrape_age_s": np.full(n, 0.05),
+        "expected_cached_tokens": np.zeros(n),
         "cached_tokens": np.full(n, np.nan),
         "ttft_s": ttft_s * np.exp(rng.normal(0, 0.1, n)),
         "num_running": np.minimum(load, 48.0),

@@ -3,7 +3,6 @@
 No request is lost, answered twice, let in late or overtaken by a peer.
 """
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.build import a_request, an_endpoint
@@ -133,4 +132,3 @@ class AnyEvents(RuleBasedStateMachine):
 
 
 TestAnyEvents = AnyEvents.TestCase
-TestAnyEvents.settings = settings(deadline=None, max_examples=100)
