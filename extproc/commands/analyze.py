@@ -18,19 +18,16 @@ def analyze(
     saturated_s: Annotated[float, typer.Option(help="TTFT from it on is the saturated zone.")] = 10.0,
 ) -> None:
     """Say what TTFT depends on, where requests wait, and where the guard should stand."""
-    from extproc.lab.reports.publish import (  # noqa: PLC0415 - see the package's docstring
-        ReportFiles,
-        publish,
-    )
-    from extproc.learning.analysis.words import summary  # noqa: PLC0415 - see the package's docstring
-    from extproc.learning.zone_bounds import ZoneBounds  # noqa: PLC0415 - see the package's docstring
+    from extproc.lab.reports.publish import publish
+    from extproc.learning.analysis.words import summary
+    from extproc.learning.zone_bounds import ZoneBounds
 
     if not low_s < saturated_s:
         raise typer.BadParameter("must be larger than --low-s", param_hint="--saturated-s")
-    files = ReportFiles(out, json or out.with_suffix(".json"))
-    if files.html == files.json:
+    numbers = json or out.with_suffix(".json")
+    if numbers == out:
         raise typer.BadParameter("must not be the report's own file", param_hint="--json")
-    analysis = publish(samples, files, bounds=ZoneBounds(low_s, saturated_s))
+    analysis = publish(samples, out, numbers, bounds=ZoneBounds(low_s, saturated_s))
     for sentence in summary(analysis):
         typer.echo(f"- {sentence}")
-    typer.echo(f"\nProposed configuration:\n\n{analysis.yaml}\nReport: {files.html}\nNumbers: {files.json}")
+    typer.echo(f"\nProposed configuration:\n\n{analysis.yaml}\nReport: {out}\nNumbers: {numbers}")

@@ -43,21 +43,31 @@ def profile(
     seed: Annotated[int, typer.Option(help="Of arrivals, lengths, prompts and places.", min=0)] = 1,
 ) -> None:
     """Drive servers from idle to saturation, and record every request. Ctrl-C keeps what was measured."""
-    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+    import uvloop
+    from rich.console import Console
 
-    from extproc.commands import profile_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.lab.load import profile_options as options  # noqa: PLC0415 - see the package's docstring
-    from extproc.lab.traffic import workload  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands.profile_view import ProfileView, result_lines, summary_table
+    from extproc.errors import ProfileError
+    from extproc.lab.load.length_file import read_length_file
+    from extproc.lab.load.profiled_servers import parse_servers
+    from extproc.lab.load.profiler import run_profile
+    from extproc.lab.traffic.workload import Schedule, Workload, parse_lengths, parse_rates
 
-    asked = options.ProfileOptions(
-        servers=options.parse_servers(backends, stack, state),
-        samples=samples,
-        model=model,
-        workload=options.parse_workload(prompt, output),
-        schedule=workload.Schedule(workload.parse_rates(rates), step, passes),
-        max_in_flight=max_in_flight,
-        seed=seed,
+    servers = parse_servers(backends, stack, state)
+    workload = Workload(
+        parse_lengths(prompt, "prompt_tokens", read_length_file),
+        parse_lengths(output, "output_tokens", read_length_file),
     )
-    result = profile_command.profile(asked, Console())
+    schedule, console = Schedule(parse_rates(rates), step, passes), Console()
+    with ProfileView(console, schedule) as view:
+        run = run_profile(
+            servers, model, workload, schedule, samples, view, max_in_flight=max_in_flight, seed=seed
+        )
+        result = uvloop.run(run)
+    console.print(summary_table(result.figures))
+    for line in result_lines(result, samples):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if result.ended_by is not None:
+        raise ProfileError(result.ended_by)
     if result.was_interrupted and not result.figures.samples:
         raise typer.Exit(130)

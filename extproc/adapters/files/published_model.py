@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from extproc.adapters.files.atomic_file import write_atomically
+from extproc.adapters.files.atomic_file import write_or_raise
 from extproc.errors import ModelFileError, TrainingError
 from extproc.learning.fit import Training
 from extproc.learning.model_file import MAX_FILE_BYTES, dump, load
@@ -24,12 +24,4 @@ def publish(training: Training, path: Path) -> None:
     """Replace the file once the new one has been loaded; raises ModelFileError or TrainingError."""
     data = dump(training.model_file)
     load(data)
-    write_file(path, data)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; raises TrainingError."""
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror}") from error
+    write_or_raise(path, data, TrainingError)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -20,10 +21,11 @@ from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
 from extproc.lab.load.open_loop import OpenLoop
-from extproc.lab.load.profile_options import ProfileOptions
+from extproc.lab.load.profiled_servers import Servers
 from extproc.lab.load.served_model import find_model
 from extproc.lab.load.stack_target import open_stack
 from extproc.lab.load.stream_client import open_session
+from extproc.lab.traffic.workload import Schedule, Workload
 
 _REFRESH_S = 0.25
 _KEEP_ALL_ROWS = 1 << 30
@@ -52,25 +54,29 @@ class ProfileResult:
     cpu_share: float
 
 
-async def run_profile(options: ProfileOptions, view: View) -> ProfileResult:
-    """Run the schedule; raises ProfileError or SampleStoreError where it cannot begin."""
-    rng, stop = np.random.default_rng(options.seed), asyncio.Event()
+async def run_profile(
+    servers: Servers,
+    model: str | None,
+    workload: Workload,
+    schedule: Schedule,
+    samples: Path,
+    view: View,
+    *,
+    max_in_flight: int,
+    seed: int,
+) -> ProfileResult:
+    """Run the schedule; with a `model` of None, requests ask for the one that all servers have.
+
+    Raises ProfileError or SampleStoreError where the run cannot begin.
+    """
+    rng, stop = np.random.default_rng(seed), asyncio.Event()
     async with AsyncExitStack() as stack:
         interruption = stack.enter_context(_Interruption(stop))
         session = await stack.enter_async_context(open_session())
-        target = await stack.enter_async_context(_opened(options, session, rng))
-        store = SampleStore.open(options.samples, _KEEP_ALL_ROWS)
+        target = await stack.enter_async_context(_opened(servers, model, session, rng))
+        store = SampleStore.open(samples, _KEEP_ALL_ROWS)
         stack.callback(store.close)
-        loop = OpenLoop(
-            target,
-            session,
-            options.workload,
-            options.schedule,
-            options.max_in_flight,
-            store.append,
-            rng,
-            stop,
-        )
+        loop = OpenLoop(target, session, workload, schedule, max_in_flight, store.append, rng, stop)
         refresher = asyncio.create_task(_keep_showing(view.refresh, loop.figures))
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         try:
@@ -87,16 +93,15 @@ async def run_profile(options: ProfileOptions, view: View) -> ProfileResult:
 
 @asynccontextmanager
 async def _opened(
-    options: ProfileOptions, session: aiohttp.ClientSession, rng: np.random.Generator
+    servers: Servers, name: str | None, session: aiohttp.ClientSession, rng: np.random.Generator
 ) -> AsyncIterator[Target]:
-    servers = options.servers
     if servers.backends:
         urls = [f"http://{backend.address}" for backend in servers.backends]
-        model = await find_model(session, urls, options.model)
+        model = await find_model(session, urls, name)
         async with open_direct(servers.backends, model, rng) as target:
             yield target
         return
-    model = await find_model(session, [servers.stack_url], options.model)
+    model = await find_model(session, [servers.stack_url], name)
     async with open_stack(session, servers.stack_url, servers.state_url, model) as stack:
         yield stack
 

@@ -1,12 +1,10 @@
 """Sample store in, report out: the page and the numbers, each replaced whole."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from extproc.adapters.files.atomic_file import write_atomically
+from extproc.adapters.files.atomic_file import write_json, write_or_raise
 from extproc.adapters.files.sample_table import read_samples
 from extproc.errors import ReportError
 from extproc.lab.reports.analysis_page import report_page
@@ -15,17 +13,10 @@ from extproc.learning.dataset import TRAINING_COLUMNS
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFiles:
-    """Where the page and the numbers go."""
-
-    html: Path
-    json: Path
-
-
 def publish(
     samples: Path,
-    files: ReportFiles,
+    page: Path,
+    numbers: Path,
     *,
     bounds: ZoneBounds = DEFAULT_ZONE,
     limit_s: float = DEFAULT_LIMIT_S,
@@ -38,13 +29,6 @@ def publish(
     rng = np.random.default_rng(seed)
     columns = read_samples(samples, TRAINING_COLUMNS)
     analysis, observations = analyze(columns, rng, bounds=bounds, limit_s=limit_s)
-    _write(files.json, msgspec.json.format(msgspec.json.encode(analysis)) + b"\n")
-    _write(files.html, report_page(analysis, observations, samples.name, rng))
+    write_json(numbers, analysis, ReportError)
+    write_or_raise(page, report_page(analysis, observations, samples.name, rng), ReportError)
     return analysis
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise ReportError(f"{path}: {error.strerror}") from error

@@ -1,6 +1,9 @@
-"""How a simulated vLLM server is set up; the names follow vLLM's own options where there are such."""
+"""The options of `extproc sim`; their names are those of vLLM's own options where vLLM has them."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from extproc.errors import ConfigError
 from extproc.lab.engine.engine_limits import EngineLimits
@@ -11,7 +14,7 @@ MAX_GAUGE_DELAY_S = 60.0
 """Guessed; it bounds what is kept of the past. (A cold vLLM was seen to show nothing for 18 s.)"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimOptions:
     """One simulated server; raises ConfigError for what cannot be simulated.
 
@@ -21,20 +24,42 @@ class SimOptions:
     the share of requests answered with 500, drawn with `seed`.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000  # borrowed: vLLM's default
-    models: tuple[str, ...] = ("sim",)
-    profile: str = "l4-8b"
-    speed: float = 1.0
-    max_num_seqs: int = 256  # borrowed: vLLM's default
-    max_model_len: int = 8192  # guessed; a model's own limit is often beyond what a small KV cache holds
-    kv_cache_tokens: int | None = None
-    max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
-    http_limit: int | None = None
-    max_num_queued_reqs: int | None = None
-    gauge_delay_s: float = 0.0
-    fail_fraction: float = 0.0
-    seed: int = 0
+    port: Annotated[int, typer.Option(help="0 picks a free one.", min=0, max=65535, metavar="PORT")] = (
+        8000  # borrowed: vLLM's default
+    )
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1"
+    models: Annotated[
+        tuple[str, ...],
+        typer.Option("--model", help="What it serves; may be repeated.", show_default="sim"),
+    ] = ("sim",)
+    profile: Annotated[
+        str, typer.Option(help="The machine that it is: a name, or the file of a calibration.")
+    ] = "l4-8b"
+    speed: Annotated[float, typer.Option(help="2 is twice as fast as the profile.")] = 1.0
+    max_num_seqs: Annotated[int, typer.Option(help="Places in the batch.")] = 256  # borrowed: vLLM's default
+    # Guessed; a model's own limit is often beyond what a small KV cache holds.
+    max_model_len: Annotated[int, typer.Option(help="Tokens of input and output together.")] = 8192
+    kv_cache_tokens: Annotated[
+        int | None, typer.Option(help="Size of the KV cache.", show_default="the profile's")
+    ] = None
+    # Borrowed: vLLM's default for an API server.
+    max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens computed in one iteration.")] = 2048
+    http_limit: Annotated[
+        int | None, typer.Option(help="Requests let into the engine; others wait where no gauge counts them.")
+    ] = None
+    max_num_queued_reqs: Annotated[
+        int | None,
+        typer.Option(help="Requests that may wait in the engine; further ones are refused as vLLM does it."),
+    ] = None
+    gauge_delay_s: Annotated[
+        float,
+        typer.Option(
+            "--gauge-delay",
+            help="Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.",
+        ),
+    ] = 0.0
+    fail_fraction: Annotated[float, typer.Option(help="Share of requests answered with 500.")] = 0.0
+    seed: Annotated[int, typer.Option(help="Of the failures.")] = 0
 
     def __post_init__(self) -> None:
         limits = self.limits()
