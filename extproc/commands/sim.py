@@ -1,7 +1,7 @@
 """`extproc sim`: one simulated vLLM server; its options are those of `SimOptions`."""
 
-from extproc.commands.options import takes_options
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
+from extproc.options import takes_options
 
 
 @takes_options

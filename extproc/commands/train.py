@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from extproc.commands.options import takes_options
+from extproc.options import option, required, takes_options
 
 if TYPE_CHECKING:
     from extproc.commands.train_view import TrainingRun
@@ -18,32 +18,19 @@ if TYPE_CHECKING:
 class TrainOptions:
     """The options of `extproc train`."""
 
-    samples: Annotated[Path, typer.Option(help="What a sidecar or a profile has recorded.", metavar="FILE")]
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The model file: the incumbent is read from it, a better model is written to it, and a"
-            " sidecar that uses it takes that over.",
-            metavar="FILE",
-        ),
-    ]
-    report: Annotated[Path | None, typer.Option(help="Write all numbers here, as JSON.", metavar="FILE")] = (
-        None
+    samples: Path = required("What a sidecar or a profile has recorded.", metavar="FILE")
+    out: Path = required(
+        "The model file: the incumbent is read from it, a better model is written to it, and a sidecar that"
+        " uses it takes that over.",
+        metavar="FILE",
     )
-    tuning_s: Annotated[
-        float, typer.Option("--tuning", help="Seconds to search for good settings.", min=0)
-    ] = 10.0
-    low_s: Annotated[
-        float, typer.Option("--low", help="TTFT in seconds at which the medium zone begins.")
-    ] = 1.0
-    saturated_s: Annotated[float, typer.Option("--saturated", help="TTFT in seconds at which it ends.")] = (
-        10.0
-    )
-    margin: Annotated[
-        float, typer.Option(help="By which share the incumbent's error has to be beaten.", min=0, max=1)
-    ] = 0.05
-    force: Annotated[bool, typer.Option("--force", help="Publish whatever the gate says.")] = False
-    seed: Annotated[int, typer.Option(help="Of the search and the trees.")] = 0
+    report: Path | None = option(None, "Write all numbers here, as JSON.", metavar="FILE")
+    tuning_s: float = option(10.0, "Seconds to search for good settings.", "--tuning", min=0)
+    low_s: float = option(1.0, "TTFT in seconds at which the medium zone begins.", "--low")
+    saturated_s: float = option(10.0, "TTFT in seconds at which it ends.", "--saturated")
+    margin: float = option(0.05, "By which share the incumbent's error has to be beaten.", min=0, max=1)
+    force: bool = option(False, "Publish whatever the gate says.", "--force")
+    seed: int = option(0, "Of the search and the trees.")
 
 
 @takes_options
@@ -74,8 +61,8 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     import numpy as np
 
     from extproc.adapters.files.atomic_file import write_json
-    from extproc.adapters.files.published_model import incumbent_at, publish
     from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.trainer.published_model import incumbent_at, publish
     from extproc.commands.train_view import TrainingRun
     from extproc.errors import TrainingError
     from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations

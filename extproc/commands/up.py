@@ -1,7 +1,7 @@
 """`extproc up`: a whole stack on this machine; its options are those of `StackOptions`."""
 
-from extproc.commands.options import takes_options
 from extproc.lab.local_stack.stack_options import StackOptions
+from extproc.options import takes_options
 
 
 @takes_options

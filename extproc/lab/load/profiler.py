@@ -5,18 +5,17 @@ SIGINT and SIGTERM end it early and in order; what was measured by then is kept.
 """
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import aiohttp
 import numpy as np
 
 from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.stop_signals import stop_event
 from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
@@ -32,19 +31,9 @@ _KEEP_ALL_ROWS = 1 << 30
 """The schedule bounds what is added; a sidecar's store that is appended to must not be cut to our limit."""
 
 
-class View(Protocol):
-    """Who shows how it goes."""
-
-    def refresh(self, figures: Figures, now_s: float) -> None:
-        """Some time has passed."""
-
-    def step_ended(self, step: StepFigures) -> None:
-        """A step is over; of its requests some are still in flight."""
-
-
 @dataclass(frozen=True, slots=True)
 class ProfileResult:
-    """What came of a run; `ended_by` is None unless the servers' failures ended it."""
+    """The outcome of a run; `ended_by` is None unless failures of the servers ended it."""
 
     figures: Figures
     model: str
@@ -60,35 +49,37 @@ async def run_profile(
     workload: Workload,
     schedule: Schedule,
     samples: Path,
-    view: View,
+    refresh: Callable[[Figures, float], None],
+    step_ended: Callable[[StepFigures], None],
     *,
     max_in_flight: int,
     seed: int,
 ) -> ProfileResult:
     """Run the schedule; with a `model` of None, requests ask for the one that all servers have.
 
+    `refresh` is called again and again with the monotonic time, `step_ended` after each step, of whose
+    requests some may still be in flight.
     Raises ProfileError or SampleStoreError where the run cannot begin.
     """
-    rng, stop = np.random.default_rng(seed), asyncio.Event()
+    rng = np.random.default_rng(seed)
     async with AsyncExitStack() as stack:
-        interruption = stack.enter_context(_Interruption(stop))
+        stop = stack.enter_context(stop_event())
         session = await stack.enter_async_context(open_session())
         target = await stack.enter_async_context(_opened(servers, model, session, rng))
         store = SampleStore.open(samples, _KEEP_ALL_ROWS)
         stack.callback(store.close)
         loop = OpenLoop(target, session, workload, schedule, max_in_flight, store.append, rng, stop)
-        refresher = asyncio.create_task(_keep_showing(view.refresh, loop.figures))
+        refresher = asyncio.create_task(_keep_showing(refresh, loop.figures))
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         try:
-            await loop.run(view.step_ended)
+            await loop.run(step_ended)
         finally:
             refresher.cancel()
             with suppress(asyncio.CancelledError):
                 await refresher
         cpu_share = (time.process_time() - started_cpu_s) / (time.monotonic() - started_s)
-    return ProfileResult(
-        loop.figures, target.model, interruption.happened, loop.ended_by, store.dropped, cpu_share
-    )
+    was_interrupted = stop.is_set() and loop.ended_by is None
+    return ProfileResult(loop.figures, target.model, was_interrupted, loop.ended_by, store.dropped, cpu_share)
 
 
 @asynccontextmanager
@@ -110,25 +101,3 @@ async def _keep_showing(refresh: Callable[[Figures, float], None], figures: Figu
     while True:
         refresh(figures, time.monotonic())
         await asyncio.sleep(_REFRESH_S)
-
-
-class _Interruption:
-    """While entered, SIGINT and SIGTERM set an event instead of ending the process."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self.happened = False
-        self._stop = stop
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> "_Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.remove_signal_handler(number)
-
-    def _interrupt(self) -> None:
-        self.happened = True
-        self._stop.set()

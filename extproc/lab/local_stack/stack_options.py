@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from extproc.options import option
 
 HOST = "127.0.0.1"
 """Everything listens here, so that nothing of it can be reached from outside."""
@@ -12,67 +11,42 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """Ports, backends and files of a local stack. Without `backends` three are simulated.
+    """Ports, backends and files of a local stack."""
 
-    All stages but addresses, paths and backends come from `policy_path`, where there is one. Without
-    `run_dir` everything is written to a temporary directory, recorded samples included. With `learn` a
-    trainer runs as well, and the model file is in that directory too, unless `model_path` names another.
-    """
-
-    backends: Annotated[
-        str, typer.Option(help="Running vLLM servers; without them three are simulated.", metavar="URL,URL")
-    ] = ""
-    port: Annotated[int, typer.Option(help="Envoy, for clients.", min=1, max=65535, metavar="PORT")] = 8080
-    admin_port: Annotated[
-        int, typer.Option(help="Envoy's admin interface.", min=1, max=65535, metavar="PORT")
-    ] = 9901
-    grpc_address: Annotated[
-        str,
-        typer.Option("--grpc", help="The sidecar's gRPC: HOST:PORT or unix:///PATH.", metavar="ADDRESS"),
-    ] = f"{HOST}:9002"
-    http_port: Annotated[
-        int,
-        typer.Option(help="The sidecar's HTTP: live page, state, metrics.", min=1, max=65535, metavar="PORT"),
-    ] = 9003
-    sim_port: Annotated[
-        int,
-        typer.Option(
-            help="The first simulated backend; the others follow it.", min=1, max=65533, metavar="PORT"
-        ),
-    ] = 8101
-    policy_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            help="Take the policy from this file: all but addresses, Envoy's cluster file and backends.",
-            metavar="FILE",
-        ),
-    ] = None
-    model_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            help="The model file of layer 2.",
-            metavar="FILE",
-            show_default="models/zone2_predictor.json",
-        ),
-    ] = None
-    samples_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--samples", help="Record outcomes here.", metavar="FILE", show_default="in the run directory"
-        ),
-    ] = None
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(help="Keep logs, configuration, samples here.", metavar="DIR", show_default="temporary"),
-    ] = None
-    learn: Annotated[
-        bool,
-        typer.Option(
-            "--learn", help="Run a trainer too. Without --model it starts from nothing, in the run directory."
-        ),
-    ] = False
+    backends: str = option("", "Running vLLM servers; without them three are simulated.", metavar="URL,URL")
+    port: int = option(8080, "Envoy, for clients.", min=1, max=65535, metavar="PORT")
+    admin_port: int = option(9901, "Envoy's admin interface.", min=1, max=65535, metavar="PORT")
+    grpc_address: str = option(
+        f"{HOST}:9002", "The sidecar's gRPC: HOST:PORT or unix:///PATH.", "--grpc", metavar="ADDRESS"
+    )
+    http_port: int = option(
+        9003, "The sidecar's HTTP: live page, state, metrics.", min=1, max=65535, metavar="PORT"
+    )
+    sim_port: int = option(
+        8101, "The first simulated backend; the others follow it.", min=1, max=65533, metavar="PORT"
+    )
+    policy_path: Path | None = option(
+        None,
+        "Take the policy from this file: all but addresses, Envoy's cluster file and backends.",
+        "--config",
+        metavar="FILE",
+    )
+    model_path: Path | None = option(
+        None,
+        "The model file of layer 2.",
+        "--model",
+        metavar="FILE",
+        show_default="models/zone2_predictor.json",
+    )
+    samples_path: Path | None = option(
+        None, "Record outcomes here.", "--samples", metavar="FILE", show_default="in the run directory"
+    )
+    run_dir: Path | None = option(
+        None, "Keep logs, configuration, samples here.", metavar="DIR", show_default="temporary"
+    )
+    learn: bool = option(
+        False, "Run a trainer too. Without --model it starts from nothing, in the run directory.", "--learn"
+    )
 
     @property
     def backend_urls(self) -> tuple[str, ...]:

@@ -1,14 +1,12 @@
 """The options of `extproc sim`; their names are those of vLLM's own options where vLLM has them."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from extproc.errors import ConfigError
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import EngineProfile
 from extproc.lab.twin.profile_file import find_profile
+from extproc.options import option
 
 MAX_GAUGE_DELAY_S = 60.0
 """Guessed; it bounds what is kept of the past. (A cold vLLM was seen to show nothing for 18 s.)"""
@@ -16,50 +14,32 @@ MAX_GAUGE_DELAY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimOptions:
-    """One simulated server; raises ConfigError for what cannot be simulated.
+    """One simulated server; raises ConfigError for what cannot be simulated."""
 
-    Port 0 picks a free one. `speed` multiplies the profile's. `kv_cache_tokens` of None is what the profile's
-    machine has. `http_limit` is the most requests that get as far as the engine; beyond `max_num_queued_reqs`
-    waiting in it further ones are refused. Gauges and counters are `gauge_delay_s` late. `fail_fraction` is
-    the share of requests answered with 500, drawn with `seed`.
-    """
-
-    port: Annotated[int, typer.Option(help="0 picks a free one.", min=0, max=65535, metavar="PORT")] = (
-        8000  # borrowed: vLLM's default
+    port: int = option(8000, "0 picks a free one.", min=0, max=65535, metavar="PORT")  # borrowed: vLLM's
+    host: str = option("127.0.0.1", "The address to listen on.")
+    models: tuple[str, ...] = option(
+        ("sim",), "What it serves; may be repeated.", "--model", show_default="sim"
     )
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1"
-    models: Annotated[
-        tuple[str, ...],
-        typer.Option("--model", help="What it serves; may be repeated.", show_default="sim"),
-    ] = ("sim",)
-    profile: Annotated[
-        str, typer.Option(help="The machine that it is: a name, or the file of a calibration.")
-    ] = "l4-8b"
-    speed: Annotated[float, typer.Option(help="2 is twice as fast as the profile.")] = 1.0
-    max_num_seqs: Annotated[int, typer.Option(help="Places in the batch.")] = 256  # borrowed: vLLM's default
+    profile: str = option("l4-8b", "The machine that it is: a name, or the file of a calibration.")
+    speed: float = option(1.0, "2 is twice as fast as the profile.")
+    max_num_seqs: int = option(256, "Places in the batch.")  # borrowed: vLLM's default
     # Guessed; a model's own limit is often beyond what a small KV cache holds.
-    max_model_len: Annotated[int, typer.Option(help="Tokens of input and output together.")] = 8192
-    kv_cache_tokens: Annotated[
-        int | None, typer.Option(help="Size of the KV cache.", show_default="the profile's")
-    ] = None
+    max_model_len: int = option(8192, "Tokens of input and output together.")
+    kv_cache_tokens: int | None = option(None, "Size of the KV cache.", show_default="the profile's")
     # Borrowed: vLLM's default for an API server.
-    max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens computed in one iteration.")] = 2048
-    http_limit: Annotated[
-        int | None, typer.Option(help="Requests let into the engine; others wait where no gauge counts them.")
-    ] = None
-    max_num_queued_reqs: Annotated[
-        int | None,
-        typer.Option(help="Requests that may wait in the engine; further ones are refused as vLLM does it."),
-    ] = None
-    gauge_delay_s: Annotated[
-        float,
-        typer.Option(
-            "--gauge-delay",
-            help="Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.",
-        ),
-    ] = 0.0
-    fail_fraction: Annotated[float, typer.Option(help="Share of requests answered with 500.")] = 0.0
-    seed: Annotated[int, typer.Option(help="Of the failures.")] = 0
+    max_num_batched_tokens: int = option(2048, "Tokens computed in one iteration.")
+    http_limit: int | None = option(
+        None, "Requests let into the engine; others wait where no gauge counts them."
+    )
+    max_num_queued_reqs: int | None = option(
+        None, "Requests that may wait in the engine; further ones are refused as vLLM does it."
+    )
+    gauge_delay_s: float = option(
+        0.0, "Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.", "--gauge-delay"
+    )
+    fail_fraction: float = option(0.0, "Share of requests answered with 500.")
+    seed: int = option(0, "Of the failures.")
 
     def __post_init__(self) -> None:
         limits = self.limits()

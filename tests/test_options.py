@@ -1,17 +1,16 @@
 from dataclasses import dataclass
-from typing import Annotated
 
 import typer
 from typer.testing import CliRunner
 
-from extproc.commands.options import takes_options
+from extproc.options import option, required, takes_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyOptions:
-    size: Annotated[int, typer.Option(help="How large.", min=1)]
-    names: Annotated[tuple[str, ...], typer.Option("--name", help="Its names.")] = ("toy", "bear")
-    is_red: Annotated[bool, typer.Option("--red")] = False
+    size: int = required("How large.", min=1)
+    names: tuple[str, ...] = option(("toy", "bear"), "Its names.", "--name")
+    is_red: bool = option(False, "Whether it is red.", "--red")
 
 
 def run(*arguments: str) -> tuple[int, str, list[ToyOptions]]:

@@ -3,14 +3,32 @@
 from pathlib import Path
 
 from extproc.adapters.files.atomic_file import write_or_raise
+from extproc.adapters.files.file_signature import FileSignature, file_signature
 from extproc.errors import ModelFileError, TrainingError
 from extproc.learning.fit import Training
 from extproc.learning.model_file import MAX_FILE_BYTES, dump, load
 from extproc.learning.predictor import Predictor
 
 
+class Incumbent:
+    """The model at `path`, which a challenger has to beat; loaded once for each change of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._signature: FileSignature | None = None
+        self._model: Predictor | None = None
+
+    def current(self) -> Predictor | None:
+        """Return the model that is in the file now; None without one that a sidecar would accept."""
+        signature = file_signature(self._path)
+        if signature != self._signature:
+            self._model = None if signature is None else incumbent_at(self._path)
+            self._signature = signature
+        return self._model
+
+
 def incumbent_at(path: Path) -> Predictor | None:
-    """The model in the file; None where there is none that a sidecar would accept."""
+    """Return the model in the file; None without one that a sidecar would accept."""
     try:
         if not path.is_file():  # a FIFO would be waited for
             return None

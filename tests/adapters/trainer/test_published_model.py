@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.trainer import incumbent as incumbent_module
-from extproc.adapters.trainer.incumbent import Incumbent
+from extproc.adapters.trainer import published_model
+from extproc.adapters.trainer.published_model import Incumbent
 
 
 def test_the_model_in_the_file_is_the_one_that_is_there_now(tmp_path: Path, model_bytes: bytes) -> None:
@@ -30,7 +30,7 @@ def test_an_unchanged_file_is_loaded_once(
     path.write_bytes(model_bytes)
     incumbent = Incumbent(path)
     model = incumbent.current()
-    monkeypatch.setattr(incumbent_module, "incumbent_at", lambda _: None)
+    monkeypatch.setattr(published_model, "incumbent_at", lambda _: None)
     assert incumbent.current() is model
     assert model is not None
 
