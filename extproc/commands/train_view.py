@@ -2,15 +2,37 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from extproc.commands.train_command import TrainingRun
+from extproc.learning.dataset import Dropped
+from extproc.learning.fit import Training
 from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality
 
 _UNKNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training, how many samples it had, and whether its model was written."""
+
+    training: Training
+    rows: int
+    dropped: dict[Dropped, int]
+    is_published: bool
+
+    def document(self) -> dict[str, object]:
+        """Return everything that is known of the run, except the trees."""
+        return {
+            "rows": self.rows,
+            "dropped": self.dropped | dict(self.training.out_of_zone),
+            "is_published": self.is_published,
+            "manifest": self.training.model_file.manifest,
+            "quality": self.training.quality,
+        }
 
 
 def describe(run: TrainingRun) -> Group:

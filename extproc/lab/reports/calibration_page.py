@@ -5,7 +5,6 @@ from html import escape
 
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.reports.analysis_tables import table
-from extproc.lab.reports.calibration_figures import figure_texts, shown_figures
 from extproc.lab.reports.calibration_plots import ttft_by_arrival, ttft_distributions
 from extproc.lab.reports.drawing import figure_html
 from extproc.lab.reports.frame import framed
@@ -40,10 +39,10 @@ def _loads(agreements: Sequence[Agreement], fitted: Agreement | None) -> str:
             f"{each.name}{' (fitted)' if each is fitted else ''}, {title}",
             f"{each.requests:,}",
             f"{each.given_up:,}",
-            *figure_texts(figure),
+            *figure.texts,
         )
         for each in agreements
-        for title, figure in shown_figures(each)
+        for title, figure in each.shown()
     ]
     return table(("load", "requests", "given up", "server", "twin", "error"), rows)
 

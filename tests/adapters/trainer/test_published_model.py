@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from extproc.adapters.trainer.incumbent import Incumbent
+from extproc.adapters.trainer.published_model import Incumbent
 
 
 def test_the_model_in_the_file_is_the_one_that_is_there_now(tmp_path: Path, model_bytes: bytes) -> None:

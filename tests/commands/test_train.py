@@ -1,37 +1,35 @@
 import io
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from rich.console import Console
+from support.clean_sample import SAMPLE
 
 from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
-from extproc.commands.train_command import TrainOptions, train
+from extproc.commands.train import TrainOptions, run_training
 from extproc.commands.train_view import describe
 from extproc.errors import SampleStoreError, TrainingError
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
 from extproc.learning.model_file import load
 from extproc.learning.training_quality import Route
-from extproc.learning.zone_bounds import DEFAULT_ZONE
-from extproc.outcomes.sample import Sample
-
-SampleWith = Callable[..., Sample]
 
 
 @pytest.fixture
-def store(tmp_path: Path, sample_with: SampleWith) -> Path:
+def store(tmp_path: Path) -> Path:
     """600 samples of two backends, one twice as slow, and one row that was never filled in."""
     path = tmp_path / "samples.db"
     rng = np.random.default_rng(0)
     with closing(open_table(path)) as connection, connection:
         for index in range(600):
             is_slow, load_ = index % 2, float(rng.integers(40, 90))
-            sample = sample_with(
+            sample = structs.replace(
+                SAMPLE,
                 at_s=1.7e9 + index / 10,
                 backend=f"vllm-{is_slow}[cpu]",
                 load=load_,
@@ -45,43 +43,34 @@ def store(tmp_path: Path, sample_with: SampleWith) -> Path:
 
 @pytest.fixture
 def options(store: Path, tmp_path: Path) -> TrainOptions:
-    return TrainOptions(
-        samples=store,
-        out=tmp_path / "model.json",
-        report=None,
-        zone=DEFAULT_ZONE,
-        margin=0.05,
-        tuning_s=0.0,
-        is_forced=False,
-        seed=0,
-    )
+    return TrainOptions(samples=store, out=tmp_path / "model.json", tuning_s=0.0)
 
 
 def test_training_publishes_a_model_that_a_sidecar_can_load(options: TrainOptions) -> None:
-    run = train(options)
+    run = run_training(options)
     assert run.is_published
     assert load(options.out.read_bytes()).manifest == run.training.model_file.manifest
     assert (run.rows, run.dropped[Dropped.NOT_CLEAN]) == (601, 1)
 
 
 def test_a_second_model_of_the_same_samples_does_not_pass_the_gate(options: TrainOptions) -> None:
-    train(options)
+    run_training(options)
     published = options.out.read_bytes()
-    again = train(options)
+    again = run_training(options)
     assert not again.is_published
     assert again.training.verdict.incumbent_version == load(published).manifest.model_version
     assert options.out.read_bytes() == published
-    assert train(replace(options, is_forced=True)).is_published
+    assert run_training(replace(options, force=True)).is_published
     assert options.out.read_bytes() != published
 
 
 def test_a_file_that_is_no_model_is_no_incumbent(options: TrainOptions) -> None:
     options.out.write_text("garbage")
-    assert train(options).is_published
+    assert run_training(options).is_published
 
 
 def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Path) -> None:
-    run = train(replace(options, report=tmp_path / "report.json"))
+    run = run_training(replace(options, report=tmp_path / "report.json"))
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["rows"] == 601
     assert document["dropped"]["not_clean"] == 1
@@ -91,7 +80,7 @@ def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Pat
 
 
 def test_tuning_ends_when_its_time_is_over(options: TrainOptions) -> None:
-    kinds = train(options).training.quality.tuning.kinds.values()
+    kinds = run_training(options).training.quality.tuning.kinds.values()
     assert [kind.tried for kind in kinds] == [1, 1]
 
 
@@ -100,22 +89,22 @@ def test_too_few_samples_leave_the_model_in_use_alone(options: TrainOptions) -> 
     with closing(open_table(options.samples)) as connection, connection:
         connection.execute("DELETE FROM samples WHERE rowid > 100")
     with pytest.raises(TrainingError, match="100 usable samples"):
-        train(options)
+        run_training(options)
     assert options.out.read_text() == "the model in use"
 
 
 def test_a_store_that_is_none_is_told(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(SampleStoreError):
-        train(replace(options, samples=tmp_path / "absent.db"))
+        run_training(replace(options, samples=tmp_path / "absent.db"))
 
 
 def test_a_place_that_cannot_be_written_is_told(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="No such file"):
-        train(replace(options, out=tmp_path / "absent" / "model.json"))
+        run_training(replace(options, out=tmp_path / "absent" / "model.json"))
 
 
 def test_the_description_says_how_good_the_model_is_and_how_machines_differ(options: TrainOptions) -> None:
-    run = train(options)
+    run = run_training(options)
     terminal = io.StringIO()
     Console(width=120, file=terminal).print(describe(run))
     lines = terminal.getvalue().splitlines()

@@ -1,8 +1,6 @@
-"""What `extproc profile` was asked for, checked before anything is sent."""
+"""The servers that `extproc profile` puts load on, checked before anything is sent."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,8 +8,6 @@ from extproc.config.fields import BackendUrl
 from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError
 from extproc.fleet.endpoint import Endpoint
-from extproc.lab.load.length_file import read_length_file
-from extproc.lab.traffic.workload import Schedule, Workload, parse_lengths
 
 _URL: TypeAdapter[str] = TypeAdapter(BackendUrl)
 
@@ -25,21 +21,8 @@ class Servers:
     state_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileOptions:
-    """A run; `model` of None is the one that the servers have."""
-
-    servers: Servers
-    samples: Path
-    model: str | None
-    workload: Workload
-    schedule: Schedule
-    max_in_flight: int
-    seed: int
-
-
 def parse_servers(backends: str, stack: str, state: str) -> Servers:
-    """The servers that the command line names; raises ConfigError where it names none, or two kinds.
+    """Return the servers that the options name; raises ConfigError where they name none, or two kinds.
 
     Backends are called vllm-1, vllm-2 and so on, in order, as `extproc up` calls them.
     """
@@ -51,7 +34,7 @@ def parse_servers(backends: str, stack: str, state: str) -> Servers:
     return Servers(stack_url=_checked(stack, "--stack"), state_url=_checked(state, "--state"))
 
 
-def _backends(urls: Sequence[str]) -> tuple[Endpoint, ...]:
+def _backends(urls: list[str]) -> tuple[Endpoint, ...]:
     if len(set(urls)) < len(urls):
         raise ConfigError("--backends: every server must be given once")
     configs = [BackendConfig(name=f"vllm-{number}", url=url) for number, url in enumerate(urls, start=1)]
@@ -63,11 +46,3 @@ def _checked(url: str, option: str) -> str:
         return _URL.validate_python(url)
     except ValidationError as error:
         raise ConfigError(f"{option}: {url!r}: {error.errors()[0]['msg']}") from error
-
-
-def parse_workload(prompt: str, output: str) -> Workload:
-    """The lengths that the command line names, files included; raises ConfigError."""
-    return Workload(
-        parse_lengths(prompt, "prompt_tokens", read_length_file),
-        parse_lengths(output, "output_tokens", read_length_file),
-    )

@@ -2,7 +2,7 @@ import pytest
 
 from extproc.errors import ConfigError
 from extproc.fleet.endpoint import Endpoint
-from extproc.lab.load.profile_options import Servers, parse_servers
+from extproc.lab.load.profiled_servers import Servers, parse_servers
 
 
 def test_backends_are_named_in_order() -> None:
