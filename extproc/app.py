@@ -28,8 +28,9 @@ from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.adapters.waiting_clock import keep_advancing
+from extproc.bounds import MAX_BACKENDS
 from extproc.config import rules
-from extproc.config.stages import MAX_BACKENDS, Config, load_config, parse_config
+from extproc.config.stages import Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.fleet import CAPACITY, Fleet
@@ -56,12 +57,10 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._fleet = Fleet(
-            rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-        )
+        self._fleet = Fleet(rules.fleet_rules(config))
         self._registry = Registry(self._fleet, config.envoy.settle_s)
         self._models = ModelSlot()
-        self._record = TrackRecord(CAPACITY, rules.trust_rule(config.predict))
+        self._record = TrackRecord(CAPACITY, config.predict)
         ratios = TokenRatios()
         tokens = TokenLearning(ratios)
         self._router = Router(
@@ -70,7 +69,7 @@ class Sidecar:
         self._feedback = Feedback(self._fleet, self._registry, self._record, tokens, self._router.bookings)
         self._drift = DriftLog(self._registry, self._models, self._record)
         self._scraper = Scraper(config.scrape, self._fleet, self._registry, tokens.scraped)
-        queue = rules.queue_rules(config.admission)
+        queue = rules.queue_rules(config)
         self._room = None if queue is None else RequestQueue(self._router, self._registry, queue)
         place = self._router.place if self._room is None else self._room.place
         tenant_header = None if self._room is None else config.admission.queue.tenant_header

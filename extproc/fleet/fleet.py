@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
 
+from extproc.bounds import MAX_BACKENDS
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import BreakerRule, FailureBreakers
 from extproc.fleet.drain_rate import DrainRates
@@ -19,13 +20,13 @@ from extproc.fleet.pace import UNKNOWN, Answered, PaceLearning
 from extproc.fleet.prefixes import SentPrefixes
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.saturation import SaturationRule
-from extproc.fleet.signals import Signals
+from extproc.fleet.signals import ScrapeRule, Signals
 from extproc.fleet.state import BackendState
 from extproc.fleet.view import NOTHING_CACHED, FleetView
 from extproc.fleet.waiting_time import WaitingRule, queued_s
-from extproc.fleet.zone import learned_boundary
+from extproc.fleet.zone import ZoneRule, learned_boundary
 
-CAPACITY = 4096
+CAPACITY = 2 * MAX_BACKENDS
 """The most backends at once, departing ones included."""
 
 OBSERVED_WEIGHT = 0.2
@@ -36,11 +37,11 @@ OBSERVED_WEIGHT = 0.2
 class FleetRules:
     """What the fleet has to know of the configuration."""
 
-    saturation: SaturationRule
-    breaker: BreakerRule
-    stale_after_s: float
-    low_s: float
-    medium_load: float
+    saturation: SaturationRule = field(default_factory=SaturationRule)
+    breaker: BreakerRule = field(default_factory=BreakerRule)
+    stale_after_s: float = ScrapeRule().stale_after_s
+    low_s: float = ZoneRule().low_s
+    medium_load: float = ZoneRule().medium_load
     waiting: WaitingRule = field(default_factory=WaitingRule)
 
 

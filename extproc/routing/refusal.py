@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from extproc.bounds import Count
 from extproc.exchange.messages import Reject
 from extproc.fleet.fleet import Fleet
 from extproc.policy.decision import Layer, Reason
@@ -32,7 +33,7 @@ _MESSAGES = {
 class AdmissionRules:
     """The answer is at most `max_retry_after_s`."""
 
-    max_retry_after_s: int
+    max_retry_after_s: Count = 60  # guessed
 
 
 def retry_after_s(

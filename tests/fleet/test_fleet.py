@@ -161,7 +161,7 @@ TURN_S = 0.25
 @pytest.fixture
 def queueing() -> Fleet:
     """Four of a backend's places are taken and five requests wait, for 0.25 s each; that lasts for 20 s."""
-    fleet = Fleet(replace(RULES, saturation=SaturationRule(100, 80), waiting=WaitingRule(5.0, 1.0)))
+    fleet = Fleet(replace(RULES, saturation=SaturationRule(100, 80), waiting=WaitingRule(5.0, 0.2)))
     fleet.join(0, 4)
     for number in range(9):
         fleet.reserve(0, number / 10)

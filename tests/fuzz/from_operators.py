@@ -53,5 +53,5 @@ def config(data: bytes) -> None:
     backends = rules.backends(found)
     cds_document([BackendAddress(backend.name, backend.host, backend.port) for backend in backends], "1")
     rules.router_rules(found)
-    rules.queue_rules(found.admission)
-    rules.fleet_rules(found.guard, found.breaker, found.scrape, found.zones, found.admission)
+    rules.queue_rules(found)
+    rules.fleet_rules(found)

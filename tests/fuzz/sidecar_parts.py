@@ -46,7 +46,7 @@ class Parts:
     def __init__(self) -> None:
         config = parse_config(CONFIG, "fuzz")
         sidecar = Sidecar(config, Path("extproc.yaml"), np.random.default_rng(0))
-        backends = [rules.backend(backend) for backend in config.backends]
+        backends = rules.backends(config)
         self.registry, self.fleet = sidecar._registry, sidecar._fleet
         self.registry.apply(backends, time.monotonic(), backends)
         self.server = sidecar._server

@@ -72,7 +72,7 @@ def test_the_wait_is_what_has_to_drain_by_how_fast_it_drains(fleet: Fleet) -> No
 
 def test_of_a_queue_that_is_too_long_only_what_is_too_much_has_to_drain() -> None:
     breaker = BreakerRule(FAILURES, PAUSE_S, 40.0, 5.0)
-    waiting = WaitingRule(burst_s=1.0, standing_s=0.2)
+    waiting = WaitingRule(burst_s=1.0, standing_share=0.2)
     fleet = Fleet(FleetRules(SaturationRule(1000, 800), breaker, 2.0, 1.0, 16.0, waiting))
     fleet.join(0, None)
     finish(fleet, 0, per_second=10)

@@ -16,7 +16,6 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config.listener_stages import ServerConfig
-from extproc.config.stages import ScrapeConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
@@ -27,7 +26,7 @@ from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.registry import Registry
 from extproc.fleet.saturation import SaturationRule
-from extproc.fleet.signals import Signals
+from extproc.fleet.signals import ScrapeRule, Signals
 from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.model_in_use import ModelSlot
 from extproc.policy.policy_rules import PolicyRules
@@ -67,7 +66,7 @@ class Parts:
         self.router = Router(self.fleet, self.registry, self.models, self.record, tokens, rules, rng)
         self.room = None if queue is None else RequestQueue(self.router, self.registry, queue)
         self.feedback = Feedback(self.fleet, self.registry, self.record, tokens, self.router.bookings)
-        self.scraper = Scraper(ScrapeConfig(), self.fleet, self.registry, tokens.scraped)
+        self.scraper = Scraper(ScrapeRule(), self.fleet, self.registry, tokens.scraped)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
         self.server = GrpcServer(server, lambda: Exchange(self.router.place, ratios), lambda _: None)

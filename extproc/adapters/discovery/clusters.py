@@ -13,8 +13,9 @@ from pathlib import Path
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.bounds import MAX_BACKENDS
 from extproc.config import rules
-from extproc.config.stages import MAX_BACKENDS, load_config
+from extproc.config.stages import load_config
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.known_backends import KnownBackends
 from extproc.fleet.registry import Registry
@@ -25,9 +26,7 @@ logger = logging.getLogger(__name__)
 async def write_clusters(config_path: Path) -> None:
     """Keep `envoy.cds_path` up to date until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
-    fleet = Fleet(
-        rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission)
-    )
+    fleet = Fleet(rules.fleet_rules(config))
     feed = MembershipFeed(
         new_source(config),
         KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),

@@ -18,9 +18,9 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
 from extproc.adapters.vllm.served_models import read_models
-from extproc.config.stages import ScrapeConfig
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Member, Registry
+from extproc.fleet.signals import ScrapeRule
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Scraper:
 
     def __init__(
         self,
-        config: ScrapeConfig,
+        config: ScrapeRule,
         fleet: Fleet,
         registry: Registry,
         handle_tokens: Callable[[int, float | None, float], None],

@@ -16,13 +16,11 @@ from math import isfinite
 import numpy as np
 
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config.admission_stage import AdmissionConfig
-from extproc.config.rules import fleet_rules
-from extproc.config.stages import BreakerConfig, GuardConfig, ScrapeConfig, ZonesConfig
 from extproc.errors import ProfileError
 from extproc.fleet.backend import Endpoint
-from extproc.fleet.fleet import Fleet
+from extproc.fleet.fleet import Fleet, FleetRules
 from extproc.fleet.registry import Registry
+from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.view import Candidate
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.served_model import PATIENCE_S, ServedModel
@@ -31,7 +29,7 @@ from extproc.outcomes.sample import Sample
 
 LAYER, REASON = "profile", "direct"
 
-_SCRAPE = ScrapeConfig(idle_interval_s=ScrapeConfig().busy_interval_s)
+_SCRAPE = ScrapeRule(idle_interval_s=ScrapeRule().busy_interval_s)
 
 
 class DirectTarget:
@@ -41,8 +39,7 @@ class DirectTarget:
         self.model = model.name
         self.max_model_len = model.max_model_len
         self.requests_per_arrival = min(2, len(backends))
-        rules = fleet_rules(GuardConfig(), BreakerConfig(), _SCRAPE, ZonesConfig(), AdmissionConfig())
-        self.fleet = Fleet(rules)
+        self.fleet = Fleet(FleetRules())
         self.registry = Registry(self.fleet, settle_s=0.0)
         self.registry.apply(backends, time.monotonic(), known_to_envoy=backends)
         self._backends = {member.slot: member.backend for member in self.registry.members}

@@ -17,9 +17,9 @@ def layered_rules(stages: Mapping[str, Any], model_file: bytes | None = None) ->
     """Those of a configuration with these stages, everything else at its default."""
     config = Config.model_validate({"backends": [_ANY_BACKEND], **stages})
     return LayeredRules(
-        fleet=rules.fleet_rules(config.guard, config.breaker, config.scrape, config.zones, config.admission),
+        fleet=rules.fleet_rules(config),
         router=rules.router_rules(config),
-        trust=rules.trust_rule(config.predict),
+        trust=config.predict,
         model_file=model_file,
-        queue=rules.queue_rules(config.admission),
+        queue=rules.queue_rules(config),
     )

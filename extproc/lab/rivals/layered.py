@@ -34,7 +34,8 @@ from extproc.request.request import InputSize, Request, RequestKind
 from extproc.request.token_learning import TokenLearning
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.router import Router, RouterRules
 
 MODEL = "simulated"

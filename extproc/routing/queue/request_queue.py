@@ -18,7 +18,6 @@ to shrink to the resume load before it is filled again is capacity lost.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -28,6 +27,7 @@ from extproc.fleet.registry import Registry
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import Request
 from extproc.routing.queue.model_queue import ModelQueue
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.wait_counts import Ending, WaitCounts
 from extproc.routing.queue.waiter import Waiter
 from extproc.routing.router import Router
@@ -41,16 +41,6 @@ RETRY_S = 0.05
 
 MAX_LINES = 16
 """Guessed: of how many lines the first is tried in one go, each of which may cost a question to the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRules:
-    """How many may wait for each model, for how long, and what priorities they may have."""
-
-    max_waiting: int
-    max_wait_s: float
-    min_priority: int
-    max_priority: int
 
 
 class RequestQueue:
