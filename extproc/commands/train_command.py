@@ -16,7 +16,7 @@ from extproc.adapters.files.published_model import incumbent_at, publish, write_
 from extproc.adapters.files.sample_table import read_samples
 from extproc.learning.dataset import TRAINING_COLUMNS, Dropped, clean_observations
 from extproc.learning.fit import Training, fit
-from extproc.learning.gate import GateRule
+from extproc.learning.model_rules import GateRule
 from extproc.learning.tuning import candidates
 from extproc.learning.zone_bounds import ZoneBounds
 

@@ -73,6 +73,12 @@ def test_a_sample_with_an_impossible_value_is_dropped_and_counted(
     assert {key: count for key, count in dropped.items() if count} == {reason: 1}
 
 
+def test_signals_grow_stale_at_the_age_at_which_serving_stops_using_them(columns: Columns) -> None:
+    columns["scrape_age_s"][7] = 2.5
+    assert clean_observations(columns, stale_after_s=3.0)[1][Dropped.STALE_SIGNALS] == 0
+    assert clean_observations(columns, stale_after_s=2.4)[1][Dropped.STALE_SIGNALS] == 1
+
+
 def test_a_sample_with_several_faults_is_counted_once(columns: Columns) -> None:
     columns["load"][3] = columns["ttft_s"][3] = np.nan
     assert sum(clean_observations(columns)[1].values()) == 1
