@@ -12,30 +12,22 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 
-def _strict_inside(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """Return the schema of a stage, see https://docs.pydantic.dev/latest/concepts/strict_mode/."""
-    schema = handler(source)
-    stage: Any = handler.resolve_ref_schema(schema)
-    stage.update(strict=False, config={**stage["config"], "strict": True})
-    return schema
+class _StrictInside:
+    """Makes a stage of a model, or of a dataclass, which gets the `model_config` of the model around it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        stage: Any = handler.resolve_ref_schema(schema)
+        stage.update(strict=False, config={**stage["config"], "strict": True})
+        return schema
 
 
-class Stage(BaseModel):
+class Stage(_StrictInside, BaseModel):
     """The settings of one stage: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _strict_inside(source, handler)
-
-
-class _RuleOfTheCore:
-    """Makes a plain dataclass a stage: it takes over the `model_config` of the model that holds it."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _strict_inside(source, handler)
-
 
 Rule = TypeVar("Rule")
-Checked = Annotated[Rule, _RuleOfTheCore()]
+Checked = Annotated[Rule, _StrictInside]

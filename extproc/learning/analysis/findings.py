@@ -19,7 +19,7 @@ from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 MAX_BACKENDS = 64
 """Beyond it only those with the most samples are looked at one by one: a store may hold any names."""
 
-DEFAULT_LIMIT_S = WaitingRule().burst_s
+DEFAULT_LIMIT_S = WaitingRule().burst_s  # that of `guard.max_predicted_ttft_s`
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ same step. Only the first of a line is ever tried: a short request behind a long
 is still too late, waits with it. To let it pass would fill, again and again, the place that the long one
 waits for.
 
-A backend is filled up to its limit here, without hysteresis (`rules.py` sets the limit so). Hysteresis keeps
-clients from being taken in and refused in turns; but here the next one takes the slot, and a batch that has
-to shrink to the resume load before it is filled again is capacity lost.
+A backend is filled up to its limit here, without hysteresis (`config.guard_stage` sets the limit so).
+Hysteresis keeps clients from being taken in and refused in turns; but here the next one takes the slot, and a
+batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
 from collections import OrderedDict
