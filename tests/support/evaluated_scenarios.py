@@ -43,7 +43,7 @@ def layered_rules(
     *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
     return evaluated_rules.layered_rules(
-        {"guard": {"max_active": max_active}, "admission": admission}, model_file
+        {"guard": {"max_active": max_active}, "admission": dict(admission)}, model_file
     )
 
 
