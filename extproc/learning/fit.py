@@ -14,7 +14,7 @@ from extproc.errors import TrainingError
 from extproc.learning.boosting import FleetModel, Settings, fit_fleet
 from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.gate import DEFAULT_RULE, GateRule, judge, served_errors
+from extproc.learning.gate import judge, served_errors
 from extproc.learning.held_out import split_at_medium_zone
 from extproc.learning.manifest import (
     FORMAT_VERSION,
@@ -26,6 +26,7 @@ from extproc.learning.manifest import (
     Verdict,
 )
 from extproc.learning.model_file import ModelFile, SelfTest, booster_of, model_version
+from extproc.learning.model_rules import DEFAULT_GATE_RULE, GateRule
 from extproc.learning.predictor import Predictor
 from extproc.learning.served_replay import settled_corrections
 from extproc.learning.training_quality import TrainingQuality, training_quality
@@ -67,7 +68,7 @@ def fit(
     *,
     settings: Iterable[Settings] = (),
     incumbent: Predictor | None = None,
-    rule: GateRule = DEFAULT_RULE,
+    rule: GateRule = DEFAULT_GATE_RULE,
     seed: int,
     trained_at_s: float,
     zone: ZoneBounds = DEFAULT_ZONE,
@@ -85,7 +86,7 @@ def fit(
     tuning = best_settings(train, settings, seed)
     model = fit_fleet(train, seed, tuning.settings)
     classifier = fit_zone_classifier(older, zone)
-    quality = training_quality(older, newest, model, tuning, classifier, zone, seed)
+    quality = training_quality(older, newest, model, tuning, classifier, zone, rule.tie_fraction, seed)
     is_classifier_used = quality.classifier is not None and quality.classifier.is_used
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
     draft = Manifest(
@@ -106,7 +107,7 @@ def fit(
         verdict=_UNJUDGED,
     )
     challenger = Predictor(draft, booster_of(model.trees))
-    errors = served_errors(challenger, held_out)
+    errors = served_errors(challenger, held_out, rule.tie_fraction)
     verdict = judge(challenger, errors, incumbent, held_out, rule)
     manifest = replace(draft, held_out_errors=errors, verdict=verdict, offsets=_offsets(model, usable))
     return Training(

@@ -53,8 +53,13 @@ def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[n
     )
 
 
-def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64]) -> HeldOutErrors:
-    """The errors of `(n,)` predictions of log TTFT, corrections included, for at least one observation."""
+def held_out_errors(
+    held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64], tie_fraction: float
+) -> HeldOutErrors:
+    """Return the errors of `(n,)` predictions of log TTFT, corrections included, of at least one observation.
+
+    `tie_fraction` is that of the pairs, see `comparable_pairs`.
+    """
     errors = errors_of(held_out.ttft_s, predicted_log_ttft)
     if errors is None:
         raise ValueError("nothing was held out")
@@ -63,7 +68,7 @@ def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.f
         share_within_20_percent=errors.share_within_20_percent,
         median_abs_log_error=errors.median_abs_log,
         mean_abs_log_error=errors.mean_abs_log,
-        pairwise_accuracy=comparable_pairs(held_out).accuracy(predicted_log_ttft),
+        pairwise_accuracy=comparable_pairs(held_out, tie_fraction).accuracy(predicted_log_ttft),
     )
 
 

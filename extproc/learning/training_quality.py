@@ -67,6 +67,7 @@ def training_quality(
     tuning: TuningResult,
     classifier: ZoneClassifier | None,
     zone: ZoneBounds,
+    tie_fraction: float,
     seed: int,
 ) -> TrainingQuality:
     """Judge a model made from the medium zone of `older` by `newest`; both are of all zones."""
@@ -74,7 +75,7 @@ def training_quality(
     train, _ = medium_zone(older, zone)
     said = model.predict(newest.features)
     corrected = replay(said, newest, model.offsets, level == MEDIUM)
-    pairs = comparable_pairs(newest)
+    pairs = comparable_pairs(newest, tie_fraction)
     predictions = {
         Route.MODEL: corrected,
         Route.LEAST_LOAD: least_load(newest),

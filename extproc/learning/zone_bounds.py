@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from extproc.fleet.zone import ZoneRule
+
 _Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -22,5 +24,5 @@ class ZoneBounds:
         return (ttft_s >= self.low_s) & (ttft_s < self.saturated_s)
 
 
-DEFAULT_ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
+DEFAULT_ZONE = ZoneBounds(low_s=ZoneRule().low_s, saturated_s=10.0)
 """Measured in the deployment that this project comes from."""

@@ -25,7 +25,7 @@ def judged(columns: Columns) -> TrainingQuality:
     tuning = best_settings(train, [], seed=1)
     model = fit_fleet(train, 1, tuning.settings)
     classifier = fit_zone_classifier(older, DEFAULT_ZONE)
-    return training_quality(older, newest, model, tuning, classifier, DEFAULT_ZONE, seed=1)
+    return training_quality(older, newest, model, tuning, classifier, DEFAULT_ZONE, tie_fraction=0.05, seed=1)
 
 
 @pytest.fixture(scope="module")

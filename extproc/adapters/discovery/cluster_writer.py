@@ -16,7 +16,8 @@ from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.config import rules
-from extproc.config.stages import MAX_BACKENDS, load_config
+from extproc.config.stages import load_config
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.known_backends import KnownBackends
 from extproc.routing.core import Core
 

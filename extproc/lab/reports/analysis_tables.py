@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from extproc.fleet.bounds import MAX_BACKEND_NAME
 from extproc.fleet.zone import Zone
 from extproc.learning.analysis.correlation import Coefficient, Correlation
 from extproc.learning.analysis.findings import Analysis
 from extproc.learning.features import FEATURES
 
-_LONGEST_NAME = 63
 _NONE = "-"
 
 
@@ -131,7 +131,7 @@ def _coefficient(coefficient: Coefficient) -> tuple[str, str, str]:
 def _name(backend: str | None) -> str:
     if backend is None:
         return "all together"
-    return backend if len(backend) <= _LONGEST_NAME else f"{backend[:_LONGEST_NAME]}…"
+    return backend if len(backend) <= MAX_BACKEND_NAME else f"{backend[:MAX_BACKEND_NAME]}…"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.waiting_time import WaitingRule
 from extproc.learning.analysis.congestion import Congestion, congestion_of
 from extproc.learning.analysis.correlation import Correlation, correlations
 from extproc.learning.analysis.knee import Knee, knee_of
@@ -18,8 +19,7 @@ from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 MAX_BACKENDS = 64
 """Beyond it only those with the most samples are looked at one by one: a store may hold any names."""
 
-DEFAULT_LIMIT_S = 5.0
-"""The default of `guard.max_predicted_ttft_s`."""
+DEFAULT_LIMIT_S = WaitingRule().burst_s  # that of `guard.max_predicted_ttft_s`
 
 
 @dataclass(frozen=True, slots=True)

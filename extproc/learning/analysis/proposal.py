@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from extproc.fleet.saturation import RESUME_SHARE, SaturationRule
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.shown_name import shown_name
 from extproc.learning.dataset import Observations, medium_load
@@ -41,7 +42,8 @@ def propose(
         reason = f"without a knee ({max_active.reason})"
         rest = (("guard", "resume_active"), ("zones", "low_s"), ("zones", "medium_load"))
         return (max_active, *(Setting(*name, None, reason) for name in rest))
-    resume = Setting("guard", "resume_active", int(max_active.value) * 8 // 10, "80 % of max_active")
+    load = SaturationRule().resumes_at(int(max_active.value))
+    resume = Setting("guard", "resume_active", load, f"{100 * RESUME_SHARE:g} % of max_active")
     zone = _low_s(observations, knees, limit_s)
     return max_active, resume, zone, _medium_load(observations, zone.value or low_s, max_active.value)
 

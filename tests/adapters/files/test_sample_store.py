@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.sample_table import read_samples
@@ -90,7 +91,7 @@ def events() -> Iterator[Events]:
 
 
 def values_of(sample: Sample) -> str:
-    return repr({name: getattr(sample, name) for name in Sample.__slots__})
+    return repr(asdict(sample))
 
 
 def test_what_was_appended_is_there_after_closing(path: Path, sample_with: SampleWith) -> None:
