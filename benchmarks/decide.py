@@ -117,7 +117,6 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         offsets={},
         line=LogLine((0.0,) * len(FEATURES), 0.0),
         medium_load=None,
-        zone_classifier=None,
         verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),
     )
     return Predictor(manifest, booster_of(booster.model_to_string()))

@@ -68,13 +68,6 @@ def _other_checks(run: TrainingRun) -> Table:
         thirds = " / ".join(_percent(third) for third in quality.p90.thirds)
         by_thirds = f"{_percent(quality.p90.overall)} ({thirds} by thirds)"
         table.add_row("TTFT within the predicted p90", by_thirds)
-    if quality.classifier is not None:
-        by_both = (
-            f"{_percent(quality.classifier.classifier_balanced_accuracy)} against "
-            f"{_percent(quality.classifier.thresholds_balanced_accuracy)} by thresholds on load"
-        )
-        used = "used" if quality.classifier.is_used else "not used"
-        table.add_row("zones told right by the classifier", f"{by_both}: {used}")
     result = "accepted" if verdict.is_accepted else "refused"
     table.add_row("the gate", f"{result}: {verdict.reason}")
     if verdict.incumbent_error is not None:

@@ -44,7 +44,7 @@ class FleetView:
     request's prompt are expected in prefix caches, by slot.
     """
 
-    __slots__ = ("_cached_tokens", "_fresh_from_s", "_now_s", "_told", "load", "states")
+    __slots__ = ("_cached_tokens", "_fresh_from_s", "_now_s", "load", "states")
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class FleetView:
         fresh_from_s = now_s - stale_after_s
         self._now_s = now_s
         self._fresh_from_s = fresh_from_s
-        self._told: dict[int, Zone] = {}
         self._cached_tokens = cached_tokens
         self.states = states
         self.load = [
@@ -83,14 +82,11 @@ class FleetView:
         return self.load[position] <= self.states[position].full_above
 
     def is_low(self, position: int) -> bool:
-        """Whether it is in the low zone: by the boundary on its load, unless who knows better has told."""
-        told = self._told.get(position)
-        return self.load[position] < self.states[position].medium_load if told is None else told is Zone.LOW
+        """Return whether it is in the low zone, by the boundary on its load."""
+        return self.load[position] < self.states[position].medium_load
 
     def is_any_low(self, positions: Iterable[int]) -> bool:
         """Whether one of them is: for a decision, in half the time that it takes to ask about each."""
-        if self._told:
-            return any(map(self.is_low, positions))
         load, states = self.load, self.states
         return any(load[position] < states[position].medium_load for position in positions)
 
@@ -123,14 +119,6 @@ class FleetView:
             expected_s.append(each_s + pace.turn_s * turns)
         return expected_s
 
-    def tell_zones(self, zones: Iterable[tuple[int, Zone]]) -> None:
-        """Overrule the boundaries at some positions, for this view alone."""
-        self._told.update(zones)
-
-    def told_saturated(self) -> set[int]:
-        """The positions of which was told that they are saturated."""
-        return {position for position, zone in self._told.items() if zone is Zone.SATURATED}
-
     def signals(self, position: int) -> tuple[float, float, float, float]:
         """One candidate's running (estimated for now), load, waiting requests and KV-cache fraction."""
         state, load = self.states[position], self.load[position]
@@ -158,6 +146,6 @@ class FleetView:
         )
 
     def _zone(self, position: int) -> Zone:
-        if not self.has_room(position) or self._told.get(position) is Zone.SATURATED:
+        if not self.has_room(position):
             return Zone.SATURATED
         return Zone.LOW if self.is_low(position) else Zone.MEDIUM

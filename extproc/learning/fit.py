@@ -31,7 +31,6 @@ from extproc.learning.served_replay import settled_corrections
 from extproc.learning.training_quality import TrainingQuality, training_quality
 from extproc.learning.tuning import best_settings
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
-from extproc.learning.zone_training import fit_zone_classifier
 
 MIN_SAMPLES = 200
 """Fewer samples of the medium zone make no model; guessed: 120 of them grow leaves of at least 20."""
@@ -84,9 +83,7 @@ def fit(
     train, held_out = medium_zone(older, zone)[0], medium_zone(newest, zone)[0]
     tuning = best_settings(train, settings, seed)
     model = fit_fleet(train, seed, tuning.settings)
-    classifier = fit_zone_classifier(older, zone)
-    quality = training_quality(older, newest, model, tuning, classifier, zone, seed)
-    is_classifier_used = quality.classifier is not None and quality.classifier.is_used
+    quality = training_quality(older, newest, model, tuning, zone, seed)
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
     draft = Manifest(
         format_version=FORMAT_VERSION,
@@ -102,7 +99,6 @@ def fit(
         offsets=_offsets(model, train),
         medium_load=medium_load(observations, zone.low_s),
         line=model.line,
-        zone_classifier=classifier if is_classifier_used else None,
         verdict=_UNJUDGED,
     )
     challenger = Predictor(draft, booster_of(model.trees))

@@ -18,7 +18,6 @@ from extproc.policy.guard import admitted
 from extproc.policy.least_load import lightest, soonest
 from extproc.policy.policy_rules import PolicyRules
 from extproc.policy.predictive import Forecast, fastest, forecast
-from extproc.policy.zoning import classify, spared
 from extproc.request.request import Request, RequestKind
 
 _GENERATIONS = frozenset({RequestKind.CHAT, RequestKind.COMPLETION, RequestKind.RESPONSES})
@@ -36,9 +35,6 @@ def decide(
     if not view.states:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     fit = admitted(view, occupies_engine=request.has_body)
-    if model is not None and model.zone_classifier is not None and request.kind in _GENERATIONS:
-        classify(view, lightest(view, fit, rules.max_candidates), request.input_tokens, model.zone_classifier)
-        fit = spared(view, fit)
     guarded = len(view) - len(fit)
     if not fit:
         return replace(_nobody_fit(request, view, rng), guarded=guarded)

@@ -12,7 +12,6 @@ from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import MAX_FILE_BYTES, ModelFile, SelfTest, dump, load, model_version
 from extproc.learning.zone_bounds import ZoneBounds
-from extproc.learning.zone_classifier import ZoneClassifier
 
 
 def test_a_dumped_model_loads_and_passes_its_self_test(model_file: ModelFile) -> None:
@@ -108,7 +107,6 @@ def resealed(model_file: ModelFile, **changes: object) -> bytes:
         ({"verdict": None}, "verdict"),
         ({"line": LogLine((0.0, -0.1, 0.0, 0.0, 0.0), 0.0)}, "line"),
         ({"line": LogLine((0.0, 1.0), 0.0)}, "line"),
-        ({"zone_classifier": ZoneClassifier(((1e9,) * 5, (0.0,) * 5), (0.0, 0.0))}, "zone_classifier"),
         ({"held_out_errors": None}, "held_out_errors"),
     ],
 )

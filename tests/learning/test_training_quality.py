@@ -12,7 +12,6 @@ from extproc.learning.held_out import split_at_medium_zone
 from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality, training_quality
 from extproc.learning.tuning import best_settings
 from extproc.learning.zone_bounds import DEFAULT_ZONE
-from extproc.learning.zone_training import fit_zone_classifier
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Make = Callable[..., Columns]
@@ -24,8 +23,7 @@ def judged(columns: Columns) -> TrainingQuality:
     train, _ = medium_zone(older, DEFAULT_ZONE)
     tuning = best_settings(train, [], seed=1)
     model = fit_fleet(train, 1, tuning.settings)
-    classifier = fit_zone_classifier(older, DEFAULT_ZONE)
-    return training_quality(older, newest, model, tuning, classifier, DEFAULT_ZONE, seed=1)
+    return training_quality(older, newest, model, tuning, DEFAULT_ZONE, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +81,8 @@ def test_the_p90_covers_nine_in_ten_however_long_they_are(unequal: TrainingQuali
     assert unequal.p90.thirds == pytest.approx((0.9, 0.9, 0.9), abs=0.08)
 
 
-def test_both_kinds_of_ensembles_and_both_routes_to_the_zone_are_compared(unequal: TrainingQuality) -> None:
+def test_both_kinds_of_ensembles_are_compared(unequal: TrainingQuality) -> None:
     assert len(unequal.tuning.kinds) == 2
-    assert unequal.classifier is not None
-    assert not unequal.classifier.is_used, "machines are unequal"
 
 
 def test_the_report_is_plain_numbers(unequal: TrainingQuality) -> None:
@@ -96,4 +92,3 @@ def test_the_report_is_plain_numbers(unequal: TrainingQuality) -> None:
 def test_zones_without_samples_have_no_errors(samples_of: Make) -> None:
     quality = judged(samples_of(n=1000))
     assert quality.zones[Zone.SATURATED][Route.MODEL] == RouteQuality(0, None, 0, None)
-    assert quality.classifier is None

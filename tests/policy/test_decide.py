@@ -14,7 +14,6 @@ from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.state import BackendState
 from extproc.fleet.view import FleetView
 from extproc.learning.predictor import Predictor
-from extproc.learning.zone_classifier import ZoneClassifier
 from extproc.policy.decide import decide
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.policy_rules import PolicyRules
@@ -47,7 +46,6 @@ class FakeModel:
 
     manifest = _Manifest()
     promised_error = 0.1
-    zone_classifier: ZoneClassifier | None = None
 
     def __init__(self, seconds_per_running: float = 0.1, max_running: float = 100.0) -> None:
         self.asked_rows = 0
@@ -304,43 +302,6 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
         assert decision.chosen.load == load[position]
     if first.chosen and second.chosen:
         assert first.chosen.load == second.chosen.load
-
-
-def by_load_alone(medium_load: float, saturated_load: float) -> ZoneClassifier:
-    """Two cuts on load, the second feature."""
-    weights = (0.0, 1.0, 0.0, 0.0, 0.0)
-    return ZoneClassifier(
-        (weights, weights), (-float(np.log1p(medium_load)), -float(np.log1p(saturated_load)))
-    )
-
-
-def classifying(medium_load: float, saturated_load: float) -> FakeModel:
-    model = FakeModel()
-    model.zone_classifier = by_load_alone(medium_load, saturated_load)
-    return model
-
-
-def test_a_classifier_overrules_the_boundary_on_load() -> None:
-    decision = placed(fleet_view([12, 15]), classifying(20, 50))
-    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 5)
-    assert decision.chosen is not None
-    assert decision.chosen.zone == "low"
-    assert placed(fleet_view([4, 5]), classifying(3, 50)).layer == Layer.PREDICT
-
-
-def test_a_stale_backend_is_not_classified() -> None:
-    decision = placed(fleet_view([12, 4], is_fresh=[True, False]), classifying(3, 50))
-    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 6)
-
-
-def test_a_backend_classed_as_saturated_is_spared_as_long_as_another_is_left() -> None:
-    slow_but_last = fleet_view([40, 60])
-    decision = placed(slow_but_last, classifying(3, 50))
-    assert (chosen_slot(decision), decision.guarded) == (5, 1)
-    alone = placed(
-        fleet_view([60, 70]), classifying(3, 50), rules=rules_with(RULES, max_predicted_ttft_s=60.0)
-    )
-    assert chosen_slot(alone) == 5
 
 
 def test_the_zone_of_a_candidate_follows_load_boundary_and_guard() -> None:

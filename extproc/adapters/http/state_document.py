@@ -9,12 +9,10 @@ from extproc.fleet.backend import Lifecycle
 from extproc.fleet.registry import Member
 from extproc.fleet.view import Candidate, FleetView
 from extproc.policy.predictive import forecast
-from extproc.policy.zoning import classify
 from extproc.routing.queue.request_queue import RequestQueue
 
 REFERENCE_TOKENS = 512
-"""`predicted_ttft_s`, `expected_s`, and `zone` where a classifier tells it, are about a request of this input
-length that came now; guessed."""
+"""`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
 
 
 def state_document(runtime: Runtime, now_s: float) -> dict[str, Any]:
@@ -126,8 +124,6 @@ def _predicted_s(runtime: Runtime, view: FleetView) -> dict[int, float]:
     model, everyone = runtime.models.current, range(len(view))
     if model is None:
         return {}
-    if model.zone_classifier is not None:
-        classify(view, everyone, REFERENCE_TOKENS, model.zone_classifier)
     asked = [position for position in everyone if not view.is_low(position)]
     said = forecast(view, asked, REFERENCE_TOKENS, model, runtime.record)
     return {position: prediction.ttft_s for position, prediction in said.predictions.items()}
