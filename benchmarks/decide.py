@@ -21,7 +21,7 @@ from extproc.fleet.prediction_record import TrackRecord
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.lab.rivals.evaluated_rules import layered_rules
-from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
+from extproc.learning.boosting import MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import (
@@ -41,6 +41,7 @@ from extproc.policy.decision import Layer
 from extproc.request.request import InputSize, Request, RequestKind
 
 BUDGET_US = {16: 200, 1000: 1000}
+_LEAVES = 31  # twice what training grows
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
 _RULES = layered_rules({})  # the defaults
 _NOW_S = 1000.0
@@ -92,7 +93,7 @@ def _predictor(rng: np.random.Generator) -> Predictor:
     target = np.log(0.05 + 0.03 * rows[:, 0] + rows[:, 4] / 8192 + 0.1 * rng.random(5000))
     parameters = {
         "objective": "regression",
-        "num_leaves": MAX_LEAVES,
+        "num_leaves": _LEAVES,
         "monotone_constraints": list(MONOTONE),
         "monotone_constraints_method": "basic",
         "use_missing": False,

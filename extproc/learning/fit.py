@@ -73,7 +73,7 @@ def fit(
 ) -> Training:
     """A model made from clean observations of all zones, judged by the gate; `trained_at_s` is a unix time.
 
-    Of `settings` the best are used, of which the defaults are always two. The same arguments give the same
+    The best of `settings` are used; the default is always one of them. The same arguments give the same
     model. Raises TrainingError below `MIN_SAMPLES` in the medium zone.
     """
     usable, out_of_zone = medium_zone(observations, zone)
@@ -83,7 +83,7 @@ def fit(
     train, held_out = medium_zone(older, zone)[0], medium_zone(newest, zone)[0]
     tuning = best_settings(train, settings, seed)
     model = fit_fleet(train, seed, tuning.settings)
-    quality = training_quality(older, newest, model, tuning, zone, seed)
+    quality = training_quality(older, newest, model, tuning, zone)
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
     draft = Manifest(
         format_version=FORMAT_VERSION,

@@ -13,15 +13,13 @@ import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
 from extproc.learning.baselines import last_ttft, least_load, linear_fit
-from extproc.learning.boosting import FleetModel, fit_quantile
+from extproc.learning.boosting import FleetModel
 from extproc.learning.dataset import Observations, medium_zone
 from extproc.learning.pairs import Pairs, comparable_pairs
-from extproc.learning.quality import Coverage, Errors, coverage, errors_of
+from extproc.learning.quality import Errors, errors_of
 from extproc.learning.served_replay import replay
 from extproc.learning.tuning import TuningResult
 from extproc.learning.zone_bounds import ZoneBounds
-
-_QUANTILE = 0.9
 
 
 class Route(StrEnum):
@@ -47,14 +45,12 @@ class RouteQuality:
 class TrainingQuality:
     """All of it on held-out samples, but for `tuning`, whose validation lies before them.
 
-    `zones` has the zones by their observed TTFT. `p90` is the coverage of a model of the 90 % quantile, which
-    is not served, with the served model's corrections.
+    `zones` has the zones by their observed TTFT.
     """
 
     zones: Mapping[Zone, Mapping[Route, RouteQuality]]
     all_zones: Mapping[Route, RouteQuality]
     tuning: TuningResult
-    p90: Coverage | None
 
 
 def training_quality(
@@ -63,16 +59,13 @@ def training_quality(
     model: FleetModel,
     tuning: TuningResult,
     zone: ZoneBounds,
-    seed: int,
 ) -> TrainingQuality:
     """Judge a model made from the medium zone of `older` by `newest`; both are of all zones."""
     masks = zone.masks(newest.ttft_s)
     train, _ = medium_zone(older, zone)
-    said = model.predict(newest.features)
-    corrected = replay(said, newest, model.offsets, masks[Zone.MEDIUM])
     pairs = comparable_pairs(newest)
     predictions = {
-        Route.MODEL: corrected,
+        Route.MODEL: replay(model.predict(newest.features), newest, model.offsets, masks[Zone.MEDIUM]),
         Route.LEAST_LOAD: least_load(newest),
         Route.LAST_TTFT: last_ttft(older, newest),
         Route.LINEAR_FIT: linear_fit(train, newest, masks[Zone.MEDIUM]),
@@ -81,7 +74,6 @@ def training_quality(
         zones={name: _routes(newest, pairs, predictions, mask) for name, mask in masks.items()},
         all_zones=_routes(newest, pairs, predictions, np.ones(len(newest), bool)),
         tuning=tuning,
-        p90=_p90_coverage(train, newest, model, corrected - said, masks[Zone.MEDIUM], seed),
     )
 
 
@@ -101,19 +93,3 @@ def _routes(
         )
         for route, score in predictions.items()
     }
-
-
-def _p90_coverage(
-    train: Observations,
-    newest: Observations,
-    model: FleetModel,
-    correction: npt.NDArray[np.float64],
-    rows: npt.NDArray[np.bool_],
-    seed: int,
-) -> Coverage | None:
-    if not rows.any():
-        return None
-    observed = newest.take(rows)
-    quantile = fit_quantile(train, model, _QUANTILE, seed)
-    said = model.line.predict(observed.features) + quantile.predict(observed.features, num_threads=1)
-    return coverage(observed, said + correction[rows])
