@@ -32,8 +32,8 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
+from extproc.learning.trees import booster_of, trees_of
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.affinity import cached_tokens
 from extproc.policy.decide import decide
@@ -120,7 +120,7 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         medium_load=None,
         verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),
     )
-    return Predictor(manifest, booster_of(booster.model_to_string()))
+    return Predictor(manifest, booster_of(trees_of(booster)))
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:

@@ -27,7 +27,7 @@ from extproc.learning.dataset import Observations, split_by_time
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
 from extproc.learning.log_line_fit import backend_offsets, fit_linear
-from extproc.learning.tree_text import parse_trees, render
+from extproc.learning.trees import Trees, booster_of, trees_of
 
 MAX_TREES = 100
 MAX_LEAVES = 15
@@ -68,16 +68,15 @@ DEFAULT_SETTINGS = Settings(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetModel:
-    """A line, the trees that correct it (a text as `tree_text` writes it), and `(n_backends,)` offsets."""
+    """A line, the trees that correct it, and `(n_backends,)` offsets."""
 
     line: LogLine
-    trees: str
+    trees: Trees
     offsets: npt.NDArray[np.float64]
 
     def predict(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Log TTFT on the fleet's middle backend, offsets left out: `(n, n_features)` to `(n,)`."""
-        booster = lightgbm.Booster(model_str=self.trees)
-        corrections = cast("npt.NDArray[np.float64]", booster.predict(features, num_threads=1))
+        corrections = cast("npt.NDArray[np.float64]", booster_of(self.trees).predict(features, num_threads=1))
         return self.line.predict(features) + corrections
 
 
@@ -88,8 +87,7 @@ def fit_fleet(train: Observations, seed: int, settings: Settings = DEFAULT_SETTI
     """
     log_ttft, straight = np.log(train.ttft_s), fit_linear(train)
     target = log_ttft - straight.line.predict(train.features) - straight.offsets[train.backend]
-    booster = _stopped_early(train, target, settings, seed)
-    trees = render(parse_trees(booster.model_to_string(), FEATURES, MONOTONE), FEATURES)
+    trees = trees_of(_stopped_early(train, target, settings, seed))
     level = FleetModel(straight.line, trees, np.zeros(len(train.fleet)))
     return replace(level, offsets=backend_offsets(train, log_ttft - level.predict(train.features)))
 

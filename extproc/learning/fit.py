@@ -25,10 +25,11 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.model_file import ModelFile, SelfTest, booster_of, model_version
+from extproc.learning.model_file import ModelFile, SelfTest, model_version
 from extproc.learning.predictor import Predictor
 from extproc.learning.served_replay import settled_corrections
 from extproc.learning.training_quality import TrainingQuality, training_quality
+from extproc.learning.trees import booster_of
 from extproc.learning.tuning import best_settings
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 

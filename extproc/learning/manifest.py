@@ -15,7 +15,7 @@ from extproc.errors import ModelFileError
 from extproc.learning.log_line import LogLine
 from extproc.learning.zone_bounds import ZoneBounds
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TARGET = "log_ttft_s"
 
 Share = Annotated[float, Meta(ge=0, le=1)]

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from extproc.learning.boosting import (
 )
 from extproc.learning.dataset import Observations, clean_observations
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.tree_text import parse_trees
+from extproc.learning.trees import render
 
 Columns = dict[str, np.ndarray[Any, Any]]
 
@@ -45,12 +46,14 @@ def test_a_backend_that_left_has_no_offset(unequal: Observations) -> None:
 
 
 def test_the_model_is_small_enough_for_a_decision(fitted: FleetModel) -> None:
-    trees = parse_trees(fitted.trees, FEATURES, MONOTONE)
-    assert len(trees) <= MAX_TREES
-    assert max(len(tree.leaf_value) for tree in trees) <= MAX_LEAVES
+    leaves = [int(number) for number in re.findall(r"num_leaves=(\d+)", render(fitted.trees))]
+    assert len(leaves) == len(fitted.trees) <= MAX_TREES
+    assert 1 < max(leaves) <= MAX_LEAVES
 
 
-def test_the_same_observations_and_seed_give_the_same_text(unequal: Observations, fitted: FleetModel) -> None:
+def test_the_same_observations_and_seed_give_the_same_trees(
+    unequal: Observations, fitted: FleetModel
+) -> None:
     assert fit_fleet(unequal, seed=1).trees == fitted.trees
 
 

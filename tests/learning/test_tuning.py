@@ -9,7 +9,7 @@ import pytest
 from extproc.learning.boosting import DEFAULT_SETTINGS, MAX_LEAVES, fit_fleet
 from extproc.learning.dataset import Observations, clean_observations, split_by_time
 from extproc.learning.served_replay import replay
-from extproc.learning.tree_text import MAX_TREES
+from extproc.learning.trees import MAX_TREES
 from extproc.learning.tuning import best_settings, candidates
 
 Columns = dict[str, np.ndarray[Any, Any]]
