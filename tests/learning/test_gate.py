@@ -10,9 +10,10 @@ from extproc.learning.features import FEATURES
 from extproc.learning.fit import fit
 from extproc.learning.gate import judge, served_errors
 from extproc.learning.manifest import Verdict
-from extproc.learning.model_file import ModelFile, booster_of, dump, load
+from extproc.learning.model_file import ModelFile, dump, load
 from extproc.learning.model_rules import DEFAULT_GATE_RULE, GateRule
 from extproc.learning.predictor import Predictor
+from extproc.learning.trees import booster_of
 from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 Columns = dict[str, np.ndarray[Any, Any]]

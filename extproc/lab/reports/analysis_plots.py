@@ -11,7 +11,6 @@ from extproc.fleet.zone import Zone
 from extproc.lab.reports.drawing import FAINT, legend, new_figure, plain_ticks, png
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.kv_usage import HIGH_USAGE
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -28,7 +27,7 @@ def ttft_histogram(observations: Observations, bounds: ZoneBounds) -> bytes:
     figure, axes = new_figure()
     ttft_s = observations.ttft_s
     edges = np.geomspace(ttft_s.min() * 0.95, ttft_s.max() * 1.05, 61)
-    for zone, mask in zone_masks(ttft_s, bounds).items():
+    for zone, mask in bounds.masks(ttft_s).items():
         axes.hist(ttft_s[mask], edges.tolist(), color=ZONE_COLOURS[zone], label=f"{zone} ({mask.sum():,})")
     for bound_s in (bounds.low_s, bounds.saturated_s):
         axes.axvline(bound_s, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -66,7 +65,7 @@ def waiting_over_ttft(observations: Observations, bounds: ZoneBounds) -> bytes:
     """What waited in the engine when requests came that then took so long."""
     figure, axes = new_figure()
     waiting = observations.features[:, FEATURES.index("num_waiting")]
-    for zone, mask in zone_masks(observations.ttft_s, bounds).items():
+    for zone, mask in bounds.masks(observations.ttft_s).items():
         _dots(axes, observations.ttft_s[mask], waiting[mask], zone)
     axes.set_xscale("log")
     plain_ticks(axes, "x", observations.ttft_s)
@@ -81,7 +80,7 @@ def waiting_over_ttft(observations: Observations, bounds: ZoneBounds) -> bytes:
 def _points(
     axes: Axes, values: npt.NDArray[np.float64], observations: Observations, bounds: ZoneBounds
 ) -> None:
-    for zone, mask in zone_masks(observations.ttft_s, bounds).items():
+    for zone, mask in bounds.masks(observations.ttft_s).items():
         _dots(axes, values[mask], observations.ttft_s[mask], zone)
     axes.set_yscale("log")
     plain_ticks(axes, "y", observations.ttft_s)

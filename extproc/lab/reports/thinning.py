@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.zone_bounds import ZoneBounds
 
@@ -16,7 +15,7 @@ def thinned(
     """At most so many observations: an equal share of each zone, as far as it has as many."""
     if len(observations) <= most:
         return observations
-    members = [np.flatnonzero(mask) for mask in zone_masks(observations.ttft_s, bounds).values()]
+    members = [np.flatnonzero(mask) for mask in bounds.masks(observations.ttft_s).values()]
     kept: list[npt.NDArray[np.intp]] = []
     left = most
     for n_zones_left, rows in zip((3, 2, 1), sorted(members, key=len), strict=True):

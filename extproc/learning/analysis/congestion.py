@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -58,7 +57,7 @@ class Congestion:
 def congestion_of(observations: Observations, bounds: ZoneBounds, backend: str) -> Congestion:
     """Where requests wait on one backend, of which these are the observations."""
     column = dict(zip(FEATURES, observations.features.T, strict=True))
-    masks = zone_masks(observations.ttft_s, bounds)
+    masks = bounds.masks(observations.ttft_s)
     saturated = masks[Zone.SATURATED]
     count = int((observations.ttft_s >= bounds.low_s).sum())
     empty_medium = _empty_share(column["num_waiting"][masks[Zone.MEDIUM]])

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import stats
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -60,7 +59,7 @@ def correlations(observations: Observations, bounds: ZoneBounds) -> tuple[Correl
     """Each zone's correlations of TTFT with each of the features."""
     return tuple(
         _correlation(zone, name, observations.features[mask, column], observations.ttft_s[mask])
-        for zone, mask in zone_masks(observations.ttft_s, bounds).items()
+        for zone, mask in bounds.masks(observations.ttft_s).items()
         for column, name in enumerate(FEATURES)
     )
 

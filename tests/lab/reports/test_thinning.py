@@ -5,7 +5,6 @@ from support.observed import observed
 
 from extproc.fleet.zone import Zone
 from extproc.lab.reports.thinning import thinned
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 counts = st.integers(0, 80)
@@ -24,7 +23,7 @@ def test_no_more_points_than_asked_for_and_no_fewer_than_there_can_be(
 def test_rare_saturated_requests_are_all_drawn() -> None:
     ttft_s = np.repeat([0.5, 50.0], [100_000, 200])
     points = thinned(observed(ttft_s), DEFAULT_ZONE, np.random.default_rng(0), 5_000)
-    shown = {zone: int(mask.sum()) for zone, mask in zone_masks(points.ttft_s, DEFAULT_ZONE).items()}
+    shown = {zone: int(mask.sum()) for zone, mask in DEFAULT_ZONE.masks(points.ttft_s).items()}
     assert shown == {Zone.LOW: 4_800, Zone.MEDIUM: 0, Zone.SATURATED: 200}
 
 
