@@ -22,7 +22,7 @@ def analyze(
         ReportFiles,
         publish,
     )
-    from extproc.learning.analysis.words import summary  # noqa: PLC0415 - see the package's docstring
+    from extproc.learning.analysis.summary import summary  # noqa: PLC0415 - see the package's docstring
     from extproc.learning.zone_bounds import ZoneBounds  # noqa: PLC0415 - see the package's docstring
 
     if not low_s < saturated_s:

@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from extproc.lab.reports.calibration_figures import figure_texts, shown_figures
+from extproc.lab.reports.calibration_page import figure_rows
 from extproc.lab.twin.agreement import TOLERANCE, Agreement
 from extproc.lab.twin.calibration import FITTED, Fit
 
@@ -36,8 +36,8 @@ def agreement_table(agreements: Sequence[Agreement], *, is_first_fitted: bool) -
             "fitted to this" if is_first_fitted and number == 0 else verdict,
             f"{each.given_up} given up" if each.given_up else "",
         )
-        for note, (title, figure) in zip(notes, shown_figures(each), strict=True):
-            table.add_row(note, title, *figure_texts(figure))
+        for note, texts in zip(notes, figure_rows(each), strict=True):
+            table.add_row(note, *texts)
         table.add_section()
     return table
 

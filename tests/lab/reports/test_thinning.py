@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from support.observed import observed
 
 from extproc.fleet.zone import Zone
-from extproc.lab.reports.thinning import thinned
+from extproc.lab.reports.analysis_plots import thinned
 from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.zone_bounds import DEFAULT_ZONE
 
