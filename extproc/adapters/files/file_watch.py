@@ -13,15 +13,15 @@ from pathlib import Path
 INTERVAL_S = 0.5
 """A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
 
-_Signature = tuple[int, int, int] | None
+Signature = tuple[int, int, int] | None
 
 
 async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
     """Yields the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
-    yielded: _Signature | str = "never"
-    settling: _Signature | str = "never"
+    yielded: Signature | str = "never"
+    settling: Signature | str = "never"
     while True:
-        signature = await asyncio.to_thread(_signature, path)
+        signature = await asyncio.to_thread(file_signature, path)
         if signature != yielded and (signature == settling or yielded == "never"):
             yielded = signature
             yield await asyncio.to_thread(_read, path, max_bytes)
@@ -29,7 +29,8 @@ async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
         await asyncio.sleep(INTERVAL_S)
 
 
-def _signature(path: Path) -> _Signature:
+def file_signature(path: Path) -> Signature:
+    """Return what changes when the file is replaced or written to; None where there is no regular file."""
     try:
         status = path.stat()
     except OSError:
