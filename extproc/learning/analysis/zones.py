@@ -46,7 +46,7 @@ class BackendZones:
 
 
 def zones_of(observations: Observations, bounds: ZoneBounds, backend: str | None) -> BackendZones:
-    """The zones of these observations, which are said to be those of `backend`."""
+    """Count the zones of these observations, which are said to be those of `backend`."""
     ttft_s = observations.ttft_s
     zones = tuple(
         ZoneShare(zone, int(mask.sum()), float(mask.mean()) if len(mask) else 0.0, _quantiles(ttft_s[mask]))

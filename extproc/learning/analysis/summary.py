@@ -1,4 +1,4 @@
-"""The analysis in sentences, most important first. Also what it cannot say is said."""
+"""The analysis in sentences, the most important first; they also say what the samples do not support."""
 
 from collections.abc import Iterator
 
@@ -8,16 +8,14 @@ from extproc.learning.analysis.correlation import Correlation, Unstated
 from extproc.learning.analysis.findings import Analysis
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.kv_usage import HIGH_USAGE, KvUsage
-from extproc.learning.analysis.shown_name import shown_name
+from extproc.learning.analysis.proposal import MOST_LISTED, printable
 
 _STRONG, _WEAK = 0.5, 0.3
 """Borrowed: a large and a medium effect in Cohen, "Statistical Power Analysis" (1988)."""
 
-_MOST_LISTED = 8
-
 
 def summary(analysis: Analysis) -> list[str]:
-    """The findings, a sentence or two each."""
+    """Return the findings, a sentence or two each."""
     if not analysis.count:
         return [f"Of {analysis.rows} samples none can be used{_dropped(analysis)}: there is nothing to say."]
     return [
@@ -30,8 +28,8 @@ def summary(analysis: Analysis) -> list[str]:
 
 
 def congestion_sentence(congestion: Congestion, low_s: float) -> str:
-    """Where the requests of one backend wait."""
-    name = shown_name(congestion.backend)
+    """Say where the requests of one backend wait."""
+    name = printable(congestion.backend)
     if congestion.place is WaitLocation.NOT_SATURATED or congestion.nothing_waiting_share_saturated is None:
         return (
             f"{name}: too few saturated requests to say where they wait "
@@ -51,7 +49,7 @@ def congestion_sentence(congestion: Congestion, low_s: float) -> str:
 
 
 def kv_sentence(kv_usage: KvUsage) -> str:
-    """What a nearly full KV cache does."""
+    """Say what a nearly full KV cache does."""
     if kv_usage.ttft_ratio is None or kv_usage.low is None or kv_usage.high is None:
         return f"KV usage: no statement: {kv_usage.unstated}."
     if kv_usage.low > 1:
@@ -110,7 +108,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _knee(knee: Knee) -> str:
-    name = "All backends together" if knee.backend is None else shown_name(knee.backend)
+    name = "All backends together" if knee.backend is None else printable(knee.backend)
     if knee.load is None:
         return f"{name}: no knee of TTFT over load: {knee.unstated}."
     return (
@@ -121,7 +119,7 @@ def _knee(knee: Knee) -> str:
 
 
 def _first(sentences: Iterator[str]) -> list[str]:
-    """The first few; a large fleet's others are in the tables."""
+    """Return the first few; the others of a large fleet are in the tables."""
     every = list(sentences)
-    more = len(every) - _MOST_LISTED
-    return every if more <= 0 else [*every[:_MOST_LISTED], f"(and {more} more backends, see below)"]
+    more = len(every) - MOST_LISTED
+    return every if more <= 0 else [*every[:MOST_LISTED], f"(and {more} more backends, see below)"]
