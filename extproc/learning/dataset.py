@@ -97,7 +97,8 @@ def clean_observations(
     expected = np.nan_to_num(np.asarray(columns["expected_cached_tokens"], dtype=np.float64))
     unexpected = np.asarray(columns["cached_tokens"], dtype=np.float64) - expected
     features[:, _INPUT] = np.maximum(prompt - expected, np.minimum(prompt, 0.0))
-    is_possible = ((features >= 0) & (features <= np.array(LARGEST))).all(axis=1) & (expected >= 0)
+    is_possible = ((features >= 0) & (features <= np.array(LARGEST))).all(axis=1)
+    is_possible &= (expected >= 0) & (expected <= LARGEST[_INPUT])
     keep, dropped = _sift(
         {
             Dropped.NOT_CLEAN: ~(is_clean & (names != "")),

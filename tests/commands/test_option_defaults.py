@@ -17,10 +17,10 @@ from extproc.learning.zone_bounds import DEFAULT_ZONE
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        (train, "low", ZoneRule().low_s),
-        (train, "saturated", DEFAULT_ZONE.saturated_s),
+        (train, "low_s", ZoneRule().low_s),
+        (train, "saturated_s", DEFAULT_ZONE.saturated_s),
         (train, "margin", GateRule().margin),
-        (train, "tuning", TrainerConfig().tuning_s),
+        (train, "tuning_s", TrainerConfig().tuning_s),
         (analyze, "low_s", ZoneRule().low_s),
         (analyze, "saturated_s", DEFAULT_ZONE.saturated_s),
     ],

@@ -451,7 +451,7 @@ def test_the_pause_before_a_probe_grows() -> None:
 
 
 def saturation(**stages: Any) -> SaturationRule:
-    return rules.fleet_rules(parse(**stages)).saturation
+    return rules.core_rules(parse(**stages)).fleet.saturation
 
 
 def resume_load(**stages: Any) -> int:

@@ -219,7 +219,7 @@ def test_reading_does_not_create_a_store(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [".", "absent/samples.db"])
-def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, where: str) -> None:
+def test_a_path_where_no_file_can_be_is_refused(tmp_path: Path, where: str) -> None:
     for use in (open_table, read_samples):
         with pytest.raises(SampleStoreError, match=r"unable to open|disk I/O"):
             use(tmp_path / where)
