@@ -1,4 +1,4 @@
-"""How fast a backend is, learned from its own outcomes: the parameters of the estimate (policy.expected_wait).
+"""How fast a backend is, learned from its own outcomes: the parameters of `policy.expected_wait`.
 
 `base` and `token` are the line of TTFT over prompt tokens where a place was free, least squares drawn towards
 the fleet's line (ridge regression). `turn` is the time from one end of a request to the next when all places
