@@ -1,10 +1,21 @@
 """`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from extproc.config.options import option, takes_options
+from extproc.errors import ConfigError, ReportError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.result import Evaluation
+
+MAX_MODEL_LEN = 8192
+"""Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
 
 EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_load", "admission"}
 """The stages of a configuration that have a meaning in virtual time."""
@@ -17,40 +28,38 @@ class Admission(StrEnum):
     QUEUE = "queue"
 
 
-def evaluate(
-    *,
-    fleet: Annotated[str, typer.Option(help="A name, or machines.", metavar="FLEET")] = "local",
-    workload: Annotated[str, typer.Option(help="A name, or a text.", metavar="WORKLOAD")] = "chat",
-    policies: Annotated[str, typer.Option(help="Some of them, or all.", metavar="NAME,NAME")] = "all",
-    seeds: Annotated[int, typer.Option(help="How many runs of each policy.", min=1, max=1000)] = 3,
-    first_seed: Annotated[int, typer.Option(help="The others follow it.", min=0)] = 1,
-    routers: Annotated[
-        int, typer.Option(help="Routers that do not see each other; a request goes to any.", min=1, max=256)
-    ] = 1,
-    scrape_interval: Annotated[
-        float, typer.Option(help="Seconds between two scrapes of a backend.", min=0.01, max=60.0)
-    ] = 0.1,
-    gauge_delay: Annotated[
-        float, typer.Option(help="Seconds by which a scrape is late.", min=0.0, max=60.0)
-    ] = 0.3,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A sidecar's configuration for layered.", metavar="FILE", show_default="none"),
-    ] = None,
-    admission: Annotated[
-        Admission | None,
-        typer.Option(
-            help="What layered does where all backends are saturated.",
-            show_default="as configured, else reject",
-        ),
-    ] = None,
-    slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
-    model: Annotated[
-        Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a page with plots here.", metavar="FILE")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all numbers here.", metavar="FILE")] = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `extproc evaluate`; texts are not yet checked."""
+
+    fleet: str = option("local", "A name, or machines.", metavar="FLEET")
+    workload: str = option("chat", "A name, or a text.", metavar="WORKLOAD")
+    policies: str = option("all", "Some of them, or all.", metavar="NAME,NAME")
+    seeds: int = option(3, "How many runs of each policy.", min=1, max=1000)
+    first_seed: int = option(1, "The others follow it.", min=0)
+    routers: int = option(1, "Routers that do not see each other; a request goes to any.", min=1, max=256)
+    scrape_interval_s: float = option(
+        0.1, "Seconds between two scrapes of a backend.", "--scrape-interval", min=0.01, max=60.0
+    )
+    gauge_delay_s: float = option(
+        0.3, "Seconds by which a scrape is late.", "--gauge-delay", min=0.0, max=60.0
+    )
+    config: Path | None = option(
+        None, "A sidecar's configuration, for layered.", metavar="FILE", show_default="none"
+    )
+    admission: Admission | None = option(
+        None,
+        "What layered does where all backends are saturated.",
+        show_default="as configured, else reject",
+    )
+    slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
+    model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
+    out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
+    json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
+
+
+@takes_options
+def evaluate(options: EvaluateOptions) -> None:
     """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
 
     Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
@@ -74,33 +83,90 @@ def evaluate(
     looks into the future and is slow. Of a --config, layered takes the stages guard, breaker, predict,
     least_load, zones, scrape and admission.
     """
-    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+    from rich.console import Console
 
-    from extproc.commands import evaluate_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.lab.rivals.layered import layered_rules  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.files.atomic_file import write_json, write_or_raise
+    from extproc.commands.evaluate_view import comparison_table, heading
 
-    options = evaluate_command.EvaluateOptions(
-        fleet=fleet,
-        workload=workload,
-        policies=policies,
-        seeds=seeds,
-        first_seed=first_seed,
-        routers=routers,
-        scrape_interval_s=scrape_interval,
-        gauge_delay_s=gauge_delay,
-        slo_s=slo,
-        model=model,
-        out=out,
-        json=json,
+    console = Console()
+    evaluation = _evaluation(options, console)
+    console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(comparison_table(evaluation))
+    if options.json is not None:
+        write_json(options.json, evaluation, ReportError)
+    if options.out is not None:
+        from extproc.lab.reports.evaluation_page import evaluation_page  # it takes seconds to import
+
+        write_or_raise(options.out, evaluation_page(evaluation), ReportError)
+
+
+def _evaluation(options: EvaluateOptions, console: "Console") -> "Evaluation":
+    from extproc.commands.evaluate_view import runs_with_progress
+    from extproc.lab.evaluation.result import Evaluation, summaries
+    from extproc.lab.rivals.choice import parse_policies
+    from extproc.learning.model_file import load
+
+    names = parse_policies(options.policies)
+    scenario, duration_s = _scenario(options)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = runs_with_progress(scenario, names, seeds, duration_s, console)
+    model_file = scenario.layered.model_file
+    return Evaluation(
+        fleet=options.fleet,
+        workload=options.workload,
+        routers=options.routers,
+        scrape_interval_s=options.scrape_interval_s,
+        gauge_delay_s=options.gauge_delay_s,
+        slo_s=options.slo_s,
+        capacity_per_s=sum(scenario.capacities_per_s),
+        model_version=None if model_file is None else load(model_file).manifest.model_version,
+        policies=summaries(runs),
+        runs=runs,
     )
-    evaluate_command.run_evaluation(options, layered_rules(_stages(config, admission)), Console())
 
 
-def _stages(path: Path | None, admission: Admission | None) -> dict[str, Any]:
-    """Return the stages of a configuration file that are evaluated; `admission` replaces its mode."""
-    from extproc.config.stages import load_config  # noqa: PLC0415 - see the package's docstring
+def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
+    """Return the scenario and the seconds that its traffic lasts."""
+    from extproc.lab.evaluation.capacity import mean_capacities_per_s
+    from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.fleet_text import parse_fleet
+    from extproc.lab.evaluation.workload_text import parse_workload
+    from extproc.lab.load.length_file import read_length_file
+    from extproc.lab.load.trace_file import read_trace_file
+    from extproc.lab.rivals.layered import layered_rules
+    from extproc.lab.twin.profile_file import find_profile
 
+    specs = parse_fleet(options.fleet, find_profile)
+    workload = parse_workload(options.workload, read_length_file, read_trace_file)
+    smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
+    max_model_len = min(MAX_MODEL_LEN, smallest)
+    capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
+    scenario = Scenario(
+        servers=specs,
+        capacities_per_s=capacities,
+        traffic=workload.traffic(max_model_len, sum(capacities)),
+        routers=options.routers,
+        scrape_interval_s=options.scrape_interval_s,
+        gauge_delay_s=options.gauge_delay_s,
+        slo_s=options.slo_s,
+        layered=layered_rules(_stages(options), _read(options.model)),
+    )
+    return scenario, workload.duration_s
+
+
+def _stages(options: EvaluateOptions) -> dict[str, Any]:
+    """Return the stages of the configuration that are evaluated; `--admission` replaces the mode in it."""
+    from extproc.config.stages import load_config
+
+    path = options.config
     stages = {} if path is None else load_config(path).model_dump(include=EVALUATED_STAGES)
-    if admission is not None:
-        stages["admission"] = stages.get("admission", {}) | {"mode": admission.value}
+    if options.admission is not None:
+        stages["admission"] = stages.get("admission", {}) | {"mode": options.admission.value}
     return stages
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
