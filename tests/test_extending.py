@@ -79,14 +79,12 @@ class Scripted:
 
     def __init__(self, stack: LocalStack, exits: AsyncExitStack) -> None:
         self.stack = stack
-        self.backends: dict[str, ScriptedBackend] = {}
         self._exits = exits
 
     async def serve(self, name: str, metrics: bytes = PAGE) -> str:
         """Begin to serve a backend that never answers a request; its URL."""
         backend = await self._exits.enter_async_context(ScriptedBackend().serving())
         backend.on_request, backend.on_scrape = never_answer, page(metrics)
-        self.backends[name] = backend
         self.stack.backends[name] = backend.port
         return f"http://127.0.0.1:{backend.port}"
 
@@ -163,6 +161,7 @@ def test_a_new_discovery_source_finds_backends(tree: Path, stack: LocalStack) ->
     recipe.apply(tree)
     listed = tree / recipe.stages()["discovery"]["path"]
     stack.discovery, stack.found_at_start = recipe.stages()["discovery"], 1
+    stack.stages = {"envoy": {"cds_path": str(stack.cds_path), "settle_s": 0.2}}
 
     async def scenario() -> None:
         async with scripted(stack) as servers:
@@ -173,8 +172,9 @@ def test_a_new_discovery_source_finds_backends(tree: Path, stack: LocalStack) ->
             await servers.start()
             listed.write_text("".join(lines))
             await stack.until_routable(2)
-            listed.write_text("one 127.0.0.1")  # a fault changes nothing
+            listed.write_text("one 127.0.0.1")  # no port: what was found last stays
             await stack.until_metric("extproc_discovery_failures_total", 1)
+            assert len((await stack.state())["backends"]) == 2
             listed.write_text(lines[1])
             state = await stack.until(lambda state: len(state["backends"]) == 1)
             assert state["backends"][0]["name"] == "two"
