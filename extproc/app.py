@@ -25,7 +25,7 @@ from extproc.adapters.envoy.server_protocol import new_server
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
-from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.adapters.waiting_clock import keep_advancing
 from extproc.config import rules
@@ -33,10 +33,10 @@ from extproc.config.stages import Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)

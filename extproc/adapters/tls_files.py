@@ -7,8 +7,8 @@ Where they cannot be used, say between the replacement of one and of the other, 
 import logging
 import ssl
 
-from extproc.adapters.files.file_signature import FileSignature, file_signature
-from extproc.config.listener_stages import TlsConfig
+from extproc.adapters.files.file_watch import FileSignature, file_signature
+from extproc.config.stages import TlsConfig
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from extproc.config.fields import HeaderName
 from extproc.config.stage import Checked
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import QueueRules
 from extproc.routing.refusal import AdmissionRules
 
 

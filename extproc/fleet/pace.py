@@ -11,7 +11,8 @@ the fleet's line (ridge regression). `turn` is the time from one end of a reques
 are taken: the waits that were seen, by the places in the queue that they were for, drawn towards Little's law
 (1961), stay / limit. Prompts ahead are those sent and, at the pace of `token`, not computed yet: they show a
 burst that no scrape has seen, and requests that are stuck before the engine count in `load`. All prompts are
-without what is expected in the backend's prefix cache (`fleet.prefixes`), where the line is learned as well.
+without what is expected in the backend's prefix cache (`fleet.sent_prefixes`), where the line is learned as
+well.
 
 Everything is forgotten by time, towards what is true of the whole fleet: a backend that got no traffic for
 some minutes is tried again, and one that changes is known anew. Nothing known is nothing but least load.

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from extproc.h2.connection import ServerConnection
 from extproc.h2.faults import ErrorCode
-from extproc.h2.grpc_messages import MessageReader, prefixed
-from extproc.h2.grpc_status import RESPONSE_HEADERS, CallError, Status, trailers
+from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
 
 
 class Handler(Protocol):

@@ -41,6 +41,8 @@ _LARGEST_TTFT_S = 86_400.0
 _LATEST_S = 1e11
 """A unix time in the year 5138."""
 
+HELD_OUT_SHARE = 0.25
+
 
 class Dropped(StrEnum):
     """Why a sample is not used; the first reason that applies counts."""
@@ -175,3 +177,17 @@ def _sift(
         dropped[reason] = int((keep & is_faulty).sum())
         keep &= ~is_faulty
     return keep, dropped
+
+
+def split_at_medium_zone(
+    observations: Observations, zone: ZoneBounds, newest_share: float = HELD_OUT_SHARE
+) -> tuple[Observations, Observations]:
+    """Split the observations of all zones where the newest share of the medium zone begins.
+
+    The newest samples judge a model, and are no part of it. A model is made of the medium zone: if the cut
+    were the newest share of all samples, an idle hour at the end would leave nothing to judge by.
+    """
+    medium = np.flatnonzero(zone.is_medium(observations.ttft_s))
+    n_older = len(medium) - round(len(medium) * newest_share)
+    cut = int(medium[n_older]) if n_older < len(medium) else len(observations)
+    return observations.take(slice(None, cut)), observations.take(slice(cut, None))

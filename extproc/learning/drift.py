@@ -1,9 +1,10 @@
 """Whether the machines behind a model have changed, told from samples alone.
 
 The sidecar stands down for a backend where the running error of its predictions is well above the promised
-one (`track_record`). The trainer applies the same rule to the recorded predictions, so that it begins to
-look for a better model when the sidecar stops believing this one. A drift that was seen stays seen: the
-correction soon makes the error small again, but the file is wrong about that backend until it is replaced.
+one (`fleet.prediction_record`). The trainer applies the same rule to the recorded predictions, so that it
+begins to look for a better model when the sidecar stops believing this one. A drift that was seen stays seen:
+the correction soon makes the error small again, but the file is wrong about that backend until it is
+replaced.
 """
 
 from collections.abc import Mapping

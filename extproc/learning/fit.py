@@ -12,10 +12,9 @@ import numpy as np
 
 from extproc.errors import TrainingError
 from extproc.learning.boosting import FleetModel, Settings, fit_fleet
-from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone
+from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone, split_at_medium_zone
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.gate import judge, served_errors
-from extproc.learning.held_out import split_at_medium_zone
 from extproc.learning.manifest import (
     FORMAT_VERSION,
     LARGEST_OFFSET,

@@ -6,10 +6,8 @@ The breaker, the zone boundary, the pace, the predictions, the counters.
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.outcome import Outcome, read_outcome
+from extproc.outcomes.outcome import LogEntry, Outcome, Retry, RetryStage, read_outcome, read_retry
 from extproc.outcomes.outcome_counts import OutcomeCounts
-from extproc.outcomes.retry import Retry, RetryStage, read_retry
 from extproc.routing.bookings import Bookings
 
 

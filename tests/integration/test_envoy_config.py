@@ -33,8 +33,7 @@ from extproc.exchange.messages import (
     Reject,
     RouteTo,
 )
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.retry import read_retry
+from extproc.outcomes.outcome import LogEntry, read_retry
 
 Script = Callable[[Event], Instruction]
 CHUNK = b"data: token\n\n"

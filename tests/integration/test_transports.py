@@ -17,7 +17,7 @@ from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.served import TRANSPORTS, Served, listening
 
 from extproc.adapters.envoy.envoy_config import BackendAddress
-from extproc.config.listener_stages import TlsConfig
+from extproc.config.stages import TlsConfig
 
 REQUESTS, CONCURRENCY = 200, 32
 ADDRESSES: dict[str, Callable[[Path], str]] = {

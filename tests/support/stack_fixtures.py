@@ -14,7 +14,7 @@ from support.ports import free_port
 from support.process_stack import LocalStack, SharedStack, StartSim
 
 from extproc.adapters.envoy.envoy_config import BackendAddress
-from extproc.adapters.http.state_client import is_answering
+from extproc.adapters.http.fleet_state import is_answering
 from extproc.lab.local_stack.child_process import ChildProcess
 
 

@@ -18,7 +18,7 @@ from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.config import rules
 from extproc.config.stages import load_config
 from extproc.fleet.bounds import MAX_BACKENDS
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import KnownBackends
 from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from contextlib import aclosing
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import Endpoint, KnownBackends
 from extproc.fleet.peers import retry_peers
 from extproc.routing.core import Core
 

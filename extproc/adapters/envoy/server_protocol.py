@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from extproc.adapters.envoy.grpc_server import GrpcServer
-from extproc.adapters.envoy.health import Health
+from extproc.adapters.envoy.services import Health
 from extproc.adapters.envoy.thin_server import ThinServer
-from extproc.config.listener_stages import ServerConfig
+from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 
 
 class EnvoyServer(Protocol):

@@ -11,13 +11,13 @@ from typing import Protocol
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.health import SERVICE_UNKNOWN, Health
+from extproc.adapters.envoy.services import SERVICE_UNKNOWN, Health
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
 from extproc.h2.grpc_call import Call
-from extproc.h2.grpc_status import CallError, Status
-from extproc.outcomes.log_entry import LogEntry
+from extproc.h2.grpc_wire import CallError, Status
+from extproc.outcomes.outcome import LogEntry
 
 logger = logging.getLogger(__name__)
 

@@ -14,17 +14,16 @@ from functools import partial
 from pathlib import Path
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.envoy.health import HEALTH_SERVICE, Health
-from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
+from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.tls_files import TlsFiles
-from extproc.config.listener_stages import ServerConfig
+from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.h2.grpc_call import NewHandler
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import ALPN_PROTOCOL, DEFAULT_TIMES, ConnectionTimes, GrpcProtocol
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Self
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.files.sample_table import Row, insert_statement, open_table, row_of
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 _QUEUE_LIMIT = 10_000
 _BATCH = 500

@@ -15,10 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
-from extproc.adapters.http.runtime import Runtime
-from extproc.adapters.http.state_document import state_document
+from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
-from extproc.outcomes.histogram import Histogram
+from extproc.outcomes.outcome_counts import Histogram
 from extproc.routing.queue.wait_counts import Ending
 
 # By field of `BackendStatus`.

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from extproc.adapters.condition_log import REPEAT_S, ConditionLog
-from extproc.adapters.trainer.cursor import CHUNK_ROWS, SampleCursor
+from extproc.adapters.trainer.cursor import CHUNK_ROWS, COLUMNS, SampleCursor, plausible
 from extproc.adapters.trainer.published_model import Incumbent, publish
-from extproc.adapters.trainer.recorded import COLUMNS, plausible
 from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
 from extproc.config.stages import Config
 from extproc.errors import ExtprocError, SampleStoreError

@@ -15,8 +15,7 @@ from extproc.lab.engine.decoders import Decoders
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import StepTicks, attended_pairs
 from extproc.lab.engine.kv_memory import KvMemory
-from extproc.lab.engine.results import EngineCounters, FinishReason, RunResult
-from extproc.lab.engine.run import Run
+from extproc.lab.engine.run import EngineCounters, FinishReason, Run, RunResult
 from extproc.lab.engine.sequence import NOT_DECODING, Sequence
 
 _LENGTH = FinishReason.LENGTH  # here, since looking a member up is slow in an enum

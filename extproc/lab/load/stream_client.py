@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from extproc.lab.load.event_stream import EventStream, Usage
+from extproc.lab.load.completion import EventStream, Usage
 from extproc.outcomes.outcome import Failure
 
 REQUEST_TIMEOUT_S = 300.0

@@ -17,18 +17,22 @@ a batch that has to shrink to the resume load before it is filled again is capac
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
 
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
+from extproc.fleet.bounds import Count
 from extproc.fleet.registry import Registry
 from extproc.policy.decision import Decision, Layer, Reason
+from extproc.request.read_request import MAX_PRIORITY
 from extproc.request.request import Request
-from extproc.routing.queue.model_queue import ModelQueue
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.model_queue import ModelQueue, Waiter
 from extproc.routing.queue.wait_counts import Ending, WaitCounts
-from extproc.routing.queue.waiter import Waiter
 from extproc.routing.router import Router
 
 HOLD_MARGIN_S = 5.0
@@ -40,6 +44,22 @@ RETRY_S = 0.05
 
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
+
+Priority = Annotated[int, Ge(-MAX_PRIORITY), Le(MAX_PRIORITY)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """How many may wait for each model, for how long, and what priorities they may have."""
+
+    max_waiting: Annotated[Count, Le(100_000)] = 1000  # guessed: ten times a backend's max_active
+    max_wait_s: Annotated[float, Gt(0), Le(600)] = 10.0  # guessed; what envoy.yaml allows is 600
+    min_priority: Priority = 0  # both 0: whatever clients ask for, they are equal
+    max_priority: Priority = 0
+
+    def __post_init__(self) -> None:
+        if self.min_priority > self.max_priority:
+            raise ValueError("min_priority must not be larger than max_priority")
 
 
 class RequestQueue:

@@ -3,7 +3,7 @@
 from collections import Counter
 from enum import StrEnum
 
-from extproc.outcomes.histogram import Histogram
+from extproc.outcomes.outcome_counts import Histogram
 
 WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 

@@ -12,8 +12,7 @@ from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
 from extproc.fleet.backend import Backend, Lifecycle
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import Endpoint, KnownBackends
 
 SETTLE_S = 0.05
 A, B, C = (Endpoint(name, "10.0.0.1", port, frozenset({"m"})) for port, name in enumerate("abc", start=1))

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.sample_table import read_samples
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
 WAIT_S = 20.0
@@ -22,7 +22,7 @@ APPEND_IN_A_PROCESS = """
 import sys
 from pathlib import Path
 from extproc.adapters.files.sample_store import SampleStore
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 store = SampleStore.open(Path(sys.argv[1]), 100_000)
 values = eval(sys.argv[2])
@@ -36,7 +36,7 @@ FILL_A_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from extproc.adapters.files.sample_store import SampleStore
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 store = SampleStore.open(Path(sys.argv[1]), 100_000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 PATIENCE_S = 30.0
 

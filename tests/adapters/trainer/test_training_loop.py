@@ -20,7 +20,7 @@ from extproc.learning.dataset import TRAINING_COLUMNS, Dropped, clean_observatio
 from extproc.learning.model_file import load
 from extproc.learning.predictor import Predictor
 from extproc.learning.zone_bounds import DEFAULT_ZONE
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 Fleet = Callable[..., Iterator[Sample]]
 SampleWith = Callable[..., Sample]
