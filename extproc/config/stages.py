@@ -15,11 +15,18 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
-from extproc.config.admission_stage import AdmissionConfig
 from extproc.config.discovery_stage import Discovery, StaticDiscovery
-from extproc.config.fields import BackendName, BackendUrl, FilePath, GrpcAddress, ModelNames, TcpAddress
-from extproc.config.guard_stage import GuardConfig
-from extproc.config.stage import Checked, Stage
+from extproc.config.fields import (
+    BackendName,
+    BackendUrl,
+    Checked,
+    FilePath,
+    GrpcAddress,
+    ModelNames,
+    Stage,
+    TcpAddress,
+)
+from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share

@@ -139,20 +139,6 @@ class AdaptiveRule:
 class AdaptiveLimit:
     """One backend's `limit`, changed by every scrape."""
 
-    __slots__ = (
-        "_before",
-        "_is_probing",
-        "_knee",
-        "_memory",
-        "_most",
-        "_phase_s",
-        "_rule",
-        "_scraped_at_s",
-        "_waited_s",
-        "_window_s",
-        "limit",
-    )
-
     def __init__(self, rule: AdaptiveRule) -> None:
         self.limit = float(rule.start)
         self._rule = rule

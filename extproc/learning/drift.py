@@ -16,8 +16,8 @@ import numpy.typing as npt
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.prediction_record import RunningError, TrustRule
 from extproc.learning.dataset import Observations
+from extproc.learning.features import ZoneBounds
 from extproc.learning.fit import MIN_SAMPLES
-from extproc.learning.zone_bounds import ZoneBounds
 
 DRIFT_COLUMNS = (
     "at_s",

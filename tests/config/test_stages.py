@@ -11,7 +11,7 @@ from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
 from extproc.config.stages import BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS
-from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.fleet_rules import SaturationRule
 
 EXAMPLE = Path(__file__).parents[2] / "extproc.example.yaml"
 BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]

@@ -14,8 +14,7 @@ from extproc.learning.dataset import (
     split_at_medium_zone,
     split_by_time,
 )
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
+from extproc.learning.features import DEFAULT_ZONE, FEATURES, ZoneBounds
 
 Columns = dict[str, np.ndarray[Any, Any]]
 

@@ -13,12 +13,10 @@ from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.fleet_rules import FleetRules, SaturationRule, WaitingRule
 from extproc.fleet.prediction_record import TrustRule
-from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.fleet.waiting_time import WaitingRule
 from extproc.learning.model_rules import PredictRule
 from extproc.policy.decide import PolicyRules
 from extproc.request.api import CHAT

@@ -18,8 +18,7 @@ from support.clean_sample import SAMPLE
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import running_now
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.outcomes.facts import Sample
 
 START_S = 1.7e9

@@ -7,7 +7,6 @@ brings to its end all the same.
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.envoy.cluster_file import ClusterFile
+from extproc.adapters.stop_signals import stop_event
 from extproc.config import rules
 from extproc.config.stages import load_config
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -34,13 +34,11 @@ async def write_clusters(config_path: Path) -> None:
         ClusterFile(config.envoy.cds_path),
         handle_change=lambda: None,
     )
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     feed.start()
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (feed.follow(), feed.advance())]
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
+    with stop_event() as stop:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (feed.follow(), feed.advance())]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
     logger.info("clusters_stopped path=%s", config.envoy.cds_path)

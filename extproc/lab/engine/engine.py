@@ -15,8 +15,7 @@ import copy
 from collections import OrderedDict
 from dataclasses import replace
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S, EngineCounters, FinishReason, Run, RunResult, StepResult
 from extproc.lab.engine.scheduler import Scheduler
 from extproc.lab.engine.sequence import NOT_DECODING, Content, Sequence

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.engine.engine_profile import EngineLimits
 from extproc.lab.reports.page import figure, framed, table
 from extproc.lab.reports.plot import INK, ORANGE, new_figure, png, ttft_axis
 from extproc.lab.twin.agreement import TOLERANCE, Agreement

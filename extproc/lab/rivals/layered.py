@@ -20,7 +20,7 @@ from extproc.exchange.messages import Phase, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival

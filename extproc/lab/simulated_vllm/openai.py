@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.request.api import Api
 
 BYTES_PER_TOKEN = 4

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.engine.engine_profile import EngineLimits
 from extproc.lab.engine.run import EngineCounters, StepResult
 
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.errors import ConfigError
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import PROFILES, EngineProfile
+from extproc.lab.engine.engine_profile import PROFILES, EngineLimits, EngineProfile
 from extproc.lab.engine.run import FinishReason, StepResult
 
 UNIT = EngineProfile(
