@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from extproc.fleet.zone import Zone
-from extproc.lab.reports.plot import BLUE, GREEN, ORANGE, RED, mark, new_figure, png, ttft_axis
+from extproc.lab.reports.page import BLUE, GREEN, ORANGE, RED, mark, new_figure, png, ttft_axis
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.kv_usage import HIGH_USAGE
 from extproc.learning.dataset import Observations

@@ -16,8 +16,9 @@ Hysteresis keeps clients from being taken in and refused in turns; but here the 
 a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import Annotated
 
@@ -28,12 +29,40 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.bounds import Count
 from extproc.fleet.registry import Registry
+from extproc.outcomes.outcome_counts import Histogram
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.request.read_request import MAX_PRIORITY
-from extproc.request.request import Request
+from extproc.request.request import MAX_PRIORITY, Request
 from extproc.routing.queue.model_queue import ModelQueue, Waiter
-from extproc.routing.queue.wait_counts import Ending, WaitCounts
 from extproc.routing.router import Router
+
+WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Ending(StrEnum):
+    """Why a request waits no more."""
+
+    LET_IN = "let_in"
+    FULL = "full"  # refused on arrival
+    DISPLACED = "displaced"  # pushed out by one that deserves the place more
+    TIMEOUT = "timeout"
+    CLIENT_LEFT = "client_left"
+    UNKNOWN_MODEL = "unknown_model"  # its model has gone
+    PASSED_THROUGH = "passed_through"  # the sidecar ends, or has no backend any more: Envoy's own pool
+
+
+class WaitCounts:
+    """Counts the requests that had to wait since the start; `waits` has the times of those let in."""
+
+    def __init__(self) -> None:
+        self.endings: Counter[Ending] = Counter()
+        self.waits = Histogram(WAIT_BOUNDS_S)
+
+    def count(self, ending: Ending, waited_s: float) -> None:
+        """Count a request that left the queue."""
+        self.endings[ending] += 1
+        if ending is Ending.LET_IN:
+            self.waits.add(waited_s)
+
 
 HOLD_MARGIN_S = 5.0
 """Guessed: Envoy is asked for so much more patience than a request may wait. A request that is not answered
