@@ -82,10 +82,7 @@ class Sidecar:
             logger.info("sidecar_draining streams=%d", self._server.open_streams)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        """Serve Envoy, from when it is known which backends there are.
-
-        Until then the sidecar is not ready.
-        """
+        """Serve Envoy as soon as the backends are known; until then the sidecar is not ready."""
         await self._membership.is_known.wait()
         await self._server.start()
         stack.push_async_callback(self._server.drain)

@@ -86,20 +86,11 @@ class BackendConfig(Stage):
     max_num_seqs: Count | None = None
 
     @property
-    def host(self) -> str:
-        """The URL's host, an address or a name."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """The URL's port, 80 where it names none."""
-        return urlsplit(self.url).port or 80
-
-    @property
     def endpoint(self) -> Endpoint:
-        """The server, as the registry knows it."""
+        """The server, as the registry knows it; its port is 80 where the URL names none."""
+        url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(self.name, self.host, self.port, models, self.max_num_seqs)
+        return Endpoint(self.name, url.hostname or "", url.port or 80, models, self.max_num_seqs)
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
@@ -108,7 +99,7 @@ def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, 
         faults.append(f"expected 1 to {MAX_BACKENDS}, found {len(backends)}")
     for what, values in (
         ("name", [backend.name for backend in backends]),
-        ("address", [f"{backend.host}:{backend.port}" for backend in backends]),
+        ("address", [f"{one.host}:{one.port}" for one in (backend.endpoint for backend in backends)]),
     ):
         repeated = sorted(value for value, count in Counter(values).items() if count > 1)
         if repeated:

@@ -13,10 +13,7 @@ from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Sta
 
 
 class Handler:
-    """Implements a method, for one call; it need not follow all that happens.
-
-    To end the call, it may raise ProtocolError.
-    """
+    """Implements a method, for one call, by the events that concern it; ProtocolError ends the call."""
 
     __slots__ = ()
 

@@ -19,15 +19,7 @@ from extproc.learning.dataset import Observations
 from extproc.learning.features import ZoneBounds
 from extproc.learning.fit import MIN_SAMPLES
 
-DRIFT_COLUMNS = (
-    "at_s",
-    "backend",
-    "is_stream",
-    "is_clean",
-    "model_version",
-    "predicted_ttft_s",
-    "ttft_s",
-)
+DRIFT_COLUMNS = ("at_s", "backend", "is_stream", "is_clean", "model_version", "predicted_ttft_s", "ttft_s")
 """The fields of `Sample` that are read here."""
 
 _SHARE_OF_NEW = 3

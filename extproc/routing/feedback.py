@@ -1,7 +1,4 @@
-"""What a finished request teaches.
-
-The breaker, the zone boundary, the pace, the predictions, the counters.
-"""
+"""Learning from a finished request: breaker, zone boundary, pace, predictions, token windows, counters."""
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
@@ -20,8 +17,7 @@ class Feedback:
         self._bookings = bookings
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
-        """Return the outcome, or None for an exchange that no decision placed, and where the exchange goes
-        on.
+        """Return the outcome; None where no decision placed the exchange, and where it goes on.
 
         A backend that has left in the meantime learns nothing, but its outcome is still worth recording.
         """

@@ -361,7 +361,7 @@ def test_http_address_is_tcp_only(address: str) -> None:
 )
 def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None:
     (backend,) = parse(backends=[{"name": "a", "url": url}]).backends
-    assert (backend.host, backend.port) == (host, port)
+    assert (backend.endpoint.host, backend.endpoint.port) == (host, port)
 
 
 @pytest.mark.parametrize(

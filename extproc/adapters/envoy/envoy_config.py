@@ -37,9 +37,7 @@ _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requ
 
 
 def cds_document(
-    backends: Sequence[Endpoint],
-    version: str,
-    peers: Mapping[str, Sequence[Endpoint]] | None = None,
+    backends: Sequence[Endpoint], version: str, peers: Mapping[str, Sequence[Endpoint]] | None = None
 ) -> bytes:
     """The discovery response with every cluster, as JSON, one cluster a line.
 

@@ -15,10 +15,10 @@ import copy
 from collections import OrderedDict
 from dataclasses import replace
 
+from extproc.lab.engine.decoders import NOT_DECODING, Content, Sequence
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S, EngineCounters, FinishReason, Run, RunResult, StepResult
 from extproc.lab.engine.scheduler import Scheduler
-from extproc.lab.engine.sequence import NOT_DECODING, Content, Sequence
 
 
 class Engine:

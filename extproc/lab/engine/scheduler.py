@@ -11,11 +11,10 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from extproc.lab.engine.decoders import Decoders
+from extproc.lab.engine.decoders import NOT_DECODING, Decoders, Sequence
 from extproc.lab.engine.engine_profile import EngineLimits, StepTicks, attended_pairs
 from extproc.lab.engine.kv_memory import KvMemory
 from extproc.lab.engine.run import EngineCounters, FinishReason, Run, RunResult
-from extproc.lab.engine.sequence import NOT_DECODING, Sequence
 
 _LENGTH = FinishReason.LENGTH  # here, since looking a member up is slow in an enum
 _NOTHING = RunResult()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from extproc.lab.engine.decoders import Content
 from extproc.lab.engine.engine import Engine
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S, TICKS_PER_S, Run, RunResult
-from extproc.lab.engine.sequence import Content
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,7 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def ask(
-    session: aiohttp.ClientSession,
-    url: str,
-    body: bytes,
-    reply: Reply,
-    timeout_s: float = REQUEST_TIMEOUT_S,
+    session: aiohttp.ClientSession, url: str, body: bytes, reply: Reply, timeout_s: float = REQUEST_TIMEOUT_S
 ) -> None:
     """Send a request and fill in `reply`, which tells of every failure; only a cancellation is raised."""
     started_s = time.monotonic()

@@ -99,10 +99,7 @@ class Stack:
             self._introduce(fetch_state(self._sidecar_url))
 
     def supervise(self) -> None:
-        """Until a stop is requested: restart our own processes, report backends that end.
-
-        Raises if Envoy ends.
-        """
+        """Restart our own processes, and report backends that end, until a stop; raises if Envoy ends."""
         restarts = [
             (child, meanwhile, ChildRestart(child, time.monotonic()))
             for child, meanwhile in (

@@ -148,10 +148,7 @@ class RequestQueue:
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Refuse to hold where all backends fail.
-
-        Nothing tells when they are back, and a client may know others.
-        """
+        """Return whether to hold it; not where all backends fail, since nothing tells for how long."""
         is_known = request.model is None or self._registry.is_served(request.model)
         return request.has_body and is_known and refusal.reason is not Reason.FAILING
 
