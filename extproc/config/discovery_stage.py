@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector
-from extproc.config.stage import Stage
+from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
 from extproc.fleet.bounds import Count, Seconds
 
 

@@ -19,7 +19,7 @@ from support.envoy_process import MESSAGE_TIMEOUT_S
 from support.patience import PATIENCE_S
 from support.ports import free_port
 
-from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
 
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
@@ -96,7 +96,7 @@ class LocalStack:
 
     async def launch_envoy(self) -> None:
         """Start an Envoy, the first one or its successor, and wait until it is ready."""
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self._listed().items()]
+        addresses = [Endpoint(name, "127.0.0.1", port) for name, port in self._listed().items()]
         grpc = f"127.0.0.1:{self.grpc_port}"
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)

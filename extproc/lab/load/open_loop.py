@@ -18,8 +18,8 @@ from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Place, Sent, Target, is_refused
 from extproc.lab.load.stream_client import Reply, ask
 from extproc.lab.traffic.workload import Schedule, Step, Workload
+from extproc.outcomes.facts import Sample
 from extproc.outcomes.outcome import Failure
-from extproc.outcomes.sample import Sample
 
 DRAIN_S = 120.0
 """Guessed: the time that requests in flight get to end after a pass."""

@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from extproc.adapters.discovery.names import name_of_address, name_of_pod
+from extproc.adapters.discovery.source import name_of_address, name_of_pod
 from extproc.config.fields import BackendName
 
 CHECK = TypeAdapter(BackendName).validate_python

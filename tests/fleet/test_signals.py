@@ -1,6 +1,6 @@
 import numpy as np
 
-from extproc.fleet.load import foreign_load, running_now
+from extproc.fleet.signals import foreign_load, running_now
 
 
 def test_our_own_requests_are_not_foreign() -> None:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.request.api import CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.body_facts import InputSize
-from extproc.request.read_request import MAX_TENANT, read_request
-from extproc.request.request import Request
+from extproc.request.request import MAX_TENANT, Request, read_request
 from extproc.request.token_ratio import TokenRatios
 
 CHAT_PATH = "/v1/chat/completions"

@@ -1,8 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import Endpoint, KnownBackends
 
 GRACE_S, LIMIT = 60.0, 4
 

@@ -2,9 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import PROFILES
-from extproc.lab.simulated_vllm.late_gauges import LateGauges
+from extproc.lab.engine.engine_profile import PROFILES, EngineLimits
+from extproc.lab.simulated_vllm.vllm_metrics import LateGauges
 
 
 def engine() -> Engine:
