@@ -34,6 +34,25 @@ def evaluate(
         Admission, typer.Option(help="What layered does where all backends are saturated.")
     ] = Admission.REJECT,
     slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
+    delay_limit: Annotated[
+        float,
+        typer.Option(
+            help="Seconds by which a first token may come later than on the fastest idle machine.", min=0.0
+        ),
+    ] = 2.0,
+    from_: Annotated[
+        float,
+        typer.Option(
+            "--from",
+            help="Count requests that arrive from then on only, in seconds.",
+            min=0.0,
+            metavar="SECONDS",
+        ),
+    ] = 0.0,
+    judge_estimate: Annotated[
+        bool,
+        typer.Option("--judge-estimate", help="Hold the estimate of layered against the engines; slow."),
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
     ] = None,
@@ -43,7 +62,8 @@ def evaluate(
     """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
 
     Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
-    failing, elastic, h100-70b, or a list of machines
+    failing, elastic, h100-70b, of engines of full size full-4, full-8, full-mixed-4, full-mixed-8 (two
+    speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list of machines
     PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
     PROFILE may be the file of a calibration. With
     @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
@@ -57,10 +77,15 @@ def evaluate(
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
     all that was said before; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
 
-    Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
-    peak-ewma (linkerd's), queue-kv (the endpoint picker's default: queue 2, KV cache 2, prefix 3),
-    token-load and active-request (other scorers of its), least-latency (AIBrix's), and the oracle, which
-    looks into the future and is slow.
+    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), round-robin, random,
+    least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
+    queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
+    (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
+    batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
+    also refuses requests that would be late everywhere.
+
+    A request is good if its first token came at most the delay limit later than it would have on the fleet's
+    fastest idle machine, nothing cached; good is the share of all requests, refused and failed ones included.
     """
     from rich.console import Console  # noqa: PLC0415 - see the package's docstring
 
@@ -77,6 +102,9 @@ def evaluate(
         scrape_interval_s=scrape_interval,
         gauge_delay_s=gauge_delay,
         slo_s=slo,
+        delay_limit_s=delay_limit,
+        from_s=from_,
+        is_estimate_judged=judge_estimate,
         model=model,
         out=out,
         json=json,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from extproc.adapters.files.atomic_file import write_atomically
-from extproc.commands.evaluate_view import comparison_table, heading
+from extproc.commands.evaluate_view import comparison_table, heading, remarks
 from extproc.errors import ConfigError, ReportError
 from extproc.lab.evaluation.capacity import mean_capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
@@ -42,6 +42,9 @@ class EvaluateOptions:
     scrape_interval_s: float
     gauge_delay_s: float
     slo_s: float
+    delay_limit_s: float
+    from_s: float
+    is_estimate_judged: bool
     model: Path | None
     out: Path | None
     json: Path | None
@@ -64,6 +67,8 @@ def run_evaluation(options: EvaluateOptions, rules: LayeredRules, console: Conso
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
         capacity_per_s=sum(scenario.capacities_per_s),
         model_version=_version(scenario.layered.model_file),
         policies=summaries(runs),
@@ -71,6 +76,7 @@ def run_evaluation(options: EvaluateOptions, rules: LayeredRules, console: Conso
     )
     console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(comparison_table(evaluation))
+    console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
     _write_files(options, evaluation)
     return evaluation
 
@@ -81,6 +87,8 @@ def _scenario(
     workload: WorkloadSpec | TraceSpec,
     rules: LayeredRules,
 ) -> Scenario:
+    if options.from_s >= workload.duration_s:
+        raise ConfigError(f"from: nothing is counted; the workload lasts {workload.duration_s:g} s")
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
     capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
@@ -93,6 +101,9 @@ def _scenario(
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
         layered=replace(rules, model_file=_read(options.model)),
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
+        is_estimate_judged=options.is_estimate_judged,
     )
 
 

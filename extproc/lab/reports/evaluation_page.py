@@ -31,7 +31,9 @@ def _setting(evaluation: Evaluation) -> str:
         f"The fleet can answer {evaluation.capacity_per_s:.2f} requests per second. "
         f"Seeds: {seeds}. Routers that do not see each other: {evaluation.routers}. "
         f"Scrapes: every {evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late. "
-        f"Model file: {evaluation.model_version or 'none'}."
+        f"Model file: {evaluation.model_version or 'none'}. "
+        f"Counted from {evaluation.from_s:g} s on. "
+        f"Good: first token at most {evaluation.delay_limit_s:g} s later than on the fastest idle machine."
     )
 
 
@@ -41,6 +43,10 @@ def _policies(evaluation: Evaluation) -> str:
         "TTFT p50, s",
         "p90, s",
         "p99, s",
+        "delay p50, s",
+        "p90, s",
+        "p99, s",
+        "good",
         f"within {evaluation.slo_s:g} s",
         "refused",
         "failed",
@@ -52,6 +58,8 @@ def _policy_row(summary: PolicySummary) -> tuple[str, ...]:
     return (
         summary.policy,
         *(_text(ttft, ".3g") for ttft in (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)),
+        *(_text(each, ".3g") for each in (summary.delay_p50_s, summary.delay_p90_s, summary.delay_p99_s)),
+        _text(summary.good, ".1%"),
         *(_text(share, ".1%") for share in (summary.goodput, summary.refused_share, summary.failed_share)),
         _text(summary.fairness, ".2f"),
         _text(summary.utilisation, ".0%"),
