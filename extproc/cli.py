@@ -8,13 +8,16 @@ import typer
 
 from extproc.commands.analyze import analyze
 from extproc.commands.calibrate import calibrate
+from extproc.commands.clusters import clusters
 from extproc.commands.evaluate import evaluate
 from extproc.commands.profile import profile
-from extproc.commands.running import clusters, serve, status, up
 from extproc.commands.samples import samples_app
+from extproc.commands.serve import serve
 from extproc.commands.sim import sim
+from extproc.commands.status import status
 from extproc.commands.train import train
 from extproc.commands.trainer import trainer
+from extproc.commands.up import up
 from extproc.errors import ExtprocError
 
 app = typer.Typer(

@@ -1,14 +1,33 @@
-"""SIGINT, SIGTERM and SIGHUP as a condition that is asked about, so that nothing is interrupted half-way."""
+"""Signals that ask a process to stop, as a condition or an event, so that nothing is interrupted half-way."""
 
+import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@contextmanager
+def stop_event() -> Iterator[asyncio.Event]:
+    """Yield an event that SIGINT and SIGTERM set during the block; for the main thread, in a running loop."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
 class StopSignals:
-    """A context manager for the main thread; `is_requested` is true after the first of the signals."""
+    """SIGINT, SIGTERM and SIGHUP without an event loop: `is_requested` is true after the first of them.
+
+    A context manager for the main thread.
+    """
 
     def __init__(self) -> None:
         self.is_requested = False

@@ -6,13 +6,11 @@ Where they cannot be used, say between the replacement of one and of the other, 
 
 import logging
 import ssl
-from pathlib import Path
 
+from extproc.adapters.files.file_signature import FileSignature, file_signature
 from extproc.config.listener_stages import TlsConfig
 
 logger = logging.getLogger(__name__)
-
-_Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 class TlsFiles:
@@ -41,8 +39,8 @@ class TlsFiles:
                 logger.info("tls_files_loaded cert=%s", self._config.cert_path)
         tls.context = self._newest
 
-    def _look(self) -> _Signature:
-        return tuple(_signature(path) for path in self._paths)
+    def _look(self) -> tuple[FileSignature | None, ...]:
+        return tuple(file_signature(path) for path in self._paths)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -56,11 +54,3 @@ class TlsFiles:
             context.load_verify_locations(self._config.client_ca_path)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

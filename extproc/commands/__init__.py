@@ -1,5 +1,6 @@
-"""What the commands take and say; `extproc.cli` registers them.
+"""The commands of `extproc`, one module each, with its options; `extproc.cli` registers them.
 
-Each command imports what it runs on when it runs (hence the many PLC0415), so that help and status are there
-at once: the sidecar alone brings grpc, numpy and lightgbm.
+More than two options are a dataclass, see `extproc.config.options`. A command imports the modules that it
+runs on inside its function (hence no PLC0415 here): the sidecar alone brings grpc, numpy and lightgbm, and
+help and status have to appear at once.
 """

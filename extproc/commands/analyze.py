@@ -1,36 +1,70 @@
 """`extproc analyze`: a report on recorded samples, and configuration to paste."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from extproc.config.options import option, required, takes_options
 
-def analyze(
-    *,
-    samples: Annotated[Path, typer.Option(help="What a sidecar or a profile has recorded.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="The report to write, one HTML page.", metavar="FILE")],
-    json: Annotated[
-        Path | None,
-        typer.Option(help="The numbers to write.", metavar="FILE", show_default="beside the report"),
-    ] = None,
-    low_s: Annotated[float, typer.Option(help="TTFT below it is the low zone.", min=0.001)] = 1.0,
-    saturated_s: Annotated[float, typer.Option(help="TTFT from it on is the saturated zone.")] = 10.0,
-) -> None:
-    """Say what TTFT depends on, where requests wait, and where the guard should stand."""
-    from extproc.lab.reports.publish import (  # noqa: PLC0415 - see the package's docstring
-        ReportFiles,
-        publish,
+if TYPE_CHECKING:
+    from extproc.learning.analysis.findings import Analysis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzeOptions:
+    """The options of `extproc analyze`."""
+
+    samples: Path = required("What a sidecar or a profile has recorded.", metavar="FILE")
+    out: Path = required("The report to write, one HTML page.", metavar="FILE")
+    json: Path | None = option(
+        None, "The numbers to write.", metavar="FILE", show_default="beside the report"
     )
-    from extproc.learning.analysis.words import summary  # noqa: PLC0415 - see the package's docstring
-    from extproc.learning.zone_bounds import ZoneBounds  # noqa: PLC0415 - see the package's docstring
+    low_s: float = option(1.0, "TTFT below it is the low zone.", min=0.001)
+    saturated_s: float = option(10.0, "TTFT from it on is the saturated zone.")
 
-    if not low_s < saturated_s:
+    @property
+    def numbers(self) -> Path:
+        """The file for the numbers."""
+        return self.json or self.out.with_suffix(".json")
+
+
+@takes_options
+def analyze(options: AnalyzeOptions) -> None:
+    """Say what TTFT depends on, where requests wait, and where the guard should stand."""
+    from extproc.learning.analysis.summary import summary
+
+    if not options.low_s < options.saturated_s:
         raise typer.BadParameter("must be larger than --low-s", param_hint="--saturated-s")
-    files = ReportFiles(out, json or out.with_suffix(".json"))
-    if files.html == files.json:
+    if options.numbers == options.out:
         raise typer.BadParameter("must not be the report's own file", param_hint="--json")
-    analysis = publish(samples, files, bounds=ZoneBounds(low_s, saturated_s))
+    analysis = publish_report(options)
     for sentence in summary(analysis):
         typer.echo(f"- {sentence}")
-    typer.echo(f"\nProposed configuration:\n\n{analysis.yaml}\nReport: {files.html}\nNumbers: {files.json}")
+    files = f"Report: {options.out}\nNumbers: {options.numbers}"
+    typer.echo(f"\nProposed configuration:\n\n{analysis.yaml}\n{files}")
+
+
+def publish_report(options: AnalyzeOptions) -> "Analysis":
+    """Analyze the samples and write both files, each replaced whole; the same samples give the same files.
+
+    Raises SampleStoreError, and ReportError where a file cannot be written.
+    """
+    import numpy as np
+
+    from extproc.adapters.files.atomic_file import write_json, write_or_raise
+    from extproc.adapters.files.sample_table import read_samples
+    from extproc.errors import ReportError
+    from extproc.lab.reports.analysis_page import report_page
+    from extproc.learning.analysis.findings import analyze as analyze_samples
+    from extproc.learning.dataset import TRAINING_COLUMNS
+    from extproc.learning.zone_bounds import ZoneBounds
+
+    rng, bounds = np.random.default_rng(0), ZoneBounds(options.low_s, options.saturated_s)
+    columns = read_samples(options.samples, TRAINING_COLUMNS)
+    analysis, observations = analyze_samples(columns, rng, bounds=bounds)
+    write_json(options.numbers, analysis, ReportError)
+    page = report_page(analysis, observations, options.samples.name, rng)
+    write_or_raise(options.out, page, ReportError)
+    return analysis

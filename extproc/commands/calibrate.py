@@ -1,69 +1,112 @@
 """`extproc calibrate`: an engine profile from a recorded load, and how well it foretells others."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from extproc.config.options import option, required, takes_options
+from extproc.errors import CalibrationError, ReportError
+from extproc.lab.twin.profile_file import SUFFIX, find_profile, write_profile_file
 
-def calibrate(
-    *,
-    max_num_seqs: Annotated[int, typer.Option(help="That of the server.", min=1)],
-    samples: Annotated[
-        Path | None,
-        typer.Option(
-            help="Fit a profile to this load, which `extproc profile` has recorded.", metavar="FILE"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the fitted profile here, a .json file.", metavar="FILE")
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(help="Or check one that there is: a name or a file.", metavar="PROFILE")
-    ] = "",
-    check: Annotated[
-        list[Path] | None,
-        typer.Option(help="A load that is foretold and compared; may be repeated.", metavar="FILE"),
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="Which one, where a load was put on several.", metavar="NAME")
-    ] = None,
-    server: Annotated[
-        str, typer.Option(help="Ask the running server how large its KV cache is.", metavar="URL")
-    ] = "",
-    kv_cache_tokens: Annotated[
-        int | None, typer.Option(help="Or say it, in tokens.", min=1, show_default="the profile's")
-    ] = None,
-    block_size: Annotated[int, typer.Option(help="And the tokens of a block.", min=1)] = 16,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option(help="Tokens that the server computes in one iteration.", min=1)
-    ] = 2048,
-    page: Annotated[Path | None, typer.Option(help="Write a page with plots here.", metavar="FILE")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all numbers here.", metavar="FILE")] = None,
-) -> None:
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from extproc.lab.engine.engine_limits import EngineLimits
+    from extproc.lab.twin.agreement import Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateOptions:
+    """The options of `extproc calibrate`; exactly one of `samples` and `profile` has to be given."""
+
+    max_num_seqs: int = required("That of the server.", min=1)
+    samples: Path | None = option(
+        None, "Fit a profile to this load, which `extproc profile` has recorded.", metavar="FILE"
+    )
+    out: Path | None = option(None, "Write the fitted profile here, a .json file.", metavar="FILE")
+    profile: str = option("", "Or check one that there is: a name or a file.", metavar="PROFILE")
+    check: tuple[Path, ...] = option(
+        (), "A load that is foretold and compared; may be repeated.", metavar="FILE"
+    )
+    backend: str | None = option(None, "Which one, where a load was put on several.", metavar="NAME")
+    server: str = option("", "Ask the running server how large its KV cache is.", metavar="URL")
+    kv_cache_tokens: int | None = option(None, "Or say it, in tokens.", min=1, show_default="the profile's")
+    block_size: int = option(16, "And the tokens of a block.", min=1)
+    max_num_batched_tokens: int = option(2048, "Tokens that the server computes in one iteration.", min=1)
+    page: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
+    json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        if (self.samples is None) == (not self.profile):
+            raise CalibrationError("give either --samples FILE, to fit a profile to, or --profile, to check")
+        if self.samples is None and not self.check:
+            raise CalibrationError("a given profile needs a load to compare it on: --check FILE")
+        if self.samples is None and self.out is not None:
+            raise CalibrationError("--out is where a fitted profile goes: it needs --samples")
+        if self.out is not None and self.out.suffix != SUFFIX:
+            raise CalibrationError(f"--out: the name of a profile file ends in {SUFFIX}, and not {self.out}")
+
+
+@takes_options
+def calibrate(options: CalibrateOptions) -> None:
     """Make a twin of a server: fit an engine profile to a recorded load, and compare both on other loads.
 
     The load to fit to should span the prompt lengths and rates that the twin is for, from idle to somewhat
     past saturation. The file that comes out is a PROFILE for `extproc sim`, and in a fleet of `extproc
     evaluate`. Exit status 1 where TTFT p50, p90 or throughput of a checked load is off by more than 20 %.
     """
-    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+    from rich.console import Console
 
-    from extproc.commands import calibrate_command  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.files.atomic_file import write_json, write_or_raise
+    from extproc.lab.reports.calibration_page import calibration_page
 
-    options = calibrate_command.CalibrateOptions(
-        samples=samples,
-        out=out,
-        profile=profile,
-        checks=tuple(check or ()),
-        backend=backend,
-        server=server,
-        kv_cache_tokens=kv_cache_tokens,
-        block_size=block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        page=page,
-        json=json,
-    )
-    if not calibrate_command.calibrate(options, Console()).is_within:
+    limits = _limits(options)
+    calibration = _calibration(options, limits, Console())
+    if options.json is not None:
+        write_json(options.json, calibration, ReportError)
+    if options.page is not None:
+        page = calibration_page(calibration.fit, calibration.agreements, limits)
+        write_or_raise(options.page, page, ReportError)
+    if not calibration.is_within:
         raise typer.Exit(1)
+
+
+def _limits(options: CalibrateOptions) -> "EngineLimits":
+    from extproc.adapters.vllm.kv_cache_size import KvCacheSize, ask_kv_cache_size
+    from extproc.lab.engine.engine_limits import EngineLimits
+
+    if options.server:
+        size = ask_kv_cache_size(options.server)
+    elif options.kv_cache_tokens is not None:
+        size = KvCacheSize(options.kv_cache_tokens, options.block_size)
+    elif options.profile:
+        size = KvCacheSize(find_profile(options.profile).kv_cache_tokens, options.block_size)
+    else:
+        raise CalibrationError("how large is the KV cache? give --server URL or --kv-cache-tokens")
+    return EngineLimits(
+        kv_cache_tokens=size.kv_cache_tokens,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        block_size=size.block_size,
+    )
+
+
+def _calibration(options: CalibrateOptions, limits: "EngineLimits", console: "Console") -> "Calibration":
+    """Fit a profile and write it, or find the one that is given; compare it on every load, and show all."""
+    from extproc.commands.calibrate_view import fit_with_progress, show
+    from extproc.lab.twin.agreement import Calibration, agreement
+    from extproc.lab.twin.calibration import fitted_profile
+    from extproc.lab.twin.recording import read_recording
+
+    paths = (() if options.samples is None else (options.samples,)) + options.check
+    loads = [(path.name, read_recording(path, options.backend)) for path in paths]
+    fit = None if options.samples is None else fit_with_progress(loads[0][1], limits, console)
+    if fit is not None and options.out is not None:
+        write_profile_file(options.out, fitted_profile(*loads[0], limits, fit))
+    profile = find_profile(options.profile) if fit is None else fit.profile
+    agreements = tuple(agreement(name, recording, profile, limits) for name, recording in loads)
+    calibration = Calibration(profile, limits, fit, agreements)
+    show(calibration, console)
+    return calibration

@@ -1,14 +1,33 @@
-"""What `extproc calibrate` says in the terminal. Pure: a fit and agreements in, tables out."""
+"""What `extproc calibrate` says in the terminal: a bar while it fits, then the fit and every comparison."""
 
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from extproc.lab.reports.calibration_figures import figure_texts, shown_figures
-from extproc.lab.twin.agreement import TOLERANCE, Agreement
-from extproc.lab.twin.calibration import FITTED, Fit
+from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.twin.agreement import TOLERANCE, Agreement, Calibration
+from extproc.lab.twin.calibration import FITTED, Fit, fit_profile
+from extproc.lab.twin.recording import Recording
+
+
+def fit_with_progress(recording: Recording, limits: EngineLimits, console: Console) -> Fit:
+    """Fit a profile; in a terminal a bar shows how far it is."""
+    columns = (BarColumn(bar_width=20), TextColumn("fitting"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        return fit_profile(recording, limits, lambda share: progress.update(task, completed=share))
+
+
+def show(calibration: Calibration, console: Console) -> None:
+    """Print the fit, if there is one, and the comparisons."""
+    if calibration.fit is not None:
+        console.print(fit_table(calibration.fit))
+        console.print(fit_sentence(calibration.fit), highlight=False)
+    console.print(agreement_table(calibration.agreements, is_first_fitted=calibration.fit is not None))
 
 
 def fit_table(fit: Fit) -> Table:
@@ -36,8 +55,8 @@ def agreement_table(agreements: Sequence[Agreement], *, is_first_fitted: bool) -
             "fitted to this" if is_first_fitted and number == 0 else verdict,
             f"{each.given_up} given up" if each.given_up else "",
         )
-        for note, (title, figure) in zip(notes, shown_figures(each), strict=True):
-            table.add_row(note, title, *figure_texts(figure))
+        for note, (title, figure) in zip(notes, each.shown(), strict=True):
+            table.add_row(note, title, *figure.texts)
         table.add_section()
     return table
 

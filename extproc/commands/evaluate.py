@@ -1,10 +1,21 @@
 """`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from extproc.config.options import option, takes_options
+from extproc.errors import ConfigError, ReportError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.result import Evaluation
+
+MAX_MODEL_LEN = 8192
+"""Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
 
 
 class Admission(StrEnum):
@@ -14,51 +25,47 @@ class Admission(StrEnum):
     QUEUE = "queue"
 
 
-def evaluate(
-    *,
-    fleet: Annotated[str, typer.Option(help="A name, or machines.", metavar="FLEET")] = "local",
-    workload: Annotated[str, typer.Option(help="A name, or a text.", metavar="WORKLOAD")] = "chat",
-    policies: Annotated[str, typer.Option(help="Some of them, or all.", metavar="NAME,NAME")] = "all",
-    seeds: Annotated[int, typer.Option(help="How many runs of each policy.", min=1, max=1000)] = 3,
-    first_seed: Annotated[int, typer.Option(help="The others follow it.", min=0)] = 1,
-    routers: Annotated[
-        int, typer.Option(help="Routers that do not see each other; a request goes to any.", min=1, max=256)
-    ] = 1,
-    scrape_interval: Annotated[
-        float, typer.Option(help="Seconds between two scrapes of a backend.", min=0.01, max=60.0)
-    ] = 0.1,
-    gauge_delay: Annotated[
-        float, typer.Option(help="Seconds by which a scrape is late.", min=0.0, max=60.0)
-    ] = 0.3,
-    admission: Annotated[
-        Admission, typer.Option(help="What layered does where all backends are saturated.")
-    ] = Admission.REJECT,
-    slo: Annotated[float, typer.Option(help="TTFT in seconds that is asked of a request.", min=0.001)] = 2.0,
-    delay_limit: Annotated[
-        float,
-        typer.Option(
-            help="Seconds by which a first token may come later than on the fastest idle machine.", min=0.0
-        ),
-    ] = 2.0,
-    from_: Annotated[
-        float,
-        typer.Option(
-            "--from",
-            help="Count requests that arrive from then on only, in seconds.",
-            min=0.0,
-            metavar="SECONDS",
-        ),
-    ] = 0.0,
-    judge_estimate: Annotated[
-        bool,
-        typer.Option("--judge-estimate", help="Hold the estimate of layered against the engines; slow."),
-    ] = False,
-    model: Annotated[
-        Path | None, typer.Option(help="A model file for layer 2.", metavar="FILE", show_default="none")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a page with plots here.", metavar="FILE")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all numbers here.", metavar="FILE")] = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `extproc evaluate`; texts are not yet checked."""
+
+    fleet: str = option("local", "A name, or machines.", metavar="FLEET")
+    workload: str = option("chat", "A name, or a text.", metavar="WORKLOAD")
+    policies: str = option("all", "Some of them, or all.", metavar="NAME,NAME")
+    seeds: int = option(3, "How many runs of each policy.", min=1, max=1000)
+    first_seed: int = option(1, "The others follow it.", min=0)
+    routers: int = option(1, "Routers that do not see each other; a request goes to any.", min=1, max=256)
+    scrape_interval_s: float = option(
+        0.1, "Seconds between two scrapes of a backend.", "--scrape-interval", min=0.01, max=60.0
+    )
+    gauge_delay_s: float = option(
+        0.3, "Seconds by which a scrape is late.", "--gauge-delay", min=0.0, max=60.0
+    )
+    admission: Admission = option(Admission.REJECT, "What layered does where all backends are saturated.")
+    slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
+    delay_limit_s: float = option(
+        2.0,
+        "Seconds by which a first token may come later than on the fastest idle machine.",
+        "--delay-limit",
+        min=0.0,
+    )
+    from_s: float = option(
+        0.0,
+        "Only requests that arrive from this second on are counted.",
+        "--from",
+        metavar="SECONDS",
+        min=0.0,
+    )
+    is_estimate_judged: bool = option(
+        False, "Compare the estimates of layered with the truth; slow.", "--judge-estimate"
+    )
+    model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
+    out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
+    json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
+
+
+@takes_options
+def evaluate(options: EvaluateOptions) -> None:
     """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
 
     Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
@@ -87,27 +94,86 @@ def evaluate(
     A request is good if its first token came at most the delay limit later than it would have on the fleet's
     fastest idle machine, nothing cached; good is the share of all requests, refused and failed ones included.
     """
-    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+    from rich.console import Console
 
-    from extproc.commands import evaluate_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.lab.rivals.layered import layered_rules  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.files.atomic_file import write_json, write_or_raise
+    from extproc.commands.evaluate_view import comparison_table, heading, remarks
+    from extproc.lab.reports.evaluation_page import evaluation_page
 
-    options = evaluate_command.EvaluateOptions(
-        fleet=fleet,
-        workload=workload,
-        policies=policies,
-        seeds=seeds,
-        first_seed=first_seed,
-        routers=routers,
-        scrape_interval_s=scrape_interval,
-        gauge_delay_s=gauge_delay,
-        slo_s=slo,
-        delay_limit_s=delay_limit,
-        from_s=from_,
-        is_estimate_judged=judge_estimate,
-        model=model,
-        out=out,
-        json=json,
+    console = Console()
+    evaluation = _evaluation(options, console)
+    console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(comparison_table(evaluation))
+    console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
+    if options.json is not None:
+        write_json(options.json, evaluation, ReportError)
+    if options.out is not None:
+        write_or_raise(options.out, evaluation_page(evaluation), ReportError)
+
+
+def _evaluation(options: EvaluateOptions, console: "Console") -> "Evaluation":
+    from extproc.commands.evaluate_view import runs_with_progress
+    from extproc.lab.evaluation.result import Evaluation, summaries
+    from extproc.lab.rivals.choice import parse_policies
+    from extproc.learning.model_file import load
+
+    names = parse_policies(options.policies)
+    scenario, duration_s = _scenario(options)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = runs_with_progress(scenario, names, seeds, duration_s, console)
+    model_file = scenario.layered.model_file
+    return Evaluation(
+        fleet=options.fleet,
+        workload=options.workload,
+        routers=options.routers,
+        scrape_interval_s=options.scrape_interval_s,
+        gauge_delay_s=options.gauge_delay_s,
+        slo_s=options.slo_s,
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
+        capacity_per_s=sum(scenario.capacities_per_s),
+        model_version=None if model_file is None else load(model_file).manifest.model_version,
+        policies=summaries(runs),
+        runs=runs,
     )
-    production = layered_rules({"admission": {"mode": admission.value}})
-    evaluate_command.run_evaluation(options, production, Console())
+
+
+def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
+    """Return the scenario and the seconds that its traffic lasts."""
+    from extproc.lab.evaluation.capacity import mean_capacities_per_s
+    from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.fleet_text import parse_fleet
+    from extproc.lab.evaluation.workload_text import parse_workload
+    from extproc.lab.load.length_file import read_length_file
+    from extproc.lab.load.trace_file import read_trace_file
+    from extproc.lab.rivals.layered import layered_rules
+    from extproc.lab.twin.profile_file import find_profile
+
+    specs = parse_fleet(options.fleet, find_profile)
+    workload = parse_workload(options.workload, read_length_file, read_trace_file)
+    if options.from_s >= workload.duration_s:
+        raise ConfigError(f"from: nothing is counted; the workload lasts {workload.duration_s:g} s")
+    smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
+    max_model_len = min(MAX_MODEL_LEN, smallest)
+    capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
+    scenario = Scenario(
+        servers=specs,
+        capacities_per_s=capacities,
+        traffic=workload.traffic(max_model_len, sum(capacities)),
+        routers=options.routers,
+        scrape_interval_s=options.scrape_interval_s,
+        gauge_delay_s=options.gauge_delay_s,
+        slo_s=options.slo_s,
+        layered=layered_rules({"admission": {"mode": options.admission.value}}, _read(options.model)),
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
+        is_estimate_judged=options.is_estimate_judged,
+    )
+    return scenario, workload.duration_s
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error

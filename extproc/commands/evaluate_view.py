@@ -1,12 +1,36 @@
-"""What `extproc evaluate` says in the terminal. Pure: an evaluation in, a table out."""
+"""What `extproc evaluate` says in the terminal: a bar while it runs, then a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from extproc.lab.evaluation.result import Evaluation, PolicySummary, Spread
+from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.result import Evaluation, PolicyRun, PolicySummary, Spread
 
 _NONE = "-"
+
+
+def runs_with_progress(
+    scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], duration_s: float, console: Console
+) -> tuple[PolicyRun, ...]:
+    """Evaluate each policy on each seed; in a terminal a bar shows how far it is."""
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn())
+    runs: list[PolicyRun] = []
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=duration_s * len(policies) * len(seeds))
+
+        def report(done_s: float, now_s: float) -> None:
+            progress.update(task, completed=done_s + now_s)
+
+        for policy in policies:
+            for number, seed in enumerate(seeds, start=1):
+                done_s = len(runs) * duration_s
+                progress.update(task, completed=done_s, description=f"{policy}, seed {number}")
+                runs.append(evaluate(scenario, policy, seed, partial(report, done_s)))
+    return tuple(runs)
 
 
 def heading(evaluation: Evaluation) -> str:
@@ -83,4 +107,5 @@ def _seconds(spread: Spread) -> str:
 
 
 def _short_seconds(seconds: float) -> str:
-    return f"{seconds:.2g}".removeprefix("0") if seconds < 10 else f"{seconds:.0f}"
+    text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return text.removeprefix("0") if text.startswith("0.") else text

@@ -19,8 +19,6 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.", metavar="FILE")],
 ) -> None:
     """Write all samples as CSV or Parquet."""
-    from extproc.adapters.files.sample_export import (  # noqa: PLC0415 - see the package's docstring
-        export_samples,
-    )
+    from extproc.adapters.files.sample_export import export_samples
 
     print(f"{export_samples(samples, out)} samples in {out}")

@@ -1,50 +1,93 @@
 """`extproc train`: a model file from recorded samples, once."""
 
+import time
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from extproc.config.options import option, required, takes_options
 
-def train(
-    *,
-    samples: Annotated[Path, typer.Option(help="What a sidecar or a profile has recorded.", metavar="FILE")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="The model file: the incumbent is read from it, a better model is written to it, and a"
-            " sidecar that uses it takes that over.",
-            metavar="FILE",
-        ),
-    ],
-    report: Annotated[
-        Path | None, typer.Option(help="Write all numbers here, as JSON.", metavar="FILE")
-    ] = None,
-    tuning: Annotated[float, typer.Option(help="Seconds to search for good settings.", min=0)] = 10.0,
-    low: Annotated[float, typer.Option(help="TTFT in seconds at which the medium zone begins.")] = 1.0,
-    saturated: Annotated[float, typer.Option(help="TTFT in seconds at which it ends.")] = 10.0,
-    margin: Annotated[
-        float, typer.Option(help="By which share the incumbent's error has to be beaten.", min=0, max=1)
-    ] = 0.05,
-    force: Annotated[bool, typer.Option("--force", help="Publish whatever the gate says.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the search and the trees.")] = 0,
-) -> None:
+if TYPE_CHECKING:
+    from extproc.commands.train_view import TrainingRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """The options of `extproc train`."""
+
+    samples: Path = required("What a sidecar or a profile has recorded.", metavar="FILE")
+    out: Path = required(
+        "The model file: the incumbent is read from it, a better model is written to it, and a sidecar that"
+        " uses it takes that over.",
+        metavar="FILE",
+    )
+    report: Path | None = option(None, "Write all numbers here, as JSON.", metavar="FILE")
+    tuning_s: float = option(10.0, "Seconds to search for good settings.", "--tuning", min=0)
+    low_s: float = option(1.0, "TTFT in seconds at which the medium zone begins.", "--low")
+    saturated_s: float = option(10.0, "TTFT in seconds at which it ends.", "--saturated")
+    margin: float = option(0.05, "By which share the incumbent's error has to be beaten.", min=0, max=1)
+    force: bool = option(False, "Publish whatever the gate says.", "--force")
+    seed: int = option(0, "Of the search and the trees.")
+
+
+@takes_options
+def train(options: TrainOptions) -> None:
     """Fit layer 2 on recorded samples of the medium zone, judge it, and publish it if it is better.
 
     Exit status 1 where the gate has refused it.
     """
-    from rich.console import Console  # noqa: PLC0415 - see the package's docstring
+    from rich.console import Console
 
-    from extproc.commands import train_command  # noqa: PLC0415 - see the package's docstring
-    from extproc.commands.train_view import describe  # noqa: PLC0415 - see the package's docstring
-    from extproc.learning.zone_bounds import ZoneBounds  # noqa: PLC0415 - see the package's docstring
+    from extproc.commands.train_view import describe
 
-    if not 0 < low < saturated:
+    if not 0 < options.low_s < options.saturated_s:
         raise typer.BadParameter("--low must be above 0 and below --saturated")
-    options = train_command.TrainOptions(
-        samples, out, report, ZoneBounds(low, saturated), margin, tuning, is_forced=force, seed=seed
-    )
-    run = train_command.train(options)
+    run = run_training(options)
     Console().print(describe(run))
     if not run.is_published:
         raise typer.Exit(1)
+
+
+def run_training(options: TrainOptions) -> "TrainingRun":
+    """Make a model, and replace the file at `out` by it if the gate accepts it, or with `force`.
+
+    A model is published only after it was loaded as a sidecar would load it; a run that fails leaves the file
+    alone. Raises SampleStoreError, TrainingError where the samples make no model or a file cannot be written,
+    and ModelFileError where no sidecar would accept what was made.
+    """
+    import numpy as np
+
+    from extproc.adapters.files.atomic_file import write_json
+    from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.trainer.published_model import incumbent_at, publish
+    from extproc.commands.train_view import TrainingRun
+    from extproc.errors import TrainingError
+    from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
+    from extproc.learning.fit import fit
+    from extproc.learning.model_rules import GateRule
+    from extproc.learning.tuning import candidates
+    from extproc.learning.zone_bounds import ZoneBounds
+
+    columns = read_samples(options.samples, TRAINING_COLUMNS)
+    observations, dropped = clean_observations(columns)
+    deadline_s = time.monotonic() + options.tuning_s
+    settings = candidates(np.random.default_rng(options.seed))
+    training = fit(
+        observations,
+        settings=takewhile(lambda _: time.monotonic() < deadline_s, settings),
+        incumbent=incumbent_at(options.out),
+        rule=GateRule(margin=options.margin),
+        seed=options.seed,
+        trained_at_s=time.time(),
+        zone=ZoneBounds(options.low_s, options.saturated_s),
+    )
+    is_published = training.verdict.is_accepted or options.force
+    if is_published:
+        publish(training, options.out)
+    run = TrainingRun(training, len(columns["at_s"]), dropped, is_published)
+    if options.report is not None:
+        write_json(options.report, run.document(), TrainingError, indent=1)
+    return run

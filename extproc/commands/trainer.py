@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from extproc.commands.serve import LOG_FORMAT
+
 
 def trainer(
     config: Annotated[
@@ -18,7 +20,7 @@ def trainer(
     for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-    from extproc.adapters.trainer.process import run_trainer  # noqa: PLC0415 - see the package's docstring
+    from extproc.adapters.trainer.process import run_trainer
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     run_trainer(config)

@@ -1,9 +1,10 @@
+import asyncio
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from extproc.adapters.stop_signals import StopSignals
+from extproc.adapters.stop_signals import StopSignals, stop_event
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -40,3 +41,16 @@ def test_ignored_hang_up_stays_ignored() -> None:
             assert not signals.is_requested
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_an_event_loop_a_signal_sets_an_event(number: signal.Signals) -> None:
+    async def scenario() -> None:
+        with stop_event() as stop:
+            assert not stop.is_set()
+            signal.raise_signal(number)
+            async with asyncio.timeout(10):
+                await stop.wait()
+
+    asyncio.run(scenario())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

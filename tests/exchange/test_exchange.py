@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.build import CountedHeldLease, CountedLease
 
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
@@ -18,7 +19,7 @@ from extproc.exchange.messages import (
     Reject,
     RouteTo,
 )
-from extproc.exchange.placement import Lease, Placement, Placer, Ticket
+from extproc.exchange.placement import Placement, Placer
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 
@@ -38,7 +39,10 @@ class Books:
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         self.requests.append(request)
         self.in_flight += 1
-        return Placement(RouteTo(phase, "vllm-1"), Lease(self._release))
+        return Placement(RouteTo(phase, "vllm-1"), self.lease())
+
+    def lease(self) -> CountedLease:
+        return CountedLease(self._release)
 
     def _release(self, now_s: float) -> None:
         self.in_flight -= 1
@@ -49,7 +53,7 @@ def new_exchange(place: Placer) -> Exchange:
     return Exchange(place, TokenRatios())
 
 
-def test_headers_are_waved_through_and_the_body_is_placed() -> None:
+def test_headers_pass_unchanged_and_the_body_is_placed() -> None:
     books = Books()
     exchange = new_exchange(books.place)
     assert exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0) == Continue(
@@ -67,7 +71,7 @@ def test_a_request_without_a_body_is_placed_by_its_headers() -> None:
     assert not books.requests[0].has_body
 
 
-def test_an_exchange_that_ends_gives_its_slot_back_once() -> None:
+def test_an_exchange_that_ends_releases_its_lease_once() -> None:
     books = Books()
     exchange = new_exchange(books.place)
     exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0)
@@ -77,7 +81,7 @@ def test_an_exchange_that_ends_gives_its_slot_back_once() -> None:
     assert (books.in_flight, books.released_at_s) == (0, [5.0])
 
 
-def test_an_exchange_that_ends_before_its_body_holds_no_slot() -> None:
+def test_an_exchange_that_ends_before_its_body_holds_no_lease() -> None:
     books = Books()
     exchange = new_exchange(books.place)
     exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0)
@@ -85,7 +89,7 @@ def test_an_exchange_that_ends_before_its_body_holds_no_slot() -> None:
     assert (books.in_flight, books.requests) == (0, [])
 
 
-def test_a_refusal_holds_no_slot() -> None:
+def test_a_refusal_holds_no_lease() -> None:
     refusal = Reject(503, b"{}", {})
     exchange = new_exchange(lambda request, phase, now_s: Placement(refusal))
     exchange.receive(HeadersReceived(HEADERS, end_of_stream=False), 1.0)
@@ -97,12 +101,12 @@ class Full:
     """Holds every request."""
 
     def __init__(self) -> None:
-        self.tickets: list[Ticket] = []
+        self.held: list[CountedHeldLease] = []
         self.given_up = 0
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
-        self.tickets.append(Ticket())
-        return Placement(HOLD, Lease(self._give_up), self.tickets[-1])
+        self.held.append(CountedHeldLease(self._give_up))
+        return Placement(HOLD, self.held[-1])
 
     def _give_up(self, now_s: float) -> None:
         self.given_up += 1
@@ -118,19 +122,18 @@ def held(full: Full) -> tuple[Exchange, list[Instruction]]:
     return exchange, answers
 
 
-def test_a_held_request_is_answered_once_it_is_placed_and_holds_its_slot_then() -> None:
+def test_a_held_request_is_answered_once_it_is_placed_and_holds_the_new_lease_then() -> None:
     full, books = Full(), Books()
     exchange, answers = held(full)
     assert not exchange.is_placed
-    lease = Lease(books._release)
-    full.tickets[0].settle(Placement(RouteTo(Phase.REQUEST_BODY, "vllm-1"), lease))
+    full.held[0].settle(Placement(RouteTo(Phase.REQUEST_BODY, "vllm-1"), books.lease()))
     assert answers == [RouteTo(Phase.REQUEST_BODY, "vllm-1")]
     assert exchange.is_placed
     exchange.end(5.0)
     assert (books.released_at_s, full.given_up) == ([5.0], 0)
 
 
-def test_an_exchange_that_ends_while_held_gives_its_place_up_once() -> None:
+def test_an_exchange_that_ends_while_held_gives_up_waiting_once() -> None:
     full = Full()
     exchange, answers = held(full)
     exchange.end(2.0)
@@ -147,7 +150,7 @@ def test_while_held_nothing_else_may_come(event: Event) -> None:
         exchange.receive(event, 2.0)
 
 
-def test_messages_that_were_not_asked_for_are_waved_through() -> None:
+def test_messages_that_were_not_asked_for_pass_unchanged() -> None:
     exchange = new_exchange(Books().place)
     assert exchange.receive(OtherReceived(Phase.RESPONSE_HEADERS), 1.0) == Continue(Phase.RESPONSE_HEADERS)
 
@@ -188,7 +191,7 @@ events: st.SearchStrategy[Event] = st.one_of(
 
 
 @given(st.lists(events, max_size=6), st.integers(1, 3))
-def test_in_whatever_order_messages_come_no_slot_leaks(sequence: list[Event], ends: int) -> None:
+def test_in_whatever_order_messages_come_no_lease_leaks(sequence: list[Event], ends: int) -> None:
     books = Books()
     exchange = new_exchange(books.place)
     for event in sequence:

@@ -39,6 +39,7 @@ def fleet_samples(
         "is_stream": np.ones(n, bool),
         "is_clean": np.ones(n, bool),
         "scrape_age_s": np.full(n, 0.05),
+        "expected_cached_tokens": np.zeros(n),
         "cached_tokens": np.full(n, np.nan),
         "ttft_s": ttft_s * np.exp(rng.normal(0, 0.1, n)),
         "num_running": np.minimum(load, 48.0),
@@ -65,23 +66,14 @@ def model_bytes(model_file: ModelFile) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def lightgbm_text() -> str:
-    """A model text as LightGBM writes it: two trees of four leaves."""
-    return _grown(num_boost_round=2)
-
-
-@pytest.fixture(scope="session")
-def forest_text() -> str:
-    """A text of LightGBM's random forest: the average of seven trees of four leaves."""
-    return _grown(num_boost_round=7, boosting="rf", bagging_freq=1, bagging_fraction=0.5)
-
-
-def _grown(num_boost_round: int, **parameters: object) -> str:
+def grown() -> lightgbm.Booster:
+    """Three trees of four leaves, as LightGBM grows them."""
     rng = np.random.default_rng(0)
     rows = rng.uniform(0, 100, (500, len(FEATURES)))
-    parameters |= {
+    parameters = {
         "num_leaves": 4,
         "monotone_constraints": list(MONOTONE),
+        "use_missing": False,
         "num_threads": 1,
         "deterministic": True,
         "force_col_wise": True,
@@ -89,5 +81,4 @@ def _grown(num_boost_round: int, **parameters: object) -> str:
     }
     target = np.log1p(rows[:, 1] / 20 + rows[:, 4] / 50)
     data = lightgbm.Dataset(rows, target, feature_name=list(FEATURES), params={"verbose": -1})
-    text: str = lightgbm.train(parameters, data, num_boost_round=num_boost_round).model_to_string()
-    return text
+    return lightgbm.train(parameters, data, num_boost_round=3)

@@ -36,8 +36,8 @@ def test_the_last_ttft_is_what_a_walk_through_time_finds(rows: list[tuple[float,
     for row, at in enumerate(at_s):
         ended = [
             (began + took, earlier, took)
-            for earlier, (began, took, slot) in enumerate(zip(at_s, ttft_s, backend, strict=True))
-            if slot == backend[row] and began + took <= at
+            for earlier, (began, took, other) in enumerate(zip(at_s, ttft_s, backend, strict=True))
+            if other == backend[row] and began + took <= at
         ]
         np.testing.assert_allclose(said[row], max(ended)[2] if ended else np.median(ttft_s))
 

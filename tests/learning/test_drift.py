@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from extproc.fleet.prediction_record import TrackRecord, TrustRule
+from extproc.fleet.prediction_record import PredictionRecord, TrustRule
 from extproc.learning.dataset import Observations
 from extproc.learning.drift import Drift, DriftWatch, since_drift
 from extproc.learning.features import FEATURES
@@ -122,14 +122,14 @@ def test_the_rule_is_that_of_the_sidecar() -> None:
     rng = np.random.default_rng(3)
     slowness = np.repeat([0.0, 0.9, 0.0], [60, 20, 60])
     observed_s = np.exp(slowness + rng.normal(0, 0.1, len(slowness)))
-    record = TrackRecord(1, RULE)
-    record.begin("v1", {0: 0.0})
+    record = PredictionRecord(RULE)
+    record.begin("v1", 0.0)
     watch = watch_after()
     for n, ttft_s in enumerate(observed_s.tolist()):
-        predicted_s = float(np.exp(record.correction(0)))
-        record.observe(0, "v1", 0.0, ttft_s)
+        predicted_s = float(np.exp(record.correction))
+        record.observe("v1", 0.0, ttft_s)
         watch.observe(samples(1, at_s=float(n), predicted_ttft_s=predicted_s, ttft_s=ttft_s))
-        if not record.is_trusted(0, 0.05):
+        if not record.is_trusted(0.05):
             assert watch.drifts["vllm-1"].since_s == n
             assert n >= 60
             return
@@ -154,9 +154,7 @@ def test_without_drift_everything_is_used() -> None:
     assert since_drift(history, {}, DEFAULT_ZONE) is history
 
 
-def test_what_a_drifted_backend_did_before_is_left_out_and_the_others_weigh_twice_as_much_as_the_new() -> (
-    None
-):
+def test_a_drifted_backends_older_samples_are_left_out_and_those_of_others_weigh_twice_the_new() -> None:
     used = since_drift(fleet_history(10_000), {"vllm-1": Drift(9_800.0)}, DEFAULT_ZONE)
     is_old = used.at_s < 9_800.0
     is_medium = used.ttft_s >= 1.0

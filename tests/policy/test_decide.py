@@ -1,42 +1,28 @@
 from dataclasses import dataclass
-from dataclasses import replace as rules_with
+from dataclasses import replace as row_with
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-from extproc.fleet.state import BackendState
-from extproc.policy.policy_rules import PolicyRules
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.build import a_backend, a_request, fleet_rules, policy_rules, trust_rule, view_of
 from support.toy_api import TOY
 
+from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
-from extproc.fleet.prediction_record import TrackRecord, TrustRule
 from extproc.fleet.view import FleetView
-from extproc.learning.predictor import Predictor
-from extproc.learning.zone_classifier import ZoneClassifier
-from extproc.policy.decide import decide
+from extproc.policy.decide import PolicyRules, decide
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.request.api import CHAT, EMBEDDING
-from extproc.request.body_facts import InputSize
+from extproc.request.api import EMBEDDING
 from extproc.request.request import Request
 
-RULES = PolicyRules(is_predict_enabled=True, max_predicted_ttft_s=5.0, tie_fraction=0.05, max_candidates=16)
-REQUEST = Request(
-    api=CHAT,
-    path=CHAT.path,
-    model="m",
-    is_stream=True,
-    input_size=InputSize(text_bytes=4000),
-    input_tokens=1000,
-    token_limit=None,
-    priority=0,
-    body_bytes=4100,
-    has_body=True,
-)
+RULES = policy_rules()
+REQUEST = a_request(input_tokens=1000)
 MEDIUM_LOAD = 10.0
+FLEET = fleet_rules(medium_load=MEDIUM_LOAD, trust=trust_rule(min_outcomes=3))
 NOW_S = 100.0
 
 
@@ -50,10 +36,9 @@ class FakeModel:
 
     manifest = _Manifest()
     promised_error = 0.1
-    zone_classifier: ZoneClassifier | None = None
 
     def __init__(self, seconds_per_running: float = 0.1, max_running: float = 100.0) -> None:
-        self.asked_rows = 0
+        self.asked_rows: list[list[float]] = []
         self._slope = seconds_per_running
         self._max_running = max_running
 
@@ -62,228 +47,280 @@ class FakeModel:
         return result
 
     def predict_log_ttft(self, rows: np.ndarray) -> np.ndarray:
-        self.asked_rows += len(rows)
+        self.asked_rows += rows.tolist()
         result: np.ndarray = np.log(self._slope * rows[:, 0])
         return result
 
 
-def fleet_view(load: list[float], order: list[int] | None = None, **facts: list[Any]) -> FleetView:
-    """Candidates with these loads, all fit and fresh unless `facts` say otherwise; slots count from 5."""
-    n = len(load)
-    running = facts.get("num_running", load)
-    is_fresh, is_admitting = facts.get("is_fresh", [True] * n), facts.get("is_admitting", [True] * n)
-    is_refusing = facts.get("is_refusing", [False] * n)
-    is_saturated = facts.get("is_saturated", [False] * n)
-    is_queue_long = facts.get("is_queue_long", [False] * n)
-    states = [
-        BackendState(
-            slot=5 + i,
-            medium_load=MEDIUM_LOAD,
-            closed_above=-1.0 if is_saturated[i] or is_queue_long[i] else inf,
-            full_above=-1.0 if is_saturated[i] else inf,
-            running_limit=running[i],
-            own=int(load[i]),
-            own_at_scrape=int(load[i]),
-            running=running[i],
-            scraped_at_s=NOW_S - (0.1 if is_fresh[i] else 9.0),
-            admits_at_s=0.0 if is_admitting[i] else inf,
-            is_refusing=is_refusing[i],
-        )
-        for i in (range(n) if order is None else order)
-    ]
-    return FleetView(states, NOW_S, stale_after_s=2.0)
+def a_candidate(
+    load: float,
+    number: int = 0,
+    *,
+    num_running: float | None = None,
+    is_fresh: bool = True,
+    is_admitting: bool = True,
+    is_refusing: bool = False,
+    is_saturated: bool = False,
+    is_queue_long: bool = False,
+) -> Backend:
+    """A backend with this load, which all runs, unless `num_running` do."""
+    backend = a_backend(FLEET, number=number)
+    running = load if num_running is None else num_running
+    backend.own = backend.own_at_scrape = int(load)
+    backend.running = backend.running_limit = running
+    backend.scraped_at_s = NOW_S - (0.1 if is_fresh else 9.0)
+    backend.breaker.admits_at_s = 0.0 if is_admitting else inf
+    backend.is_refusing = is_refusing
+    backend.full_above = -1.0 if is_saturated else inf
+    backend.closed_above = -1.0 if is_saturated or is_queue_long else inf
+    backend.predictions.begin("v1")
+    return backend
 
 
-def track_record() -> TrackRecord:
-    record = TrackRecord(2000, TrustRule(error_factor=2.0, error_floor=0.2, min_outcomes=3))
-    record.begin("v1")
-    return record
+def candidates(loads: list[float], **facts: list[Any]) -> FleetView:
+    """Candidates with these loads, all fit and fresh unless `facts`, one list each, say otherwise."""
+    return view_of(
+        [
+            a_candidate(load, number, **{name: values[number] for name, values in facts.items()})
+            for number, load in enumerate(loads)
+        ],
+        NOW_S,
+    )
 
 
 def placed(
-    fleet: FleetView,
+    view: FleetView,
     model: FakeModel | None = None,
     request: Request = REQUEST,
-    record: TrackRecord | None = None,
     rules: PolicyRules = RULES,
     seed: int = 0,
 ) -> Decision:
-    rng = np.random.default_rng(seed)
-    return decide(request, fleet, cast(Predictor, model), record or track_record(), rules, rng)
+    return decide(request, view, model, rules, np.random.default_rng(seed))
 
 
-def chosen_slot(decision: Decision) -> int | None:
-    return decision.chosen.slot if decision.chosen else None
+def chosen(decision: Decision, view: FleetView) -> int | None:
+    """Return the number of the chosen candidate."""
+    return None if decision.chosen is None else list(view.backends).index(decision.chosen)
 
 
 def test_in_the_low_zone_the_least_loaded_wins() -> None:
-    decision = placed(fleet_view([3, 1, 2]), FakeModel())
-    assert (decision.layer, decision.reason, chosen_slot(decision)) == (Layer.LEAST_LOAD, Reason.LOW_ZONE, 6)
+    view = candidates([3, 1, 2])
+    decision = placed(view, FakeModel())
+    assert (decision.layer, decision.reason, chosen(decision, view)) == (
+        Layer.LEAST_LOAD,
+        Reason.LOW_ZONE,
+        1,
+    )
 
 
 def test_a_fast_machine_with_more_load_is_preferred_to_a_slow_one_with_less() -> None:
-    fleet = fleet_view([3, 2])
-    fleet.states[0].pace = Pace(base_s=0.05, token_s=1e-4, turn_s=0.1)
-    fleet.states[1].pace = Pace(base_s=0.2, token_s=4e-4, turn_s=0.4)
-    assert chosen_slot(placed(fleet)) == 5
+    view = candidates([3, 2])
+    fast, slow = view.backends
+    fast.pace = Pace(base_s=0.05, token_s=1e-4, turn_s=0.1)
+    slow.pace = Pace(base_s=0.2, token_s=4e-4, turn_s=0.4)
+    assert placed(view).chosen is fast
+
+
+def test_the_score_that_the_rules_name_decides() -> None:
+    view = candidates([3, 2])
+    fast, slow = view.backends
+    fast.pace, slow.pace = Pace(base_s=0.05), Pace(base_s=0.9)
+    rules = row_with(RULES, score="requests_in_flight")
+    assert placed(view).chosen is fast
+    assert placed(view, rules=rules).chosen is slow, "it has fewer requests in flight"
+
+
+def test_the_score_that_the_rules_name_breaks_ties_of_predictions_and_ranks_doubted_backends() -> None:
+    rules = row_with(RULES, score="requests_in_flight")
+    for facts in ({"num_running": [20.0, 20.0]}, {"is_fresh": [False, False]}):
+        view = candidates([22, 21], **facts)
+        view.backends[1].pace = Pace(base_s=9.0)
+        assert chosen(placed(view, FakeModel()), view) == 0
+        assert chosen(placed(view, FakeModel(), rules=rules), view) == 1
 
 
 def test_while_one_backend_is_low_another_may_be_chosen_that_is_faster_all_the_same() -> None:
-    fleet = fleet_view([MEDIUM_LOAD, MEDIUM_LOAD - 1])
-    fleet.states[1].pace = Pace(base_s=9.0)
-    decision = placed(fleet, FakeModel())
-    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 5)
+    view = candidates([MEDIUM_LOAD, MEDIUM_LOAD - 1])
+    view.backends[1].pace = Pace(base_s=9.0)
+    decision = placed(view, FakeModel())
+    assert (decision.reason, chosen(decision, view)) == (Reason.LOW_ZONE, 0)
 
 
 def test_a_tie_of_loads_is_broken_at_random() -> None:
-    fleet = fleet_view([1, 1, 1, 4])
-    assert {chosen_slot(placed(fleet, seed=seed)) for seed in range(50)} == {5, 6, 7}
+    view = candidates([1, 1, 1, 4])
+    assert {chosen(placed(view, seed=seed), view) for seed in range(50)} == {0, 1, 2}
 
 
 def test_in_the_medium_zone_the_smallest_prediction_wins_over_the_smallest_load() -> None:
-    fleet = fleet_view([20, 30], num_running=[20, 12])
-    decision = placed(fleet, FakeModel())
+    view = candidates([20, 30], num_running=[20, 12])
+    decision = placed(view, FakeModel())
     assert (decision.layer, decision.reason) == (Layer.PREDICT, Reason.LOWEST_PREDICTION)
-    assert chosen_slot(decision) == 6
+    assert chosen(decision, view) == 1
     assert decision.prediction is not None
     assert decision.prediction.ttft_s == pytest.approx(1.2)
 
 
+def test_the_model_is_asked_about_the_part_of_the_prompt_that_is_not_expected_in_the_cache() -> None:
+    one, two, _ = backends = [a_candidate(20, number) for number in range(3)]
+    model = FakeModel()
+    placed(FleetView(backends, NOW_S, NOW_S - 2.0, {one: 750.0, two: 2000.0}), model)
+    assert [row[-1] for row in model.asked_rows] == [250.0, 0.0, 1000.0]
+
+
 def test_predictions_within_five_percent_are_a_tie_that_load_breaks() -> None:
-    fleet = fleet_view([22, 21], num_running=[20.0, 20.9])
-    decision = placed(fleet, FakeModel())
-    assert (decision.reason, chosen_slot(decision)) == (Reason.PREDICTION_TIE, 6)
+    view = candidates([22, 21], num_running=[20.0, 20.9])
+    decision = placed(view, FakeModel())
+    assert (decision.reason, chosen(decision, view)) == (Reason.PREDICTION_TIE, 1)
 
 
 def test_a_backend_in_the_low_zone_is_preferred_to_any_prediction() -> None:
-    model = FakeModel()
-    decision = placed(fleet_view([20, 9]), model)
-    assert (decision.reason, chosen_slot(decision), model.asked_rows) == (Reason.LOW_ZONE, 6, 0)
+    view, model = candidates([20, 9]), FakeModel()
+    decision = placed(view, model)
+    assert (decision.reason, chosen(decision, view), model.asked_rows) == (Reason.LOW_ZONE, 1, [])
 
 
 def test_unequal_machines_are_told_apart_by_their_corrections() -> None:
-    record = track_record()
+    view = candidates([12, 20])
+    slow, usual = view.backends
     for _ in range(30):
-        record.observe(5, "v1", model_log_ttft=0.0, ttft_s=3.0)
-        record.observe(6, "v1", model_log_ttft=0.0, ttft_s=1.0)
-    decision = placed(fleet_view([12, 20]), FakeModel(), record=record)
-    assert (decision.layer, chosen_slot(decision)) == (Layer.PREDICT, 6)
+        slow.predictions.observe("v1", model_log_ttft=0.0, ttft_s=3.0)
+        usual.predictions.observe("v1", model_log_ttft=0.0, ttft_s=1.0)
+    decision = placed(view, FakeModel())
+    assert (decision.layer, decision.chosen) == (Layer.PREDICT, usual)
 
 
 def test_without_a_model_the_least_loaded_wins() -> None:
-    decision = placed(fleet_view([20, 30]))
-    assert (decision.layer, decision.reason, chosen_slot(decision)) == (Layer.LEAST_LOAD, Reason.NO_MODEL, 5)
+    view = candidates([20, 30])
+    decision = placed(view)
+    assert (decision.layer, decision.reason, chosen(decision, view)) == (
+        Layer.LEAST_LOAD,
+        Reason.NO_MODEL,
+        0,
+    )
 
 
 def test_layer_two_can_be_switched_off() -> None:
-    decision = placed(fleet_view([20, 30]), FakeModel(), rules=rules_with(RULES, is_predict_enabled=False))
+    decision = placed(candidates([20, 30]), FakeModel(), rules=policy_rules(is_predict_enabled=False))
     assert decision.reason == Reason.DISABLED
 
 
 def test_the_row_of_an_api_says_whether_its_requests_are_generations() -> None:
-    fleet, toy = fleet_view([20, 30]), replace(REQUEST, api=TOY)
-    assert placed(fleet, FakeModel(), request=toy).layer is Layer.PREDICT
-    embedded = replace(toy, api=rules_with(TOY, is_generation=False))
-    assert placed(fleet, FakeModel(), request=embedded).reason is Reason.UNPREDICTABLE
+    view, toy = candidates([20, 30]), replace(REQUEST, api=TOY)
+    assert placed(view, FakeModel(), request=toy).layer is Layer.PREDICT
+    embedded = replace(toy, api=row_with(TOY, is_generation=False))
+    assert placed(view, FakeModel(), request=embedded).reason is Reason.UNPREDICTABLE
 
 
 @pytest.mark.parametrize("request_", [replace(REQUEST, model=None), replace(REQUEST, api=EMBEDDING)])
-def test_what_is_no_readable_generation_is_not_predicted(request_: Request) -> None:
+def test_a_request_that_is_no_readable_generation_is_not_predicted(request_: Request) -> None:
     model = FakeModel()
-    decision = placed(fleet_view([20, 30]), model, request=request_)
-    assert (decision.reason, model.asked_rows) == (Reason.UNPREDICTABLE, 0)
+    decision = placed(candidates([20, 30]), model, request=request_)
+    assert (decision.reason, model.asked_rows) == (Reason.UNPREDICTABLE, [])
 
 
 def test_a_stale_backend_is_never_asked_about() -> None:
     model = FakeModel()
-    decision = placed(fleet_view([20, 30], is_fresh=[False, False]), model)
-    assert (decision.reason, model.asked_rows) == (Reason.STALE_SIGNALS, 0)
+    decision = placed(candidates([20, 30], is_fresh=[False, False]), model)
+    assert (decision.reason, model.asked_rows) == (Reason.STALE_SIGNALS, [])
 
 
 def test_outside_the_training_range_load_decides() -> None:
-    decision = placed(fleet_view([70, 80]), FakeModel(max_running=50))
+    decision = placed(candidates([70, 80]), FakeModel(max_running=50))
     assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.OUT_OF_RANGE)
 
 
 def test_a_running_error_above_the_promised_one_turns_the_layer_off_for_that_backend() -> None:
-    record = track_record()
+    view = candidates([20, 30])
     for ttft_s in (0.1, 9.0) * 10:
-        record.observe(5, "v1", model_log_ttft=0.0, ttft_s=ttft_s)
-    decision = placed(fleet_view([20, 30]), FakeModel(), record=record)
-    assert (decision.reason, chosen_slot(decision)) == (Reason.RUNNING_ERROR, 5)
+        view.backends[0].predictions.observe("v1", model_log_ttft=0.0, ttft_s=ttft_s)
+    decision = placed(view, FakeModel())
+    assert (decision.reason, chosen(decision, view)) == (Reason.RUNNING_ERROR, 0)
     assert decision.prediction is not None, "it goes on being asked, so that it can earn its trust back"
 
 
 def test_a_doubted_backend_with_more_load_does_not_win_over_a_prediction() -> None:
-    decision = placed(fleet_view([20, 30], is_fresh=[True, False]), FakeModel())
-    assert (decision.layer, chosen_slot(decision)) == (Layer.PREDICT, 5)
+    view = candidates([20, 30], is_fresh=[True, False])
+    decision = placed(view, FakeModel())
+    assert (decision.layer, chosen(decision, view)) == (Layer.PREDICT, 0)
 
 
 def test_failing_and_saturated_backends_are_out_and_counted() -> None:
-    fleet = fleet_view([1, 2, 3], is_admitting=[False, True, True], is_saturated=[False, True, False])
-    decision = placed(fleet)
-    assert (chosen_slot(decision), decision.guarded) == (7, 2)
+    view = candidates([1, 2, 3], is_admitting=[False, True, True], is_saturated=[False, True, False])
+    decision = placed(view)
+    assert (chosen(decision, view), decision.guarded) == (2, 2)
 
 
-def test_where_only_queues_keep_a_request_from_its_place_the_reason_says_so() -> None:
-    decision = placed(fleet_view([50, 60], is_saturated=[True, False], is_queue_long=[False, True]))
+def test_where_only_long_queues_keep_a_request_out_the_reason_says_so() -> None:
+    decision = placed(candidates([50, 60], is_saturated=[True, False], is_queue_long=[False, True]))
     assert (decision.layer, decision.reason, decision.guarded) == (Layer.REJECT, Reason.WAIT_TOO_LONG, 2)
 
 
 def test_a_backend_with_a_long_queue_is_passed_over() -> None:
-    assert chosen_slot(placed(fleet_view([1, 2], is_queue_long=[True, False]))) == 6
+    view = candidates([1, 2], is_queue_long=[True, False])
+    assert chosen(placed(view), view) == 1
 
 
-def test_what_does_not_occupy_the_engine_does_not_wait_in_its_queue() -> None:
-    decision = placed(fleet_view([50], is_queue_long=[True]), request=replace(REQUEST, has_body=False))
+def test_a_request_without_a_body_does_not_wait_in_the_queue_of_an_engine() -> None:
+    decision = placed(candidates([50], is_queue_long=[True]), request=replace(REQUEST, has_body=False))
     assert decision.chosen is not None
 
 
 def test_when_all_are_saturated_the_request_is_refused() -> None:
-    decision = placed(fleet_view([50, 60], is_saturated=[True, True]))
+    decision = placed(candidates([50, 60], is_saturated=[True, True]))
     assert (decision.layer, decision.reason, decision.chosen) == (Layer.REJECT, Reason.SATURATED, None)
 
 
 def test_when_all_fail_the_request_is_refused() -> None:
-    assert placed(fleet_view([1], is_admitting=[False], is_fresh=[False])).reason == Reason.FAILING
+    assert placed(candidates([1], is_admitting=[False], is_fresh=[False])).reason == Reason.FAILING
 
 
 def test_a_backend_that_was_scraped_a_moment_ago_and_refuses_by_now_is_not_alive() -> None:
-    view = fleet_view([1, 2], is_admitting=[False] * 2, is_refusing=[True] * 2)
+    view = candidates([1, 2], is_admitting=[False] * 2, is_refusing=[True] * 2)
     assert placed(view).reason == Reason.FAILING
 
 
 def test_when_all_fail_but_some_are_alive_the_client_gets_a_backends_own_answer() -> None:
-    view = fleet_view([1, 3, 5], is_admitting=[False] * 3, is_fresh=[False, True, True])
+    view = candidates([1, 3, 5], is_admitting=[False] * 3, is_fresh=[False, True, True])
     decision = placed(view)
     assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.ALL_FAILING)
-    assert (chosen_slot(decision), decision.guarded) == (6, 3)
+    assert (chosen(decision, view), decision.guarded) == (1, 3)
 
 
 def test_a_request_without_a_body_is_not_refused_for_saturation() -> None:
-    decision = placed(fleet_view([50], is_saturated=[True]), request=replace(REQUEST, has_body=False))
+    decision = placed(candidates([50], is_saturated=[True]), request=replace(REQUEST, has_body=False))
     assert decision.layer == Layer.LEAST_LOAD
 
 
 def test_a_backend_that_is_predicted_too_slow_is_taken_out() -> None:
-    decision = placed(fleet_view([60, 20]), FakeModel())
-    assert (chosen_slot(decision), decision.predicted_saturated, decision.guarded) == (6, (5,), 1)
+    view = candidates([60, 20])
+    slow, quick = view.backends
+    decision = placed(view, FakeModel())
+    assert (decision.chosen, decision.predicted_saturated, decision.guarded) == (quick, (slow,), 1)
 
 
 def test_when_all_are_predicted_too_slow_the_request_is_refused() -> None:
-    decision = placed(fleet_view([60, 70]), FakeModel())
+    view = candidates([60, 70])
+    decision = placed(view, FakeModel())
     assert (decision.layer, decision.reason) == (Layer.REJECT, Reason.PREDICTED_SATURATED)
-    assert decision.predicted_saturated == (5, 6)
+    assert decision.predicted_saturated == tuple(view.backends)
 
 
 def test_the_model_is_asked_about_the_least_loaded_only() -> None:
     model = FakeModel()
-    placed(fleet_view([float(20 + i % 40) for i in range(1000)]), model)
-    assert model.asked_rows == 16
+    placed(candidates([float(20 + i % 40) for i in range(1000)]), model)
+    assert [row[1] for row in model.asked_rows] == [20.0] * 16
 
 
-def test_without_candidates_nobody_is_chosen() -> None:
-    assert placed(fleet_view([])).reason == Reason.NO_BACKEND
+def test_without_candidates_no_backend_is_chosen() -> None:
+    assert placed(candidates([])).reason == Reason.NO_BACKEND
+
+
+def test_the_facts_of_a_decision_are_those_of_the_chosen_backend() -> None:
+    view = candidates([3, 10, 1], is_saturated=[False, False, True])
+    decision = placed(view)
+    assert decision.chosen is not None
+    assert decision.facts == view.facts(decision.chosen)
+    assert (decision.facts.load, decision.facts.zone) == (3.0, "low")
 
 
 loads = st.lists(st.integers(0, 60).map(float), min_size=1, max_size=30)
@@ -298,60 +335,22 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
     facts = {name: data.draw(flags) for name in ("is_fresh", "is_admitting", "is_saturated")}
     facts["num_running"] = data.draw(st.lists(st.integers(1, 60).map(float), min_size=n, max_size=n))
     model = FakeModel() if has_model else None
-    fleet = fleet_view(load, **facts)
-    order = data.draw(st.permutations(range(n)))
-    first, second = placed(fleet, model), placed(fleet_view(load, order, **facts), model)
+    view = candidates(load, **facts)
+    shuffled = view_of(data.draw(st.permutations(view.backends)), NOW_S)
+    first, second = placed(view, model), placed(shuffled, model)
     assert (first.layer, first.reason, first.guarded) == (second.layer, second.reason, second.guarded)
     for decision in (first, second):
         if decision.chosen is None:
             assert decision.layer == Layer.REJECT
             continue
-        position = decision.chosen.slot - 5
-        assert facts["is_admitting"][position] or not any(facts["is_admitting"])
-        assert not facts["is_saturated"][position]
-        assert decision.chosen.load == load[position]
+        number = list(view.backends).index(decision.chosen)
+        assert facts["is_admitting"][number] or not any(facts["is_admitting"])
+        assert not facts["is_saturated"][number]
+        assert view.load(decision.chosen) == load[number]
     if first.chosen and second.chosen:
-        assert first.chosen.load == second.chosen.load
-
-
-def by_load_alone(medium_load: float, saturated_load: float) -> ZoneClassifier:
-    """Two cuts on load, the second feature."""
-    weights = (0.0, 1.0, 0.0, 0.0, 0.0)
-    return ZoneClassifier(
-        (weights, weights), (-float(np.log1p(medium_load)), -float(np.log1p(saturated_load)))
-    )
-
-
-def classifying(medium_load: float, saturated_load: float) -> FakeModel:
-    model = FakeModel()
-    model.zone_classifier = by_load_alone(medium_load, saturated_load)
-    return model
-
-
-def test_a_classifier_overrules_the_boundary_on_load() -> None:
-    decision = placed(fleet_view([12, 15]), classifying(20, 50))
-    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 5)
-    assert decision.chosen is not None
-    assert decision.chosen.zone == "low"
-    assert placed(fleet_view([4, 5]), classifying(3, 50)).layer == Layer.PREDICT
-
-
-def test_a_stale_backend_is_not_classified() -> None:
-    decision = placed(fleet_view([12, 4], is_fresh=[True, False]), classifying(3, 50))
-    assert (decision.reason, chosen_slot(decision)) == (Reason.LOW_ZONE, 6)
-
-
-def test_a_backend_classed_as_saturated_is_spared_as_long_as_another_is_left() -> None:
-    slow_but_last = fleet_view([40, 60])
-    decision = placed(slow_but_last, classifying(3, 50))
-    assert (chosen_slot(decision), decision.guarded) == (5, 1)
-    alone = placed(
-        fleet_view([60, 70]), classifying(3, 50), rules=rules_with(RULES, max_predicted_ttft_s=60.0)
-    )
-    assert chosen_slot(alone) == 5
+        assert view.load(first.chosen) == view.load(second.chosen)
 
 
 def test_the_zone_of_a_candidate_follows_load_boundary_and_guard() -> None:
-    candidates = fleet_view([3, 10, 1], is_saturated=[False, False, True])
-    zones = [candidates.candidate(position).zone for position in range(3)]
-    assert zones == ["low", "medium", "saturated"]
+    view = candidates([3, 10, 1], is_saturated=[False, False, True])
+    assert [view.facts(backend).zone for backend in view.backends] == ["low", "medium", "saturated"]

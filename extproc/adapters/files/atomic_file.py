@@ -10,11 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from extproc.errors import ExtprocError
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by a file that holds `data` and that every user may read (0644)."""
     with replacement(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_or_raise(path: Path, data: bytes, error: type[ExtprocError]) -> None:
+    """Write as `write_atomically` does; raises `error`, with the path, where the file cannot be written."""
+    try:
+        write_atomically(path, data)
+    except OSError as fault:
+        raise error(f"{path}: {fault.strerror}") from fault
+
+
+def write_json(path: Path, content: object, error: type[ExtprocError], indent: int = 2) -> None:
+    """Write `content` as indented JSON that ends in a newline; raises as `write_or_raise` does."""
+    write_or_raise(path, msgspec.json.format(msgspec.json.encode(content), indent=indent) + b"\n", error)
 
 
 @contextmanager

@@ -10,33 +10,23 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from extproc.adapters.files.file_signature import FileSignature, file_signature
+
 INTERVAL_S = 0.5
 """A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
-
-_Signature = tuple[int, int, int] | None
 
 
 async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
     """Yields the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
-    yielded: _Signature | str = "never"
-    settling: _Signature | str = "never"
+    yielded: FileSignature | str | None = "never"
+    settling: FileSignature | str | None = "never"
     while True:
-        signature = await asyncio.to_thread(_signature, path)
+        signature = await asyncio.to_thread(file_signature, path)
         if signature != yielded and (signature == settling or yielded == "never"):
             yielded = signature
             yield await asyncio.to_thread(_read, path, max_bytes)
         settling = signature
         await asyncio.sleep(INTERVAL_S)
-
-
-def _signature(path: Path) -> _Signature:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path, max_bytes: int) -> bytes | None:

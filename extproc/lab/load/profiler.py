@@ -5,44 +5,35 @@ SIGINT and SIGTERM end it early and in order; what was measured by then is kept.
 """
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 
 from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.stop_signals import stop_event
 from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
 from extproc.lab.load.open_loop import OpenLoop
-from extproc.lab.load.profile_options import ProfileOptions
+from extproc.lab.load.profiled_servers import Servers
 from extproc.lab.load.served_model import find_model
 from extproc.lab.load.stack_target import open_stack
 from extproc.lab.load.stream_client import open_session
+from extproc.lab.traffic.workload import Schedule, Workload
 
 _REFRESH_S = 0.25
 _KEEP_ALL_ROWS = 1 << 30
 """The schedule bounds what is added; a sidecar's store that is appended to must not be cut to our limit."""
 
 
-class View(Protocol):
-    """Who shows how it goes."""
-
-    def refresh(self, figures: Figures, now_s: float) -> None:
-        """Some time has passed."""
-
-    def step_ended(self, step: StepFigures) -> None:
-        """A step is over; of its requests some are still in flight."""
-
-
 @dataclass(frozen=True, slots=True)
 class ProfileResult:
-    """What came of a run; `ended_by` is None unless the servers' failures ended it."""
+    """The outcome of a run; `ended_by` is None unless failures of the servers ended it."""
 
     figures: Figures
     model: str
@@ -52,51 +43,56 @@ class ProfileResult:
     cpu_share: float
 
 
-async def run_profile(options: ProfileOptions, view: View) -> ProfileResult:
-    """Run the schedule; raises ProfileError or SampleStoreError where it cannot begin."""
-    rng, stop = np.random.default_rng(options.seed), asyncio.Event()
+async def run_profile(
+    servers: Servers,
+    model: str | None,
+    workload: Workload,
+    schedule: Schedule,
+    samples: Path,
+    refresh: Callable[[Figures, float], None],
+    step_ended: Callable[[StepFigures], None],
+    *,
+    max_in_flight: int,
+    seed: int,
+) -> ProfileResult:
+    """Run the schedule; with a `model` of None, requests ask for the one that all servers have.
+
+    `refresh` is called again and again with the monotonic time, `step_ended` after each step, of whose
+    requests some may still be in flight.
+    Raises ProfileError or SampleStoreError where the run cannot begin.
+    """
+    rng = np.random.default_rng(seed)
     async with AsyncExitStack() as stack:
-        interruption = stack.enter_context(_Interruption(stop))
+        stop = stack.enter_context(stop_event())
         session = await stack.enter_async_context(open_session())
-        target = await stack.enter_async_context(_opened(options, session, rng))
-        store = SampleStore.open(options.samples, _KEEP_ALL_ROWS)
+        target = await stack.enter_async_context(_opened(servers, model, session, rng))
+        store = SampleStore.open(samples, _KEEP_ALL_ROWS)
         stack.callback(store.close)
-        loop = OpenLoop(
-            target,
-            session,
-            options.workload,
-            options.schedule,
-            options.max_in_flight,
-            store.append,
-            rng,
-            stop,
-        )
-        refresher = asyncio.create_task(_keep_showing(view.refresh, loop.figures))
+        loop = OpenLoop(target, session, workload, schedule, max_in_flight, store.append, rng, stop)
+        refresher = asyncio.create_task(_keep_showing(refresh, loop.figures))
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         try:
-            await loop.run(view.step_ended)
+            await loop.run(step_ended)
         finally:
             refresher.cancel()
             with suppress(asyncio.CancelledError):
                 await refresher
         cpu_share = (time.process_time() - started_cpu_s) / (time.monotonic() - started_s)
-    return ProfileResult(
-        loop.figures, target.model, interruption.happened, loop.ended_by, store.dropped, cpu_share
-    )
+    was_interrupted = stop.is_set() and loop.ended_by is None
+    return ProfileResult(loop.figures, target.model, was_interrupted, loop.ended_by, store.dropped, cpu_share)
 
 
 @asynccontextmanager
 async def _opened(
-    options: ProfileOptions, session: aiohttp.ClientSession, rng: np.random.Generator
+    servers: Servers, name: str | None, session: aiohttp.ClientSession, rng: np.random.Generator
 ) -> AsyncIterator[Target]:
-    servers = options.servers
     if servers.backends:
         urls = [f"http://{backend.address}" for backend in servers.backends]
-        model = await find_model(session, urls, options.model)
+        model = await find_model(session, urls, name)
         async with open_direct(servers.backends, model, rng) as target:
             yield target
         return
-    model = await find_model(session, [servers.stack_url], options.model)
+    model = await find_model(session, [servers.stack_url], name)
     async with open_stack(session, servers.stack_url, servers.state_url, model) as stack:
         yield stack
 
@@ -105,25 +101,3 @@ async def _keep_showing(refresh: Callable[[Figures, float], None], figures: Figu
     while True:
         refresh(figures, time.monotonic())
         await asyncio.sleep(_REFRESH_S)
-
-
-class _Interruption:
-    """While entered, SIGINT and SIGTERM set an event instead of ending the process."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self.happened = False
-        self._stop = stop
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> "_Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.remove_signal_handler(number)
-
-    def _interrupt(self) -> None:
-        self.happened = True
-        self._stop.set()

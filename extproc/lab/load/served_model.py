@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
+from extproc.adapters.vllm.served_models import decode_models
 from extproc.errors import ProfileError
 
 PATIENCE_S = 5.0
@@ -19,15 +20,6 @@ class ServedModel:
 
     name: str
     max_model_len: int | None
-
-
-class _Model(msgspec.Struct):
-    id: str
-    max_model_len: int | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
 
 
 async def find_model(session: aiohttp.ClientSession, urls: Sequence[str], name: str | None) -> ServedModel:
@@ -53,9 +45,10 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> dict[str, int | None
     try:
         async with asyncio.timeout(PATIENCE_S), session.get(f"{url}/v1/models") as response:
             response.raise_for_status()
-            models = msgspec.json.decode(await response.read(), type=_Models).data
+            models = decode_models(await response.read())
     except TimeoutError as error:
         raise ProfileError(f"{url} does not answer within {PATIENCE_S:g} s") from error
     except (aiohttp.ClientError, OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProfileError(f"{url}/v1/models cannot be read: {error}") from error
-    return {model.id: model.max_model_len for model in models}
+    lengths = ((model.id, model.max_model_len) for model in models)
+    return {name: length if isinstance(length, int) else None for name, length in lengths}

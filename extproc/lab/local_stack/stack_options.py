@@ -1,29 +1,54 @@
-"""What `extproc up` may be told."""
+"""The options of `extproc up`."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from extproc.config.options import option
 
 HOST = "127.0.0.1"
 """Everything listens here, so that nothing of it can be reached from outside."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """Ports, backends and files of a local stack. Without `backend_urls` the backends are simulated.
+    """Ports, backends and files of a local stack."""
 
-    All stages but addresses, paths and backends come from `policy_path`, where there is one. Without
-    `run_dir` everything is written to a temporary directory, recorded samples included. With `learn` a
-    trainer runs as well, and the model file is in that directory too, unless `model_path` names another.
-    """
+    backends: str = option("", "Running vLLM servers; without them three are simulated.", metavar="URL,URL")
+    port: int = option(8080, "Envoy, for clients.", min=1, max=65535, metavar="PORT")
+    admin_port: int = option(9901, "Envoy's admin interface.", min=1, max=65535, metavar="PORT")
+    grpc_address: str = option(
+        f"{HOST}:9002", "The sidecar's gRPC: HOST:PORT or unix:///PATH.", "--grpc", metavar="ADDRESS"
+    )
+    http_port: int = option(
+        9003, "The sidecar's HTTP: live page, state, metrics.", min=1, max=65535, metavar="PORT"
+    )
+    sim_port: int = option(
+        8101, "The first simulated backend; the others follow it.", min=1, max=65533, metavar="PORT"
+    )
+    policy_path: Path | None = option(
+        None,
+        "Take the policy from this file: all but addresses, Envoy's cluster file and backends.",
+        "--config",
+        metavar="FILE",
+    )
+    model_path: Path | None = option(
+        None,
+        "The model file of layer 2.",
+        "--model",
+        metavar="FILE",
+        show_default="models/zone2_predictor.json",
+    )
+    samples_path: Path | None = option(
+        None, "Record outcomes here.", "--samples", metavar="FILE", show_default="in the run directory"
+    )
+    run_dir: Path | None = option(
+        None, "Keep logs, configuration, samples here.", metavar="DIR", show_default="temporary"
+    )
+    learn: bool = option(
+        False, "Run a trainer too. Without --model it starts from nothing, in the run directory.", "--learn"
+    )
 
-    backend_urls: tuple[str, ...] = ()
-    port: int = 8080
-    admin_port: int = 9901
-    grpc_address: str = f"{HOST}:9002"
-    http_port: int = 9003
-    sim_port: int = 8101
-    policy_path: Path | None = None
-    model_path: Path | None = None
-    samples_path: Path | None = None
-    run_dir: Path | None = None
-    learn: bool = False
+    @property
+    def backend_urls(self) -> tuple[str, ...]:
+        """The URLs in `backends`, which are not yet checked."""
+        return tuple(url.strip() for url in self.backends.split(",") if url.strip())

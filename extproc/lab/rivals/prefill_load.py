@@ -4,38 +4,32 @@ A prompt is computed when its response begins, or when its request fails before 
 prompt to be in the prefix cache where it was sent, as the newest of as many blocks as the KV cache has.
 """
 
-from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
-from extproc.lab.evaluation.draws import Draws
-from extproc.lab.rivals.counting import any_best
+from extproc.lab.rivals.counting import BestScore
 from extproc.lab.rivals.endpoint_picker import INDEXED_BLOCKS, PrefixIndex
-from extproc.lab.rivals.policy import Candidate, Ended, Policy
+from extproc.lab.rivals.policy import Candidate, Ended
 from extproc.lab.traffic.arrivals import Arrival
 
 
-class LeastPrefill(Policy):
-    """The backend with the largest score, of several one at random; it scrapes the size of the KV caches."""
+class LeastPrefill(BestScore):
+    """The backend with the largest score; the size of its KV cache is scraped."""
 
     needs_gauges = True
 
     def __init__(self, index: PrefixIndex, rng: np.random.Generator) -> None:
+        super().__init__(rng)
         self.index = index
-        self._draws = Draws(rng)
         self._queued: defaultdict[int, int] = defaultdict(int)
         self._open: dict[int, tuple[int, int]] = {}
 
-    @abstractmethod
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> Sequence[float]:
-        """Return a score for each candidate."""
-
     def choose(self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> int:
         """Return one of the best, and expect the prompt in its cache."""
-        chosen = any_best(candidates, self.scores(candidates, request), self._draws)
+        chosen = super().choose(request_id, request, candidates, now_s)
         candidate = next(each for each in candidates if each.backend == chosen)
         (tokens,) = self.uncached([candidate], request)
         self._open[request_id] = chosen, tokens

@@ -1,7 +1,8 @@
-"""How a simulated vLLM server is set up; the names follow vLLM's own options where there are such."""
+"""The options of `extproc sim`; their names are those of vLLM's own options where vLLM has them."""
 
 from dataclasses import dataclass
 
+from extproc.config.options import option
 from extproc.errors import ConfigError
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import EngineProfile
@@ -11,30 +12,34 @@ MAX_GAUGE_DELAY_S = 60.0
 """Guessed; it bounds what is kept of the past. (A cold vLLM was seen to show nothing for 18 s.)"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimOptions:
-    """One simulated server; raises ConfigError for what cannot be simulated.
+    """One simulated server; raises ConfigError for what cannot be simulated."""
 
-    Port 0 picks a free one. `speed` multiplies the profile's. `kv_cache_tokens` of None is what the profile's
-    machine has. `http_limit` is the most requests that get as far as the engine; beyond `max_num_queued_reqs`
-    waiting in it further ones are refused. Gauges and counters are `gauge_delay_s` late. `fail_fraction` is
-    the share of requests answered with 500, drawn with `seed`.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000  # borrowed: vLLM's default
-    models: tuple[str, ...] = ("sim",)
-    profile: str = "l4-8b"
-    speed: float = 1.0
-    max_num_seqs: int = 256  # borrowed: vLLM's default
-    max_model_len: int = 8192  # guessed; a model's own limit is often beyond what a small KV cache holds
-    kv_cache_tokens: int | None = None
-    max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
-    http_limit: int | None = None
-    max_num_queued_reqs: int | None = None
-    gauge_delay_s: float = 0.0
-    fail_fraction: float = 0.0
-    seed: int = 0
+    port: int = option(8000, "0 picks a free one.", min=0, max=65535, metavar="PORT")  # borrowed: vLLM's
+    host: str = option("127.0.0.1", "The address to listen on.")
+    models: tuple[str, ...] = option(
+        ("sim",), "What it serves; may be repeated.", "--model", show_default="sim"
+    )
+    profile: str = option("l4-8b", "The machine that it is: a name, or the file of a calibration.")
+    speed: float = option(1.0, "2 is twice as fast as the profile.")
+    max_num_seqs: int = option(256, "Places in the batch.")  # borrowed: vLLM's default
+    # Guessed; a model's own limit is often beyond what a small KV cache holds.
+    max_model_len: int = option(8192, "Tokens of input and output together.")
+    kv_cache_tokens: int | None = option(None, "Size of the KV cache.", show_default="the profile's")
+    # Borrowed: vLLM's default for an API server.
+    max_num_batched_tokens: int = option(2048, "Tokens computed in one iteration.")
+    http_limit: int | None = option(
+        None, "Requests let into the engine; others wait where no gauge counts them."
+    )
+    max_num_queued_reqs: int | None = option(
+        None, "Requests that may wait in the engine; further ones are refused as vLLM does it."
+    )
+    gauge_delay_s: float = option(
+        0.0, "Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.", "--gauge-delay"
+    )
+    fail_fraction: float = option(0.0, "Share of requests answered with 500.")
+    seed: int = option(0, "Of the failures.")
 
     def __post_init__(self) -> None:
         limits = self.limits()

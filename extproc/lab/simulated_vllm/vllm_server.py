@@ -4,13 +4,13 @@ It stands in for a backend in the local stack, in tests and in benchmarks.
 """
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from extproc.adapters.stop_signals import stop_event
 from extproc.errors import StackError
 from extproc.lab.engine.engine import Engine
 from extproc.lab.simulated_vllm.engine_loop import EngineLoop
@@ -63,19 +63,12 @@ async def serve_sim(options: SimOptions, ready: Callable[[], None] | None = None
 
     `ready` is called once connections are accepted. Raises StackError where the port cannot be had.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
+    with stop_event() as stop:
         async with open_sim(options) as server:
             server.engine_task.add_done_callback(lambda _: stop.set())
             if ready is not None:
                 ready()
             await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 async def _listen(runner: web.AppRunner, options: SimOptions) -> int:

@@ -5,7 +5,7 @@ import numpy as np
 
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import EngineProfile
-from extproc.lab.twin.calibration import check_fits
+from extproc.lab.twin.calibration import Fit, check_fits
 from extproc.lab.twin.recording import Floats, Recording
 from extproc.lab.twin.trace_replay import Timings, replay
 
@@ -23,6 +23,11 @@ class Figure(msgspec.Struct, frozen=True):
     def error(self) -> float:
         """By which share the twin's is larger."""
         return self.twin / self.server - 1
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The server's, the twin's and the error, as they are shown."""
+        return f"{self.server:.3g}", f"{self.twin:.3g}", f"{self.error:+.1%}"
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -48,6 +53,33 @@ class Agreement(msgspec.Struct, frozen=True):
         """Whether everything that is asked of a twin is within TOLERANCE."""
         asked = (self.ttft_p50_s, self.ttft_p90_s, self.tokens_per_s)
         return all(abs(figure.error) <= TOLERANCE for figure in asked)
+
+    def shown(self) -> tuple[tuple[str, Figure], ...]:
+        """Return the figures in the order in which they are shown, each with its title and unit."""
+        return (
+            ("TTFT p50, s", self.ttft_p50_s),
+            ("TTFT p90, s", self.ttft_p90_s),
+            ("output tokens/s", self.tokens_per_s),
+            ("ms per token", Figure(self.token_s.server * 1e3, self.token_s.twin * 1e3)),
+        )
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """A profile, and how its twin did on each load; of the loads, the first is the one it was fitted to.
+
+    `fit` is None where the profile was given, so that nothing was fitted to any load.
+    """
+
+    profile: EngineProfile
+    limits: EngineLimits
+    fit: Fit | None
+    agreements: tuple[Agreement, ...]
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the twin is within TOLERANCE on every load that nothing was fitted to."""
+        checked = self.agreements if self.fit is None else self.agreements[1:]
+        return all(each.is_within for each in checked)
 
 
 def agreement(name: str, recording: Recording, profile: EngineProfile, limits: EngineLimits) -> Agreement:

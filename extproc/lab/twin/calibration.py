@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 from extproc.errors import CalibrationError
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.twin.profile_file import Origin, ProfileFile
 from extproc.lab.twin.recording import Floats, Recording
 from extproc.lab.twin.trace_replay import replay
 
@@ -84,6 +85,19 @@ def fit_profile(
         halves_differ=dict(zip(FITTED, differences.tolist(), strict=True)),
         typical_error=float(np.median(np.abs(whole.errors(whole.logs)))),
     )
+
+
+def fitted_profile(name: str, recording: Recording, limits: EngineLimits, fit: Fit) -> ProfileFile:
+    """Return the file of a profile that was fitted to the load of this name."""
+    origin = Origin(
+        samples=name,
+        backend=recording.backend,
+        first_at_s=recording.began_s,
+        requests=len(recording.at_s),
+        typical_error=fit.typical_error,
+        halves_differ=fit.halves_differ,
+    )
+    return ProfileFile(profile=fit.profile, limits=limits, origin=origin)
 
 
 def check_fits(recording: Recording, limits: EngineLimits) -> None:

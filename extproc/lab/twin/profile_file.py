@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from extproc.adapters.files.atomic_file import write_atomically
+from extproc.adapters.files.atomic_file import write_json
 from extproc.errors import CalibrationError, ConfigError
 from extproc.lab.engine.engine_limits import EngineLimits
 from extproc.lab.engine.engine_profile import EngineProfile, shipped_profile
@@ -65,7 +65,4 @@ def read_profile_file(path: Path) -> ProfileFile:
 
 def write_profile_file(path: Path, content: ProfileFile) -> None:
     """Replace the file; raises CalibrationError where it cannot be written."""
-    try:
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-    except OSError as error:
-        raise CalibrationError(f"{path}: {error.strerror}") from error
+    write_json(path, content, CalibrationError)

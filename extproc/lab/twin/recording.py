@@ -7,11 +7,13 @@ and where they are many it was not the load that made the others wait.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from extproc.adapters.files.sample_table import read_samples
 from extproc.errors import CalibrationError
 
 RECORDING_COLUMNS = (
@@ -55,6 +57,14 @@ class Recording:
     is_complete: npt.NDArray[np.bool_]
     ttft_s: Floats
     duration_s: Floats
+
+
+def read_recording(path: Path, backend: str | None) -> Recording:
+    """Return the recording in a sample store; raises as `recording_of` does, and SampleStoreError."""
+    try:
+        return recording_of(read_samples(path, RECORDING_COLUMNS), backend)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
 
 
 def recording_of(columns: Columns, backend: str | None = None) -> Recording:

@@ -3,14 +3,13 @@
 No request is lost, answered twice, let in late or overtaken by a peer.
 """
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.build import a_request, an_endpoint
 from support.held_requests import MAX_ACTIVE, Client, Clinic
 
 from extproc.exchange.messages import Hold
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 MODELS = ("a", "b")
 BACKENDS = (
@@ -133,4 +132,3 @@ class AnyEvents(RuleBasedStateMachine):
 
 
 TestAnyEvents = AnyEvents.TestCase
-TestAnyEvents.settings = settings(deadline=None, max_examples=100)

@@ -1,1 +1,0 @@
-"""What `extproc status` and `extproc train` do and show."""

@@ -1,0 +1,40 @@
+"""`extproc status`: the state of a sidecar, once or again every second."""
+
+import time
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from extproc.lab.local_stack.stack_options import StackOptions
+
+INTERVAL_S = 1.0
+
+
+def status(
+    url: Annotated[
+        str, typer.Option(help="The sidecar's HTTP address.")
+    ] = f"http://127.0.0.1:{StackOptions().http_port}",
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second, until Ctrl-C.")] = False,
+) -> None:
+    """Show the fleet: zones, load, signals, predicted and observed TTFT, decisions by layer."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from extproc.adapters.http.state_client import fetch_state
+    from extproc.commands.status_view import status_view
+    from extproc.errors import StackError
+
+    console, shown = Console(), status_view(fetch_state(url))
+    if not watch:
+        console.print(shown)
+        return
+    with Live(shown, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(INTERVAL_S)
+            try:
+                shown = status_view(fetch_state(url))
+            except StackError as error:  # a sidecar that goes away may come back
+                shown = Text(str(error), style="red")
+            live.update(shown, refresh=True)

@@ -1,0 +1,119 @@
+import io
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec import structs
+from rich.console import Console
+from support.clean_sample import SAMPLE
+
+from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
+from extproc.commands.train import TrainOptions, run_training
+from extproc.commands.train_view import describe
+from extproc.errors import SampleStoreError, TrainingError
+from extproc.fleet.zone import Zone
+from extproc.learning.dataset import Dropped
+from extproc.learning.model_file import load
+from extproc.learning.training_quality import Route
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """600 samples of two backends, one twice as slow, and one row that was never filled in."""
+    path = tmp_path / "samples.db"
+    rng = np.random.default_rng(0)
+    with closing(open_table(path)) as connection, connection:
+        for index in range(600):
+            is_slow, load_ = index % 2, float(rng.integers(40, 90))
+            sample = structs.replace(
+                SAMPLE,
+                at_s=1.7e9 + index / 10,
+                backend=f"vllm-{is_slow}[cpu]",
+                load=load_,
+                num_running=load_,
+                ttft_s=float(0.03 * load_ * (1 + is_slow) * rng.lognormal(0, 0.1)),
+            )
+            connection.execute(insert_statement(1), row_of(sample))
+        connection.execute("INSERT INTO samples (at_s) VALUES (1.7e9)")
+    return path
+
+
+@pytest.fixture
+def options(store: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(samples=store, out=tmp_path / "model.json", tuning_s=0.0)
+
+
+def test_training_publishes_a_model_that_a_sidecar_can_load(options: TrainOptions) -> None:
+    run = run_training(options)
+    assert run.is_published
+    assert load(options.out.read_bytes()).manifest == run.training.model_file.manifest
+    assert (run.rows, run.dropped[Dropped.NOT_CLEAN]) == (601, 1)
+
+
+def test_a_second_model_of_the_same_samples_does_not_pass_the_gate(options: TrainOptions) -> None:
+    run_training(options)
+    published = options.out.read_bytes()
+    again = run_training(options)
+    assert not again.is_published
+    assert again.training.verdict.incumbent_version == load(published).manifest.model_version
+    assert options.out.read_bytes() == published
+    assert run_training(replace(options, force=True)).is_published
+    assert options.out.read_bytes() != published
+
+
+def test_a_file_that_is_no_model_is_no_incumbent(options: TrainOptions) -> None:
+    options.out.write_text("garbage")
+    assert run_training(options).is_published
+
+
+def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Path) -> None:
+    run = run_training(replace(options, report=tmp_path / "report.json"))
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["rows"] == 601
+    assert document["dropped"]["not_clean"] == 1
+    assert document["manifest"]["model_version"] == run.training.model_file.manifest.model_version
+    assert document["quality"]["zones"]["medium"]["least_load"]["samples"] > 0
+    assert document["is_published"] is True
+
+
+def test_tuning_ends_when_its_time_is_over(options: TrainOptions) -> None:
+    assert run_training(options).training.quality.tuning.tried == 1
+
+
+def test_too_few_samples_leave_the_model_in_use_alone(options: TrainOptions) -> None:
+    options.out.write_text("the model in use")
+    with closing(open_table(options.samples)) as connection, connection:
+        connection.execute("DELETE FROM samples WHERE rowid > 100")
+    with pytest.raises(TrainingError, match="100 usable samples"):
+        run_training(options)
+    assert options.out.read_text() == "the model in use"
+
+
+def test_a_store_that_is_none_is_told(options: TrainOptions, tmp_path: Path) -> None:
+    with pytest.raises(SampleStoreError):
+        run_training(replace(options, samples=tmp_path / "absent.db"))
+
+
+def test_a_place_that_cannot_be_written_is_told(options: TrainOptions, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="No such file"):
+        run_training(replace(options, out=tmp_path / "absent" / "model.json"))
+
+
+def test_the_description_says_how_good_the_model_is_and_how_machines_differ(options: TrainOptions) -> None:
+    run = run_training(options)
+    terminal = io.StringIO()
+    Console(width=120, file=terminal).print(describe(run))
+    lines = terminal.getvalue().splitlines()
+    said = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("│")) == 4}
+    assert said["samples read"] == "601"
+    assert said["not clean"] == "1"
+    assert said["the gate"] == "accepted: there was no incumbent"
+    slow = said["TTFT of vllm-1[cpu] against the model's"]
+    fast = said["TTFT of vllm-0[cpu] against the model's"]
+    assert float(slow.split()[0]) / float(fast.split()[0]) == pytest.approx(2.0, rel=0.15)
+    errors = run.training.quality.zones[Zone.MEDIUM][Route.MODEL].errors
+    assert errors is not None
+    assert any("medium" in line and f"{errors.median_relative:.1%}" in line for line in lines)
