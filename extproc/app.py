@@ -61,7 +61,7 @@ class Sidecar:
         self._source = new_source(config)
         self._membership = MembershipFeed(
             self._source,
-            KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+            KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
             core,
             ClusterFile(config.envoy.cds_path),
             self._handle_change,

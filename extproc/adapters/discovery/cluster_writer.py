@@ -29,7 +29,7 @@ async def write_clusters(config_path: Path) -> None:
     config = load_config(config_path)
     feed = MembershipFeed(
         new_source(config),
-        KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+        KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
         Core(rules.core_rules(config), np.random.default_rng()),
         ClusterFile(config.envoy.cds_path),
         handle_change=lambda: None,
