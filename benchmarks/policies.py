@@ -44,6 +44,7 @@ P99_OF_BEST_RIVAL = 1.05
 P99_OF_BEATEN = 0.7
 BEATEN = ("least-request", "queue-kv")
 """Whom it has to beat by 30 % where machines or prompts are unequal."""
+NO_RIVALS = {"layered", "layered-no-model", "oracle", "shedding-oracle"}
 
 TUNE = {
     f"{name} {load:g}": (fleet, f"{workload}@{load:g}", 1)
@@ -133,9 +134,7 @@ class Claims:
 
     def judge(self, name: str, is_unequal: bool, found: Mapping[str, Sequence[PolicyRun]]) -> None:
         """Take one scenario to the table; of policies that did not run nothing is said."""
-        rivals = {
-            policy: p99_s(runs) for policy, runs in found.items() if policy not in {"layered", "oracle"}
-        }
+        rivals = {policy: p99_s(runs) for policy, runs in found.items() if policy not in NO_RIVALS}
         if "layered" not in found or "oracle" not in found or not rivals:
             return
         own_s, best = p99_s(found["layered"]), min(rivals, key=lambda policy: rivals[policy])

@@ -53,6 +53,22 @@ class EvaluateOptions:
         show_default="as configured, else reject",
     )
     slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
+    delay_limit_s: float = option(
+        2.0,
+        "Seconds by which a first token may come later than on the fastest idle machine.",
+        "--delay-limit",
+        min=0.0,
+    )
+    from_s: float = option(
+        0.0,
+        "Only requests that arrive from this second on are counted.",
+        "--from",
+        metavar="SECONDS",
+        min=0.0,
+    )
+    is_estimate_judged: bool = option(
+        False, "Compare the estimates of layered with the truth; slow.", "--judge-estimate"
+    )
     model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
     out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
     json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
@@ -63,7 +79,8 @@ def evaluate(options: EvaluateOptions) -> None:
     """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
 
     Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
-    failing, elastic, h100-70b, or a list of machines
+    failing, elastic, h100-70b, of engines of full size full-4, full-8, full-mixed-4, full-mixed-8 (two
+    speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list of machines
     PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
     PROFILE may be the file of a calibration. With
     @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
@@ -77,21 +94,27 @@ def evaluate(options: EvaluateOptions) -> None:
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
     all that was said before; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
 
-    Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
-    peak-ewma (linkerd's), queue-kv (the endpoint picker's default: queue 2, KV cache 2, prefix 3),
-    token-load and active-request (other scorers of its), least-latency (AIBrix's), and the oracle, which
-    looks into the future and is slow. Of a --config, layered takes the stages guard, breaker, predict,
-    least_load, zones, scrape and admission.
+    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), round-robin, random,
+    least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
+    queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
+    (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
+    batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
+    also refuses requests that would be late everywhere. Of a --config, layered takes the stages guard,
+    breaker, predict, least_load, zones, scrape and admission.
+
+    A request is good if its first token came at most the delay limit later than it would have on the fleet's
+    fastest idle machine, nothing cached; good is the share of all requests, refused and failed ones included.
     """
     from rich.console import Console
 
     from extproc.adapters.files.atomic_file import write_json, write_or_raise
-    from extproc.commands.evaluate_view import comparison_table, heading
+    from extproc.commands.evaluate_view import comparison_table, heading, remarks
 
     console = Console()
     evaluation = _evaluation(options, console)
     console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(comparison_table(evaluation))
+    console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
     if options.json is not None:
         write_json(options.json, evaluation, ReportError)
     if options.out is not None:
@@ -118,6 +141,8 @@ def _evaluation(options: EvaluateOptions, console: "Console") -> "Evaluation":
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
         capacity_per_s=sum(scenario.capacities_per_s),
         model_version=None if model_file is None else load(model_file).manifest.model_version,
         policies=summaries(runs),
@@ -138,6 +163,8 @@ def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
 
     specs = parse_fleet(options.fleet, find_profile)
     workload = parse_workload(options.workload, read_length_file, read_trace_file)
+    if options.from_s >= workload.duration_s:
+        raise ConfigError(f"from: nothing is counted; the workload lasts {workload.duration_s:g} s")
     smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
     max_model_len = min(MAX_MODEL_LEN, smallest)
     capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
@@ -150,6 +177,9 @@ def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
         layered=layered_rules(_stages(options), _read(options.model)),
+        delay_limit_s=options.delay_limit_s,
+        from_s=options.from_s,
+        is_estimate_judged=options.is_estimate_judged,
     )
     return scenario, workload.duration_s
 

@@ -43,26 +43,26 @@ def heading(evaluation: Evaluation) -> str:
         f"workload {evaluation.workload}\n"
         f"{seeds} seed(s), {requests:,} requests in all, {evaluation.routers} router(s), scrapes every "
         f"{evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late; model {model}"
+        + (f"; counted from {evaluation.from_s:g} s on" if evaluation.from_s else "")
     )
 
 
 def comparison_table(evaluation: Evaluation) -> Table:
     """A row for each policy: medians over seeds, with the smallest and the largest value below.
 
-    It fits into 80 columns.
+    It fits into 80 columns. What it leaves out is on the page and in the JSON.
     """
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("policy", no_wrap=True)
     has_failures = any(run.failed for run in evaluation.runs)
     for title in (
         "TTFT p50\ns",
-        "p90\ns",
         "p99\ns",
+        "delay p99\ns",
+        "good",
         f"within\n{evaluation.slo_s:g} s",
         "refused",
         *(("failed",) if has_failures else ()),
-        "fair",
-        "busy",
     ):
         table.add_column(title, justify="right", no_wrap=True)
     is_spread = len({run.seed for run in evaluation.runs}) > 1
@@ -72,18 +72,30 @@ def comparison_table(evaluation: Evaluation) -> Table:
 
 
 def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) -> tuple[str, ...]:
-    """The figures of one policy; with `is_spread` those that depend on the seed have two lines."""
-    ttfts = (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)
-    shares = (summary.goodput, summary.refused_share, *((summary.failed_share,) if has_failures else ()))
+    """The figures of one policy; with `is_spread` they have two lines."""
+    times = (summary.ttft_p50_s, summary.ttft_p99_s, summary.delay_p99_s)
+    failed = (summary.failed_share,) if has_failures else ()
+    shares = (summary.good, summary.goodput, summary.refused_share, *failed)
     return (
         *(
-            _NONE if ttft is None else _lines(ttft, _seconds(ttft), _short_seconds, is_spread)
-            for ttft in ttfts
+            _NONE if time is None else _lines(time, _seconds(time), _short_seconds, is_spread)
+            for time in times
         ),
         *(_lines(share, f"{share.median:.1%}", "{:.0%}".format, is_spread) for share in shares),
-        f"{summary.fairness.median:.2f}",
-        f"{summary.utilisation.median:.0%}",
     )
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """Return a line for each layered policy: which layers decided, and how well its estimate foretold."""
+    return [_remark(summary) for summary in evaluation.policies if summary.layer_shares]
+
+
+def _remark(summary: PolicySummary) -> str:
+    layers = ", ".join(f"{layer} {share:.1%}" for layer, share in summary.layer_shares.items())
+    accuracy, error = summary.pairwise_accuracy, summary.estimate_error
+    judged = "" if accuracy is None else f"; estimate: {accuracy.median:.1%} of pairs in the right order"
+    judged += "" if error is None else f", median error {error.median:.0%}"
+    return f"{summary.policy}: decided by {layers}{judged}"
 
 
 def _lines(spread: Spread, median: str, end: Callable[[float], str], is_spread: bool) -> str:
@@ -95,4 +107,5 @@ def _seconds(spread: Spread) -> str:
 
 
 def _short_seconds(seconds: float) -> str:
-    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return text.removeprefix("0") if text.startswith("0.") else text

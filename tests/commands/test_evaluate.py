@@ -31,6 +31,30 @@ def test_policies_are_compared_in_the_terminal_in_numbers_and_on_a_page(tmp_path
     assert "layered, sim-3" in html
 
 
+def test_counting_begins_later_and_the_estimate_is_judged_on_demand(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    options = ("--workload", WORKLOAD, "--policies", "layered,shedding-oracle", "--seeds", "1")
+    result = invoke(*options, "--from", "5", "--delay-limit", "0.5", "--judge-estimate", "--json", numbers)
+    assert result.exit_code == 0, result.exception
+    assert "layered: decided by least_load" in result.stdout
+    assert "of pairs in the right order" in result.stdout
+    written = json.loads(numbers.read_text())
+    assert (written["from_s"], written["delay_limit_s"]) == (5.0, 0.5)
+    layered, oracle = written["policies"]
+    assert layered["good"]["median"] > 0
+    assert layered["delay_p99_s"]["median"] < 10
+    assert oracle["pairwise_accuracy"] is None
+    run = written["runs"][0]
+    assert len(run["delay_quantiles_s"]) == 99
+    assert run["layer_shares"]["least_load"] > 0
+    assert run["estimate"]["pairs"] <= run["estimate"]["decisions"] <= run["requests"]
+
+
+def test_counting_has_to_begin_before_the_end() -> None:
+    result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--from", "10")
+    assert "the workload lasts 10 s" in str(result.exception)
+
+
 def test_the_workload_is_shown_as_it_was_written() -> None:
     workload = "poisson:0.8x prompt=mix:50:100:0.5 output=fixed:16 for=2"
     result = invoke("--workload", workload, "--policies", "random", "--seeds", "1")

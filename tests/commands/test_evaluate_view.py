@@ -3,19 +3,39 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from extproc.commands.evaluate_view import comparison_table, heading
-from extproc.lab.evaluation.result import QUANTILES, Evaluation, PolicyRun, summaries
+from extproc.commands.evaluate_view import comparison_table, heading, remarks
+from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, Evaluation, PolicyRun, summaries
 from extproc.lab.rivals.choice import POLICIES
 
 
-def evaluation(seeds: int, ttft_s: float | None = 100.0) -> Evaluation:
+def evaluation(seeds: int, ttft_s: float | None = 100.0, from_s: float = 0.0) -> Evaluation:
     quantiles_s = None if ttft_s is None else tuple(ttft_s * share for share in QUANTILES)
     runs = tuple(
-        PolicyRun(policy, seed, 1000, 0, 0, 60.0, 1 - seed / 10, quantiles_s, 0.5, 0.9, 1.0, (), {})
+        PolicyRun(
+            policy=policy,
+            seed=seed,
+            requests=1000,
+            refused=0,
+            failed=0,
+            duration_s=60.0,
+            goodput=1 - seed / 10,
+            good=0.95 - seed / 10,
+            ttft_quantiles_s=quantiles_s,
+            delay_quantiles_s=quantiles_s,
+            mean_ttft_s=0.5,
+            fairness=0.9,
+            utilisation=1.0,
+            backends=(),
+            decisions={"predict/lowest_prediction": 10, "reject/saturated": 30}
+            if policy == "layered"
+            else {},
+            layer_shares={},
+            estimate=EstimateQuality(100, 80, 0.9, 0.125) if policy == "layered" else None,
+        )
         for policy in POLICIES
         for seed in range(seeds)
     )
-    return Evaluation("local", "chat", 1, 0.1, 0.3, 2.0, 15.2, None, summaries(runs), runs)
+    return Evaluation("local", "chat", 1, 0.1, 0.3, 2.0, 2.0, from_s, 15.2, None, summaries(runs), runs)
 
 
 def shown(which: Evaluation) -> str:
@@ -37,8 +57,24 @@ def test_the_range_over_seeds_stands_below_the_median() -> None:
     assert "100%-100%" not in shown(evaluation(1))
 
 
+def test_good_and_the_delay_stand_beside_ttft() -> None:
+    text = shown(evaluation(3))
+    assert "delay p99" in text
+    assert "85.0%" in text
+    assert "75%-95%" in text
+
+
+def test_the_layers_that_decided_are_named_and_the_quality_of_the_estimate() -> None:
+    assert remarks(evaluation(2)) == [
+        "layered: decided by predict 25.0%, reject 75.0%; "
+        "estimate: 90.0% of pairs in the right order, median error 12%"
+    ]
+
+
 def test_the_heading_says_what_was_evaluated() -> None:
     text = heading(evaluation(2))
     assert "fleet local, 15.20 requests/s; workload chat" in text
-    assert "2 seed(s), 22,000 requests in all" in text
+    assert f"2 seed(s), {2 * len(POLICIES)},000 requests in all" in text
     assert "model none" in text
+    assert "counted from" not in text
+    assert "counted from 120 s on" in heading(evaluation(2, from_s=120.0))

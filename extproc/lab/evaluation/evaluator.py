@@ -10,7 +10,9 @@ A scrape sees the gauges as they are at its start, and its router learns of them
 stands for the round trip and for the lag with which vLLM updates what it exports.
 """
 
+import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,23 +23,30 @@ import msgspec
 import numpy as np
 
 from extproc.lab.evaluation.draws import Draws
+from extproc.lab.evaluation.estimate_judge import EstimateJudge
 from extproc.lab.evaluation.fleet_changes import FleetChanges
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.simulated_router import SimulatedRouter
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
-from extproc.lab.evaluation.tally import Tally
+from extproc.lab.evaluation.tally import Objectives, Tally
 from extproc.lab.rivals.choice import POLICIES, NewPolicy, RivalSetting
-from extproc.lab.rivals.layered import Layered, LayeredRules
+from extproc.lab.rivals.layered import LayeredRules, decisions_of
 from extproc.lab.rivals.policy import HELD
 from extproc.lab.traffic.arrivals import Arrival, Traffic
 
 PROGRESS_EVERY = 500
 """Requests between two reports of progress."""
+DELAY_LIMIT_S = 2.0
+"""Guessed: a first token that is so much later than it might have been is felt as late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What every policy has to cope with; `capacities_per_s` are the servers', in requests."""
+    """What every policy has to cope with; `capacities_per_s` are the servers', in requests.
+
+    Requests that arrive before `from_s` are served, but in no figure. With `is_estimate_judged` some
+    decisions of the layered policy are held against what the engines would really do (see `estimate_judge`).
+    """
 
     servers: tuple[ServerSpec, ...]
     capacities_per_s: tuple[float, ...]
@@ -47,6 +56,9 @@ class Scenario:
     gauge_delay_s: float
     slo_s: float
     layered: LayeredRules
+    delay_limit_s: float = DELAY_LIMIT_S
+    from_s: float = 0.0
+    is_estimate_judged: bool = False
 
 
 class _InFlight(msgspec.Struct, gc=False):
@@ -84,37 +96,58 @@ class _Run:
         self._seed = seed
         self._servers = servers
         self._routers = [
-            SimulatedRouter(new_policy(RivalSetting(servers, scenario.layered, rng)), len(servers))
-            for rng in routers
+            SimulatedRouter(new_policy(setting), len(servers))
+            for setting in (
+                RivalSetting(servers, scenario.layered, rng, scenario.delay_limit_s) for rng in routers
+            )
         ]
         self._may_hold = any(router.may_hold for router in self._routers)
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
         self._advancing: set[SimulatedRouter] = set()
-        self._tally = Tally(len(self._servers), scenario.slo_s)
+        self._arrived = 0
+        objectives = Objectives(scenario.slo_s, scenario.delay_limit_s, scenario.from_s)
+        self._tally = Tally(self._servers, objectives)
+        self._decisions_before: Counter[str] = Counter()
+        self._judge: EstimateJudge | None = None
+        if scenario.is_estimate_judged:
+            foreseen = scenario.traffic.arrivals(copy.deepcopy(traffic))
+            self._judge = EstimateJudge(servers, foreseen, scenario.from_s, seed)
         # Of each: when, which in the order of planning, and a server whose run ends or what else to do.
         self._events: list[tuple[float, int, Server | Callable[[float], None]]] = []
         self._order = count()
         self._membership = FleetChanges(self._servers, self._routers, self._fail)
         self._membership.plan(self._plan)
         self._plan_scrapes()
+        if scenario.from_s > 0:
+            self._plan(scenario.from_s, self._begin_counting)
         self._draws = Draws(self._spreading)
 
     def result(self, report: Callable[[float], None]) -> PolicyRun:
         now_s = 0.0
-        tally = self._tally
         for arrival in self._arrivals:
             now_s = arrival.at_s
             self._catch_up(now_s)
             self._arrive(arrival)
-            if not tally.requests % PROGRESS_EVERY:
+            if not self._arrived % PROGRESS_EVERY:
                 report(now_s)
         while self._in_flight or any(router.held for router in self._routers):
             now_s = self._events[0][0]
             self._catch_up(math.nextafter(now_s, math.inf))
-        return tally.result(
-            self._name, self._seed, now_s, self._servers, self._scenario.capacities_per_s, self._decisions()
+        if now_s < self._scenario.from_s:
+            self._begin_counting(now_s)
+        return self._tally.result(
+            self._name,
+            self._seed,
+            now_s,
+            self._scenario.capacities_per_s,
+            decisions_of(router.policy for router in self._routers) - self._decisions_before,
+            None if self._judge is None else self._judge.quality(),
         )
+
+    def _begin_counting(self, now_s: float) -> None:
+        self._tally.begin()
+        self._decisions_before = decisions_of(router.policy for router in self._routers)
 
     def _catch_up(self, until_s: float) -> None:
         """All events before that time."""
@@ -127,12 +160,15 @@ class _Run:
                 event(now_s)
 
     def _arrive(self, arrival: Arrival) -> None:
-        tally, routers = self._tally, self._routers
-        number = tally.requests
-        tally.requests = number + 1
+        routers, number = self._routers, self._arrived
+        self._arrived = number + 1
+        self._tally.arrived(arrival)
         router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
         now_s = arrival.at_s
-        backend = router.choose(number, arrival, now_s)
+        if self._judge is None:
+            backend = router.choose(number, arrival, now_s)
+        else:
+            backend = self._judge.choose(router, number, arrival, now_s)
         if backend != HELD:
             self._send(number, arrival, router, backend, now_s)
         elif router not in self._advancing:
@@ -157,7 +193,7 @@ class _Run:
         self, number: int, arrival: Arrival, router: SimulatedRouter, backend: int | None, now_s: float
     ) -> None:
         if backend is None:
-            self._tally.refused += 1
+            self._tally.refused(arrival)
             return
         request = _InFlight(number, arrival, router, backend)
         server = self._servers[backend]
@@ -182,7 +218,7 @@ class _Run:
                 if request.router.hears_first_tokens:
                     arrival = request.arrival
                     ttft_s = now_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
-                    request.router.policy.first_token(request.backend, ttft_s, now_s)
+                    request.router.policy.first_token(request.number, request.backend, ttft_s, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if (ends_s := server.run_ends_s) is not None:
@@ -201,7 +237,7 @@ class _Run:
             raise ValueError("a request without output tokens has no first one")
         ttft_s = first_token_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
         server.finished(now_s - first_token_s)
-        self._tally.ended(backend, ttft_s)
+        self._tally.ended(arrival, backend, ttft_s)
         request.router.ended(request.number, arrival, backend, ttft_s, now_s)
 
     def _fail(self, backend: int, now_s: float) -> None:
@@ -212,8 +248,8 @@ class _Run:
         self._settle_all(now_s)
 
     def _fail_request(self, request: _InFlight, now_s: float) -> None:
-        self._tally.failed += 1
         arrival, first_token_s = request.arrival, request.first_token_s
+        self._tally.failed(arrival)
         ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
         request.router.ended(request.number, arrival, request.backend, ttft_s, now_s, is_failed=True)
 
@@ -236,13 +272,3 @@ class _Run:
 
     def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
         heappush(self._events, (at_s, next(self._order), event))
-
-    def _decisions(self) -> dict[str, int]:
-        """Of all layered routers together, by layer and reason."""
-        totals: dict[str, int] = {}
-        for policy in (router.policy for router in self._routers):
-            if isinstance(policy, Layered):
-                for (layer, reason), count in policy.counts.by_reason.items():
-                    name = f"{layer.value}/{reason.value}"
-                    totals[name] = totals.get(name, 0) + count
-        return dict(sorted(totals.items()))

@@ -17,6 +17,10 @@ from extproc.lab.evaluation.simulated_server import ServerSpec
 MAX_SERVERS = 2048
 """As many backends as a configuration of the sidecar may have."""
 
+_FULL_A100 = "a100-8b*1:256:400000"
+_FULL_SLOW_A100 = "a100-8b*0.5:256:400000"
+_FULL_L4 = "l4-8b*1:256:27000"
+
 FLEETS: Mapping[str, str] = {
     "local": "a100-8b*1:8:16384,a100-8b*0.6:8:16384,a100-8b*0.35:8:16384",  # that of `extproc up`
     "equal": "3xa100-8b*1:8:16384",
@@ -26,6 +30,13 @@ FLEETS: Mapping[str, str] = {
     "failing": "3xa100-8b*1:8:16384,a100-8b*1:8:16384!100-160",
     "elastic": "3xa100-8b*1:8:16384,a100-8b*1:8:16384@-150,2xa100-8b*0.6:8:16384@100-",
     "h100-70b": "4xh100-70b-tp4*1:128",
+    # Engines of full size: vLLM's 256 places, and the KV cache that the machine has room for.
+    "full-4": f"4x{_FULL_A100}",
+    "full-8": f"8x{_FULL_A100}",
+    "full-mixed-4": f"2x{_FULL_A100},2x{_FULL_SLOW_A100}",
+    "full-mixed-8": f"4x{_FULL_A100},4x{_FULL_SLOW_A100}",
+    "full-kinds": f"2x{_FULL_A100},{_FULL_SLOW_A100},{_FULL_L4}",
+    "full-kinds-8": f"4x{_FULL_A100},2x{_FULL_SLOW_A100},2x{_FULL_L4}",
 }
 
 _MACHINE = re.compile(

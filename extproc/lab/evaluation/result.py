@@ -1,16 +1,25 @@
 """What one policy did on one seed's traffic, and the middle of several seeds.
 
 Goodput is the share of all requests, refused and failed ones included, whose first token came within the
-objective. Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each
-backend had to give: 1 where all are used alike, 1/n where one does everything.
+objective. The delay of a request is how much later its first token came than it would have on the fleet's
+fastest idle machine with nothing cached. *Good* is the share of all requests whose delay was within its
+limit. What a prefix cache saves may make a delay negative; below a tenth of a millisecond its size is not
+kept.
+
+Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each backend had to
+give: 1 where all are used alike, 1/n where one does everything.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Judged = TypeVar("Judged")
 
 QUANTILES = tuple(percent / 100 for percent in range(1, 100))
-"""What is kept of the distribution of TTFT."""
+"""What is kept of the distributions of TTFT and of the delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +33,26 @@ class BackendResult:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRun:
-    """One policy on one seed; quantiles of TTFT are of the answered requests, in the order of QUANTILES.
+class EstimateQuality:
+    """How well the layered policy's estimate foretells TTFT, by some of its decisions.
 
-    `decisions` counts those of the layered policy by layer and reason.
+    Of each decision two candidates are compared: `pairs` counts those whose true TTFTs differ by more than
+    a fifth, and `pairwise_accuracy` is the share of these that the estimate puts in the right order.
+    `median_error` is the relative error of the estimate for the backend that was chosen.
+    """
+
+    decisions: int
+    pairs: int
+    pairwise_accuracy: float | None
+    median_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRun:
+    """One policy on one seed; quantiles are of the answered requests, in the order of QUANTILES.
+
+    `decisions` counts those of the layered policy by layer and reason, `layer_shares` are the layers' shares
+    of them. `estimate` is there where it was judged.
     """
 
     policy: str
@@ -37,12 +62,16 @@ class PolicyRun:
     failed: int
     duration_s: float
     goodput: float
+    good: float
     ttft_quantiles_s: tuple[float, ...] | None
+    delay_quantiles_s: tuple[float, ...] | None
     mean_ttft_s: float | None
     fairness: float
     utilisation: float
     backends: tuple[BackendResult, ...]
     decisions: dict[str, int]
+    layer_shares: dict[str, float]
+    estimate: EstimateQuality | None
 
     @property
     def refused_share(self) -> float:
@@ -58,6 +87,10 @@ class PolicyRun:
         """A quantile of TTFT, 1 to 99."""
         return None if self.ttft_quantiles_s is None else self.ttft_quantiles_s[percent - 1]
 
+    def delay_s(self, percent: int) -> float | None:
+        """A quantile of the delay, 1 to 99."""
+        return None if self.delay_quantiles_s is None else self.delay_quantiles_s[percent - 1]
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -70,17 +103,27 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class PolicySummary:
-    """One policy over all seeds; TTFTs are None where nothing was answered on any of them."""
+    """One policy over all seeds; times are None where nothing was answered on any of them.
+
+    `layer_shares` are of the decisions of all seeds together.
+    """
 
     policy: str
     ttft_p50_s: Spread | None
     ttft_p90_s: Spread | None
     ttft_p99_s: Spread | None
+    delay_p50_s: Spread | None
+    delay_p90_s: Spread | None
+    delay_p99_s: Spread | None
     goodput: Spread
+    good: Spread
     refused_share: Spread
     failed_share: Spread
     fairness: Spread
     utilisation: Spread
+    layer_shares: dict[str, float]
+    pairwise_accuracy: Spread | None
+    estimate_error: Spread | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +136,8 @@ class Evaluation:
     scrape_interval_s: float
     gauge_delay_s: float
     slo_s: float
+    delay_limit_s: float
+    from_s: float
     capacity_per_s: float
     model_version: str | None
     policies: tuple[PolicySummary, ...]
@@ -106,21 +151,37 @@ def summaries(runs: Sequence[PolicyRun]) -> tuple[PolicySummary, ...]:
 
 def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
     own = [run for run in runs if run.policy == policy]
+    judged = [run.estimate for run in own if run.estimate is not None]
     return PolicySummary(
         policy=policy,
         ttft_p50_s=_spread_of_known(own, lambda run: run.ttft_s(50)),
         ttft_p90_s=_spread_of_known(own, lambda run: run.ttft_s(90)),
         ttft_p99_s=_spread_of_known(own, lambda run: run.ttft_s(99)),
+        delay_p50_s=_spread_of_known(own, lambda run: run.delay_s(50)),
+        delay_p90_s=_spread_of_known(own, lambda run: run.delay_s(90)),
+        delay_p99_s=_spread_of_known(own, lambda run: run.delay_s(99)),
         goodput=_spread(run.goodput for run in own),
+        good=_spread(run.good for run in own),
         refused_share=_spread(run.refused_share for run in own),
         failed_share=_spread(run.failed_share for run in own),
         fairness=_spread(run.fairness for run in own),
         utilisation=_spread(run.utilisation for run in own),
+        layer_shares=layer_shares(sum((Counter(run.decisions) for run in own), Counter())),
+        pairwise_accuracy=_spread_of_known(judged, lambda quality: quality.pairwise_accuracy),
+        estimate_error=_spread_of_known(judged, lambda quality: quality.median_error),
     )
 
 
-def _spread_of_known(runs: Sequence[PolicyRun], value: Callable[[PolicyRun], float | None]) -> Spread | None:
-    known = [each for each in map(value, runs) if each is not None]
+def layer_shares(decisions: Mapping[str, int]) -> dict[str, float]:
+    """Return each layer's share of decisions that are counted by layer and reason; none without decisions."""
+    totals: Counter[str] = Counter()
+    for name, count in decisions.items():
+        totals[name.partition("/")[0]] += count
+    return {layer: count / totals.total() for layer, count in totals.items()} if totals.total() else {}
+
+
+def _spread_of_known(judged: Sequence[Judged], value: Callable[[Judged], float | None]) -> Spread | None:
+    known = [each for each in map(value, judged) if each is not None]
     return _spread(known) if known else None
 
 

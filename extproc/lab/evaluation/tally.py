@@ -1,35 +1,82 @@
 """What is counted while a run goes on: fixed memory, whatever the number of requests."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from extproc.lab.evaluation.fine_histogram import FineHistogram
-from extproc.lab.evaluation.result import QUANTILES, BackendResult, PolicyRun, fairness
+from extproc.lab.evaluation.idle_fleet import IdleFleet
+from extproc.lab.evaluation.result import (
+    QUANTILES,
+    BackendResult,
+    EstimateQuality,
+    PolicyRun,
+    fairness,
+    layer_shares,
+)
 from extproc.lab.evaluation.simulated_server import Server
+from extproc.lab.traffic.arrivals import Arrival
 
 _BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """What is asked of the first token: to come within `slo_s`, and at most `delay_limit_s` later than on the
+    fastest idle machine. Requests that arrive before `from_s` are not counted.
+    """
+
+    slo_s: float
+    delay_limit_s: float
+    from_s: float
 
 
 class Tally:
     """The counts of one run; answers are counted in batches, which is a tenth of the work."""
 
-    def __init__(self, backends: int, slo_s: float) -> None:
-        self.requests = 0
-        self.refused = 0
-        self.failed = 0
+    def __init__(self, servers: Sequence[Server], objectives: Objectives) -> None:
+        self._requests = 0
+        self._refused = 0
+        self._failed = 0
+        self._servers = servers
+        self._objectives = objectives
+        self._from_s = objectives.from_s
+        self._idle = IdleFleet([server.spec for server in servers])
         self._ttft = FineHistogram()
-        self._slo_s = slo_s
+        self._delay = FineHistogram()
         self._within_slo = 0
-        self._answered_by = np.zeros(backends, np.int64)
-        self._ttft_sums_s = np.zeros(backends)
+        self._good = 0
+        self._answered_by = np.zeros(len(servers), np.int64)
+        self._ttft_sums_s = np.zeros(len(servers))
+        self._busy_before_s = [0.0] * len(servers)
         self._new_backends: list[int] = []
         self._new_ttfts_s: list[float] = []
+        self._new_prompts: list[int] = []
 
-    def ended(self, backend: int, ttft_s: float) -> None:
-        """A request was answered."""
+    def begin(self) -> None:
+        """Count the servers' computing from now on, which is at `from_s`."""
+        self._busy_before_s = [server.busy_s for server in self._servers]
+
+    def arrived(self, request: Arrival) -> None:
+        """Count a request."""
+        self._requests += request.at_s >= self._from_s
+
+    def refused(self, request: Arrival) -> None:
+        """Count a request that was refused."""
+        self._refused += request.at_s >= self._from_s
+
+    def failed(self, request: Arrival) -> None:
+        """Count a request that its backend lost or refused."""
+        self._failed += request.at_s >= self._from_s
+
+    def ended(self, request: Arrival, backend: int, ttft_s: float) -> None:
+        """Count a request that was answered."""
+        if request.at_s < self._from_s:
+            return
         self._new_backends.append(backend)
         self._new_ttfts_s.append(ttft_s)
+        self._new_prompts.append(request.prompt_tokens)
         if len(self._new_ttfts_s) == _BATCH:
             self._count_new()
 
@@ -38,41 +85,58 @@ class Tally:
         policy: str,
         seed: int,
         duration_s: float,
-        servers: Sequence[Server],
         capacities_per_s: Sequence[float],
         decisions: Mapping[str, int],
+        estimate: EstimateQuality | None,
     ) -> PolicyRun:
         """The figures at the end of the run."""
         self._count_new()
-        answered_by = self._answered_by.tolist()
-        busy = [server.busy_s / duration_s if duration_s else 0.0 for server in servers]
-        names = [server.spec.name for server in servers]
-        used = [count / capacity for count, capacity in zip(answered_by, capacities_per_s, strict=True)]
-        parts = zip(names, answered_by, self._ttft_sums_s.tolist(), busy, strict=True)
+        backends = self._backends(duration_s)
+        used = [each.requests / capacity for each, capacity in zip(backends, capacities_per_s, strict=True)]
         return PolicyRun(
             policy=policy,
             seed=seed,
-            requests=self.requests,
-            refused=self.refused,
-            failed=self.failed,
+            requests=self._requests,
+            refused=self._refused,
+            failed=self._failed,
             duration_s=duration_s,
-            goodput=self._within_slo / self.requests if self.requests else 0.0,
+            goodput=self._within_slo / self._requests if self._requests else 0.0,
+            good=self._good / self._requests if self._requests else 0.0,
             ttft_quantiles_s=self._ttft.quantiles_s(*QUANTILES),
+            delay_quantiles_s=self._delay.quantiles_s(*QUANTILES),
             mean_ttft_s=self._ttft.sum_s / self._ttft.count if self._ttft.count else None,
             fairness=fairness(used),
-            utilisation=sum(busy) / len(busy),
-            backends=tuple(
-                BackendResult(name, count, sum_s / count if count else None, share)
-                for name, count, sum_s, share in parts
-            ),
+            utilisation=sum(each.utilisation for each in backends) / len(backends),
+            backends=backends,
             decisions=dict(decisions),
+            layer_shares=layer_shares(decisions),
+            estimate=estimate,
+        )
+
+    def _backends(self, duration_s: float) -> tuple[BackendResult, ...]:
+        counted_s = duration_s - self._from_s
+        computed_s = [
+            server.busy_s - before_s
+            for server, before_s in zip(self._servers, self._busy_before_s, strict=True)
+        ]
+        names = [server.spec.name for server in self._servers]
+        parts = zip(names, self._answered_by.tolist(), self._ttft_sums_s.tolist(), computed_s, strict=True)
+        return tuple(
+            BackendResult(
+                name, count, sum_s / count if count else None, busy_s / counted_s if counted_s > 0 else 0.0
+            )
+            for name, count, sum_s, busy_s in parts
         )
 
     def _count_new(self) -> None:
         ttfts_s = np.array(self._new_ttfts_s)
+        delays_s = ttfts_s - self._idle.fastest_ttfts_s(np.array(self._new_prompts, np.float64))
         self._ttft.add(ttfts_s)
-        self._within_slo += int(np.count_nonzero(ttfts_s <= self._slo_s))
+        self._delay.add(delays_s)
+        self._within_slo += int(np.count_nonzero(ttfts_s <= self._objectives.slo_s))
+        self._good += int(np.count_nonzero(delays_s <= self._objectives.delay_limit_s))
         np.add.at(self._answered_by, self._new_backends, 1)
         np.add.at(self._ttft_sums_s, self._new_backends, ttfts_s)
         self._new_backends.clear()
         self._new_ttfts_s.clear()
+        self._new_prompts.clear()

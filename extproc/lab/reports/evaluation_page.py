@@ -47,20 +47,25 @@ def _setting(evaluation: Evaluation) -> str:
         f"The fleet can answer {evaluation.capacity_per_s:.2f} requests per second. "
         f"Seeds: {seeds}. Routers that do not see each other: {evaluation.routers}. "
         f"Scrapes: every {evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late. "
-        f"Model file: {evaluation.model_version or 'none'}."
+        f"Model file: {evaluation.model_version or 'none'}. "
+        f"Counted from {evaluation.from_s:g} s on. "
+        f"Good: first token at most {evaluation.delay_limit_s:g} s later than on the fastest idle machine."
     )
 
 
 def _policies(evaluation: Evaluation) -> str:
     ttfts = ("TTFT p50, s", "p90, s", "p99, s")
+    delays = ("delay p50, s", "p90, s", "p99, s", "good")
     shares = (f"within {evaluation.slo_s:g} s", "refused", "failed", "fairness", "utilisation")
-    return table(("policy", *ttfts, *shares), map(_policy_row, evaluation.policies))
+    return table(("policy", *ttfts, *delays, *shares), map(_policy_row, evaluation.policies))
 
 
 def _policy_row(summary: PolicySummary) -> tuple[str, ...]:
     return (
         summary.policy,
         *(_spread(ttft, ".3g") for ttft in (summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s)),
+        *(_spread(each, ".3g") for each in (summary.delay_p50_s, summary.delay_p90_s, summary.delay_p99_s)),
+        _spread(summary.good, ".1%"),
         *(_spread(share, ".1%") for share in (summary.goodput, summary.refused_share, summary.failed_share)),
         _spread(summary.fairness, ".2f"),
         _spread(summary.utilisation, ".0%"),

@@ -1,7 +1,7 @@
 """The policies by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,26 +11,28 @@ from extproc.lab.rivals.aibrix import LeastLatency
 from extproc.lab.rivals.counting import LeastInFlight, LeastRequest, Random, RoundRobin
 from extproc.lab.rivals.endpoint_picker import ActiveRequest, DefaultProfile, TokenLoad
 from extproc.lab.rivals.layered import Layered, LayeredRules
-from extproc.lab.rivals.oracle import Oracle
+from extproc.lab.rivals.lmetric import LMetric
+from extproc.lab.rivals.oracle import Oracle, SheddingOracle
 from extproc.lab.rivals.peak_ewma import PeakEwma
 from extproc.lab.rivals.policy import Policy
+from extproc.lab.rivals.token_load_affinity import TokenLoadAffinity
 
 
 @dataclass(frozen=True, slots=True)
 class RivalSetting:
-    """What one router's policy is made from; only the oracle looks into the servers."""
+    """What one router's policy is made from; only the oracles look into the servers, and know the limit."""
 
     servers: Sequence[Server]
     layered: LayeredRules
     rng: np.random.Generator
+    delay_limit_s: float
 
 
 NewPolicy = Callable[[RivalSetting], Policy]
 
 POLICIES: Mapping[str, NewPolicy] = {
-    "layered": lambda setting: Layered(
-        [server.spec.name for server in setting.servers], setting.layered, setting.rng
-    ),
+    "layered": lambda setting: _layered(setting, setting.layered),
+    "layered-no-model": lambda setting: _layered(setting, replace(setting.layered, model_file=None)),
     "round-robin": lambda setting: RoundRobin(setting.rng),
     "random": lambda setting: Random(setting.rng),
     "least-request": lambda setting: LeastRequest(setting.rng),
@@ -40,8 +42,15 @@ POLICIES: Mapping[str, NewPolicy] = {
     "token-load": lambda setting: TokenLoad(setting.rng),
     "active-request": lambda setting: ActiveRequest(setting.rng),
     "least-latency": lambda _: LeastLatency(),
+    "token-load-affinity": lambda setting: TokenLoadAffinity(setting.rng),
+    "lmetric": lambda setting: LMetric(setting.rng),
     "oracle": lambda setting: Oracle(setting.servers),
+    "shedding-oracle": lambda setting: SheddingOracle(setting.servers, setting.delay_limit_s),
 }
+
+
+def _layered(setting: RivalSetting, rules: LayeredRules) -> Layered:
+    return Layered([server.spec.name for server in setting.servers], rules, setting.rng)
 
 
 def parse_policies(text: str) -> tuple[str, ...]:

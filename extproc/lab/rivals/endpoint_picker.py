@@ -61,35 +61,51 @@ def active_request_scores(candidates: Sequence[Candidate]) -> list[float]:
 
 
 class PrefixIndex:
-    """What one picker believes to be in the prefix caches, by endpoint, the newest block last."""
+    """What one picker believes to be in the prefix caches, by endpoint, the newest block last.
 
-    def __init__(self) -> None:
+    A block has `block_tokens`, a multiple of the engine's; of a prompt the first `max_blocks` count.
+    """
+
+    def __init__(self, block_tokens: int = DEFAULT_BLOCK_SIZE, max_blocks: int = MAX_PREFIX_BLOCKS) -> None:
         self._blocks: dict[int, OrderedDict[int, None]] = {}
+        self._block_tokens = block_tokens
+        self._max_blocks = max_blocks
 
     def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
         """The share of the request's full blocks that an endpoint is believed to have."""
-        prompt = _prompt_blocks(request)
-        total = min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)
-        return [
-            self._matched(candidate.backend, prompt) / total if total else 0.0 for candidate in candidates
-        ]
+        total = self._full_blocks(request)
+        return [count / total if total else 0.0 for count in self._matched(candidates, request)]
 
-    def add(self, backend: int, request: Arrival) -> None:
-        """The request goes there."""
+    def cached_tokens(self, candidates: Sequence[Candidate], request: Arrival) -> list[int]:
+        """Return how many tokens of the prompt each endpoint is believed to have."""
+        return [count * self._block_tokens for count in self._matched(candidates, request)]
+
+    def add(self, backend: int, request: Arrival, capacity: int = INDEXED_BLOCKS) -> None:
+        """The request goes there; the index keeps `capacity` blocks of that endpoint."""
         blocks = self._blocks.setdefault(backend, OrderedDict())
-        for block in _prompt_blocks(request):
+        for block in self._prompt_blocks(request):
             blocks[block] = None
             blocks.move_to_end(block)
-        while len(blocks) > INDEXED_BLOCKS:
+        while len(blocks) > capacity:
             blocks.popitem(last=False)
 
-    def _matched(self, backend: int, prompt: Sequence[int]) -> int:
-        blocks = self._blocks.get(backend, ())
-        return next((number for number, block in enumerate(prompt) if block not in blocks), len(prompt))
+    def _matched(self, candidates: Sequence[Candidate], request: Arrival) -> list[int]:
+        prompt = self._prompt_blocks(request)
+        counts = []
+        for candidate in candidates:
+            blocks = self._blocks.get(candidate.backend, ())
+            counts.append(
+                next((number for number, block in enumerate(prompt) if block not in blocks), len(prompt))
+            )
+        return counts
 
+    def _prompt_blocks(self, request: Arrival) -> Sequence[int]:
+        """The blocks by the last engine's block in each: its number stands for all before it, too."""
+        each = self._block_tokens // DEFAULT_BLOCK_SIZE
+        return request.content[each - 1 : self._full_blocks(request) * each : each]
 
-def _prompt_blocks(request: Arrival) -> Sequence[int]:
-    return request.content[: min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)]
+    def _full_blocks(self, request: Arrival) -> int:
+        return min(request.prompt_tokens // self._block_tokens, self._max_blocks)
 
 
 class DefaultProfile(BestScore):

@@ -7,7 +7,8 @@ are loaded, the model is in place, input tokens are exact.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import TTFT_TAG, LogEntry
+from extproc.policy import expected_wait
 from extproc.policy.decision import DecisionCounts
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
@@ -90,6 +92,14 @@ class Layered(Policy):
             return self._sent(request_id, placement)
         placement.lease.respond = partial(self._settle, request_id)
         return HELD
+
+    def estimates_s(self, request: Arrival, now_s: float) -> dict[int, float]:
+        """Return the estimated TTFT on each candidate, by its number in the fleet; this changes nothing."""
+        core, asked = self.core, _as_request(request)
+        candidates = core.registry.candidates(asked.model) or ()
+        view = core.fleet.view(candidates, now_s, core.fleet.prefixes.cached_tokens(asked))
+        found = zip(view.backends, expected_wait.scores(view, asked.input_tokens), strict=True)
+        return {self._indices[backend.name]: estimate_s for backend, estimate_s in found}
 
     def settled(self) -> list[tuple[int, int | None]]:
         """Return how the queue has answered since."""
@@ -160,6 +170,16 @@ class Layered(Policy):
         member = self.core.registry.backend_named(self._endpoints[backend].name)
         if member is not None:
             member.scrape_refused(now_s)
+
+
+def decisions_of(policies: Iterable[Policy]) -> Counter[str]:
+    """Return the decisions of the layered ones together, by layer and reason, in the order of their names."""
+    totals: Counter[str] = Counter()
+    for policy in policies:
+        if isinstance(policy, Layered):
+            for (layer, reason), count in policy.counts.by_reason.items():
+                totals[f"{layer.value}/{reason.value}"] += count
+    return Counter(dict(sorted(totals.items())))
 
 
 def _tags(request: Ended, sent_s: float) -> dict[str, str]:

@@ -43,7 +43,7 @@ class PeakEwma(Policy):
         self._pending[chosen.backend] += 1
         return chosen.backend
 
-    def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
+    def first_token(self, request_id: int, backend: int, ttft_s: float, now_s: float) -> None:
         """Its response time is known."""
         self._pending[backend] -= 1
         self._update(backend, ttft_s, now_s)
@@ -51,7 +51,7 @@ class PeakEwma(Policy):
     def ended(self, request: Ended, now_s: float) -> None:
         """One that failed before it began is an answer, too: its time is that of the failure."""
         if request.ttft_s is None:
-            self.first_token(request.backend, request.duration_s, now_s)
+            self.first_token(request.request_id, request.backend, request.duration_s, now_s)
 
     def _cost(self, backend: int, now_s: float) -> float:
         self._update(backend, 0.0, now_s)

@@ -68,7 +68,7 @@ class Policy(ABC):
     def members(self, backends: Sequence[int], now_s: float) -> None:
         """The fleet consists of these backends from now on; it is told at the start, and at every change."""
 
-    def first_token(self, backend: int, ttft_s: float, now_s: float) -> None:
+    def first_token(self, request_id: int, backend: int, ttft_s: float, now_s: float) -> None:
         """The response to one of its requests has begun."""
 
     def ended(self, request: Ended, now_s: float) -> None:

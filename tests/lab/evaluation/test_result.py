@@ -2,9 +2,35 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.lab.evaluation.result import QUANTILES, PolicyRun, Spread, fairness, summaries
+from extproc.lab.evaluation.result import (
+    QUANTILES,
+    EstimateQuality,
+    PolicyRun,
+    Spread,
+    fairness,
+    layer_shares,
+    summaries,
+)
 
-RUN = PolicyRun("random", 1, 100, 10, 0, 60.0, 0.8, tuple(QUANTILES), 0.5, 0.9, 0.7, (), {})
+RUN = PolicyRun(
+    policy="random",
+    seed=1,
+    requests=100,
+    refused=10,
+    failed=0,
+    duration_s=60.0,
+    goodput=0.8,
+    good=0.7,
+    ttft_quantiles_s=QUANTILES,
+    delay_quantiles_s=tuple(share / 2 for share in QUANTILES),
+    mean_ttft_s=0.5,
+    fairness=0.9,
+    utilisation=0.7,
+    backends=(),
+    decisions={},
+    layer_shares={},
+    estimate=None,
+)
 
 
 def test_a_summary_is_the_median_and_the_range_over_seeds() -> None:
@@ -12,6 +38,8 @@ def test_a_summary_is_the_median_and_the_range_over_seeds() -> None:
     (summary,) = summaries(runs)
     assert summary.goodput == Spread(0.8, 0.2, 0.9)
     assert summary.ttft_p90_s == Spread(0.9, 0.9, 0.9)
+    assert summary.delay_p90_s == Spread(0.45, 0.45, 0.45)
+    assert summary.good == Spread(0.7, 0.7, 0.7)
     assert summary.refused_share == Spread(0.1, 0.1, 0.1)
 
 
@@ -26,6 +54,23 @@ def test_policies_stay_apart_and_in_order() -> None:
 def test_where_nothing_was_answered_there_is_no_ttft() -> None:
     (summary,) = summaries([replace(RUN, ttft_quantiles_s=None)])
     assert summary.ttft_p50_s is None
+
+
+def test_layers_are_weighed_by_their_decisions_over_all_seeds() -> None:
+    runs = [replace(RUN, decisions={"predict/lowest_prediction": 30, "reject/saturated": 10})]
+    runs.append(replace(RUN, seed=2, decisions={"reject/saturated": 5, "reject/wait_too_long": 15}))
+    (summary,) = summaries(runs)
+    assert summary.layer_shares == {"predict": 0.5, "reject": 0.5}
+    assert layer_shares({}) == {}
+
+
+def test_the_estimate_is_summed_up_where_it_was_judged() -> None:
+    judged = [replace(RUN, estimate=EstimateQuality(9, 8, accuracy, 0.2)) for accuracy in (0.8, 0.9, None)]
+    (summary,) = summaries([RUN, *judged])
+    assert summary.pairwise_accuracy == Spread(pytest.approx(0.85), 0.8, 0.9)
+    assert summary.estimate_error == Spread(0.2, 0.2, 0.2)
+    (summary,) = summaries([RUN])
+    assert (summary.pairwise_accuracy, summary.estimate_error) == (None, None)
 
 
 def test_fairness_is_one_where_all_are_used_alike_and_least_where_one_does_everything() -> None:

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,9 +23,11 @@ from extproc.lab.rivals.endpoint_picker import (
     queue_scores,
 )
 from extproc.lab.rivals.layered import Layered
-from extproc.lab.rivals.oracle import Oracle
+from extproc.lab.rivals.lmetric import LMetric
+from extproc.lab.rivals.oracle import Oracle, SheddingOracle
 from extproc.lab.rivals.peak_ewma import DECAY_S, PeakEwma
 from extproc.lab.rivals.policy import Candidate, Ended, Policy
+from extproc.lab.rivals.token_load_affinity import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, TokenLoadAffinity
 from extproc.lab.traffic.arrivals import Arrival
 
 REQUEST = Arrival(0.0, 100, 10)
@@ -120,6 +123,110 @@ def test_token_load_counts_prompts_not_requests() -> None:
     assert set(choices(TokenLoad(rng()), candidates)) == {1}
 
 
+def test_an_index_of_larger_blocks_knows_them_by_all_that_is_before_their_end() -> None:
+    index, sent = PrefixIndex(block_tokens=64, max_blocks=2), tuple(range(1, 13))
+    index.add(1, Arrival(0.0, 200, 10, sent))
+    candidates = in_flight(0, 0)
+    assert index.cached_tokens(candidates, Arrival(0.0, 200, 10, sent)) == [0, 128]  # no more than two
+    assert index.cached_tokens(candidates, Arrival(0.0, 200, 10, (*sent[:7], 99))) == [0, 64]
+    assert index.scores(candidates, Arrival(0.0, 63, 10, sent)) == [0.0, 0.0]
+
+
+def test_an_index_keeps_the_newest_blocks() -> None:
+    index, candidates = PrefixIndex(), in_flight(0)
+    first, second = Arrival(0.0, 32, 10, (1, 2)), Arrival(0.0, 32, 10, (3, 4))
+    for request in (first, second):
+        index.add(0, request, capacity=3)
+    assert index.cached_tokens(candidates, second) == [32]
+    assert index.cached_tokens(candidates, first) == [0]
+
+
+LONG = Arrival(0.0, 64_000, 10, tuple(range(1, 4001)))
+"""A prompt that others may share."""
+
+
+def ended_early(request_id: int, backend: int) -> Ended:
+    return Ended(request_id, REQUEST, backend, None, 1.0, is_failed=True)
+
+
+def test_token_load_counts_prompts_until_their_first_token() -> None:
+    policy, candidates = TokenLoadAffinity(rng()), in_flight(0, 0)
+    first = policy.choose(0, Arrival(0.0, 5000, 10), candidates, 0.0)
+    other = 1 - first
+    assert policy.choose(1, Arrival(0.0, 3000, 10), candidates, 0.0) == other
+    assert policy.choose(2, Arrival(0.0, 100, 10), candidates, 0.0) == other
+    policy.first_token(0, first, 0.5, 0.5)
+    assert policy.choose(3, Arrival(0.0, 100, 10), candidates, 0.5) == first
+
+
+def test_token_load_forgets_what_failed_before_its_first_token() -> None:
+    policy, candidates = TokenLoadAffinity(rng()), in_flight(0, 0)
+    first = policy.choose(0, Arrival(0.0, 5000, 10), candidates, 0.0)
+    policy.ended(ended_early(0, first), 1.0)
+    policy.ended(ended_early(0, first), 1.0)
+    assert policy.queued(candidates) == [0, 0]
+
+
+def test_a_prompt_stays_where_most_of_it_is_cached_until_the_wait_there_is_too_long() -> None:
+    policy, candidates = TokenLoadAffinity(rng()), in_flight(0, 0)
+    first = policy.choose(0, LONG, candidates, 0.0)
+    policy.first_token(0, first, 1.0, 1.0)
+    most_tokens = int(MAX_PENALTY_S * PREFILL_TOKENS_PER_S)
+    number = 1
+    for tokens in (most_tokens // 2, most_tokens // 2):
+        policy._queued[first] += tokens
+        assert policy.choose(number, LONG, candidates, 1.0) == first
+        number += 1
+    policy._queued[first] += 1000
+    assert policy.choose(number, LONG, candidates, 1.0) == 1 - first
+
+
+def test_a_short_common_beginning_is_no_reason_to_stay() -> None:
+    policy, candidates = TokenLoadAffinity(rng()), in_flight(0, 0)
+    first = policy.choose(0, LONG, candidates, 0.0)
+    mostly_other = Arrival(0.0, 64_000, 10, (*LONG.content[:3000], 99_999))
+    assert policy.choose(1, mostly_other, candidates, 0.0) == 1 - first
+
+
+def test_only_what_is_not_cached_counts_as_load() -> None:
+    policy, candidates = TokenLoadAffinity(rng()), in_flight(0, 0)
+    first = policy.choose(0, LONG, candidates, 0.0)
+    policy.first_token(0, first, 1.0, 1.0)
+    assert policy.choose(1, LONG, candidates, 1.0) == first
+    assert policy.queued(candidates) == [0, 0]
+
+
+def test_lmetric_takes_the_smallest_product_of_prompt_tokens_and_requests() -> None:
+    policy = LMetric(rng())
+    policy._queued.update({0: 900, 1: 150, 2: 300})
+    # (900 + 100) * 1, (150 + 100) * 5 and (300 + 100) * 2
+    assert set(choices_of_one(policy, in_flight(0, 4, 1))) == {2}
+    assert policy.scores(in_flight(0, 4, 1), REQUEST) == [-1000.0, -1250.0, -800.0]
+
+
+def choices_of_one(policy: LMetric, candidates: list[Candidate]) -> Counter[int | None]:
+    """The choices for equal requests, each of which fails at once."""
+    chosen: Counter[int | None] = Counter()
+    for number in range(30):
+        backend = policy.choose(number, REQUEST, candidates, 0.0)
+        policy.ended(ended_early(number, backend), 0.0)
+        chosen[backend] += 1
+    return chosen
+
+
+def test_lmetric_goes_where_the_prompt_is_cached_unless_the_batch_there_is_larger_by_more() -> None:
+    policy, candidates = LMetric(rng()), in_flight(0, 0)
+    request = Arrival(0.0, 1600, 10, tuple(range(1, 91)))  # 160 of its tokens are its own
+    first = policy.choose(0, request, candidates, 0.0)
+    policy.first_token(0, first, 1.0, 1.0)
+    candidates[first].in_flight = 8
+    assert policy.uncached(candidates, request)[first] == 160
+    assert policy.choose(1, request, candidates, 1.0) == first  # 160 * 9 against 1600 * 1
+    policy.first_token(1, first, 1.0, 1.0)
+    candidates[first].in_flight = 10
+    assert policy.choose(2, request, candidates, 1.0) == 1 - first
+
+
 def test_least_latency_takes_the_last_of_the_fastest() -> None:
     slow, fast = gauges(ttft_s=0.5, decode_s=1.0), gauges(ttft_s=0.1, decode_s=1.0)
     assert set(choices(LeastLatency(), scraped(slow, fast, fast))) == {2}
@@ -138,7 +245,7 @@ def peak_ewma(*ttfts_s: float) -> PeakEwma:
         policy.choose(0, REQUEST, in_flight(*[0] * len(ttfts_s)), 0.0)
     for backend, ttft_s in enumerate(ttfts_s):
         for _ in range(policy._pending[backend]):
-            policy.first_token(backend, ttft_s, 0.0)
+            policy.first_token(0, backend, ttft_s, 0.0)
     return policy
 
 
@@ -151,7 +258,7 @@ def test_peak_ewma_prefers_the_faster_until_it_has_more_pending() -> None:
 def test_peak_ewma_jumps_to_a_peak_and_forgets_it_slowly() -> None:
     policy = peak_ewma(1.0, 0.5)
     policy._pending[0] += 1
-    policy.first_token(0, 3.0, 0.0)
+    policy.first_token(0, 0, 3.0, 0.0)
     assert policy._cost(0, 0.0) == 3.0
     assert policy._cost(0, DECAY_S) == pytest.approx(3.0 / math.e)
 
@@ -163,6 +270,28 @@ def test_the_oracle_takes_the_earliest_true_first_token() -> None:
     assert Oracle(servers).choose(1, REQUEST, in_flight(0, 0), 0.0) == 1
     servers[1].submit("longer", 100, 1000, 0.0)
     assert Oracle(servers).choose(2, REQUEST, in_flight(0, 9), 0.0) == 0
+
+
+def test_the_shedding_oracle_refuses_whoever_would_be_late_everywhere() -> None:
+    servers = [Server(spec) for spec in parse_fleet("a100-8b*1:1,a100-8b*0.5:1")]
+    servers[0].submit("long", 100, 1000, 0.0)
+    assert SheddingOracle(servers, 2.0).choose(0, REQUEST, in_flight(0, 0), 0.0) == 1
+    servers[1].submit("longer", 100, 1000, 0.0)
+    assert SheddingOracle(servers, 2.0).choose(1, REQUEST, in_flight(0, 0), 0.0) is None
+    assert SheddingOracle(servers, 60.0).choose(2, REQUEST, in_flight(0, 0), 0.0) == 0
+
+
+def test_a_long_prompt_is_not_late_for_being_long() -> None:
+    servers = [Server(spec) for spec in parse_fleet("a100-8b*1:8")]
+    oracle = SheddingOracle(servers, delay_limit_s=0.0)
+    assert oracle.choose(0, Arrival(0.0, 100_000, 10), in_flight(0), 0.0) == 0
+
+
+def test_the_oracle_knows_what_a_request_takes_outside_of_the_engine() -> None:
+    (spec,) = parse_fleet("a100-8b*1:8")
+    far = replace(spec, profile=replace(spec.profile, request_s=1.0))
+    slow = replace(spec, profile=replace(spec.profile, speed=0.5))
+    assert Oracle([Server(far), Server(slow)]).choose(0, REQUEST, in_flight(0, 0), 0.0) == 1
 
 
 def test_the_oracle_changes_nothing_by_looking() -> None:
@@ -197,6 +326,16 @@ def test_the_production_policy_counts_foreign_load_from_the_gauges() -> None:
     policy = layered()
     policy.scraped(0, Gauges(8, 30, 0.5, 0, 0, 0.0, 0, 0.0, 0, 0, 16_384), 1.0)
     assert {policy.choose(number, REQUEST, [], 1.1) for number in range(10)} == {1}
+
+
+def test_looking_at_the_estimates_changes_nothing() -> None:
+    policy = layered()
+    policy.scraped(0, Gauges(8, 30, 0.5, 0, 0, 0.0, 0, 0.0, 0, 0, 16_384), 1.0)
+    estimates_s = policy.estimates_s(REQUEST, 1.1)
+    assert set(estimates_s) == {0, 1}
+    assert estimates_s[1] < estimates_s[0]
+    assert policy.estimates_s(REQUEST, 1.1) == estimates_s
+    assert not policy.counts.by_reason
 
 
 def test_an_invalid_model_file_is_an_error() -> None:
