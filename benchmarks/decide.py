@@ -21,7 +21,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.learning.boosting import MAX_LEAVES, MAX_TREES
+from extproc.learning.boosting import MAX_TREES
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import (
@@ -32,8 +32,8 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.model_file import booster_of
 from extproc.learning.predictor import Predictor
+from extproc.learning.trees import booster_of, trees_of
 from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
@@ -42,6 +42,7 @@ from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 
 BUDGET_US = {16: 200, 1000: 1000}
+_LEAVES = 31  # twice what training grows
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
 _RULES = core_rules_of_stages({})  # the defaults
 _NOW_S = 1000.0
@@ -93,7 +94,7 @@ def _predictor(rng: np.random.Generator) -> Predictor:
     target = np.log(0.05 + 0.03 * rows[:, 0] + rows[:, 4] / 8192 + 0.1 * rng.random(5000))
     parameters = {
         "objective": "regression",
-        "num_leaves": MAX_LEAVES,
+        "num_leaves": _LEAVES,
         "monotone_constraints": list(MONOTONE),
         "monotone_constraints_method": "basic",
         "use_missing": False,
@@ -118,10 +119,9 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         offsets={},
         line=LogLine((0.0,) * len(FEATURES), 0.0),
         medium_load=None,
-        zone_classifier=None,
         verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),
     )
-    return Predictor(manifest, booster_of(booster.model_to_string()))
+    return Predictor(manifest, booster_of(trees_of(booster)))
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:

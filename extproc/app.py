@@ -29,9 +29,10 @@ from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.adapters.waiting_clock import keep_advancing
 from extproc.config import rules
-from extproc.config.stages import MAX_BACKENDS, Config, load_config, parse_config
+from extproc.config.stages import Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.known_backends import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
@@ -60,7 +61,7 @@ class Sidecar:
         self._source = new_source(config)
         self._membership = MembershipFeed(
             self._source,
-            KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+            KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
             core,
             ClusterFile(config.envoy.cds_path),
             self._handle_change,

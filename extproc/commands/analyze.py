@@ -33,7 +33,7 @@ class AnalyzeOptions:
 @takes_options
 def analyze(options: AnalyzeOptions) -> None:
     """Say what TTFT depends on, where requests wait, and where the guard should stand."""
-    from extproc.learning.analysis.words import summary
+    from extproc.learning.analysis.summary import summary
 
     if not options.low_s < options.saturated_s:
         raise typer.BadParameter("must be larger than --low-s", param_hint="--saturated-s")

@@ -74,7 +74,7 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def _limits(options: CalibrateOptions) -> "EngineLimits":
-    from extproc.adapters.vllm.kv_cache_size import KvCacheSize, ask_kv_cache_size
+    from extproc.adapters.vllm.exposition import KvCacheSize, ask_kv_cache_size
     from extproc.lab.engine.engine_limits import EngineLimits
 
     if options.server:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extproc.config.options import option, takes_options
 from extproc.errors import ConfigError, ReportError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from extproc.lab.evaluation.result import Evaluation
     from extproc.lab.evaluation.trace_spec import TraceSpec
     from extproc.lab.evaluation.workload_text import WorkloadSpec
+
+EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_load", "admission"}
+"""The stages of a configuration that have a meaning in virtual time."""
 
 
 class Admission(StrEnum):
@@ -48,7 +51,14 @@ class EvaluateOptions:
     gauge_delay_s: float = option(
         0.3, "Seconds by which a scrape is late.", "--gauge-delay", min=0.0, max=60.0
     )
-    admission: Admission = option(Admission.REJECT, "What layered does where all backends are saturated.")
+    config: Path | None = option(
+        None, "A sidecar's configuration, for layered.", metavar="FILE", show_default="none"
+    )
+    admission: Admission | None = option(
+        None,
+        "What layered does where all backends are saturated.",
+        show_default="as configured, else reject",
+    )
     slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
     model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
     out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
@@ -83,13 +93,13 @@ def evaluate(options: EvaluateOptions) -> None:
     Policies: layered (the sidecar's own), round-robin, random, least-request (Envoy's), least-in-flight,
     peak-ewma (linkerd's), queue-kv (the endpoint picker's default: queue 2, KV cache 2, prefix 3),
     token-load and active-request (other scorers of its), least-latency (AIBrix's), and the oracle, which
-    looks into the future and is slow.
+    looks into the future and is slow. Of a --config, layered takes the stages guard, breaker, predict,
+    least_load, zones, scrape and admission.
     """
     from rich.console import Console
 
     from extproc.adapters.files.atomic_file import write_json, write_or_raise
     from extproc.commands.evaluate_view import comparison_table, heading
-    from extproc.lab.reports.evaluation_page import evaluation_page
 
     console = Console()
     scenario, workload, offered = _scenario(options)
@@ -101,6 +111,8 @@ def evaluate(options: EvaluateOptions) -> None:
     if options.json is not None:
         write_json(options.json, evaluation, ReportError)
     if options.out is not None:
+        from extproc.lab.reports.evaluation_page import evaluation_page  # it takes seconds to import
+
         write_or_raise(options.out, evaluation_page(evaluation), ReportError)
 
 
@@ -154,7 +166,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=layered_rules({"admission": {"mode": options.admission.value}}, _read(options.model)),
+        layered=layered_rules(_stages(options), _read(options.model)),
     )
     return scenario, workload, offered
 
@@ -170,6 +182,17 @@ def _trace_lines(workload: "WorkloadSpec | TraceSpec", offered: "OfferedLoad") -
     return played_lines(
         workload.trace, offered.traffic.trace, offered.duration_s, capacity_per_s, offered.max_model_len
     )
+
+
+def _stages(options: EvaluateOptions) -> dict[str, Any]:
+    """Return the stages of the configuration that are evaluated; `--admission` replaces the mode in it."""
+    from extproc.config.stages import load_config
+
+    path = options.config
+    stages = {} if path is None else load_config(path).model_dump(include=EVALUATED_STAGES)
+    if options.admission is not None:
+        stages["admission"] = stages.get("admission", {}) | {"mode": options.admission.value}
+    return stages
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -19,7 +19,9 @@ def missing_lines(trace: Trace, cut: int, max_model_len: int | None) -> list[str
     """Count the requests that were cut to the context, and those of the file that are not in the trace."""
     lines = []
     if cut:
-        lines.append(f"{cut:,} request(s), longer than the context of {max_model_len:,} tokens, were cut to it")
+        lines.append(
+            f"{cut:,} request(s), longer than the context of {max_model_len:,} tokens, were cut to it"
+        )
     if trace.failures:
         lines.append(f"{trace.failures:,} failed request(s) of the file were left out")
     if trace.is_cut:

@@ -67,7 +67,7 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     from extproc.errors import TrainingError
     from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
     from extproc.learning.fit import fit
-    from extproc.learning.gate import GateRule
+    from extproc.learning.model_rules import GateRule
     from extproc.learning.tuning import candidates
     from extproc.learning.zone_bounds import ZoneBounds
 

@@ -81,22 +81,9 @@ def _add_routes(table: Table, zone: str, routes: Mapping[Route, RouteQuality]) -
 
 
 def _other_checks(run: TrainingRun) -> Table:
-    quality, verdict = run.training.quality, run.training.verdict
+    tuning, verdict = run.training.quality.tuning, run.training.verdict
     table = Table(show_header=False)
-    for kind, best in quality.tuning.kinds.items():
-        table.add_row(f"{kind.value}: best of {best.tried} settings", f"mean log error {best.error:.4f}")
-    table.add_row("used", quality.tuning.settings.kind.value)
-    if quality.p90 is not None:
-        thirds = " / ".join(_percent(third) for third in quality.p90.thirds)
-        by_thirds = f"{_percent(quality.p90.overall)} ({thirds} by thirds)"
-        table.add_row("TTFT within the predicted p90", by_thirds)
-    if quality.classifier is not None:
-        by_both = (
-            f"{_percent(quality.classifier.classifier_balanced_accuracy)} against "
-            f"{_percent(quality.classifier.thresholds_balanced_accuracy)} by thresholds on load"
-        )
-        used = "used" if quality.classifier.is_used else "not used"
-        table.add_row("zones told right by the classifier", f"{by_both}: {used}")
+    table.add_row(f"best of {tuning.tried} settings", f"mean log error {tuning.error:.4f}")
     result = "accepted" if verdict.is_accepted else "refused"
     table.add_row("the gate", f"{result}: {verdict.reason}")
     if verdict.incumbent_error is not None:

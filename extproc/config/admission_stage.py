@@ -1,34 +1,24 @@
 """The stage `admission`: what happens to a request when no candidate is left."""
 
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from extproc.config.fields import Count, HeaderName, Seconds, Stage, Whole
-from extproc.request.read_request import MAX_PRIORITY
-
-Priority = Annotated[Whole, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
+from extproc.config.fields import HeaderName
+from extproc.config.stage import Checked
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.refusal import AdmissionRules
 
 
-class QueueConfig(Stage):
-    """Who may wait, and for how long, in mode `queue`."""
+@dataclass(frozen=True, slots=True)
+class QueueConfig(QueueRules):
+    """Which requests may wait in mode `queue`, for how long, and which of them take turns."""
 
-    max_waiting: Annotated[Count, Field(le=100_000)] = 1000  # guessed: ten times a backend's max_active
-    max_wait_s: Annotated[Seconds, Field(le=600)] = 10.0  # guessed; what envoy.yaml allows is 600
-    min_priority: Priority = 0  # both 0: whatever clients ask for, they are equal
-    max_priority: Priority = 0
     tenant_header: HeaderName | None = None
 
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if self.min_priority > self.max_priority:
-            raise ValueError("min_priority must not be larger than max_priority")
-        return self
 
-
-class AdmissionConfig(Stage):
+@dataclass(frozen=True, slots=True)
+class AdmissionConfig(AdmissionRules):
     """Refuse at once, or hold for a while."""
 
     mode: Literal["reject", "queue"] = "reject"
-    max_retry_after_s: Count = 60  # guessed
-    queue: QueueConfig = QueueConfig()
+    queue: Checked[QueueConfig] = QueueConfig()

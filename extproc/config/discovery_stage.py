@@ -3,28 +3,21 @@
 A kind says itself what it needs, so that a field of another kind is an unknown field, and an error.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Le
 from pydantic import Field
 
-from extproc.config.fields import (
-    Count,
-    HostName,
-    ModelNames,
-    NameServer,
-    Number,
-    Port,
-    PortName,
-    Seconds,
-    Selector,
-    Stage,
-)
+from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector
+from extproc.config.stage import Stage
+from extproc.fleet.bounds import Count, Seconds
 
 
 class StaticDiscovery(Stage):
     """The list `backends` of the configuration, read again when the file changes."""
 
     kind: Literal["static"] = "static"
+    empty_grace_s: ClassVar[float] = 0.0  # a list is never doubted
 
 
 class FoundBackends(Stage):
@@ -33,7 +26,7 @@ class FoundBackends(Stage):
     family: Literal["any", "ipv4", "ipv6"] = "any"
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
-    empty_grace_s: Annotated[Number, Field(ge=0, le=86400)] = 60.0  # guessed: a restart of what answers
+    empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
 
 
 class DnsDiscovery(FoundBackends):
@@ -44,7 +37,7 @@ class DnsDiscovery(FoundBackends):
     port: Port
     interval_s: Seconds = 5.0  # borrowed: the TTL that CoreDNS gives to the names of services
     timeout_s: Seconds = 5.0  # borrowed: what resolvers wait for a name server
-    nameservers: tuple[NameServer, ...] | None = Field(default=None, min_length=1)
+    nameservers: Annotated[tuple[NameServer, ...], Field(strict=False, min_length=1)] | None = None
 
 
 class KubernetesDiscovery(FoundBackends):

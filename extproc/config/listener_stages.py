@@ -1,10 +1,12 @@
 """The stages `server` and `http`: where the sidecar listens."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from annotated_types import Ge, Le
 
-from extproc.config.fields import FilePath, GrpcAddress, Seconds, Stage, TcpAddress, Whole
+from extproc.config.fields import FilePath, GrpcAddress, TcpAddress
+from extproc.config.stage import Stage
+from extproc.fleet.bounds import Seconds
 
 
 class TlsConfig(Stage):
@@ -21,14 +23,13 @@ class ServerConfig(Stage):
     address: GrpcAddress = "127.0.0.1:9002"
     transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
     tls: TlsConfig | None = None
-    max_message_bytes: Whole = Field(default=33 << 20, ge=1 << 16, le=1 << 30)  # Envoy's 32 MiB and a margin
+    max_message_bytes: Annotated[int, Ge(1 << 16), Le(1 << 30)] = 33 << 20  # Envoy's 32 MiB and a margin
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
-    @model_validator(mode="after")
-    def _tls_is_possible(self) -> Self:
+    def model_post_init(self, _: object) -> None:
+        """Raise ValueError where TLS is not possible."""
         if self.tls is not None and (self.transport != "thin" or self.address.startswith("unix:")):
             raise ValueError("tls needs transport: thin, and a TCP address")
-        return self
 
 
 class HttpConfig(Stage):

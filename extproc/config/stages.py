@@ -1,40 +1,36 @@
-"""The configuration: one frozen model per stage, read from `extproc.yaml`.
+"""The configuration: one frozen stage per subject, read from `extproc.yaml`.
 
-Only this module reads the file, and never at import. Unknown fields are errors, and all errors of a file
-are reported at once. `extproc.example.yaml` documents every field. Comments at the defaults say whether a
-number was measured, borrowed (from whom) or guessed.
+A stage is a rule of the core where that has the same fields, and a model of its own elsewhere. Only this
+module reads the file, and never at import. Unknown fields are errors, and all errors of a file are reported
+at once. `extproc.example.yaml` documents every field. Comments at the defaults say whether a number was
+measured, borrowed (from whom) or guessed.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from extproc.config.admission_stage import AdmissionConfig
 from extproc.config.discovery_stage import Discovery, StaticDiscovery
-from extproc.config.fields import (
-    BackendName,
-    BackendUrl,
-    Count,
-    FilePath,
-    Flag,
-    Limit,
-    ModelNames,
-    Number,
-    Seconds,
-    Stage,
-    Whole,
-)
+from extproc.config.fields import BackendName, BackendUrl, FilePath, ModelNames
+from extproc.config.guard_stage import GuardConfig
 from extproc.config.listener_stages import HttpConfig, ServerConfig
+from extproc.config.stage import Checked, Stage
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
-from extproc.fleet.registry import MAX_MEMBERS
+from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
+from extproc.fleet.breaker import BreakerRule
+from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.signals import ScrapeRule
+from extproc.fleet.zone import ZoneRule
+from extproc.learning.model_rules import GateRule, PredictRule
 from extproc.policy.least_load import SCORES
 
-MAX_BACKENDS = MAX_MEMBERS // 2
-"""All of them can be replaced at once: the departing ones keep their place until they have drained."""
 _MAX_FAULTS = 100
 """More would only fill the log."""
 
@@ -64,6 +60,12 @@ class BackendConfig(Stage):
         """The URL's port, 80 where it names none."""
         return urlsplit(self.url).port or 80
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server, as the registry knows it."""
+        models = None if self.models is None else frozenset(self.models)
+        return Endpoint(self.name, self.host, self.port, models, self.max_num_seqs)
+
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
     faults = []
@@ -90,90 +92,8 @@ def _checked_discovery(discovery: Discovery, info: ValidationInfo) -> Discovery:
     return discovery
 
 
-Backends = Annotated[tuple[BackendConfig, ...], AfterValidator(_checked_fleet)]
+Backends = Annotated[tuple[BackendConfig, ...], Field(strict=False), AfterValidator(_checked_fleet)]
 Source = Annotated[Discovery, AfterValidator(_checked_discovery), Field(validate_default=True)]
-
-
-class ScrapeConfig(Stage):
-    """How `/metrics` is read."""
-
-    busy_interval_s: Seconds = 0.1  # design: 10 Hz where there is traffic
-    idle_interval_s: Seconds = 1.0  # design: 1 Hz where there is none
-    timeout_s: Seconds = 1.0  # measured: 177 ms at the start of a burst of 400; the rest is margin
-    stale_after_s: Seconds = 2.0  # guessed: two idle intervals
-    models_interval_s: Seconds = 30.0  # guessed: adapters are loaded rarely
-    max_response_bytes: Whole = Field(default=4 << 20, ge=1 << 10, le=1 << 30)  # measured: vLLM prints 48 KB
-
-    @model_validator(mode="after")
-    def _signals_outlive_the_intervals(self) -> Self:
-        if self.stale_after_s <= max(self.busy_interval_s, self.idle_interval_s):
-            raise ValueError("stale_after_s must be larger than busy_interval_s and idle_interval_s")
-        return self
-
-
-class ZonesConfig(Stage):
-    """Where the low zone ends and the medium one starts, as TTFT and as load."""
-
-    low_s: Seconds = 1.0  # measured in the deployment that this project comes from
-    medium_load: Number = Field(default=16.0, ge=1)  # guessed; each backend's own is learned from outcomes
-
-
-class AutoLimitConfig(Stage):
-    """Between which numbers `guard.max_active: auto` finds a backend's limit."""
-
-    min_active: Count = 4  # guessed: fewer answers at a time tell too little about the server
-    max_active: Count = 1024  # guessed: four times vLLM's default of max_num_seqs
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if self.min_active > self.max_active:
-            raise ValueError("min_active must not be larger than max_active")
-        return self
-
-
-class GuardConfig(Stage):
-    """When a backend is taken out because it is saturated, and when it comes back."""
-
-    max_active: Limit = 100  # measured: beyond it the origin's TTFT was queue-bound
-    auto: AutoLimitConfig = AutoLimitConfig()
-    resume_active: Annotated[Whole, Field(ge=0)] | None = None  # None: 80 % of max_active
-    max_predicted_ttft_s: Seconds = 5.0  # borrowed from the design: half the saturated bound
-
-    @model_validator(mode="after")
-    def _resume_below_max(self) -> Self:
-        if self.resume_active is None:
-            return self
-        if self.max_active == "auto":
-            raise ValueError("resume_active must be null with max_active: auto")
-        if self.resume_active >= self.max_active:
-            raise ValueError("resume_active must be smaller than max_active")
-        return self
-
-
-class BreakerConfig(Stage):
-    """When a backend is taken out because it fails, and how it is probed."""
-
-    consecutive_failures: Count = 5  # borrowed: Envoy's outlier detection default
-    min_pause_s: Seconds = 1.0  # guessed
-    max_pause_s: Seconds = 30.0  # borrowed: Envoy's base ejection time
-    probe_timeout_s: Seconds = 5.0  # guessed: how long a finished probe's outcome is waited for
-
-    @model_validator(mode="after")
-    def _pauses_in_order(self) -> Self:
-        if self.min_pause_s > self.max_pause_s:
-            raise ValueError("min_pause_s must not be larger than max_pause_s")
-        return self
-
-
-class PredictConfig(Stage):
-    """Layer 2: when the model is asked and believed."""
-
-    is_enabled: Flag = True
-    tie_fraction: Number = Field(default=0.05, ge=0, le=1)  # design: within 5 % is a tie
-    max_candidates: Whole = Field(default=16, ge=1, le=256)  # design: asked about the 16 least loaded only
-    error_factor: Number = Field(default=2.0, ge=1)  # guessed: "well above" the promised error
-    error_floor: Number = Field(default=0.2, ge=0)  # guessed: as a log ratio; 0.2 is 22 %
-    min_outcomes: Count = 8  # guessed: before that the running error says nothing
 
 
 def _checked_score(name: str) -> str:
@@ -198,7 +118,7 @@ class SamplesConfig(Stage):
     """Where outcomes are recorded; without a path they are not."""
 
     path: FilePath | None = None
-    max_rows: Whole = Field(default=1_000_000, ge=100, le=1 << 30)  # guessed: about 300 MB
+    max_rows: Annotated[int, Ge(100), Le(1 << 30)] = 1_000_000  # guessed: about 300 MB
 
 
 class TrainerConfig(Stage):
@@ -207,9 +127,9 @@ class TrainerConfig(Stage):
     poll_s: Seconds = 1.0  # guessed
     interval_s: Seconds = 300.0  # guessed: traffic changes over hours, machines are watched all the time
     min_new_samples: Count = 200  # guessed: fewer would not change a model that was made from thousands
-    rows_per_stratum: Whole = Field(default=5000, ge=100, le=1 << 20)  # guessed
-    tuning_s: Number = Field(default=10.0, ge=0, le=3600)  # guessed
-    margin: Number = Field(default=0.05, ge=0, le=1)  # guessed: less is noise between two held-out sets
+    rows_per_stratum: Annotated[int, Ge(100), Le(1 << 20)] = 5000  # guessed
+    tuning_s: Annotated[float, Ge(0), Le(3600)] = 10.0  # guessed
+    margin: Share = GateRule().margin
 
 
 class Config(Stage):
@@ -220,13 +140,13 @@ class Config(Stage):
     envoy: EnvoyConfig = EnvoyConfig()
     backends: Backends = ()
     discovery: Source = StaticDiscovery()
-    scrape: ScrapeConfig = ScrapeConfig()
-    zones: ZonesConfig = ZonesConfig()
+    scrape: Checked[ScrapeRule] = ScrapeRule()
+    zones: Checked[ZoneRule] = ZoneRule()
     guard: GuardConfig = GuardConfig()
-    breaker: BreakerConfig = BreakerConfig()
-    predict: PredictConfig = PredictConfig()
+    breaker: Checked[BreakerRule] = BreakerRule()
+    predict: Checked[PredictRule] = PredictRule()
     least_load: LeastLoadConfig = LeastLoadConfig()
-    admission: AdmissionConfig = AdmissionConfig()
+    admission: Checked[AdmissionConfig] = AdmissionConfig()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -242,7 +162,7 @@ def parse_config(text: str, origin: str) -> Config:
         return Config.model_validate(document)
     except ValidationError as error:
         found = error.errors()
-        faults = [f"  {_location(fault['loc'])}: {fault['msg']}" for fault in found[:_MAX_FAULTS]]
+        faults = [f"  {_location(fault['loc'])}: {_message(fault)}" for fault in found[:_MAX_FAULTS]]
         faults += ["  ..."] if len(found) > _MAX_FAULTS else []
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
@@ -257,3 +177,9 @@ def load_config(path: Path) -> Config:
 
 def _location(parts: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in parts) or "(whole file)"
+
+
+def _message(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong, in the same words for a model's unknown field and for a dataclass's."""
+    is_unknown = fault["type"] == "unexpected_keyword_argument"
+    return "Extra inputs are not permitted" if is_unknown else fault["msg"]

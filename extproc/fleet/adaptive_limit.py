@@ -23,6 +23,7 @@ A limit that nobody comes near, or of a backend whose metrics cannot be read, st
 from dataclasses import dataclass
 from math import inf
 
+from extproc.fleet.bounds import Count
 from extproc.fleet.memory_bound import MemoryBound
 from extproc.fleet.signals import Signals
 
@@ -57,11 +58,14 @@ MAX_STEP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveRule:
-    """The bounds of the limit, and at which share of it a saturated backend comes back."""
+    """The bounds between which `guard.max_active: auto` finds a backend's limit."""
 
-    min_active: int
-    max_active: int
-    resume_share: float
+    min_active: Count = 4  # guessed: fewer answers at a time tell too little about the server
+    max_active: Count = 1024  # guessed: four times vLLM's default of max_num_seqs
+
+    def __post_init__(self) -> None:
+        if self.min_active > self.max_active:
+            raise ValueError("min_active must not be larger than max_active")
 
     @property
     def start(self) -> int:

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from extproc.fleet.bounds import Count, Seconds
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """When a breaker trips and how long it pauses."""
+    """When a backend is taken out because it fails, and how it is probed."""
 
-    consecutive_failures: int
-    min_pause_s: float
-    max_pause_s: float
-    probe_timeout_s: float
+    consecutive_failures: Count = 5  # borrowed: Envoy's outlier detection default
+    min_pause_s: Seconds = 1.0  # guessed
+    max_pause_s: Seconds = 30.0  # borrowed: Envoy's base ejection time
+    probe_timeout_s: Seconds = 5.0  # guessed: how long a finished probe's outcome is waited for
+
+    def __post_init__(self) -> None:
+        if self.min_pause_s > self.max_pause_s:
+            raise ValueError("min_pause_s must not be larger than max_pause_s")
 
 
 _CLOSED: Final[int] = 0  # traffic flows

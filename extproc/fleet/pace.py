@@ -1,20 +1,14 @@
-"""How fast a backend is, learned from its own outcomes: what a request has to expect there, in seconds.
-
-Load counts requests, and a request on a slow machine takes longer. So what stands before a request is put in
-time, after shortest expected delay routing (Banawan and Zahorjan, "Load sharing in heterogeneous queueing
-systems", INFOCOM 1989), with an engine that serves `limit` requests at once and prefills one after another:
-
-    expected = base + token * (prompt + prompts ahead) + turn * (max(0, load - limit + 1) + 0.1 * (load + 1))
+"""How fast a backend is, learned from its own outcomes: the parameters of `policy.expected_wait`.
 
 `base` and `token` are the line of TTFT over prompt tokens where a place was free, least squares drawn towards
 the fleet's line (ridge regression). `turn` is the time from one end of a request to the next when all places
 are taken: the waits that were seen, by the places in the queue that they were for, drawn towards Little's law
-(1961), stay / limit. Prompts ahead are those sent and, at the pace of `token`, not computed yet: they show a
-burst that no scrape has seen, and requests that are stuck before the engine count in `load`. All prompts are
-without what is expected in the backend's prefix cache (`fleet.prefixes`), where the line is learned as well.
+(1961), stay / limit. All prompts are without the tokens that are expected in the backend's prefix cache
+(`fleet.sent_prefixes`).
 
 Everything is forgotten by time, towards what is true of the whole fleet: a backend that got no traffic for
-some minutes is tried again, and one that changes is known anew. Nothing known is nothing but least load.
+some minutes is tried again, and a backend that changes is learned anew. With nothing known all are equal, and
+the load alone decides.
 """
 
 from dataclasses import dataclass

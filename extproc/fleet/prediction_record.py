@@ -10,6 +10,11 @@ promises; where it is well above, layer 2 stands down for that backend until the
 
 from dataclasses import dataclass
 from math import log
+from typing import Annotated
+
+from annotated_types import Ge
+
+from extproc.fleet.bounds import Count
 
 SETTLING_OUTCOMES = 1
 """Guessed: the weight of a start at zero, in outcomes: a machine of half the speed is known to within a tenth
@@ -37,9 +42,9 @@ first outcomes, before the correction has settled, do not speak against the mode
 class TrustRule:
     """`error_factor` times the promised error, but at least `error_floor`, is tolerated (log ratios)."""
 
-    error_factor: float
-    error_floor: float
-    min_outcomes: int
+    error_factor: Annotated[float, Ge(1)] = 2.0  # guessed: "well above" the promised error
+    error_floor: Annotated[float, Ge(0)] = 0.2  # guessed: as a log ratio; 0.2 is 22 %
+    min_outcomes: Count = 8  # guessed: before that the running error says nothing
 
     def tolerated(self, promised_error: float) -> float:
         """Return the running error above which a model that promised so much is not believed."""

@@ -8,11 +8,12 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 from collections.abc import Iterable, Sequence
 
 from extproc.fleet.backend import Backend, Lifecycle
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 
-MAX_MEMBERS = 4096
-"""Guessed: the most members at once, departing ones included; more join when these have left."""
+MAX_MEMBERS = 2 * MAX_BACKENDS
+"""All backends can be replaced at once: departing ones stay members until they have drained."""
 
 Candidates = tuple[Backend, ...]
 

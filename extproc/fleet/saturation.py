@@ -7,17 +7,21 @@ from dataclasses import dataclass
 
 from extproc.fleet.adaptive_limit import AdaptiveRule
 
+RESUME_SHARE = 0.8
+"""Borrowed from the deployment that this project comes from: a backend comes back at it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SaturationRule:
-    """`max_active` is the most requests a backend may hold, `resume_load` where it comes back.
+    """A backend holds at most `max_active` requests; with `adaptive` that is where its own limit begins.
 
-    With `adaptive` they are where every backend's own limit begins.
+    It comes back at `resume_load`, or at `resume_share` of its limit where that is None.
     """
 
-    max_active: int
-    resume_load: int
+    max_active: int = 100  # measured: beyond it the origin's TTFT was queue-bound
+    resume_load: int | None = None
     adaptive: AdaptiveRule | None = None
+    resume_share: float = RESUME_SHARE
 
     def closes_above(self, load: float, closed_above: float, max_active: int) -> float:
         """The load above which a backend takes no request, after its load or its limit has changed.
@@ -32,7 +36,7 @@ class SaturationRule:
         return max_active - 1
 
     def resumes_at(self, max_active: int) -> int:
-        """The load at which a backend with this limit comes back."""
-        if self.adaptive is None:
+        """Return the load at which a backend with this limit comes back."""
+        if self.resume_load is not None:
             return self.resume_load
-        return min(max_active - 1, int(max_active * self.adaptive.resume_share))
+        return min(max_active - 1, int(max_active * self.resume_share))

@@ -14,6 +14,8 @@ server whose last scrape found nobody waiting is never closed for this, however 
 from dataclasses import dataclass
 from math import inf
 
+from extproc.fleet.bounds import Seconds, Share
+
 LASTING_S = 10.0
 """Guessed: a queue that has been there for so long will not empty by itself."""
 
@@ -23,13 +25,18 @@ SETTLED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WaitingRule:
-    """The longest wait that is allowed in a young queue, and in one that stands."""
+    """The longest wait that is allowed in a young queue, and the share of it in a queue that stands."""
 
-    burst_s: float = 5.0
-    standing_s: float = 1.0
+    burst_s: Seconds = 5.0  # borrowed from the design: half the saturated bound
+    standing_share: Share = 0.2  # tried on tuning scenarios: that is enough to keep a server busy
+
+    @property
+    def standing_s(self) -> float:
+        """The longest wait in a queue that stands."""
+        return self.standing_share * self.burst_s
 
     def allowed_s(self, queued_s: float) -> float:
-        """The longest wait in a queue that has been there for so long."""
+        """Return the longest wait in a queue that has been there for so long."""
         if queued_s < SETTLED_S:
             return inf
         age = (queued_s - SETTLED_S) / (LASTING_S - SETTLED_S)

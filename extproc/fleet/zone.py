@@ -7,7 +7,13 @@ time. This is stochastic approximation of a threshold (Robbins and Monro, 1951);
 serves unequal machines.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from annotated_types import Ge
+
+from extproc.fleet.bounds import Seconds
 
 LEARNING_RATE = 0.1
 """Guessed: a boundary that is wrong by half settles within some twenty outcomes."""
@@ -19,6 +25,14 @@ class Zone(StrEnum):
     LOW = "low"
     MEDIUM = "medium"
     SATURATED = "saturated"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRule:
+    """Where the low zone ends and the medium one starts, as TTFT and as load."""
+
+    low_s: Seconds = 1.0  # measured in the deployment that this project comes from
+    medium_load: Annotated[float, Ge(1)] = 16.0  # guessed; each backend's own is learned from outcomes
 
 
 def learned_boundary(medium_load: float, load: float, ttft_s: float, low_s: float) -> float:

@@ -10,15 +10,13 @@ machines looks as if load cost nothing, and going back and forth between shape a
 way out of there. With the linear start it adds nothing. Trees upon a line were better than trees alone by up
 to a third on simulated fleets, most of all where the newest loads exceeded those of the training.
 
-The trees are a monotone ensemble by LightGBM, of one of two kinds: gradient boosting (Friedman,
-"Greedy function approximation", 2001), where each tree corrects the sum of those before it, or a random
-forest (Breiman, 2001), the average of trees grown on samples of the rows. A forest is turned into a sum, so
-that serving knows one kind only. The loss is squared error. Absolute error cannot be had together with
-monotone constraints, and Huber's loss changed nothing on log TTFT between 1 and 10 s.
+The trees are monotone, and grown by LightGBM's gradient boosting (Friedman, "Greedy function approximation",
+2001): each tree corrects the sum of those before it. The loss is squared error. Absolute error cannot be had
+together with monotone constraints, and Huber's loss changed nothing on log TTFT between 1 and 10 s. A random
+forest instead was worse on every recording.
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import cast
 
 import lightgbm
@@ -29,11 +27,11 @@ from extproc.learning.dataset import Observations, split_by_time
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
 from extproc.learning.log_line_fit import backend_offsets, fit_linear
-from extproc.learning.tree_text import Tree, parse_forest, parse_trees, render
+from extproc.learning.trees import Trees, booster_of, trees_of
 
 MAX_TREES = 100
-MAX_LEAVES = 31
-"""What a decision has time for: 16 rows take 83 µs, of which a Python call is half; with 15 leaves 80 µs."""
+MAX_LEAVES = 15
+"""What a decision has time for: 16 rows take 80 µs, of which a Python call is half."""
 
 _STOPPING_SHARE = 0.2
 """The newest part of the training samples, which only says when more trees no longer help."""
@@ -41,22 +39,13 @@ _STOPPING_SHARE = 0.2
 _STOPPING_PATIENCE = 10
 
 
-class EnsembleKind(StrEnum):
-    """How the trees of an ensemble come about."""
-
-    BOOSTING = "boosting"
-    FOREST = "forest"
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is tuned. `trees` is the most that boosting grows; a forest has them all.
+    """Settings of the boosting, which are tuned; `trees` is the most that it grows.
 
-    `row_share` of the rows and `feature_share` of the features, drawn anew, are what each tree sees;
-    `learning_rate` is of no effect in a forest.
+    Each tree sees `row_share` of the rows and `feature_share` of the features, drawn anew.
     """
 
-    kind: EnsembleKind
     trees: int
     leaves: int
     min_leaf_samples: int
@@ -66,93 +55,48 @@ class Settings:
     feature_share: float
 
 
-DEFAULT_BOOSTING = Settings(
-    EnsembleKind.BOOSTING,
+DEFAULT_SETTINGS = Settings(
     trees=MAX_TREES,
-    leaves=15,
+    leaves=MAX_LEAVES,
     min_leaf_samples=20,
     learning_rate=0.1,
     l2=0.0,
     row_share=1.0,
     feature_share=1.0,
 )
-DEFAULT_FOREST = Settings(
-    EnsembleKind.FOREST,
-    trees=MAX_TREES,
-    leaves=MAX_LEAVES,
-    min_leaf_samples=5,
-    learning_rate=1.0,
-    l2=0.0,
-    row_share=0.6,
-    feature_share=0.8,
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetModel:
-    """A line, the trees that correct it (a text as `tree_text` writes it), and `(n_backends,)` offsets."""
+    """A line, the trees that correct it, and `(n_backends,)` offsets."""
 
     line: LogLine
-    trees: str
+    trees: Trees
     offsets: npt.NDArray[np.float64]
 
     def predict(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Log TTFT on the fleet's middle backend, offsets left out: `(n, n_features)` to `(n,)`."""
-        booster = lightgbm.Booster(model_str=self.trees)
-        corrections = cast("npt.NDArray[np.float64]", booster.predict(features, num_threads=1))
+        corrections = cast("npt.NDArray[np.float64]", booster_of(self.trees).predict(features, num_threads=1))
         return self.line.predict(features) + corrections
 
 
-def fit_fleet(train: Observations, seed: int, settings: Settings = DEFAULT_BOOSTING) -> FleetModel:
-    """Shape and offsets for time-ordered observations; the same arguments give the same model.
+def fit_fleet(train: Observations, seed: int, settings: Settings = DEFAULT_SETTINGS) -> FleetModel:
+    """Fit shape and offsets to time-ordered observations; the same arguments give the same model.
 
     The offsets that come back are those against the shape, as serving would find them.
     """
     log_ttft, straight = np.log(train.ttft_s), fit_linear(train)
     target = log_ttft - straight.line.predict(train.features) - straight.offsets[train.backend]
-    grow = _boosted if settings.kind is EnsembleKind.BOOSTING else _forest
-    trees = render(grow(train, target, settings, seed), FEATURES)
+    trees = trees_of(_stopped_early(train, target, settings, seed))
     level = FleetModel(straight.line, trees, np.zeros(len(train.fleet)))
     return replace(level, offsets=backend_offsets(train, log_ttft - level.predict(train.features)))
 
 
-def fit_quantile(train: Observations, model: FleetModel, quantile: float, seed: int) -> lightgbm.Booster:
-    """What to add to the line of `model` for a quantile of log TTFT; for the report, not for serving.
-
-    It is not monotone: LightGBM does not allow constraints with this objective.
-    """
-    parameters = _parameters(DEFAULT_BOOSTING, seed) | {"objective": "quantile", "alpha": quantile}
-    del parameters["monotone_constraints"], parameters["monotone_constraints_method"]
-    target = np.log(train.ttft_s) - model.line.predict(train.features) - model.offsets[train.backend]
-    return _stopped_early(train, target, DEFAULT_BOOSTING, parameters)
-
-
-def _boosted(
-    train: Observations, target: npt.NDArray[np.float64], settings: Settings, seed: int
-) -> tuple[Tree, ...]:
-    parameters = _parameters(settings, seed) | {"metric": "l1"}
-    booster = _stopped_early(train, target, settings, parameters)
-    return parse_trees(booster.model_to_string(), FEATURES, MONOTONE)
-
-
-def _forest(
-    train: Observations, target: npt.NDArray[np.float64], settings: Settings, seed: int
-) -> tuple[Tree, ...]:
-    """The average of the trees around the mean of the target, which comes as a tree of one leaf.
-
-    LightGBM's forest gives 0 for a tree that finds no split, instead of the mean.
-    """
-    mean = float(target.mean())
-    parameters = _parameters(settings, seed) | {"boosting": "rf"}
-    data = _dataset(train.features, target - mean, parameters)
-    booster = lightgbm.train(parameters, data, num_boost_round=settings.trees)
-    return (Tree((), (), (), (), (mean,)), *parse_forest(booster.model_to_string(), FEATURES, MONOTONE))
-
-
 def _stopped_early(
-    train: Observations, target: npt.NDArray[np.float64], settings: Settings, parameters: dict[str, object]
+    train: Observations, target: npt.NDArray[np.float64], settings: Settings, seed: int
 ) -> lightgbm.Booster:
-    """As many trees as the newest samples say, grown on all of them: they may have the only busy minutes."""
+    """Grow as many trees as the newest samples call for, on all samples: the newest may be busiest."""
+    parameters = _parameters(settings, seed)
     older, newest = split_by_time(train, _STOPPING_SHARE)
     cut = len(older)
     watched = _dataset(older.features, target[:cut], parameters)
@@ -176,6 +120,7 @@ def _dataset(
 def _parameters(settings: Settings, seed: int) -> dict[str, object]:
     return {
         "objective": "regression",
+        "metric": "l1",
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.min_leaf_samples,
         "learning_rate": settings.learning_rate,

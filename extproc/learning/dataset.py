@@ -12,6 +12,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.bounds import MAX_BACKEND_NAME
+from extproc.fleet.signals import ScrapeRule
 from extproc.learning.features import FEATURES, LARGEST
 from extproc.learning.zone_bounds import ZoneBounds
 
@@ -28,8 +30,7 @@ TRAINING_COLUMNS = (
 )
 """The fields of `Sample` that training reads."""
 
-_LARGEST_SCRAPE_AGE_S = 2.0
-"""The default of `scrape.stale_after_s`: of older signals the model is not asked when serving either."""
+_DEFAULT_STALE_AFTER_S = ScrapeRule().stale_after_s
 
 _LARGEST_CACHED_SHARE = 0.1
 """Guessed: a request of whose input the server had more in its prefix cache than expected is not one of its
@@ -37,8 +38,6 @@ length. The part that was expected there is no input at all: serving asks withou
 
 _INPUT = FEATURES.index("input_tokens")
 _LARGEST_TTFT_S = 86_400.0
-_LONGEST_NAME = 63
-"""The configuration accepts no longer names."""
 _LATEST_S = 1e11
 """A unix time in the year 5138."""
 
@@ -81,11 +80,12 @@ class Observations:
 
 
 def clean_observations(
-    columns: Mapping[str, npt.NDArray[np.generic]],
+    columns: Mapping[str, npt.NDArray[np.generic]], stale_after_s: float = _DEFAULT_STALE_AFTER_S
 ) -> tuple[Observations, dict[Dropped, int]]:
-    """The usable samples of all zones, and how many were dropped for which reason.
+    """Return the usable samples of all zones, and how many were dropped for which reason.
 
-    `columns` maps `TRAINING_COLUMNS` to arrays of equal length: NaN where a number is missing.
+    `columns` maps `TRAINING_COLUMNS` to arrays of equal length: NaN where a number is missing. Signals are
+    stale when they are older than `stale_after_s`: then the model is not asked when serving either.
     """
     at_s = np.asarray(columns["at_s"], dtype=np.float64)
     ttft_s = np.asarray(columns["ttft_s"], dtype=np.float64)
@@ -97,7 +97,8 @@ def clean_observations(
     expected = np.nan_to_num(np.asarray(columns["expected_cached_tokens"], dtype=np.float64))
     unexpected = np.asarray(columns["cached_tokens"], dtype=np.float64) - expected
     features[:, _INPUT] = np.maximum(prompt - expected, np.minimum(prompt, 0.0))
-    is_possible = ((features >= 0) & (features <= np.array(LARGEST))).all(axis=1) & (expected >= 0)
+    is_possible = ((features >= 0) & (features <= np.array(LARGEST))).all(axis=1)
+    is_possible &= (expected >= 0) & (expected <= LARGEST[_INPUT])
     keep, dropped = _sift(
         {
             Dropped.NOT_CLEAN: ~(is_clean & (names != "")),
@@ -105,7 +106,7 @@ def clean_observations(
             Dropped.BAD_FEATURES: ~is_possible,
             Dropped.BAD_TTFT: ~((ttft_s > 0) & (ttft_s <= _LARGEST_TTFT_S)),
             Dropped.DUPLICATE: _repeated(at_s, ttft_s, names.astype(str), *features.T),
-            Dropped.STALE_SIGNALS: ~((scrape_age_s >= 0) & (scrape_age_s <= _LARGEST_SCRAPE_AGE_S)),
+            Dropped.STALE_SIGNALS: ~((scrape_age_s >= 0) & (scrape_age_s <= stale_after_s)),
             Dropped.CACHED: unexpected / np.maximum(prompt, 1.0) > _LARGEST_CACHED_SHARE,
         }
     )
@@ -153,7 +154,7 @@ def medium_load(observations: Observations, low_s: float) -> float | None:
 
 def _backend_name(found: object) -> str:
     """A name that a backend can have, or an empty one."""
-    return found if isinstance(found, str) and len(found) <= _LONGEST_NAME else ""
+    return found if isinstance(found, str) and len(found) <= MAX_BACKEND_NAME else ""
 
 
 def _repeated(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.prediction_record import RunningError, TrustRule
 from extproc.learning.dataset import Observations
 from extproc.learning.fit import MIN_SAMPLES
@@ -30,8 +31,8 @@ DRIFT_COLUMNS = (
 
 _SHARE_OF_NEW = 3
 
-_MAX_BACKENDS = 4096
-"""The fleet's own capacity; what samples say of further ones is ignored."""
+_MAX_NAMES = 2 * MAX_BACKENDS
+"""A fleet, and those who were there before; what samples say of further ones is ignored."""
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class DriftWatch:
     def _judge(self, backend: object, at_s: float, error: float) -> None:
         if not isinstance(backend, str) or backend in self._drifts:
             return
-        if backend not in self._errors and len(self._errors) >= _MAX_BACKENDS:
+        if backend not in self._errors and len(self._errors) >= _MAX_NAMES:
             return
         running = self._errors.setdefault(backend, RunningError())
         running.add(error)

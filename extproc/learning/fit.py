@@ -14,7 +14,7 @@ from extproc.errors import TrainingError
 from extproc.learning.boosting import FleetModel, Settings, fit_fleet
 from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone
 from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.gate import DEFAULT_RULE, GateRule, judge, served_errors
+from extproc.learning.gate import judge, served_errors
 from extproc.learning.held_out import split_at_medium_zone
 from extproc.learning.manifest import (
     FORMAT_VERSION,
@@ -25,13 +25,14 @@ from extproc.learning.manifest import (
     SampleCounts,
     Verdict,
 )
-from extproc.learning.model_file import ModelFile, SelfTest, booster_of, model_version
+from extproc.learning.model_file import ModelFile, SelfTest, model_version
+from extproc.learning.model_rules import DEFAULT_GATE_RULE, GateRule
 from extproc.learning.predictor import Predictor
 from extproc.learning.served_replay import settled_corrections
 from extproc.learning.training_quality import TrainingQuality, training_quality
+from extproc.learning.trees import booster_of
 from extproc.learning.tuning import best_settings
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
-from extproc.learning.zone_training import fit_zone_classifier
 
 MIN_SAMPLES = 200
 """Fewer samples of the medium zone make no model; guessed: 120 of them grow leaves of at least 20."""
@@ -67,14 +68,14 @@ def fit(
     *,
     settings: Iterable[Settings] = (),
     incumbent: Predictor | None = None,
-    rule: GateRule = DEFAULT_RULE,
+    rule: GateRule = DEFAULT_GATE_RULE,
     seed: int,
     trained_at_s: float,
     zone: ZoneBounds = DEFAULT_ZONE,
 ) -> Training:
     """A model made from clean observations of all zones, judged by the gate; `trained_at_s` is a unix time.
 
-    Of `settings` the best are used, of which the defaults are always two. The same arguments give the same
+    The best of `settings` are used; the default is always one of them. The same arguments give the same
     model. Raises TrainingError below `MIN_SAMPLES` in the medium zone.
     """
     usable, out_of_zone = medium_zone(observations, zone)
@@ -84,9 +85,7 @@ def fit(
     train, held_out = medium_zone(older, zone)[0], medium_zone(newest, zone)[0]
     tuning = best_settings(train, settings, seed)
     model = fit_fleet(train, seed, tuning.settings)
-    classifier = fit_zone_classifier(older, zone)
-    quality = training_quality(older, newest, model, tuning, classifier, zone, seed)
-    is_classifier_used = quality.classifier is not None and quality.classifier.is_used
+    quality = training_quality(older, newest, model, tuning, zone, rule.tie_fraction)
     trained_at = datetime.fromtimestamp(trained_at_s, UTC).isoformat()
     draft = Manifest(
         format_version=FORMAT_VERSION,
@@ -102,11 +101,10 @@ def fit(
         offsets=_offsets(model, train),
         medium_load=medium_load(observations, zone.low_s),
         line=model.line,
-        zone_classifier=classifier if is_classifier_used else None,
         verdict=_UNJUDGED,
     )
     challenger = Predictor(draft, booster_of(model.trees))
-    errors = served_errors(challenger, held_out)
+    errors = served_errors(challenger, held_out, rule.tie_fraction)
     verdict = judge(challenger, errors, incumbent, held_out, rule)
     manifest = replace(draft, held_out_errors=errors, verdict=verdict, offsets=_offsets(model, usable))
     return Training(

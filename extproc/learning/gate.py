@@ -6,14 +6,13 @@ outcomes on the way. So an incumbent that no longer fits the fleet pays for ever
 notice. The measure is the mean absolute log error, which is also what the sidecar holds against the promise.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from extproc.learning.baselines import least_load
 from extproc.learning.dataset import Observations
 from extproc.learning.features import MONOTONE
 from extproc.learning.manifest import HeldOutErrors, Verdict
+from extproc.learning.model_rules import GateRule
 from extproc.learning.pairs import comparable_pairs
 from extproc.learning.predictor import Predictor
 from extproc.learning.quality import held_out_errors
@@ -26,25 +25,12 @@ _REASONABLE = 10.0
 """Guessed: a prediction may leave the zone that the model is for by this factor, but not more."""
 
 
-@dataclass(frozen=True, slots=True)
-class GateRule:
-    """`margin` is the share of the incumbent's error by which the challenger has to be better.
-
-    A model whose typical prediction is further off than `max_median_error` (relative) is of no use.
-    """
-
-    margin: float = 0.05
-    max_median_error: float = 0.5
-
-
-DEFAULT_RULE = GateRule()
-
-
-def served_errors(predictor: Predictor, held_out: Observations) -> HeldOutErrors:
-    """The errors on `held_out`, in the order of time, of a sidecar that starts with this model."""
+def served_errors(predictor: Predictor, held_out: Observations, tie_fraction: float) -> HeldOutErrors:
+    """Return the errors on `held_out`, in the order of time, of a sidecar that starts with this model."""
     offsets = predictor.manifest.offsets
     start = np.array([offsets.get(name, 0.0) for name in held_out.fleet])
-    return held_out_errors(held_out, replay(predictor.predict_log_ttft(held_out.features), held_out, start))
+    served = replay(predictor.predict_log_ttft(held_out.features), held_out, start)
+    return held_out_errors(held_out, served, tie_fraction)
 
 
 def judge(
@@ -55,7 +41,8 @@ def judge(
     rule: GateRule,
 ) -> Verdict:
     """The verdict on a challenger with these `errors` on `held_out`."""
-    incumbent_error = served_errors(incumbent, held_out).mean_abs_log_error if incumbent else None
+    known = None if incumbent is None else served_errors(incumbent, held_out, rule.tie_fraction)
+    incumbent_error = None if known is None else known.mean_abs_log_error
     faults = _faults(challenger, held_out) + _uselessness(errors, held_out, rule)
     if incumbent_error is not None and errors.mean_abs_log_error > incumbent_error * (1 - rule.margin):
         faults.append(
@@ -78,7 +65,7 @@ def _uselessness(errors: HeldOutErrors, held_out: Observations, rule: GateRule) 
     faults = []
     if errors.median_relative_error > rule.max_median_error:
         faults.append(f"its median relative error is {errors.median_relative_error:.0%}")
-    pairs = comparable_pairs(held_out)
+    pairs = comparable_pairs(held_out, rule.tie_fraction)
     by_model, by_load = errors.pairwise_accuracy, pairs.accuracy(least_load(held_out))
     if by_model is None or by_load is None:
         return faults

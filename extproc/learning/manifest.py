@@ -14,9 +14,8 @@ from msgspec import Meta
 from extproc.errors import ModelFileError
 from extproc.learning.log_line import LogLine
 from extproc.learning.zone_bounds import ZoneBounds
-from extproc.learning.zone_classifier import ZoneClassifier
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TARGET = "log_ttft_s"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -73,8 +72,7 @@ class Manifest:
     """`trained_at` is ISO 8601 in UTC; from `medium_load` on, TTFT was mostly out of the low zone.
 
     `medium_load` is None where the samples did not show such a load. `offsets` are what sets the backends
-    apart, in log seconds, by name: a correction starts there. `zone_classifier` is None where thresholds on
-    load tell the zones as well.
+    apart, in log seconds, by name: a correction starts there.
     """
 
     format_version: int
@@ -90,7 +88,6 @@ class Manifest:
     offsets: Annotated[dict[Name, Offset], Meta(max_length=10_000)]
     medium_load: NonNegative | None
     line: LogLine
-    zone_classifier: ZoneClassifier | None
     verdict: Verdict
 
 

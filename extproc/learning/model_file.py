@@ -1,20 +1,19 @@
 """The model file: one JSON document, so that a rename publishes a model whole and `cp` is a hot swap.
 
-It holds the manifest, LightGBM's text of the trees, a self-test (rows and what they must give) and a SHA-256
-over its canonical content. There is no pickle: a file is numbers, and cannot run code.
+It holds the manifest, the trees, a self-test (rows and what they must give) and a SHA-256 over its canonical
+content. There is no pickle: a file is numbers, and cannot run code.
 
 What is guaranteed. A truncated or damaged file is found by the checksum, which does not protect against
 intent: whoever writes a file can write its checksum. Against a hostile file there are bounds on every part,
-and LightGBM only ever gets text that `tree_text` wrote itself from checked numbers; so any bytes at all
-either load or raise ModelFileError, within bounded time and memory. Not guaranteed: that an accepted model
-is right. A lying manifest or bad trees are found in use, by the running error of the predictions.
+and LightGBM only ever gets text that `trees` wrote from checked numbers; so any bytes at all either load or
+raise ModelFileError, within bounded time and memory. Not guaranteed: that an accepted model is right. A lying
+manifest or bad trees are found in use, by the running error of the predictions.
 """
 
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
-import lightgbm
 import msgspec
 import numpy as np
 from msgspec import Meta
@@ -23,10 +22,10 @@ from extproc.errors import ModelFileError
 from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.manifest import FORMAT_VERSION, Manifest, check_manifest
 from extproc.learning.predictor import Predictor
-from extproc.learning.tree_text import parse_trees, render
+from extproc.learning.trees import Trees, booster_of
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""One of `fit`'s models needs 0.1 MiB, the largest that `tree_text` allows 0.3; then a long fleet."""
+"""One of `fit`'s models needs 0.2 MiB, the largest that `trees` allows 1; then a long fleet."""
 
 _SELF_TEST_TOLERANCE = 1e-6
 
@@ -41,18 +40,15 @@ class SelfTest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """The content of a model file; `trees` is a LightGBM model text as `canonical_trees` returns it."""
+    """The content of a model file."""
 
     manifest: Manifest
     self_test: SelfTest
-    trees: str
+    trees: Trees
 
 
 @dataclass(frozen=True, slots=True)
-class _Sealed:
-    manifest: Manifest
-    self_test: SelfTest
-    trees: str
+class _Sealed(ModelFile):
     checksum: str
 
 
@@ -66,14 +62,9 @@ class _FormatVersion:
     format_version: int
 
 
-def canonical_trees(text: str) -> str:
-    """A LightGBM model text reduced to what predictions depend on; raises ModelFileError."""
-    return render(parse_trees(text, FEATURES, MONOTONE), FEATURES)
-
-
-def model_version(trees: str, trained_at: str) -> str:
-    """A short id of a model: the same trees made at the same time have the same one."""
-    return hashlib.sha256(f"{trained_at}\n{trees}".encode()).hexdigest()[:12]
+def model_version(trees: Trees, trained_at: str) -> str:
+    """Return a short id of a model: the same trees made at the same time have the same one."""
+    return hashlib.sha256(trained_at.encode() + msgspec.json.encode(trees)).hexdigest()[:12]
 
 
 def dump(model_file: ModelFile) -> bytes:
@@ -91,32 +82,25 @@ def load(data: bytes) -> Predictor:
     return predictor
 
 
-def booster_of(text: str) -> lightgbm.Booster:
-    """The booster of a model text that need not be trusted; raises ModelFileError."""
-    try:
-        return lightgbm.Booster(model_str=canonical_trees(text))
-    except lightgbm.basic.LightGBMError as error:
-        raise ModelFileError(f"LightGBM does not load the trees: {error}") from error
-
-
 def _decode(data: bytes) -> ModelFile:
     if len(data) > MAX_FILE_BYTES:
         raise ModelFileError(f"{len(data)} bytes; a model file has at most {MAX_FILE_BYTES}")
     try:
         version = msgspec.json.decode(data, type=_Format).manifest.format_version
         if version != FORMAT_VERSION:
-            raise ModelFileError(f"format version {version}; {FORMAT_VERSION} is read")
+            raise ModelFileError(f"format version {version}; {FORMAT_VERSION} is read: train a new model")
         sealed = msgspec.json.decode(data, type=_Sealed)
+        model_file = ModelFile(sealed.manifest, sealed.self_test, sealed.trees)
+        checksum = _checksum(model_file)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelFileError(f"not a whole model file: {error}") from error
-    model_file = ModelFile(sealed.manifest, sealed.self_test, sealed.trees)
-    if sealed.checksum != _checksum(model_file):
+    if sealed.checksum != checksum:
         raise ModelFileError("the checksum does not match the content")
     return model_file
 
 
 def _checksum(model_file: ModelFile) -> str:
-    canonical = msgspec.json.encode(model_file, order="deterministic")
+    canonical = msgspec.json.encode(model_file, order="sorted")
     return hashlib.sha256(canonical).hexdigest()
 
 

@@ -17,8 +17,6 @@ MIN_PAIRS = 50
 
 _WITHIN_S = 1.0
 _SAME_LENGTH = 0.25
-_SAME_TTFT = 0.05
-"""The policy's own tie: who is closer than 5 % to the other is not slower."""
 
 _FOLLOWING = 8
 """How many of the next samples one is compared with, so that a busy second does not outweigh all others."""
@@ -53,8 +51,11 @@ class Pairs:
         return float((agreement.mean() + 1) / 2)
 
 
-def comparable_pairs(observed: Observations) -> Pairs:
-    """Samples on different backends, at most 1 s apart, alike in input length and with TTFTs that differ."""
+def comparable_pairs(observed: Observations, tie_fraction: float) -> Pairs:
+    """Return samples on different backends, at most 1 s apart, of similar input lengths.
+
+    Their TTFTs differ by more than `tie_fraction`: the policy takes smaller differences for a tie.
+    """
     log_ttft = np.log(observed.ttft_s)
     log_length = np.log1p(observed.features[:, _INPUT])
     firsts, seconds = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
@@ -65,7 +66,7 @@ def comparable_pairs(observed: Observations) -> Pairs:
             (observed.backend[first] != observed.backend[second])
             & (observed.at_s[second] - observed.at_s[first] <= _WITHIN_S)
             & (np.abs(log_length[second] - log_length[first]) <= np.log1p(_SAME_LENGTH))
-            & (np.abs(log_ttft[second] - log_ttft[first]) > np.log1p(_SAME_TTFT))
+            & (np.abs(log_ttft[second] - log_ttft[first]) > np.log1p(tie_fraction))
         )
         firsts.append(first[is_pair])
         seconds.append(second[is_pair])

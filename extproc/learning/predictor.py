@@ -11,7 +11,6 @@ from extproc.learning.booster_call import Forest
 from extproc.learning.features import RANGE_SLACK
 from extproc.learning.log_line import on_line
 from extproc.learning.manifest import Manifest
-from extproc.learning.zone_classifier import ZoneClassifier
 
 _SPAN_SLACK = 0.1
 """Share of a feature's trained span by which a row may lie outside of it; guessed."""
@@ -31,11 +30,6 @@ class Predictor:
         self._weights = np.array(manifest.line.weights)
         self._low = bounds[:, 0] - margin
         self._high = bounds[:, 1] + margin
-
-    @property
-    def zone_classifier(self) -> ZoneClassifier | None:
-        """What tells zones better than thresholds on load do, if anything does."""
-        return self.manifest.zone_classifier
 
     @property
     def promised_error(self) -> float:

@@ -27,18 +27,6 @@ class Errors:
     mean_abs_log: float
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """The share of TTFTs at or below a predicted quantile: overall, and where it is short, middling, long.
-
-    A calibrated model has its quantile everywhere, not only on average.
-    """
-
-    samples: int
-    overall: float
-    thirds: tuple[float, float, float]
-
-
 def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[np.float64]) -> Errors | None:
     """The errors of `(n,)` predictions; None without any."""
     if not len(ttft_s):
@@ -53,8 +41,13 @@ def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[n
     )
 
 
-def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64]) -> HeldOutErrors:
-    """The errors of `(n,)` predictions of log TTFT, corrections included, for at least one observation."""
+def held_out_errors(
+    held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64], tie_fraction: float
+) -> HeldOutErrors:
+    """Return the errors of `(n,)` predictions of log TTFT, corrections included, of at least one observation.
+
+    `tie_fraction` is that of the pairs, see `comparable_pairs`.
+    """
     errors = errors_of(held_out.ttft_s, predicted_log_ttft)
     if errors is None:
         raise ValueError("nothing was held out")
@@ -63,18 +56,5 @@ def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.f
         share_within_20_percent=errors.share_within_20_percent,
         median_abs_log_error=errors.median_abs_log,
         mean_abs_log_error=errors.mean_abs_log,
-        pairwise_accuracy=comparable_pairs(held_out).accuracy(predicted_log_ttft),
-    )
-
-
-def coverage(observed: Observations, quantile_log_ttft: npt.NDArray[np.float64]) -> Coverage | None:
-    """How many of the observed lie at or below their `(n,)` predicted quantile; None below three samples."""
-    if len(observed) < 3:
-        return None
-    is_covered = np.log(observed.ttft_s) <= quantile_log_ttft
-    low, middle, high = np.array_split(is_covered[np.argsort(quantile_log_ttft, kind="stable")], 3)
-    return Coverage(
-        samples=len(observed),
-        overall=float(is_covered.mean()),
-        thirds=(float(low.mean()), float(middle.mean()), float(high.mean())),
+        pairwise_accuracy=comparable_pairs(held_out, tie_fraction).accuracy(predicted_log_ttft),
     )

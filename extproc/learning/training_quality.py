@@ -13,17 +13,13 @@ import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
 from extproc.learning.baselines import last_ttft, least_load, linear_fit
-from extproc.learning.boosting import FleetModel, fit_quantile
+from extproc.learning.boosting import FleetModel
 from extproc.learning.dataset import Observations, medium_zone
 from extproc.learning.pairs import Pairs, comparable_pairs
-from extproc.learning.quality import Coverage, Errors, coverage, errors_of
+from extproc.learning.quality import Errors, errors_of
 from extproc.learning.served_replay import replay
 from extproc.learning.tuning import TuningResult
 from extproc.learning.zone_bounds import ZoneBounds
-from extproc.learning.zone_classifier import MEDIUM, ZoneClassifier, observed_levels
-from extproc.learning.zone_verdict import ClassifierVerdict, classifier_verdict
-
-_QUANTILE = 0.9
 
 
 class Route(StrEnum):
@@ -49,15 +45,12 @@ class RouteQuality:
 class TrainingQuality:
     """All of it on held-out samples, but for `tuning`, whose validation lies before them.
 
-    `zones` has the zones by their observed TTFT. `p90` is the coverage of a model of the 90 % quantile, which
-    is not served, with the served model's corrections; `classifier` is None where none could be made.
+    `zones` has the zones by their observed TTFT.
     """
 
     zones: Mapping[Zone, Mapping[Route, RouteQuality]]
     all_zones: Mapping[Route, RouteQuality]
     tuning: TuningResult
-    p90: Coverage | None
-    classifier: ClassifierVerdict | None
 
 
 def training_quality(
@@ -65,30 +58,23 @@ def training_quality(
     newest: Observations,
     model: FleetModel,
     tuning: TuningResult,
-    classifier: ZoneClassifier | None,
     zone: ZoneBounds,
-    seed: int,
+    tie_fraction: float,
 ) -> TrainingQuality:
     """Judge a model made from the medium zone of `older` by `newest`; both are of all zones."""
-    level = observed_levels(newest.ttft_s, zone)
+    masks = zone.masks(newest.ttft_s)
     train, _ = medium_zone(older, zone)
-    said = model.predict(newest.features)
-    corrected = replay(said, newest, model.offsets, level == MEDIUM)
-    pairs = comparable_pairs(newest)
+    pairs = comparable_pairs(newest, tie_fraction)
     predictions = {
-        Route.MODEL: corrected,
+        Route.MODEL: replay(model.predict(newest.features), newest, model.offsets, masks[Zone.MEDIUM]),
         Route.LEAST_LOAD: least_load(newest),
         Route.LAST_TTFT: last_ttft(older, newest),
-        Route.LINEAR_FIT: linear_fit(train, newest, level == MEDIUM),
+        Route.LINEAR_FIT: linear_fit(train, newest, masks[Zone.MEDIUM]),
     }
     return TrainingQuality(
-        zones={
-            name: _routes(newest, pairs, predictions, level == number) for number, name in enumerate(Zone)
-        },
+        zones={name: _routes(newest, pairs, predictions, mask) for name, mask in masks.items()},
         all_zones=_routes(newest, pairs, predictions, np.ones(len(newest), bool)),
         tuning=tuning,
-        p90=_p90_coverage(train, newest, model, corrected - said, level == MEDIUM, seed),
-        classifier=None if classifier is None else classifier_verdict(older, newest, classifier, zone),
     )
 
 
@@ -108,19 +94,3 @@ def _routes(
         )
         for route, score in predictions.items()
     }
-
-
-def _p90_coverage(
-    train: Observations,
-    newest: Observations,
-    model: FleetModel,
-    correction: npt.NDArray[np.float64],
-    rows: npt.NDArray[np.bool_],
-    seed: int,
-) -> Coverage | None:
-    if not rows.any():
-        return None
-    observed = newest.take(rows)
-    quantile = fit_quantile(train, model, _QUANTILE, seed)
-    said = model.line.predict(observed.features) + quantile.predict(observed.features, num_threads=1)
-    return coverage(observed, said + correction[rows])

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from extproc.fleet.zone import Zone, ZoneRule
+
 _Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -18,9 +20,14 @@ class ZoneBounds:
     saturated_s: _Positive
 
     def is_medium(self, ttft_s: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Which of the TTFTs are of the medium zone, `(n,)` to `(n,)`."""
+        """Return which of the TTFTs are of the medium zone, `(n,)` to `(n,)`."""
         return (ttft_s >= self.low_s) & (ttft_s < self.saturated_s)
 
+    def masks(self, ttft_s: npt.NDArray[np.float64]) -> dict[Zone, npt.NDArray[np.bool_]]:
+        """Return which of the TTFTs are of each zone, `(n,)` to `(n,)`; every one is in exactly one."""
+        is_low, is_saturated = ttft_s < self.low_s, ttft_s >= self.saturated_s
+        return {Zone.LOW: is_low, Zone.MEDIUM: ~is_low & ~is_saturated, Zone.SATURATED: is_saturated}
 
-DEFAULT_ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
+
+DEFAULT_ZONE = ZoneBounds(low_s=ZoneRule().low_s, saturated_s=10.0)
 """Measured in the deployment that this project comes from."""

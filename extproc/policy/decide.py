@@ -5,12 +5,13 @@ is as good as anything; from 1 to 10 s TTFT follows the running requests and a m
 that only sending less helps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from msgspec.structs import replace
 
 from extproc.fleet.view import FleetView
+from extproc.learning.model_rules import PredictRule
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import Forecast, TtftModel, forecast
@@ -21,10 +22,8 @@ from extproc.request.request import Request
 class PolicyRules:
     """The settings of layers 2 and 3, see `extproc.example.yaml`."""
 
-    is_predict_enabled: bool
-    max_predicted_ttft_s: float
-    tie_fraction: float
-    max_candidates: int
+    predict: PredictRule = field(default_factory=PredictRule)
+    max_predicted_ttft_s: float = 5.0
     score: str = "expected_wait"
 
     @property
@@ -48,18 +47,18 @@ def decide(
         return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
         return _least_load(request, fit, rules, _why_unasked(request, rules), rng, guarded)
-    considered = fit.lightest(rules.max_candidates)
+    considered = fit.lightest(rules.predict.max_candidates)
     said = forecast(considered, request.input_tokens, model)
     decision = _follow(considered, said, request.input_tokens, rules, rng)
     return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
 
 
 def _is_predictable(request: Request, rules: PolicyRules) -> bool:
-    return rules.is_predict_enabled and request.api.is_generation and request.model is not None
+    return rules.predict.is_enabled and request.api.is_generation and request.model is not None
 
 
 def _why_unasked(request: Request, rules: PolicyRules) -> Reason:
-    if not rules.is_predict_enabled:
+    if not rules.predict.is_enabled:
         return Reason.DISABLED
     return Reason.NO_MODEL if _is_predictable(request, rules) else Reason.UNPREDICTABLE
 
@@ -92,7 +91,7 @@ def _follow(
     doubted = [each for each in view.backends if each not in said.trusted]
     layer, reason, chosen = Layer.REJECT, Reason.PREDICTED_SATURATED, None
     if believed:
-        tied = said.fastest(believed, max(rules.tie_fraction, said.promised_error))
+        tied = said.fastest(believed, max(rules.predict.tie_fraction, said.promised_error))
         chosen = least_loaded(view.narrowed(tied), tokens, score, rng)
         layer, reason = Layer.PREDICT, Reason.PREDICTION_TIE if len(tied) > 1 else Reason.LOWEST_PREDICTION
         doubted = [each for each in doubted if view.load(each) < view.load(chosen)]

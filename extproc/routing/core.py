@@ -5,7 +5,7 @@ clock, no file and no socket: times and random numbers are arguments.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from extproc.policy.decide import PolicyRules
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 
@@ -33,9 +34,9 @@ from extproc.routing.router import Router
 class CoreRules:
     """The configuration of the core; without a `queue` no request is held."""
 
-    fleet: FleetRules
-    policy: PolicyRules
-    admission: AdmissionRules
+    fleet: FleetRules = field(default_factory=FleetRules)
+    policy: PolicyRules = field(default_factory=PolicyRules)
+    admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
 

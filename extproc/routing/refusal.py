@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from extproc.exchange.messages import Reject
+from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
 
@@ -32,7 +33,7 @@ _MESSAGES = {
 class AdmissionRules:
     """`Retry-After` is at most `max_retry_after_s`."""
 
-    max_retry_after_s: int
+    max_retry_after_s: Count = 60  # guessed
 
 
 def retry_after_s(view: FleetView, rules: AdmissionRules, waiting: int = 0) -> int:

@@ -1,3 +1,4 @@
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, get_args
 
@@ -7,10 +8,10 @@ from pydantic import ValidationError
 
 from extproc.config import rules
 from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
-from extproc.config.stages import MAX_BACKENDS, BackendConfig, Config, load_config, parse_config
+from extproc.config.stages import BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.saturation import SaturationRule
-from extproc.fleet.waiting_time import WaitingRule
 
 EXAMPLE = Path(__file__).parents[2] / "extproc.example.yaml"
 BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
@@ -159,6 +160,18 @@ def test_all_faults_are_reported_at_once_and_nothing_else() -> None:
     ]
 
 
+def test_a_field_that_no_stage_has_is_told_in_the_same_words_everywhere() -> None:
+    message = faults(server={"no_such": 1}, breaker={"no_such": 1}, admission={"queue": {"no_such": 1}})
+    for place in ("server", "breaker", "admission.queue"):
+        assert f"  {place}.no_such: Extra inputs are not permitted" in message
+
+
+@pytest.mark.parametrize("stage", ["server", "breaker", "admission"])
+@pytest.mark.parametrize("value", [None, 5, "text", [1]])
+def test_a_stage_that_is_no_mapping_is_refused(stage: str, value: object) -> None:
+    assert f"  {stage}: Input should be a " in faults(**{stage: value})
+
+
 def test_repeated_backends_are_reported_with_the_other_faults() -> None:
     message = faults(backends=BACKENDS * 2, server={"drain_s": 0}, no_such_stage={})
     assert message.startswith("test.yaml: 3 fault(s)\n")
@@ -270,6 +283,8 @@ def test_faults_of_a_file_name_the_file(tmp_path: Path) -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         parse().guard.max_active = 1
+    with pytest.raises(FrozenInstanceError):
+        parse().breaker.min_pause_s = 2.0  # type: ignore[misc]  # what is tested
 
 
 @pytest.mark.parametrize(
@@ -436,12 +451,12 @@ def test_the_pause_before_a_probe_grows() -> None:
 
 
 def saturation(**stages: Any) -> SaturationRule:
-    config = parse(**stages)
-    return rules.saturation_rule(config.guard, config.admission)
+    return rules.core_rules(parse(**stages)).fleet.saturation
 
 
 def resume_load(**stages: Any) -> int:
-    return saturation(**stages).resume_load
+    rule = saturation(**stages)
+    return rule.resumes_at(rule.max_active)
 
 
 def test_saturated_backend_comes_back_at_80_percent_by_default() -> None:
@@ -467,12 +482,14 @@ def test_a_limit_that_is_found_has_bounds_in_order_and_no_fixed_load_to_come_bac
 
 
 def test_a_queue_that_stands_may_take_a_fifth_of_the_longest_wait() -> None:
-    assert rules.waiting_rule(parse().guard) == WaitingRule(burst_s=5.0, standing_s=1.0)
-    assert rules.waiting_rule(parse(guard={"max_predicted_ttft_s": 60}).guard) == WaitingRule(60.0, 12.0)
+    rule, patient = parse().guard.waiting(), parse(guard={"max_predicted_ttft_s": 60}).guard.waiting()
+    assert (rule.burst_s, rule.standing_s) == (5.0, 1.0)
+    assert (patient.burst_s, patient.standing_s) == (60.0, 12.0)
 
 
 def test_a_limit_that_is_found_from_queues_gets_to_see_them() -> None:
-    assert rules.waiting_rule(parse(guard={"max_active": "auto"}).guard) == WaitingRule(5.0, 5.0)
+    rule = parse(guard={"max_active": "auto"}).guard.waiting()
+    assert (rule.burst_s, rule.standing_s) == (5.0, 5.0)
 
 
 def test_resume_load_is_below_the_limit() -> None:
@@ -491,6 +508,7 @@ def test_resume_load_is_below_the_limit() -> None:
         ("scrape", "max_response_bytes", 1023),
         ("scrape", "timeout_s", True),
         ("zones", "saturated_s", 10.0),
+        ("zones", "low_s", "1"),
         ("zones", "medium_load", 0.5),
         ("zones", "medium_load", float("inf")),
         ("guard", "max_active", 0),
@@ -502,6 +520,8 @@ def test_resume_load_is_below_the_limit() -> None:
         ("guard", "resume_active", False),
         ("guard", "max_predicted_ttft_s", "soon"),
         ("breaker", "consecutive_failures", 0),
+        ("breaker", "consecutive_failures", 5.0),
+        ("breaker", "consecutive_failures", "5"),
         ("breaker", "min_pause_s", 0),
         ("predict", "is_enabled", "perhaps"),
         ("predict", "is_enabled", 1),

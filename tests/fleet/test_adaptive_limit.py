@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from extproc.fleet.adaptive_limit import PROBE_GAIN, PROBE_MORE, AdaptiveLimit, AdaptiveRule
 from extproc.fleet.signals import Signals
 
-RULE = AdaptiveRule(min_active=4, max_active=500, resume_share=1.0)
+RULE = AdaptiveRule(min_active=4, max_active=500)
 SCRAPE_S = 0.1
 
 
@@ -83,7 +83,7 @@ def test_a_limit_that_the_load_does_not_come_near_stays_as_it_is() -> None:
 
 
 def test_a_long_queue_lowers_a_limit_that_the_load_does_not_come_near() -> None:
-    assert settled(Machine(4, AdaptiveRule(4, 500, 1.0)).serve(100, most=9)) == 4
+    assert settled(Machine(4, AdaptiveRule(4, 500)).serve(100, most=9)) == 4
 
 
 def test_a_backend_that_always_reports_no_running_request_keeps_its_limit() -> None:

@@ -22,7 +22,7 @@ def test_a_saturated_backend_comes_back_only_at_the_resume_load() -> None:
 
 
 def test_the_load_to_come_back_at_moves_with_the_limit() -> None:
-    moving = SaturationRule(16, 12, AdaptiveRule(4, 500, resume_share=0.8))
+    moving = SaturationRule(16, adaptive=AdaptiveRule(4, 500), resume_share=0.8)
     assert moving.closes_above(100, closed_above=99, max_active=100) == 80
     assert moving.closes_above(81, closed_above=80, max_active=200) == 160
     assert moving.closes_above(80, closed_above=80, max_active=100) == 99

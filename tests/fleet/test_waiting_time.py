@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.fleet.waiting_time import LASTING_S, SETTLED_S, WaitingRule, queued_s
 
-RULE = WaitingRule(burst_s=5.0, standing_s=1.0)
+RULE = WaitingRule(burst_s=5.0, standing_share=0.2)
 
 
 def test_a_young_queue_may_be_a_burst_and_one_that_stands_is_kept_short() -> None:

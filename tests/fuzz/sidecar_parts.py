@@ -48,7 +48,7 @@ class Parts:
     def __init__(self) -> None:
         config = parse_config(CONFIG, "fuzz")
         sidecar = Sidecar(config, Path("extproc.yaml"), np.random.default_rng(0))
-        backends = [rules.backend(backend) for backend in config.backends]
+        backends = rules.backends(config)
         self.core = sidecar._core
         self.backends = self.core.set_members(backends, time.monotonic(), backends)
         self.server = sidecar._server

@@ -62,6 +62,9 @@ def loads(load: list[float], ttft_s: list[float]) -> Observations:
         ("scrape_age_s", np.nan, Dropped.STALE_SIGNALS),
         ("scrape_age_s", 2.5, Dropped.STALE_SIGNALS),
         ("cached_tokens", 1e6, Dropped.CACHED),
+        ("expected_cached_tokens", -1.0, Dropped.BAD_FEATURES),
+        ("expected_cached_tokens", np.inf, Dropped.BAD_FEATURES),
+        ("expected_cached_tokens", 1e300, Dropped.BAD_FEATURES),
     ],
 )
 def test_a_sample_with_an_impossible_value_is_dropped_and_counted(
@@ -71,6 +74,45 @@ def test_a_sample_with_an_impossible_value_is_dropped_and_counted(
     observations, dropped = clean_observations(columns)
     assert len(observations) == 49
     assert {key: count for key, count in dropped.items() if count} == {reason: 1}
+
+
+def test_signals_grow_stale_at_the_age_at_which_serving_stops_using_them(columns: Columns) -> None:
+    columns["scrape_age_s"][7] = 2.5
+    assert clean_observations(columns, stale_after_s=3.0)[1][Dropped.STALE_SIGNALS] == 0
+    assert clean_observations(columns, stale_after_s=2.4)[1][Dropped.STALE_SIGNALS] == 1
+
+
+def with_input(columns: Columns, prompt: float, expected: float, cached: float = np.nan) -> Columns:
+    """The same samples, of so many tokens each, of which some were expected and some found in the cache."""
+    for name, value in {
+        "input_tokens": prompt,
+        "expected_cached_tokens": expected,
+        "cached_tokens": cached,
+    }.items():
+        columns[name][:] = value
+    return columns
+
+
+def inputs(observations: Observations) -> set[float]:
+    return set(observations.features[:, FEATURES.index("input_tokens")].tolist())
+
+
+@pytest.mark.parametrize(
+    ("expected", "computed"), [(0.0, 1000.0), (700.0, 300.0), (1000.0, 0.0), (1000.5, 0.0), (np.nan, 1000.0)]
+)
+def test_the_input_is_the_part_of_the_prompt_that_was_not_expected_in_the_cache(
+    columns: Columns, expected: float, computed: float
+) -> None:
+    observations, _ = clean_observations(with_input(columns, 1000.0, expected))
+    assert (len(observations), inputs(observations)) == (50, {computed})
+
+
+@pytest.mark.parametrize(("cached", "dropped"), [(700.0, 0), (750.0, 0), (100.0, 0), (850.0, 50)])
+def test_a_prompt_of_which_the_cache_held_more_than_expected_is_dropped(
+    columns: Columns, cached: float, dropped: int
+) -> None:
+    found = clean_observations(with_input(columns, 1000.0, 700.0, cached))[1]
+    assert found[Dropped.CACHED] == dropped
 
 
 def test_a_sample_with_several_faults_is_counted_once(columns: Columns) -> None:

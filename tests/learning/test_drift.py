@@ -154,9 +154,7 @@ def test_without_drift_everything_is_used() -> None:
     assert since_drift(history, {}, DEFAULT_ZONE) is history
 
 
-def test_what_a_drifted_backend_did_before_is_left_out_and_the_others_weigh_twice_as_much_as_the_new() -> (
-    None
-):
+def test_a_drifted_backends_older_samples_are_left_out_and_those_of_others_weigh_twice_the_new() -> None:
     used = since_drift(fleet_history(10_000), {"vllm-1": Drift(9_800.0)}, DEFAULT_ZONE)
     is_old = used.at_s < 9_800.0
     is_medium = used.ttft_s >= 1.0

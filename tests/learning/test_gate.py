@@ -8,10 +8,12 @@ import pytest
 from extproc.learning.dataset import Observations, clean_observations, medium_zone, split_by_time
 from extproc.learning.features import FEATURES
 from extproc.learning.fit import fit
-from extproc.learning.gate import DEFAULT_RULE, GateRule, judge, served_errors
+from extproc.learning.gate import judge, served_errors
 from extproc.learning.manifest import Verdict
-from extproc.learning.model_file import ModelFile, booster_of, dump, load
+from extproc.learning.model_file import ModelFile, dump, load
+from extproc.learning.model_rules import DEFAULT_GATE_RULE, GateRule
 from extproc.learning.predictor import Predictor
+from extproc.learning.trees import booster_of
 from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 Columns = dict[str, np.ndarray[Any, Any]]
@@ -32,8 +34,9 @@ def newest(columns: Columns) -> Observations:
 
 def verdict_on(challenger: Predictor, incumbent: Predictor, columns: Columns, margin: float) -> Verdict:
     held_out = newest(columns)
-    errors = served_errors(challenger, held_out)
-    return judge(challenger, errors, incumbent, held_out, GateRule(margin=margin))
+    rule = GateRule(margin=margin)
+    errors = served_errors(challenger, held_out, rule.tie_fraction)
+    return judge(challenger, errors, incumbent, held_out, rule)
 
 
 def test_a_model_as_good_as_the_incumbent_does_not_replace_it(samples_of: Make) -> None:
@@ -78,8 +81,8 @@ def test_a_useless_first_model_is_refused(samples_of: Make) -> None:
 def test_a_model_that_picks_worse_than_least_load_is_refused(samples_of: Make) -> None:
     columns = samples_of(n=2000, is_balanced=False)
     good, held_out = model_of(columns), newest(columns)
-    errors = replace(served_errors(good, held_out), pairwise_accuracy=0.3)
-    verdict = judge(good, errors, None, held_out, DEFAULT_RULE)
+    errors = replace(served_errors(good, held_out, DEFAULT_GATE_RULE.tie_fraction), pairwise_accuracy=0.3)
+    verdict = judge(good, errors, None, held_out, DEFAULT_GATE_RULE)
     assert not verdict.is_accepted
     assert "least load" in verdict.reason
 
@@ -103,7 +106,7 @@ def test_a_model_with_implausible_predictions_is_refused(
             return answer(rows)
 
     lying = Lying(model_file.manifest, booster_of(model_file.trees))
-    verdict = judge(lying, model_file.manifest.held_out_errors, None, newest(samples_of()), DEFAULT_RULE)
+    verdict = judge(lying, model_file.manifest.held_out_errors, None, newest(samples_of()), DEFAULT_GATE_RULE)
     assert not verdict.is_accepted
     assert complaint in verdict.reason
 

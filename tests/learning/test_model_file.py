@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -7,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.errors import ModelFileError
-from extproc.learning.features import FEATURES
+from extproc.learning.features import FEATURES, MONOTONE
 from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import MAX_FILE_BYTES, ModelFile, SelfTest, dump, load, model_version
+from extproc.learning.trees import Split
 from extproc.learning.zone_bounds import ZoneBounds
-from extproc.learning.zone_classifier import ZoneClassifier
 
 
 def test_a_dumped_model_loads_and_passes_its_self_test(model_file: ModelFile) -> None:
@@ -29,12 +30,10 @@ def test_the_layout_of_the_json_does_not_matter(model_bytes: bytes) -> None:
 
 
 def test_the_version_tells_models_and_times_apart() -> None:
-    first = model_version("trees", "2026-01-01T00:00:00+00:00")
-    assert first == model_version("trees", "2026-01-01T00:00:00+00:00")
-    assert (
-        len({first, model_version("other", "2026-01-01T00:00:00+00:00"), model_version("trees", "later")})
-        == 3
-    )
+    trees, at = (0.5, Split(1, 2.0, 0.1, 0.2)), "2026-01-01T00:00:00+00:00"
+    first = model_version(trees, at)
+    assert first == model_version(trees, at)
+    assert len({first, model_version(trees[:1], at), model_version(trees, "later")}) == 3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -52,9 +51,9 @@ def test_a_truncated_file_is_refused(model_bytes: bytes, share: float) -> None:
         b"[]",
         b"{}",
         b'{"manifest": 1}',
-        b'{"manifest": {"format_version": 2}}',
+        b'{"manifest": {"format_version": 3}}',
         b'{"manifest": {"format_version": NaN}}',
-        b'{"manifest": {"format_version": 2}, "trees": "\xff"}',
+        b'{"manifest": {"format_version": 3}, "trees": "\xff"}',
         b"[" * 1_000_000,
         b'{"deep":' + b"[" * 1_000_000,
     ],
@@ -64,9 +63,17 @@ def test_what_is_no_model_file_is_refused(data: bytes) -> None:
         load(data)
 
 
-def test_another_format_version_is_named(model_bytes: bytes) -> None:
-    with pytest.raises(ModelFileError, match="format version 1"):
-        load(model_bytes.replace(b'"format_version": 2', b'"format_version": 1'))
+@pytest.mark.parametrize("version", [2, 4])
+def test_another_format_version_is_named_and_the_way_out_of_it(model_bytes: bytes, version: int) -> None:
+    other = model_bytes.replace(b'"format_version": 3', b'"format_version": %d' % version)
+    with pytest.raises(ModelFileError, match=f"format version {version}; 3 is read: train a new model"):
+        load(other)
+
+
+def test_a_file_that_holds_its_trees_as_text_is_told_to_be_old() -> None:
+    old = {"manifest": {"format_version": 2, "zone_classifier": None}, "trees": "tree\nversion=v4\n"}
+    with pytest.raises(ModelFileError, match="format version 2; 3 is read: train a new model"):
+        load(msgspec.json.encode(old))
 
 
 def test_an_absurdly_large_file_is_refused(model_bytes: bytes) -> None:
@@ -108,7 +115,6 @@ def resealed(model_file: ModelFile, **changes: object) -> bytes:
         ({"verdict": None}, "verdict"),
         ({"line": LogLine((0.0, -0.1, 0.0, 0.0, 0.0), 0.0)}, "line"),
         ({"line": LogLine((0.0, 1.0), 0.0)}, "line"),
-        ({"zone_classifier": ZoneClassifier(((1e9,) * 5, (0.0,) * 5), (0.0, 0.0))}, "zone_classifier"),
         ({"held_out_errors": None}, "held_out_errors"),
     ],
 )
@@ -145,22 +151,48 @@ def test_a_self_test_of_another_shape_is_refused(model_file: ModelFile, self_tes
         load(dump(replace(model_file, self_test=self_test)))
 
 
+def nested(depth: int) -> object:
+    node: object = 0.0
+    for _ in range(depth):
+        node = {"feature": 2, "threshold": 1.0, "left": node, "right": 0.5}
+    return node
+
+
 @pytest.mark.parametrize(
-    "trees", ["", "tree", "\n" * 1_000_000, "tree\n" + "\nTree=" * 100_000 + "\nend of trees"]
+    ("trees", "complaint"),
+    [
+        ("tree\nversion=v4\nend of trees", "trees"),
+        ((), "trees"),
+        ((0.0,) * 201, "trees"),
+        ((0.0,) * 100_000, "trees"),
+        (("tree",), "trees"),
+        ((60.0,), "trees"),
+        (({"leaf_value": 0.1},), "trees"),
+        ((nested(400),), "401 leaves"),
+        ((30.0, 30.0), "could reach"),
+    ],
 )
-def test_a_sealed_file_with_a_text_that_is_no_model_is_refused(model_file: ModelFile, trees: str) -> None:
-    with pytest.raises(ModelFileError):
+def test_a_sealed_file_with_trees_that_are_none_is_refused(
+    model_file: ModelFile, trees: Any, complaint: str
+) -> None:
+    with pytest.raises(ModelFileError, match=complaint):
         load(dump(replace(model_file, trees=trees)))
 
 
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_trees_of_absurd_depth_are_refused(model_bytes: bytes, depth: int) -> None:
+    deep = b'{"feature":2,"threshold":1,"right":0,"left":' * depth + b"0" + b"}" * depth
+    data = model_bytes.replace(b'"trees": [', b'"trees": [' + deep + b",")
+    assert data != model_bytes
+    with pytest.raises(ModelFileError):
+        load(data)
+
+
 def test_trees_that_break_the_monotone_constraint_are_refused(model_file: ModelFile) -> None:
-    flipped = (
-        model_file.trees.replace("left_child", "x")
-        .replace("right_child", "left_child")
-        .replace("x=", "right_child=")
-    )
+    first, *others = (tree for tree in model_file.trees if isinstance(tree, Split) and MONOTONE[tree.feature])
+    flipped = replace(first, left=first.right, right=first.left)
     with pytest.raises(ModelFileError, match="monotone"):
-        load(dump(replace(model_file, trees=flipped)))
+        load(dump(replace(model_file, trees=(flipped, *others))))
 
 
 @given(data=st.data())
@@ -179,15 +211,16 @@ def test_whatever_the_bytes_are_a_file_loads_or_is_refused(model_bytes: bytes, d
 
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_whatever_a_sealed_text_is_a_file_loads_or_is_refused(
+def test_whatever_sealed_trees_are_a_file_loads_or_is_refused(
     model_file: ModelFile, data: st.DataObject
 ) -> None:
-    start = data.draw(st.integers(0, len(model_file.trees)))
-    length = data.draw(st.integers(0, 20))
-    patch = data.draw(st.text("0123456789-.e =\nTreaf", max_size=20))
-    trees = model_file.trees[:start] + patch + model_file.trees[start + length :]
+    text = msgspec.json.encode(model_file.trees[:3])
+    start = data.draw(st.integers(0, len(text)))
+    length = data.draw(st.integers(0, 3))
+    patch = data.draw(st.text('0123456789-.e,:{}[]"', max_size=3)).encode()
     try:
+        trees = msgspec.json.decode(text[:start] + patch + text[start + length :])
         predictor = load(dump(replace(model_file, trees=trees)))
-    except ModelFileError:
+    except (msgspec.DecodeError, ModelFileError):
         return
     assert np.isfinite(predictor.predict_log_ttft(np.zeros((3, len(FEATURES))))).all()

@@ -3,7 +3,7 @@ from dataclasses import replace as row_with
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from support.toy_api import TOY
 
 from extproc.outcomes.facts import Facts, from_metadata, to_metadata
@@ -30,6 +30,7 @@ FACTS = Facts(
     model_version="v1",
     model_log_ttft=0.25,
     predicted_ttft_s=1.3,
+    expected_cached_tokens=80.0,
 )
 ENTRY = LogEntry(
     started_at_s=1_795_000_000.0,
@@ -54,9 +55,20 @@ def test_a_clean_stream_becomes_a_complete_sample() -> None:
         2.5,
     )
     assert (sample.num_running, sample.load, sample.input_tokens) == (7.0, 9.0, 120.0)
-    assert (sample.model_version, sample.predicted_ttft_s, outcome.model_log_ttft) == ("v1", 1.3, 0.25)
+    assert (sample.model_version, sample.predicted_ttft_s, sample.model_log_ttft) == ("v1", 1.3, 0.25)
+    assert (sample.expected_cached_tokens, sample.new_tokens) == (80.0, 40.0)
     assert sample.is_clean
     assert outcome.is_backend_failure is False
+
+
+def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
+    outcome = read_outcome(ENTRY)
+    assert outcome is not None
+    assert asdict(FACTS).items() <= asdict(outcome.sample).items()
+
+
+def test_more_cached_than_sent_leaves_no_new_tokens() -> None:
+    assert replace(FACTS, expected_cached_tokens=500.0).new_tokens == 0.0
 
 
 def test_an_exchange_that_no_decision_placed_is_no_outcome() -> None:
@@ -130,7 +142,7 @@ def test_a_ttft_that_cannot_be_is_none(tag: str) -> None:
 @pytest.mark.parametrize(
     "facts", ["", "{}", "[]", "null", '{"backend": 5}', "[" * 100_000, "\x00", '{"load": NaN}']
 )
-def test_metadata_that_is_none_of_ours_is_no_outcome(facts: str) -> None:
+def test_metadata_that_is_not_ours_is_no_outcome(facts: str) -> None:
     assert read_outcome(replace(ENTRY, metadata={**ENTRY.metadata, "facts": facts})) is None
 
 

@@ -30,7 +30,7 @@ def test_a_second_attempt_that_was_sent_says_nothing_of_its_backend_yet() -> Non
         (("DC",), 0, True, None),
     ],
 )
-def test_its_end_tells_how_its_backend_did(
+def test_the_end_of_a_second_attempt_tells_how_its_backend_did(
     flags: tuple[str, ...], status: int, was_sent: bool, is_failure: bool | None
 ) -> None:
     ended = read_retry(entry("UpstreamEnd", *flags, status=status))

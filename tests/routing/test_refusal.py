@@ -88,7 +88,7 @@ def test_requests_that_wait_in_the_queue_are_drained_by_all_candidates_before(fl
 
 
 def test_a_queue_that_is_too_long_has_to_drain_only_to_its_limit() -> None:
-    waiting = WaitingRule(burst_s=1.0, standing_s=0.2)
+    waiting = WaitingRule(burst_s=1.0, standing_share=0.2)
     fleet = a_fleet(1, slow_breakers(1000, waiting))
     (backend,) = fleet.backends
     finish(backend, per_second=10)

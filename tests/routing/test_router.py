@@ -248,7 +248,7 @@ def test_a_conversation_leaves_a_backend_that_is_crowded(core: Core) -> None:
     assert turn(core, (1, 2, 3, 5), now_s=3.0)[0] is not backend, "it runs no second request at once"
 
 
-def test_what_is_expected_in_the_cache_is_not_taken_for_work(core: Core) -> None:
+def test_tokens_that_are_expected_in_the_cache_are_not_counted_as_work(core: Core) -> None:
     backend, placement = turn(core, (1, 2, 3))
     whole_s = backend.prefilled_at_s - 1.0
     end(placement)

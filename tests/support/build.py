@@ -19,12 +19,13 @@ from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.fleet.waiting_time import WaitingRule
+from extproc.learning.model_rules import PredictRule
 from extproc.policy.decide import PolicyRules
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.refusal import AdmissionRules
 
 MODEL = "m"
@@ -106,8 +107,12 @@ def policy_rules(
     max_predicted_ttft_s: float = 5.0,
     tie_fraction: float = 0.05,
     max_candidates: int = 16,
+    score: str = "expected_wait",
 ) -> PolicyRules:
-    return PolicyRules(is_predict_enabled, max_predicted_ttft_s, tie_fraction, max_candidates)
+    predict = PredictRule(
+        is_enabled=is_predict_enabled, tie_fraction=tie_fraction, max_candidates=max_candidates
+    )
+    return PolicyRules(predict, max_predicted_ttft_s, score)
 
 
 def core_rules(

@@ -40,7 +40,9 @@ class Given:
 def layered_rules(
     *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
 ) -> LayeredRules:
-    return layered.layered_rules({"guard": {"max_active": max_active}, "admission": admission}, model_file)
+    return layered.layered_rules(
+        {"guard": {"max_active": max_active}, "admission": dict(admission)}, model_file
+    )
 
 
 @lru_cache

@@ -127,6 +127,12 @@ class LocalStack:
         assert found is not None, f"no {name}"
         return float(found[1])
 
+    async def until_metric(self, name: str, value: float) -> None:
+        """Wait until a metric without labels has at least that value."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.metric(name) < value:
+                await asyncio.sleep(0.02)
+
     async def until_outcomes(self, count: int) -> None:
         """Wait until Envoy has told of so many requests that were placed; it does so when they have ended."""
         series = re.compile(r"^extproc_outcomes_total\{.*\} (\S+)$", re.MULTILINE)

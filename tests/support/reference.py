@@ -23,7 +23,7 @@ from support.running_parts import Parts
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.config.stages import Config
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "extproc.example.yaml"
@@ -70,7 +70,7 @@ def configuration_text() -> str:
 
 
 def _sections(node: Schema, path: str, defs: dict[str, Schema], said: Comments) -> Iterator[str]:
-    """A section for every nested model below `node`, in the order of its fields, each with those below it."""
+    """A section for every nested model below `node`, each with those below it; fields as in the example."""
     for name, field in node["properties"].items():
         stage = f"{path}.{name}".lstrip(".")
         for model in _models(field, defs):
@@ -81,11 +81,18 @@ def _sections(node: Schema, path: str, defs: dict[str, Schema], said: Comments) 
             yield (place == stage and not path and said[stage]) or model["description"]
             yield "\n| field | type | default | |\n|---|---|---|---|"
             required = model.get("required", ())
-            for key, found in fields.items():
+            for key, found in _in_order(fields, place, said):
                 default = "required" if key in required else f"`{json.dumps(found['default'])}`"
                 row = (f"`{key}`", _type(found, defs), default, said.get(f"{place}.{key}", ""))
                 yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
             yield from _sections(model, stage, defs, said)
+
+
+def _in_order(fields: Schema, place: str, said: Comments) -> list[tuple[str, Schema]]:
+    """The fields in the order of the example; those that it does not show come first."""
+    order = list(said)
+    known = {key: order.index(f"{place}.{key}") for key in fields if f"{place}.{key}" in said}
+    return sorted(fields.items(), key=lambda field: known.get(field[0], -1))
 
 
 def _models(field: Schema, defs: dict[str, Schema]) -> list[Schema]:

@@ -15,15 +15,15 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.runtime import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config.listener_stages import ServerConfig
-from extproc.config.stages import ScrapeConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.signals import ScrapeRule
 from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.model_in_use import read_offer
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 BACKENDS = endpoints(2)
@@ -48,7 +48,7 @@ class Parts:
         )
         rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S)
         self.core = a_core(BACKENDS, rules, now_s=self.started_s)
-        self.scraper = Scraper(ScrapeConfig(), self.core)
+        self.scraper = Scraper(ScrapeRule(), self.core)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
         self.server = GrpcServer(server, lambda: Exchange(self.core.place, self.core.ratios), lambda _: None)

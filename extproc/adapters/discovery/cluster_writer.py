@@ -16,7 +16,8 @@ from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.config import rules
-from extproc.config.stages import MAX_BACKENDS, load_config
+from extproc.config.stages import load_config
+from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.known_backends import KnownBackends
 from extproc.routing.core import Core
 
@@ -28,7 +29,7 @@ async def write_clusters(config_path: Path) -> None:
     config = load_config(config_path)
     feed = MembershipFeed(
         new_source(config),
-        KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+        KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
         Core(rules.core_rules(config), np.random.default_rng()),
         ClusterFile(config.envoy.cds_path),
         handle_change=lambda: None,

@@ -9,7 +9,8 @@ import ipaddress
 import re
 from functools import lru_cache
 
-MAX_NAME = 63
+from extproc.fleet.bounds import MAX_BACKEND_NAME
+
 _HASH_CHARACTERS = 8
 _MAX_PREFIX = 20
 _MAX_KEPT = 8192
@@ -28,7 +29,7 @@ def name_of_address(prefix: str, address: str) -> str:
 def name_of_pod(pod: str) -> str:
     """The pod's name, where it can be a cluster's; else as much of it as can, and a hash."""
     name = re.sub(r"[^A-Za-z0-9-]", "-", pod).strip("-")
-    if name == pod and len(name) <= MAX_NAME and name != _SIDECAR_CLUSTER:
+    if name == pod and len(name) <= MAX_BACKEND_NAME and name != _SIDECAR_CLUSTER:
         return name
     digest = hashlib.sha256(pod.encode()).hexdigest()[:_HASH_CHARACTERS]
-    return f"{name[: MAX_NAME - _HASH_CHARACTERS - 1]}-{digest}".lstrip("-")
+    return f"{name[: MAX_BACKEND_NAME - _HASH_CHARACTERS - 1]}-{digest}".lstrip("-")

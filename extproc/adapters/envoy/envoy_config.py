@@ -23,6 +23,7 @@ import yaml
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
 
@@ -145,7 +146,7 @@ def _composite(name: str) -> Document:
 
 def _pool(backends: Sequence[BackendAddress]) -> Document:
     # The budget that extproc keeps elsewhere; a retry is counted until the response begins.
-    budget = {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100}
+    budget = {"budget_percent": {"value": 100 * RETRY_SHARE}, "min_retry_concurrency": int(MAX_SAVED_RETRIES)}
     return _balanced(POOL_CLUSTER, backends) | {
         "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]}
     }

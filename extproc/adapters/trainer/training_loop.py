@@ -20,13 +20,12 @@ from extproc.adapters.trainer.cursor import CHUNK_ROWS, SampleCursor
 from extproc.adapters.trainer.published_model import Incumbent, publish
 from extproc.adapters.trainer.recorded import COLUMNS, plausible
 from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
-from extproc.config.rules import trust_rule
 from extproc.config.stages import Config
 from extproc.errors import ExtprocError, SampleStoreError
 from extproc.learning.dataset import Dropped, clean_observations, medium_zone
 from extproc.learning.drift import DriftWatch, since_drift
 from extproc.learning.fit import Training, fit
-from extproc.learning.gate import GateRule
+from extproc.learning.model_rules import GateRule
 from extproc.learning.predictor import Predictor
 from extproc.learning.tuning import candidates
 from extproc.learning.window import Window
@@ -50,13 +49,15 @@ class Trainer:
         self.dropped: Counter[Dropped] = Counter()
         self.window = Window(zone, config.trainer.rows_per_stratum)
         self._rules = config.trainer
+        self._gate_rule = GateRule(config.trainer.margin, tie_fraction=config.predict.tie_fraction)
+        self._stale_after_s = config.scrape.stale_after_s
         self._model_path = config.model.path
         self._zone = zone
         self._rng = rng
         self._should_stop = should_stop
         self._cursor = SampleCursor(samples, COLUMNS, chunk_rows)
         self._incumbent = Incumbent(config.model.path)
-        self._drift = DriftWatch(trust_rule(config.predict))
+        self._drift = DriftWatch(config.predict)
         self._schedule = TrainingSchedule(
             self._rules.interval_s, self._rules.min_new_samples, time.monotonic()
         )
@@ -85,7 +86,7 @@ class Trainer:
             return
         self._reading.holds()
         columns = plausible(columns, time.time())
-        observations, dropped = clean_observations(columns)
+        observations, dropped = clean_observations(columns, self._stale_after_s)
         self.dropped.update(dropped)
         self.window.add(observations)
         self._schedule.saw(len(medium_zone(observations, self._zone)[0]))
@@ -142,7 +143,7 @@ class Trainer:
                 lambda _: time.monotonic() < deadline_s and not self._should_stop(), candidates(self._rng)
             ),
             incumbent=incumbent,
-            rule=GateRule(margin=self._rules.margin),
+            rule=self._gate_rule,
             seed=int(self._rng.integers(1 << 31)),
             trained_at_s=time.time(),
             zone=self._zone,

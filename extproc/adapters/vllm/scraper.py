@@ -18,8 +18,8 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
 from extproc.adapters.vllm.served_models import read_models
-from extproc.config.stages import ScrapeConfig
 from extproc.fleet.backend import Backend
+from extproc.fleet.signals import ScrapeRule
 from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Scraper:
     """Keeps one task per member of the fleet; `handle_scraped` follows each scrape that succeeds."""
 
     def __init__(
-        self, config: ScrapeConfig, core: Core, handle_scraped: Callable[[], None] = lambda: None
+        self, config: ScrapeRule, core: Core, handle_scraped: Callable[[], None] = lambda: None
     ) -> None:
         self.results: Counter[tuple[str, ScrapeResult]] = Counter()
         self._config = config

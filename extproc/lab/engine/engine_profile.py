@@ -9,7 +9,7 @@ argument (Williams et al., "Roofline", CACM 2009). `extproc calibrate` fits the 
 from dataclasses import dataclass
 
 from extproc.errors import ConfigError
-from extproc.lab.engine.run import TICKS_PER_S
+from extproc.lab.engine.run import TICK_S, TICKS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,8 @@ class EngineProfile:
     def step_duration_s(
         self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0
     ) -> float:
-        """How long an iteration with this much work takes."""
-        return (
-            self.base_step_s
-            + prefill_tokens * self.prefill_token_s
-            + attention_pairs * self.attention_pair_s
-            + decoding * self.decode_sequence_s
-            + kv_tokens * self.kv_token_s
-        ) / self.speed
+        """Return how long an iteration with this much work takes."""
+        return self.step_ticks().step(prefill_tokens, decoding, kv_tokens, attention_pairs) * TICK_S
 
     def overhead_s(self, prompt_tokens: int) -> float:
         """What a request takes outside of the engine."""

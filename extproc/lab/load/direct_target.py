@@ -16,21 +16,20 @@ from math import isfinite
 import numpy as np
 
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config.rules import core_rules_of_stages
-from extproc.config.stages import ScrapeConfig
 from extproc.errors import ProfileError
 from extproc.fleet.backend import Backend
 from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.signals import ScrapeRule
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.served_model import PATIENCE_S, ServedModel
 from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.sample import Sample
-from extproc.routing.core import Core
+from extproc.routing.core import Core, CoreRules
 
 LAYER, REASON = "profile", "direct"
 
-_SCRAPE = ScrapeConfig(idle_interval_s=ScrapeConfig().busy_interval_s)
+_SCRAPE = ScrapeRule(idle_interval_s=ScrapeRule().busy_interval_s)
 
 
 class DirectTarget:
@@ -40,7 +39,7 @@ class DirectTarget:
         self.model = model.name
         self.max_model_len = model.max_model_len
         self.requests_per_arrival = min(2, len(servers))
-        self.core = Core(core_rules_of_stages({"scrape": _SCRAPE}), rng)
+        self.core = Core(CoreRules(), rng)
         self._backends = self.core.set_members(servers, time.monotonic(), known_to_envoy=servers)
         self._rng = rng
 

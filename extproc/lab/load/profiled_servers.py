@@ -38,7 +38,7 @@ def _backends(urls: list[str]) -> tuple[Endpoint, ...]:
     if len(set(urls)) < len(urls):
         raise ConfigError("--backends: every server must be given once")
     configs = [BackendConfig(name=f"vllm-{number}", url=url) for number, url in enumerate(urls, start=1)]
-    return tuple(Endpoint(config.name, config.host, config.port) for config in configs)
+    return tuple(config.endpoint for config in configs)
 
 
 def _checked(url: str, option: str) -> str:

@@ -1,31 +1,29 @@
-"""The page: an analysis, with plots of the samples that it is of, in one file that needs no other."""
+"""The page of an analysis, with plots of its samples, in one file that needs no other."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 
 import numpy as np
 
-from extproc.lab.reports.analysis_plots import ttft_histogram, ttft_over, waiting_over_ttft
+from extproc.lab.reports.analysis_plots import thinned, ttft_histogram, ttft_over, waiting_over_ttft
 from extproc.lab.reports.analysis_tables import (
+    ALL_BACKENDS,
     congestion_table,
     correlation_tables,
     dropped_table,
     knee_table,
     zone_table,
 )
-from extproc.lab.reports.drawing import figure_html
-from extproc.lab.reports.frame import framed
-from extproc.lab.reports.thinning import thinned
+from extproc.lab.reports.page import figure, framed
 from extproc.learning.analysis.findings import Analysis
-from extproc.learning.analysis.words import kv_sentence, summary
+from extproc.learning.analysis.summary import kv_sentence, summary
 from extproc.learning.dataset import Observations
 
 
 def report_page(
     analysis: Analysis, observations: Observations, origin: str, rng: np.random.Generator
 ) -> bytes:
-    """The HTML of the report; `origin` names the sample store, `rng` draws the points of the plots."""
+    """Return the HTML of the report; `origin` names the sample store, `rng` draws the points of the plots."""
     points = thinned(observations, analysis.bounds, rng)
     return framed(
         "extproc analyze",
@@ -35,7 +33,7 @@ def report_page(
         proposal=escape(analysis.yaml),
         limits=escape(_limits(analysis)),
         zones=zone_table(analysis) + _unlisted(analysis),
-        plots="".join(_plots(analysis, observations, points)) or "<p>There is nothing to plot.</p>",
+        plots=_plots(analysis, observations, points),
         thinned=_thinned(len(points), len(observations)),
         correlations=correlation_tables(analysis),
         knees=knee_table(analysis),
@@ -57,9 +55,9 @@ def _origin(analysis: Analysis, origin: str) -> str:
 
 
 def _limits(analysis: Analysis) -> str:
-    """Where the expected TTFT passes the guard's limit: for information, the guard finds it by itself."""
+    """Say where the expected TTFT passes the guard's limit: for information, the guard finds it by itself."""
     found = [
-        f"{'all together' if knee.backend is None else knee.backend}: {knee.load_at_limit:.0f}"
+        f"{knee.backend or ALL_BACKENDS}: {knee.load_at_limit:.0f}"
         for knee in analysis.knees
         if knee.load_at_limit is not None
     ]
@@ -85,19 +83,22 @@ def _thinned(shown: int, count: int) -> str:
     )
 
 
-def _plots(analysis: Analysis, observations: Observations, points: Observations) -> Iterator[str]:
+def _plots(analysis: Analysis, observations: Observations, points: Observations) -> str:
     if not len(observations):
-        return
+        return "<p>There is nothing to plot.</p>"
     bounds, knees = analysis.bounds, [knee for knee in analysis.knees if knee.backend is not None]
-    yield figure_html("How long TTFT was", ttft_histogram(observations, bounds))
-    yield figure_html(
-        "TTFT against load", ttft_over("load", "requests in flight at arrival", points, bounds, knees)
-    )
-    yield figure_html(
-        "TTFT against running requests", ttft_over("num_running", "num_running at arrival", points, bounds)
-    )
-    yield figure_html("Waiting in the engine against TTFT", waiting_over_ttft(points, bounds))
-    yield figure_html(
-        "TTFT against KV usage",
-        ttft_over("kv_cache_fraction", "share of the KV cache in use at arrival", points, bounds),
+    kv_label = "share of the KV cache in use at arrival"
+    return "".join(
+        [
+            figure("How long TTFT was", ttft_histogram(observations, bounds)),
+            figure(
+                "TTFT against load", ttft_over("load", "requests in flight at arrival", points, bounds, knees)
+            ),
+            figure(
+                "TTFT against running requests",
+                ttft_over("num_running", "num_running at arrival", points, bounds),
+            ),
+            figure("Waiting in the engine against TTFT", waiting_over_ttft(points, bounds)),
+            figure("TTFT against KV usage", ttft_over("kv_cache_fraction", kv_label, points, bounds)),
+        ]
     )

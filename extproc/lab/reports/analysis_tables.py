@@ -1,119 +1,98 @@
-"""The tables of the report. Every text is escaped: names of backends come from whoever wrote the samples."""
+"""The tables of an analysis."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import astuple
 
 from extproc.fleet.zone import Zone
+from extproc.lab.reports.page import cell, table
 from extproc.learning.analysis.correlation import Coefficient, Correlation
 from extproc.learning.analysis.findings import Analysis
-from extproc.learning.features import FEATURES
+from extproc.learning.analysis.zones import TtftQuantiles
 
-_LONGEST_NAME = 63
-_NONE = "-"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; the first column is text, the others are numbers."""
-    head = "".join(f"<th>{escape(text)}" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}<tbody>{body}</table></div>'
+_QUANTILES = ("p5, s", "p25, s", "p50, s", "p75, s", "p95, s", "p99, s")
+ALL_BACKENDS = "all together"
 
 
 def zone_table(analysis: Analysis) -> str:
-    """Counts, shares and quantiles: all zones of all backends, then each backend's shares."""
-    pooled = analysis.zones[0]
+    """Return counts, shares and quantiles: all zones of all backends, then each backend's shares."""
+    pooled, *by_backend = analysis.zones
     rows = [
         (str(zone.zone), f"{zone.count:,}", f"{zone.share:.1%}", *_quantiles(zone.ttft))
         for zone in pooled.zones
     ]
-    rows.append(("all", f"{pooled.count:,}", "100 %" if pooled.count else _NONE, *_quantiles(pooled.ttft)))
-    overall = table(("zone", "requests", "share", *_QUANTILES), rows)
-    by_backend = table(
-        ("backend", "requests", *(str(zone) for zone in Zone), *_QUANTILES),
+    whole = "100 %" if pooled.count else "-"
+    rows.append(("all", f"{pooled.count:,}", whole, *_quantiles(pooled.ttft)))
+    backend_rows = [
         (
-            (
-                _name(each.backend),
-                f"{each.count:,}",
-                *(f"{zone.share:.1%}" for zone in each.zones),
-                *_quantiles(each.ttft),
-            )
-            for each in analysis.zones[1:]
-        ),
+            each.backend or ALL_BACKENDS,
+            f"{each.count:,}",
+            *(f"{zone.share:.1%}" for zone in each.zones),
+            *_quantiles(each.ttft),
+        )
+        for each in by_backend
+    ]
+    return table(("zone", "requests", "share", *_QUANTILES), rows) + table(
+        ("backend", "requests", *map(str, Zone), *_QUANTILES), backend_rows
     )
-    return overall + by_backend
 
 
 def correlation_tables(analysis: Analysis) -> str:
-    """One table for each zone."""
+    """Return one table for each zone."""
     parts = []
     for zone in Zone:
         own = [each for each in analysis.correlations if each.zone is zone]
-        rows = [_correlation_row(each) for each in sorted(own, key=lambda each: FEATURES.index(each.feature))]
+        heads = ("TTFT with", "Pearson R", "95 %", "p", "Spearman", "95 %", "p")
         parts.append(f'<h3 class="{zone}">{zone} zone, {own[0].count:,} requests</h3>')
-        parts.append(table(("TTFT with", "Pearson R", "95 %", "p", "Spearman", "95 %", "p"), rows))
+        parts.append(table(heads, map(_correlation_row, own)))
     return "".join(parts)
 
 
 def knee_table(analysis: Analysis) -> str:
-    """The knee of each backend, or why it has none."""
+    """Return the knee of each backend, or why it has none."""
     heads = ("backend", "requests", "knee (load)", "95 %", "TTFT there", "before, s/request")
-    limit = f"load at {analysis.limit_s:g} s"
-    return table(
-        (*heads, "beyond, s/request", limit, ""),
+    rows = [
         (
-            (
-                _name(knee.backend),
-                f"{knee.count:,}",
-                _number(knee.load, 1),
-                _NONE if knee.load is None else f"{knee.low:.1f} to {knee.high:.1f}",
-                _NONE if knee.ttft_at_knee_s is None else f"{knee.ttft_at_knee_s:.2g} s",
-                _number(knee.slope_before_s, 3),
-                _number(knee.slope_after_s, 3),
-                _number(knee.load_at_limit, 1),
-                knee.unstated or "",
-            )
-            for knee in analysis.knees
-        ),
-    )
+            knee.backend or ALL_BACKENDS,
+            f"{knee.count:,}",
+            cell("{:.1f}", knee.load),
+            cell("{:.1f} to {:.1f}", knee.low, knee.high),
+            cell("{:.2g} s", knee.ttft_at_knee_s),
+            cell("{:.3f}", knee.slope_before_s),
+            cell("{:.3f}", knee.slope_after_s),
+            cell("{:.1f}", knee.load_at_limit),
+            knee.unstated or "",
+        )
+        for knee in analysis.knees
+    ]
+    return table((*heads, "beyond, s/request", f"load at {analysis.limit_s:g} s", ""), rows)
 
 
 def congestion_table(analysis: Analysis) -> str:
-    """Where requests wait, by backend."""
+    """Return where requests wait, by backend."""
     heads = ("backend", "out of low zone", "wait", "none waiting, medium", "none waiting, saturated")
-    return table(
-        (*heads, "running when saturated", "at it", "of queue in num_waiting"),
+    rows = [
         (
-            (
-                _name(each.backend),
-                f"{each.count:,}",
-                str(each.place),
-                _share(each.nothing_waiting_share_medium),
-                _share(each.nothing_waiting_share_saturated),
-                _number(each.running_top, 0),
-                _share(each.at_top_share),
-                _share(each.queue_seen_share),
-            )
-            for each in analysis.congestion
-        ),
-    )
+            each.backend,
+            f"{each.count:,}",
+            str(each.place),
+            cell("{:.0%}", each.nothing_waiting_share_medium),
+            cell("{:.0%}", each.nothing_waiting_share_saturated),
+            cell("{:.0f}", each.running_top),
+            cell("{:.0%}", each.at_top_share),
+            cell("{:.0%}", each.queue_seen_share),
+        )
+        for each in analysis.congestion
+    ]
+    return table((*heads, "running when saturated", "at it", "of queue in num_waiting"), rows)
 
 
 def dropped_table(analysis: Analysis) -> str:
-    """What was read, used, and not used."""
-    rows = [(reason.replace("_", " "), f"{count:,}") for reason, count in analysis.dropped.items()]
-    return table(
-        ("samples", "rows"), [("read", f"{analysis.rows:,}"), ("used", f"{analysis.count:,}"), *rows]
-    )
+    """Return how many samples were read, used, and dropped for which reason."""
+    counts = [("read", analysis.rows), ("used", analysis.count), *analysis.dropped.items()]
+    return table(("samples", "rows"), [(what.replace("_", " "), f"{count:,}") for what, count in counts])
 
 
-_QUANTILES = ("p5, s", "p25, s", "p50, s", "p75, s", "p95, s", "p99, s")
-
-
-def _quantiles(ttft: object) -> tuple[str, ...]:
-    if ttft is None:
-        return (_NONE,) * len(_QUANTILES)
-    names = ("p5_s", "p25_s", "p50_s", "p75_s", "p95_s", "p99_s")
-    return tuple(f"{getattr(ttft, name):.3g}" for name in names)
+def _quantiles(ttft: TtftQuantiles | None) -> tuple[str, ...]:
+    return tuple(cell("{:.3g}", value) for value in (astuple(ttft) if ttft else [None] * len(_QUANTILES)))
 
 
 def _correlation_row(correlation: Correlation) -> tuple[str, ...]:
@@ -123,20 +102,5 @@ def _correlation_row(correlation: Correlation) -> tuple[str, ...]:
 
 
 def _coefficient(coefficient: Coefficient) -> tuple[str, str, str]:
-    p_value = coefficient.p_value
-    shown = "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
-    return f"{coefficient.r:.2f}", f"{coefficient.low:.2f} to {coefficient.high:.2f}", shown
-
-
-def _name(backend: str | None) -> str:
-    if backend is None:
-        return "all together"
-    return backend if len(backend) <= _LONGEST_NAME else f"{backend[:_LONGEST_NAME]}…"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
-
-
-def _share(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.0%}"
+    p_value = "< 0.0001" if coefficient.p_value < 1e-4 else f"{coefficient.p_value:.2g}"
+    return f"{coefficient.r:.2f}", f"{coefficient.low:.2f} to {coefficient.high:.2f}", p_value

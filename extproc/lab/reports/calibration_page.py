@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.reports.analysis_tables import table
-from extproc.lab.reports.calibration_plots import ttft_by_arrival, ttft_distributions
-from extproc.lab.reports.drawing import figure_html
-from extproc.lab.reports.frame import framed
+from extproc.lab.reports.page import figure, framed, table
+from extproc.lab.reports.plot import INK, ORANGE, new_figure, png, ttft_axis
 from extproc.lab.twin.agreement import TOLERANCE, Agreement
 from extproc.lab.twin.calibration import FITTED, Fit
 
 
 def calibration_page(fit: Fit | None, agreements: Sequence[Agreement], limits: EngineLimits) -> bytes:
-    """The HTML; with a fit, the first load is the one that was fitted to."""
+    """Return the HTML; with a fit, the first load is the one that was fitted to."""
     return framed(
         "extproc calibrate",
         "calibration_page",
@@ -56,6 +56,31 @@ def _fit(fit: Fit) -> str:
 
 
 def _plots(agreement: Agreement) -> str:
-    return figure_html(f"{agreement.name}: TTFT", ttft_distributions(agreement)) + figure_html(
-        f"{agreement.name}: TTFT, request by request", ttft_by_arrival(agreement)
+    return figure(f"{agreement.name}: TTFT", _ttft_distributions(agreement)) + figure(
+        f"{agreement.name}: TTFT, request by request", _ttft_by_arrival(agreement)
     )
+
+
+def _ttft_distributions(agreement: Agreement) -> bytes:
+    """Draw the share of requests within a TTFT, of server and twin."""
+    drawing, axes = new_figure()
+    shares = (np.arange(agreement.requests) + 0.5) / agreement.requests
+    for label, colour, ttfts_s in _both(agreement):
+        axes.step(np.sort(ttfts_s), shares, where="mid", color=colour, linewidth=1.5, label=label)
+    ttft_axis(axes, "x", [*agreement.server_ttfts_s, *agreement.twin_ttfts_s])
+    axes.set_ylabel("share of requests")
+    return png(drawing)
+
+
+def _ttft_by_arrival(agreement: Agreement) -> bytes:
+    """Draw each request's TTFT, of server and twin, in the order of arrivals."""
+    drawing, axes = new_figure()
+    for label, colour, ttfts_s in _both(agreement):
+        axes.scatter(range(len(ttfts_s)), ttfts_s, s=9, color=colour, alpha=0.5, linewidths=0, label=label)
+    ttft_axis(axes, "y", [*agreement.server_ttfts_s, *agreement.twin_ttfts_s])
+    axes.set_xlabel("request, by arrival")
+    return png(drawing)
+
+
+def _both(agreement: Agreement) -> tuple[tuple[str, str, list[float]], ...]:
+    return ("server", INK, agreement.server_ttfts_s), ("twin", ORANGE, agreement.twin_ttfts_s)

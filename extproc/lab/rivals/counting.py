@@ -1,5 +1,6 @@
 """Rivals that know nothing but their own requests."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,25 +57,27 @@ class LeastRequest(Policy):
         return second.backend if second.in_flight < first.in_flight else first.backend
 
 
-class LeastInFlight(Policy):
-    """The fewest own requests in flight of all backends, ties at random: nginx's least_conn, HAProxy's
-    leastconn.
-    """
+class BestScore(Policy):
+    """The backend with the largest score, of several one at random. Only `scores` has to be given."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._draws = Draws(rng)
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
-        """One of the least busy."""
-        least = min([candidate.in_flight for candidate in candidates])
-        tied = [candidate.backend for candidate in candidates if candidate.in_flight == least]
+    @abstractmethod
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> Sequence[float]:
+        """Return a score for each candidate."""
+
+    def choose(self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> int:
+        """Return one of the best."""
+        scores = self.scores(candidates, request)
+        best = max(scores)
+        tied = [each.backend for each, score in zip(candidates, scores, strict=True) if score == best]
         return tied[0] if len(tied) == 1 else tied[self._draws.below(len(tied))]
 
 
-def any_best(candidates: Sequence[Candidate], scores: Sequence[float], draws: Draws) -> int:
-    """The backend with the largest score, of several one at random."""
-    best = max(scores)
-    tied = [candidate.backend for candidate, score in zip(candidates, scores, strict=True) if score == best]
-    return tied[0] if len(tied) == 1 else tied[draws.below(len(tied))]
+class LeastInFlight(BestScore):
+    """The fewest own requests in flight of all backends: nginx's least_conn, HAProxy's leastconn."""
+
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> Sequence[float]:
+        """Return fewer the more requests are in flight."""
+        return [-candidate.in_flight for candidate in candidates]

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
-from extproc.lab.evaluation.draws import Draws
-from extproc.lab.rivals.counting import any_best
-from extproc.lab.rivals.policy import Candidate, Policy
+from extproc.lab.rivals.counting import BestScore
+from extproc.lab.rivals.policy import Candidate
 from extproc.lab.traffic.arrivals import Arrival
 
 QUEUE_WEIGHT = 2.0
@@ -93,57 +92,45 @@ def _prompt_blocks(request: Arrival) -> Sequence[int]:
     return request.content[: min(request.prompt_tokens // DEFAULT_BLOCK_SIZE, MAX_PREFIX_BLOCKS)]
 
 
-class DefaultProfile(Policy):
+class DefaultProfile(BestScore):
     """The picker's default profile: queue 2, KV cache 2, prefix 3."""
 
     needs_gauges = True
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._draws = Draws(rng)
+        super().__init__(rng)
         self._index = PrefixIndex()
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
-        """One of those with the best sum."""
-        queues, free, prefixes = (
-            queue_scores(candidates),
-            kv_cache_scores(candidates),
-            [0.0] * len(candidates),
-        )
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+        """Return the sums by weight."""
+        prefixes = [0.0] * len(candidates)
         if request.content:
             prefixes = self._index.scores(candidates, request)
-        scores = [
+        scores = zip(queue_scores(candidates), kv_cache_scores(candidates), prefixes, strict=True)
+        return [
             QUEUE_WEIGHT * queue + KV_CACHE_WEIGHT * kv_cache + PREFIX_WEIGHT * prefix
-            for queue, kv_cache, prefix in zip(queues, free, prefixes, strict=True)
+            for queue, kv_cache, prefix in scores
         ]
-        chosen = any_best(candidates, scores, self._draws)
+
+    def choose(self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> int:
+        """Return one of the best, and expect the prompt in its cache."""
+        chosen = super().choose(request_id, request, candidates, now_s)
         if request.content:
             self._index.add(chosen, request)
         return chosen
 
 
-class TokenLoad(Policy):
-    """The token-load scorer alone."""
+class TokenLoad(BestScore):
+    """The token-load scorer alone: the fewest own tokens in flight."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._draws = Draws(rng)
-
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
-        """One of those with the fewest own tokens in flight."""
-        return any_best(candidates, token_load_scores(candidates, request.prompt_tokens), self._draws)
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+        """Return the scorer's."""
+        return token_load_scores(candidates, request.prompt_tokens)
 
 
-class ActiveRequest(Policy):
+class ActiveRequest(BestScore):
     """The active-request scorer alone: the same choices as those of least in flight."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._draws = Draws(rng)
-
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
-        """One of those with the fewest own requests in flight."""
-        return any_best(candidates, active_request_scores(candidates), self._draws)
+    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+        """Return the scorer's."""
+        return active_request_scores(candidates)

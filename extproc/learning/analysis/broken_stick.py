@@ -5,26 +5,33 @@
 theory behind it is Little's law: up to the knee a request shares the engine, beyond it each one more waits
 for one more to leave.
 
-The knee is found on a grid, so it needs no first guess. Fitted are medians of TTFT, one for each small range
-of load, by least absolute deviations: neither a flood of idle samples nor outliers decide. Deviations count
-in seconds below `scale_s` and relatively above it, because TTFT scatters in proportion to itself.
+The stick is fitted to medians of TTFT, one for each small range of load, by least absolute deviations (soft
+L1): neither a flood of idle samples nor outliers decide. Deviations count in seconds below `scale_s` and
+relatively above it, because TTFT scatters in proportion to itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import least_squares
 
 Floats = npt.NDArray[np.float64]
 
 _BINS = 100
 _FULL_BIN = 10
-"""So many samples make a bin count fully."""
+"""A bin with so many samples counts fully."""
 
-_COARSE, _FINE = 32, 17
-_ROUNDS = 8
+_FIRST_GUESSES = (0.2, 0.4, 0.6, 0.8)
+"""Quantiles of load; the loss may have a minimum on either side of the knee that is best."""
+
+_DIGITS = 6
+"""Less than a microsecond for each request more is nothing."""
+
 _SMOOTH = 0.05
-"""Deviations below it, on the scale of logarithms, count squared: the loss has to be smooth at 0."""
+"""Deviations below it, on the scale of logarithms, count squared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class BrokenStick:
         return self.intercept_s + self.slope_before_s * self.knee
 
     def load_at(self, ttft_s: float) -> float:
-        """The load at which the expected TTFT passes `ttft_s`."""
+        """Return the load at which the expected TTFT passes `ttft_s`."""
         if ttft_s >= self.ttft_at_knee_s:
             return self.knee + (ttft_s - self.ttft_at_knee_s) / self.slope_after_s
         if ttft_s <= self.intercept_s:
@@ -52,7 +59,7 @@ class BrokenStick:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Medians:
-    """Median load and TTFT in ranges of load, ascending, `(m,)` each, and what each counts."""
+    """Median load and TTFT in ranges of load, ascending, and the weight of each range, `(m,)` each."""
 
     load: Floats
     ttft_s: Floats
@@ -63,80 +70,68 @@ class Medians:
 
 
 def load_bins(load: Floats) -> npt.NDArray[np.intp]:
-    """Which of some hundred ranges each load is in; they grow with load, whole numbers first."""
-    if not len(load):
-        return np.zeros(0, np.intp)
-    top = np.log1p(load.max())
-    return np.unique(np.round(np.log1p(load) / max(top, 1e-9) * _BINS), return_inverse=True)[1].astype(
-        np.intp
-    )
+    """Sort loads into some hundred ranges, numbered from 0; they grow with load, whole numbers first."""
+    top = max(np.log1p(load.max(initial=0)), 1e-9)
+    return np.unique(np.round(np.log1p(load) / top * _BINS), return_inverse=True)[1]
 
 
-def medians_of(load: Floats, ttft_s: Floats, bins: npt.NDArray[np.intp]) -> Medians:
-    """The medians of each bin that has samples; `bins` are `load_bins`."""
+def medians_of(load: Floats, ttft_s: Floats) -> Medians:
+    """Return the medians in each of the `load_bins`."""
+    bins = load_bins(load)
     counts = np.bincount(bins)
-    present = counts > 0
-    middle = (np.cumsum(counts) - counts + counts // 2)[present]
+    middle = np.cumsum(counts) - counts + counts // 2
     by_load, by_ttft = np.lexsort((load, bins)), np.lexsort((ttft_s, bins))
-    weight = np.minimum(counts[present] / _FULL_BIN, 1.0)
-    return Medians(load[by_load][middle], ttft_s[by_ttft][middle], weight)
+    return Medians(load[by_load][middle], ttft_s[by_ttft][middle], np.minimum(counts / _FULL_BIN, 1.0))
 
 
-def fit_stick(medians: Medians, scale_s: float) -> tuple[BrokenStick, float] | None:
-    """The stick that fits best, and its loss; None where there is nothing on either side to fit it to."""
+def fit_stick(
+    medians: Medians, scale_s: float, near: BrokenStick | None = None
+) -> tuple[BrokenStick, float] | None:
+    """Return the stick that fits best, and its loss, which is infinite where TTFT does not grow with load.
+
+    Nothing of the stick is negative. The search begins at `near`, if it is given. Returns None for fewer than
+    six medians.
+    """
     if len(medians) < 6:
         return None
-    inner = np.unique(medians.load[1:-2])
-    knees = np.quantile(inner, np.linspace(0, 1, _COARSE)) if len(inner) > _COARSE else inner
-    best, _ = _best(medians, knees, scale_s)
-    place = int(np.searchsorted(knees, best.knee))
-    low, high = knees[max(place - 1, 0)], knees[min(place + 1, len(knees) - 1)]
-    return _best(medians, np.linspace(low, high, _FINE), scale_s)
+    load, slope_s = medians.load, np.ptp(medians.ttft_s) / medians.load[-1]
+    starts = [(knee, medians.ttft_s[0], slope_s / 10, slope_s) for knee in np.quantile(load, _FIRST_GUESSES)]
+    if near is not None:
+        starts = [astuple(near)]
+    bounds = (load[0], 0, 0, 0), (load[-1], np.inf, np.inf, np.inf)
+
+    def stick_s(parameters: Floats) -> Floats:
+        knee, intercept_s, before_s, more_s = parameters
+        ttft_s: Floats = intercept_s + before_s * load + more_s * np.maximum(load - knee, 0)
+        return ttft_s
+
+    fits = [_fit(stick_s, np.clip(start, *bounds), bounds, medians, scale_s) for start in starts]
+    (knee, intercept_s, before_s, more_s), loss = min(fits, key=itemgetter(1))
+    stick = BrokenStick(knee, intercept_s, before_s, before_s + more_s)
+    return stick, loss if stick.slope_after_s > 0 else np.inf
 
 
 def smooth_loss(medians: Medians, scale_s: float) -> float:
-    """The loss of the best parabola: where it is no larger, there is a bend and not a knee."""
-    load = medians.load / medians.load[-1]
-    design = np.stack([np.ones_like(load), load, load**2], axis=-1)[None]
-    return float(_least_deviations(design, medians, scale_s)[1][0])
+    """Return the loss of the best parabola: where it is smaller, there is a bend and not a knee."""
+    start = np.polyfit(medians.load, medians.ttft_s, 2)
+    anything = (-np.inf, np.inf)
+    return _fit(lambda parabola: np.polyval(parabola, medians.load), start, anything, medians, scale_s)[1]
 
 
-def _best(medians: Medians, knees: Floats, scale_s: float) -> tuple[BrokenStick, float]:
-    """The best stick with its knee among these. A falling first half is fitted again as a level one."""
-    load = np.broadcast_to(medians.load, (len(knees), len(medians)))
-    level, beyond = np.ones_like(load), np.maximum(load - knees[:, None], 0)
-    lines, loss = _least_deviations(np.stack([level, load, beyond], axis=-1), medians, scale_s)
-    is_falling = lines[:, 1] < 0
-    if is_falling.any():
-        design = np.stack([level, beyond], axis=-1)[is_falling]
-        lines[is_falling, 1] = 0
-        flat, loss[is_falling] = _least_deviations(design, medians, scale_s)
-        lines[is_falling, 0], lines[is_falling, 2] = flat.T
-    loss = np.where(lines[:, 2] > 0, loss, np.inf)
-    best = int(np.argmin(loss))
-    intercept_s, before_s, more_s = lines[best].tolist()
-    return BrokenStick(float(knees[best]), intercept_s, before_s, before_s + more_s), float(loss[best])
+def _fit(
+    curve_s: Callable[[Floats], npt.NDArray[np.floating]],
+    start: npt.ArrayLike,
+    bounds: tuple[object, object],
+    medians: Medians,
+    scale_s: float,
+) -> tuple[list[float], float]:
+    """Return the parameters that fit best, and their loss; `curve_s` gives TTFT at the medians' loads."""
 
+    def deviations(parameters: Floats) -> Floats:
+        expected_s = np.maximum(curve_s(parameters), 0)
+        off: Floats = np.log(scale_s + expected_s) - np.log(scale_s + medians.ttft_s)
+        return np.sqrt(medians.weight) * off
 
-def _least_deviations(design: Floats, medians: Medians, scale_s: float) -> tuple[Floats, Floats]:
-    """Coefficients `(g, p)` and losses `(g,)` for designs `(g, m, p)`, by reweighted least squares."""
-    target = np.log(scale_s + medians.ttft_s)
-    transposed = np.ascontiguousarray(design.swapaxes(1, 2))
-    ridge = 1e-9 * np.eye(design.shape[-1])
-    weight = np.broadcast_to(medians.weight / (scale_s + medians.ttft_s) ** 2, design.shape[:2])
-    for _ in range(_ROUNDS):
-        weighted = transposed * weight[:, None, :]
-        gram = weighted @ design
-        trace = np.trace(gram, axis1=1, axis2=2)[:, None, None]
-        coefficients = np.linalg.solve(gram + trace * ridge, (weighted @ medians.ttft_s)[..., None])
-        fitted_s = np.maximum((design @ coefficients)[..., 0], 0)
-        deviation = np.abs(target - np.log(scale_s + fitted_s))
-        off_s = np.abs(medians.ttft_s - fitted_s)
-        # The slope of the chord between the two on the logarithm turns seconds into its scale exactly.
-        slope = np.where(off_s > 1e-9, deviation / np.maximum(off_s, 1e-9), 1 / (scale_s + fitted_s))
-        weight = medians.weight * slope**2 / np.maximum(deviation, _SMOOTH)
-    return coefficients[..., 0], (medians.weight * _huber(deviation)).sum(axis=-1)
-
-
-def _huber(deviation: Floats) -> Floats:
-    return np.where(deviation < _SMOOTH, deviation**2 / (2 * _SMOOTH), deviation - _SMOOTH / 2)
+    robust = {"loss": "soft_l1", "f_scale": _SMOOTH, "x_scale": "jac"}
+    found = least_squares(deviations, start, bounds=bounds, ftol=1e-4, xtol=1e-4, **robust)
+    return found.x.round(_DIGITS).tolist(), round(float(found.cost), _DIGITS)

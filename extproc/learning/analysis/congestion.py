@@ -1,8 +1,8 @@
 """Where requests wait: in the engine's queue, or before the engine, where none of its gauges counts them.
 
-Looked at are the requests out of the low zone: if nothing was waiting in the engine when they came, what they
-waited for was not there. A number of running requests that stays at its top says that the engine lets no more
-in. What of the requests in flight neither ran nor waited in the engine was before it.
+Requests out of the low zone had to wait. If nothing was waiting in the engine when they came, they waited
+somewhere else. A number of running requests that stays at its top says that the engine lets no more in.
+Requests in flight that are neither running nor waiting in the engine are queued in front of it.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -47,40 +46,40 @@ class Congestion:
     backend: str
     count: int
     place: WaitLocation
-    nothing_waiting_share_medium: float | None
-    nothing_waiting_share_saturated: float | None
-    running_top: float | None
-    at_top_share: float | None
-    is_running_pinned: bool | None
-    queue_seen_share: float | None
+    nothing_waiting_share_medium: float | None = None
+    nothing_waiting_share_saturated: float | None = None
+    running_top: float | None = None
+    at_top_share: float | None = None
+    is_running_pinned: bool | None = None
+    queue_seen_share: float | None = None
 
 
 def congestion_of(observations: Observations, bounds: ZoneBounds, backend: str) -> Congestion:
-    """Where requests wait on one backend, of which these are the observations."""
+    """Find out where requests wait on one backend, from its observations."""
     column = dict(zip(FEATURES, observations.features.T, strict=True))
-    masks = zone_masks(observations.ttft_s, bounds)
-    saturated = masks[Zone.SATURATED]
+    masks = bounds.masks(observations.ttft_s)
     count = int((observations.ttft_s >= bounds.low_s).sum())
-    empty_medium = _empty_share(column["num_waiting"][masks[Zone.MEDIUM]])
-    empty = _empty_share(column["num_waiting"][saturated])
+    empty_medium, empty = (
+        _empty_share(column["num_waiting"][masks[zone]]) for zone in (Zone.MEDIUM, Zone.SATURATED)
+    )
     if empty is None:
-        return Congestion(
-            backend, count, WaitLocation.NOT_SATURATED, empty_medium, None, None, None, None, None
-        )
-    running, load, waiting = (column[name][saturated] for name in ("num_running", "load", "num_waiting"))
+        return Congestion(backend, count, WaitLocation.NOT_SATURATED, empty_medium)
+    running, load, waiting = (
+        column[name][masks[Zone.SATURATED]] for name in ("num_running", "load", "num_waiting")
+    )
     top = float(np.median(running))
     at_top = float((np.abs(running - top) <= max(_NEAR_LIMIT * top, 1.0)).mean())
     queued = float(np.maximum(load - running, 0).sum())
     return Congestion(
         backend,
         count,
-        _place(empty),
-        empty_medium,
-        empty,
-        top,
-        at_top,
-        at_top >= _PINNED_SHARE,
-        min(float(waiting.sum()) / queued, 1.0) if queued else None,
+        _location(empty),
+        nothing_waiting_share_medium=empty_medium,
+        nothing_waiting_share_saturated=empty,
+        running_top=top,
+        at_top_share=at_top,
+        is_running_pinned=at_top >= _PINNED_SHARE,
+        queue_seen_share=min(float(waiting.sum()) / queued, 1.0) if queued else None,
     )
 
 
@@ -88,7 +87,7 @@ def _empty_share(waiting: npt.NDArray[np.float64]) -> float | None:
     return float((waiting == 0).mean()) if len(waiting) >= MIN_SAMPLES else None
 
 
-def _place(empty_share: float) -> WaitLocation:
+def _location(empty_share: float) -> WaitLocation:
     if empty_share >= _NEARLY_ALL:
         return WaitLocation.BEFORE_ENGINE
     return WaitLocation.IN_ENGINE if empty_share <= _NEARLY_NONE else WaitLocation.BOTH

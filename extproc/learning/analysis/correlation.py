@@ -1,4 +1,4 @@
-"""What TTFT goes with, zone by zone: Pearson's R and Spearman's rank correlation with each feature.
+"""Correlations of TTFT with each feature, zone by zone: Pearson's R and Spearman's rank correlation.
 
 Pearson's is of plain TTFT, as in the study that this project comes from: within a zone TTFT spans one order
 of magnitude, so no logarithm is needed, and a queue is linear in its length. Spearman's is the same for TTFT
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import stats
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.zones import zone_masks
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 from extproc.learning.zone_bounds import ZoneBounds
@@ -51,16 +50,16 @@ class Correlation:
     zone: Zone
     feature: str
     count: int
-    pearson: Coefficient | None
-    spearman: Coefficient | None
-    unstated: Unstated | None
+    pearson: Coefficient | None = None
+    spearman: Coefficient | None = None
+    unstated: Unstated | None = None
 
 
 def correlations(observations: Observations, bounds: ZoneBounds) -> tuple[Correlation, ...]:
-    """Each zone's correlations of TTFT with each of the features."""
+    """Correlate TTFT with each of the features, in each zone."""
     return tuple(
         _correlation(zone, name, observations.features[mask, column], observations.ttft_s[mask])
-        for zone, mask in zone_masks(observations.ttft_s, bounds).items()
+        for zone, mask in bounds.masks(observations.ttft_s).items()
         for column, name in enumerate(FEATURES)
     )
 
@@ -70,19 +69,14 @@ def _correlation(
 ) -> Correlation:
     count = len(values)
     if count < MIN_SAMPLES:
-        return Correlation(zone, name, count, None, None, Unstated.TOO_FEW)
+        return Correlation(zone, name, count, unstated=Unstated.TOO_FEW)
     if np.ptp(values) == 0 or np.ptp(ttft_s) == 0:
-        return Correlation(zone, name, count, None, None, Unstated.CONSTANT)
+        return Correlation(zone, name, count, unstated=Unstated.CONSTANT)
     r, p_value = stats.pearsonr(values, ttft_s)
     rho, rank_p_value = stats.spearmanr(values, ttft_s)
-    return Correlation(
-        zone,
-        name,
-        count,
-        _coefficient(float(r), float(p_value), 1 / (count - 3)),
-        _coefficient(float(rho), float(rank_p_value), (1 + rho**2 / 2) / (count - 3)),
-        None,
-    )
+    pearson = _coefficient(float(r), float(p_value), 1 / (count - 3))
+    spearman = _coefficient(float(rho), float(rank_p_value), (1 + rho**2 / 2) / (count - 3))
+    return Correlation(zone, name, count, pearson, spearman)
 
 
 def _coefficient(r: float, p_value: float, variance: float) -> Coefficient:

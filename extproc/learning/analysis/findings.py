@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from extproc.fleet.waiting_time import WaitingRule
 from extproc.learning.analysis.congestion import Congestion, congestion_of
 from extproc.learning.analysis.correlation import Correlation, correlations
 from extproc.learning.analysis.knee import Knee, knee_of
@@ -18,8 +19,7 @@ from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 MAX_BACKENDS = 64
 """Beyond it only those with the most samples are looked at one by one: a store may hold any names."""
 
-DEFAULT_LIMIT_S = 5.0
-"""The default of `guard.max_predicted_ttft_s`."""
+DEFAULT_LIMIT_S = WaitingRule().burst_s  # that of `guard.max_predicted_ttft_s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def analyze(
     bounds: ZoneBounds = DEFAULT_ZONE,
     limit_s: float = DEFAULT_LIMIT_S,
 ) -> tuple[Analysis, Observations]:
-    """The analysis of columns of samples (see `clean_observations`), and the observations it is of.
+    """Analyze columns of samples (see `clean_observations`); returns also the observations that are usable.
 
     `limit_s` is `guard.max_predicted_ttft_s`. The same columns and generator give the same numbers.
     """
@@ -89,7 +89,7 @@ def analyze(
 
 
 def _by_backend(observations: Observations) -> dict[str, Observations]:
-    """Each backend's own observations, of those with the most of them, by name."""
+    """Return the observations of each backend by its name; of too many backends, those with the most."""
     counts = np.bincount(observations.backend, minlength=len(observations.fleet))
     largest = np.sort(np.argsort(-counts, kind="stable")[:MAX_BACKENDS])
     return {

@@ -32,36 +32,34 @@ class KvUsage:
 
     high_count: int
     compared_count: int
-    ttft_ratio: float | None
-    low: float | None
-    high: float | None
-    unstated: str | None
+    ttft_ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unstated: str | None = None
 
 
 def kv_usage_of(observations: Observations, rng: np.random.Generator) -> KvUsage:
-    """The comparison over all backends."""
+    """Compare over all backends."""
     is_high = observations.features[:, _KV] >= HIGH_USAGE
     high_count = int(is_high.sum())
     if high_count < MIN_SAMPLES:
-        return _unstated(high_count, 0, f"{high_count} requests met a KV usage of 0.9 or more")
+        return KvUsage(high_count, 0, unstated=f"{high_count} requests met a KV usage of 0.9 or more")
     pairs = _pairs_at_similar_load(observations, is_high)
     compared = sum(len(full) for full, _ in pairs)
     if compared < MIN_SAMPLES:
-        return _unstated(high_count, compared, "at the same load there was hardly ever a lower KV usage")
+        reason = "at the same load there was hardly ever a lower KV usage"
+        return KvUsage(high_count, compared, unstated=reason)
     resampled = [
-        _log_ratio([(_drawn(full, rng), _drawn(room, rng)) for full, room in pairs])
+        _log_ratio([(rng.choice(full, len(full)), rng.choice(room, len(room))) for full, room in pairs])
         for _ in range(_RESAMPLES)
     ]
+    ratio = float(np.exp(_log_ratio(pairs)))
     low, high = np.exp(np.quantile(resampled, [0.025, 0.975])).tolist()
-    return KvUsage(high_count, compared, float(np.exp(_log_ratio(pairs))), low, high, None)
-
-
-def _unstated(high_count: int, compared: int, reason: str) -> KvUsage:
-    return KvUsage(high_count, compared, None, None, None, reason)
+    return KvUsage(high_count, compared, ratio, low, high)
 
 
 def _pairs_at_similar_load(observations: Observations, is_high: npt.NDArray[np.bool_]) -> list[Sides]:
-    """Log TTFT at high usage and below it, for each range of load and backend that has enough of both."""
+    """Return log TTFT at high usage and below it, for each range of load and backend with enough of both."""
     bins = load_bins(observations.features[:, _LOAD])
     strata = observations.backend * (bins.max() + 1) + bins
     order = np.argsort(strata, kind="stable")
@@ -74,7 +72,3 @@ def _pairs_at_similar_load(observations: Observations, is_high: npt.NDArray[np.b
 def _log_ratio(pairs: list[Sides]) -> float:
     differences = [np.median(full) - np.median(room) for full, room in pairs]
     return float(np.average(differences, weights=[len(full) for full, _ in pairs]))
-
-
-def _drawn(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    return rng.choice(values, len(values))

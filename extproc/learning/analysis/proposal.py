@@ -1,4 +1,4 @@
-"""From what was found to configuration: where the guard should stand, and where the zones begin.
+"""The proposed configuration: where the guard should stand, and where the zones begin.
 
 `guard.max_active` is the knee: beyond it requests only wait. It is one number for all backends, so it is the
 largest of their knees; `resume_active` is 80 % of it, as in the sidecar's default. `zones.low_s` is the 90 %
@@ -7,19 +7,23 @@ quantile of TTFT at loads up to a quarter of the knee: what a lightly loaded bac
 left out, with the reason.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from extproc.fleet.saturation import RESUME_SHARE, SaturationRule
 from extproc.learning.analysis.knee import Knee
-from extproc.learning.analysis.shown_name import shown_name
 from extproc.learning.dataset import Observations, medium_load
 from extproc.learning.features import FEATURES
 
 _MIN_LIGHT = 30
-_MOST_LISTED = 8
+MOST_LISTED = 8
 _LOAD = FEATURES.index("load")
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,63}")
+_LONGEST_QUOTED = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +39,20 @@ class Setting:
 def propose(
     observations: Observations, knees: Sequence[Knee], low_s: float, limit_s: float
 ) -> tuple[Setting, ...]:
-    """The settings of guard and zones, from the backends' own knees; `limit_s` is the guard's own."""
+    """Propose settings of guard and zones, from each backend's knee; `limit_s` is the guard's own."""
     max_active = _max_active(knees)
     if max_active.value is None:
         reason = f"without a knee ({max_active.reason})"
         rest = (("guard", "resume_active"), ("zones", "low_s"), ("zones", "medium_load"))
         return (max_active, *(Setting(*name, None, reason) for name in rest))
-    resume = Setting("guard", "resume_active", int(max_active.value) * 8 // 10, "80 % of max_active")
+    load = SaturationRule().resumes_at(int(max_active.value))
+    resume = Setting("guard", "resume_active", load, f"{100 * RESUME_SHARE:g} % of max_active")
     zone = _low_s(observations, knees, limit_s)
     return max_active, resume, zone, _medium_load(observations, zone.value or low_s, max_active.value)
 
 
 def to_yaml(settings: Sequence[Setting]) -> str:
-    """The settings as configuration, each with its reason as a comment above it."""
+    """Write the settings as configuration, each with its reason as a comment above it."""
     lines: list[str] = []
     for stage in dict.fromkeys(setting.stage for setting in settings):
         own = [setting for setting in settings if setting.stage == stage]
@@ -61,6 +66,13 @@ def to_yaml(settings: Sequence[Setting]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def printable(name: str) -> str:
+    """Return a name from a sample store on one line, quoted unless it is plain."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    return ascii(name if len(name) <= _LONGEST_QUOTED else name[:_LONGEST_QUOTED] + "...")
+
+
 def _max_active(knees: Sequence[Knee]) -> Setting:
     found = [(knee.load, knee) for knee in knees if knee.load is not None]
     if not found:
@@ -69,10 +81,10 @@ def _max_active(knees: Sequence[Knee]) -> Setting:
         return Setting("guard", "max_active", None, reason if reasons else "no usable samples")
     largest = max(load for load, _ in found)
     listed = [
-        f"{shown_name(knee.backend or '')} {load:.0f} ({knee.low:.0f} to {knee.high:.0f})"
-        for load, knee in found[:_MOST_LISTED]
+        f"{printable(knee.backend or '')} {load:.0f} ({knee.low:.0f} to {knee.high:.0f})"
+        for load, knee in found[:MOST_LISTED]
     ]
-    more = [f"{len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
+    more = [f"{len(found) - MOST_LISTED} more"] if len(found) > MOST_LISTED else []
     reason = f"the knee of TTFT over load, 95 % interval: {', '.join(listed + more)}"
     if len(found) > 1:
         reason += "; the largest of them"
@@ -110,5 +122,5 @@ def _medium_load(observations: Observations, low_s: float, max_active: float) ->
 
 
 def _number(value: float) -> str:
-    """Without an exponent, which YAML would take for text."""
+    """Write a number without an exponent, which YAML would take for text."""
     return str(value) if isinstance(value, int) else np.format_float_positional(value, trim="0")

@@ -45,18 +45,12 @@ class BackendZones:
     zones: tuple[ZoneShare, ...]
 
 
-def zone_masks(ttft_s: npt.NDArray[np.float64], bounds: ZoneBounds) -> dict[Zone, npt.NDArray[np.bool_]]:
-    """Which samples are in each zone; every one is in exactly one."""
-    is_low, is_saturated = ttft_s < bounds.low_s, ttft_s >= bounds.saturated_s
-    return {Zone.LOW: is_low, Zone.MEDIUM: ~is_low & ~is_saturated, Zone.SATURATED: is_saturated}
-
-
 def zones_of(observations: Observations, bounds: ZoneBounds, backend: str | None) -> BackendZones:
-    """The zones of these observations, which are said to be those of `backend`."""
+    """Count the zones of these observations, which are said to be those of `backend`."""
     ttft_s = observations.ttft_s
     zones = tuple(
         ZoneShare(zone, int(mask.sum()), float(mask.mean()) if len(mask) else 0.0, _quantiles(ttft_s[mask]))
-        for zone, mask in zone_masks(ttft_s, bounds).items()
+        for zone, mask in bounds.masks(ttft_s).items()
     )
     return BackendZones(backend, len(ttft_s), _quantiles(ttft_s), zones)
 

@@ -11,13 +11,12 @@ An attempt is the whole decision, with everything that is known at that moment, 
 Only the first request of a model is ever tried: a short request behind a long one, whose prediction is still
 too late, waits with it. To let it pass would fill, again and again, the room that the long one waits for.
 
-A backend is filled up to its limit here, without hysteresis (the configuration sets the limit so). Hysteresis
-keeps clients from being taken in and refused in turns; but here the next one follows at once, and a batch
-that has to shrink to the resume load before it is filled again is capacity lost.
+A backend is filled up to its limit here, without hysteresis (`config.guard_stage` sets the limit so).
+Hysteresis keeps clients from being taken in and refused in turns; but here the next one follows at once, and
+a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import islice
 
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
@@ -27,6 +26,7 @@ from extproc.fleet.registry import Registry
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import Request
 from extproc.routing.queue.model_queue import ModelQueue
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.wait_counts import Ending, WaitCounts
 from extproc.routing.queue.waiter import Waiter
 from extproc.routing.router import Router
@@ -39,20 +39,7 @@ RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
 
 MAX_MODELS_TRIED = 16
-"""Guessed.
-
-For how many models the first request is tried in one go; each may cost a question to the model.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRules:
-    """How many requests may wait for each model, for how long, and within which priorities."""
-
-    max_waiting: int
-    max_wait_s: float
-    min_priority: int
-    max_priority: int
+"""Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
 
 
 class RequestQueue:

@@ -126,7 +126,7 @@ def test_a_failed_export_leaves_the_old_file_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_a_place_where_no_file_can_be_is_named(store: Path, tmp_path: Path) -> None:
+def test_a_path_where_no_file_can_be_is_named(store: Path, tmp_path: Path) -> None:
     write_samples(store)
     with pytest.raises(SampleStoreError, match=r"absent/out\.csv: cannot be written"):
         export_samples(store, tmp_path / "absent" / "out.csv")

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.sample_table import read_samples
@@ -90,10 +91,10 @@ def events() -> Iterator[Events]:
 
 
 def values_of(sample: Sample) -> str:
-    return repr({name: getattr(sample, name) for name in Sample.__slots__})
+    return repr(asdict(sample))
 
 
-def test_what_was_appended_is_there_after_closing(path: Path, sample_with: SampleWith) -> None:
+def test_samples_that_were_appended_can_be_read_after_closing(path: Path, sample_with: SampleWith) -> None:
     store = SampleStore.open(path, max_rows=10_000)
     for index in range(1200):
         store.append(sample_with(load=float(index)))
@@ -118,7 +119,7 @@ def test_only_the_newest_rows_are_kept(path: Path, sample_with: SampleWith) -> N
     assert read_samples(path)["load"].tolist() == list(range(2250, 2350))
 
 
-def test_a_smaller_limit_trims_what_was_left(path: Path, sample_with: SampleWith) -> None:
+def test_a_smaller_limit_trims_an_older_store(path: Path, sample_with: SampleWith) -> None:
     for max_rows, count in ((10_000, 900), (200, 1)):
         store = SampleStore.open(path, max_rows)
         for _ in range(count):
@@ -142,7 +143,9 @@ def test_a_batch_is_committed_without_closing(path: Path, sample_with: SampleWit
     assert len(events.lines) == 2, "a lasting fault is one line, and so is its end"
 
 
-def test_what_cannot_be_written_at_closing_is_counted_as_dropped(path: Path, sample_with: SampleWith) -> None:
+def test_samples_that_cannot_be_written_at_closing_are_counted_as_dropped(
+    path: Path, sample_with: SampleWith
+) -> None:
     store = SampleStore.open(path, max_rows=1000)
     path.unlink()
     path.mkdir()

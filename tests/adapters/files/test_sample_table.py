@@ -1,17 +1,24 @@
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from msgspec.structs import asdict
-from support.sample_file import execute, write_samples
+from support.sample_file import execute, schema_two_row, write_samples, write_schema_two
 
 from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError
+from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
+from extproc.learning.features import FEATURES
 from extproc.outcomes.sample import Sample
 
 SampleWith = Callable[..., Sample]
+ADDED = {"model_log_ttft", "expected_cached_tokens"}
+"""The columns that schema 2 lacks."""
 
 
 @pytest.fixture
@@ -23,7 +30,9 @@ def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith)
     sample = sample_with(
         token_limit=64,
         model_version="abc",
+        model_log_ttft=0.3,
         predicted_ttft_s=1.5,
+        expected_cached_tokens=4.0,
         failure="UF",
         output_tokens=9,
         cached_tokens=3,
@@ -105,6 +114,78 @@ def test_another_schema_version_is_named(path: Path) -> None:
             use(path)
 
 
+def test_a_store_of_the_schema_before_is_taken_over_when_it_is_opened_for_writing(
+    path: Path, sample_with: SampleWith
+) -> None:
+    write_schema_two(path, load=7.0, ttft_s=0.5)
+    newer = sample_with(load=8.0, model_log_ttft=0.25, expected_cached_tokens=40.0)
+    write_samples(path, newer)
+    read = read_samples(path)
+    assert {name: column[1] for name, column in read.items() if name in ADDED} == {
+        "model_log_ttft": 0.25,
+        "expected_cached_tokens": 40.0,
+    }
+    assert [read[name].tolist() for name in ("load", "ttft_s")] == [[7.0, 8.0], [0.5, newer.ttft_s]]
+    assert all(np.isnan(read[name][0]) for name in ADDED)
+    assert read["backend"].tolist() == ["vllm-1", "vllm-1"]
+
+
+def test_samples_of_the_schema_before_can_be_trained_from_once_they_are_taken_over(path: Path) -> None:
+    write_schema_two(path, input_tokens=500.0)
+    open_table(path).close()
+    observations, dropped = clean_observations(read_samples(path, TRAINING_COLUMNS))
+    assert not any(dropped.values())
+    assert observations.features[:, FEATURES.index("input_tokens")].tolist() == [500.0]
+
+
+def test_reading_a_store_of_the_schema_before_says_how_to_take_it_over_and_changes_nothing(
+    path: Path,
+) -> None:
+    write_schema_two(path)
+    before = path.read_bytes()
+    with pytest.raises(SampleStoreError, match=r"schema version 2; .* uses 3; start a sidecar with it once"):
+        read_samples(path)
+    assert path.read_bytes() == before
+
+
+def test_a_store_of_the_schema_before_may_be_taken_over_by_several_sidecars_at_once(
+    path: Path, sample_with: SampleWith
+) -> None:
+    write_schema_two(path, load=0.0)
+    start = Barrier(8)
+
+    def take_over(load: float) -> None:
+        start.wait()
+        write_samples(path, sample_with(load=load))
+
+    with ThreadPoolExecutor(8) as sidecars:
+        list(sidecars.map(take_over, map(float, range(1, 9))))
+    assert sorted(read_samples(path, ("load",))["load"].tolist()) == list(range(9))
+
+
+def test_a_sidecar_of_the_version_before_goes_on_writing_to_a_store_that_another_took_over(
+    path: Path,
+) -> None:
+    write_schema_two(path, load=1.0)
+    with closing(sqlite3.connect(path)) as older:
+        open_table(path).close()
+        with older:
+            older.execute(*schema_two_row(load=2.0))
+    assert read_samples(path, ("load",))["load"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("surprise", ["ADD COLUMN surprise", "DROP COLUMN load"])
+def test_a_store_of_the_schema_before_with_other_columns_is_refused_and_not_changed(
+    path: Path, surprise: str
+) -> None:
+    write_schema_two(path)
+    execute(path, f"ALTER TABLE samples {surprise}")
+    before = path.read_bytes()
+    with pytest.raises(SampleStoreError, match="schema version 2"):
+        open_table(path)
+    assert path.read_bytes() == before
+
+
 def test_a_store_with_other_columns_is_refused(path: Path) -> None:
     write_samples(path)
     execute(path, "ALTER TABLE samples ADD COLUMN surprise")
@@ -113,7 +194,7 @@ def test_a_store_with_other_columns_is_refused(path: Path) -> None:
             use(path)
 
 
-def test_somebody_else_s_database_is_refused_and_not_changed(path: Path) -> None:
+def test_the_database_of_another_program_is_refused_and_not_changed(path: Path) -> None:
     execute(path, "CREATE TABLE bookmarks (url)")
     before = path.read_bytes()
     for use in (open_table, read_samples):
@@ -138,7 +219,7 @@ def test_reading_does_not_create_a_store(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [".", "absent/samples.db"])
-def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, where: str) -> None:
+def test_a_path_where_no_file_can_be_is_refused(tmp_path: Path, where: str) -> None:
     for use in (open_table, read_samples):
         with pytest.raises(SampleStoreError, match=r"unable to open|disk I/O"):
             use(tmp_path / where)

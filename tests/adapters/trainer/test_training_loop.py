@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from extproc.adapters.files.sample_table import read_samples
 from extproc.adapters.trainer.cursor import CHUNK_ROWS
@@ -38,11 +39,15 @@ def model_path(store: Path) -> Path:
 @pytest.fixture
 def make_trainer(store: Path, model_path: Path) -> Callable[..., Trainer]:
     def make(
-        should_stop: Callable[[], bool] = lambda: False, chunk_rows: int = CHUNK_ROWS, **stage: Any
+        should_stop: Callable[[], bool] = lambda: False,
+        chunk_rows: int = CHUNK_ROWS,
+        stale_after_s: float = 2.0,
+        **stage: Any,
     ) -> Trainer:
         document = {
             "backends": [{"name": "vllm-0", "url": "http://127.0.0.1:1"}],
             "model": {"path": str(model_path)},
+            "scrape": {"stale_after_s": stale_after_s},
             "trainer": {"tuning_s": 0.0, "interval_s": 3600.0, "min_new_samples": 50} | stage,
         }
         config = parse_config(yaml.safe_dump(document), "test.yaml")
@@ -94,6 +99,16 @@ def test_the_first_model_is_published_as_soon_as_it_can_be_made(
     [published] = log("model_published")
     assert f"version={model.manifest.model_version} reason=no_model" in published
     assert "incumbent_error=none" in published
+
+
+@pytest.mark.parametrize(("stale_after_s", "dropped"), [(2.0, 400), (3.0, 0)])
+def test_signals_are_stale_when_the_configuration_says_so(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, stale_after_s: float, dropped: int
+) -> None:
+    write(*(replace(sample, scrape_age_s=2.5) for sample in fleet(400)))
+    trainer = make_trainer(stale_after_s=stale_after_s)
+    trainer.step()
+    assert trainer.dropped[Dropped.STALE_SIGNALS] == dropped
 
 
 def test_a_missing_store_is_logged_once(make_trainer: MakeTrainer, log: Log) -> None:

@@ -9,11 +9,11 @@ from aiohttp import web
 from support.build import a_core, an_endpoint, core_rules
 
 from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
-from extproc.config.stages import ScrapeConfig
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
+from extproc.fleet.signals import ScrapeRule
 
-CONFIG = ScrapeConfig(
+CONFIG = ScrapeRule(
     busy_interval_s=0.02, idle_interval_s=0.02, timeout_s=0.3, models_interval_s=0.05, max_response_bytes=4096
 )
 GAUGES = 'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 1.0\n'

@@ -18,7 +18,7 @@ OVERLOAD, CALM = 1.2, 0.6
 DURATION_S = 120.0
 LIMIT_S = 5.0
 """The default of `guard.max_predicted_ttft_s`."""
-NEVER = WaitingRule(burst_s=1e9, standing_s=1e9)
+NEVER = WaitingRule(burst_s=1e9, standing_share=1.0)
 
 
 def overloaded(routers: int = 1) -> Scenario:

@@ -1,21 +1,15 @@
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.learning.analysis.broken_stick import (
     BrokenStick,
-    Medians,
     fit_stick,
     load_bins,
     medians_of,
     smooth_loss,
 )
-
-
-def medians(load: npt.NDArray[np.float64], ttft_s: npt.NDArray[np.float64]) -> Medians:
-    return medians_of(load, ttft_s, load_bins(load))
 
 
 @settings(max_examples=25, deadline=None)
@@ -29,7 +23,7 @@ def test_the_knee_of_a_noisy_stick_is_found(knee: int, before_s: float, after_s:
     rng = np.random.default_rng(seed)
     load = rng.integers(0, 3 * knee, 2000).astype(float)
     ttft_s = 0.1 + before_s * load + (after_s - before_s) * np.maximum(load - knee, 0)
-    fitted = fit_stick(medians(load, ttft_s * np.exp(rng.normal(0, 0.2, 2000))), 0.3)
+    fitted = fit_stick(medians_of(load, ttft_s * np.exp(rng.normal(0, 0.2, 2000))), 0.3)
     assert fitted is not None
     stick, _ = fitted
     assert stick.knee == pytest.approx(knee, rel=0.1, abs=1)
@@ -41,14 +35,14 @@ def test_a_flood_of_idle_samples_and_outliers_do_not_move_the_knee() -> None:
     load = np.concatenate([rng.integers(0, 100, 1000), np.zeros(100_000)]).astype(float)
     ttft_s = 0.2 + 0.5 * np.maximum(load - 30, 0)
     ttft_s[:50] = 500.0
-    fitted = fit_stick(medians(load, ttft_s), 0.3)
+    fitted = fit_stick(medians_of(load, ttft_s), 0.3)
     assert fitted is not None
     assert fitted[0].knee == pytest.approx(30, abs=1.5)
 
 
 def test_a_ttft_that_falls_before_the_knee_is_taken_as_level() -> None:
     load = np.arange(100.0)
-    fitted = fit_stick(medians(load, np.maximum(1.0 - 0.005 * load, 0.6 * (load - 50))), 0.3)
+    fitted = fit_stick(medians_of(load, np.maximum(1.0 - 0.005 * load, 0.6 * (load - 50))), 0.3)
     assert fitted is not None
     assert fitted[0].slope_before_s == 0
     assert fitted[0].knee == pytest.approx(51, abs=2)
@@ -57,26 +51,26 @@ def test_a_ttft_that_falls_before_the_knee_is_taken_as_level() -> None:
 def test_a_parabola_fits_a_smooth_bend_better_and_a_kink_worse() -> None:
     load = np.arange(100.0)
     for ttft_s, is_smooth in ((0.1 + 0.002 * load**2, True), (0.1 + np.maximum(load - 50, 0), False)):
-        fitted = fit_stick(medians(load, ttft_s), 0.3)
+        fitted = fit_stick(medians_of(load, ttft_s), 0.3)
         assert fitted is not None
-        assert (smooth_loss(medians(load, ttft_s), 0.3) < fitted[1]) is is_smooth
+        assert (smooth_loss(medians_of(load, ttft_s), 0.3) < fitted[1]) is is_smooth
 
 
 def test_few_different_loads_have_no_stick() -> None:
     load = np.repeat(np.arange(5.0), 100)
-    assert fit_stick(medians(load, load), 0.3) is None
+    assert fit_stick(medians_of(load, load), 0.3) is None
 
 
 def test_a_ttft_that_falls_with_load_fits_no_stick() -> None:
     load = np.arange(50.0)
-    fitted = fit_stick(medians(load, 10 - 0.1 * load), 0.3)
+    fitted = fit_stick(medians_of(load, 10 - 0.1 * load), 0.3)
     assert fitted is not None
     assert fitted[1] == np.inf
 
 
 def test_medians_keep_whole_small_loads_apart() -> None:
     load = np.repeat([0.0, 1.0, 2.0, 3.0, 100.0], 3)
-    found = medians(load, np.tile([1.0, 2.0, 9.0], 5))
+    found = medians_of(load, np.tile([1.0, 2.0, 9.0], 5))
     assert found.load.tolist() == [0, 1, 2, 3, 100]
     assert found.ttft_s.tolist() == [2.0] * 5
     assert found.weight.tolist() == pytest.approx([0.3] * 5)

@@ -12,7 +12,7 @@ from extproc.fleet.zone import Zone
 from extproc.learning.analysis.congestion import WaitLocation
 from extproc.learning.analysis.correlation import Correlation, Unstated
 from extproc.learning.analysis.findings import MAX_BACKENDS, Analysis, analyze
-from extproc.learning.analysis.words import summary
+from extproc.learning.analysis.summary import summary
 from extproc.learning.features import FEATURES
 from extproc.outcomes.sample import Sample
 

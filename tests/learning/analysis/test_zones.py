@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 from support.observed import observed
 
 from extproc.fleet.zone import Zone
-from extproc.learning.analysis.zones import zone_masks, zones_of
+from extproc.learning.analysis.zones import zones_of
 from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 
 
 @given(st.lists(st.floats(1e-6, 1e5), max_size=50))
 def test_every_sample_is_in_exactly_one_zone(ttft_s: list[float]) -> None:
-    masks = zone_masks(np.array(ttft_s), DEFAULT_ZONE)
+    masks = DEFAULT_ZONE.masks(np.array(ttft_s))
     assert np.sum(list(masks.values()), axis=0).tolist() == [1] * len(ttft_s)
 
 

@@ -7,10 +7,11 @@ from support.build import FAILURES, a_request, an_endpoint, scrape
 from support.held_requests import MAX_ACTIVE, RULES, Clinic
 
 from extproc.adapters.envoy.envoy_config import shipped_bootstrap
-from extproc.config.admission_stage import QueueConfig
+from extproc.config.stages import Config
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S
 from extproc.routing.queue.wait_counts import Ending
 
@@ -302,9 +303,14 @@ def test_a_tenant_that_floods_does_not_starve_another(clinic: Clinic) -> None:
     assert all(len(client.answers) == 2 for client in modest)
 
 
+def configured(**queue: float) -> QueueRules:
+    backends = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
+    return Config.model_validate({"backends": backends, "admission": {"queue": queue}}).admission.queue
+
+
 def test_envoy_is_set_up_for_the_longest_wait_that_can_be_configured() -> None:
     longest_s = 600
-    QueueConfig(max_wait_s=longest_s)
+    configured(max_wait_s=longest_s)
     with pytest.raises(ValueError, match="max_wait_s"):
-        QueueConfig(max_wait_s=longest_s + 1)
+        configured(max_wait_s=longest_s + 1)
     assert f"max_message_timeout: {longest_s + HOLD_MARGIN_S:.0f}s" in shipped_bootstrap()

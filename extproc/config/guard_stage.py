@@ -1,0 +1,53 @@
+"""The stage `guard`: when a backend is taken out because it is saturated, and when it comes back."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from extproc.config.stage import Checked, Stage
+from extproc.fleet.adaptive_limit import AdaptiveRule
+from extproc.fleet.bounds import Count, Seconds
+from extproc.fleet.saturation import RESUME_SHARE, SaturationRule
+from extproc.fleet.waiting_time import WaitingRule
+
+
+def _checked_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Report one fault, where a union has one for each of its members."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("expected a whole number, at least 1, or auto") from error
+
+
+Limit = Annotated[Count | Literal["auto"], WrapValidator(_checked_limit)]
+
+
+class GuardConfig(Stage):
+    """A limit of requests, given or found, and a limit of the wait."""
+
+    max_active: Limit = SaturationRule().max_active
+    auto: Checked[AdaptiveRule] = AdaptiveRule()
+    resume_active: Annotated[int, Ge(0)] | None = None
+    max_predicted_ttft_s: Seconds = WaitingRule().burst_s
+
+    def model_post_init(self, _: object) -> None:
+        """Raise ValueError where the backend would come back before it is out."""
+        if self.resume_active is None:
+            return
+        if self.max_active == "auto":
+            raise ValueError("resume_active must be null with max_active: auto")
+        if self.resume_active >= self.max_active:
+            raise ValueError("resume_active must be smaller than max_active")
+
+    def saturation(self, *, is_filled_up: bool) -> SaturationRule:
+        """Return when a backend is full, and when it comes back: `is_filled_up` is as soon as it can."""
+        share = 1.0 if is_filled_up else RESUME_SHARE
+        if self.max_active == "auto":
+            return SaturationRule(self.auto.start, None, self.auto, share)
+        return SaturationRule(self.max_active, None if is_filled_up else self.resume_active, None, share)
+
+    def waiting(self) -> WaitingRule:
+        """Return how long a request may wait in a server. A limit found from queues has to see them."""
+        limit_s = self.max_predicted_ttft_s
+        return WaitingRule(limit_s, standing_share=1.0) if self.max_active == "auto" else WaitingRule(limit_s)
