@@ -53,7 +53,7 @@ def test_the_backends_are_the_services_on_their_port(path: Path, config: Path) -
     names = {name for name in services(path) if name.startswith(("sim-", "vllm-"))}
     backends = load_config(config).backends
     assert {backend.name for backend in backends} == names
-    assert all((backend.host, backend.port) == (backend.name, 8000) for backend in backends)
+    assert all((one.host, one.port) == (one.name, 8000) for one in (each.endpoint for each in backends))
 
 
 @pytest.mark.parametrize("config", [COMPOSE / "extproc.yaml", COMPOSE / "vllm.yaml"])
