@@ -1,6 +1,6 @@
 """The fleet: the backends that are members, and what they have in common."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from math import isnan
 
 from extproc.fleet.backend import Backend, FleetAverages, Lifecycle
@@ -36,7 +36,7 @@ class Fleet:
         self.backends.append(backend)
         return backend
 
-    def leave(self, gone: Collection[Backend]) -> None:
+    def leave(self, gone: Set[Backend]) -> None:
         """Drop backends; their number of places is no measure for the others any more."""
         self.backends = [backend for backend in self.backends if backend not in gone]
         self.prefixes.drop(gone)

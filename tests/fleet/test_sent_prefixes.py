@@ -4,9 +4,9 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.build import a_backend, a_request
+from support.build import a_backend, a_request, an_endpoint, fleet_rules
 
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.prefix_cache import DOUBTED_TOKENS
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.fleet.signals import Signals
@@ -125,6 +125,32 @@ def test_a_backend_that_leaves_takes_its_notes_along(
     prefixes.drop({two})
     assert prefixes.blocks_at(ANNA) == {}
     assert len(prefixes) == 0
+
+
+class CountedBackend(Backend):
+    """A backend that counts how often it is looked for."""
+
+    __slots__ = ()
+    looked_for = 0
+
+    def __hash__(self) -> int:
+        CountedBackend.looked_for += 1
+        return id(self)
+
+
+def test_a_fleet_that_leaves_at_once_costs_no_more_than_one_walk_over_its_notes() -> None:
+    rules = fleet_rules()
+    backends = [
+        CountedBackend(an_endpoint(number), rules, FleetAverages(rules.medium_load)) for number in range(200)
+    ]
+    prefixes = SentPrefixes()
+    for number, backend in enumerate(backends):
+        prefixes.sent(backend, range(10 * number, 10 * number + 10), 100, 0)
+    gone, notes = set(backends), len(prefixes)
+    CountedBackend.looked_for = 0
+    prefixes.drop(gone)
+    assert len(prefixes) == 0
+    assert CountedBackend.looked_for <= 5 * notes
 
 
 def test_a_backend_of_the_same_name_knows_nothing_of_the_prompts_of_the_one_before(

@@ -21,11 +21,14 @@ CREATE TABLE samples (
 """
 _ROW_OF_SCHEMA_TWO = {
     "at_s": 1_690_000_000.0, "backend": "vllm-1", "model": "llama", "kind": "chat", "is_stream": 1,
-    "layer": "least_load", "reason": "low_zone", "zone": "low", "num_running": 3.5, "load": 4.0,
-    "num_waiting": 0.0, "kv_cache_fraction": 0.25, "input_tokens": 512.0, "own": 3.0, "foreign": 1.0,
-    "scrape_age_s": 0.05, "text_bytes": 2048, "body_bytes": 2100, "priority": 0, "status": 200,
-    "attempts": 1, "is_clean": 1, "ttft_s": 0.42, "duration_s": 3.1, "response_bytes": 9000,
+    "layer": "least_load", "reason": "low_zone", "model_version": None, "predicted_ttft_s": None,
+    "zone": "low", "num_running": 3.5, "load": 4.0, "num_waiting": 0.0, "kv_cache_fraction": 0.25,
+    "input_tokens": 512.0, "own": 3.0, "foreign": 1.0, "scrape_age_s": 0.05, "text_bytes": 2048,
+    "body_bytes": 2100, "token_limit": None, "priority": 0, "status": 200, "attempts": 1, "failure": None,
+    "is_clean": 1, "ttft_s": 0.42, "duration_s": 3.1, "response_bytes": 9000, "output_tokens": None,
+    "cached_tokens": None,
 }  # fmt: skip
+"""The columns in their order, and values."""
 
 
 def write_samples(path: Path, *samples: Sample) -> None:
@@ -52,6 +55,5 @@ def write_schema_two(path: Path, **changes: Any) -> None:
 
 def schema_two_row(**changes: Any) -> tuple[str, list[Any]]:
     """The statement by which a sidecar of the version before writes a row, and its values."""
-    row = _ROW_OF_SCHEMA_TWO | changes
-    names = ", ".join(f'"{name}"' for name in row)
-    return f"INSERT INTO samples ({names}) VALUES ({', '.join('?' * len(row))})", list(row.values())
+    values = list((_ROW_OF_SCHEMA_TWO | changes).values())
+    return f"INSERT INTO samples VALUES ({', '.join('?' * len(values))})", values
