@@ -17,7 +17,7 @@ Response times, which Netflix's Gradient2, Envoy's adaptive concurrency filter a
 shortest ones, tell less here: clients that come back in bursts (`admission.mode: reject`) make prompts wait
 for each other's computing as long as for a place.
 
-A limit that nobody comes near, or of a backend whose metrics cannot be read, stays as it is.
+A limit that no load comes near, or of a backend whose metrics cannot be read, stays as it is.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ WINDOW_S = 30.0
 """Guessed: after that what ran is forgotten, as far as the knee is to fall."""
 
 MAX_STEP_S = 1.0
-"""Between two scrapes that lie further apart nobody knows what was there."""
+"""Between two scrapes that lie further apart it is not known what was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class AdaptiveLimit:
         self._most = self._window_s = self._waited_s = 0.0
 
     def scraped(self, signals: Signals, own: int, now_s: float) -> None:
-        """What a scrape says, and the smallest number of our own in flight during the last second."""
+        """Follow a scrape; `own` is the smallest number of our own in flight during the last second."""
         step_s = max(0.0, min(now_s - self._scraped_at_s, MAX_STEP_S))
         self._scraped_at_s = now_s
         before, self._before = self._before, signals

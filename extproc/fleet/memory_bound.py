@@ -3,10 +3,10 @@
 Requests have more or less of it, so how many fit changes by the second, and the largest number that ever
 ran at once is luck. But what would run with the memory full is known at any time:
 
-    running / fraction in use * fraction in use while somebody waits for memory
+    running / fraction in use * fraction in use while a request waits for memory
 
-The last is less than one: the next in line is sometimes long. All are averaged where they say something of a
-full batch, which is near the limit, or where somebody waits. What few requests have at low load foretells
+The last is less than one: the next request is sometimes long. All are averaged where they say something of a
+full batch, which is near the limit, or where a request waits. What few requests have at low load foretells
 nothing.
 """
 
@@ -19,7 +19,7 @@ SCARCE = 0.8
 
 SHARE = 1.12
 """Measured in the twin, see benchmarks/README.md: the median of TTFT bends at 1.0 to 1.2 of what fits in on
-average. Who finds no place soon finds one, as long as most are in."""
+average. A request that does not fit soon does, as long as most are in."""
 
 FORGETTING_S = 30.0
 """Guessed: some lifetimes of requests."""
@@ -29,7 +29,7 @@ ENOUGH_S = 5.0
 
 
 class _Mean:
-    """Of what was seen, slowly forgotten; `seen_s` is its weight."""
+    """The mean of values, slowly forgotten; `seen_s` is its weight."""
 
     __slots__ = ("_total", "seen_s")
 
@@ -46,7 +46,7 @@ class _Mean:
 
 
 class MemoryBound:
-    """`requests` fit in; inf where that is not known."""
+    """The number of `requests` that fit in; inf where that is not known."""
 
     __slots__ = ("_fraction", "_fraction_when_scarce", "_running", "requests")
 
@@ -55,7 +55,7 @@ class MemoryBound:
         self._running, self._fraction, self._fraction_when_scarce = _Mean(), _Mean(), _Mean()
 
     def scraped(self, signals: Signals, is_fair: bool, step_s: float) -> None:
-        """What was seen, for so long; `is_fair` if there were enough in flight to stand for all."""
+        """Follow a scrape after `step_s`; `is_fair` if enough were in flight to stand for all."""
         fraction = signals.kv_cache_fraction
         if not fraction or not signals.running:
             return

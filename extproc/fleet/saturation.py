@@ -24,7 +24,7 @@ class SaturationRule:
     resume_share: float = RESUME_SHARE
 
     def closes_above(self, load: float, closed_above: float, max_active: int) -> float:
-        """The load above which a backend takes no request, after its load or its limit has changed.
+        """Return the load above which a backend takes no request, after its load or its limit has changed.
 
         It starts with `opened()`: the last load at which one more request does not exceed the limit. Once
         that is passed the backend is saturated, and the bound is the resume load until that is reached.
@@ -32,7 +32,7 @@ class SaturationRule:
         return self.resumes_at(max_active) if load > closed_above else self.opened(max_active)
 
     def opened(self, max_active: int) -> int:
-        """The bound of a backend that is not saturated."""
+        """Return the bound of a backend that is not saturated."""
         return max_active - 1
 
     def resumes_at(self, max_active: int) -> int:

@@ -8,7 +8,7 @@ Delay", 2012), in the form that Maurer gave it for requests ("Fail at Scale", 20
 
 The wait is the number of requests that wait by the server's own last scrape, and those sent since, by the
 learned time from one to the next (`fleet.pace`). All of this gets better by itself while nothing is sent: a
-server whose last scrape found nobody waiting is never closed for this, however slow it is believed to be.
+server whose last scrape found no request waiting is never closed for this, however slow it is believed to be.
 """
 
 from dataclasses import dataclass
@@ -53,5 +53,5 @@ class WaitingRule:
 
 
 def queued_s(known_s: float, waiting: float, elapsed_s: float) -> float:
-    """How long requests have been waiting, less how long none did, up to LASTING_S."""
+    """Return how long requests have been waiting, less how long none did, up to LASTING_S."""
     return min(LASTING_S, known_s + elapsed_s) if waiting > 0 else max(0.0, known_s - elapsed_s)

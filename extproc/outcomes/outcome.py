@@ -55,7 +55,7 @@ _NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RET
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A finished request: its sample, and whether the backend is to blame, None where nothing tells."""
+    """A finished request: its sample, and whether the backend is to blame, None where that is not known."""
 
     sample: Sample
     is_backend_failure: bool | None
@@ -85,12 +85,12 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
-    """Whether a single attempt is the backend's failure; None where it says nothing about the backend."""
+    """Return whether one attempt is the backend's failure; None where it says nothing about the backend."""
     return _blame(_failure(entry))
 
 
 def _failure(entry: LogEntry) -> Failure | None:
-    """Of a second attempt Envoy has told before: this entry blames nobody for it (see `outcomes.retry`)."""
+    """Return why a request did not run undisturbed; `outcomes.retry` has judged second attempts before."""
     if entry.attempts > 1:
         return Failure.RETRIED
     if entry.response_flags:

@@ -18,7 +18,7 @@ class OutcomeCounts:
         self.unplaced = 0
 
     def count(self, sample: Sample) -> None:
-        """A placed request has finished; its result is `ok` or the failure."""
+        """Count a placed request that has finished; its result is `ok` or the failure."""
         self.by_result[sample.backend, sample.failure or "ok"] += 1
         if sample.ttft_s is not None:
             self.ttft[sample.backend].add(sample.ttft_s)

@@ -41,7 +41,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 def read_retry(entry: LogEntry) -> Retry | None:
-    """None for an entry that is about a whole exchange."""
+    """Return the second attempt that an entry is about; None where it is about a whole exchange."""
     stage = _STAGES.get(entry.tags.get(STAGE_TAG, ""))
     if stage is None:
         return None

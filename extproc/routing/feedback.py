@@ -1,7 +1,4 @@
-"""What a finished request teaches.
-
-The breaker, the zone boundary, the pace, the predictions, the counters.
-"""
+"""Learning from finished requests: breaker, zone boundary, pace, predictions, token window and counters."""
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered

@@ -1,9 +1,8 @@
 """Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none.
 
 One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
-a refused connection also counts against the backend, as does silence where it holds requests of
-ours. Models are asked for (`/v1/models`) at the first
-success, after a refusal, and every `models_interval_s`.
+a refused connection also counts against the backend, as does silence where it holds requests of ours. Models
+are asked for (`/v1/models`) at the first success, after a refusal, and every `models_interval_s`.
 """
 
 import asyncio

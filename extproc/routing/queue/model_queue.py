@@ -3,11 +3,11 @@
 The highest priority goes first; within it tenants take turns; a tenant's own are served first come, first
 served. Taking turns is deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit
 Round Robin", 1995) where each request costs one quantum: what is handed out is a place in flight, however
-long the request, so that no deficit is left to be carried over. Who comes back starts at the end of the
-round: to come and go gains nothing, and of tenants that do not wait nothing has to be kept.
+long the request, so that no deficit is left to be carried over. A tenant that comes back starts at the end
+of the round: to come and go gains nothing, and nothing has to be kept of tenants that do not wait.
 
-A line that is full loses the newest request of the lowest priority, and there that of the tenant with the
-most: otherwise one who fills the line would keep all others out of it. (McKenney, "Stochastic Fairness
+A queue that is full loses the newest request of the lowest priority, and there that of the tenant with the
+most: otherwise a tenant that fills the queue would keep all others out of it. (McKenney, "Stochastic Fairness
 Queueing", 1990, calls this buffer stealing.)
 """
 
@@ -27,7 +27,7 @@ class ModelQueue:
         return self._length
 
     def join(self, waiter: Waiter) -> Waiter | None:
-        """Take one more; returns who has had to leave for that, which may be itself."""
+        """Take in a waiter; return the one that had to leave for it, which may be itself."""
         level = self._levels.get(waiter.priority)
         if level is None:
             level = self._levels[waiter.priority] = PriorityLevel()
@@ -40,15 +40,15 @@ class ModelQueue:
         return shed
 
     def first(self) -> Waiter:
-        """Whose turn it is; there must be somebody."""
+        """Return the waiter whose turn it is; the queue must not be empty."""
         return self._levels[max(self._levels)].first()
 
     def end_turn(self, waiter: Waiter) -> None:
-        """The first one is let in: its tenant's turn is over."""
+        """End the turn of the tenant whose waiter is let in."""
         self._levels[waiter.priority].end_turn(waiter.request.tenant)
 
     def leave(self, waiter: Waiter) -> None:
-        """One of them does not wait any more."""
+        """Take out a waiter, wherever in the queue it is."""
         level = self._levels[waiter.priority]
         level.leave(waiter)
         self._length -= 1

@@ -1,4 +1,4 @@
-"""Those of one priority in a line: tenants in turn, each with its own in the order of their arrival."""
+"""The waiters of one priority in a queue: tenants take turns, each serves its own in order of arrival."""
 
 from collections import OrderedDict
 
@@ -10,25 +10,25 @@ Tenants = OrderedDict[str, None]
 
 
 class PriorityLevel:
-    """Every operation takes the same time, or nearly so, however many wait and for however many tenants."""
+    """Every operation takes nearly the same time, however many waiters and tenants there are."""
 
     def __init__(self) -> None:
         self._turns: OrderedDict[str, Waiters] = OrderedDict()
         self._by_size: dict[int, Tenants] = {}
 
     def __len__(self) -> int:
-        """How many tenants there are."""
+        """Return the number of tenants."""
         return len(self._turns)
 
     def join(self, waiter: Waiter) -> None:
-        """One more; a tenant that had none comes last in the round."""
+        """Take in a waiter; a tenant that had none comes last in the round."""
         tenant = waiter.request.tenant
         waiters = self._turns.setdefault(tenant, OrderedDict())
         waiters[waiter] = None
         self._resize(tenant, len(waiters) - 1, len(waiters))
 
     def leave(self, waiter: Waiter) -> None:
-        """One less; the order of the others stays as it is."""
+        """Take out a waiter; the order of the others stays as it is."""
         tenant = waiter.request.tenant
         waiters = self._turns[tenant]
         del waiters[waiter]
@@ -37,15 +37,15 @@ class PriorityLevel:
             del self._turns[tenant]
 
     def first(self) -> Waiter:
-        """The oldest of the tenant whose turn it is."""
+        """Return the oldest waiter of the tenant whose turn it is."""
         return next(iter(next(iter(self._turns.values()))))
 
     def end_turn(self, tenant: str) -> None:
-        """The tenant goes to the end of the round."""
+        """Move the tenant to the end of the round."""
         self._turns.move_to_end(tenant)
 
     def newest_of_the_most(self) -> Waiter:
-        """The newest of the tenant that has the most; of several such the one who got there last."""
+        """Return the newest waiter of the tenant that has the most; of several, the last to get there."""
         tenant = next(reversed(self._by_size[max(self._by_size)]))
         return next(reversed(self._turns[tenant]))
 
