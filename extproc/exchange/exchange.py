@@ -28,7 +28,7 @@ from extproc.request.token_ratio import TokenRatios
 class Exchange:
     """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended.
 
-    `tenant_header` names the header that tells for whom a request is, if that is to be heeded.
+    `tenant_header` names the header that has the tenant of a request, where tenants take turns.
     """
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Exchange:
         self.is_placed = False
 
     def receive(self, event: Event, now_s: float) -> Instruction:
-        """The answer to one event.
+        """Return the answer to one event.
 
         Raises ProtocolError for an order of messages that Envoy never sends: headers twice, a body before
         the headers or after the placement, anything after the end.
@@ -73,7 +73,7 @@ class Exchange:
                 return Continue(event.phase)
 
     def end(self, now_s: float) -> None:
-        """The exchange is over, for whatever reason; calling it again does nothing."""
+        """End the exchange, for whatever reason; calling it again does nothing."""
         self._is_ended = True
         self._then = None
         if self._lease is not None:

@@ -57,7 +57,7 @@ class RouteTo(msgspec.Struct, frozen=True):
     """Set the headers that choose the backend, and attach the decision's features as dynamic metadata.
 
     Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
-    in one cluster; empty: not told.
+    in one cluster; empty where it is not sent.
     """
 
     phase: Phase
@@ -75,7 +75,7 @@ class Reject(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Have patience: the answer comes later, within `timeout_s`."""
+    """Wait: the answer comes later, within `timeout_s`."""
 
     timeout_s: float
 

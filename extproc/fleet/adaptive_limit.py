@@ -17,7 +17,7 @@ Response times, which Netflix's Gradient2, Envoy's adaptive concurrency filter a
 shortest ones, tell less here: clients that come back in bursts (`admission.mode: reject`) make prompts wait
 for each other's computing as long as for a place.
 
-A limit that nobody comes near, or of a backend whose metrics cannot be read, stays as it is.
+A limit that no load comes near, or of a backend whose metrics cannot be read, stays as it is.
 """
 
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ WINDOW_S = 30.0
 """Guessed: after that what ran is forgotten, as far as the knee is to fall."""
 
 MAX_STEP_S = 1.0
-"""Between two scrapes that lie further apart nobody knows what was there."""
+"""Between two scrapes that lie further apart it is not known what was there."""
 
 
 @dataclass(frozen=True, slots=True)

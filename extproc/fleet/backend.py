@@ -48,7 +48,7 @@ class BookedRequest(Protocol):
 
 @dataclass(slots=True)
 class FleetAverages:
-    """What is true of the whole fleet: where a new backend starts, and what its own values are drawn to.
+    """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
 
     `medium_load` is the load from which the medium zone is expected, `most_places` the largest number of
     requests that any backend is sure to run at once.

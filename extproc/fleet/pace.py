@@ -73,7 +73,7 @@ class PaceLearning:
     _stays_s: float = 0.0
 
     def learn(self, pace: Pace, seen: Answered, limit: float, common: Pace, now_s: float) -> Pace:
-        """The pace after a request was answered; `common` is what is true of the whole fleet."""
+        """Return the pace after a request was answered; `common` is that of the whole fleet."""
         self._forget(now_s)
         base_s, token_s, turns = pace.base_s, pace.token_s, seen.load - limit + 1
         if turns > 0:
@@ -117,5 +117,5 @@ class PaceLearning:
 
 
 def _drawn(total: float, weight: float, prior: float, prior_weight: float) -> float:
-    """The mean of what was seen, drawn towards what was expected."""
+    """Return the mean of what was seen, drawn towards what was expected."""
     return (total + prior_weight * prior) / (weight + prior_weight)

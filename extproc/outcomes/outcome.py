@@ -76,7 +76,7 @@ _NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RET
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A finished request: its sample, and whether the backend is to blame, None where nothing tells."""
+    """A finished request: its sample, and whether the backend is to blame, None where that is not known."""
 
     sample: Sample
     is_backend_failure: bool | None

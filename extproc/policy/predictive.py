@@ -31,7 +31,7 @@ class TtftModel(Protocol):
 
     @property
     def manifest(self) -> Versioned:
-        """What the model file says of itself."""
+        """The part of the model file that describes the model."""
 
     @property
     def promised_error(self) -> float:

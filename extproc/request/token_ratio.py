@@ -64,12 +64,12 @@ class TokenRatios:
         self._sums: dict[str, tuple[float, float]] = {}
 
     def tokens_per_byte(self, model: str | None) -> float:
-        """Between 1/64 and 2; the default for a model of which nothing was learned."""
+        """Return a ratio between 1/64 and 2; the default for a model of which nothing was learned."""
         sums = None if model is None else self._sums.get(model)
         return DEFAULT_TOKENS_PER_BYTE if sums is None else sums[0] / sums[1]
 
     def estimate(self, model: str | None, size: InputSize) -> int:
-        """The input's tokens, at least 1 if there is any input."""
+        """Return the input's tokens, at least 1 if there is any input."""
         text_tokens = round(size.text_bytes * self.tokens_per_byte(model))
         return max(size.exact_tokens + size.media_tokens + text_tokens, min(1, size.text_bytes))
 
@@ -97,7 +97,7 @@ class CounterWindow:
         self._open(0.0, is_spoiled=True)
 
     def sent(self, model: str | None, size: InputSize) -> None:
-        """A request was sent; `model` is None where the text is unknown (unreadable, or no known API)."""
+        """Note a request; `model` is None where the text is unknown (unreadable, or no known API)."""
         self._in_flight_bytes += _as_text_bytes(size)
         self._media_in_flight += size.media_tokens
         self._text_bytes += size.text_bytes
@@ -112,11 +112,11 @@ class CounterWindow:
         self._media_in_flight -= size.media_tokens
 
     def spoil(self) -> None:
-        """Something happened of which nobody knows what it does to the counter."""
+        """Let the window teach nothing: it is not known what a failure does to the counter."""
         self._is_spoiled = True
 
     def counter(self, prompt_tokens_total: float, foreign: float) -> RatioSample | None:
-        """A scrape came in; the sample of a window that closes with it."""
+        """Follow a scrape; return the sample of a window that closes with it."""
         went_backwards = prompt_tokens_total < self._last_total
         self._last_total = prompt_tokens_total
         if self._is_spoiled or foreign > 0 or went_backwards:

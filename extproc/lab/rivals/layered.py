@@ -132,7 +132,7 @@ class Layered(Policy):
         self.core.set_members(found, now_s, found)
 
     def ended(self, request: Ended, now_s: float) -> None:
-        """The stream ends, and the access log tells of it: what went before, at the router, is not in it."""
+        """End the stream, and learn from its log entry: the time at the router is not in that."""
         self._now_s = now_s
         lease, instruction, sent_s = self._placed.pop(request.request_id)
         if lease is not None:
@@ -183,14 +183,14 @@ def decisions_of(policies: Iterable[Policy]) -> Counter[str]:
 
 
 def _tags(request: Ended, sent_s: float) -> dict[str, str]:
-    """What Envoy times: it begins to when the request is sent."""
+    """Return the time to the first token as Envoy has it: from when the request is sent."""
     if request.ttft_s is None:
         return {}
     return {TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}"}
 
 
 def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
-    """The chain that would be read of the prompt's text: a block's number stands for all before it, too."""
+    """Return the chain that would be read of the prompt's text: a block's number stands for all before it."""
     if not content:
         return ()
     ends = BLOCK_ENDS[: bisect_right(BLOCK_ENDS, text_bytes)]

@@ -3,8 +3,8 @@
 The highest priority goes first; within it tenants take turns; a tenant's own are served first come, first
 served. Taking turns is deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit
 Round Robin", 1995) where each request costs one quantum: what is handed out is a place in flight, however
-long the request, so that no deficit is left to be carried over. Who comes back starts at the end of the
-round: to come and go gains nothing, and of tenants that do not wait nothing has to be kept.
+long the request, so that no deficit is left to be carried over. A tenant that comes back starts at the end
+of the round: to come and go gains nothing, and nothing has to be kept of tenants that do not wait.
 
 A queue that is full loses the newest request of the lowest priority, and there that of the tenant with the
 most: otherwise a tenant that fills the queue would keep all others out of it. (McKenney, "Stochastic Fairness
