@@ -27,3 +27,4 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     foreign: float
     scrape_age_s: float | None = None
     expected_cached_tokens: float = 0.0
+    ahead_tokens: float = 0.0

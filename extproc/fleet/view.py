@@ -57,7 +57,9 @@ class FleetView:
             [
                 backend
                 for backend, load in zip(self.backends, self.loads, strict=True)
-                if load <= backend.closed_above and backend.breaker.admits_at_s <= now_s
+                if load <= backend.closed_above
+                and backend.breaker.admits_at_s <= now_s
+                and backend.prefilled_at_s - now_s <= backend.longest_wait_s
             ]
         )
 
@@ -129,6 +131,7 @@ class FleetView:
             foreign=load - backend.own,
             scrape_age_s=None if isinf(age_s) else age_s,
             expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
+            ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
         )
 
     @staticmethod

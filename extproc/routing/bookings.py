@@ -58,7 +58,7 @@ class Bookings:
         self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         booking = Booking(self, backend, request)
         backend.open[booking] = None
-        backend.reserve(now_s, request.input_tokens - cached_tokens)
+        backend.reserve(now_s, request.input_tokens - cached_tokens, booking)
         _count_text(backend, request)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking
@@ -67,7 +67,7 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
-        backend.release(now_s)
+        backend.release(now_s, booking)
         _finish_text(backend, booking.request)
         self._freed(backend, now_s)
 
