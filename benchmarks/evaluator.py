@@ -16,15 +16,18 @@ import time
 import timeit
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from extproc.lab.evaluation.capacity import capacities_per_s, mean_capacities_per_s
+from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.offered_load import offered_load
+from extproc.lab.evaluation.trace_spec import TraceSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
+from extproc.lab.load.length_file import read_length_file
+from extproc.lab.load.trace_file import read_trace_file
 from extproc.lab.rivals.choice import POLICIES
 from extproc.lab.rivals.layered import layered_rules
 
@@ -37,8 +40,8 @@ SCALE_LOAD = 0.7
 
 
 def workload_of(text: str) -> WorkloadSpec:
-    """That of a text that names no file."""
-    spec = parse_workload(text, _no_file, _no_file)
+    """That of a text that names no trace."""
+    spec = parse_workload(text, read_length_file, read_trace_file)
     assert isinstance(spec, WorkloadSpec)
     return spec
 
@@ -47,26 +50,29 @@ def scenario(
     fleet: str, workload: str | WorkloadSpec, duration_s: float | None = None, requests: int | None = None
 ) -> Scenario:
     specs = parse_fleet(fleet)
-    spec = workload_of(workload) if isinstance(workload, str) else workload
-    if requests is not None:
-        duration_s = requests / (spec.rate * sum(capacities_per_s(specs, spec.sample, CONTEXT)))
-    if duration_s is not None:
-        spec = replace(spec, duration_s=duration_s)
-    capacities = mean_capacities_per_s(specs, spec.sample, CONTEXT, spec.duration_s)
+    spec: WorkloadSpec | TraceSpec
+    if isinstance(workload, str):
+        spec = parse_workload(workload, read_length_file, read_trace_file)
+    else:
+        spec = workload
+    if isinstance(spec, TraceSpec):
+        spec = replace(spec, first_s=spec.first_s if duration_s is None else duration_s)
+    else:
+        if requests is not None:
+            duration_s = requests / (spec.rate * sum(capacities_per_s(specs, spec.sample, CONTEXT)))
+        if duration_s is not None:
+            spec = replace(spec, duration_s=duration_s)
+    offered = offered_load(spec, specs)
     return Scenario(
         servers=specs,
-        capacities_per_s=capacities,
-        traffic=spec.traffic(CONTEXT, sum(capacities)),
+        capacities_per_s=offered.capacities_per_s,
+        traffic=offered.traffic,
         routers=1,
         scrape_interval_s=0.1,
         gauge_delay_s=0.3,
         slo_s=2.0,
         layered=layered_rules({}, MODEL_FILE.read_bytes()),
     )
-
-
-def _no_file(name: str) -> NoReturn:
-    raise AssertionError(name)
 
 
 def cost(policies: tuple[str, ...], runs: int, requests: int) -> bool:

@@ -3,6 +3,7 @@
     python -m benchmarks.policies --tune            what changes are judged on while they are made
     python -m benchmarks.policies --report          others, with other seeds, which nothing was tuned to
     python -m benchmarks.policies --report --only two-class --policies layered,oracle --seeds 5
+    python -m benchmarks.policies --fleet "4xa100-8b*1:256" --workload "trace:FILE@0.7 for=600"
 
 Each row is one scenario; of each policy the median over the seeds of p99 TTFT in seconds, and goodput: the
 share of all requests, refused ones included, with their first token within 2 s. `layered` is the production
@@ -174,6 +175,9 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--tune", action="store_true")
     which.add_argument("--report", action="store_true")
+    which.add_argument("--workload", help="one scenario, a workload as of `extproc evaluate`, on --fleet")
+    parser.add_argument("--fleet", default="local", help="as of `extproc evaluate`")
+    parser.add_argument("--routers", type=int, default=1, help="with --workload")
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--only", default="", help="scenarios whose name begins so; several with commas")
     parser.add_argument("--without-model", action="store_true", help="layer 2 has no model")
@@ -182,6 +186,8 @@ def main() -> None:
     asked = parser.parse_args()
     names = parse_policies(asked.policies)
     scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
+    if asked.workload is not None:
+        scenarios = {asked.workload: (asked.fleet, asked.workload, asked.routers)}
     print(row("p99 TTFT, goodput", *names))
     print(f"|{'---|' * (1 + len(names))}")
     kept: dict[str, list[PolicyRun]] = {}

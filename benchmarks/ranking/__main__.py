@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,14 +21,16 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks.evaluator import CONTEXT, scenario
+from benchmarks.evaluator import scenario
 from benchmarks.overhead.processes import Processes, machine_busy_s
 from benchmarks.ranking.arms import ARMS, Arms
 from benchmarks.ranking.figures import Figures, foretold
 from benchmarks.ranking.load import Measurement, put_load
 from benchmarks.ranking.report import figures_table, gain_lines, ranking_lines
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
-from extproc.lab.traffic.arrivals import OpenLoopTraffic, Replay
+from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic
+from extproc.lab.traffic.step_requests import DrawnRequests, RecordedRequests, StepRequests
+from extproc.lab.traffic.trace import Replay
 from extproc.lab.traffic.workload import Step
 
 SCENARIOS = {
@@ -43,25 +45,48 @@ _SEEDS_APART = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class SameRequests:
+    """Traffic of exactly these requests."""
+
+    requests: Sequence[Arrival]
+
+    def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
+        """Return them, whatever the seed."""
+        return iter(self.requests)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A scenario, and the one step of load that it is in real time."""
 
     scene: Scenario
-    traffic: OpenLoopTraffic
+    traffic: OpenLoopTraffic | Replay
 
     @property
     def step(self) -> Step:
         """All of it."""
-        return Step(1, self.traffic.rate, self.traffic.duration_s)
+        if isinstance(self.traffic, OpenLoopTraffic):
+            return Step(1, self.traffic.rate, self.traffic.duration_s)
+        trace = self.traffic.trace
+        rate = len(trace) / trace.duration_s
+        return Step(1, rate, trace.duration_s + 0.5 / rate)  # the last request is within it, no other one is
+
+    def requests(self) -> StepRequests:
+        """Return the requests, from the first one on."""
+        if isinstance(self.traffic, OpenLoopTraffic):
+            return DrawnRequests(self.traffic.lengths)
+        return RecordedRequests(self.traffic.trace)
 
     def twin(self, seed: int, outside_s: float = 0.0) -> Scenario:
         """The scenario with the very requests that are sent with this seed; each takes so long beside."""
-        drawn = self.step.drawn(self.traffic.lengths, 1, CONTEXT, np.random.default_rng(seed))
+        requests = list(
+            self.requests().of_step(self.step, 1, self.traffic.max_model_len, np.random.default_rng(seed))
+        )
         servers = tuple(
             replace(spec, profile=replace(spec.profile, request_s=outside_s * spec.profile.speed))
             for spec in self.scene.servers
         )
-        return replace(self.scene, servers=servers, traffic=Replay(*drawn, CONTEXT))
+        return replace(self.scene, servers=servers, traffic=SameRequests(requests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +110,19 @@ def main(
     duration_s: Annotated[float, typer.Option(min=1, help="of load, for each seed")] = 120.0,
     draws: Annotated[int, typer.Option(min=1, max=_SEEDS_APART, help="how often it is foretold")] = 20,
     only: Annotated[str, typer.Option(help="scenarios whose name begins so")] = "",
+    workload: Annotated[str | None, typer.Option(help="one scenario, as of `extproc evaluate`")] = None,
+    fleet: Annotated[str, typer.Option(help="with --workload, as of `extproc evaluate`")] = "local",
     json_path: Annotated[Path | None, typer.Option("--json", help="write all figures here")] = None,
 ) -> None:
     """The sidecar against LEAST_REQUEST and ROUND_ROBIN of Envoy itself: measured, and foretold."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended
     console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
     found = {}
-    for name, (fleet, workload) in SCENARIOS.items():
+    scenarios = SCENARIOS if workload is None else {workload: (fleet, workload)}
+    for name, what in scenarios.items():
         if name.startswith(only):
-            scene = scenario(fleet, workload, duration_s)
-            assert isinstance(scene.traffic, OpenLoopTraffic)
+            scene = scenario(*what, duration_s)
+            assert isinstance(scene.traffic, OpenLoopTraffic | Replay)
             found[name] = compare(Plan(scene, scene.traffic), range(FIRST_SEED, FIRST_SEED + seeds), draws)
             show(console, name, found[name])
     if json_path:
@@ -125,9 +153,10 @@ def measure(plan: Plan, seed: int) -> tuple[Measurement, float]:
     """One seed in real time, and the CPU time that it took."""
     scene, own_s = plan.scene, time.process_time()
     with tempfile.TemporaryDirectory(prefix="extproc-ranking-") as name, Processes(Path(name)) as processes:
-        arms = Arms(processes, Path(name), scene.servers, scene.gauge_delay_s)
+        context = plan.traffic.max_model_len
+        arms = Arms(processes, Path(name), scene.servers, scene.gauge_delay_s, context)
         started = {policy: arms.start(policy) for policy in ARMS}
-        run = uvloop.run(put_load(started, plan.step, plan.traffic.lengths, seed, scene.slo_s))
+        run = uvloop.run(put_load(started, plan.step, plan.requests, context, seed, scene.slo_s))
         return run, processes.cpu_s() - own_s
 
 

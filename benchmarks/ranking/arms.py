@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.evaluator import CONTEXT, MODEL_FILE
+from benchmarks.evaluator import MODEL_FILE
 from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.envoy_config import (
@@ -57,10 +57,16 @@ class Arms:
     """Starts arms on one fleet."""
 
     def __init__(
-        self, processes: Processes, directory: Path, servers: Sequence[ServerSpec], gauge_delay_s: float
+        self,
+        processes: Processes,
+        directory: Path,
+        servers: Sequence[ServerSpec],
+        gauge_delay_s: float,
+        max_model_len: int,
     ) -> None:
         self._processes, self._directory = processes, directory
         self._servers, self._gauge_delay_s = servers, gauge_delay_s
+        self._max_model_len = max_model_len
 
     def start(self, policy: str) -> Arm:
         """A fleet and the Envoy before it, when they answer."""
@@ -77,7 +83,7 @@ class Arms:
     def _start_backends(self, policy: str) -> list[BackendAddress]:
         ports = free_ports(len(self._servers))
         for spec, port in zip(self._servers, ports, strict=True):
-            arguments = sim_arguments(spec, port, self._gauge_delay_s)
+            arguments = sim_arguments(spec, port, self._gauge_delay_s, self._max_model_len)
             self._processes.start_module(f"{policy}-{spec.name}", "extproc", *arguments)
         self._processes.wait_for(f"the backends of {policy}", lambda: all(map(accepts, ports)))
         return [
@@ -122,7 +128,7 @@ class Arms:
         return port
 
 
-def sim_arguments(spec: ServerSpec, port: int, gauge_delay_s: float) -> list[str]:
+def sim_arguments(spec: ServerSpec, port: int, gauge_delay_s: float, max_model_len: int) -> list[str]:
     """The command line of `extproc sim` for one of the evaluator's servers."""
     plain = replace(spec.profile, speed=1.0)
     profile = next(name for name, known in PROFILES.items() if known == plain)
@@ -132,7 +138,7 @@ def sim_arguments(spec: ServerSpec, port: int, gauge_delay_s: float) -> list[str
         "profile": profile,
         "speed": spec.profile.speed,
         "max-num-seqs": spec.limits.max_num_seqs,
-        "max-model-len": CONTEXT,
+        "max-model-len": max_model_len,
         "kv-cache-tokens": spec.limits.kv_cache_tokens,
         "max-num-batched-tokens": spec.limits.max_num_batched_tokens,
         "gauge-delay": gauge_delay_s,

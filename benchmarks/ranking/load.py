@@ -2,19 +2,19 @@
 
 import asyncio
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.evaluator import CONTEXT
 from benchmarks.overhead.processes import BenchmarkError
 from benchmarks.ranking.arms import MODEL, Arm
 from benchmarks.ranking.figures import Figures, measured
 from extproc.lab.load.measured import Place, Sent, is_refused
 from extproc.lab.load.open_loop import OpenLoop
 from extproc.lab.load.stream_client import Reply, open_session
-from extproc.lab.traffic.workload import Schedule, Step, Workload
+from extproc.lab.traffic.step_requests import StepRequests
+from extproc.lab.traffic.workload import Schedule, Step
 from extproc.outcomes.sample import Sample
 
 _NO_LIMIT = 1 << 30
@@ -25,8 +25,8 @@ class ArmTarget:
     """One arm's Envoy as a target, and what became of the requests sent there."""
 
     url: str
+    max_model_len: int | None
     model: str = MODEL
-    max_model_len: int | None = CONTEXT
     requests_per_arrival: int = 1
     running: float = 0.0
     ttfts_s: list[float] = field(default_factory=list)
@@ -71,11 +71,16 @@ class Measurement:
 
 
 async def put_load(
-    arms: Mapping[str, Arm], step: Step, lengths: Workload, seed: int, slo_s: float
+    arms: Mapping[str, Arm],
+    step: Step,
+    new_requests: Callable[[], StepRequests],
+    max_model_len: int,
+    seed: int,
+    slo_s: float,
 ) -> Measurement:
     """Send a step to the arms, by name, and wait for the answers; BenchmarkError where one fails."""
-    targets = {name: ArmTarget(f"http://127.0.0.1:{arm.port}") for name, arm in arms.items()}
-    late_s = await asyncio.gather(*(_send(target, step, lengths, seed) for target in targets.values()))
+    targets = {name: ArmTarget(f"http://127.0.0.1:{arm.port}", max_model_len) for name, arm in arms.items()}
+    late_s = await asyncio.gather(*(_send(each, step, new_requests(), seed) for each in targets.values()))
     return Measurement(
         {name: measured(each.ttfts_s, each.refused, each.failed, slo_s) for name, each in targets.items()},
         {name: statistics.mean(each.ttfts_s) - arms[name].engine_ttft_s() for name, each in targets.items()},
@@ -83,13 +88,13 @@ async def put_load(
     )
 
 
-async def _send(target: ArmTarget, step: Step, lengths: Workload, seed: int) -> float:
+async def _send(target: ArmTarget, step: Step, requests: StepRequests, seed: int) -> float:
     schedule = Schedule((step.rate,), step.duration_s, passes=1)
     async with open_session() as session:
         loop = OpenLoop(
             target,
             session,
-            lengths,
+            requests,
             schedule,
             _NO_LIMIT,
             lambda _: None,

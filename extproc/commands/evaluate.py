@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.offered_load import OfferedLoad
     from extproc.lab.evaluation.result import Evaluation
-
-MAX_MODEL_LEN = 8192
-"""Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
+    from extproc.lab.evaluation.trace_spec import TraceSpec
+    from extproc.lab.evaluation.workload_text import WorkloadSpec
 
 
 class Admission(StrEnum):
@@ -31,6 +31,13 @@ class EvaluateOptions:
 
     fleet: str = option("local", "A name, or machines.", metavar="FLEET")
     workload: str = option("chat", "A name, or a text.", metavar="WORKLOAD")
+    max_model_len: int | None = option(
+        None,
+        "Context of the served model in tokens, prompt and output together; longer requests are cut to it.",
+        min=2,
+        max=131_072,
+        show_default="8192; for a trace as long as it needs",
+    )
     policies: str = option("all", "Some of them, or all.", metavar="NAME,NAME")
     seeds: int = option(3, "How many runs of each policy.", min=1, max=1000)
     first_seed: int = option(1, "The others follow it.", min=0)
@@ -82,7 +89,13 @@ def evaluate(options: EvaluateOptions) -> None:
     bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
     with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
-    all that was said before; or trace:FILE, a CSV file with at_s, prompt_tokens, output_tokens.
+    all that was said before.
+
+    Or a workload is a recorded trace, "trace:FILE[@LOAD] [for=SECONDS]". The file is one of Azure's CSV
+    files (TIMESTAMP, ContextTokens, GeneratedTokens), of BurstGPT's CSV files, of Mooncake's JSONL files,
+    whose prompts share prefixes, or a CSV file with at_s, prompt_tokens, output_tokens. With @LOAD the trace
+    is stretched or compressed in time, bursts included, until its mean rate is that share of what the fleet
+    can answer. With for=SECONDS it ends after so many seconds of the simulation.
 
     Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), round-robin, random,
     least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
@@ -101,8 +114,11 @@ def evaluate(options: EvaluateOptions) -> None:
     from extproc.lab.reports.evaluation_page import evaluation_page
 
     console = Console()
-    evaluation = _evaluation(options, console)
+    scenario, workload, offered = _scenario(options)
+    evaluation = _evaluation(options, scenario, offered, console)
     console.print(heading(evaluation), soft_wrap=True, highlight=False, markup=False, emoji=False)
+    for line in _trace_lines(workload, offered):
+        console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(comparison_table(evaluation))
     console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
     if options.json is not None:
@@ -111,16 +127,17 @@ def evaluate(options: EvaluateOptions) -> None:
         write_or_raise(options.out, evaluation_page(evaluation), ReportError)
 
 
-def _evaluation(options: EvaluateOptions, console: "Console") -> "Evaluation":
+def _evaluation(
+    options: EvaluateOptions, scenario: "Scenario", offered: "OfferedLoad", console: "Console"
+) -> "Evaluation":
     from extproc.commands.evaluate_view import runs_with_progress
     from extproc.lab.evaluation.result import Evaluation, summaries
     from extproc.lab.rivals.choice import parse_policies
     from extproc.learning.model_file import load
 
     names = parse_policies(options.policies)
-    scenario, duration_s = _scenario(options)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    runs = runs_with_progress(scenario, names, seeds, duration_s, console)
+    runs = runs_with_progress(scenario, names, seeds, offered.duration_s, console)
     model_file = scenario.layered.model_file
     return Evaluation(
         fleet=options.fleet,
@@ -138,11 +155,13 @@ def _evaluation(options: EvaluateOptions, console: "Console") -> "Evaluation":
     )
 
 
-def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
-    """Return the scenario and the seconds that its traffic lasts."""
-    from extproc.lab.evaluation.capacity import mean_capacities_per_s
+def _scenario(
+    options: EvaluateOptions,
+) -> "tuple[Scenario, WorkloadSpec | TraceSpec, OfferedLoad]":
+    """Return the scenario, its workload, and what that is on this fleet."""
     from extproc.lab.evaluation.evaluator import Scenario
     from extproc.lab.evaluation.fleet_text import parse_fleet
+    from extproc.lab.evaluation.offered_load import offered_load
     from extproc.lab.evaluation.workload_text import parse_workload
     from extproc.lab.load.length_file import read_length_file
     from extproc.lab.load.trace_file import read_trace_file
@@ -151,15 +170,13 @@ def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
 
     specs = parse_fleet(options.fleet, find_profile)
     workload = parse_workload(options.workload, read_length_file, read_trace_file)
-    if options.from_s >= workload.duration_s:
-        raise ConfigError(f"from: nothing is counted; the workload lasts {workload.duration_s:g} s")
-    smallest = min(spec.limits.kv_cache_blocks * spec.limits.block_size for spec in specs)
-    max_model_len = min(MAX_MODEL_LEN, smallest)
-    capacities = mean_capacities_per_s(specs, workload.sample, max_model_len, workload.duration_s)
+    offered = offered_load(workload, specs, options.max_model_len)
+    if options.from_s >= offered.duration_s:
+        raise ConfigError(f"from: nothing is counted; the workload lasts {offered.duration_s:g} s")
     scenario = Scenario(
         servers=specs,
-        capacities_per_s=capacities,
-        traffic=workload.traffic(max_model_len, sum(capacities)),
+        capacities_per_s=offered.capacities_per_s,
+        traffic=offered.traffic,
         routers=options.routers,
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
@@ -169,7 +186,20 @@ def _scenario(options: EvaluateOptions) -> "tuple[Scenario, float]":
         from_s=options.from_s,
         is_estimate_judged=options.is_estimate_judged,
     )
-    return scenario, workload.duration_s
+    return scenario, workload, offered
+
+
+def _trace_lines(workload: "WorkloadSpec | TraceSpec", offered: "OfferedLoad") -> list[str]:
+    from extproc.commands.trace_view import played_lines
+    from extproc.lab.evaluation.trace_spec import TraceSpec
+    from extproc.lab.traffic.trace import Replay
+
+    if not isinstance(workload, TraceSpec) or not isinstance(offered.traffic, Replay):
+        return []
+    capacity_per_s = sum(offered.capacities_per_s)
+    return played_lines(
+        workload.trace, offered.traffic.trace, offered.duration_s, capacity_per_s, offered.max_model_len
+    )
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -2,10 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from extproc.config.options import option, required, takes_options
+from extproc.errors import ConfigError, ProfileError
+
+if TYPE_CHECKING:
+    from extproc.lab.traffic.step_requests import DrawnRequests
+    from extproc.lab.traffic.trace import Trace
+
+DEFAULT_PROMPT, DEFAULT_OUTPUT = "lognormal:250:0.9", "fixed:64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +30,24 @@ class ProfileOptions:
     )
     step_s: float = option(15.0, "Seconds of a step.", "--step", min=0.1, max=3600.0)
     passes: int = option(4, "How often through all steps.", min=1, max=1000)
-    prompt: str = option(
-        "lognormal:250:0.9",
+    prompt: str | None = option(
+        None,
         "Prompt tokens: fixed:N, lognormal:MEDIAN:SIGMA, mix:SHORT:LONG:SHARE_OF_LONG, csv:FILE (columns"
-        " prompt_tokens, output_tokens).",
+        " prompt_tokens, output_tokens; or a trace).",
         metavar="LENGTHS",
+        show_default=DEFAULT_PROMPT,
     )
-    output: str = option(
-        "fixed:64", "Output tokens, likewise; of the same file, rows are kept.", metavar="LENGTHS"
+    output: str | None = option(
+        None,
+        "Output tokens, likewise; of the same file, rows are kept.",
+        metavar="LENGTHS",
+        show_default=DEFAULT_OUTPUT,
+    )
+    trace: str | None = option(
+        None,
+        "Instead of --prompt and --output: the requests of a recorded trace, with its bursts and shared"
+        " prefixes, stretched to the rate of each step. Formats as for `extproc evaluate`.",
+        metavar="FILE",
     )
     max_in_flight: int = option(
         400, "More are not sent, and the pass ends: it is past saturation.", min=2, max=20_000
@@ -44,24 +62,22 @@ def profile(options: ProfileOptions) -> None:
     from rich.console import Console
 
     from extproc.commands.profile_view import ProfileView, result_lines, summary_table
-    from extproc.errors import ProfileError
-    from extproc.lab.load.length_file import read_length_file
+    from extproc.commands.trace_view import missing_lines
     from extproc.lab.load.profiled_servers import parse_servers
     from extproc.lab.load.profiler import run_profile
-    from extproc.lab.traffic.workload import Schedule, Workload, parse_lengths, parse_rates
+    from extproc.lab.traffic.step_requests import RecordedRequests
+    from extproc.lab.traffic.workload import Schedule, parse_rates
 
     servers = parse_servers(options.backends, options.stack, options.state)
-    workload = Workload(
-        parse_lengths(options.prompt, "prompt_tokens", read_length_file),
-        parse_lengths(options.output, "output_tokens", read_length_file),
-    )
+    trace = _trace(options)
+    requests = _drawn(options) if trace is None else RecordedRequests(trace)
     schedule, console = Schedule(parse_rates(options.rates), options.step_s, options.passes), Console()
     with ProfileView(console, schedule) as view:
         result = uvloop.run(
             run_profile(
                 servers,
                 options.model,
-                workload,
+                requests,
                 schedule,
                 options.samples,
                 view.refresh,
@@ -71,9 +87,36 @@ def profile(options: ProfileOptions) -> None:
             )
         )
     console.print(summary_table(result.figures))
-    for line in result_lines(result, options.samples):
+    lines = result_lines(result, options.samples)
+    if isinstance(requests, RecordedRequests):
+        lines += missing_lines(requests.trace, requests.cut, result.max_model_len)
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if result.ended_by is not None:
         raise ProfileError(result.ended_by)
     if result.was_interrupted and not result.figures.samples:
         raise typer.Exit(130)
+
+
+def _trace(options: ProfileOptions) -> "Trace | None":
+    """Read the trace of the options; ConfigError where it is none, or comes with other lengths."""
+    from extproc.lab.load.trace_file import read_trace_file
+
+    if options.trace is None:
+        return None
+    if options.prompt is not None or options.output is not None:
+        raise ConfigError("--trace has lengths of its own: give either --trace or --prompt and --output")
+    return read_trace_file(options.trace)
+
+
+def _drawn(options: ProfileOptions) -> "DrawnRequests":
+    from extproc.lab.load.length_file import read_length_file
+    from extproc.lab.traffic.step_requests import DrawnRequests
+    from extproc.lab.traffic.workload import Workload, parse_lengths
+
+    return DrawnRequests(
+        Workload(
+            parse_lengths(options.prompt or DEFAULT_PROMPT, "prompt_tokens", read_length_file),
+            parse_lengths(options.output or DEFAULT_OUTPUT, "output_tokens", read_length_file),
+        )
+    )

@@ -1,7 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.recorded_traces import MOONCAKE, written
 
 from benchmarks.evaluator import scenario
 from benchmarks.ranking.__main__ import SCENARIOS, Plan, foretell, measure
@@ -9,6 +11,7 @@ from benchmarks.ranking.arms import ARMS, sim_arguments
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic
+from extproc.lab.traffic.trace import Replay
 
 
 def plan(name: str, duration_s: float) -> Plan:
@@ -24,7 +27,7 @@ def arrivals(of: Plan, seed: int) -> list[Arrival]:
 def test_the_twin_gets_the_traffic_of_the_seed_whatever_its_own():
     chat = plan("chat 0.7", 10.0)
     assert arrivals(chat, 1) == arrivals(chat, 1) != arrivals(chat, 2)
-    assert len(arrivals(chat, 1)) == int(chat.traffic.rate * 10)
+    assert len(arrivals(chat, 1)) == int(chat.step.rate * 10)
 
 
 def test_draws_differ_in_nothing_but_what_policies_draw():
@@ -45,7 +48,7 @@ def test_what_a_request_takes_outside_of_the_engines_is_added_whatever_the_machi
 
 def test_a_simulated_server_is_the_machine_that_the_evaluator_has():
     (spec,) = parse_fleet("l4-8b*0.6:8:16384")
-    options = dict(argument.split("=") for argument in sim_arguments(spec, 8123, 0.3)[1:])
+    options = dict(argument.split("=") for argument in sim_arguments(spec, 8123, 0.3, 4096)[1:])
     sim = SimOptions(
         profile=options["--profile"],
         max_num_seqs=int(options["--max-num-seqs"]),
@@ -55,6 +58,19 @@ def test_a_simulated_server_is_the_machine_that_the_evaluator_has():
     assert sim.limits() == spec.limits
     assert replace(sim.engine_profile(), speed=float(options["--speed"])) == spec.profile
     assert (options["--port"], options["--gauge-delay"]) == ("8123", "0.3")
+    assert options["--max-model-len"] == "4096"
+
+
+def test_a_trace_is_foretold_with_the_requests_that_are_sent(tmp_path: Path):
+    name = written(tmp_path / "mooncake.jsonl", MOONCAKE)
+    scene = scenario("local", f"trace:{name}@0.5")
+    assert isinstance(scene.traffic, Replay)
+    recorded = Plan(scene, scene.traffic)
+    expected = list(scene.traffic.arrivals(np.random.default_rng()))
+    requests = arrivals(recorded, 1)
+    assert [each.at_s for each in requests] == pytest.approx([each.at_s for each in expected])
+    assert [each.prompt_tokens for each in requests] == [each.prompt_tokens for each in expected]
+    assert requests[0].content[:64] == requests[2].content[:64]
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import typer
+from support.recorded_traces import BURST_GPT, written
 from typer.testing import CliRunner, Result
 
 from extproc.commands.evaluate import evaluate
@@ -53,6 +54,26 @@ def test_counting_begins_later_and_the_estimate_is_judged_on_demand(tmp_path: Pa
 def test_counting_has_to_begin_before_the_end() -> None:
     result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--from", "10")
     assert "the workload lasts 10 s" in str(result.exception)
+
+
+def test_a_trace_says_how_it_was_played_and_what_is_not_as_recorded(tmp_path: Path) -> None:
+    name = written(tmp_path / "burst.txt", BURST_GPT)
+    options = ("--fleet", "equal", "--policies", "random", "--seeds", "1", "--max-model-len", "1000")
+    result = invoke("--workload", f"trace:{name}@0.5", *options)
+    assert result.exit_code == 0, result.exception
+    assert "trace of 3 requests in 113 s; played: 3 in" in result.stdout
+    assert "50% of the capacity" in result.stdout
+    assert "1 request(s), longer than the context of 1,000 tokens, were cut to it" in result.stdout
+    assert "1 failed request(s) of the file were left out" in result.stdout
+    result = invoke("--workload", f"trace:{name} for=50", *options)
+    assert "played: 2 in 50 s, 0.04 requests/s" in result.stdout
+
+
+def test_a_file_that_is_no_trace_is_refused_with_the_formats_that_are_known(tmp_path: Path) -> None:
+    result = invoke("--workload", f"trace:{written(tmp_path / 'notes.csv', 'a,b')}", "--policies", "random")
+    assert result.exit_code == 1
+    assert "notes.csv: not a trace in a known format: it begins with 'a,b'" in str(result.exception)
+    assert "TIMESTAMP,ContextTokens,GeneratedTokens" in str(result.exception)
 
 
 def test_the_workload_is_shown_as_it_was_written() -> None:

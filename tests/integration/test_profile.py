@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from support.patience import PATIENCE_S, wait_until
 from support.ports import free_port
 from support.process_stack import LocalStack, StartSim, running
+from support.recorded_traces import MOONCAKE, written
 
 from extproc.adapters.files.sample_table import read_samples
 
@@ -182,3 +184,25 @@ def test_in_front_of_a_stack_samples_have_what_the_sidecar_knew(stack: LocalStac
     assert set(samples["input_tokens"]) == {100.0}
     assert 3 < samples["own"].max() <= 8
     assert samples["scrape_age_s"].min() >= 0
+
+
+def test_a_trace_is_sent_with_its_shared_beginnings_and_what_is_cut_is_counted(
+    start_sim: StartSim, store: Path, tmp_path: Path
+) -> None:
+    url, _ = start_sim(*TINY, "--speed", "50", "--max-model-len", "1500", "--kv-cache-tokens", "8192")
+    name = written(tmp_path / "mooncake.jsonl", MOONCAKE)
+    options = ("--backends", url, "--samples", store, "--rates", "4", "--step", 2, "--passes", 1)
+    output = profile(*options, "--trace", name)
+    samples: dict[str, Any] = read_samples(store)
+    assert samples["is_clean"].all()
+    in_order = np.argsort(samples["at_s"], kind="stable")
+    assert samples["input_tokens"][in_order][:4].tolist() == [1300, 1024, 1491, 500]
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        hits = re.search(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert hits is not None
+    assert float(hits[1]) == 1008 + 1024 + 1008, "of four requests, and of two when it begins again"
+    assert re.search(
+        r"^\d request\(s\), longer than the context of 1,500 tokens, were cut to it", output, re.MULTILINE
+    )
+    refused = profile(*options, "--trace", name, "--prompt", "fixed:9", status=1)
+    assert "--trace has lengths of its own" in refused

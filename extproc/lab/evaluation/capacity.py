@@ -16,20 +16,21 @@ REQUESTS_PER_PLACE = 10
 """Both guessed: the estimate is within some percent of that from ten times as many."""
 
 Sample = Callable[[int, int, np.random.Generator], list[Arrival]]
-"""So many requests of a workload, for a model with so long a context."""
+"""So many requests of a workload or more, for a model with so long a context."""
 
 
 def requests_per_s(spec: ServerSpec, sample: Sample, max_model_len: int) -> float:
     """The throughput of one saturated server."""
-    count = max(MIN_REQUESTS, REQUESTS_PER_PLACE * spec.limits.max_num_seqs)
+    least = max(MIN_REQUESTS, REQUESTS_PER_PLACE * spec.limits.max_num_seqs)
+    requests = sample(least, max_model_len, np.random.default_rng(0))
     server = Server(spec)
-    for number, each in enumerate(sample(count, max_model_len, np.random.default_rng(0))):
+    for number, each in enumerate(requests):
         server.submit(str(number), each.prompt_tokens, each.output_tokens, 0.0, each.content)
     ended_s: list[float] = []
     while server.run_ends_s is not None:
         now_s = server.run_ends_s
         ended_s += [now_s] * len(server.end_run(now_s).finished)
-    first, last = count // 4, 3 * count // 4
+    first, last = len(requests) // 4, 3 * len(requests) // 4
     return (last - first) / (ended_s[last] - ended_s[first])
 
 
@@ -43,9 +44,8 @@ def capacities_per_s(specs: Sequence[ServerSpec], sample: Sample, max_model_len:
     return tuple(known[spec.profile, spec.limits] for spec in specs)
 
 
-def mean_capacities_per_s(
-    specs: Sequence[ServerSpec], sample: Sample, max_model_len: int, duration_s: float
+def present_capacities_per_s(
+    capacities: Sequence[float], specs: Sequence[ServerSpec], duration_s: float
 ) -> tuple[float, ...]:
-    """Of each server over so long a time, in parts of which it may not be there."""
-    capacities = capacities_per_s(specs, sample, max_model_len)
+    """The same capacities as means over so long a time, in parts of which a server may not be there."""
     return tuple(each * spec.present_share(duration_s) for each, spec in zip(capacities, specs, strict=True))

@@ -1,4 +1,4 @@
-"""A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or `trace:FILE`.
+"""A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or a trace.
 
 Arrivals are `poisson:RATE`, `bursts:RATE:HEIGHT:PERIOD_S:BURST_S` or `daily:RATE:SWING:PERIOD_S`; a rate is
 in requests per second, or with an x behind it in shares of what the fleet can answer. A named workload may be
@@ -6,9 +6,13 @@ followed by `@LOAD`, which is such a share.
 
 With `turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS` the requests are turns of conversations (see
 `lab.traffic.conversations`), and `prompt` is what each turn adds.
+
+A trace is `trace:FILE[@LOAD] [for=SECONDS]`; see `lab.evaluation.trace_spec`. What follows the last @ is a
+load if it is a number, and belongs to the name of the file otherwise.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,24 +20,23 @@ from itertools import islice
 import numpy as np
 
 from extproc.errors import ConfigError
+from extproc.lab.evaluation.trace_spec import MAX_DURATION_S, TraceSpec
 from extproc.lab.traffic.arrivals import (
     Arrival,
     Bursts,
     Curve,
     Daily,
-    Floats,
     OpenLoopTraffic,
-    Replay,
     Steady,
     Traffic,
 )
 from extproc.lab.traffic.conversations import MAX_KINDS, Conversations
+from extproc.lab.traffic.trace import Trace
 from extproc.lab.traffic.workload import (
     LENGTH_COLUMNS,
     MAX_RATE,
     MAX_TOKENS,
     ReadTable,
-    Tokens,
     Workload,
     parse_lengths,
 )
@@ -50,15 +53,23 @@ WORKLOADS: Mapping[str, str] = {
     "daily": f"daily:LOADx:0.6:300 {_LENGTHS} for=600",
 }
 
-MAX_DURATION_S = 30 * 24 * 3600.0
+MAX_MODEL_LEN = 8192
+"""Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
+MAX_LOAD = 100.0  # guessed: nothing is learned from a fleet that gets even more
 _PATIENCE = 10
 """A sample is given up where it takes so many conversations for each of its requests."""
 
-ReadTrace = Callable[[str], tuple[Floats, Tokens, Tokens]]
-"""Reads the times, prompts and outputs of a trace's file, sorted by time."""
+ReadTrace = Callable[[str], Trace]
+"""Reads a trace's file; raises ConfigError where it is none."""
+
+_NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?|[-+]?inf|nan"
+_TRACE = re.compile(
+    rf"trace:(?P<file>.*?)(?:@(?P<load>{_NUMBER}))?(?:\s+for=(?P<seconds>\S*))?\s*", re.IGNORECASE | re.DOTALL
+)
 
 _EXPECTED = (
-    f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, trace:FILE, or "
+    f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, "
+    "trace:FILE[@LOAD] [for=SECONDS], or "
     "poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, followed by "
     "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS"
 )
@@ -84,6 +95,15 @@ class WorkloadSpec:
     duration_s: float
     lengths: Workload
     turns: Turns | None = None
+
+    @property
+    def longest_tokens(self) -> int:
+        """The context that it is for, where a fleet has it."""
+        return MAX_MODEL_LEN
+
+    def lasts_s(self, capacity_per_s: float) -> float:
+        """The same time on any fleet."""
+        return self.duration_s
 
     def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
         """What arrives at a fleet with this context and capacity."""
@@ -114,34 +134,10 @@ class WorkloadSpec:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TraceSpec:
-    """A recorded trace; its lengths are a workload too, for the fleet's capacity."""
-
-    at_s: Floats
-    prompt_tokens: Tokens
-    output_tokens: Tokens
-    lengths: Workload
-
-    @property
-    def duration_s(self) -> float:
-        """The time of the last request."""
-        return float(self.at_s[-1])
-
-    def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
-        """The trace as it is, whatever the fleet can answer."""
-        return Replay(self.at_s, self.prompt_tokens, self.output_tokens, max_model_len)
-
-    def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
-        """Some requests of the trace, any one as often as it comes."""
-        prompts, outputs = self.lengths.draw(rng, count, max_model_len)
-        return [Arrival(0.0, *lengths) for lengths in zip(prompts.tolist(), outputs.tolist(), strict=True)]
-
-
 def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> WorkloadSpec | TraceSpec:
     """The workload of a name or of a text; raises ConfigError, saying what is expected."""
     if text.startswith("trace:"):
-        return _trace(text.removeprefix("trace:"), read_table, read_trace)
+        return _trace(text, read_trace)
     name, _, load = text.partition("@")
     full_text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD) if name in WORKLOADS else text
     arrivals, *options = full_text.split() or [""]
@@ -161,12 +157,15 @@ def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> W
     return WorkloadSpec(*parsed, duration_s, Workload(prompt, output), turns)
 
 
-def _trace(name: str, read_table: ReadTable, read_trace: ReadTrace) -> TraceSpec:
-    lengths = Workload(*(parse_lengths(f"csv:{name}", column, read_table) for column in LENGTH_COLUMNS))
-    trace = TraceSpec(*read_trace(name), lengths)
-    if not 0 < trace.duration_s <= MAX_DURATION_S:
-        raise ConfigError(f"{name}: expected requests of some time, up to {MAX_DURATION_S:.0f} s")
-    return trace
+def _trace(text: str, read_trace: ReadTrace) -> TraceSpec:
+    match = _TRACE.fullmatch(text)
+    assert match is not None  # it matches every text that begins so
+    load, first_s = (None if match[name] is None else _number(match[name]) for name in ("load", "seconds"))
+    if load is not None and not 0 < load <= MAX_LOAD:
+        raise ConfigError(f"workload: expected trace:FILE@LOAD with a load up to {MAX_LOAD:g}, not {text!r}")
+    if first_s is not None and not 0 < first_s <= MAX_DURATION_S:
+        raise ConfigError(f"workload: expected for=SECONDS, up to {MAX_DURATION_S:.0f}, not {text!r}")
+    return TraceSpec(match["file"], read_trace(match["file"]), load, first_s)
 
 
 def _arrivals(text: str) -> tuple[Curve, float, bool] | None:

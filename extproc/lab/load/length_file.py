@@ -1,13 +1,16 @@
-"""A CSV file of request lengths, such as a published trace of an LLM service."""
+"""A CSV file of request lengths, or a trace, of which the lengths are taken."""
 
 import csv
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from extproc.errors import ConfigError
+from extproc.lab.load.csv_traces import column_names, csv_format
+from extproc.lab.load.mooncake import is_mooncake
+from extproc.lab.load.text_lines import TextLines, text_lines
+from extproc.lab.load.trace_file import FORMATS, read_trace
 from extproc.lab.traffic.workload import LENGTH_COLUMNS, MAX_TOKENS, Tokens
 
 _EXPECTED = (
@@ -21,25 +24,36 @@ def read_length_file(name: str) -> Mapping[str, Tokens]:
 
     Raises ConfigError, naming the line, where the file cannot be read or has anything else in these columns.
     """
-    try:
-        with Path(name).open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if missing := set(LENGTH_COLUMNS) - set(rows.fieldnames or ()):
-                raise ConfigError(f"{name}: no column {' and '.join(sorted(missing))}; {_EXPECTED}")
-            lengths = [_lengths(name, rows.line_num, row) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{name}: cannot be read: {error}") from error
-    if not lengths:
-        raise ConfigError(f"{name}: no lengths in it; {_EXPECTED}")
-    columns = np.array(lengths, np.int64).T
+    with text_lines(name) as lines:
+        first = lines.peek()
+        missing = set(LENGTH_COLUMNS) - set(column_names(first))
+        if missing and (csv_format(first) is not None or is_mooncake(first)):
+            trace = read_trace(lines)
+            columns = trace.prompt_tokens, trace.output_tokens
+        elif missing:
+            names = " and ".join(sorted(missing))
+            raise ConfigError(f"{name}: no column {names}; {_EXPECTED}, or a trace: {FORMATS}")
+        else:
+            columns = _columns(lines)
     return dict(zip(LENGTH_COLUMNS, columns, strict=True))
 
 
-def _lengths(name: str, line: int, row: Mapping[str, str | None]) -> tuple[int, int]:
+def _columns(lines: TextLines) -> tuple[Tokens, Tokens]:
+    try:
+        lengths = [_lengths(lines, row) for row in csv.DictReader(lines)]
+    except csv.Error as error:
+        raise lines.fault(f"{error}") from error
+    if not lengths:
+        raise ConfigError(f"{lines.name}: no lengths in it; {_EXPECTED}")
+    prompts, outputs = np.array(lengths, np.int64).T
+    return prompts, outputs
+
+
+def _lengths(lines: TextLines, row: Mapping[str, str | None]) -> tuple[int, int]:
     try:
         prompt, output = (int(row[column] or "") for column in LENGTH_COLUMNS)
     except ValueError:
         prompt, output = -1, -1
     if not (1 <= prompt <= MAX_TOKENS and 0 <= output <= MAX_TOKENS):
-        raise ConfigError(f"{name}, line {line}: {_EXPECTED}")
+        raise lines.fault(_EXPECTED)
     return prompt, max(1, output)

@@ -17,7 +17,9 @@ from extproc.lab.load.completion import PATH, completion_body
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Place, Sent, Target, is_refused
 from extproc.lab.load.stream_client import Reply, ask
-from extproc.lab.traffic.workload import Schedule, Step, Workload
+from extproc.lab.traffic.arrivals import Arrival
+from extproc.lab.traffic.step_requests import StepRequests
+from extproc.lab.traffic.workload import Schedule, Step
 from extproc.outcomes.outcome import Failure
 from extproc.outcomes.sample import Sample
 
@@ -39,7 +41,7 @@ class OpenLoop:
         self,
         target: Target,
         session: aiohttp.ClientSession,
-        workload: Workload,
+        requests: StepRequests,
         schedule: Schedule,
         max_in_flight: int,
         record: Callable[[Sample], None],
@@ -51,7 +53,7 @@ class OpenLoop:
         self.ended_by: str | None = None
         self._target = target
         self._session = session
-        self._workload = workload
+        self._requests = requests
         self._schedule = schedule
         self._max_in_flight = max_in_flight
         self._record = record
@@ -79,35 +81,35 @@ class OpenLoop:
         started_s = time.monotonic()
         figures = self.figures.begin(step, started_s)
         target = self._target
-        drawn = step.drawn(self._workload, target.requests_per_arrival, target.max_model_len, self._rng)
-        for offset_s, prompt_tokens, output_tokens in zip(*(each.tolist() for each in drawn), strict=True):
-            bodies = [
-                completion_body(target.model, prompt_tokens, output_tokens, self._rng)
-                for _ in range(target.requests_per_arrival)
-            ]
-            if await _is_set_within(self._stop, started_s + offset_s - time.monotonic()):
+        for arrival in self._requests.of_step(
+            step, target.requests_per_arrival, target.max_model_len, self._rng
+        ):
+            bodies = self._bodies(arrival)
+            if await _is_set_within(self._stop, started_s + arrival.at_s - time.monotonic()):
                 break
             if len(self._tasks) + len(bodies) > self._max_in_flight:
                 figures.not_sent += len(bodies)
                 continue
-            self._send(bodies, prompt_tokens, output_tokens, figures, group)
-            late_s = time.monotonic() - started_s - offset_s
+            self._send(bodies, arrival, figures, group)
+            late_s = time.monotonic() - started_s - arrival.at_s
             self.figures.was_sent(len(bodies), target.running, late_s)
         await _is_set_within(self._stop, started_s + step.duration_s - time.monotonic())
         self.figures.end(time.monotonic())
         return figures
 
+    def _bodies(self, arrival: Arrival) -> list[bytes]:
+        model, prompt_tokens, output_tokens = self._target.model, arrival.prompt_tokens, arrival.output_tokens
+        return [
+            completion_body(model, prompt_tokens, output_tokens, self._rng, arrival.content)
+            for _ in range(self._target.requests_per_arrival)
+        ]
+
     def _send(
-        self,
-        bodies: list[bytes],
-        prompt_tokens: int,
-        output_tokens: int,
-        figures: StepFigures,
-        group: asyncio.TaskGroup,
+        self, bodies: list[bytes], arrival: Arrival, figures: StepFigures, group: asyncio.TaskGroup
     ) -> None:
         at_s = time.time()
         for place, body in zip(self._target.place(), bodies, strict=True):
-            sent = Sent(at_s, self._target.model, prompt_tokens, output_tokens, len(body))
+            sent = Sent(at_s, self._target.model, arrival.prompt_tokens, arrival.output_tokens, len(body))
             task = group.create_task(self._measure(place, body, sent, figures))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

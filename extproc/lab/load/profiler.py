@@ -24,7 +24,8 @@ from extproc.lab.load.profiled_servers import Servers
 from extproc.lab.load.served_model import find_model
 from extproc.lab.load.stack_target import open_stack
 from extproc.lab.load.stream_client import open_session
-from extproc.lab.traffic.workload import Schedule, Workload
+from extproc.lab.traffic.step_requests import StepRequests
+from extproc.lab.traffic.workload import Schedule
 
 _REFRESH_S = 0.25
 _KEEP_ALL_ROWS = 1 << 30
@@ -41,12 +42,13 @@ class ProfileResult:
     ended_by: str | None
     not_recorded: int
     cpu_share: float
+    max_model_len: int | None = None
 
 
 async def run_profile(
     servers: Servers,
     model: str | None,
-    workload: Workload,
+    requests: StepRequests,
     schedule: Schedule,
     samples: Path,
     refresh: Callable[[Figures, float], None],
@@ -68,7 +70,7 @@ async def run_profile(
         target = await stack.enter_async_context(_opened(servers, model, session, rng))
         store = SampleStore.open(samples, _KEEP_ALL_ROWS)
         stack.callback(store.close)
-        loop = OpenLoop(target, session, workload, schedule, max_in_flight, store.append, rng, stop)
+        loop = OpenLoop(target, session, requests, schedule, max_in_flight, store.append, rng, stop)
         refresher = asyncio.create_task(_keep_showing(refresh, loop.figures))
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         try:
@@ -79,7 +81,15 @@ async def run_profile(
                 await refresher
         cpu_share = (time.process_time() - started_cpu_s) / (time.monotonic() - started_s)
     was_interrupted = stop.is_set() and loop.ended_by is None
-    return ProfileResult(loop.figures, target.model, was_interrupted, loop.ended_by, store.dropped, cpu_share)
+    return ProfileResult(
+        loop.figures,
+        target.model,
+        was_interrupted,
+        loop.ended_by,
+        store.dropped,
+        cpu_share,
+        target.max_model_len,
+    )
 
 
 @asynccontextmanager

@@ -1,31 +1,35 @@
-"""A CSV file of recorded requests: when each came, and how long it was."""
-
-import csv
-from pathlib import Path
-
-import numpy as np
+"""A file of recorded requests, in one of the published formats; its first line says in which."""
 
 from extproc.errors import ConfigError
-from extproc.lab.load.length_file import read_length_file
-from extproc.lab.traffic.arrivals import Floats
-from extproc.lab.traffic.workload import LENGTH_COLUMNS, Tokens
+from extproc.lab.load.csv_traces import CSV_FORMATS, csv_format, read_csv_trace
+from extproc.lab.load.mooncake import DESCRIPTION, is_mooncake, read_mooncake_trace
+from extproc.lab.load.text_lines import TextLines, text_lines
+from extproc.lab.traffic.trace import Trace
 
-TIME_COLUMN = "at_s"
+FORMATS = ", ".join((*(form.description for form in CSV_FORMATS), DESCRIPTION))
+
+_SHOWN_CHARACTERS = 80
 
 
-def read_trace_file(name: str) -> tuple[Floats, Tokens, Tokens]:
-    """Times in seconds from the first request, prompts and outputs, sorted by time.
+def read_trace_file(name: str) -> Trace:
+    """Return the requests of a trace by time, the first one at 0.
 
-    Raises ConfigError where the file cannot be read, or has anything but numbers in these columns.
+    Raises ConfigError where the file cannot be read, is in no known format, has a line that is none of it, or
+    has requests of one moment only.
     """
-    lengths = read_length_file(name)
-    try:
-        with Path(name).open(encoding="utf-8-sig", newline="") as file:
-            at_s = np.array([float(row[TIME_COLUMN]) for row in csv.DictReader(file)])
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ConfigError(f"{name}: expected seconds in a column {TIME_COLUMN}: {error}") from error
-    if not np.isfinite(at_s).all():
-        raise ConfigError(f"{name}: the times in {TIME_COLUMN} must be finite")
-    order = np.argsort(at_s, kind="stable")
-    prompts, outputs = (lengths[column][order] for column in LENGTH_COLUMNS)
-    return at_s[order] - at_s[order[0]], prompts, outputs
+    with text_lines(name) as lines:
+        trace = read_trace(lines)
+    if not trace.duration_s:
+        raise ConfigError(f"{name}: expected requests of more than one moment")
+    return trace
+
+
+def read_trace(lines: TextLines) -> Trace:
+    """Return what `read_trace_file` does, of a file that is open."""
+    first = lines.peek()
+    if (form := csv_format(first)) is not None:
+        return read_csv_trace(form, lines)
+    if is_mooncake(first):
+        return read_mooncake_trace(lines)
+    shown = f"it begins with {first.strip()[:_SHOWN_CHARACTERS]!r}" if first else "it is empty"
+    raise ConfigError(f"{lines.name}: not a trace in a known format: {shown}; expected {FORMATS}")

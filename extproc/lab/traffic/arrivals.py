@@ -1,8 +1,8 @@
 """When requests arrive, at any scale: a stream of arrivals that is never held in memory as a whole.
 
 A Poisson process whose rate follows a curve is made by thinning one at the curve's peak rate: each arrival of
-that is kept with the probability `rate / peak rate` (Lewis and Shedler, 1979). A recorded trace is replayed
-as it is.
+that is kept with the probability `rate / peak rate` (Lewis and Shedler, 1979). Recorded requests are in
+`lab.traffic.trace`.
 """
 
 import math
@@ -124,22 +124,6 @@ class OpenLoopTraffic:
         for times_s in _blocks_of_times(self.curve, self.rate, self.duration_s, rng):
             prompts, outputs = self.lengths.draw(rng, len(times_s), self.max_model_len)
             yield _zipped(times_s, prompts, outputs)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Replay:
-    """A recorded trace, its times sorted; longer requests than the model's context are cut."""
-
-    at_s: Floats
-    prompt_tokens: Tokens
-    output_tokens: Tokens
-    max_model_len: int
-
-    def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
-        """The requests of the trace; nothing about them is random."""
-        outputs = np.clip(self.output_tokens, 1, self.max_model_len - 1)
-        prompts = np.clip(self.prompt_tokens, 1, self.max_model_len - outputs)
-        yield from _zipped(self.at_s, prompts, outputs)
 
 
 def times_of(curve: Curve, rate: float, duration_s: float, rng: np.random.Generator) -> Iterator[float]:

@@ -1,7 +1,7 @@
 import pytest
 from support.evaluated_scenarios import CONTEXT
 
-from extproc.lab.evaluation.capacity import capacities_per_s, mean_capacities_per_s, requests_per_s
+from extproc.lab.evaluation.capacity import capacities_per_s, present_capacities_per_s, requests_per_s
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.traffic.arrivals import Steady
@@ -18,7 +18,8 @@ def test_twice_the_speed_is_twice_the_capacity() -> None:
 
 def test_a_machine_counts_for_as_long_as_it_is_there() -> None:
     specs = parse_fleet("a100-8b*1:4,a100-8b*1:4@30-,a100-8b*1:4!10-25")
-    always, joining, failing = mean_capacities_per_s(specs, SAMPLE, CONTEXT, duration_s=60.0)
+    capacities = capacities_per_s(specs, SAMPLE, CONTEXT)
+    always, joining, failing = present_capacities_per_s(capacities, specs, duration_s=60.0)
     assert joining == pytest.approx(always / 2)
     assert failing == pytest.approx(always * 3 / 4)
 

@@ -5,9 +5,11 @@ import pytest
 
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.fleet_text import FLEETS, parse_fleet
-from extproc.lab.evaluation.workload_text import WORKLOADS, TraceSpec, WorkloadSpec, parse_workload
-from extproc.lab.traffic.arrivals import Bursts, Daily, OpenLoopTraffic, Replay, Steady
+from extproc.lab.evaluation.trace_spec import TraceSpec
+from extproc.lab.evaluation.workload_text import WORKLOADS, WorkloadSpec, parse_workload
+from extproc.lab.traffic.arrivals import Bursts, Daily, OpenLoopTraffic, Steady
 from extproc.lab.traffic.conversations import Conversations
+from extproc.lab.traffic.trace import Replay, Trace
 from extproc.lab.traffic.workload import Fixed, Tokens
 
 TEXT = "prompt=fixed:100 output=fixed:10 for=60"
@@ -17,8 +19,8 @@ def table(_: str) -> Mapping[str, Tokens]:
     return {"prompt_tokens": np.array([100, 200]), "output_tokens": np.array([10, 20])}
 
 
-def trace(_: str) -> tuple[np.ndarray, Tokens, Tokens]:
-    return np.array([0.0, 7.0]), *table("").values()
+def trace(_: str) -> Trace:
+    return Trace(np.array([0.0, 7.0]), *table("").values())
 
 
 def parsed(text: str) -> WorkloadSpec | TraceSpec:
@@ -113,12 +115,6 @@ def test_turns_that_no_context_holds_are_refused_instead_of_being_drawn_for_ever
         spec.sample(500, 8192, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("last_s", [0.0, 1e9])
-def test_a_trace_of_one_moment_or_of_years_is_refused(last_s: float) -> None:
-    with pytest.raises(ConfigError, match=r"requests\.csv"):
-        parse_workload("trace:requests.csv", table, lambda name: (np.array([0.0, last_s]), *trace(name)[1:]))
-
-
 def test_a_refusal_repeats_what_was_written() -> None:
     with pytest.raises(ConfigError, match="not 'chat@many'"):
         parsed("chat@many")
@@ -126,8 +122,36 @@ def test_a_refusal_repeats_what_was_written() -> None:
 
 def test_a_trace_lasts_as_long_as_it_lasts() -> None:
     spec = parsed("trace:requests.csv")
-    assert spec.duration_s == 7.0
+    assert spec.lasts_s(1.0) == 7.0
     assert isinstance(spec.traffic(8192, 1.0), Replay)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trace:requests.csv", ("requests.csv", None, None)),
+        ("trace:requests.csv@0.7", ("requests.csv", 0.7, None)),
+        ("trace:requests.csv@1.2e-1 for=600", ("requests.csv", 0.12, 600.0)),
+        ("trace:requests.csv for=0.5", ("requests.csv", None, 0.5)),
+        ("trace:my requests/a@b.csv for=60", ("my requests/a@b.csv", None, 60.0)),
+        ("trace:a@2.csv@.9", ("a@2.csv", 0.9, None)),
+        ("trace:requests.csv@many", ("requests.csv@many", None, None)),
+    ],
+)
+def test_a_trace_has_a_load_and_an_end_where_they_are_written(
+    text: str, expected: tuple[str, float | None, float | None]
+) -> None:
+    spec = parsed(text)
+    assert isinstance(spec, TraceSpec)
+    assert (spec.name, spec.load, spec.first_s) == expected
+
+
+@pytest.mark.parametrize(
+    "options", ["@0", "@-1", "@nan", "@inf", "@1e9", "@.", "@0.7 for=", "@0.7 for=0", " for=soon", " for=1e9"]
+)
+def test_a_trace_that_cannot_be_played_so_is_refused(options: str) -> None:
+    with pytest.raises(ConfigError, match=rf"workload: expected .*, not 'trace:requests\.csv{options}'"):
+        parsed(f"trace:requests.csv{options}")
 
 
 @pytest.mark.parametrize(

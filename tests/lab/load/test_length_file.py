@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from support.recorded_traces import AZURE_2023, BURST_GPT, MOONCAKE, OWN, written
 
 from extproc.errors import ConfigError
 from extproc.lab.load.length_file import read_length_file
+from extproc.lab.load.trace_file import read_trace_file
 
 
 def test_both_columns_are_read_whatever_else_is_there(tmp_path: Path) -> None:
@@ -12,6 +14,14 @@ def test_both_columns_are_read_whatever_else_is_there(tmp_path: Path) -> None:
     columns = read_length_file(str(path))
     assert columns["prompt_tokens"].tolist() == [100, 7]
     assert columns["output_tokens"].tolist() == [5, 1]
+
+
+@pytest.mark.parametrize("text", [AZURE_2023, BURST_GPT, MOONCAKE, OWN])
+def test_the_lengths_of_a_trace_are_taken_whatever_its_format(tmp_path: Path, text: str) -> None:
+    name = written(tmp_path / "trace", text)
+    columns, trace = read_length_file(name), read_trace_file(name)
+    assert sorted(columns["prompt_tokens"].tolist()) == sorted(trace.prompt_tokens.tolist())
+    assert sorted(columns["output_tokens"].tolist()) == sorted(trace.output_tokens.tolist())
 
 
 @pytest.mark.parametrize(

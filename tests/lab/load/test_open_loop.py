@@ -8,6 +8,7 @@ from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.open_loop import DRAIN_S, OpenLoop
 from extproc.lab.load.stream_client import Reply, open_session
+from extproc.lab.traffic.step_requests import DrawnRequests
 from extproc.lab.traffic.workload import Fixed, Schedule, Workload
 from extproc.outcomes.sample import Sample
 
@@ -58,7 +59,7 @@ def run(
                 loop = OpenLoop(
                     OneServer(f"http://127.0.0.1:{runner.addresses[0][1]}"),
                     session,
-                    Workload(Fixed(4), Fixed(2)),
+                    DrawnRequests(Workload(Fixed(4), Fixed(2))),
                     schedule,
                     max_in_flight,
                     samples.append,

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from extproc.lab.traffic.arrivals import Arrival, Bursts, Curve, Daily, OpenLoopTraffic, Replay, Steady
+from extproc.lab.traffic.arrivals import Bursts, Curve, Daily, OpenLoopTraffic, Steady
 from extproc.lab.traffic.workload import Fixed, Workload
 
 LENGTHS = Workload(Fixed(100), Fixed(10))
@@ -42,8 +42,3 @@ def test_the_day_begins_with_its_trough() -> None:
 def test_the_same_seed_gives_the_same_requests() -> None:
     assert (times_s(Steady(), seed=3) == times_s(Steady(), seed=3)).all()
     assert len(times_s(Steady(), seed=3)) != len(times_s(Steady(), seed=4))
-
-
-def test_a_trace_is_replayed_as_it_is_but_for_what_the_context_does_not_hold() -> None:
-    trace = Replay(np.array([0.0, 0.5]), np.array([100, 9000]), np.array([10, 20]), 1000)
-    assert list(trace.arrivals(np.random.default_rng(0))) == [Arrival(0.0, 100, 10), Arrival(0.5, 980, 20)]
