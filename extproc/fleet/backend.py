@@ -32,7 +32,7 @@ from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
 
 PREFILLING = 0.6
-"""Guessed: an engine that spends so much of its time on prompts makes others wait for them, not for places."""
+"""Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
 
 OBSERVED_WEIGHT = 0.2
 """Guessed: the share of the newest TTFT in `observed_ttft_s`."""
@@ -180,23 +180,28 @@ class Backend:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
 
-    def reserve(self, now_s: float, prompt_tokens: float = 0.0, request: object = None) -> None:
-        """Count a request that is placed here from now on, with so many tokens to compute."""
+    def reserve(self, now_s: float) -> None:
+        """Count a request that is placed here from now on."""
         self.own += 1
-        if request is not None:
-            self._backlog.sent(request, prompt_tokens, now_s)
-        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * prompt_tokens
         self.breaker.begin()
         self._own_changed(now_s)
 
-    def release(self, now_s: float, request: object = None) -> None:
-        """Count a request off, however it ended, and take back what was left of its prompt."""
+    def release(self, now_s: float) -> None:
+        """Count a request off, however it ended."""
         self.own -= 1
-        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
         self.ended += 1
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
         self._own_changed(now_s)
+
+    def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
+        """Add a request's prompt to what is to be computed here."""
+        self._backlog.sent(request, tokens, now_s)
+        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * tokens
+
+    def give_back_prompt(self, request: object) -> None:
+        """Take back what is left of a request's prompt, however the request ended."""
+        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
 
     def move_to(self, other: "Backend", now_s: float) -> None:
         """Count a request on another backend: Envoy has tried again there."""
