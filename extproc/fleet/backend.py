@@ -176,6 +176,11 @@ class Backend:
         """How many requests it runs at once for certain; 0 where that is not known."""
         return self._running_limit.limit if self._running_limit.is_sure else 0.0
 
+    @property
+    def _is_prefilling(self) -> bool:
+        """Whether requests wait for prompts to be computed, not for places."""
+        return self._backlog.share >= PREFILLING
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
@@ -259,9 +264,8 @@ class Backend:
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""
         learner, ended = self._running_limit, signals.ended_total
-        is_prefilling = self._backlog.share >= PREFILLING
         ended = self.ended if ended is None else ended
-        learner.seen(signals.running, signals.waiting, smallest_own, ended, is_prefilling)
+        learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
         fleet, limit = self._averages, learner.limit
         if learner.is_sure:
             fleet.most_places = max(fleet.most_places, limit)
@@ -281,7 +285,7 @@ class Backend:
         self.most_running = max(self.most_running, self.running)
         self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
         waits_above = inf
-        if self.places < inf:
+        if not self._is_prefilling:
             waits_above = rules.waiting.closes_above(
                 self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
             )

@@ -59,10 +59,10 @@ class PrefillBacklog:
         self._follow_share(signals, token_s, elapsed_s)
         self._computing_tokens = max(0.0, self._computing_tokens - elapsed_s / token_s)
         waiting = signals.waiting + max(0.0, stuck)
-        if signals.running == 0 and waiting == 0:
-            self._computing_tokens = 0.0
         counted = len(self._waiting) - self._young(now_s)
         self._admit(counted - round(waiting))
+        if signals.running == 0 and waiting == 0:
+            self._computing_tokens = 0.0
         foreign_tokens = max(0.0, waiting - counted) * self._usual_tokens
         waiting_tokens = sum(tokens for tokens, _ in self._waiting.values())
         return waiting_tokens + foreign_tokens + max(0.0, self._computing_tokens - LAG_S / token_s)
