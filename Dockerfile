@@ -37,7 +37,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     PYTHONPATH=/opt/building pip --python /opt/extproc/bin/python install --no-compile --no-build-isolation --no-deps .
 # The root file system will be read-only, so that Python cannot keep its bytecode: here it does, of what the three
 # roles import. That also proves that nothing of it is missing.
-RUN /opt/extproc/bin/python -P -c 'import extproc.app, extproc.adapters.trainer.process, extproc.lab.simulated_vllm.vllm_server, uvloop' \
+RUN /opt/extproc/bin/python -P -c 'import extproc.app, extproc.adapters.trainer.training_loop, extproc.lab.simulated_vllm.vllm_server, uvloop' \
     && /opt/extproc/bin/extproc --help > /dev/null \
     && pip uninstall --yes wheel setuptools pip
 

@@ -22,7 +22,7 @@ from extproc.fleet.fleet import Fleet
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.learning.boosting import MAX_TREES
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.features import FEATURES, MONOTONE, ZoneBounds
 from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import (
     FORMAT_VERSION,
@@ -34,7 +34,6 @@ from extproc.learning.manifest import (
 )
 from extproc.learning.predictor import Predictor
 from extproc.learning.trees import booster_of, trees_of
-from extproc.learning.zone_bounds import ZoneBounds
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.request.api import CHAT

@@ -18,7 +18,7 @@ from benchmarks.timing import cpu_us
 from extproc.h2 import frames
 from extproc.h2.connection import ServerConnection
 from extproc.h2.faults import ErrorCode
-from extproc.h2.frame_reading import PREFACE
+from extproc.h2.frames import PREFACE
 
 EXCHANGES = 1000
 OPEN_STREAMS = 10_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from extproc.request.api import CHAT, COMPLETION, Api
 from extproc.request.body import read_body
-from extproc.request.read_request import read_request
+from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 
 SIZES_BYTES = {"1 KB": 1_000, "64 KB": 64_000, "1 MB": 1_000_000, "10 MB": 10_000_000}

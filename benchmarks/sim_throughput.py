@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.lab.engine.engine_profile import PROFILES
+from extproc.lab.engine.run import TICK_S
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 from extproc.lab.simulated_vllm.vllm_server import serve_sim
 
@@ -110,7 +111,7 @@ def ask_cpu(server: Connection) -> float:
 def expected_chunks_per_s(streams: int) -> float:
     """What real time asks for: all streams decode together, halfway through on average; prefill is small."""
     profile = PROFILES["a100-8b"]
-    step_s = profile.step_duration_s(0, streams, streams * (16 + OUTPUT_TOKENS // 2))
+    step_s = profile.step_ticks().decode_step(streams, streams * (16 + OUTPUT_TOKENS // 2)) * TICK_S
     prefill_s = streams * 16 * profile.prefill_token_s / OUTPUT_TOKENS
     return streams / (step_s + prefill_s)
 

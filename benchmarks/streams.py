@@ -24,9 +24,8 @@ from benchmarks.overhead.load import chat_request
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.protos import ext_proc_pb2 as pb
-from extproc.h2.frame_reading import PREFACE
-from extproc.h2.frames import DATA, HEADERS, SETTINGS, frame, window_update
-from extproc.h2.grpc_messages import prefixed
+from extproc.h2.frames import DATA, HEADERS, PREFACE, SETTINGS, frame, window_update
+from extproc.h2.grpc_wire import prefixed
 
 BACKENDS = 16
 OPEN_AT_ONCE = 500

@@ -7,7 +7,6 @@ watches, waits for SIGTERM or SIGINT, and drains.
 import asyncio
 import gc
 import logging
-import signal
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -25,19 +24,20 @@ from extproc.adapters.envoy.server_protocol import new_server
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
-from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.adapters.waiting_clock import keep_advancing
 from extproc.config import rules
 from extproc.config.stages import Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.routing.core import Core
+from extproc.routing.queue.request_queue import RequestQueue
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Sidecar:
         self._source = new_source(config)
         self._membership = MembershipFeed(
             self._source,
-            KnownBackends(rules.empty_grace_s(config), MAX_BACKENDS, rules.backends(config)),
+            KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
             core,
             ClusterFile(config.envoy.cds_path),
             self._handle_change,
@@ -82,10 +82,7 @@ class Sidecar:
             logger.info("sidecar_draining streams=%d", self._server.open_streams)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        """Serve Envoy, from when it is known which backends there are.
-
-        Until then the sidecar is not ready.
-        """
+        """Serve Envoy as soon as the backends are known; until then the sidecar is not ready."""
         await self._membership.is_known.wait()
         await self._server.start()
         stack.push_async_callback(self._server.drain)
@@ -179,15 +176,20 @@ class Sidecar:
                 logger.info("model_accepted path=%s version=%s", path, version)
 
 
+async def keep_advancing(queue: RequestQueue) -> None:
+    """Follow the deadlines of all that wait, and changes that are not reported to the queue."""
+    while True:
+        now_s = time.monotonic()
+        queue.advance(now_s)
+        await asyncio.sleep(queue.due_s(now_s) - now_s)
+
+
 async def serve(config_path: Path) -> None:
     """Run a sidecar until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
     sidecar = Sidecar(config, config_path, np.random.default_rng())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await sidecar.run(stop)
+    with stop_event() as stop:
+        await sidecar.run(stop)
 
 
 def _spare_what_stays() -> None:

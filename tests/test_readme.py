@@ -2,14 +2,11 @@
 
 import re
 import shlex
-from typing import Any
 
 import pytest
-import typer
+from support.command_line import parameters
 from support.prometheus_rules import rules
 from support.reference import METRICS, ROOT
-
-from extproc.cli import app
 
 README = (ROOT / "README.md").read_text()
 CODE_LINES = [
@@ -22,15 +19,6 @@ COMMAND = re.compile(r"^(?:\.venv/bin/)?extproc (?P<arguments>.+)")
 CALLS = [
     match["arguments"].partition("   #")[0] for match in map(COMMAND.match, (*CODE_LINES, *SPANS)) if match
 ]
-
-
-def parameters(call: list[str]) -> tuple[Any, list[str]]:
-    """The command that a call names, and the rest of the call. (Typer's classes are not those of click.)"""
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        assert call[0] in command.commands, call
-        command, call = command.commands[call[0]], call[1:]
-    return command, call
 
 
 @pytest.mark.parametrize("call", CALLS)

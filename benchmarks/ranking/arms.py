@@ -19,7 +19,7 @@ from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.envoy_config import (
     POOL_CLUSTER,
-    BackendAddress,
+    Endpoint,
     bootstrap,
     cds_document,
     shipped_bootstrap,
@@ -80,18 +80,17 @@ class Arms:
             port = self._start_envoy(policy, directory, None)
         return Arm(port, [backend.port for backend in backends])
 
-    def _start_backends(self, policy: str) -> list[BackendAddress]:
+    def _start_backends(self, policy: str) -> list[Endpoint]:
         ports = free_ports(len(self._servers))
         for spec, port in zip(self._servers, ports, strict=True):
             arguments = sim_arguments(spec, port, self._gauge_delay_s, self._max_model_len)
             self._processes.start_module(f"{policy}-{spec.name}", "extproc", *arguments)
         self._processes.wait_for(f"the backends of {policy}", lambda: all(map(accepts, ports)))
         return [
-            BackendAddress(spec.name, "127.0.0.1", port)
-            for spec, port in zip(self._servers, ports, strict=True)
+            Endpoint(spec.name, "127.0.0.1", port) for spec, port in zip(self._servers, ports, strict=True)
         ]
 
-    def _start_sidecar(self, directory: Path, backends: Sequence[BackendAddress]) -> str:
+    def _start_sidecar(self, directory: Path, backends: Sequence[Endpoint]) -> str:
         grpc_port, http_port = free_ports(2)
         cds_path = directory / "cds.json"
         document = {
@@ -146,7 +145,7 @@ def sim_arguments(spec: ServerSpec, port: int, gauge_delay_s: float, max_model_l
     return ["sim", *(f"--{name}={value}" for name, value in options.items())]
 
 
-def _clusters(policy: str, backends: Sequence[BackendAddress]) -> bytes:
+def _clusters(policy: str, backends: Sequence[Endpoint]) -> bytes:
     document = json.loads(cds_document(backends, "1"))
     pool = next(cluster for cluster in document["resources"] if cluster["name"] == POOL_CLUSTER)
     if policy == ROUND_ROBIN:

@@ -15,7 +15,7 @@ from extproc.lab.load.open_loop import OpenLoop
 from extproc.lab.load.stream_client import Reply, open_session
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule, Step
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 _NO_LIMIT = 1 << 30
 

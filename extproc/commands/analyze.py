@@ -59,7 +59,7 @@ def publish_report(options: AnalyzeOptions) -> "Analysis":
     from extproc.lab.reports.analysis_page import report_page
     from extproc.learning.analysis.findings import analyze as analyze_samples
     from extproc.learning.dataset import TRAINING_COLUMNS
-    from extproc.learning.zone_bounds import ZoneBounds
+    from extproc.learning.features import ZoneBounds
 
     rng, bounds = np.random.default_rng(0), ZoneBounds(options.low_s, options.saturated_s)
     columns = read_samples(options.samples, TRAINING_COLUMNS)

@@ -13,7 +13,7 @@ from extproc.lab.twin.profile_file import SUFFIX, find_profile, write_profile_fi
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from extproc.lab.engine.engine_limits import EngineLimits
+    from extproc.lab.engine.engine_profile import EngineLimits
     from extproc.lab.twin.agreement import Calibration
 
 
@@ -74,8 +74,8 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def _limits(options: CalibrateOptions) -> "EngineLimits":
-    from extproc.adapters.vllm.kv_cache_size import KvCacheSize, ask_kv_cache_size
-    from extproc.lab.engine.engine_limits import EngineLimits
+    from extproc.adapters.vllm.exposition import KvCacheSize, ask_kv_cache_size
+    from extproc.lab.engine.engine_profile import EngineLimits
 
     if options.server:
         size = ask_kv_cache_size(options.server)

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.engine.engine_profile import EngineLimits
 from extproc.lab.twin.agreement import TOLERANCE, Agreement, Calibration
 from extproc.lab.twin.calibration import FITTED, Fit, fit_profile
 from extproc.lab.twin.recording import Recording

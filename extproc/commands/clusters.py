@@ -17,7 +17,7 @@ def clusters(
     """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere. Ends as `serve` does."""
     import uvloop
 
-    from extproc.adapters.discovery.cluster_writer import write_clusters
+    from extproc.adapters.discovery.membership_feed import write_clusters
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     uvloop.run(write_clusters(config))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extproc.config.options import option, takes_options
 from extproc.errors import ConfigError, ReportError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from extproc.lab.evaluation.result import Evaluation
     from extproc.lab.evaluation.trace_spec import TraceSpec
     from extproc.lab.evaluation.workload_text import WorkloadSpec
+
+EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_load", "admission"}
+"""The stages of a configuration that have a meaning in virtual time."""
 
 
 class Admission(StrEnum):
@@ -48,7 +51,14 @@ class EvaluateOptions:
     gauge_delay_s: float = option(
         0.3, "Seconds by which a scrape is late.", "--gauge-delay", min=0.0, max=60.0
     )
-    admission: Admission = option(Admission.REJECT, "What layered does where all backends are saturated.")
+    config: Path | None = option(
+        None, "A sidecar's configuration, for layered.", metavar="FILE", show_default="none"
+    )
+    admission: Admission | None = option(
+        None,
+        "What layered does where all backends are saturated.",
+        show_default="as configured, else reject",
+    )
     slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
     delay_limit_s: float = option(
         2.0,
@@ -102,7 +112,8 @@ def evaluate(options: EvaluateOptions) -> None:
     queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
     (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
     batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
-    also refuses requests that would be late everywhere.
+    also refuses requests that would be late everywhere. Of a --config, layered takes the stages guard,
+    breaker, predict, least_load, zones, scrape and admission.
 
     A request is good if its first token came at most the delay limit later than it would have on the fleet's
     fastest idle machine, nothing cached; good is the share of all requests, refused and failed ones included.
@@ -111,7 +122,6 @@ def evaluate(options: EvaluateOptions) -> None:
 
     from extproc.adapters.files.atomic_file import write_json, write_or_raise
     from extproc.commands.evaluate_view import comparison_table, heading, remarks
-    from extproc.lab.reports.evaluation_page import evaluation_page
 
     console = Console()
     scenario, workload, offered = _scenario(options)
@@ -124,6 +134,8 @@ def evaluate(options: EvaluateOptions) -> None:
     if options.json is not None:
         write_json(options.json, evaluation, ReportError)
     if options.out is not None:
+        from extproc.lab.reports.evaluation_page import evaluation_page  # it takes seconds to import
+
         write_or_raise(options.out, evaluation_page(evaluation), ReportError)
 
 
@@ -181,7 +193,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=layered_rules({"admission": {"mode": options.admission.value}}, _read(options.model)),
+        layered=layered_rules(_stages(options), _read(options.model)),
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
         is_estimate_judged=options.is_estimate_judged,
@@ -200,6 +212,17 @@ def _trace_lines(workload: "WorkloadSpec | TraceSpec", offered: "OfferedLoad") -
     return played_lines(
         workload.trace, offered.traffic.trace, offered.duration_s, capacity_per_s, offered.max_model_len
     )
+
+
+def _stages(options: EvaluateOptions) -> dict[str, Any]:
+    """Return the stages of the configuration that are evaluated; `--admission` replaces the mode in it."""
+    from extproc.config.stages import load_config
+
+    path = options.config
+    stages = {} if path is None else load_config(path).model_dump(include=EVALUATED_STAGES)
+    if options.admission is not None:
+        stages["admission"] = stages.get("admission", {}) | {"mode": options.admission.value}
+    return stages
 
 
 def _read(path: Path | None) -> bytes | None:

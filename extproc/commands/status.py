@@ -22,7 +22,7 @@ def status(
     from rich.live import Live
     from rich.text import Text
 
-    from extproc.adapters.http.state_client import fetch_state
+    from extproc.adapters.http.fleet_state import fetch_state
     from extproc.commands.status_view import status_view
     from extproc.errors import StackError
 

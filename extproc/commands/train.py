@@ -66,10 +66,10 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     from extproc.commands.train_view import TrainingRun
     from extproc.errors import TrainingError
     from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
+    from extproc.learning.features import ZoneBounds
     from extproc.learning.fit import fit
     from extproc.learning.model_rules import GateRule
     from extproc.learning.tuning import candidates
-    from extproc.learning.zone_bounds import ZoneBounds
 
     columns = read_samples(options.samples, TRAINING_COLUMNS)
     observations, dropped = clean_observations(columns)

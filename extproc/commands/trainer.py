@@ -20,7 +20,7 @@ def trainer(
     for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-    from extproc.adapters.trainer.process import run_trainer
+    from extproc.adapters.trainer.training_loop import run_trainer
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     run_trainer(config)

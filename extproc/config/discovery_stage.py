@@ -3,13 +3,12 @@
 A kind says itself what it needs, so that a field of another kind is an unknown field, and an error.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector
-from extproc.config.stage import Stage
+from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
 from extproc.fleet.bounds import Count, Seconds
 
 
@@ -17,6 +16,7 @@ class StaticDiscovery(Stage):
     """The list `backends` of the configuration, read again when the file changes."""
 
     kind: Literal["static"] = "static"
+    empty_grace_s: ClassVar[float] = 0.0  # a list is never doubted
 
 
 class FoundBackends(Stage):

@@ -1,18 +1,47 @@
-"""What the texts of the configuration may be: types that refuse what would only fail later, or never.
+"""How a stage of the configuration is checked, and the types of its texts.
 
-For instance a port 0, a URL with a password, or a name that Envoy has for another cluster.
+Fields are strict: `yes`, "5" and 5.0 are refused where a flag or a whole number is meant (YAML has types of
+its own), and so are infinities and unknown fields. The stage itself, a model of its own or a rule of the
+core, is given as a mapping, which strictness would not allow; so it is lenient about itself, and strict
+inside. A check of several fields at once raises ValueError in `__post_init__`, or in a model's
+`model_post_init`.
+
+Texts are refused that would only fail later, or never: a port 0, a URL with a password, or a name that Envoy
+has for another cluster.
 """
 
 import re
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 from extproc.fleet.bounds import MAX_BACKEND_NAME
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+
+
+class _StrictInside:
+    """Makes a stage of a model, or of a dataclass, which gets the `model_config` of the model around it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        stage: Any = handler.resolve_ref_schema(schema)
+        stage.update(strict=False, config={**stage["config"], "strict": True})
+        return schema
+
+
+class Stage(_StrictInside, BaseModel):
+    """The settings of one stage: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Rule = TypeVar("Rule")
+Checked = Annotated[Rule, _StrictInside]
 
 _RESERVED_NAME = rf"extproc(_pool)?$|.*({ENDPOINT_SUFFIX}|_retry)$"
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")

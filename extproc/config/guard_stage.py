@@ -1,15 +1,17 @@
-"""The stage `guard`: when a backend is taken out because it is saturated, and when it comes back."""
+"""The stages `guard` and `admission`: when a backend is saturated, and what happens when all of them are."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from extproc.config.stage import Checked, Stage
+from extproc.config.fields import Checked, HeaderName, Stage
 from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.bounds import Count, Seconds
-from extproc.fleet.saturation import RESUME_SHARE, SaturationRule
-from extproc.fleet.waiting_time import WaitingRule
+from extproc.fleet.fleet_rules import RESUME_SHARE, SaturationRule, WaitingRule
+from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.refusal import AdmissionRules
 
 
 def _checked_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -51,3 +53,18 @@ class GuardConfig(Stage):
         """Return how long a request may wait in a server. A limit found from queues has to see them."""
         limit_s = self.max_predicted_ttft_s
         return WaitingRule(limit_s, standing_share=1.0) if self.max_active == "auto" else WaitingRule(limit_s)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig(QueueRules):
+    """Which requests may wait in mode `queue`, for how long, and which of them take turns."""
+
+    tenant_header: HeaderName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionConfig(AdmissionRules):
+    """Refuse at once, or hold for a while."""
+
+    mode: Literal["reject", "queue"] = "reject"
+    queue: Checked[QueueConfig] = QueueConfig()

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from extproc.config.discovery_stage import FoundBackends
 from extproc.config.stages import Config
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules
@@ -47,8 +46,3 @@ def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:
     """
     config = Config.model_validate({"backends": [_ANY_BACKEND], **stages})
     return replace(core_rules(config), settle_s=0.0)
-
-
-def empty_grace_s(config: Config) -> float:
-    """Return for how long an empty answer of discovery is doubted; a list is never."""
-    return config.discovery.empty_grace_s if isinstance(config.discovery, FoundBackends) else 0.0

@@ -21,7 +21,7 @@ from extproc.exchange.messages import (
     Phase,
 )
 from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
-from extproc.request.read_request import read_request
+from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 
 

@@ -10,8 +10,8 @@ finds what a path delivers (Cardwell et al., "BBR: Congestion-Based Congestion C
 - A limit at the knee would never see beyond it. So from time to time a little more is let in, as long as
   running follows, and then for some seconds. From the start on it is the same: there is no other search.
 - The knee falls where, for seconds, more was in flight than ever ran meanwhile; the most is then that.
-- Where KV memory is the bound the most that ever ran were some very short ones. What would run with all of
-  the memory in use (running / fraction in use, see `fleet.memory_bound`) is a second limit.
+- Where KV memory is the bound the most that ever ran were some very short ones. The number that would run
+  with all of the memory in use is a second limit (`MemoryBound`).
 
 Response times, which Netflix's Gradient2, Envoy's adaptive concurrency filter and TCP Vegas compare with the
 shortest ones, tell less here: clients that come back in bursts (`admission.mode: reject`) make prompts wait
@@ -21,11 +21,74 @@ A limit that nobody comes near, or of a backend whose metrics cannot be read, st
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import exp, inf
 
 from extproc.fleet.bounds import Count
-from extproc.fleet.memory_bound import MemoryBound
 from extproc.fleet.signals import Signals
+
+SCARCE = 0.8
+"""Guessed: with so much in use a prompt of usual length may have to wait for memory."""
+
+SHARE = 1.12
+"""Measured in the twin, see benchmarks/README.md: the median of TTFT bends at 1.0 to 1.2 of what fits in on
+average. Who finds no place soon finds one, as long as most are in."""
+
+FORGETTING_S = 30.0
+"""Guessed: some lifetimes of requests."""
+
+ENOUGH_S = 5.0
+"""Guessed: after less nothing is known."""
+
+
+class _Mean:
+    """The mean of the values seen, slowly forgotten; `seen_s` is its weight."""
+
+    __slots__ = ("_total", "seen_s")
+
+    def __init__(self) -> None:
+        self.seen_s = self._total = 0.0
+
+    def add(self, value: float, step_s: float) -> None:
+        kept = exp(-step_s / FORGETTING_S)
+        self.seen_s = kept * self.seen_s + step_s
+        self._total = kept * self._total + value * step_s
+
+    def or_else(self, unknown: float) -> float:
+        return self._total / self.seen_s if self.seen_s >= ENOUGH_S else unknown
+
+
+class MemoryBound:
+    """Estimates how many `requests` the KV memory holds, before it is full; inf where that is not known.
+
+    Requests have more or less of it, so how many fit changes by the second, and the largest number that ever
+    ran at once is luck. But the number that would run with the memory full is known at any time:
+
+        running / fraction in use * fraction in use while a request waits for memory
+
+    The last is less than one: the next in line is sometimes long. All are averaged where the batch is full,
+    which is near the limit, or where a request waits: a few requests at low load foretell nothing.
+    """
+
+    __slots__ = ("_fraction", "_fraction_when_scarce", "_running", "requests")
+
+    def __init__(self) -> None:
+        self.requests = inf
+        self._running, self._fraction, self._fraction_when_scarce = _Mean(), _Mean(), _Mean()
+
+    def scraped(self, signals: Signals, is_fair: bool, step_s: float) -> None:
+        """Take in gauges that held for `step_s`; `is_fair` if enough were in flight to stand for all."""
+        fraction = signals.kv_cache_fraction
+        if not fraction or not signals.running:
+            return
+        is_scarce = fraction >= SCARCE and signals.waiting > 0
+        if is_scarce:
+            self._fraction_when_scarce.add(fraction, step_s)
+        if is_fair or is_scarce:
+            self._running.add(signals.running, step_s)
+            self._fraction.add(fraction, step_s)
+            used = self._fraction_when_scarce.or_else(1.0) / self._fraction.or_else(inf)
+            self.requests = SHARE * self._running.or_else(inf) * used if used else inf
+
 
 START = 16
 """Guessed: where the search begins, within the bounds."""
@@ -76,20 +139,6 @@ class AdaptiveRule:
 class AdaptiveLimit:
     """One backend's `limit`, changed by every scrape."""
 
-    __slots__ = (
-        "_before",
-        "_is_probing",
-        "_knee",
-        "_memory",
-        "_most",
-        "_phase_s",
-        "_rule",
-        "_scraped_at_s",
-        "_waited_s",
-        "_window_s",
-        "limit",
-    )
-
     def __init__(self, rule: AdaptiveRule) -> None:
         self.limit = float(rule.start)
         self._rule = rule
@@ -102,7 +151,7 @@ class AdaptiveLimit:
         self._most = self._window_s = self._waited_s = 0.0
 
     def scraped(self, signals: Signals, own: int, now_s: float) -> None:
-        """What a scrape says, and the smallest number of our own in flight during the last second."""
+        """Take in a scrape, and the smallest number of our own in flight during the last second."""
         step_s = max(0.0, min(now_s - self._scraped_at_s, MAX_STEP_S))
         self._scraped_at_s = now_s
         before, self._before = self._before, signals

@@ -15,18 +15,15 @@ from typing import Protocol
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import Breaker
-from extproc.fleet.drain_rate import DrainRate
 from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.fleet_rules import FleetRules
-from extproc.fleet.load import foreign_load
-from extproc.fleet.own_history import OwnHistory
+from extproc.fleet.fleet_rules import FleetRules, queued_s
+from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
-from extproc.fleet.signals import Signals
-from extproc.fleet.waiting_time import queued_s
+from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow

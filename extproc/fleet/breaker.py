@@ -55,10 +55,7 @@ class Breaker:
             self.admits_at_s = inf
 
     def end(self, now_s: float) -> None:
-        """Note that a request has ended.
-
-        A probe whose outcome is not reported in time is followed by another.
-        """
+        """Note that a request has ended; a probe without an outcome in time is followed by another."""
         if self._phase == _PROBING:
             self.admits_at_s = now_s + self._rule.probe_timeout_s
 

@@ -1,5 +1,6 @@
-"""One vLLM server as configured or discovered: its name, its address, and what it is said to serve."""
+"""vLLM servers as configured or discovered: one of them, and the set that discovery found last."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ENDPOINT_SUFFIX = "_endpoint"
@@ -21,3 +22,55 @@ class Endpoint:
         """HOST:PORT, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+class KnownBackends:
+    """The set in force, at most `limit` of them; an answer without any is doubted for `empty_grace_s`.
+
+    An empty answer may be right: a headless service without ready pods. Or a selector was mistyped, or a name
+    server has lost its zone; then believing it would take every backend out at once. Keeping the known ones
+    costs nothing meanwhile: if they are gone indeed, the guard sees it and refuses. The doubt has an end,
+    since addresses are given to others. A failure to get an answer is no answer, and changes nothing.
+
+    Times are seconds of one monotonic clock.
+    """
+
+    def __init__(self, empty_grace_s: float, limit: int, backends: Iterable[Endpoint] = ()) -> None:
+        self.backends = tuple(backends)
+        self.left_out = 0
+        """How many of the last answer are too many."""
+        self._empty_grace_s = empty_grace_s
+        self._limit = limit
+        self._empty_since_s: float | None = None
+
+    @property
+    def is_doubting(self) -> bool:
+        """Whether the last answer was empty, and the backends known before are kept."""
+        return self._empty_since_s is not None
+
+    def offer(self, backends: Iterable[Endpoint], now_s: float) -> bool:
+        """Take in an answer of discovery; True if the set in force is another one now.
+
+        Of too many, those stay that are in force.
+        """
+        known = {backend.name for backend in self.backends}
+        found = sorted(backends, key=lambda backend: (backend.name not in known, backend.name))
+        if not found and self.backends:
+            self._empty_since_s = now_s if self._empty_since_s is None else self._empty_since_s
+            return self.advance(now_s)
+        self._empty_since_s = None
+        self.left_out = max(0, len(found) - self._limit)
+        return self._set(found[: self._limit])
+
+    def advance(self, now_s: float) -> bool:
+        """Let time pass; True if an answer without backends has lasted, and is in force from now on."""
+        if self._empty_since_s is None or now_s - self._empty_since_s < self._empty_grace_s:
+            return False
+        self._empty_since_s = None
+        return self._set([])
+
+    def _set(self, backends: list[Endpoint]) -> bool:
+        ordered = tuple(sorted(backends, key=lambda backend: backend.name))
+        is_changed = ordered != self.backends
+        self.backends = ordered
+        return is_changed

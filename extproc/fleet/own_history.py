@@ -1,4 +1,4 @@
-"""How many requests of this sidecar were in flight on a backend over the last moments.
+"""Own requests on a backend over the last moments: how many were in flight, and how fast they ended.
 
 A scraped gauge lags by 0.3 to 0.5 s in both directions, so it has to be compared with what was in flight
 *around* the scrape: the largest number, to tell foreign requests from ended ones that are still counted; the
@@ -6,9 +6,14 @@ smallest, to tell that requests are stuck before the engine. Kept as the extreme
 so a change costs O(1) and memory is fixed.
 """
 
+import math
+
 BUCKET_S = 0.1
 WINDOW_S = 1.0
 _BUCKETS = round(WINDOW_S / BUCKET_S) + 1
+
+TIME_CONSTANT_S = 10.0
+"""Guessed: long enough to count long answers, short enough to follow a change of load."""
 
 
 class OwnHistory:
@@ -44,3 +49,29 @@ class OwnHistory:
                 self._largest[bucket] = self._smallest[bucket] = self._last
             self._tick = tick
         return self._tick % _BUCKETS
+
+
+class DrainRate:
+    """Requests finished per second on one backend, by an exponentially decaying count of ends.
+
+    It is the basis of the `Retry-After` of a refusal.
+    """
+
+    __slots__ = ("_count", "_counted_at_s")
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._counted_at_s = 0.0
+
+    def finished(self, now_s: float) -> None:
+        """Count a request that has ended."""
+        self._count = self._decayed(now_s) + 1.0
+        self._counted_at_s = now_s
+
+    def per_second(self, now_s: float) -> float:
+        """Return the rate now; 0 for a backend that has finished nothing for long."""
+        return self._decayed(now_s) / TIME_CONSTANT_S
+
+    def _decayed(self, now_s: float) -> float:
+        elapsed_s = max(0.0, now_s - self._counted_at_s)
+        return self._count * math.exp(-elapsed_s / TIME_CONSTANT_S)

@@ -32,7 +32,7 @@ UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
 SHORTEST_TOKEN_S = 1e-7
 SHORTEST_TURN_S = 1e-6
-"""Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by this."""
+"""Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by these."""
 
 
 class Answered(msgspec.Struct, frozen=True):

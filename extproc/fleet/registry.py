@@ -79,8 +79,7 @@ class Registry:
             self._index()
 
     def candidates(self, model: str | None) -> Candidates | None:
-        """Return the backends that serve `model`; all active ones for None; None where none does, for
-        certain.
+        """Return the backends that serve `model`, all active ones for None; None where certainly none does.
 
         Members that have not said yet which models they serve come into question only where no other does.
         """

@@ -1,4 +1,4 @@
-"""What one scrape of a backend says of it, and how often it is asked."""
+"""The gauges and counters of one scrape, the load arithmetic on them, and how often a backend is scraped."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -41,3 +41,22 @@ class ScrapeRule:
     def __post_init__(self) -> None:
         if self.stale_after_s <= max(self.busy_interval_s, self.idle_interval_s):
             raise ValueError("stale_after_s must be larger than busy_interval_s and idle_interval_s")
+
+
+def foreign_load(running: float, waiting: float, largest_own: float) -> float:
+    """Return the load that others put there: requests beyond the most that were recently our own.
+
+    The largest of the last second, because a request that has just ended is still counted by the server,
+    and must not be taken for a stranger's.
+    """
+    return max(0.0, running + waiting - largest_own)
+
+
+def running_now(running: float, change: float, load: float, limit: float, is_fresh: bool) -> float:
+    """Estimate the requests that run now, from a gauge that is already old.
+
+    The scraped value is corrected by the `change` of our own in flight since: sent less finished. It is
+    never below the load, since a burst that the gauge has not seen is nevertheless there, and never above
+    the server's own limit.
+    """
+    return min(limit, max(load, running + change) if is_fresh else load)

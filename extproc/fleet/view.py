@@ -8,11 +8,37 @@ from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
+from typing import Annotated
+
+import msgspec
 
 from extproc.fleet.backend import Backend
-from extproc.fleet.candidate_facts import CandidateFacts
-from extproc.fleet.load import running_now
+from extproc.fleet.signals import running_now
 from extproc.fleet.zone import Zone
+
+Word = Annotated[str, msgspec.Meta(max_length=64)]
+Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+
+
+class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What was known of one backend when a request was placed: part of the facts of the decision.
+
+    Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
+    the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the
+    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own.
+    """
+
+    zone: Word
+    num_running: Requests
+    load: Requests
+    num_waiting: Requests
+    kv_cache_fraction: float
+    own: float
+    foreign: float
+    scrape_age_s: float | None = None
+    expected_cached_tokens: float = 0.0
+    ahead_tokens: float = 0.0
+
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
 

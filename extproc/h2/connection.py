@@ -20,12 +20,11 @@ from typing import Final
 
 from extproc.h2.events import ConnectionEnded, Event, StreamClosed
 from extproc.h2.faults import ErrorCode, FatalError, StreamError
-from extproc.h2.frames import MAX_STREAM_ID, PING, frame, goaway
+from extproc.h2.frames import MAX_STREAM_ID, PING, frame, goaway, server_preface
 from extproc.h2.h2_limits import Limits
 from extproc.h2.receiving import DRAIN_PING, Receiver
 from extproc.h2.sending import Sender
-from extproc.h2.settings import server_preface
-from extproc.h2.stream_table import StreamTable
+from extproc.h2.stream import StreamTable
 
 _DEFAULT_LIMITS: Final = Limits()
 

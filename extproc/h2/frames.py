@@ -1,9 +1,12 @@
-"""Frames as bytes (RFC 9113 §4.1, §6): their types, flags and layouts."""
+"""Frames (RFC 9113 §3.4, §4, §6): their types, flags and layouts, how bytes are cut into them, SETTINGS."""
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
 from extproc.h2.faults import ErrorCode, FatalError
+from extproc.h2.h2_limits import Limits
+from extproc.h2.stream import INITIAL_WINDOW, MAX_WINDOW
 
 DATA: Final = 0x00
 HEADERS: Final = 0x01
@@ -73,3 +76,101 @@ def uint32(payload: bytes) -> int:
         raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "payload must have 4 octets")
     value: int = UINT32.unpack(payload)[0]
     return value
+
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+Frame = tuple[int, int, int, bytes]
+"""Type, flags, stream id, payload."""
+
+
+class FrameReader:
+    """Cuts bytes into frames, however they arrive; keeps the beginning of one frame at most."""
+
+    __slots__ = ("_has_preface", "_max_frame_bytes", "_needed_bytes", "_partial")
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._partial = bytearray()
+        self._needed_bytes = 0
+        self._has_preface = False
+
+    def read(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete with `data`; raises FatalError in their midst."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed_bytes:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        offset = 0
+        if not self._has_preface:
+            if not self._is_preface(data):
+                return
+            offset = len(PREFACE)
+        end = len(data)
+        needed_bytes = HEADER_BYTES
+        while offset + HEADER_BYTES <= end:
+            high, low, kind, flags, stream_id = HEADER.unpack_from(data, offset)
+            size = high << 8 | low
+            if size > self._max_frame_bytes:
+                raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "frame longer than announced")
+            start = offset + HEADER_BYTES
+            if start + size > end:
+                needed_bytes += size
+                break
+            offset = start + size
+            yield kind, flags, stream_id & MAX_STREAM_ID, data[start:offset]
+        if offset < end:
+            self._needed_bytes = needed_bytes
+            self._partial += data[offset:]
+
+    def _is_preface(self, data: bytes) -> bool:
+        """False as long as it is only the beginning of one."""
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            raise FatalError(ErrorCode.PROTOCOL_ERROR, "not the preface of HTTP/2")
+        self._has_preface = len(data) >= len(PREFACE)
+        if not self._has_preface:
+            self._partial += data
+        return self._has_preface
+
+
+HEADER_TABLE_SIZE: Final = 0x01
+ENABLE_PUSH: Final = 0x02
+MAX_CONCURRENT_STREAMS: Final = 0x03
+INITIAL_WINDOW_SIZE: Final = 0x04
+MAX_FRAME_SIZE: Final = 0x05
+MAX_HEADER_LIST_SIZE: Final = 0x06
+
+DEFAULT_TABLE_BYTES: Final = 4096
+DEFAULT_MAX_FRAME: Final = 2**14
+
+_SETTING: Final = Struct(">HL")
+
+
+def server_preface(limits: Limits) -> bytes:
+    """§3.4: no HPACK table, and large windows; no setting can change the connection's (§6.9.2)."""
+    settings = {
+        HEADER_TABLE_SIZE: 0,
+        MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
+        INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+        MAX_FRAME_SIZE: limits.max_frame_bytes,
+        MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
+    }
+    payload = b"".join(_SETTING.pack(setting, value) for setting, value in settings.items())
+    return frame(SETTINGS, 0, 0, payload) + window_update(0, limits.connection_window_bytes - INITIAL_WINDOW)
+
+
+def read_settings(payload: bytes) -> list[tuple[int, int]]:
+    """The settings in their order, with values that §6.5.2 allows; unknown ones included."""
+    if len(payload) % _SETTING.size:
+        raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
+    settings: list[tuple[int, int]] = list(_SETTING.iter_unpack(payload))
+    for setting, value in settings:
+        if setting == ENABLE_PUSH and value > 1:
+            raise FatalError(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+        if setting == INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
+            raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE over 2^31-1")
+        if setting == MAX_FRAME_SIZE and not DEFAULT_MAX_FRAME <= value < 2**24:
+            raise FatalError(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of range")
+    return settings

@@ -9,24 +9,25 @@ from typing import Protocol
 
 from extproc.h2.connection import ServerConnection
 from extproc.h2.faults import ErrorCode
-from extproc.h2.grpc_messages import MessageReader, prefixed
-from extproc.h2.grpc_status import RESPONSE_HEADERS, CallError, Status, trailers
+from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
 
 
-class Handler(Protocol):
-    """What implements a method, for one call. To end the call, it may raise ProtocolError."""
+class Handler:
+    """Implements a method, for one call, by the events that concern it; ProtocolError ends the call."""
+
+    __slots__ = ()
 
     def receive(self, message: bytes) -> None:
-        """The caller has sent a message."""
+        """Take a message of the caller."""
 
     def half_close(self) -> None:
-        """The caller sends no more."""
+        """Follow that the caller sends no more."""
 
     def drain(self) -> None:
-        """The server is about to stop; a call that nobody needs any more is to be ended."""
+        """End the call if nobody needs it any more: the server is about to stop."""
 
     def end(self) -> None:
-        """The call is over: nothing follows, and what is sent goes nowhere."""
+        """Follow the end of the call: what is sent from now on goes nowhere."""
 
 
 class Timer(Protocol):

@@ -11,18 +11,18 @@ from functools import partial
 
 from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
-from extproc.h2.events import (
-    ConnectionEnded,
-    DataReceived,
-    Event,
-    StreamClosed,
-    StreamEnded,
-    StreamOpened,
-)
+from extproc.h2.events import ConnectionEnded, DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
 from extproc.h2.faults import ErrorCode
 from extproc.h2.grpc_call import Call, NewHandler, Timer
-from extproc.h2.grpc_request import NotGrpcError, read_head
-from extproc.h2.grpc_status import RESPONSE_HEADERS, CallError, Status, refusal, trailers
+from extproc.h2.grpc_wire import (
+    RESPONSE_HEADERS,
+    CallError,
+    NotGrpcError,
+    Status,
+    read_head,
+    refusal,
+    trailers,
+)
 
 logger = logging.getLogger(__name__)
 

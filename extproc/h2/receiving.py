@@ -9,14 +9,11 @@ from typing import Final
 from extproc.h2 import frames
 from extproc.h2.events import DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
 from extproc.h2.faults import ErrorCode, FatalError, StreamError, error_code
-from extproc.h2.flow import MAX_WINDOW, ReceiveWindow
-from extproc.h2.frame_reading import FrameReader
+from extproc.h2.frames import FrameReader, read_settings
 from extproc.h2.h2_limits import Budget, Limits
 from extproc.h2.headers import BlockDecoder, PartialBlock, Section
 from extproc.h2.sending import Sender
-from extproc.h2.settings import read_settings
-from extproc.h2.stream import Stream
-from extproc.h2.stream_table import StreamTable
+from extproc.h2.stream import MAX_WINDOW, ReceiveWindow, Stream, StreamTable
 
 DRAIN_PING: Final = b"draining"  # its answer tells that the peer has read our first GOAWAY (§6.8)
 

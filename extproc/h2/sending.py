@@ -6,11 +6,9 @@ connection's window stand in line, so that a WINDOW_UPDATE costs no more than wh
 
 from collections import OrderedDict
 
-from extproc.h2 import frames, settings
+from extproc.h2 import frames
 from extproc.h2.faults import ErrorCode, FatalError, StreamError
-from extproc.h2.flow import INITIAL_WINDOW, MAX_WINDOW
-from extproc.h2.stream import Stream
-from extproc.h2.stream_table import StreamTable
+from extproc.h2.stream import INITIAL_WINDOW, MAX_WINDOW, Stream, StreamTable
 
 _EMPTY_TABLE = b"\x20"  # RFC 7541 §6.3: a dynamic table size update to 0
 
@@ -24,8 +22,8 @@ class Sender:
         self._streams = streams
         self._max_stream_queue_bytes = max_stream_queue_bytes
         self._window = INITIAL_WINDOW
-        self._peer_max_frame = settings.DEFAULT_MAX_FRAME
-        self._peer_table_bytes = settings.DEFAULT_TABLE_BYTES
+        self._peer_max_frame = frames.DEFAULT_MAX_FRAME
+        self._peer_table_bytes = frames.DEFAULT_TABLE_BYTES
         self._block_prefix = b""
         self.queued_bytes = 0
         self._waiting: OrderedDict[int, Stream] = OrderedDict()
@@ -74,11 +72,11 @@ class Sender:
         Those for pushes, and the advice on header lists, do not concern us.
         """
         for setting, value in peer_settings:
-            if setting == settings.INITIAL_WINDOW_SIZE:
+            if setting == frames.INITIAL_WINDOW_SIZE:
                 self._resize_windows(value)
-            elif setting == settings.MAX_FRAME_SIZE:
+            elif setting == frames.MAX_FRAME_SIZE:
                 self._peer_max_frame = value
-            elif setting == settings.HEADER_TABLE_SIZE:
+            elif setting == frames.HEADER_TABLE_SIZE:
                 if value < self._peer_table_bytes:  # §4.3.1: the next block must say so
                     self._block_prefix = _EMPTY_TABLE
                 self._peer_table_bytes = value

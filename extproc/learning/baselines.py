@@ -29,13 +29,13 @@ def last_ttft(before: Observations, observed: Observations) -> npt.NDArray[np.fl
     backend = np.concatenate([before.backend, observed.backend])
     typical = np.log(np.median(before.ttft_s if len(before) else observed.ttft_s))
     newest = np.full(len(observed), typical)
-    for slot in np.unique(observed.backend):
-        of_slot = backend == slot
-        ended_s = at_s[of_slot] + ttft_s[of_slot]
+    for index in np.unique(observed.backend):
+        is_it = backend == index
+        ended_s = at_s[is_it] + ttft_s[is_it]
         order = np.argsort(ended_s, kind="stable")
-        rows = np.flatnonzero(observed.backend == slot)
+        rows = np.flatnonzero(observed.backend == index)
         n_known = np.searchsorted(ended_s[order], observed.at_s[rows], side="right")
-        known = np.log(ttft_s[of_slot][order])
+        known = np.log(ttft_s[is_it][order])
         newest[rows] = np.where(n_known > 0, known[n_known - 1], typical)
     return newest
 

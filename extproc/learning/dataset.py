@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from extproc.fleet.bounds import MAX_BACKEND_NAME
 from extproc.fleet.signals import ScrapeRule
-from extproc.learning.features import FEATURES, LARGEST
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, LARGEST, ZoneBounds
 
 TRAINING_COLUMNS = (
     "at_s",
@@ -40,6 +39,8 @@ _INPUT = FEATURES.index("input_tokens")
 _LARGEST_TTFT_S = 86_400.0
 _LATEST_S = 1e11
 """A unix time in the year 5138."""
+
+HELD_OUT_SHARE = 0.25
 
 
 class Dropped(StrEnum):
@@ -175,3 +176,15 @@ def _sift(
         dropped[reason] = int((keep & is_faulty).sum())
         keep &= ~is_faulty
     return keep, dropped
+
+
+def split_at_medium_zone(observations: Observations, zone: ZoneBounds) -> tuple[Observations, Observations]:
+    """Split the observations of all zones where the newest share of the medium zone begins.
+
+    The newest samples judge a model, and are no part of it. A model is made of the medium zone: if the cut
+    were the newest share of all samples, an idle hour at the end would leave nothing to judge by.
+    """
+    medium = np.flatnonzero(zone.is_medium(observations.ttft_s))
+    n_older = len(medium) - round(len(medium) * HELD_OUT_SHARE)
+    cut = int(medium[n_older]) if n_older < len(medium) else len(observations)
+    return observations.take(slice(None, cut)), observations.take(slice(cut, None))

@@ -1,9 +1,10 @@
 """Whether the machines behind a model have changed, told from samples alone.
 
 The sidecar stands down for a backend where the running error of its predictions is well above the promised
-one (`track_record`). The trainer applies the same rule to the recorded predictions, so that it begins to
-look for a better model when the sidecar stops believing this one. A drift that was seen stays seen: the
-correction soon makes the error small again, but the file is wrong about that backend until it is replaced.
+one (`fleet.prediction_record`). The trainer applies the same rule to the recorded predictions, so that it
+begins to look for a better model when the sidecar stops believing this one. A drift that was seen stays seen:
+the correction soon makes the error small again, but the file is wrong about that backend until it is
+replaced.
 """
 
 from collections.abc import Mapping
@@ -15,18 +16,10 @@ import numpy.typing as npt
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.prediction_record import RunningError, TrustRule
 from extproc.learning.dataset import Observations
+from extproc.learning.features import ZoneBounds
 from extproc.learning.fit import MIN_SAMPLES
-from extproc.learning.zone_bounds import ZoneBounds
 
-DRIFT_COLUMNS = (
-    "at_s",
-    "backend",
-    "is_stream",
-    "is_clean",
-    "model_version",
-    "predicted_ttft_s",
-    "ttft_s",
-)
+DRIFT_COLUMNS = ("at_s", "backend", "is_stream", "is_clean", "model_version", "predicted_ttft_s", "ttft_s")
 """The fields of `Sample` that are read here."""
 
 _SHARE_OF_NEW = 3

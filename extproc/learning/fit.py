@@ -12,10 +12,9 @@ import numpy as np
 
 from extproc.errors import TrainingError
 from extproc.learning.boosting import FleetModel, Settings, fit_fleet
-from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.dataset import Dropped, Observations, medium_load, medium_zone, split_at_medium_zone
+from extproc.learning.features import DEFAULT_ZONE, FEATURES, MONOTONE, ZoneBounds
 from extproc.learning.gate import judge, served_errors
-from extproc.learning.held_out import split_at_medium_zone
 from extproc.learning.manifest import (
     FORMAT_VERSION,
     LARGEST_OFFSET,
@@ -32,7 +31,6 @@ from extproc.learning.served_replay import settled_corrections
 from extproc.learning.training_quality import TrainingQuality, training_quality
 from extproc.learning.trees import booster_of
 from extproc.learning.tuning import best_settings
-from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
 
 MIN_SAMPLES = 200
 """Fewer samples of the medium zone make no model; guessed: 120 of them grow leaves of at least 20."""
@@ -42,15 +40,7 @@ _RARE_SHARE = 0.002
 
 _SELF_TEST_ROWS = 8
 _UNJUDGED_ERRORS = HeldOutErrors(0.0, 0.0, 0.0, 0.0, None)
-_UNJUDGED = Verdict(
-    is_accepted=False,
-    reason="",
-    error=0.0,
-    incumbent_error=None,
-    incumbent_version=None,
-    margin=0.0,
-    samples=0,
-)
+_UNJUDGED = Verdict(False, "", 0.0, None, None, 0.0, 0)  # until the gate has judged
 
 
 @dataclass(frozen=True, slots=True)

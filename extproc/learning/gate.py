@@ -13,9 +13,8 @@ from extproc.learning.dataset import Observations
 from extproc.learning.features import MONOTONE
 from extproc.learning.manifest import HeldOutErrors, Verdict
 from extproc.learning.model_rules import GateRule
-from extproc.learning.pairs import comparable_pairs
 from extproc.learning.predictor import Predictor
-from extproc.learning.quality import held_out_errors
+from extproc.learning.quality import comparable_pairs, held_out_errors
 from extproc.learning.served_replay import replay
 
 _TWO_DEVIATIONS = 1.0

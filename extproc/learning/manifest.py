@@ -12,8 +12,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from extproc.errors import ModelFileError
+from extproc.learning.features import ZoneBounds
 from extproc.learning.log_line import LogLine
-from extproc.learning.zone_bounds import ZoneBounds
 
 FORMAT_VERSION = 3
 TARGET = "log_ttft_s"

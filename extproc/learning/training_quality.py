@@ -15,11 +15,10 @@ from extproc.fleet.zone import Zone
 from extproc.learning.baselines import last_ttft, least_load, linear_fit
 from extproc.learning.boosting import FleetModel
 from extproc.learning.dataset import Observations, medium_zone
-from extproc.learning.pairs import Pairs, comparable_pairs
-from extproc.learning.quality import Errors, errors_of
+from extproc.learning.features import ZoneBounds
+from extproc.learning.quality import Errors, Pairs, comparable_pairs, errors_of
 from extproc.learning.served_replay import replay
 from extproc.learning.tuning import TuningResult
-from extproc.learning.zone_bounds import ZoneBounds
 
 
 class Route(StrEnum):

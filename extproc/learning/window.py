@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, ZoneBounds
 
 MAX_STRATA = 768
 """Guessed: 256 backends. With more of them, a model made from some of the fleet serves all of it as well."""

@@ -1,5 +1,6 @@
-"""The facts of a decision: they ride through Envoy, and come back with the outcome as part of a sample.
+"""The facts of a decision, and the training sample that they become once the outcome is known.
 
+The facts ride through Envoy and come back in the access-log entry, so a sample is complete in itself.
 Envoy keeps them as dynamic metadata: backend, layer and reason as values of their own, which Envoy's own
 access log and headers can use, and all of it as one JSON text, because Envoy, too, pays for each value.
 """
@@ -9,13 +10,12 @@ from typing import Annotated
 
 import msgspec
 
-from extproc.fleet.candidate_facts import CandidateFacts, Word
+from extproc.fleet.view import CandidateFacts, Word
 
 BACKEND_KEY = "backend"
 LAYER_KEY = "layer"
 REASON_KEY = "reason"
 FACTS_KEY = "facts"
-
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -70,3 +70,24 @@ def from_metadata(metadata: Mapping[str, str]) -> Facts | None:
         return _DECODER.decode(metadata.get(FACTS_KEY, ""))
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
+    """The facts of a decision, and how the request went: the columns of the sample store.
+
+    Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
+    first byte is its first token. `is_clean` says that the request ran undisturbed on the chosen backend:
+    first attempt, status 200, complete, a stream. `output_tokens` and `cached_tokens` (input tokens that the
+    server found in its prefix cache) are the server's own numbers, None where they were not read.
+    """
+
+    at_s: float
+    status: int
+    attempts: int
+    failure: str | None
+    is_clean: bool
+    ttft_s: float | None
+    duration_s: float
+    response_bytes: int
+    output_tokens: int | None = None
+    cached_tokens: int | None = None

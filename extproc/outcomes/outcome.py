@@ -1,4 +1,4 @@
-"""What became of a placed request: Envoy's log entry, read together with the decision that came back in it.
+"""The outcome of a placed request: Envoy's log entry, read together with the decision that came back in it.
 
 Whether a backend is to blame is told from Envoy's response flags and the status
 (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage): connection
@@ -11,15 +11,36 @@ from enum import StrEnum
 
 import msgspec
 
-from extproc.outcomes.facts import from_metadata
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample, from_metadata
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """An entry of Envoy's access log, without its wire format: one exchange, to its end, however it ended.
+
+    `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
+    got none; `attempts` counts the backends tried, at least 1. `response_flags` are Envoy's short names
+    ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
+    empty if extproc was not asked; `tags` are the access log's custom tags.
+    """
+
+    started_at_s: float
+    duration_s: float | None
+    status: int
+    attempts: int
+    response_flags: frozenset[str]
+    response_body_bytes: int
+    metadata: Mapping[str, str]
+    tags: Mapping[str, str]
+
 
 TTFT_TAG = "ttft_us"
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
 MAX_TTFT_S = 24 * 3600.0
+STAGE_TAG = "retry_stage"
+FIRST_TAG = "retry_first"
+SECOND_TAG = "retry_second"
 
 _NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
 CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
@@ -85,12 +106,12 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
-    """Whether a single attempt is the backend's failure; None where it says nothing about the backend."""
+    """Return whether a single attempt is the backend's failure; None where nothing tells."""
     return _blame(_failure(entry))
 
 
 def _failure(entry: LogEntry) -> Failure | None:
-    """Of a second attempt Envoy has told before: this entry blames nobody for it (see `outcomes.retry`)."""
+    """Return why it failed; of a second attempt Envoy has reported before, see `Retry`."""
     if entry.attempts > 1:
         return Failure.RETRIED
     if entry.response_flags:
@@ -119,3 +140,43 @@ def _ttft_s(entry: LogEntry) -> float | None:
     except ValueError:
         return None
     return ttft_s if 0.0 < ttft_s <= MAX_TTFT_S else None
+
+
+class RetryStage(StrEnum):
+    """How far the second attempt is; the values are Envoy's types of access-log entries."""
+
+    SENT = "UpstreamPoolReady"
+    ENDED = "UpstreamEnd"
+
+
+_STAGES = {stage.value: stage for stage in RetryStage}
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """A second attempt: `first` did not answer, `second` (empty where there was none) was tried instead.
+
+    The router's own access log has one entry when a second attempt has a connection, and one at its end;
+    envoy.yaml gives both the retry tags. The entry of the whole exchange then blames no backend. `was_sent`
+    is False where `second` could not be reached either; `is_failure` is about `second`, and None where
+    nothing is known of it.
+    """
+
+    first: str
+    second: str
+    stage: RetryStage
+    was_sent: bool
+    is_failure: bool | None
+
+
+def read_retry(entry: LogEntry) -> Retry | None:
+    """Read an entry about a second attempt; None for an entry that is about a whole exchange."""
+    stage = _STAGES.get(entry.tags.get(STAGE_TAG, ""))
+    if stage is None:
+        return None
+    return Retry(
+        first=entry.tags.get(FIRST_TAG, ""),
+        second=entry.tags.get(SECOND_TAG, ""),
+        stage=stage,
+        was_sent=not entry.response_flags & CONNECT_FLAGS,
+        is_failure=is_backend_failure(entry) if stage is RetryStage.ENDED else None,
+    )

@@ -1,9 +1,24 @@
 """Outcomes counted, and TTFT in buckets: what `/metrics` shows of finished requests."""
 
+import bisect
 from collections import Counter, defaultdict
 
-from extproc.outcomes.histogram import Histogram
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
+
+
+class Histogram:
+    """Durations in buckets as Prometheus has them, the last one for those beyond `bounds_s`."""
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        """Count a duration in the first bucket whose bound is not below it."""
+        self.counts[bisect.bisect_left(self.bounds_s, duration_s)] += 1
+        self.sum_s += duration_s
+
 
 TTFT_BOUNDS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 50.0, 100.0)
 """Dense around the knee from 0.5 to 2 s, where routing matters."""
@@ -18,7 +33,7 @@ class OutcomeCounts:
         self.unplaced = 0
 
     def count(self, sample: Sample) -> None:
-        """A placed request has finished; its result is `ok` or the failure."""
+        """Count a placed request that has finished; its result is `ok` or the failure."""
         self.by_result[sample.backend, sample.failure or "ok"] += 1
         if sample.ttft_s is not None:
             self.ttft[sample.backend].add(sample.ttft_s)

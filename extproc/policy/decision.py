@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from extproc.fleet.backend import Backend
-from extproc.fleet.candidate_facts import CandidateFacts
+from extproc.fleet.view import CandidateFacts
 
 
 class Layer(StrEnum):

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.chat import conversation_size
-from extproc.request.plain_chat import read_plain_chat
+from extproc.request.chat import conversation_size, read_plain_chat
 from extproc.request.prompt import embedded_size, prompt_size
 
 

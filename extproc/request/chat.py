@@ -3,6 +3,9 @@
 Every field is measured on its own, so that an odd one costs its own exactness and no other's. The text of
 the chat template is in none of them: the learned tokens per byte (`token_ratio`) take it in.
 
+A chat of text only, with every field of the usual shape, is read by a short way. It takes a third of the time
+of `body`'s way, which works for every shape and gives the same facts.
+
 Images, audio and video are a flat number of tokens each, whatever their bytes: how many tokens they become
 depends on pixels and seconds, and on the model. The numbers are borrowed from the llm-d router's estimator
 where it knows nothing else (llm-d/llm-d-router, dataproducer/tokenizer/mm_estimate.go).
@@ -13,7 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Raw
 
-from extproc.request.body_facts import InputSize
+from extproc.request.body_facts import BodyFacts, InputSize, TokenLimit
 from extproc.request.literal import ODD_SHAPE, field_bytes
 
 IMAGE_TOKENS: Final = 225  # borrowed, llm-d: 640 x 360 pixels, 1,024 of them a token
@@ -129,3 +132,48 @@ def _decoded(decoder: msgspec.json.Decoder[list[_Element]], raw: Raw) -> list[_E
         return decoder.decode(raw)
     except ODD_SHAPE:
         return None
+
+
+# Measured: up to here the plain way is the shorter one for code and ASCII, by a factor of three, for 2,000
+# short messages by one of ten; for other alphabets it is half as long again, and beyond this more than that.
+_PLAIN_UP_TO_BYTES: Final = 80 * 1024
+
+
+class _PlainMessage(msgspec.Struct, gc=False):
+    """A message whose content is all of its text; the other fields that may hold text are null or absent."""
+
+    content: str
+    name: None = None
+    tool_calls: None = None
+    arguments: None = None
+    output: None = None
+
+
+class PlainChat(msgspec.Struct, gc=False):
+    """The fields of a chat's row in the table of APIs, in the shapes that need no closer look."""
+
+    model: str
+    messages: list[_PlainMessage]
+    stream: bool = False
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    tools: None = None
+
+
+_PLAIN_CHAT: Final = msgspec.json.Decoder(PlainChat)
+
+
+def read_plain_chat(body: bytes) -> BodyFacts | None:
+    """Read a chat of plain text; None for a body that has to go the long way."""
+    if len(body) > _PLAIN_UP_TO_BYTES:
+        return None
+    try:
+        chat = _PLAIN_CHAT.decode(body)
+    except ODD_SHAPE:
+        return None
+    text_bytes = 0
+    for message in chat.messages:
+        text = message.content
+        text_bytes += len(text) if text.isascii() else len(text.encode())
+    limit = chat.max_completion_tokens or chat.max_tokens
+    return BodyFacts(chat.model or None, chat.stream, InputSize(text_bytes), limit, True)

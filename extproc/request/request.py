@@ -1,13 +1,20 @@
-"""The facts of one HTTP request that placing it depends on.
+"""The facts of one HTTP request that placing it depends on, read before any decision.
 
 A `Request` is made once, from the request's headers and body (`request.body` reads the body), and is
-never changed.
+never changed. Path and method tell which API it uses; `api` has the table.
 """
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Final
 
 import msgspec
 
-from extproc.request.api import Api
+from extproc.request.api import APIS_BY_PATH, OTHER, Api
+from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
+from extproc.request.prefix import read_prefix
+from extproc.request.token_ratio import TokenRatios
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -33,3 +40,75 @@ class Request(msgspec.Struct, frozen=True):
     tenant: str = ""
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
+
+
+PRIORITY_HEADER: Final = "x-extproc-priority"
+MAX_PRIORITY: Final = 100
+MAX_TENANT: Final = 64
+"""A longer name, which may be a token, is known by its digest."""
+
+
+def read_request(
+    headers: Mapping[str, str],
+    body: bytes | None,
+    ratios: TokenRatios,
+    tenant_header: str | None = None,
+    apis: Mapping[str, Api] = APIS_BY_PATH,
+) -> Request:
+    """Read a request; never raises, whatever the client sent.
+
+    Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
+    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
+    """
+    path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
+    api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
+    if body is None:
+        return _without_body(path, _priority(headers))
+    is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
+    facts = unreadable(body) if is_encoded else read_body(api, body)
+    prefix, prompt_bytes = read_prefix(api, body, facts.model)
+    return Request(
+        api=api,
+        path=path,
+        model=facts.model,
+        is_stream=facts.is_stream,
+        input_size=facts.input_size,
+        input_tokens=ratios.estimate(facts.model, facts.input_size),
+        token_limit=facts.token_limit,
+        priority=_priority(headers),
+        body_bytes=len(body),
+        has_body=True,
+        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        prefix=prefix,
+        prompt_bytes=prompt_bytes,
+    )
+
+
+def _without_body(path: str, priority: int) -> Request:
+    return Request(
+        api=OTHER,
+        path=path,
+        model=None,
+        is_stream=False,
+        input_size=InputSize(),
+        input_tokens=0,
+        token_limit=None,
+        priority=priority,
+        body_bytes=0,
+        has_body=False,
+    )
+
+
+def _priority(headers: Mapping[str, str]) -> int:
+    """Return the client's priority, clamped to +-MAX_PRIORITY; 0 where it is absent or no integer."""
+    try:
+        priority = int(headers.get(PRIORITY_HEADER, "0"))
+    except ValueError:
+        return 0
+    return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
+
+
+def _tenant(name: str) -> str:
+    if len(name) <= MAX_TENANT:
+        return name
+    return blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()

@@ -89,18 +89,6 @@ class TokenRatios:
 class CounterWindow:
     """Watches one backend: what was sent to it, what ended, and its prompt-token counter at each scrape."""
 
-    __slots__ = (
-        "_doubtful_bytes",
-        "_exact_tokens",
-        "_in_flight_bytes",
-        "_is_spoiled",
-        "_last_total",
-        "_media_in_flight",
-        "_model",
-        "_opening_total",
-        "_text_bytes",
-    )
-
     def __init__(self) -> None:
         self._in_flight_bytes = 0.0
         self._media_in_flight = 0

@@ -18,14 +18,12 @@ from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.outcome import Outcome
+from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
-from extproc.routing.queue.queue_rules import QueueRules
-from extproc.routing.queue.request_queue import RequestQueue
+from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 

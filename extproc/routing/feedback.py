@@ -1,15 +1,10 @@
-"""What a finished request teaches.
-
-The breaker, the zone boundary, the pace, the predictions, the counters.
-"""
+"""Learning from a finished request: breaker, zone boundary, pace, predictions, token windows, counters."""
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.outcome import Outcome, read_outcome
+from extproc.outcomes.outcome import LogEntry, Outcome, Retry, RetryStage, read_outcome, read_retry
 from extproc.outcomes.outcome_counts import OutcomeCounts
-from extproc.outcomes.retry import Retry, RetryStage, read_retry
 from extproc.routing.bookings import Bookings
 
 
@@ -22,8 +17,7 @@ class Feedback:
         self._bookings = bookings
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
-        """Return the outcome, or None for an exchange that no decision placed, and where the exchange goes
-        on.
+        """Return the outcome; None where no decision placed the exchange, and where it goes on.
 
         A backend that has left in the meantime learns nothing, but its outcome is still worth recording.
         """

@@ -6,9 +6,8 @@ from msgspec.structs import replace
 from support.clean_sample import SAMPLE
 from support.running_parts import Parts
 
-from extproc.outcomes.sample import Sample
-from extproc.routing.queue.queue_rules import QueueRules
-from extproc.routing.queue.request_queue import RequestQueue
+from extproc.outcomes.facts import Sample
+from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from extproc.commands.analyze import AnalyzeOptions, publish_report
 from extproc.config.stages import parse_config
 from extproc.errors import ReportError, SampleStoreError
 from extproc.learning.analysis.findings import Analysis
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 HOSTILE = "<script>alert('x')</script>\n</pre>$summary"
 SELF_CLOSING = {"meta", "link", "img"}

@@ -82,6 +82,33 @@ def test_the_workload_is_shown_as_it_was_written() -> None:
     assert f"workload {workload}" in result.stdout
 
 
+def test_the_evaluated_policy_takes_its_settings_from_a_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "extproc.yaml"
+    stages = {"least_load": {"score": "requests_in_flight"}, "guard": {"max_active": 2}}
+    config.write_text(json.dumps({"backends": [{"name": "a", "url": "http://127.0.0.1:1"}], **stages}))
+
+    def refused(*options: str | Path) -> int:
+        numbers = tmp_path / "numbers.json"
+        loaded = ("--workload", WORKLOAD.replace("0.8x", "1.5x"), "--policies", "layered", "--seeds", "1")
+        result = invoke(*loaded, "--json", numbers, *options)
+        assert result.exit_code == 0, result.exception
+        count: int = json.loads(numbers.read_text())["runs"][0]["refused"]
+        return count
+
+    assert refused("--config", config) > 2 * refused()
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"admission": {"mode": "queue"}}))
+    assert refused("--config", config) == refused("--config", config, "--admission", "queue")
+    assert refused("--config", config) < refused("--config", config, "--admission", "reject")
+
+
+def test_a_configuration_with_faults_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "extproc.yaml"
+    config.write_text("least_load: {score: unknown}")
+    result = invoke("--workload", WORKLOAD, "--policies", "layered", "--config", config)
+    assert result.exit_code == 1
+    assert "requests_in_flight" in str(result.exception)
+
+
 def test_of_one_seed_no_range_is_shown(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--out", page)

@@ -10,8 +10,8 @@ from extproc.commands.analyze import analyze
 from extproc.commands.train import train
 from extproc.config.stages import TrainerConfig
 from extproc.fleet.zone import ZoneRule
+from extproc.learning.features import DEFAULT_ZONE
 from extproc.learning.model_rules import GateRule
-from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 
 @pytest.mark.parametrize(

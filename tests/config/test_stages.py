@@ -11,7 +11,7 @@ from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
 from extproc.config.stages import BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS
-from extproc.fleet.saturation import SaturationRule
+from extproc.fleet.fleet_rules import SaturationRule
 
 EXAMPLE = Path(__file__).parents[2] / "extproc.example.yaml"
 BACKENDS = [{"name": "vllm-1", "url": "http://127.0.0.1:8101"}]
@@ -361,7 +361,7 @@ def test_http_address_is_tcp_only(address: str) -> None:
 )
 def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None:
     (backend,) = parse(backends=[{"name": "a", "url": url}]).backends
-    assert (backend.host, backend.port) == (host, port)
+    assert (backend.endpoint.host, backend.endpoint.port) == (host, port)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from support.build import FAILURES, a_backend, fleet_rules, reserve, scrape, view_of
 
 from extproc.fleet.backend import Backend
-from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.fleet.pace import Answered
 from extproc.fleet.signals import Signals
+from extproc.fleet.view import CandidateFacts
 
 MAX_ACTIVE = 10
 RULES = fleet_rules(max_active=MAX_ACTIVE, resume_load=8, medium_load=4.0)

@@ -7,19 +7,18 @@ from extproc.exchange.messages import Phase, RouteTo
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import Breaker
-from extproc.fleet.drain_rate import DrainRate
 from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.own_history import OwnHistory
+from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.request.token_ratio import CounterWindow
 from extproc.routing.bookings import Booking
 from extproc.routing.core import Core
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import QueueRules
 
 ROUNDS = 10_000
 MEMBERS = 3

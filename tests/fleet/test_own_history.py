@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.own_history import BUCKET_S, WINDOW_S, OwnHistory
+from extproc.fleet.own_history import BUCKET_S, WINDOW_S, DrainRate, OwnHistory
 
 
 def test_the_largest_of_the_last_second_is_remembered() -> None:
@@ -44,3 +45,20 @@ def test_the_extremes_bound_everything_within_the_window(steps: list[tuple[float
     assert smallest <= min(recent)
     assert largest >= max(recent)
     assert smallest <= seen[-1][1] <= largest
+
+
+def test_a_steady_drain_is_measured() -> None:
+    rate = DrainRate()
+    for step in range(500):
+        rate.finished(step * 0.1)
+    assert rate.per_second(50.0) == pytest.approx(10.0, rel=0.05)
+
+
+def test_a_rate_fades_in_silence() -> None:
+    rate = DrainRate()
+    rate.finished(0.0)
+    assert rate.per_second(100.0) < 1e-4
+
+
+def test_nothing_finished_is_a_rate_of_zero() -> None:
+    assert DrainRate().per_second(5.0) == 0.0

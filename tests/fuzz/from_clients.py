@@ -8,7 +8,7 @@ from extproc.exchange.messages import BodyReceived, Continue, HeadersReceived, P
 from extproc.request.api import APIS, OTHER
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.read_request import MAX_PRIORITY, read_request
+from extproc.request.request import MAX_PRIORITY, read_request
 from extproc.request.token_ratio import TokenRatios
 
 KNOWN_APIS = (*APIS, OTHER)

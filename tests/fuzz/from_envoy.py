@@ -11,12 +11,11 @@ from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.files.sample_table import COLUMNS, row_of
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.h2.frame_reading import PREFACE
+from extproc.h2.frames import PREFACE
 from extproc.h2.grpc_connection import GrpcConnection
-from extproc.h2.grpc_messages import prefixed
+from extproc.h2.grpc_wire import prefixed
 from extproc.outcomes.facts import FACTS_KEY
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.outcome import TTFT_TAG
+from extproc.outcomes.outcome import TTFT_TAG, LogEntry
 
 STEP = b"~~"
 """Where one step of an exchange ends and the next begins."""

@@ -2,7 +2,7 @@
 
 from extproc.adapters.discovery.endpoint_slices import backends_of
 from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, _read_event
-from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config.discovery_stage import KubernetesDiscovery
 
 CONFIG = KubernetesDiscovery(kind="kubernetes", selector="app=vllm")
@@ -16,4 +16,4 @@ def watch(data: bytes) -> None:
         return
     backends = backends_of([found], CONFIG)
     assert len({backend.name for backend in backends}) == len(backends)
-    cds_document([BackendAddress(backend.name, backend.host, backend.port) for backend in backends], "1")
+    cds_document(backends, "1")

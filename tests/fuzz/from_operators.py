@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from fuzz.sidecar_parts import shipped_model
 
-from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config import rules
 from extproc.config.stages import parse_config
 from extproc.errors import ConfigError, ModelFileError
@@ -50,5 +50,5 @@ def config(data: bytes) -> None:
     except ConfigError:
         return
     backends = rules.backends(found)
-    cds_document([BackendAddress(backend.name, backend.host, backend.port) for backend in backends], "1")
+    cds_document(backends, "1")
     rules.core_rules(found)

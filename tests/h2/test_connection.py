@@ -27,7 +27,7 @@ from extproc.h2.events import (
     StreamOpened,
 )
 from extproc.h2.faults import ErrorCode
-from extproc.h2.frame_reading import PREFACE
+from extproc.h2.frames import PREFACE
 from extproc.h2.h2_limits import Limits
 
 END = frames.END_STREAM

@@ -9,8 +9,8 @@ from support.h2_frame_client import ANSWER, DEFAULT, FIELDS, TRAILERS, H2Client,
 from extproc.h2 import frames
 from extproc.h2.events import DataReceived, StreamClosed
 from extproc.h2.faults import ErrorCode
-from extproc.h2.flow import ReceiveWindow
 from extproc.h2.h2_limits import Limits
+from extproc.h2.stream import ReceiveWindow
 
 
 def sent_bytes(found: list[tuple[int, int, int, bytes]], stream_id: int) -> int:

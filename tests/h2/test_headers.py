@@ -18,7 +18,7 @@ from extproc.h2 import frames
 from extproc.h2.connection import ServerConnection
 from extproc.h2.events import ConnectionEnded, StreamClosed, StreamOpened
 from extproc.h2.faults import ErrorCode
-from extproc.h2.frame_reading import PREFACE
+from extproc.h2.frames import PREFACE
 from extproc.h2.headers import BlockDecoder
 
 METHOD, SCHEME, PATH = FIELDS[:3]

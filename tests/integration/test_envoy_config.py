@@ -19,7 +19,6 @@ from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
-from extproc.adapters.envoy.envoy_config import BackendAddress
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.exchange.messages import (
@@ -33,8 +32,8 @@ from extproc.exchange.messages import (
     Reject,
     RouteTo,
 )
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.retry import read_retry
+from extproc.fleet.endpoint import Endpoint
+from extproc.outcomes.outcome import LogEntry, read_retry
 
 Script = Callable[[Event], Instruction]
 CHUNK = b"data: token\n\n"
@@ -149,14 +148,14 @@ class Backend:
 
 
 @asynccontextmanager
-async def serving(backend: Backend) -> AsyncIterator[BackendAddress]:
+async def serving(backend: Backend) -> AsyncIterator[Endpoint]:
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", backend.answer)
     runner = web.AppRunner(application, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield BackendAddress(backend.name, "127.0.0.1", runner.addresses[0][1])
+        yield Endpoint(backend.name, "127.0.0.1", runner.addresses[0][1])
     finally:
         await runner.cleanup()
 
@@ -174,7 +173,7 @@ class Stack:
 
     sidecar: ScriptedSidecar
     envoy: EnvoyProcess
-    addresses: list[BackendAddress]
+    addresses: list[Endpoint]
     client: aiohttp.ClientSession
 
     async def post(self, body: bytes = b"{}", headers: dict[str, str] | None = None) -> Answer:
@@ -192,13 +191,13 @@ class Stack:
         count = await asyncio.to_thread(self.envoy.stat, f"cluster.{cluster}.upstream_rq_total")
         return int(count)
 
-    async def replace_backends(self, *backends: BackendAddress) -> None:
+    async def replace_backends(self, *backends: Endpoint) -> None:
         await asyncio.to_thread(self.envoy.replace_backends, backends)
 
 
 @asynccontextmanager
 async def running(
-    start_envoy: StartEnvoy, *backends: Backend, extra: tuple[BackendAddress, ...] = (), **options: Any
+    start_envoy: StartEnvoy, *backends: Backend, extra: tuple[Endpoint, ...] = (), **options: Any
 ) -> AsyncIterator[Stack]:
     """Backends, a sidecar that waves everything through, Envoy, a client; nobody serves `extra` backends."""
     async with AsyncExitStack() as exits:
@@ -419,7 +418,7 @@ def test_requests_go_through_the_pool_when_no_sidecar_listens(start_envoy: Start
 
 
 def test_pool_avoids_a_dead_backend_when_no_sidecar_listens(start_envoy: StartEnvoy, dead_port: int) -> None:
-    dead = BackendAddress("dead", "127.0.0.1", dead_port)
+    dead = Endpoint("dead", "127.0.0.1", dead_port)
 
     async def scenario() -> None:
         async with running(start_envoy, Backend("a"), extra=(dead,)) as stack:
@@ -451,7 +450,7 @@ def test_response_under_way_survives_the_sidecar(start_envoy: StartEnvoy) -> Non
 
 
 def test_dead_first_choice_is_answered_by_another_backend(start_envoy: StartEnvoy, dead_port: int) -> None:
-    dead = BackendAddress("dead", "127.0.0.1", dead_port)
+    dead = Endpoint("dead", "127.0.0.1", dead_port)
 
     async def scenario() -> None:
         async with running(start_envoy, Backend("a", gap_s=0.1), extra=(dead,)) as stack:

@@ -10,7 +10,7 @@ from support.process_stack import StartSim
 from support.simulated_samples import MACHINE
 
 from extproc.config.stages import parse_config
-from extproc.lab.engine.engine_limits import EngineLimits
+from extproc.lab.engine.engine_profile import EngineLimits
 from extproc.lab.twin.profile_file import Origin, ProfileFile, write_profile_file
 
 HTTP_LIMIT = 64

@@ -16,8 +16,8 @@ from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.served import TRANSPORTS, Served, listening
 
-from extproc.adapters.envoy.envoy_config import BackendAddress
-from extproc.config.listener_stages import TlsConfig
+from extproc.config.stages import TlsConfig
+from extproc.fleet.endpoint import Endpoint
 
 REQUESTS, CONCURRENCY = 200, 32
 ADDRESSES: dict[str, Callable[[Path], str]] = {
@@ -34,7 +34,7 @@ class Backend:
         self.may_answer.set()
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[BackendAddress]:
+    async def serving(self) -> AsyncIterator[Endpoint]:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/{path:.*}", self._answer)
         runner = web.AppRunner(app)
@@ -42,7 +42,7 @@ class Backend:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         try:
-            yield BackendAddress("vllm-1", "127.0.0.1", runner.addresses[0][1])
+            yield Endpoint("vllm-1", "127.0.0.1", runner.addresses[0][1])
         finally:
             await runner.cleanup()
 

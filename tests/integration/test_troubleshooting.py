@@ -12,7 +12,7 @@ from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
 from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
 
-from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
 
 
@@ -38,8 +38,8 @@ def stopped(process: ChildProcess) -> Iterator[None]:
 def test_a_cluster_file_that_envoy_does_not_read_is_503_and_not_routed(
     stack: LocalStack, start_envoy: StartEnvoy
 ) -> None:
-    def start_with_another_file(ext_proc: str, backends: Sequence[BackendAddress], **options: Any) -> Any:
-        others = [BackendAddress("other", backends[0].host, backends[0].port)]
+    def start_with_another_file(ext_proc: str, backends: Sequence[Endpoint], **options: Any) -> Any:
+        others = [Endpoint("other", backends[0].host, backends[0].port)]
         return start_envoy(ext_proc, others, **options)
 
     stack.start_sim("vllm-1")

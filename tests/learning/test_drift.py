@@ -4,9 +4,8 @@ import pytest
 from extproc.fleet.prediction_record import PredictionRecord, TrustRule
 from extproc.learning.dataset import Observations
 from extproc.learning.drift import Drift, DriftWatch, since_drift
-from extproc.learning.features import FEATURES
+from extproc.learning.features import DEFAULT_ZONE, FEATURES
 from extproc.learning.fit import MIN_SAMPLES
-from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 RULE = TrustRule(error_factor=2.0, error_floor=0.2, min_outcomes=8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extproc.learning.dataset import Observations, clean_observations, medium_zone, split_by_time
-from extproc.learning.features import FEATURES
+from extproc.learning.features import DEFAULT_ZONE, FEATURES
 from extproc.learning.fit import fit
 from extproc.learning.gate import judge, served_errors
 from extproc.learning.manifest import Verdict
@@ -14,7 +14,6 @@ from extproc.learning.model_file import ModelFile, dump, load
 from extproc.learning.model_rules import DEFAULT_GATE_RULE, GateRule
 from extproc.learning.predictor import Predictor
 from extproc.learning.trees import booster_of
-from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Make = Callable[..., Columns]

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.errors import ModelFileError
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.features import FEATURES, MONOTONE, ZoneBounds
 from extproc.learning.log_line import LogLine
 from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import MAX_FILE_BYTES, ModelFile, SelfTest, dump, load, model_version
 from extproc.learning.trees import Split
-from extproc.learning.zone_bounds import ZoneBounds
 
 
 def test_a_dumped_model_loads_and_passes_its_self_test(model_file: ModelFile) -> None:

@@ -3,14 +3,16 @@ import pytest
 
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.quality import errors_of, held_out_errors
+from extproc.learning.quality import MIN_PAIRS, comparable_pairs, errors_of, held_out_errors
 
 TIE = 0.05
+INPUT = FEATURES.index("input_tokens")
 
 
-def observed(ttft_s: list[float], backend: list[int], step_s: float = 0.1) -> Observations:
+def observed(ttft_s: list[float], backend: list[int], step_s: float = 0.5) -> Observations:
     n = len(ttft_s)
     features = np.zeros((n, len(FEATURES)))
+    features[:, INPUT] = 100
     return Observations(np.arange(n) * step_s, features, np.array(ttft_s), np.array(backend), ("a", "b"))
 
 
@@ -36,3 +38,73 @@ def test_the_promised_errors_hold_the_accuracy_of_pairs() -> None:
     alternating = observed([4.0, 2.0] * 30, [0, 1] * 30)
     assert held_out_errors(alternating, np.log(alternating.ttft_s), TIE).pairwise_accuracy == 1.0
     assert held_out_errors(alternating, -np.log(alternating.ttft_s), TIE).pairwise_accuracy == 0.0
+
+
+def twins(
+    gap_s: float, lengths: tuple[float, float] = (100, 100), ttft_s: tuple[float, float] = (4, 2)
+) -> Observations:
+    """One pair of requests on two backends every minute."""
+    n = 2 * MIN_PAIRS
+    features = np.zeros((n, len(FEATURES)))
+    features[:, INPUT] = np.tile(lengths, MIN_PAIRS)
+    at_s = np.repeat(np.arange(MIN_PAIRS) * 60.0, 2) + np.tile([0.0, gap_s], MIN_PAIRS)
+    return Observations(at_s, features, np.tile(ttft_s, MIN_PAIRS), np.tile([0, 1], MIN_PAIRS), ("a", "b"))
+
+
+SLOW_AND_FAST = observed([4.0, 2.0] * 30, [0, 1] * 30)
+
+
+@pytest.mark.parametrize(("sign", "accuracy"), [(1, 1.0), (-1, 0.0), (0, 0.5)])
+def test_a_perfect_score_is_always_right_its_negative_never_and_a_tie_half(
+    sign: float, accuracy: float
+) -> None:
+    rng = np.random.default_rng(1)
+    seen = observed(rng.uniform(1, 10, 300).tolist(), rng.integers(2, size=300).tolist())
+    assert comparable_pairs(seen, TIE).accuracy(sign * np.log(seen.ttft_s)) == accuracy
+
+
+def test_only_the_order_of_the_score_counts() -> None:
+    pairs = comparable_pairs(SLOW_AND_FAST, TIE)
+    assert pairs.accuracy(np.tile([3.5, 3.4], 30)) == 1.0
+    assert pairs.accuracy(np.tile([2.0, 4.0], 30)) == 0.0
+
+
+def test_twins_are_compared_with_each_other_and_with_nobody_else() -> None:
+    pairs = comparable_pairs(twins(gap_s=0.001), TIE)
+    assert len(pairs) == MIN_PAIRS
+    assert (pairs.second - pairs.first == 1).all()
+    assert (pairs.slower == -1).all()
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        observed([4.0, 2.0] * 30, [0, 0] * 30),
+        twins(gap_s=1.5),
+        twins(gap_s=0.1, lengths=(100, 130)),
+        twins(gap_s=0.1, ttft_s=(4.0, 4.1)),
+        observed([], []),
+    ],
+    ids=["one backend", "far apart", "of other length", "as good as equal", "nothing"],
+)
+def test_what_cannot_be_compared_is_no_pair(unlike: Observations) -> None:
+    assert len(comparable_pairs(unlike, TIE)) == 0
+
+
+def test_ttfts_within_the_tie_of_the_policy_are_no_pair() -> None:
+    close = twins(gap_s=0.1, ttft_s=(4.0, 4.1))
+    assert len(comparable_pairs(close, tie_fraction=0.02)) == MIN_PAIRS
+    assert len(comparable_pairs(SLOW_AND_FAST, tie_fraction=1.0)) == 0
+
+
+def test_few_pairs_have_no_accuracy() -> None:
+    enough = twins(gap_s=0.1)
+    assert comparable_pairs(enough, TIE).accuracy(enough.ttft_s) == 1.0
+    few = enough.take(slice(2, None))
+    assert comparable_pairs(few, TIE).accuracy(few.ttft_s) is None
+
+
+def test_a_pair_is_within_a_zone_if_both_of_it_are() -> None:
+    seen = observed([2.0, 20.0, 3.0, 4.0], [0, 1, 0, 1], step_s=0.1)
+    inside = comparable_pairs(seen, TIE).within(seen.ttft_s < 10)
+    assert sorted(zip(inside.first.tolist(), inside.second.tolist(), strict=True)) == [(0, 3), (2, 3)]

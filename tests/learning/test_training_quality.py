@@ -7,11 +7,10 @@ import pytest
 
 from extproc.fleet.zone import Zone
 from extproc.learning.boosting import fit_fleet
-from extproc.learning.dataset import clean_observations, medium_zone
-from extproc.learning.held_out import split_at_medium_zone
+from extproc.learning.dataset import clean_observations, medium_zone, split_at_medium_zone
+from extproc.learning.features import DEFAULT_ZONE
 from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality, training_quality
 from extproc.learning.tuning import best_settings
-from extproc.learning.zone_bounds import DEFAULT_ZONE
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Make = Callable[..., Columns]

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
+from extproc.learning.features import FEATURES, ZoneBounds
 from extproc.learning.window import MAX_ROWS, MAX_STRATA, Window
-from extproc.learning.zone_bounds import ZoneBounds
 
 ZONE = ZoneBounds(low_s=1.0, saturated_s=10.0)
 

@@ -13,10 +13,9 @@ from extproc.request import api as table
 from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, OTHER, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
-from extproc.request.plain_chat import PlainChat
+from extproc.request.chat import PlainChat
 from extproc.request.prefix import read_prefix
-from extproc.request.read_request import read_request
-from extproc.request.request import Request
+from extproc.request.request import Request, read_request
 from extproc.request.token_ratio import TokenRatios
 
 LONG_WAY = replace(CHAT, read_plain=None)

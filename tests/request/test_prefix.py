@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.prefix import BLOCK_ENDS, read_prefix
-from extproc.request.read_request import read_request
+from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 
 

@@ -9,7 +9,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelOffer
 from extproc.learning.predictor import Predictor
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.request.request import InputSize
 from extproc.request.token_ratio import DEFAULT_TOKENS_PER_BYTE
 from extproc.routing.core import Core

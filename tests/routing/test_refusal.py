@@ -7,8 +7,7 @@ from support.build import FAILURES, a_fleet, breaker_rule, fleet_rules, reserve,
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.fleet_rules import FleetRules
-from extproc.fleet.waiting_time import WaitingRule
+from extproc.fleet.fleet_rules import FleetRules, WaitingRule
 from extproc.policy.decision import Reason
 from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
 

@@ -10,7 +10,7 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import Signals
 from extproc.outcomes.facts import from_metadata, to_metadata
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.request.body_facts import InputSize
 from extproc.routing.core import Core
 

@@ -13,19 +13,17 @@ from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.fleet_rules import FleetRules, SaturationRule, WaitingRule
 from extproc.fleet.prediction_record import TrustRule
-from extproc.fleet.saturation import SaturationRule
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.fleet.waiting_time import WaitingRule
 from extproc.learning.model_rules import PredictRule
 from extproc.policy.decide import PolicyRules
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import QueueRules
 from extproc.routing.refusal import AdmissionRules
 
 MODEL = "m"

@@ -9,7 +9,7 @@ from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.adapters.http.metrics import sidecar_registry
 from extproc.adapters.vllm.scraper import ScrapeResult
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
 

@@ -1,6 +1,6 @@
 """A sample of a clean request, for tests to change."""
 
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SAMPLE = Sample(
     at_s=1_700_000_000.25,

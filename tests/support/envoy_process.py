@@ -11,8 +11,9 @@ from typing import Any
 
 from support.patience import PATIENCE_S
 
-from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
 from extproc.adapters.files.atomic_file import write_atomically
+from extproc.fleet.endpoint import Endpoint
 
 ENVOY = Path(sys.executable).with_name("envoy")
 SHIPPED_MESSAGE_TIMEOUT_S = 1
@@ -32,7 +33,7 @@ class EnvoyProcess:
         self,
         directory: Path,
         ext_proc: str,
-        backends: Sequence[BackendAddress],
+        backends: Sequence[Endpoint],
         edit: Callable[[str], str] = lambda text: text,
         message_timeout_s: int = MESSAGE_TIMEOUT_S,
     ) -> None:
@@ -74,7 +75,7 @@ class EnvoyProcess:
         stats = self.admin(f"/stats?format=json&filter=^{name}$")["stats"]
         return next((stat["value"] for stat in stats if stat.get("name") == name), None)
 
-    def replace_backends(self, backends: Sequence[BackendAddress]) -> None:
+    def replace_backends(self, backends: Sequence[Endpoint]) -> None:
         """Write another cluster file, and wait until Envoy has it."""
         self._version += 1
         version = str(self._version)

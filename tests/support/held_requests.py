@@ -9,7 +9,7 @@ from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.request.request import Request
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import QueueRules
 
 MAX_ACTIVE = 2
 RULES = QueueRules(max_waiting=100, max_wait_s=10.0, min_priority=-5, max_priority=5)

@@ -19,7 +19,7 @@ from support.envoy_process import MESSAGE_TIMEOUT_S
 from support.patience import PATIENCE_S
 from support.ports import free_port
 
-from extproc.adapters.envoy.envoy_config import BackendAddress
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
 
 TRANSPORT = {"transport": os.environ["EXTPROC_TRANSPORT"]} if "EXTPROC_TRANSPORT" in os.environ else {}
@@ -96,7 +96,7 @@ class LocalStack:
 
     async def launch_envoy(self) -> None:
         """Start an Envoy, the first one or its successor, and wait until it is ready."""
-        addresses = [BackendAddress(name, "127.0.0.1", port) for name, port in self._listed().items()]
+        addresses = [Endpoint(name, "127.0.0.1", port) for name, port in self._listed().items()]
         grpc = f"127.0.0.1:{self.grpc_port}"
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
@@ -126,6 +126,12 @@ class LocalStack:
         found = re.search(rf"^{name} (\S+)$", await self.metrics_page(), re.MULTILINE)
         assert found is not None, f"no {name}"
         return float(found[1])
+
+    async def until_metric(self, name: str, value: float) -> None:
+        """Wait until a metric without labels has at least that value."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.metric(name) < value:
+                await asyncio.sleep(0.02)
 
     async def until_outcomes(self, count: int) -> None:
         """Wait until Envoy has told of so many requests that were placed; it does so when they have ended."""

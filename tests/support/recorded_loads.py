@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.twin.recording import Columns, Recording
 from extproc.lab.twin.trace_replay import replay
 

@@ -12,18 +12,18 @@ from extproc.adapters.discovery.static_list import StaticList
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
-from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.config.listener_stages import ServerConfig
+from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import KnownBackends
 from extproc.fleet.signals import ScrapeRule
 from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.model_in_use import read_offer
-from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import QueueRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 BACKENDS = endpoints(2)

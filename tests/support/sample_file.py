@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 _SCHEMA_TWO = """
 CREATE TABLE samples (

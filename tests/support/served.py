@@ -12,11 +12,11 @@ from support.build import CountedHeldLease, CountedLease
 from extproc.adapters.envoy.server_protocol import EnvoyServer, new_server
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.protos import ext_proc_pb2, health_pb2
-from extproc.config.listener_stages import ServerConfig
+from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
 from extproc.exchange.placement import Placement
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 

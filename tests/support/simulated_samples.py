@@ -15,12 +15,11 @@ import msgspec
 import numpy as np
 from support.clean_sample import SAMPLE
 
-from extproc.fleet.load import running_now
 from extproc.fleet.running_limit import RunningLimit
+from extproc.fleet.signals import running_now
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
-from extproc.outcomes.sample import Sample
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
+from extproc.outcomes.facts import Sample
 
 START_S = 1.7e9
 MACHINE = EngineProfile(

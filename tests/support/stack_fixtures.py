@@ -13,8 +13,8 @@ from support.patience import wait_until
 from support.ports import free_port
 from support.process_stack import LocalStack, SharedStack, StartSim
 
-from extproc.adapters.envoy.envoy_config import BackendAddress
-from extproc.adapters.http.state_client import is_answering
+from extproc.adapters.http.fleet_state import is_answering
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
 
 
@@ -26,7 +26,7 @@ def envoys(directory: Path) -> Iterator[StartEnvoy]:
     """
     started: list[EnvoyProcess] = []
 
-    def start(ext_proc: str, backends: Sequence[BackendAddress], **options: Any) -> EnvoyProcess:
+    def start(ext_proc: str, backends: Sequence[Endpoint], **options: Any) -> EnvoyProcess:
         envoy = EnvoyProcess(directory / f"envoy-{len(started)}", ext_proc, backends, **options)
         started.append(envoy)
         return envoy

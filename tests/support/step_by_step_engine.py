@@ -6,8 +6,7 @@ one iteration; it takes `ticks`, and yields the requests that got a token and th
 
 from dataclasses import dataclass, field
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 
 
 @dataclass(eq=False)

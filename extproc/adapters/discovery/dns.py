@@ -17,8 +17,7 @@ import dns.nameserver
 import dns.resolver
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.discovery.names import name_of_address
-from extproc.adapters.discovery.source import DiscoveryCounts
+from extproc.adapters.discovery.source import DiscoveryCounts, name_of_address
 from extproc.config.discovery_stage import DnsDiscovery
 from extproc.fleet.endpoint import Endpoint
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from extproc.adapters.discovery.names import name_of_address, name_of_pod
+from extproc.adapters.discovery.source import name_of_address, name_of_pod
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
 

@@ -1,22 +1,25 @@
-"""The source of the configured kind."""
+"""The kinds of discovery, by their names in the configuration (`discovery.kind`), and the source of each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from extproc.adapters.discovery.dns import DnsSource
 from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.discovery.static_list import StaticList
 from extproc.config import rules
-from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
+from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
 
 
 def new_source(config: Config) -> BackendSource:
-    """Raises ConfigError where the kind needs a package that is not installed."""
-    discovery = config.discovery
-    if isinstance(discovery, DnsDiscovery):
-        return DnsSource(discovery)
-    if isinstance(discovery, KubernetesDiscovery):
-        return _kubernetes(discovery)
-    return StaticList(rules.backends(config))
+    """Make the source of the configured kind.
+
+    Raises ConfigError where the kind needs a package that is not installed.
+    """
+    if config.discovery.kind == "static":
+        return StaticList(rules.backends(config))
+    return _SOURCES[config.discovery.kind](config.discovery)
 
 
 def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
@@ -27,3 +30,10 @@ def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
     except ImportError as error:
         raise ConfigError("discovery by kubernetes: pip install 'vllm-extproc[kubernetes]'") from error
     return KubernetesSource(discovery)
+
+
+_SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {
+    "dns": DnsSource,
+    "kubernetes": _kubernetes,
+}
+"""By kind; each is called with its own stage."""

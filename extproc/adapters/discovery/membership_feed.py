@@ -1,7 +1,7 @@
 """From sets of endpoints to the fleet and to Envoy's clusters: backends join, settle, drain and leave.
 
 The only place that changes the membership, whatever kind of discovery is behind it. The clusters are written
-before a new backend is chosen; where they cannot be, membership stands still.
+before a new backend is chosen; where they cannot be, membership stands still. With or without a sidecar.
 """
 
 import asyncio
@@ -9,12 +9,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.source import BackendSource
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.known_backends import KnownBackends
+from extproc.adapters.stop_signals import stop_event
+from extproc.config import rules
+from extproc.config.stages import load_config
+from extproc.fleet.bounds import MAX_BACKENDS
+from extproc.fleet.endpoint import Endpoint, KnownBackends
 from extproc.fleet.peers import retry_peers
 from extproc.routing.core import Core
 
@@ -114,3 +121,28 @@ class MembershipFeed:
             self._fitting.failed(detail, now_s)
         else:
             self._fitting.holds()
+
+
+async def write_clusters(config_path: Path) -> None:
+    """Keep `envoy.cds_path` up to date until SIGTERM or SIGINT, beside an Envoy whose sidecars run elsewhere.
+
+    It follows discovery as each of these does, so that all give the same names to the same backends. It knows
+    nothing of requests: a departing backend keeps its cluster for `settle_s`, and Envoy brings what is in
+    flight there to its end all the same. Raises ExtprocError where it cannot start.
+    """
+    config = load_config(config_path)
+    feed = MembershipFeed(
+        new_source(config),
+        KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
+        Core(rules.core_rules(config), np.random.default_rng()),
+        ClusterFile(config.envoy.cds_path),
+        handle_change=lambda: None,
+    )
+    feed.start()
+    with stop_event() as stop:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (feed.follow(), feed.advance())]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    logger.info("clusters_stopped path=%s", config.envoy.cds_path)

@@ -1,14 +1,27 @@
-"""The interface of all kinds of discovery: an endless series of sets of backends.
+"""The interface of all kinds of discovery: an endless series of sets of backends, and names for these.
 
 A source yields what it has found, again or anew, and nothing as long as it cannot know: what goes wrong is
-logged and counted, never raised and never an empty set. What the sets lead to is in `membership`.
+logged and counted, never raised and never an empty set. `membership_feed` takes the sets in.
+
+A backend without a name gets one that says where it is: it is a name of Envoy's clusters and a label of
+metrics, and the same in every sidecar and after every restart.
 """
 
+import hashlib
+import ipaddress
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
+from extproc.fleet.bounds import MAX_BACKEND_NAME
 from extproc.fleet.endpoint import Endpoint
+
+_HASH_CHARACTERS = 8
+_MAX_PREFIX = 20
+_MAX_KEPT = 8192  # the same names are made again at every answer
+_SIDECAR_CLUSTER = "extproc"
 
 
 @dataclass(slots=True)
@@ -26,3 +39,21 @@ class BackendSource(Protocol):
 
     def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """Every set of backends that is found, from the first one on; it never ends."""
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def name_of_address(prefix: str, address: str) -> str:
+    """Make `vllm-10-0-0-7` of `vllm` and 10.0.0.7; only the first label of a longer prefix is taken."""
+    label = re.sub(r"[^A-Za-z0-9]+", "-", prefix.partition(".")[0])[:_MAX_PREFIX].strip("-")
+    digits = ipaddress.ip_address(address).exploded.replace(":", "-").replace(".", "-")
+    return f"{label}-{digits}" if label else f"backend-{digits}"
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def name_of_pod(pod: str) -> str:
+    """Return the pod's name, where it can be a cluster's; else as much of it as can, and a hash."""
+    name = re.sub(r"[^A-Za-z0-9-]", "-", pod).strip("-")
+    if name == pod and len(name) <= MAX_BACKEND_NAME and name != _SIDECAR_CLUSTER:
+        return name
+    digest = hashlib.sha256(pod.encode()).hexdigest()[:_HASH_CHARACTERS]
+    return f"{name[: MAX_BACKEND_NAME - _HASH_CHARACTERS - 1]}-{digest}".lstrip("-")

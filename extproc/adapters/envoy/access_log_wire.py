@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 
 _SHORT_NAMES = {
     "failed_local_healthcheck": "LH",

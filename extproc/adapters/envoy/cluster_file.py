@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 
@@ -24,10 +24,9 @@ class ClusterFile:
         """
         if (backends, peers) == self._written and self._path.exists():
             return
-        addresses = _addresses(backends)
-        standing_in = {name: _addresses(others) for name, others in peers.items()}
-        version = hashlib.sha256(repr((addresses, standing_in)).encode()).hexdigest()[:16]
-        write_atomically(self._path, cds_document(addresses, version, standing_in))
+        addressed = {name: _addresses(others) for name, others in peers.items()}
+        version = hashlib.sha256(repr((_addresses(backends), addressed)).encode()).hexdigest()[:16]
+        write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
 
     def read_known(self) -> list[Endpoint]:
@@ -39,8 +38,8 @@ class ClusterFile:
             return []
 
 
-def _addresses(backends: Sequence[Endpoint]) -> list[BackendAddress]:
-    return [BackendAddress(backend.name, backend.host, backend.port) for backend in backends]
+def _addresses(backends: Sequence[Endpoint]) -> list[tuple[str, str]]:
+    return [(backend.name, backend.address) for backend in backends]
 
 
 def _backend(cluster: dict[str, object]) -> Endpoint:

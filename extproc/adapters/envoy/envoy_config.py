@@ -16,13 +16,13 @@ import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.errors import ExtprocError
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
@@ -36,18 +36,8 @@ _NO_LIMIT = 1_000_000
 _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_LIMIT)
 
 
-class BackendAddress(NamedTuple):
-    """Where a backend is reached; `host` is an IP address or a DNS name."""
-
-    name: str
-    host: str
-    port: int
-
-
 def cds_document(
-    backends: Sequence[BackendAddress],
-    version: str,
-    peers: Mapping[str, Sequence[BackendAddress]] | None = None,
+    backends: Sequence[Endpoint], version: str, peers: Mapping[str, Sequence[Endpoint]] | None = None
 ) -> bytes:
     """The discovery response with every cluster, as JSON, one cluster a line.
 
@@ -118,7 +108,7 @@ def _sidecar_address(target: str) -> tuple[str, Document]:
     return _discovery_type(host), _socket_address(host, int(port))
 
 
-def _endpoint(backend: BackendAddress) -> Document:
+def _endpoint(backend: Endpoint) -> Document:
     no_retry = {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}
     cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
     if cluster["type"] == "STRICT_DNS":
@@ -144,7 +134,7 @@ def _composite(name: str) -> Document:
     }
 
 
-def _pool(backends: Sequence[BackendAddress]) -> Document:
+def _pool(backends: Sequence[Endpoint]) -> Document:
     # The budget that extproc keeps elsewhere; a retry is counted until the response begins.
     budget = {"budget_percent": {"value": 100 * RETRY_SHARE}, "min_retry_concurrency": int(MAX_SAVED_RETRIES)}
     return _balanced(POOL_CLUSTER, backends) | {
@@ -152,7 +142,7 @@ def _pool(backends: Sequence[BackendAddress]) -> Document:
     }
 
 
-def _balanced(name: str, backends: Sequence[BackendAddress]) -> Document:
+def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
     return _backend_cluster(name, backends) | {
         "lb_policy": "LEAST_REQUEST",
         # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
@@ -174,7 +164,7 @@ def _balanced(name: str, backends: Sequence[BackendAddress]) -> Document:
     }
 
 
-def _backend_cluster(name: str, backends: Sequence[BackendAddress]) -> Document:
+def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
     return {
         "name": name,
         "type": _discovery_type(*(backend.host for backend in backends)),
@@ -201,7 +191,7 @@ def _backend_cluster(name: str, backends: Sequence[BackendAddress]) -> Document:
     }
 
 
-def _lb_endpoint(backend: BackendAddress) -> Document:
+def _lb_endpoint(backend: Endpoint) -> Document:
     """Its name is what the access log tells of a second attempt."""
     return {
         "endpoint": {"address": _socket_address(backend.host, backend.port)},

@@ -17,14 +17,57 @@ import grpc.aio
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.grpc_health import GrpcHealth
-from extproc.adapters.envoy.health import Health
-from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.config.listener_stages import ServerConfig
+from extproc.adapters.envoy.services import (
+    ACCESS_LOG_SERVICE,
+    EXT_PROC_SERVICE,
+    HEALTH_SERVICE,
+    SERVICE_UNKNOWN,
+    Health,
+)
+from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
+
+
+class GrpcHealth:
+    """The health service: `Check` answers at once, `Watch` again when the server stops serving."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._stopped = asyncio.Event()
+
+    def stop_serving(self) -> None:
+        """Report NOT_SERVING, and end all watches."""
+        self._health.is_serving = False
+        self._stopped.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the methods for a gRPC server."""
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+        return grpc.method_handlers_generic_handler(HEALTH_SERVICE, methods)
+
+    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        answer = self._health.answer(message)
+        if answer is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return answer or b""
+
+    async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
+        answer = self._health.answer(message)
+        if answer is None:
+            yield SERVICE_UNKNOWN
+            return
+        was_serving = self._health.is_serving
+        yield answer
+        if was_serving:
+            await self._stopped.wait()
+            yield self._health.state()
+
 
 logger = logging.getLogger(__name__)
 

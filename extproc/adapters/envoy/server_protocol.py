@@ -1,35 +1,15 @@
-"""What the sidecar knows of the server that Envoy talks to: the same of either transport."""
+"""The server that Envoy talks to, on either transport."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from extproc.adapters.envoy.grpc_server import GrpcServer
-from extproc.adapters.envoy.health import Health
 from extproc.adapters.envoy.thin_server import ThinServer
-from extproc.config.listener_stages import ServerConfig
+from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 
-
-class EnvoyServer(Protocol):
-    """Serves ext_proc, the access log and health from `start` to `drain`.
-
-    `protocol_errors` counts what was ended for what had been sent on it; `open_streams` are of ext_proc.
-    """
-
-    protocol_errors: int
-    open_streams: int
-    is_draining: bool
-    health: Health
-
-    async def start(self) -> int:
-        """Listen, and report SERVING.
-
-        Returns the port, 0 for a unix socket. Raises StackError where it cannot.
-        """
-
-    async def drain(self) -> None:
-        """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`, and a moment."""
+EnvoyServer = ThinServer | GrpcServer
+"""Serves ext_proc, the access log and health from `start` to `drain`; its `open_streams` are of ext_proc."""
 
 
 def new_server(
@@ -37,6 +17,6 @@ def new_server(
     new_exchange: Callable[[], Exchange],
     handle_entries: Callable[[Iterable[LogEntry]], None],
 ) -> EnvoyServer:
-    """The server of the configured transport."""
+    """Return the server of the configured transport."""
     server = ThinServer if config.transport == "thin" else GrpcServer
     return server(config, new_exchange, handle_entries)

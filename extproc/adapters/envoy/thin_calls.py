@@ -11,13 +11,13 @@ from typing import Protocol
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.health import SERVICE_UNKNOWN, Health
+from extproc.adapters.envoy.services import SERVICE_UNKNOWN, Health
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
-from extproc.h2.grpc_call import Call
-from extproc.h2.grpc_status import CallError, Status
-from extproc.outcomes.log_entry import LogEntry
+from extproc.h2.grpc_call import Call, Handler
+from extproc.h2.grpc_wire import CallError, Status
+from extproc.outcomes.outcome import LogEntry
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Books(Protocol):
         """What is sent while nothing is received has to be written, too."""
 
 
-class ProcessCall:
+class ProcessCall(Handler):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
     __slots__ = ("_books", "_call", "_exchange")
@@ -74,8 +74,11 @@ class ProcessCall:
             self.drain()
 
 
-class AccessLogCall:
-    """`AccessLogService.StreamAccessLogs`: read to its end; what is no message is told of, and skipped."""
+class AccessLogCall(Handler):
+    """`AccessLogService.StreamAccessLogs`: read to its end, also while draining, since outcomes are to come.
+
+    Bytes that are no message are reported, and skipped.
+    """
 
     __slots__ = ("_call", "_handle_entries", "_refused")
 
@@ -101,14 +104,8 @@ class AccessLogCall:
         self._call.send(b"")
         self._call.finish()
 
-    def drain(self) -> None:
-        """Outcomes are still to come."""
 
-    def end(self) -> None:
-        """Nothing is held."""
-
-
-class CheckCall:
+class CheckCall(Handler):
     """`Health.Check`: one message, one answer."""
 
     __slots__ = ("_call", "_health", "_request")
@@ -135,14 +132,8 @@ class CheckCall:
             self._call.send(answer)
             self._call.finish()
 
-    def drain(self) -> None:
-        """It is about to be answered."""
 
-    def end(self) -> None:
-        """Nothing is held."""
-
-
-class WatchCall:
+class WatchCall(Handler):
     """`Health.Watch`: the state now, and when the server stops serving."""
 
     __slots__ = ("_call", "_health")
@@ -158,13 +149,7 @@ class WatchCall:
         if answer is None or not self._health.is_serving:
             self._call.finish()
 
-    def half_close(self) -> None:
-        """The caller goes on listening."""
-
     def drain(self) -> None:
-        """The last state that there will be."""
+        """Send the last state that there will be."""
         self._call.send(self._health.state())
         self._call.finish()
-
-    def end(self) -> None:
-        """Nothing is held."""

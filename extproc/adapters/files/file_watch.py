@@ -10,14 +10,28 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from extproc.adapters.files.file_signature import FileSignature, file_signature
+FileSignature = tuple[int, int, int]
 
 INTERVAL_S = 0.5
 """A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
 
 
+def file_signature(path: Path) -> FileSignature | None:
+    """Return what differs after every change of the file, of its permissions too; None for no regular file.
+
+    The time is that of the last change of the inode (ctime), which no writer can set back.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return status.st_ino, status.st_size, status.st_ctime_ns
+
+
 async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
-    """Yields the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
+    """Yield the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
     yielded: FileSignature | str | None = "never"
     settling: FileSignature | str | None = "never"
     while True:

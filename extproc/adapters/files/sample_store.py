@@ -17,7 +17,7 @@ from typing import Self
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.files.sample_table import Row, insert_statement, open_table, row_of
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 _QUEUE_LIMIT = 10_000
 _BATCH = 500
@@ -37,14 +37,13 @@ class SampleStore:
     """An open store; `append` may be called from any thread, but not after `close`.
 
     `written`, `dropped` (no space in the queue, or a value that SQLite cannot hold) and `failures` (batches
-    that could not be written and are tried again) only grow; `last_error` is None while writing works.
+    that could not be written and are tried again) only grow.
     """
 
     def __init__(self, path: Path, max_rows: int) -> None:
         self.written = 0
         self.dropped = 0
         self.failures = 0
-        self.last_error: str | None = None
         self._path = path
         self._max_rows = max_rows
         self._queue: deque[Sample] = deque()
@@ -102,13 +101,11 @@ class SampleStore:
             unstorable = self._write(batch)
         except (sqlite3.Error, OSError, SampleStoreError) as error:
             self.failures += 1
-            self.last_error = str(error)
             self._writing.failed(str(error), time.monotonic())
             self._disconnect()
             return False
         self.dropped += unstorable
         self.written += len(batch) - unstorable
-        self.last_error = None
         self._writing.holds()
         return True
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SCHEMA_VERSION = 3
 """To be raised with every change of `Sample`'s fields."""

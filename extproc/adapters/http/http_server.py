@@ -9,8 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from extproc.adapters.http.metrics import sidecar_registry
-from extproc.adapters.http.runtime import Runtime
-from extproc.adapters.http.state_document import state_document
+from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.errors import StackError
 
 _LIVE_PAGE = Path(__file__).with_name("live_page.html")

@@ -15,11 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
-from extproc.adapters.http.runtime import Runtime
-from extproc.adapters.http.state_document import state_document
+from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
-from extproc.outcomes.histogram import Histogram
-from extproc.routing.queue.wait_counts import Ending
+from extproc.outcomes.outcome_counts import Histogram
+from extproc.routing.queue.request_queue import Ending
 
 # By field of `BackendStatus`.
 _GAUGES = {
@@ -34,10 +33,7 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
-    "is_fresh": (
-        "extproc_backend_signals_fresh",
-        "1 if the last good scrape is young enough to be heeded",
-    ),
+    "is_fresh": ("extproc_backend_signals_fresh", "1 if the last good scrape is young enough to be heeded"),
     "is_routable": ("extproc_backend_routable", "1 if the backend may be chosen"),
     "predicted_ttft_s": (
         "extproc_backend_predicted_ttft_seconds",
@@ -96,12 +92,12 @@ class SidecarCollector(Collector):
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.core.router.counts
-        decisions = CounterMetricFamily(
-            "extproc_decisions", "Decisions by layer and reason", labels=["layer", "reason"]
+        yield _counters(
+            "extproc_decisions",
+            "Decisions by layer and reason",
+            ["layer", "reason"],
+            counts.by_reason.items(),
         )
-        for (layer, reason), count in counts.by_reason.items():
-            decisions.add_metric([layer.value, reason.value], count)
-        yield decisions
         yield _counter(
             "extproc_guarded_decisions", "Decisions in which the guard took a backend out", counts.guarded
         )
@@ -125,31 +121,25 @@ class SidecarCollector(Collector):
             return
         yield _gauge("extproc_queue_requests", "Requests that wait for a place, of all models", queue.waiting)
         depth = GaugeMetricFamily(
-            "extproc_queue_model_requests",
-            "Requests that wait, where there are any",
-            labels=["model"],
+            "extproc_queue_model_requests", "Requests that wait, where there are any", labels=["model"]
         )
         for model, waiting in queue.depths().items():
             depth.add_metric([model], waiting)
         yield depth
-        endings = CounterMetricFamily(
-            "extproc_queue_ended", "Requests that wait no more, by why", labels=["ending"]
-        )
-        for ending in Ending:
-            endings.add_metric([ending.value], queue.counts.endings[ending])
-        yield endings
+        endings = [((ending,), queue.counts.endings[ending]) for ending in Ending]
+        yield _counters("extproc_queue_ended", "Requests that wait no more, by why", ["ending"], endings)
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
 
     def _outcomes(self) -> Iterator[Metric]:
         counts = self._runtime.core.feedback.counts
-        outcomes = CounterMetricFamily(
-            "extproc_outcomes", "Finished requests by backend and result", labels=["backend", "result"]
+        yield _counters(
+            "extproc_outcomes",
+            "Finished requests by backend and result",
+            ["backend", "result"],
+            counts.by_result.items(),
         )
-        for (backend, result), count in counts.by_result.items():
-            outcomes.add_metric([backend, result], count)
-        yield outcomes
         ttft = HistogramMetricFamily(
             "extproc_ttft_seconds", "Time to first token of streams", labels=["backend"]
         )
@@ -184,12 +174,10 @@ class SidecarCollector(Collector):
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples
-        scrapes = CounterMetricFamily(
-            "extproc_scrapes", "Scrapes by backend and result", labels=["backend", "result"]
+        scrapes = self._runtime.scraper.results
+        yield _counters(
+            "extproc_scrapes", "Scrapes by backend and result", ["backend", "result"], scrapes.items()
         )
-        for (backend, result), count in self._runtime.scraper.results.items():
-            scrapes.add_metric([backend, result.value], count)
-        yield scrapes
         yield _gauge("extproc_open_streams", "Open ext_proc streams", server.open_streams)
         yield _counter(
             "extproc_protocol_errors", "Streams or messages that broke the protocol", server.protocol_errors
@@ -244,6 +232,16 @@ def _backend_gauges(backends: Sequence[BackendStatus]) -> Iterator[Metric]:
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     bounds = [*map(str, histogram.bounds_s), "+Inf"]
     return [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
+
+
+def _counters(
+    name: str, documentation: str, labels: Sequence[str], counts: Iterable[tuple[tuple[str, ...], int]]
+) -> Metric:
+    """Return a counter for each combination of labels that was counted; enums show their values."""
+    family = CounterMetricFamily(name, documentation, labels=labels)
+    for values, count in counts:
+        family.add_metric([str(value) for value in values], count)
+    return family
 
 
 def _counter(name: str, documentation: str, value: float) -> Metric:

@@ -1,7 +1,12 @@
 """Builds the document of `/v1/state` from the running parts."""
 
 import math
+from dataclasses import dataclass
 
+from extproc.adapters.discovery.membership_feed import MembershipFeed
+from extproc.adapters.discovery.source import DiscoveryCounts
+from extproc.adapters.envoy.server_protocol import EnvoyServer
+from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,
     BackendStatus,
@@ -9,12 +14,25 @@ from extproc.adapters.http.fleet_state import (
     ModelStatus,
     QueueStatus,
 )
-from extproc.adapters.http.runtime import Runtime
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
 from extproc.policy.expected_wait import scores
 from extproc.policy.predictive import forecast
+from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The running parts of a sidecar: the core and the I/O around it; looking at them changes nothing."""
+
+    core: Core
+    scraper: Scraper
+    server: EnvoyServer
+    samples: SampleStore | None
+    discovery: DiscoveryCounts
+    membership: MembershipFeed
 
 
 def state_document(runtime: Runtime, now_s: float) -> FleetState:

@@ -6,22 +6,41 @@ read. Row ids only grow within one store. That it is still the same one is told 
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from extproc.adapters.files.sample_table import open_for_reading, read_samples_after
 from extproc.errors import SampleStoreError
+from extproc.learning.dataset import TRAINING_COLUMNS
+from extproc.learning.drift import DRIFT_COLUMNS
+
+COLUMNS = tuple(dict.fromkeys((*TRAINING_COLUMNS, *DRIFT_COLUMNS)))
+"""The fields of `Sample` that the trainer reads."""
+
+_CLOCK_SKEW_S = 60.0
+"""Guessed: sidecars on other machines write with their own clocks."""
 
 CHUNK_ROWS = 20_000
 """Measured: to read and clean so many takes 0.2 s."""
 
 _BUSY_TIMEOUT_S = 0.5
-"""A writer in WAL mode locks no reader out; whoever does is asked again at the next reading."""
+"""A writer in WAL mode locks no reader out; any other lock is waited for again at the next reading."""
 
 _Mark = tuple[Any, ...]
+
+
+def plausible(columns: Mapping[str, npt.NDArray[Any]], now_s: float) -> dict[str, npt.NDArray[Any]]:
+    """Return the same columns, without times after `now_s` (a unix time).
+
+    A sample from the future would stay the newest for ever, and so judge every model. Cleaning cannot see it,
+    because that knows no time.
+    """
+    at_s = np.asarray(columns["at_s"], dtype=np.float64)
+    return {**columns, "at_s": np.where(at_s > now_s + _CLOCK_SKEW_S, np.nan, at_s)}
 
 
 class SampleCursor:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from extproc.adapters.files.atomic_file import write_or_raise
-from extproc.adapters.files.file_signature import FileSignature, file_signature
+from extproc.adapters.files.file_watch import FileSignature, file_signature
 from extproc.errors import ModelFileError, TrainingError
 from extproc.learning.fit import Training
 from extproc.learning.model_file import MAX_FILE_BYTES, dump, load

@@ -7,6 +7,7 @@ from the beginning.
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,22 +17,25 @@ from pathlib import Path
 import numpy as np
 
 from extproc.adapters.condition_log import REPEAT_S, ConditionLog
-from extproc.adapters.trainer.cursor import CHUNK_ROWS, SampleCursor
+from extproc.adapters.stop_signals import StopSignals
+from extproc.adapters.trainer.cursor import CHUNK_ROWS, COLUMNS, SampleCursor, plausible
 from extproc.adapters.trainer.published_model import Incumbent, publish
-from extproc.adapters.trainer.recorded import COLUMNS, plausible
 from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
-from extproc.config.stages import Config
-from extproc.errors import ExtprocError, SampleStoreError
+from extproc.config.stages import Config, load_config
+from extproc.errors import ConfigError, ExtprocError, SampleStoreError
 from extproc.learning.dataset import Dropped, clean_observations, medium_zone
 from extproc.learning.drift import DriftWatch, since_drift
+from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
 from extproc.learning.fit import Training, fit
 from extproc.learning.model_rules import GateRule
 from extproc.learning.predictor import Predictor
 from extproc.learning.tuning import candidates
 from extproc.learning.window import Window
-from extproc.learning.zone_bounds import ZoneBounds
 
 logger = logging.getLogger(__name__)
+
+LOWEST_PRIORITY = 19
+_NAP_S = 0.1
 
 
 class Trainer:
@@ -162,3 +166,39 @@ class Trainer:
             "none" if verdict.incumbent_error is None else f"{verdict.incumbent_error:.4f}",
             verdict.samples,
         )
+
+
+def run_trainer(config_path: Path) -> None:
+    """Train until SIGTERM, SIGINT or SIGHUP. Raises ConfigError where there is nothing to train on."""
+    config = load_config(config_path)
+    samples, zone = _samples_path(config, config_path), _zone(config, config_path)
+    os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
+    with StopSignals() as signals:
+        trainer = Trainer(samples, config, zone, np.random.default_rng(), lambda: signals.is_requested)
+        logger.info("trainer_started samples=%s model=%s", samples, config.model.path)
+        while not signals.is_requested:
+            if not trainer.step():
+                _nap(config.trainer.poll_s, signals)
+    logger.info("trainer_stopped")
+
+
+def _samples_path(config: Config, config_path: Path) -> Path:
+    if config.samples.path is None:
+        raise ConfigError(f"{config_path}: samples.path is not set, so there is nothing to learn from")
+    return config.samples.path
+
+
+def _zone(config: Config, config_path: Path) -> ZoneBounds:
+    if config.zones.low_s >= DEFAULT_ZONE.saturated_s:
+        raise ConfigError(
+            f"{config_path}: zones.low_s must be below {DEFAULT_ZONE.saturated_s:g}, where the medium zone"
+            " ends: a model is made from what lies between"
+        )
+    return ZoneBounds(config.zones.low_s, DEFAULT_ZONE.saturated_s)
+
+
+def _nap(duration_s: float, signals: StopSignals) -> None:
+    """Sleep in pieces: a signal ends no `time.sleep`."""
+    until_s = time.monotonic() + duration_s
+    while not signals.is_requested and (left_s := until_s - time.monotonic()) > 0:
+        time.sleep(min(left_s, _NAP_S))

@@ -3,12 +3,17 @@
 vLLM prints about 48 KB, ten times a second per backend; parsing all of it is what makes other routers
 spend cores on scraping. The bytes are searched for the few names instead. The format is Prometheus' text
 exposition format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+Each kind of server has a dialect, which is all that differs between them; docs/extending.md adds one.
 """
 
 import re
+import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from math import isfinite
 
+from extproc.errors import CalibrationError
 from extproc.fleet.signals import Signals
 
 MAX_GAUGE = 1e6
@@ -17,13 +22,39 @@ MAX_GAUGE = 1e6
 MAX_SERIES = 1024
 """Nor one with more engines than this, nor with more lines of names that only begin alike."""
 
-
 _MAX_INFO_BYTES = 4096
-_BLOCKS = re.compile(rb'[{,]num_gpu_blocks="(\d{1,9})"')
-_BLOCK_SIZE = re.compile(rb'[{,]block_size="(\d{1,9})"')
+_PATIENCE_S = 5.0  # guessed: a scrape takes milliseconds, under load tenths of a second
+_MAX_BYTES = 8 << 20
+# A proxy from the environment has no business between a command and a server that it names.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
+class KvCacheSize:
+    """The size of one engine's KV cache, and of its blocks, in tokens."""
+
+    kv_cache_tokens: int
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """The name of a series whose labels tell the size of the KV cache, and the names of these labels."""
+
+    series: bytes
+    blocks: bytes
+    block_size: bytes
+
+    def read(self, lines: bytes) -> KvCacheSize | None:
+        """Read the size of the first engine's; None where it is absent, or not believable."""
+        at = lines.find(b"\n%b{" % self.series)
+        labels = lines[at + 1 : at + _MAX_INFO_BYTES].partition(b"\n")[0] if at >= 0 else b""
+        found = [re.search(rb'[{,]%b="(\d{1,9})"' % name, labels) for name in (self.blocks, self.block_size)]
+        blocks, block_size = (int(match[1]) if match else 0 for match in found)
+        return KvCacheSize(blocks * block_size, block_size) if blocks and block_size else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """The names under which one kind of server reports a signal; the first that is present counts."""
 
@@ -34,7 +65,7 @@ class Dialect:
     generation_tokens: tuple[bytes, ...]
     prefix_hits: tuple[bytes, ...] = ()
     ended: tuple[bytes, ...] = ()
-    cache_info: bytes | None = None
+    cache_info: CacheInfo | None = None
 
 
 VLLM = Dialect(
@@ -45,7 +76,7 @@ VLLM = Dialect(
     generation_tokens=(b"vllm:generation_tokens_total",),
     prefix_hits=(b"vllm:prefix_cache_hits_total",),
     ended=(b"vllm:request_success_total",),
-    cache_info=b"\nvllm:cache_config_info{",
+    cache_info=CacheInfo(b"vllm:cache_config_info", blocks=b"num_gpu_blocks", block_size=b"block_size"),
 )
 SGLANG = Dialect(
     running=(b"sglang:num_running_reqs",),
@@ -53,13 +84,15 @@ SGLANG = Dialect(
     kv_cache=(b"sglang:token_usage",),
     prompt_tokens=(b"sglang:prompt_tokens_total",),
     generation_tokens=(b"sglang:generation_tokens_total",),
+    cache_info=CacheInfo(b"sglang:cache_config_info", blocks=b"num_pages", block_size=b"page_size"),
 )
+DIALECTS = (VLLM, SGLANG)
 
 
 def read_signals(text: bytes) -> Signals | None:
-    """None where the text is not a believable exposition of a known server."""
+    """Read a scrape; None where the text is not a believable exposition of a known server."""
     lines = b"\n" + text
-    for dialect in (VLLM, SGLANG):
+    for dialect in DIALECTS:
         running = _gauge(_series(lines, dialect.running))
         if running is None:
             continue
@@ -67,6 +100,7 @@ def read_signals(text: bytes) -> Signals | None:
         kv_caches = _series(lines, dialect.kv_cache)
         if waiting is None or not all(0.0 <= value <= 1.0 + 1e-6 for value in kv_caches):
             return None
+        cache = dialect.cache_info.read(lines) if dialect.cache_info else None
         return Signals(
             running=running,
             waiting=waiting,
@@ -75,9 +109,33 @@ def read_signals(text: bytes) -> Signals | None:
             generation_tokens_total=_counter(_series(lines, dialect.generation_tokens)),
             prefix_hits_total=_counter(_series(lines, dialect.prefix_hits)),
             ended_total=_counter(_series(lines, dialect.ended)),
-            kv_cache_tokens=_kv_cache_tokens(lines, dialect.cache_info),
+            kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
         )
     return None
+
+
+def read_kv_cache_size(text: bytes) -> KvCacheSize | None:
+    """Read the size of the KV cache alone; None where it is not told, or there are several engines."""
+    lines = b"\n" + text
+    for info in [dialect.cache_info for dialect in DIALECTS]:
+        if info is not None and lines.count(b"\n%b{" % info.series) == 1:
+            return info.read(lines)
+    return None
+
+
+def ask_kv_cache_size(url: str) -> KvCacheSize:
+    """Ask a server for the size of its KV cache, blocking; raises CalibrationError where it does not say."""
+    try:
+        with _opener.open(f"{url.rstrip('/')}/metrics", timeout=_PATIENCE_S) as response:
+            text: bytes = response.read(_MAX_BYTES)
+    except (OSError, HTTPException, ValueError) as error:
+        raise CalibrationError(f"{url}/metrics cannot be read: {error}") from error
+    size = read_kv_cache_size(text)
+    if size is None:
+        raise CalibrationError(
+            f"{url} does not tell the size of one engine's KV cache: give --kv-cache-tokens"
+        )
+    return size
 
 
 def _gauge(values: list[float]) -> float | None:
@@ -91,17 +149,6 @@ def _counter(values: list[float]) -> float | None:
         return None
     total = sum(values)
     return total if isfinite(total) else None
-
-
-def _kv_cache_tokens(lines: bytes, cache_info: bytes | None) -> float | None:
-    """The size of the first engine's KV cache; None where it is not told, or not believable."""
-    at = -1 if cache_info is None else lines.find(cache_info)
-    if at < 0:
-        return None
-    labels = lines[at + 1 : at + _MAX_INFO_BYTES].partition(b"\n")[0]
-    blocks, block_size = _BLOCKS.search(labels), _BLOCK_SIZE.search(labels)
-    tokens = int(blocks[1]) * int(block_size[1]) if blocks and block_size else 0
-    return float(tokens) if tokens else None
 
 
 def _series(lines: bytes, names: tuple[bytes, ...]) -> list[float]:

@@ -1,9 +1,9 @@
 """Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none.
 
 One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
-a refused connection also counts against the backend, as does silence where it holds requests of
-ours. Models are asked for (`/v1/models`) at the first
-success, after a refusal, and every `models_interval_s`.
+a refused connection also counts against the backend, as does silence where it holds requests of ours. Models
+are asked for (`/v1/models`, adapters included) at the first success, after a refusal, and every
+`models_interval_s`.
 """
 
 import asyncio
@@ -14,13 +14,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
-from extproc.adapters.vllm.served_models import read_models
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule
 from extproc.routing.core import Core
+
+MAX_MODELS = 1024
+MAX_NAME = 256
+
+
+class ListedModel(msgspec.Struct):
+    """A model in the list; `max_model_len` is an integer where the server says how long its context is."""
+
+    id: str
+    max_model_len: object = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[ListedModel]
+
+
+def decode_models(body: bytes) -> list[ListedModel]:
+    """Return the list as it is; raises msgspec.DecodeError or UnicodeDecodeError where there is none."""
+    return msgspec.json.decode(body, type=_ModelList).data
+
+
+def read_models(body: bytes) -> frozenset[str] | None:
+    """Return the names; None where the body is no list of models, or no list that a server would have."""
+    try:
+        models = decode_models(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not 0 < len(models) <= MAX_MODELS or any(len(model.id) > MAX_NAME for model in models):
+        return None
+    return frozenset(model.id for model in models)
+
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,10 @@ import copy
 from collections import OrderedDict
 from dataclasses import replace
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
-from extproc.lab.engine.results import EngineCounters, FinishReason, RunResult, StepResult
-from extproc.lab.engine.run import TICK_S, Run
+from extproc.lab.engine.decoders import NOT_DECODING, Content, Sequence
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
+from extproc.lab.engine.run import TICK_S, EngineCounters, FinishReason, Run, RunResult, StepResult
 from extproc.lab.engine.scheduler import Scheduler
-from extproc.lab.engine.sequence import NOT_DECODING, Content, Sequence
 
 
 class Engine:

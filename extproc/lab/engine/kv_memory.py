@@ -11,7 +11,7 @@ Without content there is nothing to look up, and a number of free blocks is all 
 import copy
 from collections import OrderedDict
 
-from extproc.lab.engine.sequence import Content, Sequence
+from extproc.lab.engine.decoders import Content, Sequence
 
 
 class KvMemory:

@@ -11,13 +11,10 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from extproc.lab.engine.decoders import Decoders
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import StepTicks, attended_pairs
+from extproc.lab.engine.decoders import NOT_DECODING, Decoders, Sequence
+from extproc.lab.engine.engine_profile import EngineLimits, StepTicks, attended_pairs
 from extproc.lab.engine.kv_memory import KvMemory
-from extproc.lab.engine.results import EngineCounters, FinishReason, RunResult
-from extproc.lab.engine.run import Run
-from extproc.lab.engine.sequence import NOT_DECODING, Sequence
+from extproc.lab.engine.run import EngineCounters, FinishReason, Run, RunResult
 
 _LENGTH = FinishReason.LENGTH  # here, since looking a member up is slow in an enum
 _NOTHING = RunResult()
@@ -26,18 +23,6 @@ _NO_CHUNKS: list[tuple[Sequence, int]] = []
 
 class Scheduler:
     """`waiting` and `running` sequences by request, oldest first; `chunks` of prompts are being computed."""
-
-    __slots__ = (
-        "_cost",
-        "_counters",
-        "_limits",
-        "_places",
-        "chunks",
-        "decoders",
-        "memory",
-        "running",
-        "waiting",
-    )
 
     def __init__(self, cost: StepTicks, limits: EngineLimits, counters: EngineCounters) -> None:
         self._cost = cost

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from extproc.errors import ConfigError
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile, shipped_profile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile, shipped_profile
 from extproc.lab.evaluation.simulated_server import ServerSpec
 
 MAX_SERVERS = 2048

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from extproc.lab.engine.decoders import Content
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
-from extproc.lab.engine.results import RunResult
-from extproc.lab.engine.run import TICK_S, TICKS_PER_S, Run
-from extproc.lab.engine.sequence import Content
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
+from extproc.lab.engine.run import TICK_S, TICKS_PER_S, Run, RunResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ import numpy as np
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.errors import ProfileError
 from extproc.fleet.backend import Backend
-from extproc.fleet.candidate_facts import CandidateFacts
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import ScrapeRule
+from extproc.fleet.view import CandidateFacts
 from extproc.lab.load.measured import Place, Sent, measured_sample
-from extproc.lab.load.served_model import PATIENCE_S, ServedModel
+from extproc.lab.load.profiled_servers import PATIENCE_S, ServedModel
 from extproc.lab.load.stream_client import Reply
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 from extproc.routing.core import Core, CoreRules
 
 LAYER, REASON = "profile", "direct"

@@ -81,11 +81,6 @@ class Figures:
         """All failures."""
         return sum(step.errors for step in self.steps)
 
-    @property
-    def refused(self) -> int:
-        """All that admission control has turned away."""
-        return sum(step.refused for step in self.steps)
-
     def begin(self, step: Step, now_s: float) -> StepFigures:
         """A step starts."""
         self.steps.append(StepFigures(step))

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-from extproc.fleet.candidate_facts import CandidateFacts
+from extproc.fleet.view import CandidateFacts
 from extproc.lab.load.stream_client import Reply
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 from extproc.request.api import COMPLETION
 
 BACKEND_HEADER, LAYER_HEADER = "x-extproc-backend", "x-extproc-layer"

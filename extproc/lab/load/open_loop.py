@@ -20,8 +20,8 @@ from extproc.lab.load.stream_client import Reply, ask
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule, Step
+from extproc.outcomes.facts import Sample
 from extproc.outcomes.outcome import Failure
-from extproc.outcomes.sample import Sample
 
 DRAIN_S = 120.0
 """Guessed: the time that requests in flight get to end after a pass."""

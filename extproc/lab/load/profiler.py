@@ -20,8 +20,7 @@ from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
 from extproc.lab.load.open_loop import OpenLoop
-from extproc.lab.load.profiled_servers import Servers
-from extproc.lab.load.served_model import find_model
+from extproc.lab.load.profiled_servers import Servers, find_model
 from extproc.lab.load.stack_target import open_stack
 from extproc.lab.load.stream_client import open_session
 from extproc.lab.traffic.step_requests import StepRequests

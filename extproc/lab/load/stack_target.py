@@ -17,18 +17,11 @@ import msgspec
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 from extproc.errors import ProfileError
-from extproc.fleet.candidate_facts import CandidateFacts
-from extproc.lab.load.measured import (
-    BACKEND_HEADER,
-    LAYER_HEADER,
-    Place,
-    Sent,
-    is_refused,
-    measured_sample,
-)
-from extproc.lab.load.served_model import ServedModel
+from extproc.fleet.view import CandidateFacts
+from extproc.lab.load.measured import BACKEND_HEADER, LAYER_HEADER, Place, Sent, is_refused, measured_sample
+from extproc.lab.load.profiled_servers import ServedModel
 from extproc.lab.load.stream_client import Reply
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 REASON = "stack"
 

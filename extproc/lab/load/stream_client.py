@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from extproc.lab.load.event_stream import EventStream, Usage
+from extproc.lab.load.completion import EventStream, Usage
 from extproc.outcomes.outcome import Failure
 
 REQUEST_TIMEOUT_S = 300.0
@@ -51,11 +51,7 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def ask(
-    session: aiohttp.ClientSession,
-    url: str,
-    body: bytes,
-    reply: Reply,
-    timeout_s: float = REQUEST_TIMEOUT_S,
+    session: aiohttp.ClientSession, url: str, body: bytes, reply: Reply, timeout_s: float = REQUEST_TIMEOUT_S
 ) -> None:
     """Send a request and fill in `reply`, which tells of every failure; only a cancellation is raised."""
     started_s = time.monotonic()

@@ -14,13 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from extproc.adapters.http.fleet_state import FleetState
-from extproc.adapters.http.state_client import fetch_state, is_answering
+from extproc.adapters.http.fleet_state import FleetState, fetch_state, is_answering
 from extproc.adapters.stop_signals import StopSignals
 from extproc.config.stages import Config
 from extproc.errors import StackError
-from extproc.lab.local_stack.child_process import ChildProcess
-from extproc.lab.local_stack.child_restart import ChildRestart
+from extproc.lab.local_stack.child_process import ChildProcess, ChildRestart
 from extproc.lab.local_stack.port_check import PortUse, check_ports
 from extproc.lab.local_stack.stack_files import (
     find_envoy,
@@ -101,10 +99,7 @@ class Stack:
             self._introduce(fetch_state(self._sidecar_url))
 
     def supervise(self) -> None:
-        """Until a stop is requested: restart our own processes, report backends that end.
-
-        Raises if Envoy ends.
-        """
+        """Restart our own processes, and report backends that end, until a stop; raises if Envoy ends."""
         restarts = [
             (child, meanwhile, ChildRestart(child, time.monotonic()))
             for child, meanwhile in (

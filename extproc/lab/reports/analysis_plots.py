@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from extproc.fleet.zone import Zone
-from extproc.lab.reports.plot import BLUE, GREEN, ORANGE, RED, mark, new_figure, png, ttft_axis
+from extproc.lab.reports.page import BLUE, GREEN, ORANGE, RED, mark, new_figure, png, ttft_axis
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.analysis.kv_usage import HIGH_USAGE
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, ZoneBounds
 
 ZONE_COLOURS: Mapping[Zone, str] = {Zone.LOW: GREEN, Zone.MEDIUM: ORANGE, Zone.SATURATED: RED}
 

@@ -5,9 +5,8 @@ from html import escape
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.reports.page import figure, framed, table
-from extproc.lab.reports.plot import INK, ORANGE, new_figure, png, ttft_axis
+from extproc.lab.engine.engine_profile import EngineLimits
+from extproc.lab.reports.page import INK, ORANGE, figure, framed, new_figure, png, table, ttft_axis
 from extproc.lab.twin.agreement import TOLERANCE, Agreement
 from extproc.lab.twin.calibration import FITTED, Fit
 

@@ -6,8 +6,21 @@ from itertools import cycle
 import numpy as np
 
 from extproc.lab.evaluation.result import QUANTILES, Evaluation, PolicySummary, Spread
-from extproc.lab.reports.page import cell, figure, framed, table
-from extproc.lab.reports.plot import BLUE, GREEN, INK, ORANGE, RED, mark, new_figure, png, ttft_axis
+from extproc.lab.reports.page import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    RED,
+    cell,
+    figure,
+    framed,
+    mark,
+    new_figure,
+    png,
+    table,
+    ttft_axis,
+)
 
 _QUANTILE_COLOURS = {"p50": GREEN, "p90": ORANGE, "p99": RED}
 _HIGHLIGHTED = {"layered": BLUE, "oracle": INK}

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.rivals.counting import BestScore
 from extproc.lab.rivals.policy import Candidate
 from extproc.lab.traffic.arrivals import Arrival

@@ -21,13 +21,12 @@ from extproc.exchange.messages import Phase, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.log_entry import LogEntry
-from extproc.outcomes.outcome import TTFT_TAG
+from extproc.outcomes.outcome import TTFT_TAG, LogEntry
 from extproc.policy import expected_wait
 from extproc.policy.decision import DecisionCounts
 from extproc.request.api import CHAT

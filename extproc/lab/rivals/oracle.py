@@ -8,7 +8,8 @@ The shedding oracle refuses requests: those that would be late on every backend.
 
 Where requests wait, a copy is kept that has run ahead to the iteration in which the last of them is admitted:
 engines serve in order of arrival, so a new one finds it in that state. It may be off by one iteration, since
-the new request might have been admitted together with the last.
+the new request might have been admitted together with the last. Where none waits the server itself is looked
+at: copies of engines with full prefix caches are what the oracle takes its time for.
 """
 
 import math
@@ -27,7 +28,7 @@ class Oracle(Policy):
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
-        self._ahead = [_run_ahead(server.copied()) for server in servers]
+        self._ahead = [_ahead_of(server) for server in servers]
 
     def choose(
         self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
@@ -38,6 +39,8 @@ class Oracle(Policy):
         if self.is_refused(request, first_token_s):
             return None
         ahead = self._ahead[backend]
+        if ahead is self._servers[backend]:
+            ahead = self._ahead[backend] = ahead.copied()
         ahead.submit(str(request_id), request.prompt_tokens, request.output_tokens, now_s, request.content)
         _run_ahead(ahead)
         return backend
@@ -62,8 +65,8 @@ class Oracle(Policy):
         """Copy anew what lies in the past, and what got requests from elsewhere."""
         for index, (server, ahead) in enumerate(zip(self._servers, self._ahead, strict=True)):
             is_past = ahead.run_ends_s is None or ahead.run_ends_s < now_s
-            if is_past or ahead.submitted != server.submitted:
-                self._ahead[index] = _run_ahead(server.copied())
+            if is_past or ahead is server or ahead.submitted != server.submitted:
+                self._ahead[index] = _ahead_of(server)
 
 
 class SheddingOracle(Oracle):
@@ -91,6 +94,14 @@ def ttft_if_sent(server: Server, request: Arrival, now_s: float) -> float:
 
 def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s: float) -> float:
     """When `request`, submitted now, would have its first token there; inf if after `give_up_at_s`."""
+    run = server.engine.run
+    if (
+        run is not None
+        and run.steps == 1
+        and server.run_ends_s is not None
+        and server.run_ends_s > give_up_at_s
+    ):
+        return math.inf  # An iteration is not shortened.
     tried = server.copied()
     tried.submit(_PROBE, request.prompt_tokens, request.output_tokens, now_s, request.content)
     while tried.run_ends_s is not None and tried.run_ends_s <= give_up_at_s:
@@ -98,6 +109,13 @@ def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s:
         if _PROBE in tried.end_run(ends_s).begun:
             return ends_s
     return math.inf
+
+
+def _ahead_of(server: Server) -> Server:
+    """Return a copy that has run ahead, or the server where none waits."""
+    if server.engine.waiting or server.engine.stuck:
+        return _run_ahead(server.copied())
+    return server
 
 
 def _run_ahead(server: Server) -> Server:

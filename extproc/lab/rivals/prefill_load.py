@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.rivals.counting import BestScore
 from extproc.lab.rivals.endpoint_picker import INDEXED_BLOCKS, PrefixIndex
 from extproc.lab.rivals.policy import Candidate, Ended

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.results import StepResult
+from extproc.lab.engine.run import StepResult
 from extproc.lab.simulated_vllm.openai import Work
 
 MAX_LAG_S = 0.25

@@ -4,6 +4,7 @@ Nothing is tokenized: a token is four bytes of text, and token ids are counted a
 inputs in one request are worked on as one. Error bodies, types and codes are those of vLLM's server.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.request.api import Api
 
 BYTES_PER_TOKEN = 4
@@ -106,17 +107,11 @@ def count_tokens(value: object) -> int:
     Of an object only `text` and `content` count.
     """
     text_bytes, token_ids = 0, 0
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case str(text):
-                text_bytes += len(text.encode())
-            case int():
-                token_ids += 1
-            case list(items):
-                pending += items
-            case dict(item):
-                pending += (item.get("text"), item.get("content"))
+    for piece in _pieces(value):
+        if isinstance(piece, bytes):
+            text_bytes += len(piece)
+        else:
+            token_ids += 1
     return max(1, -(-text_bytes // BYTES_PER_TOKEN) + token_ids)
 
 
@@ -125,19 +120,10 @@ def content_blocks(value: object) -> tuple[int, ...]:
 
     A token id is worth as many bytes as a token of text.
     """
-    pieces: list[bytes] = []
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case str(text):
-                pieces.append(text.encode())
-            case int(token_id):
-                pieces.append((token_id % (1 << 32)).to_bytes(BYTES_PER_TOKEN, "little"))
-            case list(items):
-                pending += reversed(items)
-            case dict(item):
-                pending += (item.get("content"), item.get("text"))
-    text_bytes = b"".join(pieces)
+    text_bytes = b"".join(
+        piece if isinstance(piece, bytes) else (piece % (1 << 32)).to_bytes(BYTES_PER_TOKEN, "little")
+        for piece in _pieces(value)
+    )
     block_bytes = BYTES_PER_TOKEN * DEFAULT_BLOCK_SIZE
     known = blake2b(digest_size=8)
     blocks = []
@@ -145,6 +131,21 @@ def content_blocks(value: object) -> tuple[int, ...]:
         known.update(text_bytes[end - block_bytes : end])
         blocks.append(int.from_bytes(known.digest()))
     return tuple(blocks)
+
+
+def _pieces(value: object) -> Iterator[bytes | int]:
+    """Yield the texts and the token ids of a prompt, of messages or of inputs, in their order."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case str(text):
+                yield text.encode()
+            case int(token_id):
+                yield token_id
+            case list(items):
+                pending += reversed(items)
+            case dict(item):
+                pending += (item.get("content"), item.get("text"))
 
 
 def _output_tokens(api: Api, asked: _Body, prompt_tokens: int, max_model_len: int) -> int | Refusal:

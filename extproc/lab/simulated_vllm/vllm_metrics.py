@@ -1,18 +1,64 @@
 """The `/metrics` of the simulated vLLM: the series that a router reads, with vLLM's names and labels.
 
-The source is the output of a real vLLM 0.32 server.
+The source is the output of a real vLLM 0.32 server. Its gauges lag behind by 0.3 to 0.5 s, so a router
+decides on what was, not on what is, and so does what is shown here.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.results import EngineCounters, StepResult
-from extproc.lab.simulated_vllm.late_gauges import LateGauges
+from extproc.lab.engine.engine import Engine
+from extproc.lab.engine.engine_profile import EngineLimits
+from extproc.lab.engine.run import EngineCounters, StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReading:
+    """An engine's gauges and counters at one moment."""
+
+    running: int
+    waiting: int
+    kv_cache_fraction: float
+    counters: EngineCounters
+
+
+class LateGauges:
+    """One engine's readings, kept until something newer is old enough to be seen.
+
+    `changed` has to be called whenever the engine has changed.
+    """
+
+    def __init__(self, engine: Engine, delay_s: float) -> None:
+        self._engine = engine
+        self._delay_s = delay_s
+        self._readings = deque([(-delay_s, self._read())])
+
+    def changed(self, now_s: float) -> None:
+        """Read the engine, which is another one from now on."""
+        self._readings.append((now_s, self._read()))
+        self._forget(now_s)
+
+    def seen(self, now_s: float) -> EngineReading:
+        """Return how it was `delay_s` ago."""
+        self._forget(now_s)
+        return self._readings[0][1]
+
+    def _forget(self, now_s: float) -> None:
+        readings = self._readings
+        while len(readings) > 1 and readings[1][0] <= now_s - self._delay_s:
+            readings.popleft()
+
+    def _read(self) -> EngineReading:
+        engine, counters = self._engine, self._engine.counters
+        copied = replace(counters, finished=dict(counters.finished))
+        return EngineReading(engine.running, engine.waiting, engine.kv_cache_fraction, copied)
+
 
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
 TTFT_BUCKETS_S = (

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from extproc.config.options import option
 from extproc.errors import ConfigError
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.twin.profile_file import find_profile
 
 MAX_GAUGE_DELAY_S = 60.0

@@ -14,9 +14,8 @@ from extproc.adapters.stop_signals import stop_event
 from extproc.errors import StackError
 from extproc.lab.engine.engine import Engine
 from extproc.lab.simulated_vllm.engine_loop import EngineLoop
-from extproc.lab.simulated_vllm.late_gauges import LateGauges
 from extproc.lab.simulated_vllm.vllm_api import SimApi
-from extproc.lab.simulated_vllm.vllm_metrics import EngineMetrics
+from extproc.lab.simulated_vllm.vllm_metrics import EngineMetrics, LateGauges
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 
 ACCEPT_BACKLOG = 2048  # borrowed: the default of uvicorn, which vLLM runs on

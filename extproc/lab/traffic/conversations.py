@@ -12,8 +12,8 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
-from extproc.lab.engine.sequence import Content
+from extproc.lab.engine.decoders import Content
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.traffic.arrivals import Arrival, Curve, times_of
 from extproc.lab.traffic.workload import Workload
 

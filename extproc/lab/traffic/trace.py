@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from extproc.lab.engine.engine_limits import DEFAULT_BLOCK_SIZE
-from extproc.lab.engine.sequence import Content
+from extproc.lab.engine.decoders import Content
+from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.traffic.arrivals import Arrival, Floats
 from extproc.lab.traffic.workload import Tokens
 

@@ -3,8 +3,7 @@
 import msgspec
 import numpy as np
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.twin.calibration import Fit, check_fits
 from extproc.lab.twin.recording import Floats, Recording
 from extproc.lab.twin.trace_replay import Timings, replay

@@ -14,8 +14,7 @@ import msgspec
 
 from extproc.adapters.files.atomic_file import write_json
 from extproc.errors import CalibrationError, ConfigError
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile, shipped_profile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile, shipped_profile
 
 SUFFIX = ".json"
 

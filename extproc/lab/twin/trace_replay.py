@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
-from extproc.lab.engine.results import StepResult
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
+from extproc.lab.engine.run import StepResult
 from extproc.lab.twin.recording import Floats, Recording
 
 

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, ZoneBounds
 
 MIN_SAMPLES = 30
 """Guessed, as for a correlation."""

@@ -16,8 +16,7 @@ from scipy import stats
 
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, ZoneBounds
 
 MIN_SAMPLES = 30
 """Guessed: an R of 0.3 is not told from 0 with fewer."""

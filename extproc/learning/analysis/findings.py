@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from extproc.fleet.waiting_time import WaitingRule
+from extproc.fleet.fleet_rules import WaitingRule
 from extproc.learning.analysis.congestion import Congestion, congestion_of
 from extproc.learning.analysis.correlation import Correlation, correlations
 from extproc.learning.analysis.knee import Knee, knee_of
@@ -14,7 +14,7 @@ from extproc.learning.analysis.kv_usage import KvUsage, kv_usage_of
 from extproc.learning.analysis.proposal import Setting, propose, to_yaml
 from extproc.learning.analysis.zones import BackendZones, zones_of
 from extproc.learning.dataset import Dropped, Observations, clean_observations
-from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
+from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
 
 MAX_BACKENDS = 64
 """Beyond it only those with the most samples are looked at one by one: a store may hold any names."""

@@ -24,8 +24,7 @@ from extproc.learning.analysis.broken_stick import (
     smooth_loss,
 )
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import FEATURES, ZoneBounds
 
 MIN_SAMPLES = 100
 """Guessed: with fewer the interval is as wide as the range."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.fleet.saturation import RESUME_SHARE, SaturationRule
+from extproc.fleet.fleet_rules import RESUME_SHARE, SaturationRule
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.dataset import Observations, medium_load
 from extproc.learning.features import FEATURES

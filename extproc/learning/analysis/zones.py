@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Observations
-from extproc.learning.zone_bounds import ZoneBounds
+from extproc.learning.features import ZoneBounds
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,110 @@ Round Robin", 1995) where each request costs one quantum: what is handed out is 
 long the request, so that no deficit is left to be carried over. Who comes back starts at the end of the
 round: to come and go gains nothing, and of tenants that do not wait nothing has to be kept.
 
-A line that is full loses the newest request of the lowest priority, and there that of the tenant with the
-most: otherwise one who fills the line would keep all others out of it. (McKenney, "Stochastic Fairness
+A queue that is full loses the newest request of the lowest priority, and there that of the tenant with the
+most: otherwise a tenant that fills the queue would keep all others out of it. (McKenney, "Stochastic Fairness
 Queueing", 1990, calls this buffer stealing.)
 """
 
-from extproc.routing.queue.priority_level import PriorityLevel
-from extproc.routing.queue.waiter import Waiter
+from collections import OrderedDict
+from collections.abc import Callable
+
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import HeldLease, Placement
+from extproc.request.request import Request
+
+
+class Waiter(HeldLease):
+    """A request that waits, when it arrived, and until when it may; `gave_up` follows a client that leaves.
+
+    `priority` is within the configured bounds; `number` grows with every arrival.
+    """
+
+    __slots__ = ("_gave_up", "deadline_s", "number", "phase", "priority", "request", "since_s")
+
+    def __init__(
+        self,
+        request: Request,
+        phase: Phase,
+        priority: int,
+        number: int,
+        since_s: float,
+        deadline_s: float,
+        gave_up: "Callable[[Waiter, float], None]",
+    ) -> None:
+        super().__init__()
+        self.request = request
+        self.phase = phase
+        self.priority = priority
+        self.number = number
+        self.since_s = since_s
+        self.deadline_s = deadline_s
+        self._gave_up = gave_up
+
+    def settle(self, placement: Placement) -> None:
+        """Answer the request, which waits no more."""
+        if self.respond is not None:
+            self.respond(placement)
+
+    def _release(self, now_s: float) -> None:
+        self._gave_up(self, now_s)
+
+
+# OrderedDicts, because a dict would walk over all that have left before its first one.
+Waiters = OrderedDict[Waiter, None]
+Tenants = OrderedDict[str, None]
+
+
+class PriorityLevel:
+    """The waiters of one priority: tenants in turn, each with its own in the order of their arrival.
+
+    Every operation takes the same time, or nearly so, however many wait and for however many tenants.
+    """
+
+    def __init__(self) -> None:
+        self._turns: OrderedDict[str, Waiters] = OrderedDict()
+        self._by_size: dict[int, Tenants] = {}
+
+    def __len__(self) -> int:
+        """Return the number of tenants."""
+        return len(self._turns)
+
+    def join(self, waiter: Waiter) -> None:
+        """Take one more; a tenant that had none comes last in the round."""
+        tenant = waiter.request.tenant
+        waiters = self._turns.setdefault(tenant, OrderedDict())
+        waiters[waiter] = None
+        self._resize(tenant, len(waiters) - 1, len(waiters))
+
+    def leave(self, waiter: Waiter) -> None:
+        """Drop one; the order of the others stays as it is."""
+        tenant = waiter.request.tenant
+        waiters = self._turns[tenant]
+        del waiters[waiter]
+        self._resize(tenant, len(waiters) + 1, len(waiters))
+        if not waiters:
+            del self._turns[tenant]
+
+    def first(self) -> Waiter:
+        """Return the oldest of the tenant whose turn it is."""
+        return next(iter(next(iter(self._turns.values()))))
+
+    def end_turn(self, tenant: str) -> None:
+        """Send the tenant to the end of the round."""
+        self._turns.move_to_end(tenant)
+
+    def newest_of_the_most(self) -> Waiter:
+        """Return the newest of the tenant that has the most; of several such, the one that got there last."""
+        tenant = next(reversed(self._by_size[max(self._by_size)]))
+        return next(reversed(self._turns[tenant]))
+
+    def _resize(self, tenant: str, old: int, new: int) -> None:
+        if old:
+            del self._by_size[old][tenant]
+            if not self._by_size[old]:
+                del self._by_size[old]
+        if new:
+            self._by_size.setdefault(new, OrderedDict())[tenant] = None
 
 
 class ModelQueue:
@@ -27,7 +124,7 @@ class ModelQueue:
         return self._length
 
     def join(self, waiter: Waiter) -> Waiter | None:
-        """Take one more; returns who has had to leave for that, which may be itself."""
+        """Take one more; returns the waiter that has had to leave for that, which may be itself."""
         level = self._levels.get(waiter.priority)
         if level is None:
             level = self._levels[waiter.priority] = PriorityLevel()
@@ -40,15 +137,15 @@ class ModelQueue:
         return shed
 
     def first(self) -> Waiter:
-        """Whose turn it is; there must be somebody."""
+        """Return the waiter whose turn it is; there must be one."""
         return self._levels[max(self._levels)].first()
 
     def end_turn(self, waiter: Waiter) -> None:
-        """The first one is let in: its tenant's turn is over."""
+        """End the turn of the tenant whose first request is let in."""
         self._levels[waiter.priority].end_turn(waiter.request.tenant)
 
     def leave(self, waiter: Waiter) -> None:
-        """One of them does not wait any more."""
+        """Drop a request that does not wait any more."""
         level = self._levels[waiter.priority]
         level.leave(waiter)
         self._length -= 1

@@ -16,20 +16,53 @@ Hysteresis keeps clients from being taken in and refused in turns; but here the 
 a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
 
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
+from extproc.fleet.bounds import Count
 from extproc.fleet.registry import Registry
+from extproc.outcomes.outcome_counts import Histogram
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.request.request import Request
-from extproc.routing.queue.model_queue import ModelQueue
-from extproc.routing.queue.queue_rules import QueueRules
-from extproc.routing.queue.wait_counts import Ending, WaitCounts
-from extproc.routing.queue.waiter import Waiter
+from extproc.request.request import MAX_PRIORITY, Request
+from extproc.routing.queue.model_queue import ModelQueue, Waiter
 from extproc.routing.router import Router
+
+WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Ending(StrEnum):
+    """Why a request waits no more."""
+
+    LET_IN = "let_in"
+    FULL = "full"  # refused on arrival
+    DISPLACED = "displaced"  # pushed out by one that deserves the place more
+    TIMEOUT = "timeout"
+    CLIENT_LEFT = "client_left"
+    UNKNOWN_MODEL = "unknown_model"  # its model has gone
+    PASSED_THROUGH = "passed_through"  # the sidecar ends, or has no backend any more: Envoy's own pool
+
+
+class WaitCounts:
+    """Counts the requests that had to wait since the start; `waits` has the times of those let in."""
+
+    def __init__(self) -> None:
+        self.endings: Counter[Ending] = Counter()
+        self.waits = Histogram(WAIT_BOUNDS_S)
+
+    def count(self, ending: Ending, waited_s: float) -> None:
+        """Count a request that left the queue."""
+        self.endings[ending] += 1
+        if ending is Ending.LET_IN:
+            self.waits.add(waited_s)
+
 
 HOLD_MARGIN_S = 5.0
 """Guessed: Envoy is asked for so much more patience than a request may wait. A request that is not answered
@@ -40,6 +73,22 @@ RETRY_S = 0.05
 
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
+
+Priority = Annotated[int, Ge(-MAX_PRIORITY), Le(MAX_PRIORITY)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """How many may wait for each model, for how long, and what priorities they may have."""
+
+    max_waiting: Annotated[Count, Le(100_000)] = 1000  # guessed: ten times a backend's max_active
+    max_wait_s: Annotated[float, Gt(0), Le(600)] = 10.0  # guessed; what envoy.yaml allows is 600
+    min_priority: Priority = 0  # both 0: whatever clients ask for, they are equal
+    max_priority: Priority = 0
+
+    def __post_init__(self) -> None:
+        if self.min_priority > self.max_priority:
+            raise ValueError("min_priority must not be larger than max_priority")
 
 
 class RequestQueue:
@@ -99,10 +148,7 @@ class RequestQueue:
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Refuse to hold where all backends fail.
-
-        Nothing tells when they are back, and a client may know others.
-        """
+        """Return whether to hold it; not where all backends fail, since nothing tells for how long."""
         is_known = request.model is None or self._registry.is_served(request.model)
         return request.has_body and is_known and refusal.reason is not Reason.FAILING
 

@@ -10,10 +10,9 @@ from extproc.adapters.discovery import membership_feed as membership
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.envoy_config import BackendAddress, cds_document
+from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.fleet.backend import Backend, Lifecycle
-from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.known_backends import KnownBackends
+from extproc.fleet.endpoint import Endpoint, KnownBackends
 
 SETTLE_S = 0.05
 A, B, C = (Endpoint(name, "10.0.0.1", port, frozenset({"m"})) for port, name in enumerate("abc", start=1))
@@ -108,8 +107,7 @@ def test_one_that_is_found_no_more_drains_and_then_loses_its_cluster(tmp_path: P
 
 
 def test_after_a_restart_those_are_served_that_were_known_until_discovery_answers(tmp_path: Path) -> None:
-    addresses = [BackendAddress(backend.name, backend.host, backend.port) for backend in (A, B)]
-    (tmp_path / "cds.json").write_bytes(cds_document(addresses, "1"))
+    (tmp_path / "cds.json").write_bytes(cds_document([A, B], "1"))
 
     async def scenario(feed: Feed) -> None:
         assert feed.members == {"a": Lifecycle.ACTIVE, "b": Lifecycle.ACTIVE}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.outcomes.log_entry import LogEntry
+from extproc.outcomes.outcome import LogEntry
 
 
 def log_message(*entries: dict[str, Any]) -> bytes:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.envoy.envoy_config import BackendAddress, bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
 from extproc.errors import ExtprocError
+from extproc.fleet.endpoint import Endpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its generated code uses a form of validator that pydantic deprecates
@@ -25,14 +26,14 @@ with warnings.catch_warnings():
     from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 
 BACKENDS = [
-    BackendAddress("vllm-1", "10.0.0.1", 8000),
-    BackendAddress("vllm-2", "fd00::2", 8001),
-    BackendAddress("vllm-3", "vllm-3.internal", 8002),
+    Endpoint("vllm-1", "10.0.0.1", 8000),
+    Endpoint("vllm-2", "fd00::2", 8001),
+    Endpoint("vllm-3", "vllm-3.internal", 8002),
 ]
 ENVOY = Path(sys.executable).with_name("envoy")
 
 
-def clusters(backends: list[BackendAddress]) -> dict[str, dict[str, Any]]:
+def clusters(backends: list[Endpoint]) -> dict[str, dict[str, Any]]:
     resources = json.loads(cds_document(backends, "7"))["resources"]
     assert {resource["@type"] for resource in resources} == {
         "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -97,7 +98,7 @@ def test_each_backend_has_an_endpoint_and_a_composite_and_all_share_a_pool() -> 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_endpoint_is_the_backends_address(backend: BackendAddress) -> None:
+def test_endpoint_is_the_backends_address(backend: Endpoint) -> None:
     assert addresses(typed(clusters(BACKENDS)[f"{backend.name}_endpoint"])) == [(backend.host, backend.port)]
 
 

@@ -14,7 +14,7 @@ import uvloop
 from support.h2_socket_client import H2Client, connected, prefixed
 from support.served import BODY, HEADERS, PROCESS, Caller, Served, listening
 
-from extproc.config.listener_stages import TlsConfig
+from extproc.config.stages import TlsConfig
 from extproc.errors import StackError
 
 

@@ -19,7 +19,7 @@ from extproc.adapters.files.sample_table import (
     row_of,
 )
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
 

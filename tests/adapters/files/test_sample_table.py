@@ -14,7 +14,7 @@ from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_
 from extproc.errors import SampleStoreError
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.features import FEATURES
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
 ADDED = {"model_log_ttft", "expected_cached_tokens"}

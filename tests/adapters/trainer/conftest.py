@@ -13,7 +13,7 @@ from extproc.adapters.files.sample_table import read_samples
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.fit import fit
 from extproc.learning.model_file import dump
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 Write = Callable[..., None]
 

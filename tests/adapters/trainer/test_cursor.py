@@ -8,7 +8,7 @@ import pytest
 
 from extproc.adapters.trainer.cursor import SampleCursor
 from extproc.errors import SampleStoreError
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
 Write = Callable[..., None]

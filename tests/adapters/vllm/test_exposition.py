@@ -1,11 +1,28 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.adapters.vllm.exposition import read_signals
+from extproc.adapters.vllm.exposition import (
+    KvCacheSize,
+    ask_kv_cache_size,
+    read_kv_cache_size,
+    read_signals,
+)
+from extproc.errors import CalibrationError
 from extproc.fleet.signals import Signals
 
 LABELS = '{engine="0",model_name="m"}'
+INFO = (
+    'vllm:cache_config_info{_block_size_resolved="True",block_size="32",cache_dtype="auto",engine="%d",'
+    'kv_cache_memory_bytes="134217728",kv_cache_size_tokens="32768",num_cpu_blocks="None",'
+    'num_gpu_blocks="1024",num_gpu_blocks_override="1024"} 1.0\n'
+)
+TEXT = "# TYPE vllm:cache_config_info gauge\n" + INFO % 0 + "vllm:num_requests_running 0.0\n"
 
 
 def exposition(
@@ -45,6 +62,20 @@ def test_sglang_is_a_second_dialect() -> None:
         b'sglang:token_usage{model_name="m"} 0.5\n'
     )
     assert read_signals(text) == Signals(5.0, 6.0, 0.5, None, None)
+
+
+def test_the_size_of_the_kv_cache_is_that_of_the_first_engine() -> None:
+    signals = read_signals(exposition() + (INFO % 0 + INFO.replace("1024", "2048") % 1).encode())
+    assert signals is not None
+    assert signals.kv_cache_tokens == 32_768
+
+
+def test_sglang_tells_the_size_of_its_cache_in_pages() -> None:
+    info = b'sglang:cache_config_info{model_name="m",num_pages="500",page_size="64"} 1.0\n'
+    signals = read_signals(b"sglang:num_running_reqs 5\nsglang:num_queue_reqs 6\n" + info)
+    assert signals is not None
+    assert signals.kv_cache_tokens == 32_000
+    assert read_kv_cache_size(info) == KvCacheSize(32_000, 64)
 
 
 def test_a_label_value_with_braces_does_not_hide_the_number() -> None:
@@ -105,3 +136,48 @@ def test_counters_whose_sum_is_no_number_are_not_believed() -> None:
 def test_any_bytes_are_read_or_refused(noise: bytes) -> None:
     signals = read_signals(noise + b"\n" + exposition() + noise)
     assert signals is None or signals.running >= 0.0
+
+
+@contextmanager
+def answering(text: str) -> Iterator[str]:
+    """A server with these metrics; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_labels_of_a_server_are_read() -> None:
+    assert read_kv_cache_size(TEXT.encode()) == KvCacheSize(32_768, 32)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "vllm:num_requests_running 0.0\n", TEXT + INFO % 1, TEXT.replace('num_gpu_blocks="1024"', "")],
+    ids=["nothing", "other metrics", "two engines", "no blocks"],
+)
+def test_what_does_not_say_it_is_no_guess(text: str) -> None:
+    assert read_kv_cache_size(text.encode()) is None
+
+
+def test_a_server_is_asked() -> None:
+    with answering(TEXT) as url:
+        assert ask_kv_cache_size(url) == ask_kv_cache_size(f"{url}/") == KvCacheSize(32_768, 32)
+
+
+def test_a_server_that_does_not_say_or_is_not_there_is_an_error() -> None:
+    with answering("") as url, pytest.raises(CalibrationError, match="--kv-cache-tokens"):
+        ask_kv_cache_size(url)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        ask_kv_cache_size(url)

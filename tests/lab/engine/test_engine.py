@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from extproc.errors import ConfigError
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import PROFILES, EngineProfile
-from extproc.lab.engine.results import FinishReason, StepResult
+from extproc.lab.engine.engine_profile import PROFILES, EngineLimits, EngineProfile
+from extproc.lab.engine.run import FinishReason, StepResult
 
 UNIT = EngineProfile(
     base_step_s=1.0, prefill_token_s=0.01, decode_sequence_s=0.1, kv_token_s=0.0, kv_cache_tokens=1024

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import PROFILES
+from extproc.lab.engine.engine_profile import PROFILES, EngineLimits
 from extproc.lab.twin.agreement import agreement
 from extproc.lab.twin.recording import Recording
 
@@ -37,11 +36,12 @@ def test_cpu_tiny_foretells_what_a_real_server_did(load: str, most: float) -> No
 def test_twice_the_speed_takes_half_the_time(profile):
     work = {"prefill_tokens": 100, "decoding": 5, "kv_tokens": 4000, "attention_pairs": 5050}
     faster = replace(profile, speed=2.0)
-    assert faster.step_duration_s(**work) == pytest.approx(profile.step_duration_s(**work) / 2)
+    assert faster.step_ticks().step(**work) == pytest.approx(profile.step_ticks().step(**work) / 2)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES.keys())
 @pytest.mark.parametrize("more", ["prefill_tokens", "decoding", "kv_tokens"])
 def test_more_work_takes_longer(profile, more):
     work = {"prefill_tokens": 100, "decoding": 5, "kv_tokens": 4000, "attention_pairs": 5050}
-    assert profile.step_duration_s(**{**work, more: work[more] + 1}) > profile.step_duration_s(**work)
+    step = profile.step_ticks().step
+    assert step(**{**work, more: work[more] + 1}) > step(**work)

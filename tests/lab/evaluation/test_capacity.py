@@ -1,6 +1,7 @@
 import pytest
 from support.evaluated_scenarios import CONTEXT
 
+from extproc.lab.engine.run import TICK_S
 from extproc.lab.evaluation.capacity import capacities_per_s, present_capacities_per_s, requests_per_s
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.workload_text import WorkloadSpec
@@ -26,7 +27,7 @@ def test_a_machine_counts_for_as_long_as_it_is_there() -> None:
 
 def test_one_at_a_time_takes_as_long_as_its_steps() -> None:
     (spec,) = parse_fleet("a100-8b*1:1")
-    profile = spec.profile
-    decoding_s = sum(profile.step_duration_s(0, 1, 100 + number) for number in range(10))
-    duration_s = profile.step_duration_s(100, 0, 0) + decoding_s
+    step = spec.profile.step_ticks().step
+    decoding_ticks = sum(step(0, 1, 100 + number) for number in range(10))
+    duration_s = (step(100, 0, 0) + decoding_ticks) * TICK_S
     assert requests_per_s(spec, SAMPLE, CONTEXT) == pytest.approx(1 / duration_s, rel=0.001)

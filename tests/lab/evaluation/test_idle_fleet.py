@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import PROFILES, EngineProfile
+from extproc.lab.engine.engine_profile import PROFILES, EngineLimits, EngineProfile
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.idle_fleet import IdleFleet, idle_ttfts_s
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.evaluated_scenarios import CONTEXT, LENGTHS, capacities_of, layered_rules, scenario, watched
 
-from extproc.fleet.waiting_time import LASTING_S, WaitingRule
+from extproc.fleet.fleet_rules import LASTING_S, WaitingRule
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals.layered import Layered

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.step_by_step_engine import StepByStepEngine
 
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import EngineProfile
+from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
 

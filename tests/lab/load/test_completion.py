@@ -1,10 +1,14 @@
 import json
+import tracemalloc
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extproc.lab.load.completion import completion_body
+from extproc.lab.load.completion import EventStream, Usage, completion_body
 
 
 @pytest.mark.parametrize("prompt_tokens", [1, 2, 3000])
@@ -51,3 +55,71 @@ def test_a_content_beyond_the_prompt_is_left_away() -> None:
 def test_no_two_blocks_are_alike() -> None:
     prompt = prompt_of(16 * 5000, range(5000))
     assert len({tuple(prompt[begin : begin + 16]) for begin in range(0, len(prompt), 16)}) == 5000
+
+
+TOKEN = b'data: {"choices":[{"text":" data: {\\"error\\""}],"usage":null}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":4,"total_tokens":7,"completion_tokens":3}}\n\n'
+CACHED = (
+    b'data: {"usage":{"prompt_tokens":9,"completion_tokens":1,'
+    b'"prompt_tokens_details":{"cached_tokens":8}}}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'
+
+
+def read(*pieces: bytes) -> EventStream:
+    stream = EventStream()
+    for piece in pieces:
+        stream.feed(piece)
+    return stream
+
+
+@given(st.lists(st.integers(0, 400), max_size=6))
+def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    body = TOKEN * 5 + USAGE + DONE
+    bounds = [0, *sorted(cuts), len(body)]
+    stream = read(*(body[start:end] for start, end in pairwise(bounds)))
+    assert (stream.is_complete, stream.size_bytes) == (True, len(body))
+    assert stream.usage() == Usage(prompt_tokens=4, completion_tokens=3)
+
+
+@given(st.integers(0, len(TOKEN + ERROR + DONE)))
+def test_an_error_in_the_stream_is_seen_however_it_is_cut(cut: int) -> None:
+    body = TOKEN + ERROR + DONE
+    stream = read(body[:cut], body[cut:])
+    assert stream.has_error
+    assert not stream.is_complete
+
+
+def test_an_error_at_the_beginning_is_remembered() -> None:
+    assert not read(ERROR, *[TOKEN] * 500, DONE).is_complete
+
+
+@pytest.mark.parametrize("body", [b"", TOKEN, TOKEN + USAGE, b"data: [DON"])
+def test_a_stream_without_its_end_is_not_complete(body: bytes) -> None:
+    assert not read(body).is_complete
+
+
+def test_cached_tokens_are_read_where_the_server_gives_them() -> None:
+    usage = read(TOKEN, CACHED, DONE).usage()
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (9, 1, 8)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [DONE, TOKEN + DONE, b"data: {}\n\n", b'data: {"usage":{"prompt_tokens":"x"}}\n\n', b"data: {\xff"],
+)
+def test_without_counts_there_is_no_usage(body: bytes) -> None:
+    assert read(body).usage() is None
+
+
+def test_a_long_stream_is_not_kept() -> None:
+    stream, piece = EventStream(), TOKEN * 100
+    tracemalloc.start()
+    for _ in range(1000):
+        stream.feed(piece)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert stream.size_bytes == 1000 * len(piece)
+    assert peak < 10 * len(piece)

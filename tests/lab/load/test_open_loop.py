@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 from aiohttp import web
 
-from extproc.fleet.candidate_facts import CandidateFacts
+from extproc.fleet.view import CandidateFacts
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.open_loop import DRAIN_S, OpenLoop
 from extproc.lab.load.stream_client import Reply, open_session
 from extproc.lab.traffic.step_requests import DrawnRequests
 from extproc.lab.traffic.workload import Fixed, Schedule, Workload
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

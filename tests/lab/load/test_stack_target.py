@@ -9,7 +9,7 @@ from support.fleet_states import backend_status, fleet_state
 
 from extproc.errors import ProfileError
 from extproc.lab.load.measured import BACKEND_HEADER, LAYER_HEADER, Sent
-from extproc.lab.load.served_model import ServedModel
+from extproc.lab.load.profiled_servers import ServedModel
 from extproc.lab.load.stack_target import StackTarget, open_stack
 from extproc.lab.load.stream_client import Reply, open_session
 

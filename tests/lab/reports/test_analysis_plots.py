@@ -7,8 +7,7 @@ from support.observed import observed
 from extproc.fleet.zone import Zone
 from extproc.lab.reports.analysis_plots import thinned, ttft_histogram, ttft_over, waiting_over_ttft
 from extproc.learning.analysis.knee import Knee
-from extproc.learning.features import FEATURES
-from extproc.learning.zone_bounds import DEFAULT_ZONE
+from extproc.learning.features import DEFAULT_ZONE, FEATURES
 
 counts = st.integers(0, 80)
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.lab.engine.engine import Engine
-from extproc.lab.engine.engine_limits import EngineLimits
-from extproc.lab.engine.engine_profile import shipped_profile
+from extproc.lab.engine.engine_profile import EngineLimits, shipped_profile
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.lab.traffic.trace import Prefixes, Replay, Trace
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.recorded_loads import LIMITS, SERVER
 
+from extproc.lab.engine.run import TICK_S
 from extproc.lab.twin.recording import Recording
 from extproc.lab.twin.trace_replay import replay
 
@@ -17,10 +18,14 @@ def recording(*requests: tuple[float, int, int], given_up: dict[int, float] | No
     return Recording("", 0.0, at_s.astype(float), prompts, outputs, is_complete, patience_s, patience_s)
 
 
+def step_s(*work: int) -> float:
+    return SERVER.step_ticks().step(*work) * TICK_S
+
+
 def test_a_request_alone_takes_its_prefill_its_tokens_and_the_overhead() -> None:
     timings = replay(recording((0.0, 100, 3), (50.0, 100, 3)), SERVER, LIMITS)
-    prefill_s = SERVER.step_duration_s(100, 0, 0, 5050)
-    decode_s = SERVER.step_duration_s(0, 1, 100) + SERVER.step_duration_s(0, 1, 101)
+    prefill_s = step_s(100, 0, 0, 5050)
+    decode_s = step_s(0, 1, 100) + step_s(0, 1, 101)
     assert timings.ttft_s == pytest.approx(prefill_s + SERVER.overhead_s(100))
     assert timings.duration_s == pytest.approx(prefill_s + decode_s + SERVER.overhead_s(100))
 
@@ -30,7 +35,7 @@ def test_who_comes_to_a_full_batch_waits() -> None:
     timings = replay(recording(*requests), SERVER, LIMITS)
     first_end_s = timings.duration_s[0]
     assert timings.ttft_s[-1] > first_end_s - 0.1
-    assert timings.ttft_s[-1] == pytest.approx(first_end_s - 0.1 + SERVER.step_duration_s(50, 0, 0, 1275))
+    assert timings.ttft_s[-1] == pytest.approx(first_end_s - 0.1 + step_s(50, 0, 0, 1275))
 
 
 def test_who_gives_up_makes_room() -> None:

@@ -3,7 +3,7 @@ import pytest
 from support.observed import observed
 
 from extproc.learning.analysis.congestion import WaitLocation, congestion_of
-from extproc.learning.zone_bounds import DEFAULT_ZONE
+from extproc.learning.features import DEFAULT_ZONE
 
 
 def test_long_waits_with_an_empty_queue_are_before_the_engine() -> None:

@@ -4,7 +4,7 @@ from support.observed import observed
 
 from extproc.fleet.zone import Zone
 from extproc.learning.analysis.correlation import MIN_SAMPLES, Correlation, Unstated, correlations
-from extproc.learning.zone_bounds import DEFAULT_ZONE
+from extproc.learning.features import DEFAULT_ZONE
 
 
 def found(zone: Zone, feature: str, every: tuple[Correlation, ...]) -> Correlation:

@@ -14,7 +14,7 @@ from extproc.learning.analysis.correlation import Correlation, Unstated
 from extproc.learning.analysis.findings import MAX_BACKENDS, Analysis, analyze
 from extproc.learning.analysis.summary import summary
 from extproc.learning.features import FEATURES
-from extproc.outcomes.sample import Sample
+from extproc.outcomes.facts import Sample
 
 RATE_STEPS = ((0.08, 40), (0.3, 20), (0.6, 20), (0.8, 30), (0.9, 40), (1.2, 10), (2.5, 40), (0, 60))
 """Shares of the capacity, and seconds: from idle to well past saturation, and time to drain."""

@@ -4,7 +4,7 @@ from support.observed import observed
 
 from extproc.learning.analysis.knee import Knee, knee_of
 from extproc.learning.dataset import Observations
-from extproc.learning.zone_bounds import DEFAULT_ZONE
+from extproc.learning.features import DEFAULT_ZONE
 
 
 def queue(knee: float, largest: int, count: int, seed: int = 1) -> Observations:

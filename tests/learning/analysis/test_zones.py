@@ -6,7 +6,7 @@ from support.observed import observed
 
 from extproc.fleet.zone import Zone
 from extproc.learning.analysis.zones import zones_of
-from extproc.learning.zone_bounds import DEFAULT_ZONE, ZoneBounds
+from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
 
 
 @given(st.lists(st.floats(1e-6, 1e5), max_size=50))

@@ -6,8 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.build import a_request
 
 from extproc.exchange.messages import Phase
-from extproc.routing.queue.model_queue import ModelQueue
-from extproc.routing.queue.waiter import Waiter
+from extproc.routing.queue.model_queue import ModelQueue, Waiter
 
 CAPACITY = 6
 TENANTS = ("a", "b", "c")

@@ -11,9 +11,7 @@ from extproc.config.stages import Config
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
-from extproc.routing.queue.queue_rules import QueueRules
-from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S
-from extproc.routing.queue.wait_counts import Ending
+from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S, Ending, QueueRules
 
 
 def serving(*models: str) -> list[Endpoint]:
