@@ -23,9 +23,8 @@ PRIOR_OUTCOMES = 4.0
 PRIOR_TURNS = 32.0
 """Guessed: the weight of stay / limit, in places of a queue."""
 CROWDING = 0.02
-"""Tried on tuning scenarios: 0.3 was worse, 0 was worse at 70 % load, not at 95 %. A place
-that this request takes is one that the next one lacks, and the more are taken the less sure it is that one
-becomes free in time."""
+"""Guessed, in turns: a place that this request takes is one that the next one lacks, and the more are taken
+the less sure it is that one becomes free in time."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
 UNKNOWN_LIMIT = 64.0
