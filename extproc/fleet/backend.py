@@ -20,12 +20,16 @@ from extproc.fleet.fleet_rules import FleetRules, queued_s
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord
+from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
+
+PREFILLING = 0.6
+"""Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
 
 OBSERVED_WEIGHT = 0.2
 """Guessed: the share of the newest TTFT in `observed_ttft_s`."""
@@ -75,6 +79,7 @@ class Backend:
     __slots__ = (
         "_adaptive",
         "_averages",
+        "_backlog",
         "_history",
         "_pace_learning",
         "_rules",
@@ -91,6 +96,7 @@ class Backend:
         "is_refusing",
         "kv_cache_fraction",
         "lifecycle",
+        "longest_wait_s",
         "max_active",
         "medium_load",
         "models",
@@ -154,6 +160,8 @@ class Backend:
         self.pace = averages.pace
         self._pace_learning = PaceLearning()
         self.prefilled_at_s = -inf
+        self._backlog = PrefillBacklog()
+        self.longest_wait_s = rules.waiting.burst_s
         self.medium_load = averages.medium_load
         self.observed_ttft_s = nan
         self.cache = PrefixCache()
@@ -165,14 +173,18 @@ class Backend:
         """How many requests it runs at once for certain; 0 where that is not known."""
         return self._running_limit.limit if self._running_limit.is_sure else 0.0
 
+    @property
+    def _is_prefilling(self) -> bool:
+        """Whether requests wait for prompts to be computed, not for places."""
+        return self._backlog.share >= PREFILLING
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
 
-    def reserve(self, now_s: float, prompt_tokens: float = 0.0) -> None:
-        """Count a request that is placed here from now on, with so many tokens to compute."""
+    def reserve(self, now_s: float) -> None:
+        """Count a request that is placed here from now on."""
         self.own += 1
-        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * prompt_tokens
         self.breaker.begin()
         self._own_changed(now_s)
 
@@ -183,6 +195,15 @@ class Backend:
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
         self._own_changed(now_s)
+
+    def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
+        """Add a request's prompt to what is to be computed here."""
+        self._backlog.sent(request, tokens, now_s)
+        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * tokens
+
+    def give_back_prompt(self, request: object) -> None:
+        """Take back what is left of a request's prompt, however the request ended."""
+        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
 
     def move_to(self, other: "Backend", now_s: float) -> None:
         """Count a request on another backend: Envoy has tried again there."""
@@ -208,6 +229,10 @@ class Backend:
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
+        self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
+        stuck = smallest_own - signals.running - signals.waiting
+        left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
+        self.prefilled_at_s = now_s + self.pace.token_s * left
         self._update_waiting(elapsed_s)
         self._update_saturation(now_s)
 
@@ -236,7 +261,8 @@ class Backend:
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""
         learner, ended = self._running_limit, signals.ended_total
-        learner.seen(signals.running, signals.waiting, smallest_own, self.ended if ended is None else ended)
+        ended = self.ended if ended is None else ended
+        learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
         fleet, limit = self._averages, learner.limit
         if learner.is_sure:
             fleet.most_places = max(fleet.most_places, limit)
@@ -254,9 +280,12 @@ class Backend:
         is_known = elapsed_s <= rules.stale_after_s
         self.queued_s = queued_s(self.queued_s, self.waiting, elapsed_s) if is_known else 0.0
         self.most_running = max(self.most_running, self.running)
-        waits_above = rules.waiting.closes_above(
-            self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
-        )
+        self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
+        waits_above = inf
+        if not self._is_prefilling:
+            waits_above = rules.waiting.closes_above(
+                self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
+            )
         # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
         self.waits_above = max(waits_above, self.most_running - 1, 0.0)
 

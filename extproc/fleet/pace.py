@@ -22,16 +22,16 @@ PRIOR_OUTCOMES = 4.0
 """Guessed: the weight of what the fleet is like, in outcomes."""
 PRIOR_TURNS = 32.0
 """Guessed: the weight of stay / limit, in places of a queue."""
-CROWDING = 0.1
-"""Tried on tuning scenarios: 0.3 was worse, 0 was worse at 70 % load, not at 95 %. A place
-that this request takes is one that the next one lacks, and the more are taken the less sure it is that one
-becomes free in time."""
+CROWDING = 0.02
+"""Guessed, in turns: a place that this request takes is one that the next one lacks, and the more are taken
+the less sure it is that one becomes free in time."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
 UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
+SHORTEST_TOKEN_S = 1e-7
 SHORTEST_TURN_S = 1e-6
-"""Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by this."""
+"""Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by these."""
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -85,13 +85,21 @@ class PaceLearning:
             self._ttft_s += seen.ttft_s
             self._tokens_squared += seen.prompt_tokens**2
             self._tokens_ttft += seen.prompt_tokens * seen.ttft_s
-            base_s, token_s = self._line(common)
         self._outcomes += 1
         self._stays_s += seen.decode_s
+        return self._pace(limit, common)
+
+    def refreshed(self, limit: float, common: Pace, now_s: float) -> Pace:
+        """Return the pace as time passes without an outcome: it drifts towards the fleet's."""
+        self._forget(now_s)
+        return self._pace(limit, common)
+
+    def _pace(self, limit: float, common: Pace) -> Pace:
+        base_s, token_s = self._line(common) if self._free > 1e-3 else (common.base_s, common.token_s)
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
         by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if isinf(limit) else limit)
         turn_s = max(SHORTEST_TURN_S, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS))
-        return Pace(base_s, token_s, turn_s, stay_s)
+        return Pace(base_s, max(SHORTEST_TOKEN_S, token_s), turn_s, stay_s)
 
     def _line(self, common: Pace) -> tuple[float, float]:
         mean_tokens, mean_s = self._tokens / self._free, self._ttft_s / self._free

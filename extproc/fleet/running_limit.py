@@ -23,11 +23,13 @@ class RunningLimit:
         self.is_sure = limit < inf
         self._ended: float | None = None  # since when others have waited, by the requests that had ended
 
-    def seen(self, running: float, waiting: float, smallest_own: float, ended: float) -> None:
+    def seen(
+        self, running: float, waiting: float, smallest_own: float, ended: float, is_prefilling: bool = False
+    ) -> None:
         """The gauges, the fewest of our own in flight in the last second, how many requests ever ended."""
         if self.is_sure:
             self.limit = max(self.limit, running)
-        elif running <= 0 or not (waiting > 0 or smallest_own > running + waiting):
+        elif is_prefilling or running <= 0 or not (waiting > 0 or smallest_own > running + waiting):
             self._ended, self.limit = None, inf
         elif self._ended is None:
             self._ended, self.limit = ended, running

@@ -25,7 +25,7 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
     Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
     the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the
-    backend's prefix cache.
+    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own.
     """
 
     zone: Word
@@ -37,6 +37,7 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     foreign: float
     scrape_age_s: float | None = None
     expected_cached_tokens: float = 0.0
+    ahead_tokens: float = 0.0
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
@@ -82,7 +83,9 @@ class FleetView:
             [
                 backend
                 for backend, load in zip(self.backends, self.loads, strict=True)
-                if load <= backend.closed_above and backend.breaker.admits_at_s <= now_s
+                if load <= backend.closed_above
+                and backend.breaker.admits_at_s <= now_s
+                and backend.prefilled_at_s - now_s <= backend.longest_wait_s
             ]
         )
 
@@ -154,6 +157,7 @@ class FleetView:
             foreign=load - backend.own,
             scrape_age_s=None if isinf(age_s) else age_s,
             expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
+            ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
         )
 
     @staticmethod

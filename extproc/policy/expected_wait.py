@@ -5,9 +5,11 @@ INFOCOM 1989) with an engine that serves `places` requests at once and prefills 
 parameters are each backend's own pace (`fleet.pace`). The sum of named terms:
 
 - `own_prompt_s`: the request's own tokens, less those expected in the prefix cache;
-- `prompts_ahead_s`: prompts that were sent there and are not computed yet;
-- `turns_s`: the time until enough requests end that a place is free, where all are taken, and a tenth of the
-  load everywhere: a place that this request takes is one that the next one lacks.
+- `prompts_ahead_s`: prompts that were sent there and are not computed yet (`fleet.prefill_backlog`);
+- `turns_s`: the time until enough requests end that a place is free, where all are taken.
+
+A score is compared, not foretold. It adds `crowding_s`: a place and a share of the engine that this request
+takes are lacking for those that come after it.
 
 `expected_wait` is the definition; `scores` is the same for all candidates of a decision at once, written out
 in one loop for speed, and a test holds the two equal.
@@ -26,11 +28,22 @@ class ExpectedWait(NamedTuple):
     own_prompt_s: float
     prompts_ahead_s: float
     turns_s: float
+    crowding_s: float
 
     @property
-    def total_s(self) -> float:
+    def wait_s(self) -> float:
+        """The estimate less the request's own computing: what the guard limits."""
+        return self.prompts_ahead_s + self.turns_s
+
+    @property
+    def ttft_s(self) -> float:
         """The estimate."""
-        return self.own_prompt_s + self.prompts_ahead_s + self.turns_s
+        return self.own_prompt_s + self.wait_s
+
+    @property
+    def score_s(self) -> float:
+        """The estimate and the crowding: what least load compares."""
+        return self.own_prompt_s + self.prompts_ahead_s + (self.turns_s + self.crowding_s)
 
 
 def expected_wait(
@@ -42,12 +55,13 @@ def expected_wait(
     return ExpectedWait(
         own_prompt_s=pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
         prompts_ahead_s=max(0.0, backend.prefilled_at_s - now_s),
-        turns_s=pace.turn_s * (CROWDING * load_with_it + waiting_turns),
+        turns_s=pace.turn_s * waiting_turns,
+        crowding_s=pace.turn_s * CROWDING * load_with_it,
     )
 
 
 def scores(view: FleetView, prompt_tokens: float) -> list[float]:
-    """Return the estimate for each candidate in seconds; 1,000 of them in half a millisecond."""
+    """Return the score of each candidate in seconds; 1,000 of them in half a millisecond."""
     now_s, cached_tokens = view.now_s, view.cached_tokens
     expected_s = []
     for backend, load in zip(view.backends, view.loads, strict=True):

@@ -58,7 +58,8 @@ class Bookings:
         self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         booking = Booking(self, backend, request)
         backend.open[booking] = None
-        backend.reserve(now_s, request.input_tokens - cached_tokens)
+        backend.reserve(now_s)
+        backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
         _count_text(backend, request)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking
@@ -67,6 +68,7 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
+        backend.give_back_prompt(booking)
         backend.release(now_s)
         _finish_text(backend, booking.request)
         self._freed(backend, now_s)
@@ -79,6 +81,8 @@ class Bookings:
         booking.backend = other
         other.open[booking] = None
         backend.move_to(other, now_s)
+        backend.give_back_prompt(booking)
+        other.expect_prompt(booking, booking.request.input_tokens, now_s)
         self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         _finish_text(backend, booking.request)
         _count_text(other, booking.request)

@@ -254,9 +254,9 @@ def test_one_request_at_a_time_probes_a_backend_that_failed(backend: Backend) ->
 
 
 def test_a_prompt_that_was_sent_keeps_the_backend_busy_at_its_pace(backend: Backend) -> None:
-    backend.reserve(1.0, prompt_tokens=5000)
+    backend.expect_prompt("first", 5000, 1.0)
     assert backend.prefilled_at_s == pytest.approx(1.0 + 5000 * backend.pace.token_s)
-    backend.reserve(1.1, prompt_tokens=1000)
+    backend.expect_prompt("second", 1000, 1.1)
     assert backend.prefilled_at_s == pytest.approx(1.0 + 6000 * backend.pace.token_s)
 
 

@@ -30,21 +30,23 @@ def expected_s(prompt_tokens: float = 0.0, **fields: object) -> float:
 def test_a_request_expects_its_own_prompt_those_ahead_and_its_turn() -> None:
     pace = Pace(base_s=0.1, token_s=0.001, turn_s=0.5)
     idle_s = expected_s(100, pace=pace)
-    assert idle_s == pytest.approx(0.1 + 0.1 + 0.05)
+    assert idle_s == pytest.approx(0.1 + 0.1 + 0.01)
     assert expected_s(100, pace=pace, prefilled_at_s=NOW_S + 0.7) == pytest.approx(idle_s + 0.7)
     assert expected_s(100, pace=pace, prefilled_at_s=NOW_S - 0.7) == idle_s
     waiting_s = expected_s(100, pace=pace, own=10, places=8)
-    assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 1.1))
+    assert waiting_s == pytest.approx(0.2 + 0.5 * (3 + 0.22))
 
 
-def test_the_terms_are_the_own_prompt_the_prompts_ahead_and_the_turns() -> None:
+def test_the_terms_are_the_own_prompt_the_prompts_ahead_the_turns_and_the_crowding() -> None:
     backend = with_fields(
         a_backend(max_num_seqs=8),
         {"pace": Pace(base_s=0.1, token_s=0.001, turn_s=0.5), "prefilled_at_s": NOW_S + 0.7}.items(),
     )
     terms = expected_wait(backend, load=10, prompt_tokens=100, cached_tokens=40, now_s=NOW_S)
-    assert terms == pytest.approx((0.1 + 0.06, 0.7, 0.5 * (3 + 1.1)))
-    assert terms.total_s == pytest.approx(sum(terms))
+    assert terms == pytest.approx((0.1 + 0.06, 0.7, 0.5 * 3, 0.5 * 0.22))
+    assert terms.score_s == pytest.approx(sum(terms))
+    assert terms.ttft_s == pytest.approx(sum(terms) - terms.crowding_s), "crowding is compared, not foretold"
+    assert terms.wait_s == pytest.approx(0.7 + 0.5 * 3), "its own computing is no wait"
 
 
 def test_where_nothing_is_known_the_estimate_follows_the_load() -> None:
@@ -62,8 +64,7 @@ def test_tokens_in_the_prefix_cache_shorten_the_wait_on_that_backend_alone() -> 
 def test_prompts_that_were_sent_delay_the_next_until_they_are_computed() -> None:
     backend = a_backend()
     (before_s,) = scores(view_of([backend], 1.0), 0.0)
-    backend.reserve(1.0, prompt_tokens=5000)
-    backend.release(1.0)
+    backend.expect_prompt("sent", 5000, 1.0)
     backlog_s = 5000 * backend.pace.token_s
     assert scores(view_of([backend], 1.0), 0.0) == pytest.approx([before_s + backlog_s])
     assert scores(view_of([backend], 1.0 + backlog_s), 0.0) == pytest.approx([before_s])
@@ -95,10 +96,13 @@ def test_the_score_of_every_candidate_is_its_expected_wait(
     held = [(each, tokens) for each, (_, tokens) in zip(backends, candidates, strict=True)]
     cached_tokens = {each: tokens for each, tokens in held if tokens is not None}
     view = FleetView(backends, NOW_S, NOW_S - STALE_AFTER_S, cached_tokens)
-    assert scores(view, prompt_tokens) == [
-        expected_wait(each, view.load(each), prompt_tokens, cached_tokens.get(each, 0.0), NOW_S).total_s
-        for each in backends
-    ]
+    assert scores(view, prompt_tokens) == pytest.approx(
+        [
+            expected_wait(each, view.load(each), prompt_tokens, cached_tokens.get(each, 0.0), NOW_S).score_s
+            for each in backends
+        ],
+        rel=1e-12,
+    )
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8))

@@ -22,7 +22,7 @@ from extproc.outcomes.facts import Sample
 SCHEMA_VERSION = 3
 """To be raised with every change of `Sample`'s fields."""
 
-_ADDED = ("expected_cached_tokens", "model_log_ttft")
+_ADDED = ("expected_cached_tokens", "ahead_tokens", "model_log_ttft")
 """Columns that the schema before lacks; in its rows they are missing."""
 
 _BUSY_TIMEOUT_S = 5.0

@@ -98,8 +98,12 @@ class Layered(Policy):
         core, asked = self.core, _as_request(request)
         candidates = core.registry.candidates(asked.model) or ()
         view = core.fleet.view(candidates, now_s, core.fleet.prefixes.cached_tokens(asked))
-        found = zip(view.backends, expected_wait.scores(view, asked.input_tokens), strict=True)
-        return {self._indices[backend.name]: estimate_s for backend, estimate_s in found}
+        return {
+            self._indices[backend.name]: expected_wait.expected_wait(
+                backend, load, asked.input_tokens, view.cached_tokens.get(backend, 0.0), now_s
+            ).ttft_s
+            for backend, load in zip(view.backends, view.loads, strict=True)
+        }
 
     def settled(self) -> list[tuple[int, int | None]]:
         """Return how the queue has answered since."""
