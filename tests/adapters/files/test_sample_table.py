@@ -17,7 +17,7 @@ from extproc.learning.features import FEATURES
 from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
-ADDED = {"model_log_ttft", "expected_cached_tokens"}
+ADDED = {"model_log_ttft", "expected_cached_tokens", "ahead_tokens"}
 """The columns that schema 2 lacks."""
 
 
@@ -118,12 +118,13 @@ def test_a_store_of_the_schema_before_is_taken_over_when_it_is_opened_for_writin
     path: Path, sample_with: SampleWith
 ) -> None:
     write_schema_two(path, load=7.0, ttft_s=0.5)
-    newer = sample_with(load=8.0, model_log_ttft=0.25, expected_cached_tokens=40.0)
+    newer = sample_with(load=8.0, model_log_ttft=0.25, expected_cached_tokens=40.0, ahead_tokens=9.0)
     write_samples(path, newer)
     read = read_samples(path)
     assert {name: column[1] for name, column in read.items() if name in ADDED} == {
         "model_log_ttft": 0.25,
         "expected_cached_tokens": 40.0,
+        "ahead_tokens": 9.0,
     }
     assert [read[name].tolist() for name in ("load", "ttft_s")] == [[7.0, 8.0], [0.5, newer.ttft_s]]
     assert all(np.isnan(read[name][0]) for name in ADDED)
@@ -167,7 +168,7 @@ def test_a_sidecar_of_the_version_before_cannot_write_to_a_store_that_another_to
     write_schema_two(path, load=1.0)
     with closing(sqlite3.connect(path)) as older:
         open_table(path).close()
-        with pytest.raises(sqlite3.OperationalError, match="has 33 columns but 31 values were supplied"):
+        with pytest.raises(sqlite3.OperationalError, match="columns but 31 values were supplied"):
             older.execute(*schema_two_row(load=2.0))
     assert read_samples(path, ("load",))["load"].tolist() == [1.0]
 
