@@ -16,6 +16,11 @@ LAG_S = 0.4
 SMOOTHING_S = 3.0
 """Guessed: prompts are counted when they are complete, and long ones take seconds."""
 
+MOST_SHARE = 2.0
+"""Guessed: how far one scrape may lie off. Hits in the prefix cache are counted before the prompts that have
+them, so what one scrape shows may be negative.
+"""
+
 USUAL_WEIGHT = 0.1
 """Guessed: the share of the newest prompt in the usual length, which foreign requests are taken to have."""
 
@@ -29,6 +34,7 @@ class PrefillBacklog:
     __slots__ = (
         "_computed_total",
         "_computing_tokens",
+        "_prompt_tokens_total",
         "_scraped_at_s",
         "_usual_tokens",
         "_waiting",
@@ -39,7 +45,8 @@ class PrefillBacklog:
         self.share = 0.0
         self._waiting: dict[object, tuple[float, float]] = {}  # the tokens of a prompt, and when it was sent
         self._computing_tokens = 0.0
-        self._computed_total: float | None = None
+        self._prompt_tokens_total: float | None = None
+        self._computed_total = 0.0
         self._scraped_at_s = 0.0
         self._usual_tokens = 0.0
 
@@ -82,11 +89,11 @@ class PrefillBacklog:
             self._computing_tokens += self._waiting.pop(request)[0]
 
     def _follow_share(self, signals: Signals, token_s: float, elapsed_s: float) -> None:
-        if signals.prompt_tokens_total is None:
-            return
-        computed = signals.prompt_tokens_total - (signals.prefix_hits_total or 0.0)
-        before, self._computed_total = self._computed_total, computed
-        if before is None or computed < before or not 0 < elapsed_s <= SMOOTHING_S:
-            return  # the first scrape, a restart, or a pause
-        share = min(2.0, (computed - before) * token_s / elapsed_s)
-        self.share += elapsed_s / SMOOTHING_S * (share - self.share)
+        total, before = signals.prompt_tokens_total, self._prompt_tokens_total
+        computed, computed_before = (total or 0.0) - (signals.prefix_hits_total or 0.0), self._computed_total
+        self._prompt_tokens_total, self._computed_total = total, computed
+        if total is None or before is None or total < before or elapsed_s <= 0:
+            return  # unknown, or the server has started anew
+        share = (computed - computed_before) * token_s / elapsed_s
+        weight = min(1.0, elapsed_s / SMOOTHING_S)
+        self.share += weight * (max(-MOST_SHARE, min(MOST_SHARE, share)) - self.share)
