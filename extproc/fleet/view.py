@@ -128,8 +128,8 @@ class FleetView:
         return self.is_fresh(backend) and not backend.is_refusing
 
     def has_room(self, backend: Backend) -> bool:
-        """Return whether the backend is not saturated."""
-        return self.load(backend) <= backend.closed_above
+        """Return whether the backend is not saturated: by its load, and by the prompts ahead."""
+        return self.load(backend) <= backend.closed_above and not self._is_backlog_long(backend)
 
     def is_low(self, backend: Backend) -> bool:
         """Return whether the backend is in the low zone, by its boundary on the load."""
@@ -160,8 +160,10 @@ class FleetView:
             ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
         )
 
-    @staticmethod
-    def _zone(backend: Backend, load: float) -> Zone:
-        if load > backend.closed_above:
+    def _is_backlog_long(self, backend: Backend) -> bool:
+        return backend.prefilled_at_s - self.now_s > backend.longest_wait_s
+
+    def _zone(self, backend: Backend, load: float) -> Zone:
+        if load > backend.closed_above or self._is_backlog_long(backend):
             return Zone.SATURATED
         return Zone.LOW if load < backend.medium_load else Zone.MEDIUM

@@ -95,6 +95,18 @@ def test_a_queue_that_closes_a_backend_is_no_limit() -> None:
     assert not look([one]).is_any_below_limit()
 
 
+def test_a_backend_with_too_many_prompts_ahead_is_saturated_until_they_are_computed() -> None:
+    (one,) = backends(1)
+    one.expect_prompt("a long one", (one.longest_wait_s + 1.0) / one.pace.token_s, NOW_S)
+    view = look([one])
+    assert not view.has_room(one)
+    assert view.fit().backends == []
+    assert view.facts(one).zone == "saturated"
+    later = view_of([one], NOW_S + 1.5)
+    assert later.has_room(one)
+    assert later.fit().backends == [one]
+
+
 def test_the_zone_follows_the_load() -> None:
     low, medium, saturated = backends(3, 4, 10)
     view = look([low, medium, saturated])

@@ -23,6 +23,7 @@ _BACKEND = BackendStatus(
     medium_load=16.0,
     max_active=100,
     waits_above=None,
+    prompts_ahead_s=0.0,
     membership="active",
     is_routable=True,
     reason="ok",

@@ -32,7 +32,8 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `zone` is low, medium or saturated; the medium zone starts at a load of `medium_load`. The backend takes
     no more requests from a load of `max_active` on, nor above `waits_above`, where one more would wait too
-    long in its queue; that is null without such a queue.
+    long in its queue; that is null without such a queue. Nor does it while the prompts that it has been sent
+    and has not computed yet take too long: `prompts_ahead_s`.
 
     `membership` is joining, active or draining. `reason` repeats it unless it is active, and else is ok,
     probing, saturated or failing; a backend is routable if it is ok or probing.
@@ -60,6 +61,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     medium_load: float
     max_active: int
     waits_above: float | None
+    prompts_ahead_s: float
     membership: str
     is_routable: bool
     reason: str

@@ -30,6 +30,10 @@ _GAUGES = {
         "extproc_backend_waits_above_requests",
         "Load above which one more would wait too long in its queue; no series where there is no such queue",
     ),
+    "prompts_ahead_s": (
+        "extproc_backend_prompts_ahead_seconds",
+        "Time for the prompts that were sent there and are not computed yet",
+    ),
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),

@@ -94,6 +94,7 @@ def _backend(
         medium_load=backend.medium_load,
         max_active=backend.max_active,
         waits_above=_finite(backend.waits_above),
+        prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
         membership=backend.lifecycle.value,
         is_routable=reason in {"ok", "probing"},
         reason=reason,

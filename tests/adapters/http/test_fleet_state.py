@@ -31,6 +31,7 @@ FIRST_FIELDS: dict[type[msgspec.Struct], tuple[str, ...]] = {
             "medium_load",
             "max_active",
             "waits_above",
+            "prompts_ahead_s",
         ),
         *("membership", "is_routable", "reason", "predicted_ttft_s", "expected_s", "observed_ttft_s"),
         *("running_error", "is_model_trusted"),
