@@ -113,7 +113,7 @@ class Bench:
         cds_path = directory / "cds.json"
         grpc_port, http_port = free_ports(2)
         address = f"127.0.0.1:{grpc_port}"
-        backends = [{"name": backend, "url": f"http://{host}:{port}"} for backend, host, port in addresses]
+        backends = [{"name": each.name, "url": f"http://{each.host}:{each.port}"} for each in addresses]
         document: dict[str, Any] = {
             "server": {"address": address, "transport": transport},
             "http": {"address": f"127.0.0.1:{http_port}"},
