@@ -166,13 +166,16 @@ def server_of(pace: Pace | None) -> type[Server]:
     """A server whose machine changes its speed between two runs of the engine."""
     if pace is None:
         return Server
+    speed_at = pace
 
     class Changing(Server):
         __slots__ = ()
 
         def _begin(self, now_s: float) -> None:
             profile = self.spec.profile
-            self.engine._scheduler._cost = replace(profile, speed=profile.speed * pace(now_s)).step_ticks()
+            self.engine._scheduler._cost = replace(
+                profile, speed=profile.speed * speed_at(now_s)
+            ).step_ticks()
             super()._begin(now_s)
 
     return Changing

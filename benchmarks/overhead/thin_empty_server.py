@@ -13,12 +13,12 @@ import uvloop
 
 from benchmarks.overhead.empty_server import MAX_MESSAGE_BYTES, answer_to, route_to
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.h2.grpc_call import Call
+from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import GrpcProtocol
 
 
-class _EmptyCall:
+class _EmptyCall(Handler):
     """A call whose messages are answered by `route` or `continue`."""
 
     __slots__ = ("_answers", "_call")
@@ -34,9 +34,6 @@ class _EmptyCall:
 
     def drain(self) -> None:
         self._call.finish()
-
-    def end(self) -> None:
-        pass
 
 
 class _DroppedCall(_EmptyCall):

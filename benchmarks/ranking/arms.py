@@ -19,11 +19,11 @@ from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.envoy_config import (
     POOL_CLUSTER,
-    Endpoint,
     bootstrap,
     cds_document,
     shipped_bootstrap,
 )
+from extproc.fleet.endpoint import Endpoint
 from extproc.lab.engine.engine_profile import PROFILES
 from extproc.lab.evaluation.simulated_server import ServerSpec
 
@@ -99,8 +99,8 @@ class Arms:
             "envoy": {"cds_path": str(cds_path)},
             "model": {"path": str(MODEL_FILE)},
             "backends": [
-                {"name": name, "url": f"http://{host}:{port}", "models": [MODEL]}
-                for name, host, port in backends
+                {"name": each.name, "url": f"http://{each.host}:{each.port}", "models": [MODEL]}
+                for each in backends
             ],
         }
         config = directory / "extproc.yaml"
