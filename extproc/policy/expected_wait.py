@@ -32,7 +32,7 @@ class ExpectedWait(NamedTuple):
 
     @property
     def wait_s(self) -> float:
-        """The estimate less the request's own computing: what the guard limits."""
+        """The estimate less the request's own computing; the guard limits its two terms, each by itself."""
         return self.prompts_ahead_s + self.turns_s
 
     @property

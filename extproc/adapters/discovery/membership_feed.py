@@ -56,7 +56,7 @@ class MembershipFeed:
 
     @property
     def is_doubting(self) -> bool:
-        """Whether discovery names nobody, and the backends known before are kept."""
+        """Whether discovery finds no backends, and those known before are kept."""
         return self._known.is_doubting
 
     def start(self) -> None:
