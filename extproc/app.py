@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
-from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.server_protocol import new_server
+from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.envoy.thin_server import ThinServer
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
+SERVERS: Mapping[str, type[ThinServer | GrpcServer]] = {"thin": ThinServer, "grpcio": GrpcServer}
+"""The server that Envoy talks to, by `server.transport`."""
+
 
 class Sidecar:
     """All parts of one sidecar, built but not started."""
@@ -54,7 +58,7 @@ class Sidecar:
         self._drift = DriftLog(core)
         self._scraper = Scraper(config.scrape, core)
         tenant_header = None if core.queue is None else config.admission.queue.tenant_header
-        self._server = new_server(
+        self._server = SERVERS[config.server.transport](
             config.server, partial(Exchange, core.place, core.ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
@@ -168,7 +172,7 @@ class Sidecar:
                 logger.info("model_absent path=%s in_use=%s", path, in_use.current is not None)
                 continue
             refused = in_use.refused
-            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content), time.time())
+            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content))
             if in_use.refused > refused:
                 logger.error("model_refused path=%s reason=%s", path, in_use.last_refusal)
             elif is_new and in_use.current is not None:

@@ -6,7 +6,6 @@ request has been placed are ended with OK, and Envoy lets those requests go on w
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.services import (
@@ -22,6 +20,7 @@ from extproc.adapters.envoy.services import (
     EXT_PROC_SERVICE,
     HEALTH_SERVICE,
     SERVICE_UNKNOWN,
+    EnvoyServer,
     Health,
 )
 from extproc.config.stages import ServerConfig
@@ -69,13 +68,11 @@ class GrpcHealth:
             yield self._health.state()
 
 
-logger = logging.getLogger(__name__)
-
 _MAX_STREAMS = 2**31 - 1  # every request in flight holds one
 
 
-class GrpcServer:
-    """Serves until `drain`; `protocol_errors` counts streams that were ended for what was sent on them."""
+class GrpcServer(EnvoyServer):
+    """The server of `transport: grpcio`."""
 
     def __init__(
         self,
@@ -83,16 +80,11 @@ class GrpcServer:
         new_exchange: Callable[[], Exchange],
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
+        super().__init__(config)
         self._grpc_health = GrpcHealth(self.health)
-        self._config = config
-        self._protocol = ConditionLog(logger, "grpc_protocol_error")
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
-        self.is_draining = False
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -139,7 +131,7 @@ class GrpcServer:
             if not self.is_draining:
                 raise
         except ProtocolError as error:
-            self._told_of(error)
+            self._refused(error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self.open_streams -= 1
@@ -175,12 +167,8 @@ class GrpcServer:
             try:
                 self._handle_entries(decode_entries(message))
             except ProtocolError as error:
-                self._told_of(error)
+                self._refused(error)
         return b""
-
-    def _told_of(self, error: ProtocolError) -> None:
-        self.protocol_errors += 1
-        self._protocol.failed(str(error), time.monotonic())
 
 
 async def _held(

@@ -4,14 +4,12 @@ As in `grpc_server.py` on `grpc.aio`: an ext_proc call lives as long as its HTTP
 the lease back; the access log is read to its end; health is told at once, and to watchers again at the end.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.services import SERVICE_UNKNOWN, Health
+from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer, Health
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
@@ -19,29 +17,17 @@ from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
 from extproc.outcomes.outcome import LogEntry
 
-logger = logging.getLogger(__name__)
-
-
-class Books(Protocol):
-    """What a server knows of itself, and its calls keep."""
-
-    open_streams: int
-    is_draining: bool
-
-    def flush_soon(self) -> None:
-        """What is sent while nothing is received has to be written, too."""
-
 
 class ProcessCall(Handler):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
-    __slots__ = ("_books", "_call", "_exchange")
+    __slots__ = ("_call", "_exchange", "_server")
 
-    def __init__(self, new_exchange: Callable[[], Exchange], books: Books, call: Call) -> None:
+    def __init__(self, new_exchange: Callable[[], Exchange], server: EnvoyServer, call: Call) -> None:
         self._call = call
         self._exchange = new_exchange()
-        self._books = books
-        books.open_streams += 1
+        self._server = server
+        server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
         """An event, and the instruction that answers it."""
@@ -49,7 +35,7 @@ class ProcessCall(Handler):
         if isinstance(instruction, Hold):
             self._exchange.then(self._answer_later)
         self._call.send(encode(instruction))
-        if self._books.is_draining:
+        if self._server.is_draining:
             self.drain()
 
     def half_close(self) -> None:
@@ -63,14 +49,14 @@ class ProcessCall(Handler):
 
     def end(self) -> None:
         """The place is free again."""
-        self._books.open_streams -= 1
+        self._server.open_streams -= 1
         self._exchange.end(time.monotonic())
 
     def _answer_later(self, instruction: Instruction) -> None:
         """The request was held, and is no more."""
         self._call.send(encode(instruction))
-        self._books.flush_soon()
-        if self._books.is_draining:
+        self._server.flush_soon()
+        if self._server.is_draining:
             self.drain()
 
 

@@ -8,18 +8,16 @@ without us.
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
+from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, EnvoyServer
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.files.file_watch import FileSignature, file_signature
 from extproc.config.stages import ServerConfig, TlsConfig
-from extproc.errors import ProtocolError, StackError
+from extproc.errors import StackError
 from extproc.exchange.exchange import Exchange
 from extproc.h2.grpc_call import NewHandler
 from extproc.h2.grpc_connection import GrpcService
@@ -82,8 +80,8 @@ class TlsFiles:
         return context
 
 
-class ThinServer:
-    """Serves until `drain`; `protocol_errors` counts what was ended for what had been sent on it."""
+class ThinServer(EnvoyServer):
+    """The server of `transport: thin`."""
 
     def __init__(
         self,
@@ -92,12 +90,7 @@ class ThinServer:
         handle_entries: Callable[[Iterable[LogEntry]], None],
         times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.is_draining = False
-        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
-        self._config = config
-        self._protocol = ConditionLog(logger, "grpc_protocol_error")
+        super().__init__(config)
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
@@ -190,10 +183,6 @@ class ThinServer:
 
     def _new_connection(self) -> GrpcProtocol:
         return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
-
-    def _refused(self, error: ProtocolError) -> None:
-        self.protocol_errors += 1
-        self._protocol.failed(str(error), time.monotonic())
 
 
 class _SocketFile:

@@ -68,7 +68,7 @@ class Layered(Policy):
         self._settled: list[tuple[int, int | None]] = []
         self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
         self._now_s = 0.0
-        if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file), 0.0):
+        if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file)):
             raise ModelFileError(self.core.model.last_refusal or "the model file was refused")
         self.members(range(len(names)), 0.0)
 
