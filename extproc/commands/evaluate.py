@@ -175,8 +175,7 @@ def _scenario(
     from extproc.lab.evaluation.fleet_text import parse_fleet
     from extproc.lab.evaluation.offered_load import offered_load
     from extproc.lab.evaluation.workload_text import parse_workload
-    from extproc.lab.load.length_file import read_length_file
-    from extproc.lab.load.trace_file import read_trace_file
+    from extproc.lab.load.trace_file import read_length_file, read_trace_file
     from extproc.lab.rivals.layered import layered_rules
     from extproc.lab.twin.profile_file import find_profile
 

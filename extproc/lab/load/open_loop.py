@@ -13,10 +13,9 @@ from collections.abc import Callable
 import aiohttp
 import numpy as np
 
-from extproc.lab.load.completion import PATH, completion_body
+from extproc.lab.load.completion import PATH, Reply, ask, completion_body
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Place, Sent, Target, is_refused
-from extproc.lab.load.stream_client import Reply, ask
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule, Step

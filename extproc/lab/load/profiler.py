@@ -16,13 +16,13 @@ import numpy as np
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.stop_signals import stop_event
+from extproc.lab.load.completion import open_session
 from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
 from extproc.lab.load.open_loop import OpenLoop
 from extproc.lab.load.profiled_servers import Servers, find_model
 from extproc.lab.load.stack_target import open_stack
-from extproc.lab.load.stream_client import open_session
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule
 
