@@ -21,52 +21,12 @@ from extproc.adapters.envoy.services import (
     HEALTH_SERVICE,
     SERVICE_UNKNOWN,
     EnvoyServer,
-    Health,
 )
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
 from extproc.outcomes.outcome import LogEntry
-
-
-class GrpcHealth:
-    """The health service: `Check` answers at once, `Watch` again when the server stops serving."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-        self._stopped = asyncio.Event()
-
-    def stop_serving(self) -> None:
-        """Report NOT_SERVING, and end all watches."""
-        self._health.is_serving = False
-        self._stopped.set()
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the methods for a gRPC server."""
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
-        }
-        return grpc.method_handlers_generic_handler(HEALTH_SERVICE, methods)
-
-    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        answer = self._health.answer(message)
-        if answer is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
-        return answer or b""
-
-    async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
-        answer = self._health.answer(message)
-        if answer is None:
-            yield SERVICE_UNKNOWN
-            return
-        was_serving = self._health.is_serving
-        yield answer
-        if was_serving:
-            await self._stopped.wait()
-            yield self._health.state()
-
 
 _MAX_STREAMS = 2**31 - 1  # every request in flight holds one
 
@@ -81,7 +41,7 @@ class GrpcServer(EnvoyServer):
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
         super().__init__(config)
-        self._grpc_health = GrpcHealth(self.health)
+        self._stopped = asyncio.Event()
         self._new_exchange = new_exchange
         self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
@@ -93,13 +53,17 @@ class GrpcServer(EnvoyServer):
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
             ]
         )
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
         ext_proc = {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
         access_log = {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._access_logs)}
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, ext_proc),
                 grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, access_log),
-                self._grpc_health.handler(),
+                grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
             )
         )
 
@@ -116,7 +80,8 @@ class GrpcServer(EnvoyServer):
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
         self.is_draining = True
-        self._grpc_health.stop_serving()
+        self.health.is_serving = False
+        self._stopped.set()
         for task in self._placed:
             if task is not None:
                 task.cancel()
@@ -169,6 +134,24 @@ class GrpcServer(EnvoyServer):
             except ProtocolError as error:
                 self._refused(error)
         return b""
+
+    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        answer = self.health.answer(message)
+        if answer is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return answer or b""
+
+    async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
+        """Answer at once, and again when the server stops serving."""
+        answer = self.health.answer(message)
+        if answer is None:
+            yield SERVICE_UNKNOWN
+            return
+        was_serving = self.health.is_serving
+        yield answer
+        if was_serving:
+            await self._stopped.wait()
+            yield self.health.state()
 
 
 async def _held(

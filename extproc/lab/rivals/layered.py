@@ -23,7 +23,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
-from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
+from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import TTFT_TAG, LogEntry
@@ -82,9 +82,7 @@ class Layered(Policy):
         """The most requests that each member of the fleet may hold now."""
         return [member.max_active for member in self.core.registry.members]
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """Have the core place it."""
         self._now_s = now_s
         placement = self.core.place(_as_request(request), Phase.REQUEST_BODY, now_s)

@@ -23,11 +23,10 @@ from extproc.lab.rivals.endpoint_picker import (
     queue_scores,
 )
 from extproc.lab.rivals.layered import Layered
-from extproc.lab.rivals.lmetric import LMetric
 from extproc.lab.rivals.oracle import Oracle, SheddingOracle
 from extproc.lab.rivals.peak_ewma import DECAY_S, PeakEwma
 from extproc.lab.rivals.policy import Candidate, Ended, Policy
-from extproc.lab.rivals.token_load_affinity import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, TokenLoadAffinity
+from extproc.lab.rivals.prefill_load import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, LMetric, TokenLoadAffinity
 from extproc.lab.traffic.arrivals import Arrival
 
 REQUEST = Arrival(0.0, 100, 10)
