@@ -97,14 +97,13 @@ class Sidecar:
         await asyncio.Event().wait()
 
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
-        async def stopping() -> None:
-            await stop.wait()
-
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
-        tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
+        tasks: list[asyncio.Task[object]] = [
+            asyncio.create_task(watch) for watch in (*membership, *watches, stop.wait())
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
