@@ -88,6 +88,7 @@ class Core:
     def advance(self, now_s: float) -> bool:
         """Let members settle, drain and leave as time passes; True if one has left."""
         has_left = self.registry.advance(now_s)
+        self.fleet.prefixes.sweep()
         if has_left:
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
         return has_left
