@@ -79,7 +79,15 @@ class Sidecar:
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
             self._membership.start()
-            http = HttpServer(self._config.http.address, self._runtime())
+            runtime = Runtime(
+                core=self._core,
+                scraper=self._scraper,
+                server=self._server,
+                samples=self._samples,
+                discovery=self._source.counts,
+                membership=self._membership,
+            )
+            http = HttpServer(self._config.http.address, runtime)
             await http.start()
             stack.push_async_callback(http.stop)
             await self._watch_until(stop, stack)
@@ -112,16 +120,6 @@ class Sidecar:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _runtime(self) -> Runtime:
-        return Runtime(
-            core=self._core,
-            scraper=self._scraper,
-            server=self._server,
-            samples=self._samples,
-            discovery=self._source.counts,
-            membership=self._membership,
-        )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
         now_s, is_debugging = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
