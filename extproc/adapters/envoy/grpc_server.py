@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.services import (
     ACCESS_LOG_SERVICE,
@@ -40,10 +39,8 @@ class GrpcServer(EnvoyServer):
         new_exchange: Callable[[], Exchange],
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, new_exchange, handle_entries)
         self._stopped = asyncio.Event()
-        self._new_exchange = new_exchange
-        self._handle_entries = handle_entries
         self._placed: set[asyncio.Task[None] | None] = set()
         self._server = grpc.aio.server(
             options=[
@@ -74,13 +71,13 @@ class GrpcServer(EnvoyServer):
         except RuntimeError as error:
             raise StackError(f"gRPC server: cannot listen on {self._config.address}: {error}") from error
         await self._server.start()
-        self.health.is_serving = True
+        self.is_serving = True
         return 0 if self._config.address.startswith("unix:") else port
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
         self.is_draining = True
-        self.health.is_serving = False
+        self.is_serving = False
         self._stopped.set()
         for task in self._placed:
             if task is not None:
@@ -88,7 +85,7 @@ class GrpcServer(EnvoyServer):
         await self._server.stop(self._config.drain_s)
 
     async def _process(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        exchange = self._new_exchange()
+        exchange = self.new_exchange()
         self.open_streams += 1
         try:
             await self._converse(exchange, context)
@@ -129,29 +126,26 @@ class GrpcServer(EnvoyServer):
         self, messages: AsyncIterator[bytes], _: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> bytes:
         async for message in messages:
-            try:
-                self._handle_entries(decode_entries(message))
-            except ProtocolError as error:
-                self._refused(error)
+            self.take_entries(message)
         return b""
 
     async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        answer = self.health.answer(message)
+        answer = self.answer(message)
         if answer is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return answer or b""
 
     async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
         """Answer at once, and again when the server stops serving."""
-        answer = self.health.answer(message)
+        answer = self.answer(message)
         if answer is None:
             yield SERVICE_UNKNOWN
             return
-        was_serving = self.health.is_serving
+        was_serving = self.is_serving
         yield answer
         if was_serving:
             await self._stopped.wait()
-            yield self.health.state()
+            yield self.health()
 
 
 async def _held(

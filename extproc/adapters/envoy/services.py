@@ -6,13 +6,17 @@ the whole process, SERVING from start to drain, for every service that it offers
 
 import logging
 import time
+from collections.abc import Callable, Iterable
 
 from google.protobuf.message import DecodeError
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.protos import health_pb2 as pb
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError
+from extproc.exchange.exchange import Exchange
+from extproc.outcomes.outcome import LogEntry
 
 EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
@@ -22,11 +26,30 @@ SERVICE_UNKNOWN = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_U
 _SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
 
 
-class Health:
-    """The health of the process."""
+class EnvoyServer:
+    """Serves from `start` to `drain`, in between it `is_serving`; `open_streams` are of ext_proc.
 
-    def __init__(self) -> None:
-        self.is_serving = False
+    `protocol_errors` counts what was ended for what had been sent on it.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        new_exchange: Callable[[], Exchange],
+        handle_entries: Callable[[Iterable[LogEntry]], None],
+    ) -> None:
+        self.protocol_errors = 0
+        self.open_streams = 0
+        self.is_serving = self.is_draining = False
+        self.new_exchange = new_exchange
+        self._config = config
+        self._handle_entries = handle_entries
+        self._protocol = ConditionLog(logging.getLogger(type(self).__module__), "grpc_protocol_error")
+
+    def health(self) -> bytes:
+        """Return the response about any service that is there."""
+        status = pb.HealthCheckResponse.SERVING if self.is_serving else pb.HealthCheckResponse.NOT_SERVING
+        return pb.HealthCheckResponse(status=status).SerializeToString()
 
     def answer(self, message: bytes) -> bytes | None:
         """Answer a `HealthCheckRequest`; None where it asks about a service that is not there."""
@@ -34,27 +57,14 @@ class Health:
             service = pb.HealthCheckRequest.FromString(message).service
         except DecodeError:
             return None
-        return self.state() if service in _SERVICES else None
+        return self.health() if service in _SERVICES else None
 
-    def state(self) -> bytes:
-        """Return the response about any service that is there."""
-        status = pb.HealthCheckResponse.SERVING if self.is_serving else pb.HealthCheckResponse.NOT_SERVING
-        return pb.HealthCheckResponse(status=status).SerializeToString()
-
-
-class EnvoyServer:
-    """Serves from `start` to `drain`; `open_streams` are of ext_proc.
-
-    `protocol_errors` counts what was ended for what had been sent on it.
-    """
-
-    def __init__(self, config: ServerConfig) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.is_draining = False
-        self.health = Health()
-        self._config = config
-        self._protocol = ConditionLog(logging.getLogger(type(self).__module__), "grpc_protocol_error")
+    def take_entries(self, message: bytes) -> None:
+        """Take a message of the access log; bytes that are none are reported, and skipped."""
+        try:
+            self._handle_entries(decode_entries(message))
+        except ProtocolError as error:
+            self._refused(error)
 
     def flush_soon(self) -> None:
         """Have what is sent while nothing is received written, where that does not happen by itself."""

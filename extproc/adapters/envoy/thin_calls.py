@@ -5,17 +5,12 @@ the lease back; the access log is read to its end; health is told at once, and t
 """
 
 import time
-from collections.abc import Callable, Iterable
 
-from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
-from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer, Health
-from extproc.errors import ProtocolError
-from extproc.exchange.exchange import Exchange
+from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
 from extproc.exchange.messages import Hold, Instruction
 from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
-from extproc.outcomes.outcome import LogEntry
 
 
 class ProcessCall(Handler):
@@ -23,9 +18,9 @@ class ProcessCall(Handler):
 
     __slots__ = ("_call", "_exchange", "_server")
 
-    def __init__(self, new_exchange: Callable[[], Exchange], server: EnvoyServer, call: Call) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._exchange = new_exchange()
+        self._exchange = server.new_exchange()
         self._server = server
         server.open_streams += 1
 
@@ -61,29 +56,17 @@ class ProcessCall(Handler):
 
 
 class AccessLogCall(Handler):
-    """`AccessLogService.StreamAccessLogs`: read to its end, also while draining, since outcomes are to come.
+    """`AccessLogService.StreamAccessLogs`: read to its end, also while draining: outcomes are to come."""
 
-    Bytes that are no message are reported, and skipped.
-    """
+    __slots__ = ("_call", "_server")
 
-    __slots__ = ("_call", "_handle_entries", "_refused")
-
-    def __init__(
-        self,
-        call: Call,
-        handle_entries: Callable[[Iterable[LogEntry]], None],
-        refused: Callable[[ProtocolError], None],
-    ) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._handle_entries = handle_entries
-        self._refused = refused
+        self._server = server
 
     def receive(self, message: bytes) -> None:
         """Some entries."""
-        try:
-            self._handle_entries(decode_entries(message))
-        except ProtocolError as error:
-            self._refused(error)
+        self._server.take_entries(message)
 
     def half_close(self) -> None:
         """The one answer, which is empty."""
@@ -94,11 +77,11 @@ class AccessLogCall(Handler):
 class CheckCall(Handler):
     """`Health.Check`: one message, one answer."""
 
-    __slots__ = ("_call", "_health", "_request")
+    __slots__ = ("_call", "_request", "_server")
 
-    def __init__(self, call: Call, health: Health) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._health = health
+        self._server = server
         self._request: bytes | None = None
 
     def receive(self, message: bytes) -> None:
@@ -111,7 +94,7 @@ class CheckCall(Handler):
         """Answer it."""
         if self._request is None:
             raise CallError(Status.UNIMPLEMENTED, "the method takes one message")
-        answer = self._health.answer(self._request)
+        answer = self._server.answer(self._request)
         if answer is None:
             self._call.finish(Status.NOT_FOUND, "no such service")
         else:
@@ -122,20 +105,20 @@ class CheckCall(Handler):
 class WatchCall(Handler):
     """`Health.Watch`: the state now, and when the server stops serving."""
 
-    __slots__ = ("_call", "_health")
+    __slots__ = ("_call", "_server")
 
-    def __init__(self, call: Call, health: Health) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._health = health
+        self._server = server
 
     def receive(self, message: bytes) -> None:
         """Which service is asked about."""
-        answer = self._health.answer(message)
+        answer = self._server.answer(message)
         self._call.send(SERVICE_UNKNOWN if answer is None else answer)
-        if answer is None or not self._health.is_serving:
+        if answer is None or not self._server.is_serving:
             self._call.finish()
 
     def drain(self) -> None:
         """Send the last state that there will be."""
-        self._call.send(self._health.state())
+        self._call.send(self._server.health())
         self._call.finish()

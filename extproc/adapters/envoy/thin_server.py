@@ -90,7 +90,7 @@ class ThinServer(EnvoyServer):
         handle_entries: Callable[[Iterable[LogEntry]], None],
         times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, new_exchange, handle_entries)
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
@@ -98,12 +98,10 @@ class ThinServer(EnvoyServer):
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
-            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, new_exchange, self),
-            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: AccessLogCall(
-                call, handle_entries, self._refused
-            ),
-            f"/{HEALTH_SERVICE}/Check": lambda call: CheckCall(call, self.health),
-            f"/{HEALTH_SERVICE}/Watch": lambda call: WatchCall(call, self.health),
+            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, self),
+            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": partial(AccessLogCall, self),
+            f"/{HEALTH_SERVICE}/Check": partial(CheckCall, self),
+            f"/{HEALTH_SERVICE}/Watch": partial(WatchCall, self),
         }
         self._service = GrpcService(methods, config.max_message_bytes, self._refused)
 
@@ -118,14 +116,14 @@ class ThinServer(EnvoyServer):
             self._listener = await self._listen(address)
         except OSError as error:
             raise StackError(f"gRPC server: cannot listen on {address}: {error}") from error
-        self.health.is_serving = True
+        self.is_serving = True
         name = self._listener.sockets[0].getsockname()
         return 0 if isinstance(name, str) else int(name[1])
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`, and a moment."""
         self.is_draining = True
-        self.health.is_serving = False
+        self.is_serving = False
         self._stop_listening()
         for connection in tuple(self._connections):
             connection.drain()

@@ -81,7 +81,7 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """Requests are taken: not before the gRPC server listens, not while draining."""
-        if self._runtime.server.health.is_serving:
+        if self._runtime.server.is_serving:
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready\n")
 

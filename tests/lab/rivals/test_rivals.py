@@ -334,7 +334,7 @@ def test_looking_at_the_estimates_changes_nothing() -> None:
     assert set(estimates_s) == {0, 1}
     assert estimates_s[1] < estimates_s[0]
     assert policy.estimates_s(REQUEST, 1.1) == estimates_s
-    assert not policy.counts.by_reason
+    assert not policy.core.router.counts.by_reason
 
 
 def test_an_invalid_model_file_is_an_error() -> None:
