@@ -16,14 +16,11 @@ from extproc.exchange.messages import (
     Continue,
     Event,
     HeadersReceived,
-    HeldLease,
     Instruction,
-    Lease,
     OtherReceived,
     Phase,
-    Placement,
-    Placer,
 )
+from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
 from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 

@@ -1,15 +1,9 @@
-"""The fleet: which backends there are, what they have in common, and which may be chosen for which models.
+"""The fleet: the backends that are members, and what they have in common."""
 
-There is no acknowledgement from Envoy for a cluster that it read from a file, and a header that names a
-cluster which it has not loaded is a 503. So a new backend is chosen only `settle_s` after its cluster was
-written, and a departing one stops being chosen, drains, and only `settle_s` later loses its cluster.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from math import isnan
 
 from extproc.fleet.backend import Backend, FleetAverages, Lifecycle
-from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.sent_prefixes import SentPrefixes
@@ -17,7 +11,7 @@ from extproc.fleet.view import NOTHING_CACHED, FleetView
 
 
 class Fleet:
-    """All members, departing ones included, in the order in which they joined; a `Registry` changes them."""
+    """All members, departing ones included, in the order in which they joined; see `fleet.registry`."""
 
     def __init__(self, rules: FleetRules) -> None:
         self.backends: list[Backend] = []
@@ -62,120 +56,3 @@ class Fleet:
         for backend in self.backends:
             if isnan(backend.observed_ttft_s):
                 backend.medium_load = self._averages.medium_load
-
-
-MAX_MEMBERS = 2 * MAX_BACKENDS
-"""All backends can be replaced at once: departing ones stay members until they have drained."""
-
-Candidates = tuple[Backend, ...]
-
-
-class Registry:
-    """The members of the fleet. Lookups are O(1): the candidates of each model are kept ready."""
-
-    def __init__(self, fleet: Fleet, settle_s: float) -> None:
-        self._fleet = fleet
-        self._settle_s = settle_s
-        self._index()
-
-    @property
-    def members(self) -> Sequence[Backend]:
-        """All members, departing ones included, in the order in which they joined."""
-        return tuple(self._fleet.backends)
-
-    def apply(
-        self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
-    ) -> list[Backend]:
-        """Make the fleet consist of `endpoints`: unchanged ones stay as they are, others join or drain.
-
-        Those whose cluster Envoy has already (it survived a restart of ours) are active at once. Returns
-        the backends that have joined. Beyond `MAX_MEMBERS` some join only when this is called again.
-        """
-        wanted = {endpoint.name: endpoint for endpoint in endpoints}
-        loaded = {(endpoint.name, endpoint.address) for endpoint in known_to_envoy}
-        for member in self._fleet.backends:
-            endpoint = wanted.get(member.name)
-            if endpoint is None or endpoint.address != member.endpoint.address:
-                self._drain(member, now_s)
-                continue
-            del wanted[endpoint.name]
-            if member.lifecycle is Lifecycle.DRAINING:
-                member.lifecycle = Lifecycle.ACTIVE
-            member.models = member.models if endpoint.models is None else endpoint.models
-            member.endpoint = endpoint
-        room = MAX_MEMBERS - len(self._fleet.backends)
-        joined = [
-            self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
-            for endpoint in list(wanted.values())[:room]
-        ]
-        self._index()
-        return joined
-
-    def advance(self, now_s: float) -> bool:
-        """Let time pass: joining members become active, drained ones leave. True if one has left."""
-        due = [member for member in self._fleet.backends if member.changes_at_s <= now_s]
-        joined = [member for member in due if member.lifecycle is Lifecycle.JOINING]
-        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.own == 0}
-        for member in joined:
-            member.lifecycle = Lifecycle.ACTIVE
-        if gone:
-            self._fleet.leave(gone)
-        if joined or gone:
-            self._index()
-        return bool(gone)
-
-    def learn_models(self, member: Backend, models: frozenset[str]) -> None:
-        """Note what the server says it serves; configured models have precedence."""
-        if member.endpoint.models is None and member.models != models:
-            member.models = models
-            self._index()
-
-    def candidates(self, model: str | None) -> Candidates | None:
-        """Return the backends that serve `model`, all active ones for None; None where certainly none does.
-
-        Members that have not said yet which models they serve come into question only where no other does.
-        """
-        if model is None:
-            return self._active
-        serving = self._candidates.get(model)
-        if serving is not None:
-            return serving
-        return self._of_unknown_models if self._of_unknown_models or not self._active else None
-
-    def is_served(self, model: str) -> bool:
-        """Return whether a backend that may be chosen has said that it serves `model`."""
-        return model in self._candidates
-
-    def backend_named(self, name: str) -> Backend | None:
-        """Return the member of that name; of two, not the departing one."""
-        return self._by_name.get(name)
-
-    def clusters(self) -> list[Endpoint]:
-        """Return what Envoy has to have a cluster for; of two with one name, the one that stays."""
-        by_name: dict[str, Endpoint] = {}
-        for member in self._fleet.backends:
-            if member.name not in by_name or member.lifecycle is not Lifecycle.DRAINING:
-                by_name[member.name] = member.endpoint
-        return list(by_name.values())
-
-    def _drain(self, member: Backend, now_s: float) -> None:
-        if member.lifecycle is not Lifecycle.DRAINING:
-            member.lifecycle = Lifecycle.DRAINING
-            member.changes_at_s = now_s + self._settle_s
-
-    def _join(self, endpoint: Endpoint, now_s: float, is_known_to_envoy: bool) -> Backend:
-        lifecycle = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING
-        return self._fleet.join(endpoint, lifecycle, now_s + self._settle_s)
-
-    def _index(self) -> None:
-        members = self._fleet.backends
-        active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
-        models = {model for member in active for model in member.models or ()}
-        staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
-        self._by_name = {member.name: member for member in staying_last}
-        self._active: Candidates = tuple(active)
-        self._of_unknown_models = tuple(member for member in active if member.models is None)
-        self._candidates: dict[str, Candidates] = {
-            model: tuple(member for member in active if member.models and model in member.models)
-            for model in models
-        }

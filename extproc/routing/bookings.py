@@ -12,7 +12,7 @@ twice the load. (https://linkerd.io/2/features/retries-and-timeouts/)
 
 from collections.abc import Callable
 
-from extproc.exchange.messages import Lease
+from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER

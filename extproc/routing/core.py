@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extproc.exchange.messages import Phase, Placement
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.fleet import Fleet, Registry
+from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.registry import Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome

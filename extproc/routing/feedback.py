@@ -1,8 +1,8 @@
 """Learning from a finished request: breaker, zone boundary, pace, predictions, token windows, counters."""
 
 from extproc.fleet.backend import Backend
-from extproc.fleet.fleet import Registry
 from extproc.fleet.pace import Answered
+from extproc.fleet.registry import Registry
 from extproc.outcomes.outcome import LogEntry, Outcome, Retry, RetryStage, read_outcome, read_retry
 from extproc.outcomes.outcome_counts import OutcomeCounts
 from extproc.routing.bookings import Bookings

@@ -3,10 +3,12 @@
 import msgspec
 import numpy as np
 
-from extproc.exchange.messages import Continue, Phase, Placement, RouteTo
+from extproc.exchange.messages import Continue, Phase, RouteTo
+from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
-from extproc.fleet.fleet import Fleet, Registry
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.registry import Registry
 from extproc.fleet.view import CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import Facts, to_metadata

@@ -16,11 +16,10 @@ from extproc.exchange.messages import (
     Instruction,
     OtherReceived,
     Phase,
-    Placement,
-    Placer,
     Reject,
     RouteTo,
 )
+from extproc.exchange.placement import Placement, Placer
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 

@@ -3,7 +3,8 @@ from collections import Counter
 
 from support.build import a_core, a_request, an_endpoint, core_rules
 
-from extproc.exchange.messages import Lease, Phase, RouteTo
+from extproc.exchange.messages import Phase, RouteTo
+from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint

@@ -6,7 +6,8 @@ from support.build import a_fleet, an_endpoint, reserve, scrape
 
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
-from extproc.fleet.fleet import MAX_MEMBERS, Fleet, Registry
+from extproc.fleet.fleet import Fleet
+from extproc.fleet.registry import MAX_MEMBERS, Registry
 
 SETTLE_S = 1.5
 

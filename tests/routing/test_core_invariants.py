@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules
 
-from extproc.exchange.messages import HeldLease, Hold, Lease, Phase, Placement, RouteTo
+from extproc.exchange.messages import Hold, Phase, RouteTo
+from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals

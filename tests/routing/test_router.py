@@ -5,7 +5,8 @@ import pytest
 from msgspec.structs import replace
 from support.build import a_core, a_request, core_rules, endpoints, fleet_rules, scrape
 
-from extproc.exchange.messages import Continue, Phase, Placement, Reject, RouteTo
+from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
+from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import Signals
 from extproc.outcomes.facts import from_metadata, to_metadata

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from extproc.exchange.messages import HeldLease, Lease, Placement
+from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint

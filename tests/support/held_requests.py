@@ -4,17 +4,8 @@ from collections.abc import Sequence
 
 from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules
 
-from extproc.exchange.messages import (
-    Continue,
-    HeldLease,
-    Hold,
-    Instruction,
-    Lease,
-    Phase,
-    Placement,
-    Reject,
-    RouteTo,
-)
+from extproc.exchange.messages import Continue, Hold, Instruction, Phase, Reject, RouteTo
+from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.request.request import Request

@@ -16,7 +16,8 @@ from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
-from extproc.exchange.messages import Phase, Placement
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import KnownBackends
 from extproc.fleet.signals import ScrapeRule

@@ -16,7 +16,8 @@ from extproc.adapters.protos import ext_proc_pb2, health_pb2
 from extproc.app import SERVERS
 from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
-from extproc.exchange.messages import Continue, Hold, Phase, Placement, RouteTo
+from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
+from extproc.exchange.placement import Placement
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios

@@ -7,13 +7,14 @@ import numpy as np
 
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.simulated_server import Server
+from extproc.lab.rivals.aibrix import LeastLatency
 from extproc.lab.rivals.counting import LeastInFlight, LeastRequest, Random, RoundRobin
 from extproc.lab.rivals.endpoint_picker import ActiveRequest, DefaultProfile, TokenLoad
 from extproc.lab.rivals.layered import Layered, LayeredRules
 from extproc.lab.rivals.oracle import Oracle, SheddingOracle
+from extproc.lab.rivals.peak_ewma import PeakEwma
 from extproc.lab.rivals.policy import Policy
 from extproc.lab.rivals.prefill_load import LMetric, TokenLoadAffinity
-from extproc.lab.rivals.response_times import LeastLatency, PeakEwma
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import numpy as np
 
 from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
-from extproc.exchange.messages import HeldLease, Lease, Phase, Placement, RouteTo
+from extproc.exchange.messages import Phase, RouteTo
+from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE

@@ -14,7 +14,8 @@ Queueing", 1990, calls this buffer stealing.)
 from collections import OrderedDict
 from collections.abc import Callable
 
-from extproc.exchange.messages import HeldLease, Phase, Placement
+from extproc.exchange.messages import Phase
+from extproc.exchange.placement import HeldLease, Placement
 from extproc.request.request import Request
 
 

@@ -24,10 +24,11 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from extproc.exchange.messages import Continue, Hold, Phase, Placement, RouteTo
+from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
+from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.bounds import Count
-from extproc.fleet.fleet import Registry
+from extproc.fleet.registry import Registry
 from extproc.outcomes.outcome_counts import Histogram
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import MAX_PRIORITY, Request

@@ -14,7 +14,7 @@ from support.build import a_core, an_endpoint, core_rules
 
 from extproc.adapters.vllm.scraper import MAX_MODELS, MAX_NAME, Scraper, ScrapeResult, read_models
 from extproc.fleet.backend import Backend
-from extproc.fleet.fleet import Registry
+from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
 
 CONFIG = ScrapeRule(

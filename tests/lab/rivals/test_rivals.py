@@ -10,6 +10,7 @@ from support.evaluated_scenarios import layered_rules
 from extproc.errors import ConfigError, ModelFileError
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.simulated_server import Gauges, Server
+from extproc.lab.rivals.aibrix import LeastLatency
 from extproc.lab.rivals.choice import POLICIES, parse_policies
 from extproc.lab.rivals.counting import LeastInFlight, LeastRequest, Random, RoundRobin
 from extproc.lab.rivals.endpoint_picker import (
@@ -23,9 +24,9 @@ from extproc.lab.rivals.endpoint_picker import (
 )
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.oracle import Oracle, SheddingOracle
+from extproc.lab.rivals.peak_ewma import DECAY_S, PeakEwma
 from extproc.lab.rivals.policy import Candidate, Ended, Policy
 from extproc.lab.rivals.prefill_load import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, LMetric, TokenLoadAffinity
-from extproc.lab.rivals.response_times import DECAY_S, LeastLatency, PeakEwma
 from extproc.lab.traffic.arrivals import Arrival
 
 REQUEST = Arrival(0.0, 100, 10)

@@ -1,54 +1,11 @@
-"""Rivals that go by response times: the averages that vLLM exports, or those that a router sees itself."""
+"""Peak-EWMA, the balancer of Finagle and linkerd: response time times requests pending, of two choices."""
 
 import math
 
 import numpy as np
 
-from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import Candidates, Draws, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
-
-GUESSED_OUTPUT_TOKENS = 100.0
-"""Borrowed: where nothing has been generated yet."""
-
-
-class LeastLatency(Policy):
-    """AIBrix's least-latency: the smallest expected latency, from the averages that vLLM exports.
-
-    Source: vllm-project/aibrix, `least_latency.go` of its gateway plugin. A backend's expected latency is its
-    mean queueing and prefill time and its mean decode time, this per token and for the mean output of the
-    whole fleet; averages are since the start of the server. Of equal ones the last is taken, so every router
-    with the same scrapes chooses the same backend.
-
-    Two things differ. The simulated engine tells the time to the first token, but not where queueing ends and
-    prefill begins; so prefill is not set to the mean prompt of the fleet, which changes nothing where
-    backends get equal mixes. And the source reads the queueing time as a single value of what is a histogram;
-    here it is its mean, as was probably meant.
-    """
-
-    needs_gauges = True
-
-    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The last of those with the smallest expected latency."""
-        all_gauges = [candidate.gauges for candidate in candidates]
-        means = [mean for mean in map(_mean_output, all_gauges) if mean > 0]
-        fleet_mean = sum(means) / len(means) if means else GUESSED_OUTPUT_TOKENS
-        expected_s = [_expected_s(gauges, fleet_mean) for gauges in all_gauges]
-        smallest_s = min(expected_s)
-        return candidates[
-            max(index for index, each_s in enumerate(expected_s) if each_s == smallest_s)
-        ].backend
-
-
-def _mean_output(gauges: Gauges) -> float:
-    return gauges.generation_tokens / gauges.finished if gauges.finished else 0.0
-
-
-def _expected_s(gauges: Gauges, fleet_mean_output: float) -> float:
-    to_first_s = gauges.engine_ttft_s / gauges.ttfts if gauges.ttfts else 0.0
-    decode_s = gauges.decode_s / gauges.finished if gauges.finished else 0.0
-    return to_first_s + decode_s / (_mean_output(gauges) or fleet_mean_output) * fleet_mean_output
-
 
 DEFAULT_RTT_S = 0.03
 DECAY_S = 10.0
@@ -56,9 +13,7 @@ DECAY_S = 10.0
 
 
 class PeakEwma(Policy):
-    """The balancer of Finagle and linkerd: response time times requests pending, of two choices.
-
-    As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's (`PeakEwma.scala`).
+    """As in linkerd2-proxy, by tower's `load::PeakEwma`, which was made after Finagle's (`PeakEwma.scala`).
 
     A response time above the average replaces it, one below is averaged in, with weights that decay by time;
     read without news, the average decays towards 0. A request is pending, and its time runs, until the first
