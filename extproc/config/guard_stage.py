@@ -28,7 +28,7 @@ Limit = Annotated[Count | Literal["auto"], WrapValidator(_checked_limit)]
 class GuardConfig(Stage):
     """A limit of requests, given or found, and a limit of the wait."""
 
-    max_active: Limit = SaturationRule().max_active
+    max_active: Limit = "auto"
     auto: Checked[AdaptiveRule] = AdaptiveRule()
     resume_active: Annotated[int, Ge(0)] | None = None
     max_predicted_ttft_s: Seconds = WaitingRule().burst_s
@@ -50,9 +50,8 @@ class GuardConfig(Stage):
         return SaturationRule(self.max_active, None if is_filled_up else self.resume_active, None, share)
 
     def waiting(self) -> WaitingRule:
-        """Return how long a request may wait in a server. A limit found from queues has to see them."""
-        limit_s = self.max_predicted_ttft_s
-        return WaitingRule(limit_s, standing_share=1.0) if self.max_active == "auto" else WaitingRule(limit_s)
+        """Return how long a request may wait in a server."""
+        return WaitingRule(self.max_predicted_ttft_s)
 
 
 @dataclass(frozen=True, slots=True)

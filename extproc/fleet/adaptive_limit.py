@@ -90,8 +90,9 @@ class MemoryBound:
             self.requests = SHARE * self._running.or_else(inf) * used if used else inf
 
 
-START = 16
-"""Guessed: where the search begins, within the bounds."""
+START = 96
+"""Guessed: where the search begins, within the bounds. With little a sidecar that starts anew before busy
+servers would refuse what they can take; until more is known the limit of the wait holds."""
 
 PROBE_GAIN, PROBE_MORE = 1.1, 1
 """Guessed: probing lets in so many times the knee, and one more; BBR's 1.25 makes a longer queue."""

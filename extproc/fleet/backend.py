@@ -262,7 +262,8 @@ class Backend:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""
         learner, ended = self._running_limit, signals.ended_total
         ended = self.ended if ended is None else ended
-        learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
+        if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
+            learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
         fleet, limit = self._averages, learner.limit
         if learner.is_sure:
             fleet.most_places = max(fleet.most_places, limit)
@@ -286,6 +287,9 @@ class Backend:
             waits_above = rules.waiting.closes_above(
                 self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
             )
+        if sure_places := self.sure_places:
+            in_burst = rules.waiting.closes_above_in_burst(sure_places, self.pace.turn_s)
+            waits_above = min(waits_above, in_burst)
         # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
         self.waits_above = max(waits_above, self.most_running - 1, 0.0)
 

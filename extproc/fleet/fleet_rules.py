@@ -67,8 +67,8 @@ class WaitingRule:
     closed for this, however slow it is believed to be: so all of it gets better while nothing is sent.
     """
 
-    burst_s: Seconds = 5.0  # borrowed from the design: half the saturated bound
-    standing_share: Share = 0.2  # tried on tuning scenarios: that is enough to keep a server busy
+    burst_s: Seconds = 2.0  # the SLO that the benchmarks hold the policy to
+    standing_share: Share = 0.5  # tried on tuning scenarios: one second is enough to keep a server busy
 
     @property
     def standing_s(self) -> float:
@@ -90,6 +90,10 @@ class WaitingRule:
         if waiting <= 0:
             return inf
         return load - waiting - 1 + self.allowed_s(queued_s) / turn_s
+
+    def closes_above_in_burst(self, places: float, turn_s: float) -> float:
+        """Return the same for a burst that no scrape has seen yet, before a server with so many places."""
+        return places - 1 + self.burst_s / turn_s
 
 
 def queued_s(known_s: float, waiting: float, elapsed_s: float) -> float:

@@ -1,9 +1,10 @@
 """How fast a backend is, learned from its own outcomes: the parameters of `policy.expected_wait`.
 
-`base` and `token` are the line of TTFT over prompt tokens where a place was free, least squares drawn towards
-the fleet's line (ridge regression). `turn` is the time from one end of a request to the next when all places
-are taken: the waits that were seen, by the places in the queue that they were for, drawn towards Little's law
-(1961), stay / limit. All prompts are without the tokens that are expected in the backend's prefix cache
+`base` and `token` are the line of TTFT over prompt tokens where a place was free, least squares of relative
+errors, so that a few long waits do not tell what a short prompt takes, drawn towards the fleet's line (ridge
+regression). `turn` is the time from one end of a request to the next when all places are taken: the waits
+that were seen, by the places in the queue that they were for, drawn towards Little's law (1961), which is
+stay / limit. All prompts are without the tokens that are expected in the backend's prefix cache
 (`fleet.sent_prefixes`).
 
 Everything is forgotten by time, towards what is true of the whole fleet: a backend that got no traffic for
@@ -27,6 +28,8 @@ CROWDING = 0.02
 the less sure it is that one becomes free in time."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
+NOISE_S = 0.1
+"""Tried on tuning traffic: the error that a short TTFT may have; a longer one may be wrong in proportion."""
 UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
 SHORTEST_TOKEN_S = 1e-7
@@ -62,7 +65,8 @@ class PaceLearning:
     """What was seen of one backend, or of the whole fleet, slowly forgotten."""
 
     _known_at_s: float = 0.0
-    _free: float = 0.0  # outcomes that found a free place, and the sums of a line through them
+    _free: float = 0.0  # outcomes that found a free place, their weights, and the sums of a line through them
+    _weights: float = 0.0
     _tokens: float = 0.0
     _ttft_s: float = 0.0
     _tokens_squared: float = 0.0
@@ -80,11 +84,13 @@ class PaceLearning:
             self._turns += turns
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.prompt_tokens)
         else:
+            weight = (NOISE_S / (NOISE_S + seen.ttft_s)) ** 2
             self._free += 1
-            self._tokens += seen.prompt_tokens
-            self._ttft_s += seen.ttft_s
-            self._tokens_squared += seen.prompt_tokens**2
-            self._tokens_ttft += seen.prompt_tokens * seen.ttft_s
+            self._weights += weight
+            self._tokens += weight * seen.prompt_tokens
+            self._ttft_s += weight * seen.ttft_s
+            self._tokens_squared += weight * seen.prompt_tokens**2
+            self._tokens_ttft += weight * seen.prompt_tokens * seen.ttft_s
         self._outcomes += 1
         self._stays_s += seen.decode_s
         return self._pace(limit, common)
@@ -102,18 +108,20 @@ class PaceLearning:
         return Pace(base_s, max(SHORTEST_TOKEN_S, token_s), turn_s, stay_s)
 
     def _line(self, common: Pace) -> tuple[float, float]:
-        mean_tokens, mean_s = self._tokens / self._free, self._ttft_s / self._free
-        spread = max(0.0, self._tokens_squared - self._free * mean_tokens**2)
-        together = self._tokens_ttft - self._free * mean_tokens * mean_s
-        ridge = PRIOR_OUTCOMES * USUAL_PROMPT_SPREAD**2
+        weights, prior = self._weights, PRIOR_OUTCOMES * self._weights / self._free
+        mean_tokens, mean_s = self._tokens / weights, self._ttft_s / weights
+        spread = max(0.0, self._tokens_squared - weights * mean_tokens**2)
+        together = self._tokens_ttft - weights * mean_tokens * mean_s
+        ridge = prior * USUAL_PROMPT_SPREAD**2
         token_s = max(0.0, (together + ridge * common.token_s) / (spread + ridge))
-        above_s = self._free * (mean_s - token_s * mean_tokens)
-        return max(0.0, _drawn(above_s, self._free, common.base_s, PRIOR_OUTCOMES)), token_s
+        above_s = weights * (mean_s - token_s * mean_tokens)
+        return max(0.0, _drawn(above_s, weights, common.base_s, prior)), token_s
 
     def _forget(self, now_s: float) -> None:
         kept = exp(-max(0.0, now_s - self._known_at_s) / FORGETTING_S)
         self._known_at_s = max(self._known_at_s, now_s)
         self._free *= kept
+        self._weights *= kept
         self._tokens *= kept
         self._ttft_s *= kept
         self._tokens_squared *= kept

@@ -3,10 +3,12 @@
 An engine admits prompts in the order of arrival and computes them one after another, so the newest of the own
 requests in flight are those that wait. Their number is known twice: by the gauge of waiting requests, and,
 where requests are stuck before the engine, by those in flight that do not run. Each scrape therefore tells
-how many of the newest prompts are still to be computed. What was sent since is exact, and between two scrapes
-the backlog falls at the backend's own rate. A wrong rate or a wrong length is corrected by the next scrape,
-and a request that ends gives back its prompt if that still waits.
+how many of the newest prompts were still to be computed `LAG_S` ago. That is carried on to the present: what
+was sent since is exact, and the backlog falls at the backend's own rate. A wrong rate or a wrong length is
+corrected by the next scrape, and a request that ends gives back its prompt if that still waits.
 """
+
+from itertools import islice, takewhile
 
 from extproc.fleet.signals import Signals
 
@@ -17,12 +19,16 @@ SMOOTHING_S = 3.0
 """Guessed: prompts are counted when they are complete, and long ones take seconds."""
 
 MOST_SHARE = 2.0
-"""Guessed: how far one scrape may lie off. Hits in the prefix cache are counted before the prompts that have
-them, so what one scrape shows may be negative.
+"""Guessed: how far the share may lie off. Prompts are counted when they are complete, hits in the prefix
+cache before, so what one scrape shows may be ten times too large, or negative.
 """
 
 USUAL_WEIGHT = 0.1
 """Guessed: the share of the newest prompt in the usual length, which foreign requests are taken to have."""
+
+
+Prompt = tuple[float, float]
+"""The tokens of a prompt, and when it was sent."""
 
 
 class PrefillBacklog:
@@ -43,12 +49,17 @@ class PrefillBacklog:
 
     def __init__(self) -> None:
         self.share = 0.0
-        self._waiting: dict[object, tuple[float, float]] = {}  # the tokens of a prompt, and when it was sent
+        self._waiting: dict[object, Prompt] = {}
         self._computing_tokens = 0.0
         self._prompt_tokens_total: float | None = None
         self._computed_total = 0.0
         self._scraped_at_s = 0.0
         self._usual_tokens = 0.0
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a prompt that was admitted is still being computed, as of the last scrape."""
+        return self._computing_tokens > 0
 
     def sent(self, request: object, tokens: float, now_s: float) -> None:
         """Note a prompt with so many tokens to compute."""
@@ -66,26 +77,25 @@ class PrefillBacklog:
         self._follow_share(signals, token_s, elapsed_s)
         self._computing_tokens = max(0.0, self._computing_tokens - elapsed_s / token_s)
         waiting = signals.waiting + max(0.0, stuck)
-        counted = len(self._waiting) - self._young(now_s)
+        young = self._sent_since(now_s - LAG_S)
+        counted = len(self._waiting) - len(young)
         self._admit(counted - round(waiting))
         if signals.running == 0 and waiting == 0:
             self._computing_tokens = 0.0
         foreign_tokens = max(0.0, waiting - counted) * self._usual_tokens
-        waiting_tokens = sum(tokens for tokens, _ in self._waiting.values())
-        return waiting_tokens + foreign_tokens + max(0.0, self._computing_tokens - LAG_S / token_s)
+        still_waiting = islice(self._waiting.values(), max(0, len(self._waiting) - len(young)))
+        counted_tokens = sum(tokens for tokens, _ in still_waiting)
+        left = counted_tokens + foreign_tokens + self._computing_tokens
+        return _after(left, young, now_s - LAG_S, token_s, now_s)
 
-    def _young(self, now_s: float) -> int:
-        """Return how many of the prompts are too young for the gauges."""
-        young = 0
-        for _, sent_at_s in reversed(self._waiting.values()):
-            if sent_at_s <= now_s - LAG_S:
-                break
-            young += 1
-        return young
+    def _sent_since(self, from_s: float) -> list[Prompt]:
+        """Return the prompts that are too young for the gauges, oldest first."""
+        young = list(takewhile(lambda prompt: prompt[1] > from_s, reversed(self._waiting.values())))
+        return young[::-1]
 
     def _admit(self, count: int) -> None:
         """Move the oldest prompts from those that wait to those under computation."""
-        for request in list(self._waiting)[: max(0, count)]:
+        for request in list(islice(self._waiting, max(0, count))):
             self._computing_tokens += self._waiting.pop(request)[0]
 
     def _follow_share(self, signals: Signals, token_s: float, elapsed_s: float) -> None:
@@ -96,4 +106,12 @@ class PrefillBacklog:
             return  # unknown, or the server has started anew
         share = (computed - computed_before) * token_s / elapsed_s
         weight = min(1.0, elapsed_s / SMOOTHING_S)
-        self.share += weight * (max(-MOST_SHARE, min(MOST_SHARE, share)) - self.share)
+        self.share = max(-MOST_SHARE, min(MOST_SHARE, self.share + weight * (share - self.share)))
+
+
+def _after(left: float, sent: list[Prompt], from_s: float, token_s: float, now_s: float) -> float:
+    """Return what is left now of tokens at `from_s`, and of prompts sent since, at the backend's own rate."""
+    for tokens, sent_at_s in sent:
+        left = max(0.0, left - (sent_at_s - from_s) / token_s) + tokens
+        from_s = sent_at_s
+    return max(0.0, left - (now_s - from_s) / token_s)

@@ -6,6 +6,7 @@ from extproc.fleet.prefill_backlog import LAG_S, PrefillBacklog
 from extproc.fleet.signals import Signals
 
 TOKEN_S = 1e-3
+LAG = LAG_S / TOKEN_S  # in tokens
 
 
 def scraped(
@@ -29,27 +30,36 @@ def backlog() -> PrefillBacklog:
     return backlog
 
 
-def test_the_newest_prompts_are_those_that_wait(backlog: PrefillBacklog) -> None:
-    assert scraped(backlog, 2, 1, 1.0) == 400.0
-    assert scraped(backlog, 3, 0, 3.0) == 0.0
+def test_the_newest_prompts_are_those_that_waited_when_the_gauges_were_read(backlog: PrefillBacklog) -> None:
+    scraped(backlog, 2, 1, 1.0)
+    left = scraped(backlog, 2, 1, 3.0)
+    assert left == pytest.approx(0, abs=1e-6), "it waited alone, and has been computed since"
+    backlog.sent("long", 5000.0, 3.0)
+    assert scraped(backlog, 3, 1, 4.0) == pytest.approx(5000 + 400 - LAG)
 
 
 def test_prompts_under_computation_count_until_they_are_done_at_the_backends_rate(
     backlog: PrefillBacklog,
 ) -> None:
     backlog.sent("long", 10_000.0, 0.3)
-    assert scraped(backlog, 4, 0, 1.0) == pytest.approx(10_700 - LAG_S / TOKEN_S)
-    assert scraped(backlog, 4, 0, 3.0) == pytest.approx(10_700 - 2000 - LAG_S / TOKEN_S)
+    assert scraped(backlog, 4, 0, 1.0) == pytest.approx(10_700 - LAG)
+    assert scraped(backlog, 4, 0, 3.0) == pytest.approx(10_700 - 2000 - LAG)
     assert scraped(backlog, 4, 0, 60.0) == 0.0
 
 
-def test_a_prompt_too_young_for_the_gauges_is_still_to_be_computed(backlog: PrefillBacklog) -> None:
+def test_prompts_too_young_for_the_gauges_are_computed_since_they_were_sent(backlog: PrefillBacklog) -> None:
+    backlog.sent("younger", 50.0, 0.9)
+    backlog.sent("youngest", 30.0, 0.98)
+    assert scraped(backlog, 0, 0, 1.0) == pytest.approx(30 - 20), "the one before was done after 50 ms"
+
+
+def test_a_young_prompt_comes_behind_those_that_waited(backlog: PrefillBacklog) -> None:
     backlog.sent("young", 50.0, 0.9)
-    assert scraped(backlog, 0, 0, 1.0) == 50.0
+    assert scraped(backlog, 0, 3, 1.0) == pytest.approx(700 + 50 - LAG)
 
 
 def test_requests_stuck_before_the_engine_wait_though_no_gauge_says_so(backlog: PrefillBacklog) -> None:
-    assert scraped(backlog, 1, 0, 1.0, stuck=2.0) == 600.0
+    assert scraped(backlog, 0, 1, 1.0, stuck=2.0) == pytest.approx(700 - LAG)
 
 
 def test_foreign_requests_that_wait_are_taken_to_be_of_the_usual_length() -> None:
@@ -57,17 +67,18 @@ def test_foreign_requests_that_wait_are_taken_to_be_of_the_usual_length() -> Non
     for number in range(200):
         backlog.sent(number, 300.0, 0.0)
         backlog.ended(number)
-    assert scraped(backlog, 4, 5, 1.0) == pytest.approx(5 * 300, rel=0.01)
+    assert scraped(backlog, 4, 5, 1.0) == pytest.approx(5 * 300 - LAG, rel=0.01)
 
 
 def test_a_request_that_ends_gives_back_a_prompt_that_still_waits_and_only_once(
     backlog: PrefillBacklog,
 ) -> None:
-    assert scraped(backlog, 1, 2, 1.0) == 600.0
+    assert scraped(backlog, 1, 2, 1.0) == pytest.approx(700 - LAG)
     assert backlog.ended(2) == 400.0
     assert backlog.ended(2) == 0.0
     assert backlog.ended(0) == 0.0, "it was computed long ago"
-    assert scraped(backlog, 1, 1, 2.0) == 200.0
+    assert scraped(backlog, 1, 1, 1.0) == 0.0, "what is left was computed since the gauges were read"
+    assert scraped(backlog, 0, 0, 2.0) == 0.0
 
 
 def test_the_share_of_time_spent_on_prompts_follows_the_counters_without_cached_tokens() -> None:
@@ -76,6 +87,21 @@ def test_the_share_of_time_spent_on_prompts_follows_the_counters_without_cached_
         computed, hits = tenth * 80.0, tenth * 500.0
         scraped(backlog, 1, 1, tenth / 10, prompt_tokens_total=computed + hits, prefix_hits_total=hits)
     assert backlog.share == pytest.approx(0.8, abs=0.01)
+
+
+def test_prompts_that_are_counted_when_they_are_complete_make_the_same_share() -> None:
+    backlog = PrefillBacklog()
+    for tenth in range(600):
+        complete = tenth // 25 * 25 * 80.0
+        scraped(backlog, 1, 1, tenth / 10, prompt_tokens_total=complete)
+    assert backlog.share == pytest.approx(0.8, abs=0.4)
+
+
+def test_a_prompt_that_is_being_computed_is_known_as_such(backlog: PrefillBacklog) -> None:
+    scraped(backlog, 3, 0, 1.0)
+    assert backlog.is_computing
+    scraped(backlog, 3, 0, 3.0)
+    assert not backlog.is_computing
 
 
 def test_a_restart_of_the_server_is_no_work_done() -> None:
