@@ -36,6 +36,7 @@ from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import GateRule, PredictRule
 from extproc.policy.least_load import SCORES
+from extproc.request.slo import SloRule
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -173,6 +174,7 @@ class Config(Stage):
     predict: Checked[PredictRule] = PredictRule()
     least_load: LeastLoadConfig = LeastLoadConfig()
     admission: Checked[AdmissionConfig] = AdmissionConfig()
+    slo: Checked[SloRule] = SloRule()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()

@@ -74,3 +74,15 @@ def scores(view: FleetView, prompt_tokens: float) -> list[float]:
             each_s += backend.prefilled_at_s - now_s
         expected_s.append(each_s + pace.turn_s * turns)
     return expected_s
+
+
+def in_time(view: FleetView, limit_s: float) -> FleetView:
+    """Return the view of those where a request has to wait for at most `limit_s`."""
+    now_s = view.now_s
+    return view.narrowed(
+        [
+            backend
+            for backend, load in zip(view.backends, view.loads, strict=True)
+            if expected_wait(backend, load, 0.0, 0.0, now_s).wait_s <= limit_s
+        ]
+    )

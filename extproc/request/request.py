@@ -13,6 +13,7 @@ import msgspec
 from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
+from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.token_ratio import TokenRatios
 
@@ -23,8 +24,9 @@ class Request(msgspec.Struct, frozen=True):
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
     `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
-    that is known. `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from
-    the prompt on (see `request.prefix`).
+    that is known; `wait_limit_s` is the client's own limit of the wait (see `request.slo`), None without one.
+    `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from the prompt on
+    (see `request.prefix`).
     """
 
     api: Api
@@ -38,6 +40,7 @@ class Request(msgspec.Struct, frozen=True):
     body_bytes: int
     has_body: bool
     tenant: str = ""
+    wait_limit_s: float | None = None
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
 
@@ -52,13 +55,13 @@ def read_request(
     headers: Mapping[str, str],
     body: bytes | None,
     ratios: TokenRatios,
-    tenant_header: str | None = None,
+    rules: HeaderRules = USUAL,
     apis: Mapping[str, Api] = APIS_BY_PATH,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
     Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
-    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
+    content encoding (gzip, ...) is not readable.
     """
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
     api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
@@ -78,7 +81,8 @@ def read_request(
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
-        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        tenant="" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, "")),
+        wait_limit_s=rules.slo.limit_s(headers),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )

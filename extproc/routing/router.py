@@ -1,5 +1,7 @@
 """The router: candidates, decision, reservation and instruction, in one step without an await."""
 
+from math import inf
+
 import msgspec
 import numpy as np
 
@@ -49,18 +51,28 @@ class Router:
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, tried, now_s)
 
-    def attempt(self, request: Request, phase: Phase, now_s: float) -> Placement | Decision:
+    def wait_limit_s(self, request: Request) -> float:
+        """Return how long a request may wait here and at a server together: its own limit, or the guard's."""
+        own_s = request.wait_limit_s
+        return self._policy.max_predicted_ttft_s if own_s is None else own_s
+
+    def attempt(
+        self, request: Request, phase: Phase, now_s: float, waited_s: float = 0.0
+    ) -> Placement | Decision:
         """Decide, and reserve a place on the chosen backend before anything else can run.
 
-        Returns the decision where no backend can take the request now; it is not counted yet. Fails open
-        where no backend can be chosen yet.
+        A request that has `waited_s` here may wait so much less at the server. Returns the decision where no
+        backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
+        yet.
         """
         candidates = self._registry.candidates(request.model)
         if candidates is None:
             self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
             return Placement(unknown_model(request.model or ""))
         view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
-        decision = decide(request, view, self._model.current, self._policy, self._rng)
+        is_limited = waited_s > 0.0 or request.wait_limit_s is not None
+        left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
+        decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
         for backend in decision.predicted_saturated:
             backend.latch_saturated()
         if decision.reason is Reason.NO_BACKEND:

@@ -18,7 +18,7 @@ from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
 from extproc.outcomes.outcome_counts import Histogram
-from extproc.routing.queue.request_queue import Ending
+from extproc.routing.queue.wait_counts import Ending
 
 # By field of `BackendStatus`.
 _GAUGES = {

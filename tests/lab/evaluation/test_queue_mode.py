@@ -15,7 +15,7 @@ from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.policy import HELD, Ended
 from extproc.lab.traffic.arrivals import Arrival, Traffic
-from extproc.routing.queue.request_queue import WAIT_BOUNDS_S
+from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S
 
 OVERLOAD, DURATION_S, SETTLED_S = 1.5, 120.0, 20.0
 MAX_WAIT_S = 5.0
