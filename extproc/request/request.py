@@ -69,7 +69,7 @@ def read_request(
         return _without_body(path, _priority(headers))
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
     facts = unreadable(body) if is_encoded else read_body(api, body)
-    prefix, prompt_bytes = read_prefix(api, body, facts.model)
+    prefix, prompt_bytes = read_prefix(api, body, facts.model, facts.cache_salt)
     return Request(
         api=api,
         path=path,
