@@ -43,7 +43,8 @@ def core_rules(config: Config) -> CoreRules:
 def header_rules(config: Config) -> HeaderRules:
     """Return how requests' headers are read. Tenants take turns in the queue alone."""
     is_queueing = config.admission.mode == "queue"
-    return HeaderRules(config.admission.queue.tenant_header if is_queueing else None, config.slo)
+    tenant_header = config.admission.queue.tenant_header if is_queueing else None
+    return HeaderRules(tenant_header, config.slo, config.sessions.headers)
 
 
 def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:

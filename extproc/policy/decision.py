@@ -82,6 +82,7 @@ class DecisionCounts:
         self.guarded = 0
         self.passed_through = 0
         self.expected_cached_tokens = 0.0
+        self.followed_sessions = 0
 
     def count(self, decision: Decision) -> None:
         """Count a decision; `guarded` has those in which the guard took at least one candidate out."""

@@ -62,14 +62,14 @@ def expected_wait(
 
 def scores(view: FleetView, prompt_tokens: float) -> list[float]:
     """Return the score of each candidate in seconds; 1,000 of them in half a millisecond."""
-    now_s, cached_tokens = view.now_s, view.cached_tokens
+    now_s, near_tokens = view.now_s, view.near_tokens
     expected_s = []
     for backend, load in zip(view.backends, view.loads, strict=True):
         pace, load_with_it = backend.pace, load + 1
         turns = CROWDING * load_with_it
         if load_with_it > backend.places:
             turns += load_with_it - backend.places
-        each_s = pace.base_s + pace.token_s * (prompt_tokens - cached_tokens.get(backend, 0.0))
+        each_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens.get(backend, 0.0))
         if backend.prefilled_at_s > now_s:
             each_s += backend.prefilled_at_s - now_s
         expected_s.append(each_s + pace.turn_s * turns)

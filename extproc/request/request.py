@@ -15,6 +15,7 @@ from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
+from extproc.request.session import NO_SESSION, read_session
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -26,7 +27,7 @@ class Request(msgspec.Struct, frozen=True):
     `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
     that is known; `wait_limit_s` is the client's own limit of the wait (see `request.slo`), None without one.
     `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from the prompt on
-    (see `request.prefix`).
+    (see `request.prefix`). `session` is the number of its session, if it has one.
     """
 
     api: Api
@@ -41,6 +42,7 @@ class Request(msgspec.Struct, frozen=True):
     has_body: bool
     tenant: str = ""
     wait_limit_s: float | None = None
+    session: int = NO_SESSION
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
 
@@ -70,6 +72,7 @@ def read_request(
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
     facts = unreadable(body) if is_encoded else read_body(api, body)
     prefix, prompt_bytes = read_prefix(api, body, facts.model, facts.cache_salt)
+    tenant = "" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, ""))
     return Request(
         api=api,
         path=path,
@@ -81,8 +84,9 @@ def read_request(
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
-        tenant="" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, "")),
+        tenant=tenant,
         wait_limit_s=rules.slo.limit_s(headers),
+        session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )

@@ -69,7 +69,9 @@ class Router:
         if candidates is None:
             self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
             return Placement(unknown_model(request.model or ""))
-        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
+        cached = self._fleet.prefixes.cached_tokens(request)
+        near = self._fleet.sessions.near_tokens(request, cached)
+        view = self._fleet.view(candidates, now_s, cached, near)
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
@@ -80,6 +82,9 @@ class Router:
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
+        if near is not cached:
+            chosen = decision.chosen
+            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
 
     def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
@@ -103,6 +108,7 @@ class Router:
         now_s: float,
     ) -> Placement:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
+        self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, backend.name, request)
         cluster = backend.name if self.bookings.may_be_retried(backend) else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)

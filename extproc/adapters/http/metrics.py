@@ -111,6 +111,11 @@ class SidecarCollector(Collector):
             "Prompt tokens that were expected in the prefix cache of the chosen backend",
             counts.expected_cached_tokens,
         )
+        yield _counter(
+            "extproc_followed_sessions",
+            "Requests placed at the home of their session, of whose cache only the session told",
+            counts.followed_sessions,
+        )
         bookings = self._runtime.core.router.bookings
         yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
         yield _counter(
