@@ -38,7 +38,7 @@ class Reason(StrEnum):
     # reject
     SATURATED = "saturated"
     WAIT_TOO_LONG = "wait_too_long"  # below their limits, but in the queue of any of them
-    TOO_LATE = "too_late"  # everywhere, by the request's own limit of the wait, or what is left of it
+    TOO_LATE = "too_late"  # by the request's own limit of the wait
     PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more

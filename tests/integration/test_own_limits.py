@@ -91,7 +91,7 @@ def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
             usual = await hold(stack, 1)
             refused = [await stack.ask(chat(), headers={name: "500"}) for name in NAMES]
             assert by_status(refused) == {503: 2}
-            assert {answer.headers["x-extproc-reason"] for answer in refused} == {"queue_timeout"}
+            assert {answer.headers["x-extproc-reason"] for answer in refused} == {"too_late"}
             assert not usual.done()
             await stack.change_speed(FAST)
             assert by_status([*await first, await usual]) == {200: 2}

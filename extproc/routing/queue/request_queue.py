@@ -201,7 +201,9 @@ class RequestQueue:
     def _time_out(self, waiter: Waiter, now_s: float) -> Placement:
         self._leave(waiter)
         left = len(self._queues.get(waiter.request.model, ()))
-        refusal = self._refusal(waiter, Reason.QUEUE_TIMEOUT, now_s, left)
+        is_own_limit = waiter.request.wait_limit_s is not None
+        reason = Reason.TOO_LATE if is_own_limit else Reason.QUEUE_TIMEOUT
+        refusal = self._refusal(waiter, reason, now_s, left)
         self._settle(waiter, refusal, Ending.TIMEOUT, now_s)
         return refusal
 

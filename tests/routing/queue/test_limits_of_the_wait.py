@@ -42,13 +42,13 @@ def test_a_request_waits_at_the_router_for_a_part_of_its_own_limit(clinic: Clini
     hasty, usual, patient = arrive(clinic, 1.0), arrive(clinic), arrive(clinic, 60.0)
     assert clinic.queue.due_s(clinic.now_s + 0.79) == pytest.approx(clinic.now_s + 0.8)
     clinic.wait(0.8)
-    assert (hasty.refusal, usual.is_held) == ("queue_timeout", True)
+    assert (hasty.refusal, usual.is_held) == ("too_late", True)
     clinic.wait(3.2)
     assert (usual.refusal, patient.is_held) == ("queue_timeout", True)
     clinic.wait(RULES.max_wait_s - 4.0 - 0.01)
     assert patient.is_held
     clinic.wait(0.01)
-    assert patient.refusal == "queue_timeout", "max_wait_s bounds the wait at the router for all"
+    assert patient.refusal == "too_late", "max_wait_s bounds the wait at the router for all"
 
 
 @pytest.mark.parametrize(("ahead_s", "is_let_in"), [(1.9, True), (2.1, False)])
@@ -69,7 +69,7 @@ def test_a_request_that_waits_in_vain_does_not_hold_up_the_next_one(clinic: Clin
     hasty, usual = arrive(clinic, 1.0), arrive(clinic)
     give_work(clinic, 2.0)
     clinic.leave(placed[0])
-    assert (hasty.refusal, usual.is_placed) == ("queue_timeout", True)
+    assert (hasty.refusal, usual.is_placed) == ("too_late", True)
 
 
 def test_a_request_that_would_be_late_already_is_not_held(clinic: Clinic) -> None:
@@ -123,7 +123,7 @@ def test_so_many_late_requests_are_refused_in_one_go_and_the_rest_a_moment_later
     late = [arrive(clinic, 2.0) for _ in range(MAX_TRIED + 10)]
     give_work(clinic, 4.0)
     clinic.wait(0.0)
-    assert sum(client.refusal == "queue_timeout" for client in late) == MAX_TRIED
+    assert sum(client.refusal == "too_late" for client in late) == MAX_TRIED
     clinic.wait(0.05)
     assert not any(client.is_held for client in late)
     assert clinic.own() == MAX_ACTIVE
