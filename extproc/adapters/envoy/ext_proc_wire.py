@@ -46,7 +46,7 @@ def decode(message: bytes) -> Event:
 
 @lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Few headers are sent, and hardly ever others than the last time."""
+    """Few headers are sent, and but for sessions hardly ever others than the last time."""
     return _decode(message)
 
 
