@@ -77,12 +77,12 @@ def scores(view: FleetView, prompt_tokens: float) -> list[float]:
 
 
 def in_time(view: FleetView, limit_s: float) -> FleetView:
-    """Return the view of those where a request has to wait for at most `limit_s`."""
-    now_s = view.now_s
-    return view.narrowed(
-        [
-            backend
-            for backend, load in zip(view.backends, view.loads, strict=True)
-            if expected_wait(backend, load, 0.0, 0.0, now_s).wait_s <= limit_s
-        ]
-    )
+    """Return the view of those where `wait_s` is at most `limit_s`, worked out in one loop like the scores."""
+    now_s, found = view.now_s, []
+    for backend, load in zip(view.backends, view.loads, strict=True):
+        wait_s = backend.prefilled_at_s - now_s if backend.prefilled_at_s > now_s else 0.0
+        if load + 1 > backend.places:
+            wait_s += backend.pace.turn_s * (load + 1 - backend.places)
+        if wait_s <= limit_s:
+            found.append(backend)
+    return view.narrowed(found)
