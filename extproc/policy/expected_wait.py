@@ -77,7 +77,7 @@ def scores(view: FleetView, prompt_tokens: float) -> list[float]:
 
 
 def in_time(view: FleetView, limit_s: float) -> FleetView:
-    """Return the view of those where `wait_s` is at most `limit_s`, worked out in one loop like the scores."""
+    """Return the view of those where `wait_s` is at most `limit_s`, in one loop like the scores."""
     now_s, found = view.now_s, []
     for backend, load in zip(view.backends, view.loads, strict=True):
         wait_s = backend.prefilled_at_s - now_s if backend.prefilled_at_s > now_s else 0.0
