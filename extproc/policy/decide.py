@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from extproc.fleet.view import FleetView
 from extproc.learning.model_rules import PredictRule
+from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.expected_wait import in_time
 from extproc.policy.least_load import SCORES, Score, least_loaded
-from extproc.policy.predictive import Forecast, TtftModel, forecast
+from extproc.policy.predictive import Forecast, forecast
 from extproc.request.request import Request
 
 
@@ -37,7 +38,7 @@ class PolicyRules:
 def decide(
     request: Request,
     view: FleetView,
-    model: TtftModel | None,
+    model: Predictor | None,
     rules: PolicyRules,
     rng: np.random.Generator,
     wait_left_s: float = inf,
