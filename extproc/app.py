@@ -57,10 +57,8 @@ class Sidecar:
         self._core = core = Core(rules.core_rules(config), rng)
         self._drift = DriftLog(core)
         self._scraper = Scraper(config.scrape, core)
-        tenant_header = None if core.queue is None else config.admission.queue.tenant_header
-        self._server = SERVERS[config.server.transport](
-            config.server, partial(Exchange, core.place, core.ratios, tenant_header), self._handle_entries
-        )
+        new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config))
+        self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None
         self._source = new_source(config)
         self._membership = MembershipFeed(
