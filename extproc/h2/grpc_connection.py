@@ -13,7 +13,7 @@ from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
 from extproc.h2.events import ConnectionEnded, DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
 from extproc.h2.faults import ErrorCode
-from extproc.h2.grpc_call import Call, NewHandler, Timer
+from extproc.h2.grpc_call import Call, NewHandler, Timer, UnfinishedMessages
 from extproc.h2.grpc_wire import (
     RESPONSE_HEADERS,
     CallError,
@@ -38,6 +38,7 @@ class GrpcService:
 
     methods: Mapping[str, NewHandler]
     max_message_bytes: int
+    unfinished: UnfinishedMessages
     refused: Callable[[ProtocolError], None]
 
 
@@ -107,7 +108,12 @@ class GrpcConnection:
             if new_handler is None:
                 raise CallError(Status.UNIMPLEMENTED, "no such method")
             call = Call(
-                self._connection, event.stream_id, self._calls, self._service.max_message_bytes, new_handler
+                self._connection,
+                event.stream_id,
+                self._calls,
+                self._service.max_message_bytes,
+                self._service.unfinished,
+                new_handler,
             )
         except NotGrpcError as error:
             self._answer(event, refusal(error.http_status))

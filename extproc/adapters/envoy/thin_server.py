@@ -21,7 +21,7 @@ from extproc.adapters.files.file_watch import FileSignature, file_signature
 from extproc.config.stages import ServerConfig, TlsConfig
 from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
-from extproc.h2.grpc_call import NewHandler
+from extproc.h2.grpc_call import NewHandler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import ALPN_PROTOCOL, DEFAULT_TIMES, ConnectionTimes, GrpcProtocol
 from extproc.outcomes.outcome import LogEntry
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _UNIX = "unix://"
 _BACKLOG = 1024
+_LARGEST_MESSAGES = 8
+"""Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
+30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`)."""
 _TLS_HANDSHAKE_S = 10.0  # guessed
 _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
 
@@ -112,7 +115,8 @@ class ThinServer:
             f"/{HEALTH_SERVICE}/Check": lambda call: CheckCall(call, self.health),
             f"/{HEALTH_SERVICE}/Watch": lambda call: WatchCall(call, self.health),
         }
-        self._service = GrpcService(methods, config.max_message_bytes, self._refused)
+        unfinished = UnfinishedMessages(_LARGEST_MESSAGES * config.max_message_bytes, self._refused)
+        self._service = GrpcService(methods, config.max_message_bytes, unfinished, self._refused)
 
     async def start(self) -> int:
         """Listen, and report SERVING.

@@ -89,6 +89,35 @@ def test_bad_messages_have_their_status_and_are_counted(data: bytes, status: int
     uvloop.run(scenario())
 
 
+def test_messages_that_do_not_end_are_given_up_where_there_are_too_many() -> None:
+    """Twenty streams of a hostile caller; what they hold is bounded, and an honest message passes."""
+    begun = b"\x00" + (1 << 16).to_bytes(4, "big") + bytes(15_000)
+
+    async def scenario() -> None:
+        async with (
+            listening("thin", max_message_bytes=1 << 16) as served,
+            connected(served.port) as hostile,
+            connected(served.port) as honest,
+        ):
+            stream = honest.begin(PROCESS)
+            message = prefixed(HEADERS)
+            honest.send(stream, message[:7])
+            streams = [hostile.begin(PROCESS) for _ in range(20)]
+            for each in streams:
+                hostile.send(each, begun)
+                hostile.send(each, bytes(15_000))
+                hostile.send(each, bytes(10_000))
+            answers = [hostile.answers[each] for each in streams]
+            await hostile.until(lambda: sum(answer.status is not None for answer in answers) >= 7)
+            assert {answer.status for answer in answers} == {None, RESOURCE_EXHAUSTED}
+            honest.send(stream, message[7:])
+            await honest.message(stream)
+            assert served.server.protocol_errors >= 7
+            assert 1 < served.server.open_streams <= 14
+
+    uvloop.run(scenario())
+
+
 def test_a_call_that_is_answered_before_its_end_is_reset_without_an_error() -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
