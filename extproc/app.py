@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
@@ -52,6 +53,7 @@ class Sidecar:
         self._config_path = config_path
         self._core = core = Core(rules.core_rules(config), rng)
         self._drift = DriftLog(core)
+        self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core)
         tenant_header = None if core.queue is None else config.admission.queue.tenant_header
         self._server = new_server(
@@ -121,15 +123,21 @@ class Sidecar:
         )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
-        now_s, is_debugging = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
+        now_s = time.monotonic()
         for entry in entries:
-            outcome = self._core.learn(entry, now_s)
-            if outcome is None:
-                continue
-            if is_debugging:
-                logger.debug("request_finished %s", outcome.sample)
-            if self._samples is not None:
-                self._samples.append(outcome.sample)
+            try:
+                self._handle_entry(entry, now_s)
+            except Exception as error:  # a fault of ours must not cost the other entries
+                self._learning.failed(f"{type(error).__name__}: {error}", now_s)
+
+    def _handle_entry(self, entry: LogEntry, now_s: float) -> None:
+        outcome = self._core.learn(entry, now_s)
+        if outcome is None:
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("request_finished %s", outcome.sample)
+        if self._samples is not None:
+            self._samples.append(outcome.sample)
 
     def _handle_change(self) -> None:
         """Follow the members of the fleet, after some have joined or left."""
