@@ -29,7 +29,7 @@ from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
-from extproc.config.stages import Config, load_config, parse_config
+from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -41,8 +41,6 @@ from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
 
 logger = logging.getLogger(__name__)
-
-MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
 
 class Sidecar:
@@ -145,7 +143,10 @@ class Sidecar:
         self._drift.keep_only(frozenset(member.name for member in self._core.registry.members))
 
     async def _follow_config(self) -> None:
-        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
+        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES + 1):
+            if content is not None and len(content) > MAX_CONFIG_BYTES:
+                logger.error("config_refused error=more than %d bytes", MAX_CONFIG_BYTES)
+                continue
             try:
                 text = (content or b"").decode()
                 config = await asyncio.to_thread(parse_config, text, str(self._config_path))

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.app import Sidecar, keep_advancing
-from extproc.config.stages import parse_config
+from extproc.config.stages import MAX_CONFIG_BYTES, parse_config
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 
@@ -37,6 +38,30 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
         await asyncio.gather(clock, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut at a megabyte it would be one that names a single backend."""
+    path = tmp_path / "extproc.yaml"
+    two = CONFIG.replace("]}]", ']}, {name: vllm-2, url: "http://127.0.0.1:8102"}]')
+    path.write_text(CONFIG + "\n#" + "x" * MAX_CONFIG_BYTES)
+    sidecar = Sidecar(parse_config(two, "test"), path, np.random.default_rng(0))
+
+    async def scenario() -> None:
+        following = asyncio.create_task(sidecar._follow_config())
+        async with asyncio.timeout(PATIENCE_S):
+            while "config_" not in caplog.text:
+                await asyncio.sleep(0.005)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    assert "config_refused error=more than 1048576 bytes" in caplog.text
+    assert "config_applied" not in caplog.text
+    assert len(sidecar._config.backends) == 2
 
 
 CONFIG = 'backends: [{name: vllm-1, url: "http://127.0.0.1:8101", models: [m]}]'

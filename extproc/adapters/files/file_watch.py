@@ -5,10 +5,11 @@ files and network file systems, and needs a directory that exists. Reading happe
 """
 
 import asyncio
-import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from extproc.config.regular_file import open_regular
 
 FileSignature = tuple[int, int, int]
 
@@ -45,8 +46,7 @@ async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
 
 def _read(path: Path, max_bytes: int) -> bytes | None:
     try:
-        # Opened without waiting: the path may have become a FIFO by now.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read(max_bytes) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open_regular(path) as file:  # it may have become a FIFO by now
+            return file.read(max_bytes)
     except OSError:
         return None
