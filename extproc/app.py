@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.descriptors import raise_descriptor_limit
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.static_list import StaticList
@@ -196,6 +197,7 @@ async def keep_advancing(queue: RequestQueue) -> None:
 async def serve(config_path: Path) -> None:
     """Run a sidecar until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
+    raise_descriptor_limit()
     sidecar = Sidecar(config, config_path, np.random.default_rng())
     with stop_event() as stop:
         await sidecar.run(stop)

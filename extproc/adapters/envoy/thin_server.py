@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.descriptors import GRPC_SHARE, MAX_GRPC, share_of_descriptors
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.envoy.tls_files import TlsFiles
@@ -33,6 +34,7 @@ _LARGEST_MESSAGES = 8
 """Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
 30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`)."""
 _TLS_HANDSHAKE_S = 10.0  # guessed
+_COUNT_S = 0.01  # guessed: by then a connection that was accepted has been made
 _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
 
 
@@ -55,7 +57,8 @@ class ThinServer:
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
-        self._is_flush_due = False
+        self._is_flush_due = self._is_count_due = False
+        self._max_connections = share_of_descriptors(GRPC_SHARE, MAX_GRPC)
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
@@ -109,6 +112,15 @@ class ThinServer:
         for connection in tuple(self._connections):
             connection.flush()
 
+    def _make_room(self) -> None:
+        """Close connections where there are too many: idle ones first, Envoy's come again when needed."""
+        self._is_count_due = False
+        excess = len(self._connections) - self._max_connections
+        if excess > 0:
+            self._refused(ProtocolError(f"more than {self._max_connections} connections"))
+            for connection in sorted(self._connections, key=lambda each: each.worth)[:excess]:
+                connection.abort()
+
     async def _until_closed(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
@@ -144,6 +156,9 @@ class ThinServer:
         )
 
     def _new_connection(self) -> GrpcProtocol:
+        if not self._is_count_due:
+            self._is_count_due = True
+            asyncio.get_running_loop().call_later(_COUNT_S, self._make_room)
         return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
 
     def _refused(self, error: ProtocolError) -> None:

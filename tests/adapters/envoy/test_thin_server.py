@@ -9,9 +9,11 @@ import h2.errors
 import pytest
 import uvloop
 from support.h2_socket_client import Headers, connected, prefixed
+from support.idle_sockets import idle, until_closed
 from support.served import BODY, HEADERS, PROCESS, Served, listening
 
 from extproc.adapters.envoy.thin_server import ThinServer
+from extproc.h2.frames import PREFACE
 from extproc.h2.protocol import ConnectionTimes
 
 OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
@@ -247,5 +249,47 @@ def test_the_socket_file_of_a_successor_stays(tmp_path: Path) -> None:
                 pass
             assert not path.exists()
             assert successor.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_of_too_many_connections_those_without_calls_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 5)
+    greeting = PREFACE + bytes(3) + b"\x04" + bytes(5)  # and an empty SETTINGS frame
+
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as envoy:
+            stream = envoy.begin(PROCESS)
+            envoy.send(stream, prefixed(HEADERS))
+            await envoy.message(stream)
+            async with idle(served.port, 20, greeting) as hostile, connected(served.port) as newest:
+                for connection in hostile[:15]:
+                    await until_closed(connection)
+                other = newest.begin(PROCESS)
+                newest.send(other, prefixed(HEADERS) + prefixed(BODY))
+                await newest.message(other, 1)
+                envoy.send(stream, prefixed(BODY))
+                await envoy.message(stream, 1)
+                assert served.in_flight == 2
+
+    uvloop.run(scenario())
+
+
+def test_of_too_many_connections_with_calls_the_oldest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 2)
+
+    async def scenario() -> None:
+        async with (
+            listening("thin") as served,
+            connected(served.port) as first,
+            connected(served.port) as second,
+        ):
+            for client in (first, second):
+                stream = client.begin(PROCESS)
+                client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+                await client.message(stream, 1)
+            async with idle(served.port, 1) as newest:
+                await until_closed(newest[0])
+            assert served.in_flight == 2
 
     uvloop.run(scenario())
