@@ -17,7 +17,7 @@ import dns.nameserver
 import dns.resolver
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.discovery.source import DiscoveryCounts, name_of_address
+from extproc.adapters.discovery.source import DiscoveryCounts, can_be_a_backend, name_of_address
 from extproc.config.discovery_stage import DnsDiscovery
 from extproc.fleet.endpoint import Endpoint
 
@@ -34,6 +34,7 @@ class DnsSource:
         self._config = config
         self._models = None if config.models is None else frozenset(config.models)
         self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
+        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_in")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """One set for each answer; asks again `interval_s` after it."""
@@ -55,7 +56,17 @@ class DnsSource:
         answers = await asyncio.gather(
             *(self._records(resolver, record_type) for record_type in _RECORD_TYPES[self._config.family])
         )
-        return sorted({address for answer in answers for address in answer})
+        found = {address for answer in answers for address in answer}
+        usable = sorted(filter(can_be_a_backend, found))
+        self._tell_of_odd(sorted(found.difference(usable)))
+        return usable
+
+    def _tell_of_odd(self, addresses: Sequence[str]) -> None:
+        if addresses:
+            detail = f"addresses that no backend has: {', '.join(addresses)}"
+            self._oddities.failed(detail, time.monotonic(), host=self._config.host)
+        else:
+            self._oddities.holds(host=self._config.host)
 
     async def _records(self, resolver: dns.asyncresolver.Resolver, record_type: str) -> list[str]:
         try:

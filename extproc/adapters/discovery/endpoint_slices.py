@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from extproc.adapters.discovery.source import name_of_address, name_of_pod
+from extproc.adapters.discovery.source import can_be_a_backend, name_of_address, name_of_pod
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
 
@@ -108,8 +108,12 @@ def _backend(endpoint: SliceEndpoint, port: int, config: KubernetesDiscovery) ->
 
 @lru_cache(maxsize=8192)
 def _host(address: str) -> str | None:
-    """The address in its usual form; kept, since hundreds are read again at every change."""
+    """The address in its usual form, None where it is none of a backend's.
+
+    It is kept, since hundreds are read again at every change.
+    """
     try:
-        return str(ipaddress.ip_address(address))
+        host = str(ipaddress.ip_address(address))
+        return host if can_be_a_backend(host) else None
     except ValueError:
         return None

@@ -83,6 +83,9 @@ class ScrapeResult(StrEnum):
     TOO_LARGE = "too_large"
 
 
+_START_APART_S = 0.001
+"""Guessed: of thousands that join at once each is asked a little later, then and at every interval after."""
+
 _USELESS = frozenset({ScrapeResult.BAD_STATUS, ScrapeResult.INVALID, ScrapeResult.TOO_LARGE})
 """An answer that tells nothing, and that the next one will hardly differ from."""
 
@@ -113,9 +116,8 @@ class Scraper:
         members = self._core.registry.members
         for gone in self._tasks.keys() - set(members):
             self._tasks.pop(gone).cancel()
-        for backend in members:
-            if backend not in self._tasks:
-                self._tasks[backend] = asyncio.create_task(self._watch(backend))
+        for number, backend in enumerate(each for each in members if each not in self._tasks):
+            self._tasks[backend] = asyncio.create_task(self._watch(backend, _START_APART_S * number))
         names = {backend.name for backend in members}
         self._conditions.keep_only(names)
         self._listing.keep_only(names)
@@ -130,8 +132,9 @@ class Scraper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, backend: Backend) -> None:
+    async def _watch(self, backend: Backend, start_s: float) -> None:
         """Supervise one backend's scrapes: a fault of ours is logged, and does not end them."""
+        await asyncio.sleep(start_s)
         endpoint, config = backend.endpoint, self._config
         server = KeptConnection(endpoint.host, endpoint.port, config.timeout_s, config.max_response_bytes)
         pace = ScrapePace(config, time.monotonic())

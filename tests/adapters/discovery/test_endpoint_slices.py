@@ -83,7 +83,7 @@ def test_an_endpoint_that_is_no_pod_is_named_after_its_address() -> None:
     assert [backend.name for backend in found(endpoint_slice("a", [one]))] == ["endpoint-10-0-0-1"]
 
 
-@pytest.mark.parametrize("addresses", [[], ["host.example"], [""], ["10.0.0.1/8"]])
+@pytest.mark.parametrize("addresses", [[], ["host.example"], [""], ["10.0.0.1/8"], ["169.254.169.254"]])
 def test_an_address_that_is_none_is_left_out(addresses: list[str]) -> None:
     odd = endpoint("odd", "") | {"addresses": addresses}
     assert hosts(endpoint_slice("a", [odd, endpoint("p", "10.0.0.1")])) == ["10.0.0.1"]
