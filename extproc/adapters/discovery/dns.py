@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import dns.asyncresolver
 import dns.exception
@@ -24,6 +24,11 @@ from extproc.fleet.endpoint import Endpoint
 logger = logging.getLogger(__name__)
 
 _RECORD_TYPES = {"any": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}
+
+
+def usable_addresses(found: Iterable[str]) -> list[str]:
+    """Return those that backends can have, sorted, each once and in its usual form."""
+    return sorted(filter(can_be_a_backend, {str(ipaddress.ip_address(address)) for address in found}))
 
 
 class DnsSource:
@@ -56,9 +61,9 @@ class DnsSource:
         answers = await asyncio.gather(
             *(self._records(resolver, record_type) for record_type in _RECORD_TYPES[self._config.family])
         )
-        found = {address for answer in answers for address in answer}
-        usable = sorted(filter(can_be_a_backend, found))
-        self._tell_of_odd(sorted(found.difference(usable)))
+        found = [address for answer in answers for address in answer]
+        usable = usable_addresses(found)
+        self._tell_of_odd(sorted(set(found).difference(usable)))
         return usable
 
     def _tell_of_odd(self, addresses: Sequence[str]) -> None:
@@ -75,7 +80,7 @@ class DnsSource:
             )
         except dns.resolver.NXDOMAIN:
             return []
-        return [str(ipaddress.ip_address(record.address)) for record in answer]
+        return [record.address for record in answer]
 
     def _resolver(self) -> dns.asyncresolver.Resolver:
         """Made anew for each question: /etc/resolv.conf may have changed."""

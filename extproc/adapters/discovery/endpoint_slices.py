@@ -60,6 +60,11 @@ class SlicePort(msgspec.Struct):
     name: str | None = None
     protocol: str | None = None
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether HTTP may be spoken there."""
+        return self.port is not None and 0 < self.port < 65536 and self.protocol in (None, "TCP")
+
 
 class EndpointSlice(msgspec.Struct, rename="camel"):
     """One slice, as far as it is read."""
@@ -91,7 +96,7 @@ def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
     """The configured port, by number or name; without one the slice's first."""
     if isinstance(wanted, int):
         return wanted
-    ports = [port for port in one.ports or [] if port.port and port.protocol in (None, "TCP")]
+    ports = [port for port in one.ports or [] if port.is_usable]
     return next((port.port for port in ports if wanted in (None, port.name)), None)
 
 

@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 32 << 20
 """Measured: at most 4.5 KB for each of at most 4,096 backends."""
 
 _MAX_ERROR = 300
-_NO_CLUSTERS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
+NO_CLUSTERS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 
 
 class ClusterFile:
@@ -51,7 +51,7 @@ class ClusterFile:
             return _read_backends(read_whole(self._path, MAX_FILE_BYTES))
         except FileNotFoundError:
             return []
-        except _NO_CLUSTERS as error:
+        except NO_CLUSTERS as error:
             shown = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR]
             logger.warning("clusters_refused path=%s error=%s", self._path, ascii(shown))
             return []

@@ -89,6 +89,14 @@ def test_an_address_that_is_none_is_left_out(addresses: list[str]) -> None:
     assert hosts(endpoint_slice("a", [odd, endpoint("p", "10.0.0.1")])) == ["10.0.0.1"]
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, 99_999_999])
+def test_a_port_that_there_is_not_is_no_backends(port: int) -> None:
+    odd = endpoint_slice("a", [endpoint("p", "10.0.0.1")]) | {"ports": [{"port": port}]}
+    assert found(odd, endpoint_slice("b", [endpoint("q", "10.0.0.2")])) == found(
+        endpoint_slice("b", [endpoint("q", "10.0.0.2")])
+    )
+
+
 def test_slices_of_names_and_slices_without_anything_are_left_out() -> None:
     names = endpoint_slice("names", [endpoint("p", "10.0.0.1")], family="FQDN")
     empty = endpoint_slice("empty", []) | {"endpoints": None, "ports": None}
