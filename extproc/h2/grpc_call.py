@@ -10,7 +10,7 @@ from typing import Protocol
 
 from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ErrorCode
 from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
 
 

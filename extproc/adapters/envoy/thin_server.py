@@ -7,15 +7,13 @@ without us.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import GRPC_SHARE, MAX_GRPC, share_of_descriptors
-from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
+from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, EnvoyServer
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.envoy.tls_files import TlsFiles
 from extproc.config.stages import ServerConfig
@@ -34,12 +32,11 @@ _LARGEST_MESSAGES = 8
 """Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
 30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`)."""
 _TLS_HANDSHAKE_S = 10.0  # guessed
-_COUNT_S = 0.01  # guessed: by then a connection that was accepted has been made
 _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
 
 
-class ThinServer:
-    """Serves until `drain`; `protocol_errors` counts what was ended for what had been sent on it."""
+class ThinServer(EnvoyServer):
+    """The server of `transport: thin`."""
 
     def __init__(
         self,
@@ -48,12 +45,7 @@ class ThinServer:
         handle_entries: Callable[[Iterable[LogEntry]], None],
         times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.is_draining = False
-        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
-        self._config = config
-        self._protocol = ConditionLog(logger, "grpc_protocol_error")
+        super().__init__(config, new_exchange, handle_entries)
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
@@ -62,12 +54,10 @@ class ThinServer:
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
-            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, new_exchange, self),
-            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: AccessLogCall(
-                call, handle_entries, self._refused
-            ),
-            f"/{HEALTH_SERVICE}/Check": lambda call: CheckCall(call, self.health),
-            f"/{HEALTH_SERVICE}/Watch": lambda call: WatchCall(call, self.health),
+            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, self),
+            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": partial(AccessLogCall, self),
+            f"/{HEALTH_SERVICE}/Check": partial(CheckCall, self),
+            f"/{HEALTH_SERVICE}/Watch": partial(WatchCall, self),
         }
         unfinished = UnfinishedMessages(_LARGEST_MESSAGES * config.max_message_bytes, self._refused)
         self._service = GrpcService(methods, config.max_message_bytes, unfinished, self._refused)
@@ -83,14 +73,14 @@ class ThinServer:
             self._listener = await self._listen(address)
         except OSError as error:
             raise StackError(f"gRPC server: cannot listen on {address}: {error}") from error
-        self.health.is_serving = True
+        self.is_serving = True
         name = self._listener.sockets[0].getsockname()
         return 0 if isinstance(name, str) else int(name[1])
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`, and a moment."""
         self.is_draining = True
-        self.health.is_serving = False
+        self.is_serving = False
         self._stop_listening()
         for connection in tuple(self._connections):
             connection.drain()
@@ -158,12 +148,9 @@ class ThinServer:
     def _new_connection(self) -> GrpcProtocol:
         if not self._is_count_due:
             self._is_count_due = True
-            asyncio.get_running_loop().call_later(_COUNT_S, self._make_room)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._make_room)  # then the connection is made, and counts
         return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
-
-    def _refused(self, error: ProtocolError) -> None:
-        self.protocol_errors += 1
-        self._protocol.failed(str(error), time.monotonic())
 
 
 class _SocketFile:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from aiohttp import web
 
 SWEEP_S = 1.0
-COUNT_S = 0.01  # guessed: by then a connection that was accepted has been made
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class HttpConnections:
         """Return the protocol of a connection that was accepted."""
         if not self._is_sweep_due:
             self._is_sweep_due = True
-            self._loop.call_later(COUNT_S, self._sweep)
+            self._loop.call_soon(self._loop.call_soon, self._sweep)  # then the connection is made, and counts
         return self._server()
 
     def heard(self, connection: web.RequestHandler) -> None:
