@@ -299,8 +299,8 @@ class Backend:
             waits_above = rules.waiting.closes_above(
                 self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
             )
-        if sure_places := self.sure_places:
-            in_burst = rules.waiting.closes_above_in_burst(sure_places, self.pace.turn_s)
+        if self._running_limit.is_sure:
+            in_burst = rules.waiting.closes_above_in_burst(self.running_limit, self.pace.turn_s)
             waits_above = min(waits_above, in_burst)
         # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
         self.waits_above = max(waits_above, self.most_running - 1, 0.0)
