@@ -19,6 +19,11 @@ def embedded_size(given: msgspec.Raw, messages: msgspec.Raw) -> InputSize:
     return prompt_size(given) if given else messages_size(messages)
 
 
+def nothing() -> InputSize:
+    """Return the size of a request that no engine computes anything for."""
+    return InputSize()
+
+
 def prompt_size(raw: msgspec.Raw) -> InputSize:
     """Size a prompt in any of its shapes; an odd one counts as text by its bytes."""
     json = bytes(raw)

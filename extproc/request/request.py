@@ -4,15 +4,18 @@ A `Request` is made once, from the request's headers and body (`request.body` re
 never changed. Path and method tell which API it uses; `api` has the table.
 """
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import unquote_plus
 
 import msgspec
 
 from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
+from extproc.request.content import readable_content
 from extproc.request.prefix import read_prefix
 from extproc.request.token_ratio import TokenRatios
 
@@ -22,9 +25,9 @@ class Request(msgspec.Struct, frozen=True):
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
-    `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
-    that is known. `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from
-    the prompt on (see `request.prefix`).
+    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade; `tenant`
+    is for whom it is, where that is known. `prefix` is the chain of its prompt's blocks, of the first
+    `prompt_bytes` of the body from the prompt on (see `request.prefix`).
     """
 
     api: Api
@@ -42,6 +45,8 @@ class Request(msgspec.Struct, frozen=True):
     prompt_bytes: int = 0
 
 
+_MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
+
 PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
 MAX_TENANT: Final = 64
@@ -57,16 +62,18 @@ def read_request(
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
-    Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
-    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
+    Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
+    an upgrade. Without a `tenant_header` all requests are of one tenant.
     """
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
-    api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
+    api = apis.get(path, OTHER)
+    if headers.get(":method") != api.method:
+        api = OTHER
     if body is None:
-        return _without_body(path, _priority(headers))
-    is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
-    facts = unreadable(body) if is_encoded else read_body(api, body)
-    prefix, prompt_bytes = read_prefix(api, body, facts.model)
+        return _without_body(api, path, headers)
+    content = readable_content(body, headers.get("content-encoding", ""))
+    facts = unreadable(body) if content is None else read_body(api, content)
+    prefix, prompt_bytes = read_prefix(api, content or b"", facts.model)
     return Request(
         api=api,
         path=path,
@@ -84,19 +91,24 @@ def read_request(
     )
 
 
-def _without_body(path: str, priority: int) -> Request:
+def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:
     return Request(
-        api=OTHER,
+        api=api if api.method == "GET" else OTHER,
         path=path,
-        model=None,
+        model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
         is_stream=False,
         input_size=InputSize(),
         input_tokens=0,
         token_limit=None,
-        priority=priority,
+        priority=_priority(headers),
         body_bytes=0,
         has_body=False,
     )
+
+
+def _model_in_query(target: str) -> str | None:
+    found = _MODEL_IN_QUERY.search(target)
+    return unquote_plus(found[1], errors="replace") if found else None
 
 
 def _priority(headers: Mapping[str, str]) -> int:
