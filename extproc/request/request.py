@@ -65,7 +65,7 @@ def read_request(
     Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
     an upgrade. Without a `tenant_header` all requests are of one tenant.
     """
-    path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
+    path = _path(headers)
     api = apis.get(path, OTHER)
     if headers.get(":method") != api.method:
         api = OTHER
@@ -89,6 +89,15 @@ def read_request(
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )
+
+
+def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> bool:
+    """Return whether a request becomes a WebSocket: no body is waited for."""
+    return headers.get(":method") == "GET" and apis.get(_path(headers), OTHER).is_upgrade
+
+
+def _path(headers: Mapping[str, str]) -> str:
+    return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
 
 
 def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:

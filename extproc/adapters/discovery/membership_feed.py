@@ -22,7 +22,7 @@ from extproc.config import rules
 from extproc.config.stages import load_config
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import Endpoint, KnownBackends
-from extproc.fleet.peers import retry_peers
+from extproc.fleet.peers import follow_peers, retry_peers
 from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
@@ -103,10 +103,14 @@ class MembershipFeed:
             return False
         try:
             registry = self._core.registry
-            self._clusters.write(registry.clusters(), retry_peers(registry.members))
+            peers = retry_peers(registry.members)
+            self._clusters.write(
+                registry.clusters(), {name: standing_in.endpoints for name, standing_in in peers.items()}
+            )
         except OSError as error:
             self._publishing.failed(str(error), time.monotonic())
             return False
+        follow_peers(registry.members, peers)
         self._publishing.holds()
         return True
 
