@@ -65,11 +65,16 @@ class _Fields(msgspec.Struct, gc=False):
 
 def read_body(api: Api, body: bytes) -> BodyFacts:
     """Read the body of a request of `api`; never raises, whatever the bytes."""
-    if api.read_plain is not None:
-        facts = api.read_plain(body)
+    facts = _read_plain(api, body)
+    if facts is not None:
+        return facts
+    condensed, fields = _parse(api, body)
+    if fields is None:
+        condensed = _mended(condensed)
+        facts = _read_plain(api, condensed)
         if facts is not None:
             return facts
-    condensed, fields = _parse(api, body)
+        fields = _fields(api, condensed) if condensed else None
     if fields is None:
         return read_form(api, body) or unreadable(body)
     return BodyFacts(
@@ -81,6 +86,10 @@ def read_body(api: Api, body: bytes) -> BodyFacts:
     )
 
 
+def _read_plain(api: Api, body: bytes) -> BodyFacts | None:
+    return None if api.read_plain is None else api.read_plain(body)
+
+
 def unreadable(body: bytes) -> BodyFacts:
     """Return the facts of a body that is neither a JSON object nor a form."""
     return BodyFacts(None, False, InputSize(text_bytes=min(len(body), _UNREADABLE_BYTES)), None, False)
@@ -90,28 +99,23 @@ def _parse(api: Api, body: bytes) -> tuple[bytes, _Fields | None]:
     """Return the JSON that was parsed, condensed or as it came, and its fields; None if it is no object."""
     json = body.removeprefix(codecs.BOM_UTF8)
     if not _OBJECT.match(json) or TEXT_MARK in json or IDS_MARK in json:
-        return json, None
-    if len(json) > _CONDENSE_FROM_BYTES:
-        condensed = condense(json)
-        fields = _fields(api, condensed)
-        if fields is not None:
-            return condensed, fields
-        if len(condensed) < len(json):
-            mended, fields = _mended(api, condensed)
-            return (json, _fields(api, json)) if fields is None else (mended, fields)
-    else:
+        return b"", None
+    condensed = condense(json) if len(json) > _CONDENSE_FROM_BYTES else json
+    fields = _fields(api, condensed)
+    if fields is None and len(condensed) < len(json):
         fields = _fields(api, json)
-    return (json, fields) if fields is not None else _mended(api, json)
+        return (condensed, None) if fields is None else (json, fields)
+    return condensed, fields
 
 
-def _mended(api: Api, json: bytes) -> tuple[bytes, _Fields | None]:
-    """Parse JSON in which whatever Python's parser takes beyond the standard is replaced."""
+def _mended(json: bytes) -> bytes:
+    """Return JSON in which what Python takes beyond the standard is replaced; b"" if nothing is."""
     if len(json) > _MEND_UP_TO_BYTES:
-        return json, None
+        return b""
     mended = json
     for pattern, standard in _MENDED:
         mended = pattern.sub(standard, mended, _MEND_UP_TO_PLACES)
-    return mended, _fields(api, mended) if mended != json else None
+    return b"" if mended == json else mended
 
 
 def _fields(api: Api, json: bytes) -> _Fields | None:
