@@ -1,4 +1,4 @@
-"""Servers of different models behind one address: whatever it looks like, a request meets one of its model."""
+"""Servers of different models behind one address: whatever it looks like, a request meets its model."""
 
 import asyncio
 import gzip
