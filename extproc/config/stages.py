@@ -22,6 +22,7 @@ from extproc.config.fields import (
     Checked,
     FilePath,
     GrpcAddress,
+    HeaderName,
     ModelNames,
     Stage,
     TcpAddress,
@@ -36,6 +37,8 @@ from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import GateRule, PredictRule
 from extproc.policy.least_load import SCORES
+from extproc.request.session import SESSION_HEADERS
+from extproc.request.slo import SloRule
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -134,6 +137,20 @@ class LeastLoadConfig(Stage):
     score: Annotated[str, AfterValidator(_checked_score)] = "expected_wait"
 
 
+class SessionsConfig(Stage):
+    """Whether the sessions of requests are followed, and one more header that tells them."""
+
+    is_enabled: bool = True
+    header: HeaderName | None = None
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The headers that are read; the configured one counts first."""
+        if not self.is_enabled:
+            return ()
+        return SESSION_HEADERS if self.header is None else (self.header, *SESSION_HEADERS)
+
+
 class ModelConfig(Stage):
     """The model file of layer 2; it may be absent, and is swapped in when it changes."""
 
@@ -173,6 +190,8 @@ class Config(Stage):
     predict: Checked[PredictRule] = PredictRule()
     least_load: LeastLoadConfig = LeastLoadConfig()
     admission: Checked[AdmissionConfig] = AdmissionConfig()
+    slo: Checked[SloRule] = SloRule()
+    sessions: SessionsConfig = SessionsConfig()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()

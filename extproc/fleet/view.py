@@ -47,10 +47,11 @@ class FleetView:
     """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
-    prefix caches. It describes a moment: with the next event it may be wrong.
+    prefix caches; `near_tokens` has also those of which only the request's session tells, for the comparison
+    of backends. It describes a moment: with the next event it may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s")
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class FleetView:
         now_s: float,
         fresh_from_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
+        near_tokens: Mapping[Backend, float] | None = None,
     ) -> None:
         self._fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
+        self.near_tokens = cached_tokens if near_tokens is None else near_tokens
         self.loads: list[float] = [
             backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
             for backend in backends
@@ -100,7 +103,7 @@ class FleetView:
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens)
+        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.near_tokens)
 
     def is_any_low(self) -> bool:
         """Return whether a backend is in the low zone, by its boundary on the load."""

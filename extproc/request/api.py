@@ -2,9 +2,9 @@
 
 They are those of vLLM's server, by all the paths that it has for them
 (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html). A new API is a row here. Its size is
-read by one of the readers of `chat`, `prompt` and `pairs`, or by a new one for a new shape; the simulated
-server answers it in a shape that `lab.simulated_vllm.answers` has. A request of any other path or method is
-of OTHER: it is forwarded without any claim about its input.
+read by one of the readers of `input_size` and `pairs`, or by a new one for a new shape; the simulated server
+answers it in a shape that `lab.simulated_vllm.answers` has. A request of any other path or method is of
+OTHER: it is forwarded without any claim about its input.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.chat import (
+from extproc.request.input_size import (
     AUDIO_TOKENS,
     FILE_TOKENS,
     IMAGE_TOKENS,
     conversation_size,
+    embedded_size,
+    nothing,
     opened_conversation_size,
+    prompt_size,
     read_plain_chat,
 )
 from extproc.request.pairs import pairs_size, score_size
-from extproc.request.prompt import embedded_size, nothing, prompt_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

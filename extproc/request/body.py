@@ -61,6 +61,7 @@ class _Fields(msgspec.Struct, gc=False):
 
     model: Raw = _ABSENT
     stream: Raw = _ABSENT
+    cache_salt: Raw = _ABSENT
 
 
 def read_body(api: Api, body: bytes) -> BodyFacts:
@@ -83,6 +84,7 @@ def read_body(api: Api, body: bytes) -> BodyFacts:
         input_size=_input_size(api, fields, condensed),
         token_limit=_token_limit(api, fields),
         is_readable=True,
+        cache_salt=_salt(fields.cache_salt),
     )
 
 
@@ -137,6 +139,17 @@ def _model(raw: Raw) -> str | None:
         return _STRING.decode(raw) or None
     except ODD_SHAPE:
         return None
+
+
+def _salt(raw: Raw) -> str:
+    """Return a salt; one of another shape, which vLLM refuses, is told from others by its bytes."""
+    json = bytes(raw)
+    if json in {b"", b"null"}:
+        return ""
+    try:
+        return _STRING.decode(json)
+    except ODD_SHAPE:
+        return json.decode(errors="replace")
 
 
 def _token_limit(api: Api, fields: _Fields) -> int | None:

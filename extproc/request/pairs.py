@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from extproc.request.body_facts import InputSize
-from extproc.request.chat import content_size
+from extproc.request.input_size import content_size
 from extproc.request.literal import ODD_SHAPE, field_bytes
 
 _ARRAY: Final = msgspec.json.Decoder(list[Raw])

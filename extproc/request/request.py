@@ -16,31 +16,37 @@ from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
 from extproc.request.content import readable_content
+from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
+from extproc.request.session import NO_SESSION, read_session
 from extproc.request.token_ratio import TokenRatios
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request, as far as placing it is concerned.
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
     `has_body` is False for a header-only request, which no engine works on unless it is an upgrade; `tenant`
-    is for whom it is, where that is known. `prefix` is the chain of its prompt's blocks, of the first
-    `prompt_bytes` of the body from the prompt on (see `request.prefix`).
+    is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
+    `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
+    `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
+    session, if it has one.
     """
 
     api: Api
     path: str
-    model: str | None
-    is_stream: bool
-    input_size: InputSize
-    input_tokens: int
-    token_limit: int | None
-    priority: int
-    body_bytes: int
+    model: str | None = None
+    is_stream: bool = False
+    input_size: InputSize = InputSize()
+    input_tokens: int = 0
+    token_limit: int | None = None
+    priority: int = 0
+    body_bytes: int = 0
     has_body: bool
     tenant: str = ""
+    wait_limit_s: float | None = None
+    session: int = NO_SESSION
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
 
@@ -57,13 +63,13 @@ def read_request(
     headers: Mapping[str, str],
     body: bytes | None,
     ratios: TokenRatios,
-    tenant_header: str | None = None,
+    rules: HeaderRules = USUAL,
     apis: Mapping[str, Api] = APIS_BY_PATH,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
     Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
-    an upgrade. Without a `tenant_header` all requests are of one tenant.
+    an upgrade.
     """
     path = _path(headers)
     api = apis.get(path, OTHER)
@@ -73,7 +79,8 @@ def read_request(
         return _without_body(api, path, headers)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
-    prefix, prompt_bytes = read_prefix(api, content or b"", facts.model)
+    prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
+    tenant = "" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, ""))
     return Request(
         api=api,
         path=path,
@@ -85,7 +92,9 @@ def read_request(
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
-        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        tenant=tenant,
+        wait_limit_s=rules.slo.limit_s(headers),
+        session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )
@@ -105,12 +114,7 @@ def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:
         api=api if api.method == "GET" else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
-        is_stream=False,
-        input_size=InputSize(),
-        input_tokens=0,
-        token_limit=None,
         priority=_priority(headers),
-        body_bytes=0,
         has_body=False,
     )
 

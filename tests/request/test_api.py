@@ -13,7 +13,7 @@ from extproc.request import api as table
 from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, OTHER, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
-from extproc.request.chat import PlainChat
+from extproc.request.input_size import PlainChat
 from extproc.request.prefix import read_prefix
 from extproc.request.request import Request, read_request
 from extproc.request.token_ratio import TokenRatios
@@ -90,7 +90,7 @@ def test_every_row_is_complete(api: Api) -> None:
 
 
 def test_the_short_way_to_read_a_chat_knows_all_fields_of_its_row() -> None:
-    read = {"model", "stream", *CHAT.input_fields, *CHAT.token_limit_fields}
+    read = {"model", "stream", "cache_salt", *CHAT.input_fields, *CHAT.token_limit_fields}
     assert {field.encode_name for field in fields(PlainChat)} == read
 
 

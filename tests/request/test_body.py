@@ -20,7 +20,7 @@ from extproc.request.api import (
 )
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.chat import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
+from extproc.request.input_size import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
 
 KNOWN_APIS = (*APIS, OTHER)
 DEEP = 100_000

@@ -22,7 +22,7 @@ def exposition(parts: Parts) -> list[Metric]:
 def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     """Something to say under every name; each time a bit more."""
     parts.offer_shipped_model()
-    parts.offer_model(b"no model" * (1 + parts.core.model.refused), 0.0)
+    parts.offer_model(b"no model" * (1 + parts.core.model.refused))
     model = parts.core.model.current
     assert model is not None
     for before_s in (2.0, 0.0):
@@ -42,6 +42,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.core.router.counts.passed_through += 1
     parts.core.router.counts.answered += 1
     parts.core.router.counts.expected_cached_tokens += 100.0
+    parts.core.router.counts.followed_sessions += 1
     parts.core.router.bookings.retries += 1
     parts.core.router.bookings.retries_withheld += 1
     parts.core.feedback.counts.unplaced += 1

@@ -25,7 +25,8 @@ _BLOCK = 1024
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """One request: when it comes, in seconds from the start, how long it is, and for whom.
 
-    `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE.
+    `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE. `session` is the number of the
+    conversation of which it is a turn, 0 without one.
     """
 
     at_s: float
@@ -34,6 +35,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     content: Sequence[int] = ()
     priority: int = 0
     tenant: str = ""
+    session: int = 0
 
 
 class Traffic(Protocol):
@@ -41,17 +43,6 @@ class Traffic(Protocol):
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """All requests, in the order in which they come."""
-
-
-class Curve(Protocol):
-    """How the rate changes around its mean, which is 1."""
-
-    @property
-    def peak(self) -> float:
-        """The largest value."""
-
-    def at(self, at_s: Floats) -> Floats:
-        """The values at some times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +95,10 @@ class Daily:
         """The sine at some times."""
         result: Floats = 1 - self.swing * np.sin(2 * math.pi * at_s / self.period_s)
         return result
+
+
+Curve = Steady | Bursts | Daily
+"""The rate around its mean, which is 1: `at` some times, and at its `peak`."""
 
 
 @dataclass(frozen=True, slots=True)
