@@ -1,8 +1,8 @@
 """The answer to a request that is not placed.
 
-503 with `Retry-After` where all candidates are saturated or fail, 404 where no backend serves the model, both
-with an error body in the form of OpenAI's API. The time to come back is measured: what has to drain,
-divided by how fast it drains.
+503 with `Retry-After` where all candidates are saturated or fail or have just left, 404 where no backend
+serves the model, both with an error body in the form of OpenAI's API, or of Anthropic's. The time to come
+back is measured: what has to drain, divided by how fast it drains.
 """
 
 import math
@@ -15,6 +15,7 @@ from extproc.exchange.messages import Reject
 from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
+from extproc.request.api import Api
 
 LAYER_HEADER = "x-extproc-layer"
 REASON_HEADER = "x-extproc-reason"
@@ -27,7 +28,11 @@ _MESSAGES = {
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
+    Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
 }
+
+MODEL_GONE_RETRY_S = 10
+"""Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +62,27 @@ def retry_after_s(view: FleetView, rules: AdmissionRules, waiting: int = 0) -> i
     return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))
 
 
-def overloaded(reason: Reason, retry_s: int) -> Reject:
+def overloaded(reason: Reason, retry_s: int, api: Api) -> Reject:
     """Return the refusal of a request that some backend would serve at another time."""
     error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": 503}
-    return _reject(503, error, reason, {"retry-after": str(retry_s)})
+    return _reject(503, error, reason, {"retry-after": str(retry_s)}, api)
 
 
-def unknown_model(model: str) -> Reject:
+def unknown_model(model: str, api: Api) -> Reject:
     """Return the refusal of a request for a model that no backend serves, in vLLM's words."""
     shown = model if len(model) <= 200 else model[:200] + "…"
     message = f"The model `{shown}` does not exist."
-    error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
-    return _reject(404, error, Reason.UNKNOWN_MODEL, {})
+    kind = "not_found_error" if api.has_typed_errors else "NotFoundError"
+    error = {"message": message, "type": kind, "param": "model", "code": 404}
+    return _reject(404, error, Reason.UNKNOWN_MODEL, {}, api)
 
 
-def _reject(status: int, error: Mapping[str, object], reason: Reason, headers: Mapping[str, str]) -> Reject:
-    body = msgspec.json.encode({"error": error})
+def _reject(
+    status: int, error: Mapping[str, object], reason: Reason, headers: Mapping[str, str], api: Api
+) -> Reject:
+    body = msgspec.json.encode(
+        {"type": "error", "error": error} if api.has_typed_errors else {"error": error}
+    )
     own_headers = {
         "content-type": "application/json",
         LAYER_HEADER: Layer.REJECT.value,

@@ -9,6 +9,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules, WaitingRule
 from extproc.policy.decision import Reason
+from extproc.request.api import CHAT, COUNT_TOKENS, MESSAGES, Api
 from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
 
 RULES = AdmissionRules(max_retry_after_s=60)
@@ -152,7 +153,7 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
     "reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.PREDICTED_SATURATED, Reason.FAILING]
 )
 def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reason) -> None:
-    refusal = overloaded(reason, 7)
+    refusal = overloaded(reason, 7, CHAT)
     error = json.loads(refusal.body)["error"]
     assert refusal.status == 503
     assert (error["type"], error["code"], error["param"]) == ("overloaded_error", 503, None)
@@ -167,7 +168,7 @@ def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reas
 
 @pytest.mark.parametrize("model", ["", 'a "quoted" one', "line\nbreak", "模型", "\0"])
 def test_an_unknown_model_is_a_404_that_names_it(model: str) -> None:
-    refusal = unknown_model(model)
+    refusal = unknown_model(model, CHAT)
     error = json.loads(refusal.body)["error"]
     assert refusal.status == 404
     assert error["message"] == f"The model `{model}` does not exist."
@@ -177,5 +178,16 @@ def test_an_unknown_model_is_a_404_that_names_it(model: str) -> None:
 
 
 def test_a_long_name_is_cut() -> None:
-    message = json.loads(unknown_model("z" * 100_000).body)["error"]["message"]
+    message = json.loads(unknown_model("z" * 100_000, CHAT).body)["error"]["message"]
     assert message == f"The model `{'z' * 200}…` does not exist."
+
+
+@pytest.mark.parametrize("api", [MESSAGES, COUNT_TOKENS], ids=lambda api: api.kind)
+def test_anthropics_clients_get_errors_in_their_form(api: Api) -> None:
+    for refusal, kind in (
+        (overloaded(Reason.SATURATED, 7, api), "overloaded_error"),
+        (unknown_model("m", api), "not_found_error"),
+    ):
+        answer = json.loads(refusal.body)
+        assert (answer["type"], answer["error"]["type"]) == ("error", kind)
+        assert answer["error"]["message"]

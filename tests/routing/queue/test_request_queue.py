@@ -216,7 +216,7 @@ def test_a_new_backend_takes_held_requests(clinic: Clinic) -> None:
     assert clinic.own("new") == MAX_ACTIVE
 
 
-def test_when_the_last_backend_of_a_model_leaves_its_held_requests_are_refused_as_unknown(
+def test_when_the_last_backend_of_a_model_leaves_its_held_requests_are_sent_away_for_a_while(
     clinic: Clinic,
 ) -> None:
     clinic.fill()
@@ -224,7 +224,7 @@ def test_when_the_last_backend_of_a_model_leaves_its_held_requests_are_refused_a
     others = [an_endpoint(9, model="other")]
     clinic.core.set_members(others, clinic.now_s, others)
     clinic.wait(0.05)
-    assert held.refusal == "unknown_model"
+    assert held.refusal == "model_gone"
     assert clinic.queue.counts.endings[Ending.UNKNOWN_MODEL] == 1
 
 
