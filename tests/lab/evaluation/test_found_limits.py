@@ -8,8 +8,8 @@ from support.evaluated_scenarios import CONTEXT, layered_rules, scenario, watche
 
 from benchmarks.limits import CHAT, KV_KNEE_REQUESTS, Case, closed_loop
 from extproc.lab.evaluation.capacity import capacities_per_s
-from extproc.lab.evaluation.evaluator import Scenario
 from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.traffic.arrivals import OpenLoopTraffic, Steady
