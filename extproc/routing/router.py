@@ -16,7 +16,7 @@ from extproc.policy.decide import PolicyRules, decide
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Bookings, Freed
-from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.routing.refusal import AdmissionRules, Returns, overloaded, unknown_model
 
 MAX_MODEL_NAME = 256
 """Longer names are cut in what is recorded."""
@@ -41,7 +41,7 @@ class Router:
         self._registry = registry
         self._model = model
         self._policy = policy
-        self._admission = admission
+        self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -74,7 +74,8 @@ class Router:
         """Answer a request that no backend can take, while `waiting` others wait for its model."""
         self.counts.count(decision)
         view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
-        return Placement(overloaded(decision.reason, retry_after_s(view, self._admission, waiting)))
+        retry_s = self._returns.retry_after_s(request.model, view, waiting)
+        return Placement(overloaded(decision.reason, retry_s))
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""
