@@ -22,7 +22,6 @@ import msgspec
 import numpy as np
 
 from extproc.lab.evaluation.clients import Clients
-from extproc.lab.evaluation.draws import Draws
 from extproc.lab.evaluation.estimate_judge import EstimateJudge
 from extproc.lab.evaluation.fleet_changes import FleetChanges
 from extproc.lab.evaluation.result import PolicyRun
@@ -34,7 +33,7 @@ from extproc.lab.evaluation.tally import Objectives, Tally
 from extproc.lab.evaluation.world import World
 from extproc.lab.rivals.choice import POLICIES, NewPolicy, RivalSetting
 from extproc.lab.rivals.layered import decisions_of
-from extproc.lab.rivals.policy import HELD
+from extproc.lab.rivals.policy import HELD, Draws
 from extproc.lab.traffic.arrivals import Arrival
 
 PROGRESS_EVERY = 500
