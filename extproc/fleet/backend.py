@@ -200,6 +200,8 @@ class Backend:
 
     def reserve(self, now_s: float) -> None:
         """Count a request that is placed here from now on."""
+        if not self.own:
+            self.drain_rate.became_busy(now_s)
         self.own += 1
         self.breaker.begin()
         self._own_changed(now_s)

@@ -21,8 +21,8 @@ from extproc.routing.bookings import Bookings, Freed
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
+    Returns,
     overloaded,
-    retry_after_s,
     unknown_model,
 )
 
@@ -49,7 +49,7 @@ class Router:
         self._registry = registry
         self._model = model
         self._policy = policy
-        self._admission = admission
+        self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -96,7 +96,7 @@ class Router:
         """Answer a request that no backend can take, while `waiting` others wait for its model."""
         self.counts.count(decision)
         view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
-        retry_s = retry_after_s(view, self._admission, waiting)
+        retry_s = self._returns.retry_after_s(request.model, view, waiting)
         return Placement(overloaded(decision.reason, retry_s, request.api))
 
     def _refuse_model(self, request: Request, now_s: float) -> Reject:
@@ -106,8 +106,7 @@ class Router:
         self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
         if not is_gone:
             return unknown_model(model, request.api)
-        retry_s = min(MODEL_GONE_RETRY_S, self._admission.max_retry_after_s)
-        return overloaded(Reason.MODEL_GONE, retry_s, request.api)
+        return overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request.api)
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""

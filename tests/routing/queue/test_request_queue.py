@@ -13,6 +13,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
 from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S, QueueRules
 from extproc.routing.queue.wait_counts import Ending
+from extproc.routing.refusal import SPREAD
 
 
 def serving(*models: str) -> list[Endpoint]:
@@ -120,7 +121,7 @@ def test_retry_after_grows_with_the_number_of_requests_that_wait() -> None:
         assert clinic.arrive().is_held
     refusal = clinic.arrive().answers[-1]
     assert isinstance(refusal, Reject)
-    assert 10 <= int(refusal.headers["retry-after"]) <= 12
+    assert 10 * (1 - SPREAD) - 1 <= int(refusal.headers["retry-after"]) <= 12 * (1 + SPREAD)
 
 
 def test_priorities_beyond_the_bounds_count_as_the_bounds() -> None:
