@@ -20,9 +20,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.offered_load import capacities_per_s, offered_load
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.trace_spec import TraceSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
 from extproc.lab.load.trace_file import read_length_file, read_trace_file

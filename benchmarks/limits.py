@@ -8,7 +8,6 @@ middle 90 %.
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,7 +18,7 @@ from rich.table import Table
 from benchmarks.evaluator import CONTEXT, scenario, workload_of
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.simulated_server import Server, ServerSpec
+from extproc.lab.evaluation.simulated_server import Pace, Server, ServerSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals.choice import RivalSetting
 from extproc.lab.rivals.layered import Layered, layered_rules
@@ -37,8 +36,6 @@ DURATION_S = 400.0
 KNEE_REQUESTS, KV_KNEE_REQUESTS = 4_000, 20_000
 """Enough for a knee within 3 %, where KV memory is the bound; with a tenth they differed by 10 %."""
 LONGEST = 2.0
-
-Pace = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -162,25 +159,6 @@ def knee_of(spec: ServerSpec, case: Case) -> float:
     return knee(replace(spec, name=""), Case("", "", case.lengths, knee_requests=case.knee_requests))
 
 
-def server_of(pace: Pace | None) -> type[Server]:
-    """A server whose machine changes its speed between two runs of the engine."""
-    if pace is None:
-        return Server
-    speed_at = pace
-
-    class Changing(Server):
-        __slots__ = ()
-
-        def _begin(self, now_s: float) -> None:
-            profile = self.spec.profile
-            self.engine._scheduler._cost = replace(
-                profile, speed=profile.speed * speed_at(now_s)
-            ).step_ticks()
-            super()._begin(now_s)
-
-    return Changing
-
-
 def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, float]:
     """One router's limits of all backends in the second half, and the share of requests refused."""
     rules = layered_rules({"guard": {"max_active": "auto"}, "admission": {"mode": mode}})
@@ -200,7 +178,7 @@ def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, f
         )
         return watched[-1]
 
-    result = evaluate(scene, "watched", seed, policies={"watched": make}, new_server=server_of(case.pace))
+    result = evaluate(scene, "watched", seed, policies={"watched": make}, pace=case.pace)
     return np.array(seen), result.refused / result.requests
 
 

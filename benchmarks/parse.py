@@ -5,12 +5,16 @@ for 64 KB, 20 ms for 10 MB. `json.loads` of the same body in the same run tells 
 hostile bodies at the end have no target; they show that no body stalls the loop for long.
 """
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
 
-from extproc.request.api import CHAT, COMPLETION, Api
+from extproc.request.api import CHAT, COMPLETION, TRANSCRIPTION, Api
 from extproc.request.body import read_body
+from extproc.request.content import readable_content
 from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 
@@ -49,6 +53,27 @@ def variants(size_bytes: int) -> Iterator[tuple[str, Api, bytes]]:
     yield "chat, messages of 2 KB of code", CHAT, chat(*messages)
     yield "chat, base64 image", CHAT, chat(image(size_bytes))
     yield "completion, token ids", COMPLETION, prompt
+    yield "chat, half a surrogate pair", CHAT, chat(*messages, "\ud83d", ensure_ascii=True)
+    yield "form, an audio file", TRANSCRIPTION, form(size_bytes)
+
+
+def form(size_bytes: int) -> bytes:
+    """A form with a file and the model behind it."""
+    part = "\r\nContent-Disposition: form-data; name=%s\r\n\r\n"
+    separator = "--------------------------d74496d66958873e"
+    audio = bytes(range(256)) * (size_bytes // 256)
+    file = f"{separator}{part}" % '"file"; filename="a.wav"'
+    model = f"\r\n{separator}{part}m\r\n{separator}--\r\n" % '"model"'
+    return file.encode() + audio + model.encode()
+
+
+def packed() -> Iterator[tuple[str, bytes]]:
+    """Compressed bodies: the largest that are unpacked, and a bomb."""
+    text = filled('def f(x):\n    return {"a": x, "b": "hello"}\n', 1_000_000)
+    noise = Random(1).randbytes(750_000).hex()
+    yield "1 MB of code", gzip.compress(chat(text))
+    yield "1.5 MB of hex digits", gzip.compress(chat(noise))
+    yield "a bomb of 1 GB", gzip.compress(b"\0" * 1_000_000_000)
 
 
 def hostile(size_bytes: int) -> Iterator[tuple[str, Api, bytes]]:
@@ -106,6 +131,9 @@ def main() -> None:
     for size in ("64 KB", "10 MB"):
         for name, api, body in hostile(SIZES_BYTES[size]):
             report(size, name, api, body, None)
+    for name, body in packed():
+        median_us, best_us = duration_us(partial(readable_content, body, "gzip"))
+        print(f"{'gzip':>6}  {name:<32}{len(body):>11,}{median_us:>11,.1f}{best_us:>11,.1f}")
     headers = {":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json"}
     body, ratios = chat("hello " * 100), TokenRatios()
     median_us, best_us = duration_us(lambda: read_request(headers, body, ratios))

@@ -19,11 +19,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from benchmarks.evaluator import scenario
 from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.nuisances import NOTHING_NASTY, ColdStart, Nuisances, Spans
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals.choice import parse_policies
 
@@ -47,7 +49,19 @@ BEATEN = ("least-request", "queue-kv")
 """Whom it has to beat by 30 % where machines or prompts are unequal."""
 NO_RIVALS = {"layered", "layered-no-model", "oracle", "shedding-oracle"}
 
-TUNE = {
+
+class Case(NamedTuple):
+    """What all policies are given: a fleet, a workload, routers that do not see each other, nuisances."""
+
+    fleet: str
+    workload: str
+    routers: int
+    nuisances: Nuisances = NOTHING_NASTY
+
+
+Cases = Mapping[str, tuple[str, str, int] | tuple[str, str, int, Nuisances]]
+
+TUNE: Cases = {
     f"{name} {load:g}": (fleet, f"{workload}@{load:g}", 1)
     for name, fleet, workload in (
         ("equal", "equal", "chat"),
@@ -70,9 +84,11 @@ _SLOW_ONE_FAILS = "2xa100-8b*0.9:12:24576,a100-8b*0.5:10:20480!100-160,l4-8b*0.8
 _ELASTIC = "2xa100-8b*0.9:12:24576,a100-8b*0.9:12:24576@-150,2xa100-8b*0.5:10:20480@100-"
 _HIDDEN_QUEUE = "2xa100-8b*0.9:12:24576:14,a100-8b*0.5:10:20480:12"
 _ONE_SLOW = "3xa100-8b*0.8:12:24576,a100-8b*0.2:12:24576"
+_FULL = "2xa100-8b*0.9:256:400000,a100-8b*0.5:256:400000,a100-8b*0.7:256:400000"
+ALL_OF_IT = Nuisances(0.2, 0.2, 2, Spans(30.0, 0.5), Spans(60.0, 15.0), ColdStart(20.0, 2.0))
 _LENGTHS = "prompt=lognormal:400:0.7 output=lognormal:90:0.6 for=300"
 _TWO_CLASS = "prompt=mix:150:3000:0.15 output=lognormal:50:0.6 for=300"
-REPORT = {
+REPORT: Cases = {
     "equal 0.95": (_EQUAL, f"poisson:0.95x {_LENGTHS}", 1),
     "mixed 0.7": (_MIXED, f"poisson:0.7x {_LENGTHS}", 1),
     "mixed 0.95": (_MIXED, f"poisson:0.95x {_LENGTHS}", 1),
@@ -92,6 +108,17 @@ REPORT = {
     "joining, leaving 0.8": (_ELASTIC, f"poisson:0.8x {_LENGTHS}", 1),
     "hidden queue 0.9": (_HIDDEN_QUEUE, f"poisson:0.9x {_LENGTHS}", 1),
     "daily 0.7": (_MIXED, f"daily:0.7x:0.5:300 {_LENGTHS}", 1),
+} | {
+    name: (_FULL, f"{arrivals} prompt=lognormal:900:0.9 output=lognormal:200:0.7 for=120", 1, nuisances)
+    for name, arrivals, nuisances in (
+        ("full noise 0.8", "poisson:0.8x", Nuisances(ttft_noise=0.3, speed_noise=0.3)),
+        ("full stalls 0.8", "poisson:0.8x", Nuisances(stalls=Spans(20.0, 0.8))),
+        ("full frozen gauges 0.8", "poisson:0.8x", Nuisances(frozen_gauges=Spans(40.0, 20.0))),
+        ("full cold 0.7", "poisson:0.7x", Nuisances(cold_start=ColdStart(30.0, 3.0))),
+        ("full retries 1.2", "poisson:1.2x", Nuisances(retries=2)),
+        ("full bursts with retries 0.8", "bursts:0.8x:3:60:12", Nuisances(retries=2)),
+        ("full all of it 0.8", "bursts:0.8x:2:60:12", ALL_OF_IT),
+    )
 }
 """Other machines, lengths and seeds (101, 102, ...) than those above."""
 
@@ -99,10 +126,9 @@ _OF_EQUAL_MACHINES = {"equal", _EQUAL, _ONE_FAILS}
 
 
 def measured(
-    what: tuple[str, str, int], policies: Sequence[str], seeds: range, is_model_used: bool
+    case: Case, policies: Sequence[str], seeds: range, is_model_used: bool
 ) -> dict[str, list[PolicyRun]]:
-    fleet, workload, routers = what
-    scene = replace(scenario(fleet, workload), routers=routers)
+    scene = replace(scenario(case.fleet, case.workload), routers=case.routers, nuisances=case.nuisances)
     if not is_model_used:
         scene = replace(scene, layered=replace(scene.layered, model_file=None))
     return {policy: [evaluate(scene, policy, seed) for seed in seeds] for policy in policies}
@@ -121,9 +147,13 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cell(runs: Sequence[PolicyRun]) -> str:
+def cell(runs: Sequence[PolicyRun], is_delay: bool) -> str:
     refused = statistics.median(run.refused_share for run in runs)
-    return f"{p99_s(runs):.2f} s, {goodput(runs):.0%}" + (f" ({refused:.1%})" if refused else "")
+    time_s, share = p99_s(runs), goodput(runs)
+    if is_delay:
+        time_s = statistics.median(run.delay_s(99) or 0.0 for run in runs)
+        share = statistics.median(run.good for run in runs)
+    return f"{time_s:.2f} s, {share:.0%}" + (f" ({refused:.1%})" if refused else "")
 
 
 class Claims:
@@ -180,23 +210,28 @@ def main() -> None:
     parser.add_argument("--routers", type=int, default=1, help="with --workload")
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--only", default="", help="scenarios whose name begins so; several with commas")
+    parser.add_argument("--nasty", action="store_true", help="with --workload: all nuisances of the report")
+    parser.add_argument("--delay", action="store_true", help="show p99 of the delay, and good")
     parser.add_argument("--without-model", action="store_true", help="layer 2 has no model")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     names = parse_policies(asked.policies)
+    scenarios: Cases
     scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
     if asked.workload is not None:
-        scenarios = {asked.workload: (asked.fleet, asked.workload, asked.routers)}
-    print(row("p99 TTFT, goodput", *names))
+        nuisances = ALL_OF_IT if asked.nasty else NOTHING_NASTY
+        scenarios = {asked.workload: (asked.fleet, asked.workload, asked.routers, nuisances)}
+    print(row("p99 of the delay, good" if asked.delay else "p99 TTFT, goodput", *names))
     print(f"|{'---|' * (1 + len(names))}")
     kept: dict[str, list[PolicyRun]] = {}
     claims = Claims()
     for name, what in scenarios.items():
         if name.startswith(tuple(asked.only.split(","))):
-            found = measured(what, names, range(first, first + asked.seeds), not asked.without_model)
-            print(row(name, *map(cell, found.values())), flush=True)
-            claims.judge(name, what[0] not in _OF_EQUAL_MACHINES, found)
+            case = Case(*what)
+            found = measured(case, names, range(first, first + asked.seeds), not asked.without_model)
+            print(row(name, *(cell(runs, asked.delay) for runs in found.values())), flush=True)
+            claims.judge(name, case.fleet not in _OF_EQUAL_MACHINES, found)
             kept[name] = [run for runs in found.values() for run in runs]
     print(f"\n{claims.table()}\n\n{claims.missed} missed (bold)")
     if asked.json is not None:

@@ -22,7 +22,7 @@ def spans(text: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
 def test_the_paths_that_a_document_names_exist(document: Path) -> None:
-    named = [span for span in spans(document.read_text()) if re.fullmatch(r"[\w/.-]+(/|\.\w{2,4})", span)]
+    named = [span for span in spans(document.read_text()) if re.fullmatch(r"\w[\w/.-]*(/|\.\w{2,4})", span)]
     assert len(named) > 10
     assert [path for path in named if not ((PACKAGE / path).exists() or (ROOT / path).exists())] == []
 

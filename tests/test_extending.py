@@ -194,10 +194,10 @@ def test_requests_of_a_new_api_are_placed_with_a_size_of_their_own(tree: Path, s
         async with running(stack):
             answer = await stack.ask(asked, path=path)
             assert (answer.status, answer.backend) == (200, "sim-1")
-            assert len(json.loads(answer.body)["results"]) == len(asked["documents"])
+            assert len(json.loads(answer.body)["embeddings"]["float"]) == len(asked["texts"])
             await stack.until_outcomes(1)
 
     asyncio.run(scenario())
     samples = read_samples(stack.samples_path, ("kind", "model", "text_bytes"))
-    pairs_bytes = sum(len(asked["query"]) + len(document) for document in asked["documents"])
-    assert [list(column) for column in samples.values()] == [["rerank"], ["sim"], [pairs_bytes]]
+    text_bytes = sum(map(len, asked["texts"]))
+    assert [list(column) for column in samples.values()] == [["cohere_embedding"], ["sim"], [text_bytes]]

@@ -27,7 +27,8 @@ from benchmarks.ranking.arms import ARMS, Arms
 from benchmarks.ranking.figures import Figures, foretold
 from benchmarks.ranking.load import Measurement, put_load
 from benchmarks.ranking.report import figures_table, gain_lines, ranking_lines
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic
 from extproc.lab.traffic.step_requests import DrawnRequests, RecordedRequests, StepRequests
 from extproc.lab.traffic.trace import Replay

@@ -10,9 +10,10 @@ from extproc.errors import ConfigError, ReportError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from extproc.lab.evaluation.evaluator import Scenario
+    from extproc.lab.evaluation.nuisances import Nuisances
     from extproc.lab.evaluation.offered_load import OfferedLoad
     from extproc.lab.evaluation.result import Evaluation
+    from extproc.lab.evaluation.scenario import Scenario
     from extproc.lab.evaluation.trace_spec import TraceSpec
     from extproc.lab.evaluation.workload_text import WorkloadSpec
 
@@ -68,6 +69,46 @@ class EvaluateOptions:
     is_estimate_judged: bool = option(
         False, "Compare the estimates of layered with the truth; slow.", "--judge-estimate"
     )
+    ttft_noise: float = option(
+        0.0,
+        "Noise of TTFT, as a standard deviation of its logarithm; 0.2 is about 20 %.",
+        "--ttft-noise",
+        min=0.0,
+        max=2.0,
+    )
+    speed_noise: float = option(
+        0.0,
+        "Noise of each machine's speed, in the same measure; it gets another every 10 s.",
+        "--speed-noise",
+        min=0.0,
+        max=2.0,
+    )
+    retries: int = option(
+        0,
+        "How often a client sends again what was refused or lost; the SDKs do it twice.",
+        min=0,
+        max=10,
+    )
+    stalls: str | None = option(
+        None,
+        "Once in each PERIOD a router stands still for LENGTH seconds.",
+        metavar="PERIOD:LENGTH",
+        show_default="none",
+    )
+    frozen_gauges: str | None = option(
+        None,
+        "Once in each PERIOD a server's metrics do not change for LENGTH seconds.",
+        "--frozen-gauges",
+        metavar="PERIOD:LENGTH",
+        show_default="none",
+    )
+    cold_start: str | None = option(
+        None,
+        "For so many seconds after its start a server takes so many times as long.",
+        "--cold-start",
+        metavar="SECONDS:TIMES",
+        show_default="none",
+    )
     model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
     out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
     json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
@@ -106,6 +147,11 @@ def evaluate(options: EvaluateOptions) -> None:
     batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
     also refuses requests that would be late everywhere. Of a --config, layered takes the stages guard,
     breaker, predict, least_load, zones, scrape and admission.
+
+    Nothing goes wrong in this world but what is asked for by --ttft-noise, --speed-noise, --stalls,
+    --frozen-gauges and --cold-start. With --retries clients come back as those of OpenAI do: after
+    Retry-After, or without it after half a second, a second and so on, less up to a quarter. All attempts
+    are one request, whose times count from the first; it is refused if the last attempt is.
 
     A request is good if its first token came at most the delay limit later than it would have on the fleet's
     fastest idle machine, nothing cached; good is the share of all requests, refused and failed ones included.
@@ -152,6 +198,7 @@ def _evaluation(
         slo_s=options.slo_s,
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
+        nuisances=scenario.nuisances,
         capacity_per_s=sum(scenario.capacities_per_s),
         model_version=None if model_file is None else load(model_file).manifest.model_version,
         policies=summaries(runs),
@@ -163,9 +210,9 @@ def _scenario(
     options: EvaluateOptions,
 ) -> "tuple[Scenario, WorkloadSpec | TraceSpec, OfferedLoad]":
     """Return the scenario, its workload, and what that is on this fleet."""
-    from extproc.lab.evaluation.evaluator import Scenario
     from extproc.lab.evaluation.fleet_text import parse_fleet
     from extproc.lab.evaluation.offered_load import offered_load
+    from extproc.lab.evaluation.scenario import Scenario
     from extproc.lab.evaluation.workload_text import parse_workload
     from extproc.lab.load.trace_file import read_length_file, read_trace_file
     from extproc.lab.rivals.layered import layered_rules
@@ -188,8 +235,23 @@ def _scenario(
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
         is_estimate_judged=options.is_estimate_judged,
+        nuisances=_nuisances(options),
     )
     return scenario, workload, offered
+
+
+def _nuisances(options: EvaluateOptions) -> "Nuisances":
+    from extproc.lab.evaluation.nuisances import Nuisances, parse_cold_start, parse_spans
+
+    stalls, frozen, cold = options.stalls, options.frozen_gauges, options.cold_start
+    return Nuisances(
+        ttft_noise=options.ttft_noise,
+        speed_noise=options.speed_noise,
+        retries=options.retries,
+        stalls=None if stalls is None else parse_spans("--stalls", stalls),
+        frozen_gauges=None if frozen is None else parse_spans("--frozen-gauges", frozen),
+        cold_start=None if cold is None else parse_cold_start("--cold-start", cold),
+    )
 
 
 def _trace_lines(workload: "WorkloadSpec | TraceSpec", offered: "OfferedLoad") -> list[str]:

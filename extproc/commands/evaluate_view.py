@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.result import Evaluation, PolicyRun, PolicySummary, Spread
+from extproc.lab.evaluation.scenario import Scenario
 
 _NONE = "-"
 
@@ -44,6 +45,7 @@ def heading(evaluation: Evaluation) -> str:
         f"{seeds} seed(s), {requests:,} requests in all, {evaluation.routers} router(s), scrapes every "
         f"{evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late; model {model}"
         + (f"; counted from {evaluation.from_s:g} s on" if evaluation.from_s else "")
+        + "".join(f"; {name}" for name in evaluation.nuisances.names())
     )
 
 
@@ -86,8 +88,24 @@ def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) ->
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return a line for each layered policy: which layers decided, and how well its estimate foretold."""
-    return [_remark(summary) for summary in evaluation.policies if summary.layer_shares]
+    """Return lines for each layered policy: which layers decided, and how well its estimate foretold; and for
+    each policy whose clients sent requests again: what became of these.
+    """
+    layered = [_remark(summary) for summary in evaluation.policies if summary.layer_shares]
+    return layered + [_retried(summary) for summary in evaluation.policies if summary.retried_given_up_share]
+
+
+def _retried(summary: PolicySummary) -> str:
+    given_up, tries = summary.retried_given_up_share, summary.attempts_per_answer
+    p50_s, p90_s = summary.retried_ttft_p50_s, summary.retried_ttft_p90_s
+    gave_up = "" if given_up is None else f"{given_up.median:.1%} of those who came back gave up"
+    answered = (
+        ""
+        if p50_s is None or p90_s is None
+        else (f"; the others' first token came after {p50_s.median:.3g} s (p90 {p90_s.median:.3g})")
+    )
+    attempts = "" if tries is None else f"; {tries.median:.2f} attempts for an answer"
+    return f"{summary.policy}: {gave_up}{answered}{attempts}"
 
 
 def _remark(summary: PolicySummary) -> str:

@@ -1,8 +1,8 @@
 """One HTTP exchange as Envoy's external processor sees it: events in, instructions out.
 
-Envoy sends the request's headers, then its whole body, and keeps the gRPC stream open until the response
-has ended or the client has left: `end` is then called, and the lease given back. No transport is known
-here, so that there can be several.
+Envoy sends the request's headers, then its whole body (of a WebSocket none), and keeps the gRPC stream open
+until the response has ended or the client has left: `end` is then called, and the lease given back. No
+transport is known here, so that there can be several.
 
 A request that no backend can take may be held: the first answer is Hold, and the second one comes later,
 through the callback that `then` was given.
@@ -22,7 +22,7 @@ from extproc.exchange.messages import (
 )
 from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
 from extproc.request.header_rules import USUAL, HeaderRules
-from extproc.request.request import read_request
+from extproc.request.request import is_upgrade, read_request
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -85,7 +85,7 @@ class Exchange:
         if self._headers is not None:
             raise ProtocolError("request headers came twice")
         self._headers = event.headers
-        if event.end_of_stream:
+        if event.end_of_stream or is_upgrade(event.headers):
             return self._placed(None, Phase.REQUEST_HEADERS, now_s)
         return Continue(Phase.REQUEST_HEADERS)
 

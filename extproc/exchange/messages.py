@@ -66,12 +66,16 @@ class RouteTo(msgspec.Struct, frozen=True):
     address: str = ""
 
 
-class Reject(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
     """Answer the client at once, without a backend."""
 
     status: int
     body: bytes
     headers: Mapping[str, str]
+
+
+class Reject(Answer, frozen=True):
+    """Refuse the request."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -80,4 +84,4 @@ class Hold(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
-Instruction = Continue | RouteTo | Reject | Hold
+Instruction = Continue | RouteTo | Answer | Hold

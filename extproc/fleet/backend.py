@@ -87,7 +87,8 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known.
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. `retried_models` are
+    those that all its peers serve, None where that is all of its own (see `peers`).
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class Backend:
         "predictions",
         "prefilled_at_s",
         "queued_s",
+        "retried_models",
         "running",
         "running_limit",
         "scraped_at_s",
@@ -148,6 +150,7 @@ class Backend:
         self.models = endpoint.models
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
+        self.retried_models: frozenset[str] | None = None
         # requests
         self.open: dict[BookedRequest, None] = {}
         self.own = self.ended = 0
@@ -182,6 +185,10 @@ class Backend:
         self.predictions = PredictionRecord(rules.trust)
         self.token_window = CounterWindow()
 
+    def has_peers_for(self, model: str | None) -> bool:
+        """Return whether a second attempt of a request for `model` meets servers that have it."""
+        return self.retried_models is None or model is None or model in self.retried_models
+
     @property
     def _is_prefilling(self) -> bool:
         """Whether requests wait for prompts to be computed, not for places."""
@@ -193,6 +200,8 @@ class Backend:
 
     def reserve(self, now_s: float) -> None:
         """Count a request that is placed here from now on."""
+        if not self.own:
+            self.drain_rate.became_busy(now_s)
         self.own += 1
         self.breaker.begin()
         self._own_changed(now_s)

@@ -51,26 +51,37 @@ class OwnHistory:
         return self._tick % _BUCKETS
 
 
+ANSWER_S = 10.0
+"""Guessed: how long an answer takes, as long as a backend that was idle has not been busy for long."""
+
+
 class DrainRate:
     """Requests finished per second on one backend, by an exponentially decaying count of ends.
 
-    It is the basis of the `Retry-After` of a refusal.
+    It is the basis of the `Retry-After` of a refusal. Of a backend that was idle until a moment ago the count
+    says little: its rate is at least as large as what is in flight lets expect, for the first seconds.
     """
 
-    __slots__ = ("_count", "_counted_at_s")
+    __slots__ = ("_busy_since_s", "_count", "_counted_at_s")
 
     def __init__(self) -> None:
         self._count = 0.0
         self._counted_at_s = 0.0
+        self._busy_since_s = -math.inf
+
+    def became_busy(self, now_s: float) -> None:
+        """Note that the first request was placed on an idle backend."""
+        self._busy_since_s = now_s
 
     def finished(self, now_s: float) -> None:
         """Count a request that has ended."""
         self._count = self._decayed(now_s) + 1.0
         self._counted_at_s = now_s
 
-    def per_second(self, now_s: float) -> float:
-        """Return the rate now; 0 for a backend that has finished nothing for long."""
-        return self._decayed(now_s) / TIME_CONSTANT_S
+    def per_second(self, own: int, now_s: float) -> float:
+        """Return the rate now, with `own` in flight; 0 for a backend that has finished nothing for long."""
+        untold = math.exp(-max(0.0, now_s - self._busy_since_s) / TIME_CONSTANT_S)
+        return max(self._decayed(now_s) / TIME_CONSTANT_S, untold * own / ANSWER_S)
 
     def _decayed(self, now_s: float) -> float:
         elapsed_s = max(0.0, now_s - self._counted_at_s)

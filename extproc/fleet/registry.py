@@ -18,12 +18,19 @@ MAX_MEMBERS = 2 * MAX_BACKENDS
 Candidates = tuple[Backend, ...]
 
 
+LOST_FOR_S = 900.0
+"""Guessed: a server with a large model is back within a quarter of an hour, or it is gone for good."""
+
+MAX_LOST_MODELS = 1024
+
+
 class Registry:
     """The members of the fleet. Lookups are O(1): the candidates of each model are kept ready."""
 
     def __init__(self, fleet: Fleet, settle_s: float) -> None:
         self._fleet = fleet
         self._settle_s = settle_s
+        self._lost_until_s: dict[str, float] = {}
         self._index()
 
     @property
@@ -90,6 +97,14 @@ class Registry:
             return serving
         return self._of_unknown_models if self._of_unknown_models or not self._active else None
 
+    def has_lost(self, model: str, now_s: float) -> bool:
+        """Return whether a backend that served `model` has left within the last minutes."""
+        return self._lost_until_s.get(model, now_s) > now_s
+
+    def models(self) -> list[str]:
+        """Return what the backends that may be chosen say that they serve, adapters included, in order."""
+        return sorted(self._candidates)
+
     def is_served(self, model: str) -> bool:
         """Return whether a backend that may be chosen has said that it serves `model`."""
         return model in self._candidates
@@ -107,9 +122,15 @@ class Registry:
         return list(by_name.values())
 
     def _drain(self, member: Backend, now_s: float) -> None:
-        if member.lifecycle is not Lifecycle.DRAINING:
-            member.lifecycle = Lifecycle.DRAINING
-            member.changes_at_s = now_s + self._settle_s
+        if member.lifecycle is Lifecycle.DRAINING:
+            return
+        member.lifecycle = Lifecycle.DRAINING
+        member.changes_at_s = now_s + self._settle_s
+        for model in member.models or ():
+            self._lost_until_s.pop(model, None)
+            self._lost_until_s[model] = now_s + LOST_FOR_S
+        while len(self._lost_until_s) > MAX_LOST_MODELS:
+            del self._lost_until_s[next(iter(self._lost_until_s))]
 
     def _join(self, endpoint: Endpoint, now_s: float, is_known_to_envoy: bool) -> Backend:
         lifecycle = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING

@@ -42,7 +42,7 @@ STAGE_TAG = "retry_stage"
 FIRST_TAG = "retry_first"
 SECOND_TAG = "retry_second"
 
-_NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
+NOT_ROUTED_FLAGS = frozenset({"NC", "NR", "UO"})
 CONNECT_FLAGS = frozenset({"UF", "UH", "URX"})
 _RESET_FLAGS = frozenset({"UC", "UR", "LR", "UPE"})
 _TIMEOUT_FLAGS = frozenset({"UT", "SI", "DT"})
@@ -64,7 +64,7 @@ class Failure(StrEnum):
 
 
 _BY_FLAGS = (
-    (_NOT_ROUTED_FLAGS, Failure.NOT_ROUTED),
+    (NOT_ROUTED_FLAGS, Failure.NOT_ROUTED),
     (CONNECT_FLAGS, Failure.CONNECT),
     (_RESET_FLAGS, Failure.RESET),
     (_TIMEOUT_FLAGS, Failure.TIMEOUT),

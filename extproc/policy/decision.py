@@ -44,6 +44,7 @@ class Reason(StrEnum):
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
     UNKNOWN_MODEL = "unknown_model"
+    MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
     # neither: Envoy's own pool takes the request
     NO_BACKEND = "no_backend"
 
@@ -81,6 +82,7 @@ class DecisionCounts:
         self.by_reason: Counter[tuple[Layer, Reason]] = Counter()
         self.guarded = 0
         self.passed_through = 0
+        self.answered = 0
         self.expected_cached_tokens = 0.0
         self.followed_sessions = 0
 

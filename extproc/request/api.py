@@ -1,8 +1,8 @@
 """The APIs that the router knows: one row each, and everything that differs between them is read from it.
 
-They are those of vLLM's OpenAI-compatible server
+They are those of vLLM's server, by all the paths that it has for them
 (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html). A new API is a row here. Its size is
-read by one of the readers of `input_size`, or by a new one for a new shape; the simulated server
+read by one of the readers of `input_size` and `pairs`, or by a new one for a new shape; the simulated server
 answers it in a shape that `lab.simulated_vllm.answers` has. A request of any other path or method is of
 OTHER: it is forwarded without any claim about its input.
 """
@@ -12,34 +12,60 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.input_size import conversation_size, embedded_size, prompt_size, read_plain_chat
+from extproc.request.input_size import (
+    AUDIO_TOKENS,
+    FILE_TOKENS,
+    IMAGE_TOKENS,
+    conversation_size,
+    embedded_size,
+    nothing,
+    opened_conversation_size,
+    prompt_size,
+    read_plain_chat,
+)
+from extproc.request.pairs import pairs_size, score_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Api:
     """One API: how its requests are read, placed and answered.
 
-    `kind` is its name in samples and metadata; requests are POSTed to `path`. `read_size` is called with the
-    raw JSON of each of `input_fields`, of which the first holds the prompt; where it is None, the bytes of
-    the whole body count as text. `read_plain`, if there is one, reads a body of the usual shape faster, and
-    returns None for others. The first of `token_limit_fields` with a positive integer counts; without any,
-    the server takes its `default_token_limit`, if it has one.
+    `kind` is its name in samples and metadata; its requests are made by `method` to `path`, or to one of
+    `other_paths`. `read_size` is called with the raw JSON of each of `input_fields`, of which the first holds
+    the prompt; where it is None, the whole body counts as text. `opening_field`, if there is one, holds text
+    that the engine reads before the prompt, and is part of its prefix. `read_plain`, if there is one, reads a
+    body of the usual shape faster, and returns None for others. The first of `token_limit_fields` with a
+    positive integer counts; without any, the server takes its `default_token_limit`, if it has one. Each file
+    in a form counts as `file_tokens`. `is_upgrade` marks an API whose requests have no body and become a
+    WebSocket: the model is in the query.
 
     A generation can be streamed, its prefixes are cached by engines, and its TTFT can be predicted. Envoy's
-    time of the first byte is its TTFT if `first_byte_is_first_token`. `answer_shape` names the shape of the
-    simulated server's answers.
+    time of the first byte is its TTFT if `first_byte_is_first_token`. `has_typed_errors` where an error is
+    marked as one by its outermost field, as Anthropic's clients expect. `answer_shape` names the shape of the
+    simulated server's answers; it has none where that is empty.
     """
 
     kind: str
+    method: str = "POST"
     path: str
-    input_fields: tuple[str, ...]
+    other_paths: tuple[str, ...] = ()
+    input_fields: tuple[str, ...] = ()
+    opening_field: str | None = None
     read_size: Callable[..., InputSize] | None
     read_plain: Callable[[bytes], BodyFacts | None] | None = None
-    token_limit_fields: tuple[str, ...]
+    token_limit_fields: tuple[str, ...] = ()
     default_token_limit: int | None = None
-    is_generation: bool
-    first_byte_is_first_token: bool
-    answer_shape: str
+    file_tokens: int = FILE_TOKENS
+    is_upgrade: bool = False
+    is_generation: bool = False
+    first_byte_is_first_token: bool = False
+    has_typed_errors: bool = False
+    answer_shape: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths by which it is reached."""
+        return (self.path, *self.other_paths)
 
     @property
     def prompt_field(self) -> str:
@@ -74,9 +100,6 @@ EMBEDDING: Final = Api(
     path="/v1/embeddings",
     input_fields=("input", "messages"),
     read_size=embedded_size,
-    token_limit_fields=(),
-    is_generation=False,
-    first_byte_is_first_token=False,
     answer_shape="embedding",
 )
 RESPONSES: Final = Api(
@@ -89,17 +112,113 @@ RESPONSES: Final = Api(
     first_byte_is_first_token=False,  # vLLM sends an event before it schedules the request
     answer_shape="responses",
 )
-OTHER: Final = Api(
-    kind="other",
-    path="",
-    input_fields=(),
-    read_size=None,
-    token_limit_fields=(),
-    is_generation=False,
-    first_byte_is_first_token=False,
-    answer_shape="",
+MESSAGES: Final = Api(
+    kind="messages",
+    path="/v1/messages",
+    input_fields=("messages", "system", "tools"),
+    opening_field="system",
+    read_size=opened_conversation_size,
+    token_limit_fields=("max_tokens",),
+    is_generation=True,
+    first_byte_is_first_token=True,
+    has_typed_errors=True,
+    answer_shape="messages",
 )
+COUNT_TOKENS: Final = Api(
+    kind="count_tokens",
+    path="/v1/messages/count_tokens",
+    read_size=nothing,
+    has_typed_errors=True,
+)
+TOKENIZE: Final = Api(
+    kind="tokenize",
+    path="/tokenize",
+    other_paths=("/v1/tokenize", "/detokenize", "/v1/detokenize"),
+    read_size=nothing,
+)
+RERANK: Final = Api(
+    kind="rerank",
+    path="/v1/rerank",
+    other_paths=("/rerank", "/v2/rerank"),
+    input_fields=("documents", "query"),
+    read_size=pairs_size,
+    answer_shape="rerank",
+)
+SCORE: Final = Api(
+    kind="score",
+    path="/v1/score",
+    other_paths=("/score",),
+    input_fields=("text_2", "text_1", "documents", "queries", "items", "data_2", "data_1"),
+    read_size=score_size,
+)
+POOLING: Final = Api(
+    kind="pooling",
+    path="/pooling",
+    other_paths=("/v1/pooling",),
+    input_fields=("input", "messages"),
+    read_size=embedded_size,
+)
+CLASSIFY: Final = Api(
+    kind="classify",
+    path="/classify",
+    other_paths=("/v1/classify",),
+    input_fields=("input", "messages"),
+    read_size=embedded_size,
+)
+TRANSCRIPTION: Final = Api(
+    kind="transcription",
+    path="/v1/audio/transcriptions",
+    other_paths=("/v1/audio/translations",),
+    input_fields=("prompt",),
+    read_size=prompt_size,
+    file_tokens=AUDIO_TOKENS,
+)
+SPEECH: Final = Api(
+    kind="speech",
+    path="/v1/audio/speech",
+    input_fields=("input",),
+    read_size=prompt_size,
+)
+IMAGES: Final = Api(
+    kind="images",
+    path="/v1/images/generations",
+    other_paths=("/v1/images/edits", "/v1/images/variations"),
+    input_fields=("prompt",),
+    read_size=prompt_size,
+    file_tokens=IMAGE_TOKENS,
+)
+REALTIME: Final = Api(
+    kind="realtime",
+    method="GET",
+    path="/v1/realtime",
+    read_size=nothing,
+    is_upgrade=True,
+)
+MODELS: Final = Api(
+    kind="models",
+    method="GET",
+    path="/v1/models",
+    read_size=nothing,
+)
+OTHER: Final = Api(kind="other", path="", read_size=None)
 
-APIS: Final = (CHAT, COMPLETION, EMBEDDING, RESPONSES)
-APIS_BY_PATH: Final[Mapping[str, Api]] = {api.path: api for api in APIS}
+APIS: Final = (
+    CHAT,
+    COMPLETION,
+    EMBEDDING,
+    RESPONSES,
+    MESSAGES,
+    COUNT_TOKENS,
+    TOKENIZE,
+    RERANK,
+    SCORE,
+    POOLING,
+    CLASSIFY,
+    TRANSCRIPTION,
+    SPEECH,
+    IMAGES,
+    REALTIME,
+    MODELS,
+)
+APIS_BY_PATH: Final[Mapping[str, Api]] = {path: api for api in APIS for path in api.paths}
 APIS_BY_KIND: Final[Mapping[str, Api]] = {api.kind: api for api in APIS}

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-TokenLimit = Annotated[int, msgspec.Meta(gt=0, le=2**31 - 1)]
+MAX_TOKEN_LIMIT = 2**31 - 1
+
+TokenLimit = Annotated[int, msgspec.Meta(gt=0, le=MAX_TOKEN_LIMIT)]
 """A limit of output tokens that is worth believing."""
 
 
@@ -23,8 +25,8 @@ class InputSize(msgspec.Struct, frozen=True):
 class BodyFacts(msgspec.Struct, frozen=True):
     """Facts read from one body.
 
-    Where it is not readable (no JSON object), `input_size` is the body's bytes taken as text and the rest
-    is unknown. `token_limit` is None where it is absent, not a positive integer, or above 2**31 - 1.
+    Where it is not readable (neither a JSON object nor a form), `input_size` is that of a short text and the
+    rest is unknown. `token_limit` is None where it is absent, not a positive integer, or above 2**31 - 1.
     `cache_salt` separates the engine's prefix cache: requests share nothing with those of another salt.
     """
 

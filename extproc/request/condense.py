@@ -11,6 +11,7 @@ server refuses it. If the quotes mislead (a run of 64 backslashes, an unbalanced
 JSON, and `body` parses the original instead.
 """
 
+import re
 from typing import Final
 
 import numpy as np
@@ -24,26 +25,32 @@ _LONG_BYTES: Final = 4096
 # Measured on code: with more quotes there is little to gain, and the search itself takes the longest.
 _MIN_BYTES_PER_QUOTE: Final = 32
 
+_MEDIA_FIELD: Final = re.compile(rb'"(?:data|file_data|b64_json|image|audio|video)"[ \t\r\n]*:[ \t\r\n]*$')
+_BASE64: Final = re.compile(rb'"[A-Za-z0-9+/_-]{64}')
+
 _MAX_BACKSLASHES: Final = 64
 _MAX_LOOKS: Final = 200_000
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 
 def condense(body: bytes) -> bytes:
-    """A JSON object with marked literals for its long values; a base64 data URL is marked as empty text."""
+    """A JSON object with marked literals for its long values; media in base64 are marked as empty text."""
     pieces: list[bytes] = []
     kept_from = 0
     for start, end in _long_values(body):
-        pieces += (body[kept_from:start], _replacement(body[start:end]))
+        pieces += (body[kept_from:start], _replacement(body[start:end], body[max(0, start - 32) : start]))
         kept_from = end
     pieces.append(body[kept_from:])
     return b"".join(pieces)
 
 
-def _replacement(value: bytes) -> bytes:
+def _replacement(value: bytes, before: bytes) -> bytes:
+    """Return the literal for a value; `before` are the bytes that end with its field's name."""
     if value.startswith(b"["):
         return marked(IDS_MARK, count_byte(value, b",") + 1)
     if value.startswith(b'"data:') and b";base64," in value[:128]:
+        return marked(TEXT_MARK, 0)
+    if _MEDIA_FIELD.search(before) and _BASE64.match(value):
         return marked(TEXT_MARK, 0)
     return marked(TEXT_MARK, text_bytes(value))
 

@@ -1,8 +1,8 @@
 """The size of a request's input: text in bytes, token ids, and media in tokens.
 
-Read are `messages` (chat), the items of `input` (responses), and `prompt` (completions) and `input`
-(embeddings), which are text, token ids, or arrays of either. Token ids are counted by their commas, not
-decoded: an array of a million ids would be a million objects.
+Read are messages (chat, Anthropic's API), the items of `input` (responses), and `prompt` (completions) and
+`input` (embeddings), which are text, token ids, or arrays of either. Token ids are counted by their commas,
+not decoded: an array of a million ids would be a million objects.
 
 Every field is measured on its own, so that an odd one costs its own exactness and no other's. The text of
 the chat template is in none of them: the learned tokens per byte (`token_ratio`) take it in.
@@ -39,7 +39,12 @@ _MEDIA_TOKENS: Final = {
     "video_url": VIDEO_TOKENS,
     "file": FILE_TOKENS,
     "input_file": FILE_TOKENS,
+    "image": IMAGE_TOKENS,  # this and the next one are Anthropic's
+    "document": FILE_TOKENS,
 }
+
+_BLOCKS: Final = frozenset({"tool_use", "tool_result", "thinking", "search_result", "server_tool_use"})
+"""Types of Anthropic's content blocks that hold text elsewhere than in `text`."""
 
 _Element = TypeVar("_Element")
 
@@ -58,8 +63,14 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _Part(msgspec.Struct, gc=False):
+    """A part of a message's content; all but its text are fields of Anthropic's content blocks."""
+
     type: str = ""
     text: Raw = _ABSENT
+    thinking: Raw = _ABSENT
+    name: Raw = _ABSENT
+    input: Raw = _ABSENT
+    content: Raw = _ABSENT
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -86,6 +97,13 @@ def conversation_size(messages: Raw, *texts: Raw) -> InputSize:
     return InputSize(size.text_bytes + text_bytes, size.exact_tokens, size.media_tokens)
 
 
+def opened_conversation_size(messages: Raw, opening: Raw, *texts: Raw) -> InputSize:
+    """Size messages, the texts beside them, and an opening that has the shape of a message's content."""
+    size = conversation_size(messages, *texts)
+    opening_bytes, opening_tokens = content_size(opening)
+    return InputSize(size.text_bytes + opening_bytes, 0, size.media_tokens + opening_tokens)
+
+
 def messages_size(raw: Raw) -> InputSize:
     """Size an array of messages or items; anything else counts as text."""
     items = _decoded(_ITEMS, raw)
@@ -94,7 +112,7 @@ def messages_size(raw: Raw) -> InputSize:
     text_bytes, media_tokens = 0, 0
     for item in items:
         for content in (item.content, item.output):
-            content_bytes, content_tokens = _content_size(content)
+            content_bytes, content_tokens = content_size(content)
             text_bytes += content_bytes
             media_tokens += content_tokens
         text_bytes += (
@@ -103,22 +121,29 @@ def messages_size(raw: Raw) -> InputSize:
     return InputSize(text_bytes=text_bytes, media_tokens=media_tokens)
 
 
-def _content_size(raw: Raw) -> tuple[int, int]:
-    """Text bytes and media tokens of a string, null, or an array of parts."""
+def content_size(raw: Raw, *, is_nested: bool = False) -> tuple[int, int]:
+    """Text bytes and media tokens of a string, null, or an array of parts, which may hold such arrays."""
     parts = _decoded(_PARTS, raw)
     if parts is None:
         return field_bytes(raw), 0
-    sizes = [_part_size(part) for part in parts]
+    sizes = [_part_size(part, is_nested) for part in parts]
     return sum(part_bytes for part_bytes, _ in sizes), sum(part_tokens for _, part_tokens in sizes)
 
 
-def _part_size(raw: Raw) -> tuple[int, int]:
+def _part_size(raw: Raw, is_nested: bool) -> tuple[int, int]:
     """Text bytes and media tokens of one part; the engine also takes a bare string for one."""
     try:
         part = _PART.decode(raw)
     except ODD_SHAPE:
         return field_bytes(raw), 0
-    return field_bytes(part.text), _MEDIA_TOKENS.get(part.type, 0)
+    part_bytes, part_tokens = field_bytes(part.text), _MEDIA_TOKENS.get(part.type, 0)
+    if part.type in _BLOCKS:
+        part_bytes += field_bytes(part.thinking) + field_bytes(part.name) + field_bytes(part.input)
+        inner = field_bytes(part.content), 0
+        if not is_nested:
+            inner = content_size(part.content, is_nested=True)
+        return part_bytes + inner[0], part_tokens + inner[1]
+    return part_bytes, part_tokens
 
 
 def _tool_calls_bytes(raw: Raw) -> int:
@@ -192,6 +217,11 @@ _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 def embedded_size(given: msgspec.Raw, messages: msgspec.Raw) -> InputSize:
     """Size the `input` of an embedding, or the messages that vLLM embeds where there is none."""
     return prompt_size(given) if given else messages_size(messages)
+
+
+def nothing() -> InputSize:
+    """Return the size of a request that no engine computes anything for."""
+    return InputSize()
 
 
 def prompt_size(raw: msgspec.Raw) -> InputSize:

@@ -7,9 +7,12 @@ instructions that differ before the same messages are not seen: what is wrong is
 is part of the chain, since engines keep the blocks of each salt apart.
 
 The blocks grow with their distance, so that a long prompt has few and what is lost at the end of a long
-common beginning is an eighth of it at most. The hash is Python's own of bytes, SipHash-1-3 with a key that is
-random in each process (Aumasson and Bernstein, "SipHash", 2012), a third of the time of BLAKE2: no client can
-tell which texts would share an entry. Nothing of a text is kept but these numbers.
+common beginning is an eighth of it at most. Where the engine reads another field before the prompt
+(`Api.opening_field`) the chain begins with it, wherever it is in the body.
+
+The hash is Python's own of bytes, SipHash-1-3 with a key that is random in each process (Aumasson and
+Bernstein, "SipHash", 2012), a third of the time of BLAKE2: no client can tell which texts would share an
+entry. Nothing of a text is kept but these numbers.
 """
 
 from bisect import bisect_right
@@ -47,10 +50,12 @@ def read_prefix(
     A block that is not full has no hash. Models do not share anything. Engines cache the prefixes of
     generations only.
     """
-    begin = body.find(_prompt_mark(api)) if api.is_generation and model is not None else -1
+    begin = body.find(_mark(api.prompt_field)) if api.is_generation and model is not None else -1
     length = len(body) - begin
     if begin < 0 or length < _SMALLEST_BYTES:
         return (), 0
+    if api.opening_field is not None:
+        body, begin, length = _opened(body, begin, body.find(_mark(api.opening_field)))
     last, chain = hash((model, cache_salt)) if cache_salt else hash(model), []
     for start, end in _BLOCKS[: bisect_right(BLOCK_ENDS, length)]:
         last = hash((last, body[begin + start : begin + end]))
@@ -58,6 +63,15 @@ def read_prefix(
     return tuple(chain), length
 
 
+def _opened(body: bytes, prompt: int, opening: int) -> tuple[bytes, int, int]:
+    """Return a body in which the opening is before the prompt, where it begins there, and its length."""
+    if opening < prompt:
+        begin = prompt if opening < 0 else opening
+        return body, begin, len(body) - begin
+    front = body[opening : opening + BLOCK_ENDS[-1]]
+    return front + body[prompt : min(opening, prompt + BLOCK_ENDS[-1])], 0, len(body) - prompt
+
+
 @cache
-def _prompt_mark(api: Api) -> bytes:
-    return f'"{api.prompt_field}"'.encode()
+def _mark(field: str) -> bytes:
+    return f'"{field}"'.encode()

@@ -4,15 +4,18 @@ A `Request` is made once, from the request's headers and body (`request.body` re
 never changed. Path and method tell which API it uses; `api` has the table.
 """
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
+from urllib.parse import unquote_plus
 
 import msgspec
 
 from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
+from extproc.request.content import readable_content
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.session import NO_SESSION, read_session
@@ -24,10 +27,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
-    `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
-    that is known; `wait_limit_s` is the client's own limit of the wait (see `request.slo`), None without one.
-    `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from the prompt on
-    (see `request.prefix`). `session` is the number of its session, if it has one.
+    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade; `tenant`
+    is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
+    `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
+    `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
+    session, if it has one.
     """
 
     api: Api
@@ -47,6 +51,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prompt_bytes: int = 0
 
 
+_MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
+
 PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
 MAX_TENANT: Final = 64
@@ -62,16 +68,18 @@ def read_request(
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
-    Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
-    content encoding (gzip, ...) is not readable.
+    Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
+    an upgrade.
     """
-    path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
-    api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
+    path = _path(headers)
+    api = apis.get(path, OTHER)
+    if headers.get(":method") != api.method:
+        api = OTHER
     if body is None:
-        return Request(api=OTHER, path=path, priority=_priority(headers), has_body=False)
-    is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
-    facts = unreadable(body) if is_encoded else read_body(api, body)
-    prefix, prompt_bytes = read_prefix(api, body, facts.model, facts.cache_salt)
+        return _without_body(api, path, headers)
+    content = readable_content(body, headers.get("content-encoding", ""))
+    facts = unreadable(body) if content is None else read_body(api, content)
+    prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
     tenant = "" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, ""))
     return Request(
         api=api,
@@ -90,6 +98,30 @@ def read_request(
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )
+
+
+def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> bool:
+    """Return whether a request becomes a WebSocket: no body is waited for."""
+    return headers.get(":method") == "GET" and apis.get(_path(headers), OTHER).is_upgrade
+
+
+def _path(headers: Mapping[str, str]) -> str:
+    return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
+
+
+def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:
+    return Request(
+        api=api if api.method == "GET" else OTHER,
+        path=path,
+        model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
+        priority=_priority(headers),
+        has_body=False,
+    )
+
+
+def _model_in_query(target: str) -> str | None:
+    found = _MODEL_IN_QUERY.search(target)
+    return unquote_plus(found[1], errors="replace") if found else None
 
 
 def _priority(headers: Mapping[str, str]) -> int:

@@ -20,9 +20,11 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
+from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
+from extproc.routing.model_list import model_list
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
@@ -58,7 +60,12 @@ class Core:
         self.feedback = Feedback(self.registry, self.router.bookings)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
-        """Place a request, hold it in the queue, or refuse it."""
+        """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
+        if request.api is MODELS:
+            models = self.registry.models()
+            if models:  # else nothing is known yet, and any backend says what it serves
+                self.router.counts.answered += 1
+                return Placement(model_list(models))
         return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:

@@ -3,7 +3,15 @@
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
-from extproc.outcomes.outcome import LogEntry, Outcome, Retry, RetryStage, read_outcome, read_retry
+from extproc.outcomes.outcome import (
+    NOT_ROUTED_FLAGS,
+    LogEntry,
+    Outcome,
+    Retry,
+    RetryStage,
+    read_outcome,
+    read_retry,
+)
 from extproc.outcomes.outcome_counts import OutcomeCounts
 from extproc.routing.bookings import Bookings
 
@@ -19,6 +27,8 @@ class Feedback:
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
         """Return the outcome; None where no decision placed the exchange, and where it goes on.
 
+        One that Envoy did not let through to any backend needed no decision, and is not counted.
+
         A backend that has left in the meantime learns nothing, but its outcome is still worth recording.
         """
         retry = read_retry(entry)
@@ -27,7 +37,7 @@ class Feedback:
             return None
         outcome = read_outcome(entry)
         if outcome is None:
-            self.counts.unplaced += 1
+            self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
             return None
         backend = self._registry.backend_named(outcome.sample.backend)
         if backend is not None:

@@ -1,8 +1,9 @@
 """The answer to a request that is not placed.
 
-503 with `Retry-After` where all candidates are saturated or fail, 404 where no backend serves the model, both
-with an error body in the form of OpenAI's API. The time to come back is measured: what has to drain,
-divided by how fast it drains.
+503 with `Retry-After` where all candidates are saturated or fail or have just left, 404 where no backend
+serves the model, both with an error body in the form of OpenAI's API, or of Anthropic's. The time to come
+back is measured: what has to drain, and those that were told to come back before, divided by how fast it
+drains.
 """
 
 import math
@@ -10,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from extproc.exchange.messages import Reject
 from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
+from extproc.request.api import Api
+from extproc.routing.promised_returns import PromisedReturns
 
+SPREAD = 0.25
+"""Guessed: the share of its time by which a client comes back earlier or later."""
 LAYER_HEADER = "x-extproc-layer"
 REASON_HEADER = "x-extproc-reason"
 
@@ -27,7 +33,11 @@ _MESSAGES = {
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
+    Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
 }
+
+MODEL_GONE_RETRY_S = 10
+"""Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +47,47 @@ class AdmissionRules:
     max_retry_after_s: Count = 60  # guessed
 
 
-def retry_after_s(view: FleetView, rules: AdmissionRules, waiting: int = 0) -> int:
-    """Return the whole seconds until a candidate can be expected to take requests again, 1 to the maximum.
+class Returns:
+    """Tells refused clients when to come back: when those who were told to before have been taken.
 
-    The `waiting` requests come first: all candidates together have to take them before.
+    All of these count, by model, as if they waited in a queue here. So a client that is refused while many
+    are away is sent away for longer, and each for a little longer than the one before. The times are spread
+    besides, so that clients that are refused at one instant do not come back at one.
+    """
+
+    def __init__(self, rules: AdmissionRules, rng: np.random.Generator) -> None:
+        self._rules = rules
+        self._rng = rng
+        self._promised: dict[str | None, PromisedReturns] = {}
+
+    def retry_after_s(self, model: str | None, view: FleetView, waiting: int = 0) -> int:
+        """Return the whole seconds after which a client has a chance of being taken, 1 to the maximum.
+
+        The `waiting` requests come before it, too.
+        """
+        promised = self._of_model(model, view.now_s)
+        told_s = self.spread_s(turn_s(view, waiting + promised.away(view.now_s)))
+        promised.promise(view.now_s + told_s)
+        return told_s
+
+    def spread_s(self, wait_s: float) -> int:
+        """Return whole seconds near a time, different each time, 1 to the maximum."""
+        spread = 1 + SPREAD * (2 * self._rng.random() - 1)
+        longest_s = self._rules.max_retry_after_s / (1 + SPREAD)
+        return max(1, int(min(wait_s, longest_s) * spread))
+
+    def _of_model(self, model: str | None, now_s: float) -> PromisedReturns:
+        promised = self._promised.get(model)
+        if promised is None:
+            self._promised = {name: each for name, each in self._promised.items() if each.away(now_s)}
+            promised = self._promised[model] = PromisedReturns()
+        return promised
+
+
+def turn_s(view: FleetView, before: int) -> float:
+    """Return the seconds until a candidate can be expected to take one more, after so many `before` it.
+
+    Those before it are taken by all candidates together; inf where nothing tells.
     """
     now_s = view.now_s
     waits_s = [math.inf]
@@ -49,30 +96,34 @@ def retry_after_s(view: FleetView, rules: AdmissionRules, waiting: int = 0) -> i
         if backend.breaker.admits_at_s > now_s:
             waits_s.append(backend.breaker.admits_at_s - now_s)
             continue
-        rate_per_s = backend.drain_rate.per_second(now_s)
+        rate_per_s = backend.drain_rate.per_second(backend.own, now_s)
         total_per_s += rate_per_s
         excess = max(1.0, load - backend.closed_above)
         waits_s.append(excess / rate_per_s if rate_per_s > 0 else math.inf)
-    queue_s = waiting / total_per_s if total_per_s > 0 else 0.0
-    return max(1, math.ceil(min(min(waits_s) + queue_s, rules.max_retry_after_s)))
+    return min(waits_s) + (before / total_per_s if total_per_s > 0 else 0.0)
 
 
-def overloaded(reason: Reason, retry_s: int) -> Reject:
+def overloaded(reason: Reason, retry_s: int, api: Api) -> Reject:
     """Return the refusal of a request that some backend would serve at another time."""
     error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": 503}
-    return _reject(503, error, reason, {"retry-after": str(retry_s)})
+    return _reject(503, error, reason, {"retry-after": str(retry_s)}, api)
 
 
-def unknown_model(model: str) -> Reject:
+def unknown_model(model: str, api: Api) -> Reject:
     """Return the refusal of a request for a model that no backend serves, in vLLM's words."""
     shown = model if len(model) <= 200 else model[:200] + "…"
     message = f"The model `{shown}` does not exist."
-    error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
-    return _reject(404, error, Reason.UNKNOWN_MODEL, {})
+    kind = "not_found_error" if api.has_typed_errors else "NotFoundError"
+    error = {"message": message, "type": kind, "param": "model", "code": 404}
+    return _reject(404, error, Reason.UNKNOWN_MODEL, {}, api)
 
 
-def _reject(status: int, error: Mapping[str, object], reason: Reason, headers: Mapping[str, str]) -> Reject:
-    body = msgspec.json.encode({"error": error})
+def _reject(
+    status: int, error: Mapping[str, object], reason: Reason, headers: Mapping[str, str], api: Api
+) -> Reject:
+    body = msgspec.json.encode(
+        {"type": "error", "error": error} if api.has_typed_errors else {"error": error}
+    )
     own_headers = {
         "content-type": "application/json",
         LAYER_HEADER: Layer.REJECT.value,

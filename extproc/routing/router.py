@@ -5,7 +5,7 @@ from math import inf
 import msgspec
 import numpy as np
 
-from extproc.exchange.messages import Continue, Phase, RouteTo
+from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
@@ -18,7 +18,13 @@ from extproc.policy.decide import PolicyRules, decide
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Bookings, Freed
-from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.routing.refusal import (
+    MODEL_GONE_RETRY_S,
+    AdmissionRules,
+    Returns,
+    overloaded,
+    unknown_model,
+)
 
 MAX_MODEL_NAME = 256
 """Longer names are cut in what is recorded."""
@@ -43,7 +49,7 @@ class Router:
         self._registry = registry
         self._model = model
         self._policy = policy
-        self._admission = admission
+        self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -67,8 +73,7 @@ class Router:
         """
         candidates = self._registry.candidates(request.model)
         if candidates is None:
-            self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
-            return Placement(unknown_model(request.model or ""))
+            return Placement(self._refuse_model(request, now_s))
         cached = self._fleet.prefixes.cached_tokens(request)
         near = self._fleet.sessions.near_tokens(request, cached)
         view = self._fleet.view(candidates, now_s, cached, near)
@@ -91,7 +96,17 @@ class Router:
         """Answer a request that no backend can take, while `waiting` others wait for its model."""
         self.counts.count(decision)
         view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
-        return Placement(overloaded(decision.reason, retry_after_s(view, self._admission, waiting)))
+        retry_s = self._returns.retry_after_s(request.model, view, waiting)
+        return Placement(overloaded(decision.reason, retry_s, request.api))
+
+    def _refuse_model(self, request: Request, now_s: float) -> Reject:
+        """Refuse a request whose model no backend serves; one that was served a moment ago may come back."""
+        model = request.model or ""
+        is_gone = self._registry.has_lost(model, now_s)
+        self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
+        if not is_gone:
+            return unknown_model(model, request.api)
+        return overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request.api)
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""
@@ -110,7 +125,8 @@ class Router:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, backend.name, request)
-        cluster = backend.name if self.bookings.may_be_retried(backend) else backend.name + ENDPOINT_SUFFIX
+        may_be_retried = backend.has_peers_for(request.model) and self.bookings.may_be_retried(backend)
+        cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
 
 

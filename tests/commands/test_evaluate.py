@@ -51,6 +51,23 @@ def test_counting_begins_later_and_the_estimate_is_judged_on_demand(tmp_path: Pa
     assert run["estimate"]["pairs"] <= run["estimate"]["decisions"] <= run["requests"]
 
 
+def test_nuisances_are_options_and_stand_in_the_heading_the_page_and_the_numbers(tmp_path: Path) -> None:
+    page, numbers = tmp_path / "page.html", tmp_path / "numbers.json"
+    load = "poisson:3x prompt=fixed:100 output=fixed:16 for=10"
+    nuisances = ("--ttft-noise", "0.2", "--speed-noise", "0.1", "--retries", "2", "--stalls", "5:0.5")
+    more = ("--frozen-gauges", "6:2", "--cold-start", "3:2", "--policies", "shedding-oracle", "--seeds", "1")
+    result = invoke("--workload", load, *nuisances, *more, "--out", page, "--json", numbers)
+    assert result.exit_code == 0, result.exception
+    for named in ("--ttft-noise 0.2", "--stalls 5:0.5", "--frozen-gauges 6:2", "--cold-start 3:2"):
+        assert named in result.stdout
+        assert named in page.read_text()
+    assert "of those who came back gave up" in result.stdout
+    written = json.loads(numbers.read_text())
+    assert written["nuisances"]["stalls"] == {"period_s": 5.0, "length_s": 0.5}
+    assert written["runs"][0]["attempts"] > written["runs"][0]["requests"]
+    assert "expected PERIOD:LENGTH" in str(invoke("--stalls", "5").exception)
+
+
 def test_counting_has_to_begin_before_the_end() -> None:
     result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--from", "10")
     assert "the workload lasts 10 s" in str(result.exception)

@@ -4,7 +4,15 @@ import pytest
 from rich.console import Console
 
 from extproc.commands.evaluate_view import comparison_table, heading, remarks
-from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, Evaluation, PolicyRun, summaries
+from extproc.lab.evaluation.nuisances import Nuisances
+from extproc.lab.evaluation.result import (
+    QUANTILES,
+    EstimateQuality,
+    Evaluation,
+    PolicyRun,
+    RetriedRequests,
+    summaries,
+)
 from extproc.lab.rivals.choice import POLICIES
 
 
@@ -17,6 +25,8 @@ def evaluation(seeds: int, ttft_s: float | None = 100.0, from_s: float = 0.0) ->
             requests=1000,
             refused=0,
             failed=0,
+            attempts=1500,
+            retried=RetriedRequests(300, 100, 2.5, 4.5, 3.0) if policy == "random" else None,
             duration_s=60.0,
             goodput=1 - seed / 10,
             good=0.95 - seed / 10,
@@ -35,7 +45,9 @@ def evaluation(seeds: int, ttft_s: float | None = 100.0, from_s: float = 0.0) ->
         for policy in POLICIES
         for seed in range(seeds)
     )
-    return Evaluation("local", "chat", 1, 0.1, 0.3, 2.0, 2.0, from_s, 15.2, None, summaries(runs), runs)
+    return Evaluation(
+        "local", "chat", 1, 0.1, 0.3, 2.0, 2.0, from_s, Nuisances(), 15.2, None, summaries(runs), runs
+    )
 
 
 def shown(which: Evaluation) -> str:
@@ -65,7 +77,7 @@ def test_good_and_the_delay_stand_beside_ttft() -> None:
 
 
 def test_the_layers_that_decided_are_named_and_the_quality_of_the_estimate() -> None:
-    assert remarks(evaluation(2)) == [
+    assert remarks(evaluation(2))[:1] == [
         "layered: decided by predict 25.0%, reject 75.0%; "
         "estimate: 90.0% of pairs in the right order, median error 12%"
     ]
@@ -78,3 +90,8 @@ def test_the_heading_says_what_was_evaluated() -> None:
     assert "model none" in text
     assert "counted from" not in text
     assert "counted from 120 s on" in heading(evaluation(2, from_s=120.0))
+
+
+def test_it_says_what_became_of_those_who_came_back() -> None:
+    said = "25.0% of those who came back gave up; the others' first token came after 2.5 s (p90 4.5)"
+    assert f"random: {said}; 1.50 attempts for an answer" in remarks(evaluation(3))

@@ -27,7 +27,8 @@ def shipped() -> dict[str, Any]:
 
 
 def shipped_ext_proc() -> dict[str, Any]:
-    config: dict[str, Any] = shipped()["http_filters"][0]["typed_config"]
+    filters = {one["name"]: one["typed_config"] for one in shipped()["http_filters"]}
+    config: dict[str, Any] = filters["envoy.filters.http.ext_proc"]
     return config
 
 
@@ -73,6 +74,16 @@ def test_messages_and_timeouts_are_those_of_envoy_yaml() -> None:
     assert policy["metadata"]["writableNamespaces"] == [METADATA_NAMESPACE]
     assert patches()["response_trailer_mode"]["value"] == mode["response_trailer_mode"]
     assert patches()["timeout"]["value"] == shipped_ext_proc()["grpc_service"]["timeout"]
+
+
+def test_the_open_paths_are_those_of_envoy_yaml() -> None:
+    (host,) = shipped()["route_config"]["virtual_hosts"]
+    closed = host["routes"][0]["match"]["headers"]
+    patterns = [header["string_match"]["safe_regex"]["regex"] for header in closed]
+    (rule,) = one("HTTPRoute")["spec"]["rules"]
+    assert [match["path"]["value"] + "([?].*)?" for match in rule["matches"]] == patterns
+    assert {match["path"]["type"] for match in rule["matches"]} == {"RegularExpression"}
+    assert one("ClientTrafficPolicy")["spec"]["path"]["escapedSlashesAction"] == "RejectRequest"
 
 
 def test_the_access_log_carries_what_envoy_yaml_has_in_it() -> None:

@@ -71,6 +71,31 @@ def test_a_request_without_a_body_is_placed_by_its_headers() -> None:
     assert not books.requests[0].has_body
 
 
+def test_a_websocket_is_placed_by_its_headers_though_it_has_not_ended() -> None:
+    books = Books()
+    exchange = new_exchange(books.place)
+    headers = {":path": "/v1/realtime?model=m", ":method": "GET"}
+    answer = exchange.receive(HeadersReceived(headers, end_of_stream=False), 1.0)
+    assert answer == RouteTo(Phase.REQUEST_HEADERS, "vllm-1")
+    assert (books.requests[0].model, books.in_flight) == ("m", 1)
+    exchange.end(2.0)
+    assert books.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {":path": "/v1/realtime", ":method": "POST"},
+        {":path": "/v1/models", ":method": "GET"},
+        {":path": "/v1/realtime/other", ":method": "GET"},
+    ],
+)
+def test_the_body_of_any_other_request_is_waited_for(headers: dict[str, str]) -> None:
+    exchange = new_exchange(Books().place)
+    answer = exchange.receive(HeadersReceived(headers, end_of_stream=False), 1.0)
+    assert answer == Continue(Phase.REQUEST_HEADERS)
+
+
 def test_an_exchange_that_ends_releases_its_lease_once() -> None:
     books = Books()
     exchange = new_exchange(books.place)

@@ -53,7 +53,7 @@ def test_a_request_that_envoy_sends_elsewhere_counts_there_and_has_not_ended(bac
     reserve(backend, 2, 1.0)
     backend.move_to(other, 1.5)
     assert (backend.own, other.own, backend.ended) == (1, 1, 0)
-    assert backend.drain_rate.per_second(1.5) == 0.0
+    assert backend.drain_rate.per_second(0, 1.5) == 0.0
 
 
 def test_foreign_load_is_seen_and_expires_with_the_scrape(backend: Backend) -> None:

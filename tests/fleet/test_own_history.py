@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.own_history import BUCKET_S, WINDOW_S, DrainRate, OwnHistory
+from extproc.fleet.own_history import ANSWER_S, BUCKET_S, WINDOW_S, DrainRate, OwnHistory
 
 
 def test_the_largest_of_the_last_second_is_remembered() -> None:
@@ -51,14 +51,22 @@ def test_a_steady_drain_is_measured() -> None:
     rate = DrainRate()
     for step in range(500):
         rate.finished(step * 0.1)
-    assert rate.per_second(50.0) == pytest.approx(10.0, rel=0.05)
+    assert rate.per_second(5, 50.0) == pytest.approx(10.0, rel=0.05)
 
 
 def test_a_rate_fades_in_silence() -> None:
     rate = DrainRate()
     rate.finished(0.0)
-    assert rate.per_second(100.0) < 1e-4
+    assert rate.per_second(5, 100.0) < 1e-4
 
 
 def test_nothing_finished_is_a_rate_of_zero() -> None:
-    assert DrainRate().per_second(5.0) == 0.0
+    assert DrainRate().per_second(5, 5.0) == 0.0
+
+
+def test_a_backend_that_was_idle_is_expected_to_answer_what_it_has_until_that_is_disproved() -> None:
+    rate = DrainRate()
+    rate.became_busy(1000.0)
+    assert rate.per_second(50, 1000.0) == 50 / ANSWER_S
+    assert rate.per_second(50, 1000.0 + ANSWER_S) < 25 / ANSWER_S
+    assert rate.per_second(50, 1100.0) < 0.01

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from support.build import FAILURES, a_backend
 
 from extproc.fleet.backend import Backend, Lifecycle
-from extproc.fleet.peers import MAX_PEERS, retry_peers
+from extproc.fleet.peers import MAX_PEERS, follow_peers, retry_peers
 
 
 def member(name: str, models: str | None = None, lifecycle: Lifecycle = Lifecycle.ACTIVE) -> Backend:
@@ -21,7 +21,9 @@ def failing(backend: Backend) -> Backend:
 
 
 def names(members: Sequence[Backend]) -> dict[str, list[str]]:
-    return {name: [peer.name for peer in peers] for name, peers in retry_peers(members).items()}
+    return {
+        name: [endpoint.name for endpoint in peers.endpoints] for name, peers in retry_peers(members).items()
+    }
 
 
 def test_others_that_serve_the_same_stand_in() -> None:
@@ -49,6 +51,32 @@ def test_a_joining_backend_stands_in_for_others_and_a_failing_or_departing_one_d
 def test_a_backend_without_an_equal_stands_in_for_itself() -> None:
     assert names([member("a", "m"), member("b", "n")]) == {"a": ["a"], "b": ["b"]}
     assert names([failing(member("a"))]) == {"a": ["a"]}
+
+
+def test_no_backend_that_said_what_it_serves_stands_in_for_one_that_did_not() -> None:
+    members = [member("a", "m"), member("b"), member("c", "n"), member("d")]
+    assert names(members) == {"a": ["a"], "b": ["d"], "c": ["c"], "d": ["b"]}
+    assert names(members[:3])["b"] == ["b"]
+
+
+def test_only_requests_for_models_that_all_peers_serve_are_tried_again() -> None:
+    members = [member("a", "mx"), member("b", "my"), member("c", "m"), member("d", "mny"), member("e")]
+    follow_peers(members, retry_peers(members))
+    a, b, c, d, e = members
+    assert [a.has_peers_for(model) for model in ("m", "x", None)] == [True, False, True]
+    assert (b.has_peers_for("m"), b.has_peers_for("y")) == (True, True), "d serves all that b does"
+    assert (d.has_peers_for("m"), d.has_peers_for("n")) == (True, False)
+    assert c.has_peers_for("m")
+    assert e.has_peers_for("m"), "where nothing is known it may do, and it stands in for itself"
+
+
+def test_a_backend_is_tried_again_for_what_its_peers_learned_to_serve() -> None:
+    members = [member("a", "mx"), member("b", "m")]
+    follow_peers(members, retry_peers(members))
+    assert not members[0].has_peers_for("x")
+    members[1].models = frozenset("mx")
+    follow_peers(members, retry_peers(members))
+    assert members[0].has_peers_for("x")
 
 
 def test_the_requests_of_a_large_fleet_are_spread_over_it() -> None:

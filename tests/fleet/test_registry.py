@@ -7,7 +7,7 @@ from support.build import a_fleet, an_endpoint, reserve, scrape
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.registry import MAX_MEMBERS, Registry
+from extproc.fleet.registry import LOST_FOR_S, MAX_LOST_MODELS, MAX_MEMBERS, Registry
 
 SETTLE_S = 1.5
 
@@ -179,3 +179,40 @@ def test_while_departing_members_take_the_room_others_join_later(registry: Regis
         member.release(1.0)
     registry.advance(2.0)
     assert len(registry.apply(third, 2.0)) == half
+
+
+def test_a_model_whose_last_backend_left_is_lost_for_some_minutes(registry: Registry) -> None:
+    active(registry, endpoint(1, "mn"), endpoint(2, "n"))
+    assert not registry.has_lost("m", 0.0)
+    registry.apply([endpoint(2, "n")], 10.0)
+    assert registry.candidates("m") is None
+    assert registry.has_lost("m", 11.0)
+    assert not registry.has_lost("never heard of", 11.0)
+    registry.apply([endpoint(2, "n")], 500.0)
+    registry.advance(501.0)
+    assert registry.has_lost("m", 10.0 + LOST_FOR_S - 1.0)
+    assert not registry.has_lost("m", 10.0 + LOST_FOR_S)
+
+
+def test_a_model_that_a_server_says_it_has_no_more_is_not_lost(registry: Registry) -> None:
+    one, *_ = active(registry, endpoint(1), endpoint(2, "n"))
+    registry.learn_models(one, frozenset("m"))
+    registry.learn_models(one, frozenset("n"))
+    assert not registry.has_lost("m", 1.0)
+
+
+def test_the_number_of_lost_models_is_bounded(registry: Registry) -> None:
+    for number in range(3):
+        models = frozenset(f"{number}-{each}" for each in range(1000))
+        active(registry, an_endpoint(number, models=models))
+        registry.apply([], float(number))
+        registry.advance(10.0 + number)
+    assert sum(registry.has_lost(f"{n}-{m}", 5.0) for n in range(3) for m in range(1000)) == MAX_LOST_MODELS
+
+
+def test_all_models_of_backends_that_may_be_chosen_are_listed(registry: Registry) -> None:
+    one, *_ = active(registry, endpoint(1, "ba"), endpoint(2, "c"), endpoint(3))
+    assert registry.models() == ["a", "b", "c"]
+    registry.apply([endpoint(1, "ba")], 1.0)
+    assert registry.models() == ["a", "b"]
+    assert one.name == "vllm-1"

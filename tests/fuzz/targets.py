@@ -10,6 +10,8 @@ Target = Callable[[bytes], None]
 
 TARGETS: dict[str, Target] = {
     "body": from_clients.body,
+    "form": from_clients.form,
+    "content": from_clients.content,
     "request": from_clients.request,
     "ext_proc": from_clients.ext_proc,
     "exchange": from_envoy.exchange,

@@ -85,5 +85,6 @@ async def left_early(stack: LocalStack) -> None:
 
     timeout = aiohttp.ClientTimeout(total=0.3)
     with suppress(TimeoutError):
-        async with stack.session.post(stack.envoy.url, data=endless(), headers=HEADERS, timeout=timeout):
+        url = stack.envoy.url + "/v1/completions"
+        async with stack.session.post(url, data=endless(), headers=HEADERS, timeout=timeout):
             pass

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
+from extproc.request.api import (
+    APIS,
+    CHAT,
+    COMPLETION,
+    COUNT_TOKENS,
+    EMBEDDING,
+    MESSAGES,
+    OTHER,
+    RESPONSES,
+    TOKENIZE,
+    Api,
+)
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
 from extproc.request.input_size import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
@@ -303,6 +314,56 @@ def test_responses_count_items_instructions_and_tools() -> None:
     assert size_of(RESPONSES, input="hello") == InputSize(text_bytes=5)
 
 
+def test_messages_count_system_blocks_and_tools() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "A" * 50_000}
+    result = [{"type": "text", "text": "found"}, {"type": "image", "source": source}]
+    turns = [
+        {"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "look"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "A" * 500},
+                {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {"a": 1}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": result}]},
+        {"role": "user", "content": [{"type": "document", "source": source}]},
+        {"role": "user", "content": "bye"},
+    ]
+    system = [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]
+    tools = [{"name": "find", "input_schema": {"type": "object"}}]
+    size = size_of(MESSAGES, messages=turns, system=system, tools=tools)
+    text = "look" + "hm" + "find" + "found" + "bye" + "be brief"
+    assert size.text_bytes == len(text) + len(encoded({"a": 1})) + len(encoded(tools))
+    assert size.media_tokens == 2 * IMAGE_TOKENS + FILE_TOKENS
+    assert size_of(MESSAGES, messages=message("hello"), system="be") == InputSize(text_bytes=7)
+
+
+def test_an_image_of_megabytes_is_an_image_in_every_api_and_beside_many_values() -> None:
+    data = "iVBORw0KGgo" * 250_000
+    anthropic = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    openai = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + data}}
+    for api, part in ((MESSAGES, anthropic), (CHAT, openai)):
+        assert size_of(api, messages=message([part])) == InputSize(media_tokens=IMAGE_TOKENS)
+        crowd = message([part]) + message("hi") * 5000
+        assert size_of(api, messages=crowd).text_bytes < 500_000
+        assert size_of(OTHER, messages=message([part])).text_bytes < 1000
+
+
+def test_content_in_content_without_an_end_is_sized_by_its_bytes() -> None:
+    content: Any = "text"
+    for _ in range(300):
+        content = [{"type": "tool_result", "content": content}]
+    assert 4 < size_of(MESSAGES, messages=message(content)).text_bytes <= len(encoded(content))
+
+
+@pytest.mark.parametrize("api", [COUNT_TOKENS, TOKENIZE], ids=attrgetter("kind"))
+@pytest.mark.parametrize("messages", [message("hello"), message("hi") * 10_000], ids=["short", "long"])
+def test_text_that_is_only_counted_is_no_work(api: Api, messages: Any) -> None:
+    facts = read_body(api, encoded({"model": "m", "messages": messages, "prompt": "a" * 5000}))
+    assert (facts.model, facts.input_size) == ("m", InputSize())
+
+
 def test_other_json_is_sized_by_its_bytes() -> None:
     body = encoded({"model": "reranker", "query": "a", "documents": ["b", "c"]})
     assert read_body(OTHER, body) == BodyFacts("reranker", False, InputSize(text_bytes=len(body)), None, True)
@@ -319,18 +380,25 @@ def test_other_json_is_sized_by_its_bytes() -> None:
         b'{"model": "m"',
         b'{"model": "m"} trailing',
         b"{'model': 'm'}",
-        b'{"model": "m", "temperature": NaN}',
         b'{"model": "m", "x": "\x00"}',
         b'{"model": "\xff\xfe"}',
         b'{"messages": ' + b"[" * DEEP + b"]" * DEEP + b"}",
         b'{"messages": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",
-        b'--boundary\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--boundary--\r\n',
         '{"model": "m"}'.encode("utf-16"),
     ],
 )
 @pytest.mark.parametrize("api", KNOWN_APIS, ids=attrgetter("kind"))
 def test_body_that_is_no_json_object_is_not_readable(body: bytes, api: Api) -> None:
-    assert read_body(api, body) == BodyFacts(None, False, InputSize(text_bytes=len(body)), None, False)
+    assert read_body(api, body) == BodyFacts(
+        None, False, InputSize(text_bytes=min(len(body), 1024)), None, False
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x00\x01RIFF" * 500_000, b"--no form" * 300_000], ids=["audio", "no form"]
+)
+def test_a_large_body_that_is_not_read_is_not_text(body: bytes) -> None:
+    assert read_body(OTHER, body).input_size.text_bytes <= 1024
 
 
 def test_byte_order_mark_is_tolerated() -> None:
@@ -342,8 +410,45 @@ def test_model_in_invalid_utf8_is_unknown() -> None:
     assert facts == BodyFacts(None, False, InputSize(text_bytes=2), None, True)
 
 
-def test_lone_surrogate_never_raises() -> None:
-    assert not read_body(CHAT, b'{"model": "m", "messages": [{"content": "\\ud800"}]}').is_readable
+HALVES = [r"\ud83d", r"\uDE00", r"\ud83d\ud83d", r"\ude00\ud83d", r"\ud83d\ud83d\ude00", r"\ud83dn\\"]
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("padding", [0, 20_000], ids=["short", "long"])
+def test_half_a_surrogate_pair_hides_nothing(half: str, padding: int) -> None:
+    """Python's parser takes it, and so do servers."""
+    parts = [
+        {"type": "text", "text": "HALF"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}},
+    ]
+    messages = [*message(parts), *message("x" * padding), *message("\\\\ud83d 😀")]
+    fields = {"model": "m", "stream": True, "max_tokens": 7, "messages": messages}
+    body = encoded(fields, ensure_ascii=True).replace(b"HALF", half.encode())
+    text = "".join(part for part in json.loads(b'["%s"]' % half.encode()))
+    facts = read_body(CHAT, body)
+    assert (facts.model, facts.is_stream, facts.token_limit) == ("m", True, 7)
+    assert facts.input_size.media_tokens == IMAGE_TOKENS
+    expected = padding + len((text + "\\\\ud83d 😀").encode("utf-8", "surrogatepass"))
+    assert facts.input_size.text_bytes == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_only_python_takes_hide_nothing(number: str) -> None:
+    body = b'{"model": "NaNo-Infinity", "top_p":%s, "x": [%s,1], "messages": "four"}'
+    facts = read_body(CHAT, body % (number.encode(), number.encode()))
+    assert (facts.model, facts.input_size) == ("NaNo-Infinity", InputSize(text_bytes=4))
+
+
+def test_mending_a_hostile_body_takes_bounded_work() -> None:
+    """Beyond that it is not read; the model of a body with fewer odd places is."""
+    for count, model in ((10_000, "m"), (100_000, None)):
+        facts = read_body(CHAT, b'{"model":"m","x":[%s1]}' % (b"NaN," * count))
+        assert facts.model == model
+
+
+@given(st.text(alphabet=st.characters(codec=None, categories=["Cs", "Ll"]), max_size=60))
+def test_any_text_that_python_writes_hides_no_model(text: str) -> None:
+    assert read_body(CHAT, encoded({"x": text, "model": "m"}, ensure_ascii=True)).model == "m"
 
 
 def test_run_of_backslashes_before_a_quote_misleads_nobody() -> None:

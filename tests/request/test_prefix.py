@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
+from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, MESSAGES, OTHER, RESPONSES, Api
 from extproc.request.prefix import BLOCK_ENDS, read_prefix
 from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
@@ -91,6 +91,31 @@ def test_other_apis_have_their_prompts_elsewhere(api: Api, field: str) -> None:
     assert chain(content, EMBEDDING) == chain(content, OTHER) == ()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_conversations_of_one_system_prompt_share_it_wherever_it_is_in_the_body(is_first: bool) -> None:
+    system = [{"type": "text", "text": SYSTEM["content"], "cache_control": {"type": "ephemeral"}}]
+
+    def content(text: str, opening: object = system) -> bytes:
+        fields = {"messages": [message("user", text)], "system": opening}
+        return json.dumps({"model": "m", **dict(sorted(fields.items(), reverse=is_first))}).encode()
+
+    one, blocks = content("A" * 2000), chain(content("A" * 2000), MESSAGES)
+    assert len(blocks) == sum(end <= len(json.dumps(system)) + 2000 for end in BLOCK_ENDS)
+    shared_blocks = sum(end <= len(json.dumps(system)) for end in BLOCK_ENDS)
+    assert blocks[:shared_blocks] == chain(content("B" * 2000), MESSAGES)[:shared_blocks]
+    assert not set(blocks[shared_blocks:]) & set(chain(content("B" * 2000), MESSAGES))
+    assert not set(blocks) & set(chain(content("A" * 2000, "another"), MESSAGES))
+    assert blocks[:-1] == chain(content("A" * 2000 + " and more" * 100), MESSAGES)[: len(blocks) - 1]
+    assert one
+
+
+def test_a_large_body_with_an_opening_is_not_copied_whole() -> None:
+    blocks, prompt_bytes = read_prefix(
+        MESSAGES, b'{"messages": "%s", "system": "%s"}' % (b"m" * 5_000_000, b"s" * 5_000_000), "m"
+    )
+    assert (len(blocks), prompt_bytes > 10_000_000) == (48, True)
+
+
 def test_a_short_prompt_and_an_unknown_model_have_no_blocks() -> None:
     assert chain(body([message("user", "hello")])) == ()
     assert chain(body(SECOND), model=None) == ()
@@ -121,5 +146,5 @@ def test_a_request_carries_the_chain_of_what_it_asks_also_if_its_body_is_large()
         request = read_request(headers, content, TokenRatios())
         assert (request.prefix, request.prompt_bytes) == read_prefix(CHAT, content, "m")
         assert request.prefix
-    packed = read_request({**headers, "content-encoding": "gzip"}, body(SECOND), TokenRatios())
+    packed = read_request({**headers, "content-encoding": "br"}, body(SECOND), TokenRatios())
     assert packed.prefix == ()

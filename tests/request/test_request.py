@@ -1,12 +1,32 @@
 import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from extproc.request.api import CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
+from extproc.request.api import (
+    CHAT,
+    CLASSIFY,
+    COMPLETION,
+    COUNT_TOKENS,
+    EMBEDDING,
+    IMAGES,
+    MESSAGES,
+    OTHER,
+    POOLING,
+    REALTIME,
+    RERANK,
+    RESPONSES,
+    SCORE,
+    SPEECH,
+    TOKENIZE,
+    TRANSCRIPTION,
+    Api,
+)
 from extproc.request.body_facts import InputSize
 from extproc.request.header_rules import HeaderRules
 from extproc.request.request import MAX_TENANT, Request, read_request
@@ -48,7 +68,20 @@ def test_chat_request_is_read_whole() -> None:
         ("/v1/embeddings", EMBEDDING),
         ("/v1/responses", RESPONSES),
         ("/v1/responses/resp_1/cancel", OTHER),
-        ("/v1/rerank", OTHER),
+        ("/v1/messages", MESSAGES),
+        ("/v1/messages/count_tokens", COUNT_TOKENS),
+        ("/v1/rerank", RERANK),
+        ("/rerank", RERANK),
+        ("/v2/rerank", RERANK),
+        ("/score", SCORE),
+        ("/pooling", POOLING),
+        ("/v1/classify", CLASSIFY),
+        ("/v1/audio/translations", TRANSCRIPTION),
+        ("/v1/audio/speech", SPEECH),
+        ("/v1/images/edits", IMAGES),
+        ("/tokenize", TOKENIZE),
+        ("/v1/realtime", OTHER),  # a WebSocket begins with a GET
+        ("/v1/models", OTHER),
         ("/v2/v1/completions", OTHER),
         ("/V1/completions", OTHER),
         ("/", OTHER),
@@ -93,13 +126,34 @@ def test_priority_is_an_integer_within_bounds(header: str, priority: int) -> Non
     assert read(None, x_extproc_priority=header).priority == priority
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "gzip, identity", "GZIP"])
-def test_encoded_body_is_not_read(encoding: str) -> None:
-    body = gzip.compress(CHAT_BODY)
-    for sent in (body, CHAT_BODY):
-        request = read(sent, content_encoding=encoding)
-        assert (request.api, request.model, request.is_stream) == (CHAT, None, False)
-        assert request.input_size == InputSize(text_bytes=len(sent))
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "snappy"])
+def test_body_in_an_encoding_that_is_not_unpacked_here_is_not_read(encoding: str) -> None:
+    request = read(CHAT_BODY, content_encoding=encoding)
+    assert (request.api, request.model, request.is_stream, request.prefix) == (CHAT, None, False, ())
+    assert request.input_size == InputSize(text_bytes=len(CHAT_BODY))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", " GZIP", "x-gzip", "deflate"])
+def test_packed_request_is_read_as_if_it_were_not(encoding: str) -> None:
+    packed = zlib.compress(CHAT_BODY) if encoding == "deflate" else gzip.compress(CHAT_BODY)
+    request = read(packed, content_encoding=encoding)
+    assert request == replace(read(), body_bytes=len(packed))
+
+
+@pytest.mark.parametrize(
+    ("target", "model"),
+    [
+        ("/v1/realtime?model=m", "m"),
+        ("/v1/realtime?a=b&model=org%2Fgr%C3%B6%C3%9Fe+1", "org/größe 1"),
+        ("/v1/realtime/?intent=t&model=", None),
+        ("/v1/realtime?xmodel=m", None),
+        ("/v1/realtime?model=%ff", "\ufffd"),
+        ("/v1/realtime", None),
+    ],
+)
+def test_model_of_a_websocket_is_in_the_query(target: str, model: str | None) -> None:
+    request = read(None, path=target, method="GET")
+    assert (request.api, request.model, request.has_body) == (REALTIME, model, False)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity ", ""])

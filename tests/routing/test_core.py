@@ -1,18 +1,22 @@
+import json
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
 from support.build import MEDIUM_LOAD, MODEL, a_core, a_request, an_endpoint
 
-from extproc.exchange.messages import Phase, RouteTo
+from extproc.exchange.messages import Answer, Phase, Reject, RouteTo
 from extproc.fleet.backend import Backend
+from extproc.fleet.peers import follow_peers, retry_peers
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelOffer
 from extproc.learning.predictor import Predictor
 from extproc.outcomes.outcome import LogEntry
+from extproc.request.api import CHAT, MESSAGES, MODELS, Api
 from extproc.request.request import InputSize
 from extproc.request.token_ratio import DEFAULT_TOKENS_PER_BYTE
 from extproc.routing.core import Core
+from extproc.routing.refusal import MODEL_GONE_RETRY_S, SPREAD
 
 TEXT_BYTES = 4000
 
@@ -153,3 +157,63 @@ def test_outcomes_are_counted_for_members_alone() -> None:
     assert late is not None
     assert late.sample.ttft_s == pytest.approx(0.3)
     assert core.feedback.counts.by_result == {}
+
+
+LIST_REQUEST = a_request(model=None, api=MODELS, has_body=False)
+
+
+def listed(core: Core) -> list[str] | None:
+    """Return the models that clients are told of; None where a backend is asked."""
+    instruction = core.place(LIST_REQUEST, Phase.REQUEST_HEADERS, 1.0).instruction
+    if not isinstance(instruction, Answer):
+        return None
+    answer = json.loads(instruction.body)
+    assert (instruction.status, instruction.headers) == (200, {"content-type": "application/json"})
+    assert answer["object"] == "list"
+    assert {each["object"] for each in answer["data"]} == {"model"}
+    return [each["id"] for each in answer["data"]]
+
+
+def test_clients_are_told_all_models_of_the_fleet() -> None:
+    core = a_core([an_endpoint(1, model=None), an_endpoint(2, models=frozenset({"chat", "adapter"}))])
+    core.registry.learn_models(backend_named(core, "vllm-1"), frozenset({"whisper", "chat"}))
+    assert listed(core) == ["adapter", "chat", "whisper"]
+    assert core.router.counts.answered == 1
+    assert not any(backend.own for backend in core.registry.members)
+
+
+def test_a_backend_lists_its_models_where_none_are_known_yet() -> None:
+    core = a_core([an_endpoint(1, model=None)])
+    assert listed(core) is None
+    assert core.router.counts.answered == 0
+
+
+@pytest.mark.parametrize("api", [CHAT, MESSAGES], ids=lambda api: api.kind)
+def test_a_model_that_is_gone_for_a_moment_is_a_503_and_one_that_never_was_a_404(api: Api) -> None:
+    core = a_core([an_endpoint(1, model="m"), an_endpoint(2, model="n")])
+    core.set_members([an_endpoint(2, model="n")], 10.0)
+
+    def refusal(model: str, now_s: float) -> Reject:
+        instruction = core.place(a_request(model, api=api), Phase.REQUEST_BODY, now_s).instruction
+        assert isinstance(instruction, Reject)
+        assert (b'"type":"error"' in instruction.body) == (api is MESSAGES)
+        return instruction
+
+    gone = refusal("m", 11.0)
+    assert (gone.status, gone.headers["x-extproc-reason"]) == (503, "model_gone")
+    assert int(gone.headers["retry-after"]) == pytest.approx(MODEL_GONE_RETRY_S, rel=SPREAD)
+    assert refusal("never", 11.0).status == 404
+    assert refusal("m", 10_000.0).status == 404
+
+
+def test_a_request_has_no_second_attempt_where_the_model_is_not_served() -> None:
+    core = a_core([an_endpoint(1, models=frozenset({"m", "x"})), an_endpoint(2, models=frozenset("m"))])
+    follow_peers(core.registry.members, retry_peers(core.registry.members))
+
+    def cluster(model: str) -> str:
+        instruction = core.place(a_request(model), Phase.REQUEST_BODY, 1.0).instruction
+        assert isinstance(instruction, RouteTo)
+        return instruction.cluster
+
+    assert cluster("x") == "vllm-1_endpoint"
+    assert cluster("m") in {"vllm-1", "vllm-2"}

@@ -1,5 +1,8 @@
 import json
+import math
+import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,9 +12,9 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules, WaitingRule
 from extproc.policy.decision import Reason
-from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.request.api import CHAT, COUNT_TOKENS, MESSAGES, Api
+from extproc.routing.refusal import SPREAD, AdmissionRules, Returns, overloaded, turn_s, unknown_model
 
-RULES = AdmissionRules(max_retry_after_s=60)
 PAUSE_S = 20.0
 NOW_S = 100.0
 
@@ -27,11 +30,19 @@ def fleet() -> Fleet:
     return a_fleet(2, slow_breakers())
 
 
-def retry_s(
-    fleet: Fleet, *backends: Backend, now_s: float = NOW_S, rules: AdmissionRules = RULES, waiting: int = 0
-) -> int:
-    """Return the answer where these backends are the candidates, or all."""
-    return retry_after_s(fleet.view(backends or fleet.backends, now_s), rules, waiting)
+def turn_of(fleet: Fleet, *backends: Backend, now_s: float = NOW_S, waiting: int = 0) -> float:
+    """Return the time until these backends, or all, take one more."""
+    return turn_s(fleet.view(backends or fleet.backends, now_s), waiting)
+
+
+def returns(max_retry_after_s: int = 60) -> Returns:
+    return Returns(AdmissionRules(max_retry_after_s), np.random.default_rng(0))
+
+
+def told_s(fleet: Fleet, clients: int, of: Returns | None = None, model: str = "m") -> list[int]:
+    """Return when so many are told to come back that are refused at one moment."""
+    view, told = fleet.view(fleet.backends, NOW_S), of or returns()
+    return [told.retry_after_s(model, view) for _ in range(clients)]
 
 
 def fail(backend: Backend, at_s: float) -> None:
@@ -43,87 +54,129 @@ def fill(backend: Backend, requests: int = 4) -> None:
     reserve(backend, requests, NOW_S)
 
 
-def finish(backend: Backend, per_second: int) -> None:
-    """The backend has finished so many requests in each of the last hundred seconds."""
+def drain(backend: Backend, per_second: int, in_flight: int = 12) -> None:
+    """Have it finish so many requests in each of the last hundred seconds, and never be idle."""
+    backend.reserve(0.0)
     for second in range(int(NOW_S) - 100, int(NOW_S)):
         for _ in range(per_second):
             backend.reserve(second)
             backend.release(second)
+    fill(backend, in_flight - 1)
 
 
 def test_a_client_is_sent_away_until_the_next_probe(fleet: Fleet) -> None:
     one, two = fleet.backends
     fail(one, NOW_S)
     fail(two, NOW_S - 5)
-    assert retry_s(fleet) == 15
-    assert retry_s(fleet, one) == 20
-    assert retry_s(fleet, one, now_s=NOW_S + 0.5) == 20
-    assert retry_s(fleet, one, now_s=NOW_S + 19.9) == 1
+    assert turn_of(fleet) == 15
+    assert turn_of(fleet, one) == 20
+    assert turn_of(fleet, one, now_s=NOW_S + 19.5) == 0.5
 
 
-def test_while_a_probe_is_under_way_the_answer_is_the_maximum(fleet: Fleet) -> None:
+def test_while_a_probe_is_under_way_nothing_tells(fleet: Fleet) -> None:
     one, _ = fleet.backends
     fail(one, NOW_S)
     one.reserve(NOW_S + PAUSE_S)
-    assert retry_s(fleet, one, now_s=NOW_S + PAUSE_S) == 60
+    assert turn_of(fleet, one, now_s=NOW_S + PAUSE_S) == math.inf
 
 
 def test_the_wait_is_the_load_above_the_limit_divided_by_the_drain_rate(fleet: Fleet) -> None:
     one, two = fleet.backends
-    finish(one, per_second=1)
-    fill(one, requests=12)
-    assert retry_s(fleet, one) == 11  # ten, and what the rate has decayed
-    finish(two, per_second=5)
-    fill(two, requests=12)
-    assert retry_s(fleet, two) == 3
-    assert retry_s(fleet) == 3, "the one that is ready first"
+    drain(one, per_second=1)
+    assert turn_of(fleet, one) == pytest.approx(10.5, abs=0.5)  # ten, and what the rate has decayed
+    drain(two, per_second=5)
+    assert turn_of(fleet, two) == pytest.approx(2.1, abs=0.1)
+    assert turn_of(fleet) == turn_of(fleet, two), "the one that is ready first"
 
 
-def test_requests_that_wait_in_the_queue_are_drained_by_all_candidates_before(fleet: Fleet) -> None:
+def test_requests_that_come_before_are_drained_by_all_candidates(fleet: Fleet) -> None:
     for backend in fleet.backends:
-        finish(backend, per_second=1)
-        fill(backend, requests=12)
-    assert retry_s(fleet, waiting=20) == pytest.approx(retry_s(fleet) + 10, abs=1)
+        drain(backend, per_second=1)
+    assert turn_of(fleet, waiting=20) == pytest.approx(turn_of(fleet) + 10, abs=1)
 
 
 def test_a_queue_that_is_too_long_has_to_drain_only_to_its_limit() -> None:
     waiting = WaitingRule(burst_s=1.0, standing_share=0.2)
     fleet = a_fleet(1, slow_breakers(1000, waiting))
     (backend,) = fleet.backends
-    finish(backend, per_second=10)
-    fill(backend, requests=102)
+    drain(backend, per_second=10, in_flight=102)
     for second in range(-20, 1):
         scrape(backend, 2, 100, own_when_asked=102, now_s=NOW_S + second)
     # Two run, four get their turn in time: nothing else is known, so each takes 0.05 s.
-    assert retry_s(fleet) == pytest.approx((102 - 6) / 10, abs=2)
+    assert turn_of(fleet) == pytest.approx((102 - 6) / 10, abs=2)
 
 
-def test_without_a_drain_rate_the_answer_is_the_maximum(fleet: Fleet) -> None:
+def test_servers_that_have_answered_nothing_for_long_tell_nothing(fleet: Fleet) -> None:
     for backend in fleet.backends:
         fill(backend)
-    assert retry_s(fleet) == 60
+    assert turn_of(fleet) <= 5, "they may be about to"
+    assert turn_of(fleet, now_s=NOW_S + 100) > 60
 
 
-def test_without_a_candidate_the_answer_is_the_maximum(fleet: Fleet) -> None:
-    assert retry_after_s(fleet.view((), NOW_S), RULES) == 60
-
-
-def test_the_answer_is_capped(fleet: Fleet) -> None:
-    one, two = fleet.backends
-    finish(one, per_second=1)
-    fill(one, requests=1000)
-    assert retry_s(fleet, one) == 60
-    fail(two, NOW_S)
-    assert retry_s(fleet, two, rules=AdmissionRules(7)) == 7
+def test_without_a_candidate_nothing_tells() -> None:
+    fleet = a_fleet(1, slow_breakers())
+    assert turn_s(fleet.view((), NOW_S), 0) == math.inf
 
 
 def test_a_failing_backend_and_a_full_one_are_compared(fleet: Fleet) -> None:
     one, two = fleet.backends
-    finish(one, per_second=1)
-    fill(one, requests=12)
+    drain(one, per_second=1)
     fail(two, NOW_S)
-    assert retry_s(fleet) == 11
-    assert retry_s(fleet, now_s=NOW_S + 15) == 5
+    assert turn_of(fleet) == pytest.approx(10.5, abs=0.5)
+    assert turn_of(fleet, now_s=NOW_S + 15) == 5
+
+
+def test_a_client_is_told_its_turn_after_those_who_were_told_before(fleet: Fleet) -> None:
+    for backend in fleet.backends:
+        drain(backend, per_second=1)
+    told = told_s(fleet, 60)
+    for number, each_s in enumerate(told):
+        assert each_s == pytest.approx(10.5 + number / 1.9, rel=SPREAD + 0.1)
+    at_once = max(told.count(second) for second in set(told))
+    assert at_once <= 8, "what is drained in a second is two"
+
+
+def test_clients_that_are_due_are_away_no_more(fleet: Fleet) -> None:
+    for backend in fleet.backends:
+        drain(backend, per_second=2)
+    told = returns()
+    assert statistics.mean(told_s(fleet, 40, told)[30:]) > 12
+    for backend in fleet.backends:
+        for second in range(int(NOW_S), int(NOW_S) + 100):
+            for _ in range(2):
+                backend.reserve(second)
+                backend.release(second)
+    assert told.retry_after_s("m", fleet.view(fleet.backends, NOW_S + 100)) <= 7
+
+
+def test_few_refusals_are_told_the_time_until_a_place_is_free(fleet: Fleet) -> None:
+    for backend in fleet.backends:
+        drain(backend, per_second=5, in_flight=4)
+    assert set(told_s(fleet, 5)) <= {1, 2}
+
+
+def test_refusals_of_one_model_are_not_before_those_of_another(fleet: Fleet) -> None:
+    for backend in fleet.backends:
+        drain(backend, per_second=1)
+    told = returns()
+    assert max(told_s(fleet, 60, told, "busy")) > 30
+    assert told_s(fleet, 1, told, "other")[0] < 15
+
+
+def test_models_whose_clients_have_all_come_back_are_forgotten(fleet: Fleet) -> None:
+    told = returns()
+    for number in range(1000):
+        told.retry_after_s(f"m-{number}", fleet.view(fleet.backends, NOW_S + 61 * number))
+    assert len(told._promised) <= 2
+
+
+def test_the_answer_is_at_most_the_maximum_and_spread_below_it(fleet: Fleet) -> None:
+    one, _ = fleet.backends
+    drain(one, per_second=1, in_flight=1000)
+    told = told_s(fleet, 200)
+    assert 55 < max(told) <= 60
+    assert max(told.count(second) for second in set(told)) < 25
+    assert max(told_s(fleet, 50, returns(max_retry_after_s=7))) <= 7
 
 
 @settings(deadline=None)
@@ -143,7 +196,7 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
         backend.reserve(now_s)
         if event == "finish":
             backend.release(now_s)
-    answer = retry_s(fleet, now_s=NOW_S + later_s)
+    answer = returns().retry_after_s("m", fleet.view(fleet.backends, NOW_S + later_s))
     assert isinstance(answer, int)
     assert 1 <= answer <= 60
 
@@ -152,7 +205,7 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
     "reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.PREDICTED_SATURATED, Reason.FAILING]
 )
 def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reason) -> None:
-    refusal = overloaded(reason, 7)
+    refusal = overloaded(reason, 7, CHAT)
     error = json.loads(refusal.body)["error"]
     assert refusal.status == 503
     assert (error["type"], error["code"], error["param"]) == ("overloaded_error", 503, None)
@@ -167,7 +220,7 @@ def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reas
 
 @pytest.mark.parametrize("model", ["", 'a "quoted" one', "line\nbreak", "模型", "\0"])
 def test_an_unknown_model_is_a_404_that_names_it(model: str) -> None:
-    refusal = unknown_model(model)
+    refusal = unknown_model(model, CHAT)
     error = json.loads(refusal.body)["error"]
     assert refusal.status == 404
     assert error["message"] == f"The model `{model}` does not exist."
@@ -177,5 +230,16 @@ def test_an_unknown_model_is_a_404_that_names_it(model: str) -> None:
 
 
 def test_a_long_name_is_cut() -> None:
-    message = json.loads(unknown_model("z" * 100_000).body)["error"]["message"]
+    message = json.loads(unknown_model("z" * 100_000, CHAT).body)["error"]["message"]
     assert message == f"The model `{'z' * 200}…` does not exist."
+
+
+@pytest.mark.parametrize("api", [MESSAGES, COUNT_TOKENS], ids=lambda api: api.kind)
+def test_anthropics_clients_get_errors_in_their_form(api: Api) -> None:
+    for refusal, kind in (
+        (overloaded(Reason.SATURATED, 7, api), "overloaded_error"),
+        (unknown_model("m", api), "not_found_error"),
+    ):
+        answer = json.loads(refusal.body)
+        assert (answer["type"], answer["error"]["type"]) == ("error", kind)
+        assert answer["error"]["message"]

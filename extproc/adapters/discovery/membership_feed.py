@@ -7,7 +7,7 @@ before a new backend is chosen; where they cannot be, membership stands still. W
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from extproc.config import rules
 from extproc.config.stages import load_config
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import Endpoint, KnownBackends
-from extproc.fleet.peers import retry_peers
+from extproc.fleet.peers import Peers, follow_peers, retry_peers
 from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,10 @@ class MembershipFeed:
         if self._known.backends:
             self._apply(survivors)
             self.is_known.set()
-            self._write(*self._wanted_clusters())
+            registry = self._core.registry
+            peers = retry_peers(registry.members)
+            if self._write(registry.clusters(), peers):
+                follow_peers(registry.members, peers)
 
     async def follow(self) -> None:
         """Take in every set that the source finds."""
@@ -104,15 +107,16 @@ class MembershipFeed:
         It is written beside the event loop, which a fleet of thousands would hold up for a second.
         """
         async with self._writing:
-            return await asyncio.to_thread(self._write, *self._wanted_clusters())
+            members = self._core.registry.members
+            peers = retry_peers(members)
+            is_written = await asyncio.to_thread(self._write, self._core.registry.clusters(), peers)
+            if is_written:
+                follow_peers(members, peers)
+            return is_written
 
-    def _wanted_clusters(self) -> tuple[list[Endpoint], dict[str, tuple[Endpoint, ...]]]:
-        registry = self._core.registry
-        return registry.clusters(), retry_peers(registry.members)
-
-    def _write(self, backends: list[Endpoint], peers: dict[str, tuple[Endpoint, ...]]) -> bool:
+    def _write(self, backends: list[Endpoint], peers: Mapping[str, Peers]) -> bool:
         try:
-            self._clusters.write(backends, peers)
+            self._clusters.write(backends, {name: each.endpoints for name, each in peers.items()})
         except OSError as error:
             self._publishing.failed(str(error), time.monotonic())
             return False

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
+    Answer,
     BodyReceived,
     Continue,
     Event,
@@ -29,8 +30,8 @@ CLUSTER_HEADER = "x-extproc-cluster"
 ADDRESS_HEADER = "x-extproc-address"
 METADATA_NAMESPACE = "extproc"
 
-REJECT_DETAILS = "extproc_reject"
-"""What the access log gives as the response code's details of a refusal."""
+REJECT_DETAILS, ANSWER_DETAILS = "extproc_reject", "extproc_answer"
+"""The response code's details in the access log, of a refusal and of another answer of ours."""
 
 _REQUEST_HEADERS = b"\x12"  # the tag of ProcessingRequest.request_headers
 _MAX_CACHED_BYTES = 1024
@@ -74,7 +75,7 @@ def encode(instruction: Instruction) -> bytes:
         return _CONTINUE[instruction.phase]
     if isinstance(instruction, Hold):
         return _patience(instruction.timeout_s)
-    return _rejection(instruction)
+    return _answer(instruction)
 
 
 def _headers(received: pb.HeaderMap) -> dict[str, str]:
@@ -120,12 +121,12 @@ def _patience(timeout_s: float) -> bytes:
     return response.SerializeToString()
 
 
-def _rejection(instruction: Reject) -> bytes:
+def _answer(instruction: Answer) -> bytes:
     response = pb.ProcessingResponse()
     immediate = response.immediate_response
     immediate.status.code = instruction.status
     immediate.body = instruction.body
-    immediate.details = REJECT_DETAILS
+    immediate.details = REJECT_DETAILS if isinstance(instruction, Reject) else ANSWER_DETAILS
     for name, value in instruction.headers.items():
         _overwrite(immediate.headers, name, value)
     return response.SerializeToString()

@@ -103,6 +103,9 @@ class SidecarCollector(Collector):
         )
         yield _counter("extproc_passed_through", "Requests left to Envoy's own pool", counts.passed_through)
         yield _counter(
+            "extproc_answered", "Lists of models that the sidecar answered itself", counts.answered
+        )
+        yield _counter(
             "extproc_expected_cached_tokens",
             "Prompt tokens that were expected in the prefix cache of the chosen backend",
             counts.expected_cached_tokens,

@@ -10,16 +10,16 @@ costs the same.
 import collections.abc
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+
+import msgspec
 
 Content = collections.abc.Sequence
 """Names of full blocks; a Sequence, in this module, is a request."""
 NOT_DECODING = -1
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(msgspec.Struct, eq=False, gc=False):
     """A request's progress; `blocks` is the KV memory it holds, `pinned` of them are shared by content.
 
     As in vLLM's v1 scheduler there is no prefill phase and no decode phase, only a distance between the

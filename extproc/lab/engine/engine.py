@@ -15,6 +15,8 @@ import copy
 from collections import OrderedDict
 from dataclasses import replace
 
+import msgspec
+
 from extproc.lab.engine.decoders import NOT_DECODING, Content, Sequence
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S, EngineCounters, FinishReason, Run, RunResult, StepResult
@@ -139,7 +141,9 @@ class Engine:
         twin = copy.copy(self)
         twin.counters = replace(self.counters, finished=dict(self.counters.finished))
         queues = (self._stuck, self._scheduler.waiting, self._scheduler.running)
-        twins = {sequence: copy.copy(sequence) for queue in queues for sequence in queue.values()}
+        twins = {
+            sequence: msgspec.structs.replace(sequence) for queue in queues for sequence in queue.values()
+        }
         twin._stuck = OrderedDict((key, twins[sequence]) for key, sequence in self._stuck.items())
         twin._scheduler = self._scheduler.copied(twins, twin.counters)
         twin.run = copy.copy(self.run)

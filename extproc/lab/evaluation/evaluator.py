@@ -6,15 +6,14 @@ and routers that look after the requests that they hold. The clock jumps from ev
 same moment come in the order in which they were planned. The traffic of a seed is the same for every policy,
 so policies are compared on equal requests. What is kept does not grow with the number of requests.
 
-A scrape sees the gauges as they are at its start, and its router learns of them `gauge_delay_s` later: it
-stands for the round trip and for the lag with which vLLM updates what it exports.
+A client may send a request again (see `clients`). For routers and servers each attempt is a request of its
+own, which arrives when it is sent; in the figures they are one, which arrived with the first.
 """
 
 import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -22,42 +21,23 @@ from itertools import count
 import msgspec
 import numpy as np
 
+from extproc.lab.evaluation.clients import Clients
 from extproc.lab.evaluation.estimate_judge import EstimateJudge
 from extproc.lab.evaluation.fleet_changes import FleetChanges
 from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.scenario import Scenario
+from extproc.lab.evaluation.scrapes import Scrapes
 from extproc.lab.evaluation.simulated_router import SimulatedRouter
-from extproc.lab.evaluation.simulated_server import Server, ServerSpec
+from extproc.lab.evaluation.simulated_server import Pace, Server
 from extproc.lab.evaluation.tally import Objectives, Tally
+from extproc.lab.evaluation.world import World
 from extproc.lab.rivals.choice import POLICIES, NewPolicy, RivalSetting
-from extproc.lab.rivals.layered import LayeredRules, decisions_of
+from extproc.lab.rivals.layered import decisions_of
 from extproc.lab.rivals.policy import HELD, Draws
-from extproc.lab.traffic.arrivals import Arrival, Traffic
+from extproc.lab.traffic.arrivals import Arrival
 
 PROGRESS_EVERY = 500
 """Requests between two reports of progress."""
-DELAY_LIMIT_S = 2.0
-"""Guessed: a first token that is so much later than it might have been is felt as late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What every policy has to cope with; `capacities_per_s` are the servers', in requests.
-
-    Requests that arrive before `from_s` are served, but in no figure. With `is_estimate_judged` some
-    decisions of the layered policy are held against what the engines would really do (see `estimate_judge`).
-    """
-
-    servers: tuple[ServerSpec, ...]
-    capacities_per_s: tuple[float, ...]
-    traffic: Traffic
-    routers: int
-    scrape_interval_s: float
-    gauge_delay_s: float
-    slo_s: float
-    layered: LayeredRules
-    delay_limit_s: float = DELAY_LIMIT_S
-    from_s: float = 0.0
-    is_estimate_judged: bool = False
 
 
 class _InFlight(msgspec.Struct, gc=False):
@@ -65,7 +45,13 @@ class _InFlight(msgspec.Struct, gc=False):
     arrival: Arrival
     router: SimulatedRouter
     backend: int
+    sent_s: float
+    noise: float
     first_token_s: float | None = None
+
+    def late_s(self, first_token_s: float, overhead_s: float) -> float:
+        """Return by how much noise makes its first token, and all after it, come later."""
+        return 0.0 if self.noise == 1 else (self.noise - 1) * (first_token_s + overhead_s - self.sent_s)
 
 
 def evaluate(
@@ -75,38 +61,41 @@ def evaluate(
     report: Callable[[float], None] = lambda _: None,
     *,
     policies: Mapping[str, NewPolicy] = POLICIES,
-    new_server: Callable[[ServerSpec], Server] = Server,
+    pace: Pace | None = None,
 ) -> PolicyRun:
     """Run the policy of that name until the last request has ended.
 
-    `report` is called with the time of arrivals, in seconds.
+    `report` is called with the time of arrivals, in seconds. A `pace` is that of every machine.
     """
-    servers = [new_server(spec) for spec in scenario.servers]
-    return _Run(scenario, policy, policies[policy], servers, seed).result(report)
+    return _Run(scenario, policy, policies[policy], seed, pace).result(report)
 
 
 class _Run:
     def __init__(
-        self, scenario: Scenario, name: str, new_policy: NewPolicy, servers: list[Server], seed: int
+        self, scenario: Scenario, name: str, new_policy: NewPolicy, seed: int, pace: Pace | None
     ) -> None:
         traffic, self._spreading, *routers = np.random.default_rng(seed).spawn(2 + scenario.routers)
+        world = World(scenario, seed, pace)
         self._scenario = scenario
         self._name = name
         self._seed = seed
-        self._servers = servers
+        self._servers = servers = world.servers
         self._routers = [
-            SimulatedRouter(new_policy(setting), len(servers))
+            SimulatedRouter(new_policy(setting), len(servers), world.awake_s())
             for setting in (
                 RivalSetting(servers, scenario.layered, rng, scenario.delay_limit_s) for rng in routers
             )
         ]
+        self._noise = world.noise
         self._may_hold = any(router.may_hold for router in self._routers)
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
         self._in_flight: dict[str, _InFlight] = {}
         self._advancing: set[SimulatedRouter] = set()
-        self._arrived = 0
         objectives = Objectives(scenario.slo_s, scenario.delay_limit_s, scenario.from_s)
         self._tally = Tally(self._servers, objectives)
+        self._clients = Clients(
+            scenario.nuisances.retries, world.clients, self._tally, self._plan, self._reach_router
+        )
         self._decisions_before: Counter[str] = Counter()
         self._judge: EstimateJudge | None = None
         if scenario.is_estimate_judged:
@@ -117,20 +106,21 @@ class _Run:
         self._order = count()
         self._membership = FleetChanges(self._servers, self._routers, self._fail)
         self._membership.plan(self._plan)
-        self._plan_scrapes()
+        scrapes = Scrapes(world.exporters, scenario.scrape_interval_s, scenario.gauge_delay_s, self._plan)
+        scrapes.begin(self._routers, self._spreading)
         if scenario.from_s > 0:
             self._plan(scenario.from_s, self._begin_counting)
         self._draws = Draws(self._spreading)
 
     def result(self, report: Callable[[float], None]) -> PolicyRun:
         now_s = 0.0
-        for arrival in self._arrivals:
+        for number, arrival in enumerate(self._arrivals, start=1):
             now_s = arrival.at_s
             self._catch_up(now_s)
-            self._arrive(arrival)
-            if not self._arrived % PROGRESS_EVERY:
+            self._clients.arrived(arrival)
+            if not number % PROGRESS_EVERY:
                 report(now_s)
-        while self._in_flight or any(router.held for router in self._routers):
+        while self._clients.open:
             now_s = self._events[0][0]
             self._catch_up(math.nextafter(now_s, math.inf))
         if now_s < self._scenario.from_s:
@@ -158,12 +148,24 @@ class _Run:
             else:
                 event(now_s)
 
-    def _arrive(self, arrival: Arrival) -> None:
-        routers, number = self._routers, self._arrived
-        self._arrived = number + 1
-        self._tally.arrived(arrival)
+    def _reach_router(self, number: int, arrival: Arrival, now_s: float) -> None:
+        routers = self._routers
         router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
-        now_s = arrival.at_s
+        self._hear(router, partial(self._place, number, arrival, router), now_s)
+
+    def _hear(self, router: SimulatedRouter, event: Callable[[float], None], now_s: float) -> None:
+        """Have a router handle something now, or once it does not stand still any more."""
+        if (awake_s := router.awake_s(now_s)) > now_s:
+            self._plan(awake_s, partial(self._hear_late, router, event))
+        else:
+            event(now_s)
+
+    def _hear_late(self, router: SimulatedRouter, event: Callable[[float], None], now_s: float) -> None:
+        event(now_s)
+        if router.held:
+            self._settle(router, now_s)
+
+    def _place(self, number: int, arrival: Arrival, router: SimulatedRouter, now_s: float) -> None:
         if self._judge is None:
             backend = router.choose(number, arrival, now_s)
         else:
@@ -176,6 +178,9 @@ class _Run:
             self._settle(router, now_s)
 
     def _advance(self, router: SimulatedRouter, now_s: float) -> None:
+        if (awake_s := router.awake_s(now_s)) > now_s:
+            self._plan(awake_s, partial(self._advance, router))
+            return
         self._advancing.discard(router)
         again_s = router.policy.advance(now_s)
         self._settle(router, now_s)
@@ -192,9 +197,9 @@ class _Run:
         self, number: int, arrival: Arrival, router: SimulatedRouter, backend: int | None, now_s: float
     ) -> None:
         if backend is None:
-            self._tally.refused(arrival)
+            self._clients.refused(number, arrival, router.policy.retry_after_s(number), now_s)
             return
-        request = _InFlight(number, arrival, router, backend)
+        request = _InFlight(number, arrival, router, backend, now_s, self._noise())
         server = self._servers[backend]
         if not server.is_up:
             self._fail_request(request, now_s)
@@ -215,9 +220,7 @@ class _Run:
             if request.first_token_s is None:
                 request.first_token_s = now_s
                 if request.router.hears_first_tokens:
-                    arrival = request.arrival
-                    ttft_s = now_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
-                    request.router.policy.first_token(request.number, request.backend, ttft_s, now_s)
+                    self._hear_first_token(request, server, now_s)
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if (ends_s := server.run_ends_s) is not None:
@@ -230,14 +233,26 @@ class _Run:
             if router.held:
                 self._settle(router, now_s)
 
+    def _hear_first_token(self, request: _InFlight, server: Server, now_s: float) -> None:
+        arrival, policy = request.arrival, request.router.policy
+        overhead_s = server.overhead_s(arrival.prompt_tokens)
+        ttft_s = now_s - arrival.at_s + overhead_s + request.late_s(now_s, overhead_s)
+        self._hear(
+            request.router, partial(policy.first_token, request.number, request.backend, ttft_s), now_s
+        )
+
     def _end_request(self, request: _InFlight, server: Server, now_s: float) -> None:
         arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
         if first_token_s is None:
             raise ValueError("a request without output tokens has no first one")
-        ttft_s = first_token_s - arrival.at_s + server.overhead_s(arrival.prompt_tokens)
+        overhead_s = server.overhead_s(arrival.prompt_tokens)
+        late_s = request.late_s(first_token_s, overhead_s)
+        ttft_s = first_token_s - arrival.at_s + overhead_s + late_s
         server.finished(now_s - first_token_s)
-        self._tally.ended(arrival, backend, ttft_s)
-        request.router.ended(request.number, arrival, backend, ttft_s, now_s)
+        self._clients.answered(request.number, arrival, backend, ttft_s)
+        router = request.router
+        ended = partial(router.ended, request.number, arrival, backend, ttft_s, False, now_s + late_s)
+        self._hear(router, ended, now_s)
 
     def _fail(self, backend: int, now_s: float) -> None:
         """All requests of a backend fail at once."""
@@ -247,27 +262,11 @@ class _Run:
         self._settle_all(now_s)
 
     def _fail_request(self, request: _InFlight, now_s: float) -> None:
-        arrival, first_token_s = request.arrival, request.first_token_s
-        self._tally.failed(arrival)
+        number, arrival, first_token_s = request.number, request.arrival, request.first_token_s
         ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
-        request.router.ended(request.number, arrival, request.backend, ttft_s, now_s, is_failed=True)
-
-    def _plan_scrapes(self) -> None:
-        """Every router scrapes every backend at its own moment within the interval."""
-        for router in self._routers:
-            if router.policy.needs_gauges:
-                phases = self._spreading.uniform(0.0, self._scenario.scrape_interval_s, len(self._servers))
-                for backend, phase_s in enumerate(phases.tolist()):
-                    self._plan(phase_s, partial(self._scrape, router, backend))
-
-    def _scrape(self, router: SimulatedRouter, backend: int, now_s: float) -> None:
-        server = self._servers[backend]
-        if server.is_up:
-            seen = partial(router.scraped, backend, server.gauges(now_s))
-            self._plan(now_s + self._scenario.gauge_delay_s, seen)
-        else:
-            router.policy.scrape_refused(backend, now_s)
-        self._plan(now_s + self._scenario.scrape_interval_s, partial(self._scrape, router, backend))
+        self._clients.failed(number, arrival, first_token_s is not None, now_s)
+        ended = partial(request.router.ended, number, arrival, request.backend, ttft_s, True, now_s)
+        self._hear(request.router, ended, now_s)
 
     def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
         heappush(self._events, (at_s, next(self._order), event))

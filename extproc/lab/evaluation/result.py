@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from extproc.lab.evaluation.nuisances import Nuisances
+
 Judged = TypeVar("Judged")
 
 QUANTILES = tuple(percent / 100 for percent in range(1, 100))
@@ -48,11 +50,28 @@ class EstimateQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class RetriedRequests:
+    """Those that were refused or lost at first, and sent again: times count from the first attempt."""
+
+    answered: int
+    given_up: int
+    ttft_p50_s: float | None
+    ttft_p90_s: float | None
+    given_up_p50_s: float | None
+
+    @property
+    def given_up_share(self) -> float:
+        """The share of them that was never answered."""
+        return self.given_up / (self.answered + self.given_up)
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyRun:
     """One policy on one seed; quantiles are of the answered requests, in the order of QUANTILES.
 
-    `decisions` counts those of the layered policy by layer and reason, `layer_shares` are the layers' shares
-    of them. `estimate` is there where it was judged.
+    All attempts of a client are one request; `attempts` counts them, `retried` is there if there were more
+    than one of any. `decisions` counts those of the layered policy by layer and reason, `layer_shares` are
+    the layers' shares of them. `estimate` is there where it was judged.
     """
 
     policy: str
@@ -60,6 +79,8 @@ class PolicyRun:
     requests: int
     refused: int
     failed: int
+    attempts: int
+    retried: RetriedRequests | None
     duration_s: float
     goodput: float
     good: float
@@ -77,6 +98,12 @@ class PolicyRun:
     def refused_share(self) -> float:
         """Refused requests, of all."""
         return self.refused / self.requests if self.requests else 0.0
+
+    @property
+    def attempts_per_answer(self) -> float | None:
+        """How many attempts of clients there were for one answer; None without answers."""
+        answered = self.requests - self.refused - self.failed
+        return self.attempts / answered if answered else None
 
     @property
     def failed_share(self) -> float:
@@ -124,6 +151,10 @@ class PolicySummary:
     layer_shares: dict[str, float]
     pairwise_accuracy: Spread | None
     estimate_error: Spread | None
+    attempts_per_answer: Spread | None
+    retried_given_up_share: Spread | None
+    retried_ttft_p50_s: Spread | None
+    retried_ttft_p90_s: Spread | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +169,7 @@ class Evaluation:
     slo_s: float
     delay_limit_s: float
     from_s: float
+    nuisances: Nuisances
     capacity_per_s: float
     model_version: str | None
     policies: tuple[PolicySummary, ...]
@@ -151,6 +183,7 @@ def summaries(runs: Sequence[PolicyRun]) -> tuple[PolicySummary, ...]:
 
 def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
     own = [run for run in runs if run.policy == policy]
+    retried = [run.retried for run in own if run.retried is not None]
     judged = [run.estimate for run in own if run.estimate is not None]
     return PolicySummary(
         policy=policy,
@@ -169,6 +202,10 @@ def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
         layer_shares=layer_shares(sum((Counter(run.decisions) for run in own), Counter())),
         pairwise_accuracy=_spread_of_known(judged, lambda quality: quality.pairwise_accuracy),
         estimate_error=_spread_of_known(judged, lambda quality: quality.median_error),
+        attempts_per_answer=_spread_of_known(own, lambda run: run.attempts_per_answer),
+        retried_given_up_share=_spread_of_known(retried, lambda each: each.given_up_share),
+        retried_ttft_p50_s=_spread_of_known(retried, lambda each: each.ttft_p50_s),
+        retried_ttft_p90_s=_spread_of_known(retried, lambda each: each.ttft_p90_s),
     )
 
 

@@ -1,6 +1,6 @@
 """One router of an evaluation: its policy, and what it alone knows of the backends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
@@ -8,10 +8,16 @@ from extproc.lab.traffic.arrivals import Arrival
 
 
 class SimulatedRouter:
-    """Keeps its own requests in flight, and hands its policy what that may know."""
+    """Keeps its own requests in flight, and hands its policy what that may know.
 
-    def __init__(self, policy: Policy, backends: int) -> None:
+    `awake_s` is when it handles what comes at a time: then, or once it does not stand still any more.
+    """
+
+    def __init__(
+        self, policy: Policy, backends: int, awake_s: Callable[[float], float] = lambda now_s: now_s
+    ) -> None:
         self.policy = policy
+        self.awake_s = awake_s
         self.held: dict[int, Arrival] = {}
         self._all = [Candidate(number) for number in range(backends)]
         self._members = self._all
@@ -50,15 +56,16 @@ class SimulatedRouter:
         arrival: Arrival,
         backend: int,
         ttft_s: float | None,
+        is_failed: bool,
+        ended_s: float,
         now_s: float,
-        is_failed: bool = False,
     ) -> None:
-        """The response is complete, or has failed."""
+        """The response was complete, or failed, at `ended_s`."""
         candidate = self._all[backend]
         candidate.in_flight -= 1
         candidate.tokens_in_flight -= arrival.prompt_tokens
         if self._hears_ends:
-            ended = Ended(number, arrival, backend, ttft_s, now_s - arrival.at_s, is_failed)
+            ended = Ended(number, arrival, backend, ttft_s, ended_s - arrival.at_s, is_failed)
             self.policy.ended(ended, now_s)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:

@@ -5,6 +5,7 @@ run that was shortened by an arrival ends when the same iterations one by one wo
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +14,9 @@ from extproc.lab.engine.decoders import Content
 from extproc.lab.engine.engine import Engine
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S, TICKS_PER_S, Run, RunResult
+
+Pace = Callable[[float], float]
+"""How fast a machine is at some time, in shares of its speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,10 @@ class Gauges(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """An engine that runs as long as it has work. `run_ends_s` is None while it has none."""
+    """An engine that runs as long as it has work. `run_ends_s` is None while it has none.
+
+    With a `pace` the machine's speed changes between two runs of the engine.
+    """
 
     __slots__ = (
         "_begun_s",
@@ -73,6 +80,7 @@ class Server:
         "_ends_ticks",
         "_engine_ttft_s",
         "_finished",
+        "_pace",
         "_ttfts",
         "engine",
         "is_up",
@@ -82,8 +90,9 @@ class Server:
         "submitted",
     )
 
-    def __init__(self, spec: ServerSpec) -> None:
+    def __init__(self, spec: ServerSpec, pace: Pace | None = None) -> None:
         self.spec = spec
+        self._pace = pace
         self.engine = spec.engine()
         self.overhead_s = spec.profile.overhead_s  # of a prompt: what its times have on top of the engine's
         self.is_up = True
@@ -178,6 +187,9 @@ class Server:
         if run is None:
             self._rest()
         else:
+            if self._pace is not None:
+                pace = self._pace(now_s)
+                run.first, run.growth = round(run.first / pace), round(run.growth / pace)
             begun_ticks = self._begun_ticks = self._ends_ticks
             ends_ticks = self._ends_ticks = begun_ticks + run.ticks(run.steps)
             self.run_ends_s = self._begun_s + ends_ticks * TICK_S

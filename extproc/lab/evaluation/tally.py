@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +14,7 @@ from extproc.lab.evaluation.result import (
     BackendResult,
     EstimateQuality,
     PolicyRun,
+    RetriedRequests,
     fairness,
     layer_shares,
 )
@@ -69,6 +71,14 @@ class Objectives:
     from_s: float
 
 
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """A request as it was sent now; its user sent it first at `first_at_s`, and `earlier` times before."""
+
+    arrival: Arrival
+    first_at_s: float
+    earlier: int = 0
+
+
 class Tally:
     """The counts of one run; answers are counted in batches, which is a tenth of the work."""
 
@@ -82,6 +92,9 @@ class Tally:
         self._idle = IdleFleet([server.spec for server in servers])
         self._ttft = FineHistogram()
         self._delay = FineHistogram()
+        self._attempts = 0
+        self._ttft_of_retried = FineHistogram()
+        self._given_up = FineHistogram()
         self._within_slo = 0
         self._good = 0
         self._answered_by = np.zeros(len(servers), np.int64)
@@ -99,23 +112,35 @@ class Tally:
         """Count a request."""
         self._requests += request.at_s >= self._from_s
 
-    def refused(self, request: Arrival) -> None:
-        """Count a request that was refused."""
-        self._refused += request.at_s >= self._from_s
+    def refused(self, last: Attempt, now_s: float) -> None:
+        """Count a request whose last attempt was refused."""
+        self._refused += self._gave_up(last, now_s)
 
-    def failed(self, request: Arrival) -> None:
-        """Count a request that its backend lost or refused."""
-        self._failed += request.at_s >= self._from_s
+    def failed(self, last: Attempt, now_s: float) -> None:
+        """Count a request whose last attempt a backend lost or refused."""
+        self._failed += self._gave_up(last, now_s)
 
-    def ended(self, request: Arrival, backend: int, ttft_s: float) -> None:
-        """Count a request that was answered."""
-        if request.at_s < self._from_s:
+    def ended(self, attempt: Attempt, backend: int, ttft_s: float) -> None:
+        """Count a request that was answered; TTFT is that of this attempt."""
+        if attempt.first_at_s < self._from_s:
             return
+        self._attempts += attempt.earlier + 1
+        if attempt.earlier:
+            ttft_s += attempt.arrival.at_s - attempt.first_at_s
+            self._ttft_of_retried.add(np.array([ttft_s]))
         self._new_backends.append(backend)
         self._new_ttfts_s.append(ttft_s)
-        self._new_prompts.append(request.prompt_tokens)
+        self._new_prompts.append(attempt.arrival.prompt_tokens)
         if len(self._new_ttfts_s) == _BATCH:
             self._count_new()
+
+    def _gave_up(self, last: Attempt, now_s: float) -> bool:
+        if last.first_at_s < self._from_s:
+            return False
+        self._attempts += last.earlier + 1
+        if last.earlier:
+            self._given_up.add(np.array([now_s - last.first_at_s]))
+        return True
 
     def result(
         self,
@@ -136,6 +161,8 @@ class Tally:
             requests=self._requests,
             refused=self._refused,
             failed=self._failed,
+            attempts=self._attempts,
+            retried=self._retried(),
             duration_s=duration_s,
             goodput=self._within_slo / self._requests if self._requests else 0.0,
             good=self._good / self._requests if self._requests else 0.0,
@@ -148,6 +175,18 @@ class Tally:
             decisions=dict(decisions),
             layer_shares=layer_shares(decisions),
             estimate=estimate,
+        )
+
+    def _retried(self) -> RetriedRequests | None:
+        answered, given_up = self._ttft_of_retried, self._given_up
+        if not answered.count + given_up.count:
+            return None
+        return RetriedRequests(
+            answered=answered.count,
+            given_up=given_up.count,
+            ttft_p50_s=_quantile_s(answered, 0.5),
+            ttft_p90_s=_quantile_s(answered, 0.9),
+            given_up_p50_s=_quantile_s(given_up, 0.5),
         )
 
     def _backends(self, duration_s: float) -> tuple[BackendResult, ...]:
@@ -177,3 +216,8 @@ class Tally:
         self._new_backends.clear()
         self._new_ttfts_s.clear()
         self._new_prompts.clear()
+
+
+def _quantile_s(times: FineHistogram, share: float) -> float | None:
+    found = times.quantiles_s(share)
+    return None if found is None else found[0]

@@ -49,6 +49,7 @@ def _setting(evaluation: Evaluation) -> str:
         f"Scrapes: every {evaluation.scrape_interval_s:g} s, {evaluation.gauge_delay_s:g} s late. "
         f"Model file: {evaluation.model_version or 'none'}. "
         f"Counted from {evaluation.from_s:g} s on. "
+        f"Nuisances: {', '.join(evaluation.nuisances.names()) or 'none'}. "
         f"Good: first token at most {evaluation.delay_limit_s:g} s later than on the fastest idle machine."
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
-from extproc.exchange.messages import Phase, RouteTo
+from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
@@ -66,6 +66,7 @@ class Layered(Policy):
         self.core = Core(rules.core, rng)
         self._settled: list[tuple[int, int | None]] = []
         self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
+        self._retry_after_s: dict[int, float] = {}
         self._now_s = 0.0
         if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file)):
             raise ModelFileError(self.core.model.last_refusal or "the model file was refused")
@@ -97,6 +98,10 @@ class Layered(Policy):
         settled, self._settled = self._settled, []
         return settled
 
+    def retry_after_s(self, request_id: int) -> float | None:
+        """Return the header of the refusal, if it had one."""
+        return self._retry_after_s.pop(request_id, None)
+
     def advance(self, now_s: float) -> float | None:
         """Advance the queue, as its clock does."""
         queue = self.core.queue
@@ -111,6 +116,8 @@ class Layered(Policy):
 
     def _sent(self, request_id: int, placement: Placement) -> int | None:
         instruction = placement.instruction
+        if isinstance(instruction, Reject) and "retry-after" in instruction.headers:
+            self._retry_after_s[request_id] = float(instruction.headers["retry-after"])
         if not isinstance(instruction, RouteTo):
             return None
         self._placed[request_id] = placement.lease, instruction, self._now_s

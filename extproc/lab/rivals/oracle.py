@@ -1,15 +1,15 @@
 """The oracle: it sees every engine as it is, knows how long every output will be, and looks ahead.
 
-For each backend it runs a copy of the engine until the new request has its first token, and takes the
-earliest. It sees all requests at once, those of other routers included. What it does not know is who comes
-later: it is greedy, the bound of what a policy can do by choosing well for the request at hand. In lasting
-overload that is no bound on goodput: who refuses requests, or lets some backends drown, keeps others in time.
-The shedding oracle refuses requests: those that would be late on every backend.
+For each backend that may be the earliest it runs a copy of the engine until the new request has its first
+token, and takes the earliest. It sees all requests at once, those of other routers included. What it does not
+know is who comes later: it is greedy, the bound of what a policy can do by choosing well for the request at
+hand. In lasting overload that is no bound on goodput: who refuses requests, or lets some backends drown,
+keeps others in time. The shedding oracle refuses requests: those that would be late on every backend.
 
 Where requests wait, a copy is kept that has run ahead to the iteration in which the last of them is admitted:
 engines serve in order of arrival, so a new one finds it in that state. It may be off by one iteration, since
 the new request might have been admitted together with the last. Where none waits the server itself is looked
-at: copies of engines with full prefix caches are what the oracle takes its time for.
+at. Copies are what the oracle takes its time for.
 """
 
 import math
@@ -21,6 +21,8 @@ from extproc.lab.rivals.policy import Candidates, Policy
 from extproc.lab.traffic.arrivals import Arrival
 
 _PROBE = "the oracle's question"
+_ROUNDING_S = 1e-9
+"""More than what sums of times may be off by."""
 
 
 class Oracle(Policy):
@@ -51,12 +53,15 @@ class Oracle(Policy):
         """Return the best backend, and when the first token would come from there."""
         up = [each for each in candidates if self._servers[each.backend].is_up] or candidates
         best, earliest_s = up[0].backend, math.inf
-        for candidate in sorted(up, key=lambda each: self._ahead[each.backend].run_ends_s or 0.0):
-            ahead = self._ahead[candidate.backend]
+        bounds = ((not_before_s(self._ahead[each.backend], request, now_s), each.backend) for each in up)
+        for bound_s, backend in sorted(bounds):
+            if bound_s > earliest_s + _ROUNDING_S:
+                break
+            ahead = self._ahead[backend]
             overhead_s = ahead.overhead_s(request.prompt_tokens)
             first_token_s = first_token_at(ahead, request, now_s, earliest_s - overhead_s) + overhead_s
-            if (first_token_s, candidate.backend) < (earliest_s, best):
-                best, earliest_s = candidate.backend, first_token_s
+            if (first_token_s, backend) < (earliest_s, best):
+                best, earliest_s = backend, first_token_s
         return best, earliest_s
 
     def _catch_up(self, now_s: float) -> None:
@@ -92,14 +97,6 @@ def ttft_if_sent(server: Server, request: Arrival, now_s: float) -> float:
 
 def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s: float) -> float:
     """When `request`, submitted now, would have its first token there; inf if after `give_up_at_s`."""
-    run = server.engine.run
-    if (
-        run is not None
-        and run.steps == 1
-        and server.run_ends_s is not None
-        and server.run_ends_s > give_up_at_s
-    ):
-        return math.inf  # An iteration is not shortened.
     tried = server.copied()
     tried.submit(_PROBE, request.prompt_tokens, request.output_tokens, now_s, request.content)
     while tried.run_ends_s is not None and tried.run_ends_s <= give_up_at_s:
@@ -107,6 +104,21 @@ def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s:
         if _PROBE in tried.end_run(ends_s).begun:
             return ends_s
     return math.inf
+
+
+def not_before_s(server: Server, request: Arrival, now_s: float) -> float:
+    """Return a time before which `request`, submitted now, would not have its first token there.
+
+    The iteration under way is not shortened, and another one computes what of the prompt cannot be cached.
+    """
+    run, profile = server.engine.run, server.spec.profile
+    begins_s = now_s
+    if run is not None and run.steps == 1 and server.run_ends_s is not None:
+        begins_s = server.run_ends_s
+    cached_tokens = len(request.content) * server.spec.limits.block_size
+    tokens = max(1, request.prompt_tokens - cached_tokens)
+    computing_s = (profile.base_step_s + tokens * profile.prefill_token_s) / profile.speed
+    return begins_s + computing_s + server.overhead_s(request.prompt_tokens)
 
 
 def _ahead_of(server: Server) -> Server:

@@ -63,6 +63,10 @@ class Policy(ABC):
         """What became of held requests since the last call: their ids, and a backend or None for each."""
         return ()
 
+    def retry_after_s(self, request_id: int) -> float | None:
+        """When a client may come back that was refused, as it was told; asked once of each refusal."""
+        return None
+
     def advance(self, now_s: float) -> float | None:
         """Look after those who are held; when to do so again, None where nobody is."""
         return None

@@ -171,11 +171,64 @@ class EmbeddingAnswer(VllmAnswer):
         return msgspec.json.encode(head | {"model": self.work.model, "data": vectors, "usage": self.usage()})
 
 
+class RerankAnswer(VllmAnswer):
+    """`/v1/rerank`: the documents in their order, the first one the best; never a stream."""
+
+    def body(self) -> bytes:
+        """A score for each document."""
+        results = [{"index": i, "relevance_score": 1 / (1 + i)} for i in range(self.work.inputs)]
+        head = {"id": f"rerank-{self.key}", "model": self.work.model}
+        return msgspec.json.encode(head | {"results": results, "usage": self.usage()})
+
+
+class MessagesAnswer(VllmAnswer):
+    """`/v1/messages`, Anthropic's API: as in vLLM, nothing is sent before the first token."""
+
+    def body(self) -> bytes:
+        """One message with one block of text."""
+        message = self._message([{"type": "text", "text": self.text}], "max_tokens")
+        return msgspec.json.encode(message)
+
+    def first(self) -> bytes:
+        """A message without content, and a block without text."""
+        block = {"type": "text", "text": ""}
+        return _event(
+            {"type": "message_start", "message": self._message([], None)}, "message_start"
+        ) + _event({"type": "content_block_start", "index": 0, "content_block": block}, "content_block_start")
+
+    def tokens(self, number: int, is_last: bool = False) -> bytes:
+        """A piece of the block."""
+        delta = {"type": "text_delta", "text": TOKEN_TEXT * number}
+        return _event({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
+
+    def closing(self) -> bytes:
+        """Why it ends."""
+        delta = {"stop_reason": "max_tokens", "stop_sequence": None}
+        return b"".join(
+            (
+                _event({"type": "content_block_stop", "index": 0}, "content_block_stop"),
+                _event({"type": "message_delta", "delta": delta, "usage": self.usage()}, "message_delta"),
+                _event({"type": "message_stop"}, "message_stop"),
+            )
+        )
+
+    def usage(self) -> Json:
+        """Token counts, as Anthropic's API names them."""
+        return {"input_tokens": self.work.prompt_tokens, "output_tokens": self.work.output_tokens}
+
+    def _message(self, content: list[Json], stop_reason: str | None) -> Json:
+        head = {"id": f"msg_{self.key}", "type": "message", "role": "assistant", "model": self.work.model}
+        usage = self.usage() if content else self.usage() | {"output_tokens": 0}
+        return head | {"content": content, "stop_reason": stop_reason, "stop_sequence": None, "usage": usage}
+
+
 _ANSWERS: dict[str, type[VllmAnswer]] = {
     "chat": ChatAnswer,
     "completion": CompletionAnswer,
     "embedding": EmbeddingAnswer,
     "responses": ResponsesAnswer,
+    "messages": MessagesAnswer,
+    "rerank": RerankAnswer,
 }
 
 

@@ -92,7 +92,8 @@ class SimApi:
         """The endpoints, ready to be served."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for api in APIS:
-            application.router.add_post(api.path, partial(self._answer, api))
+            if api.answer_shape:
+                application.router.add_post(api.path, partial(self._answer, api))
         application.router.add_get("/v1/models", self._list_models)
         application.router.add_get("/health", self._show_health)
         application.router.add_get("/metrics", self._show_metrics)

@@ -285,8 +285,9 @@ def test_envoy_itself_accepts_every_cluster(tmp_path: Path) -> None:
 def test_nothing_bounds_a_long_response() -> None:
     (listener,) = a_bootstrap()["static_resources"]["listeners"]
     connection_manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    ext_proc = connection_manager["http_filters"][0]["typed_config"]
+    filters = {one["name"]: one["typed_config"] for one in connection_manager["http_filters"]}
+    ext_proc = filters["envoy.filters.http.ext_proc"]
     access_log = connection_manager["access_log"][0]["typed_config"]["common_config"]
     (host,) = connection_manager["route_config"]["virtual_hosts"]
-    assert [route["route"]["timeout"] for route in host["routes"]] == ["0s"] * 3
+    assert [route["route"]["timeout"] for route in host["routes"][1:]] == ["0s"] * 4
     assert (ext_proc["grpc_service"]["timeout"], access_log["grpc_service"]["timeout"]) == ("0s", "0s")

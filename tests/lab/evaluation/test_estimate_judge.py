@@ -7,8 +7,9 @@ import pytest
 from support.evaluated_scenarios import scenario
 
 from extproc.lab.evaluation import estimate_judge
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.result import EstimateQuality, PolicyRun
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.rivals.choice import RivalSetting
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.oracle import ttft_if_sent

@@ -4,8 +4,9 @@ from functools import lru_cache
 import pytest
 from support.evaluated_scenarios import Given, refusing, scenario
 
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.choice import POLICIES
 from extproc.lab.rivals.policy import Candidate, Ended, Policy

@@ -9,8 +9,9 @@ import pytest
 from support.evaluated_scenarios import CONTEXT, LENGTHS, capacities_of, layered_rules, scenario, watched
 
 from extproc.fleet.fleet_rules import LASTING_S, WaitingRule
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.traffic.arrivals import Arrival, OpenLoopTraffic, Steady
 

@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace as with_fields
 from support.evaluated_scenarios import MODEL_FILE, layered_rules, scenario, watched
 
-from extproc.lab.evaluation.evaluator import Scenario
 from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.policy import HELD, Ended
 from extproc.lab.traffic.arrivals import Arrival, Traffic

@@ -10,6 +10,7 @@ from support.step_by_step_engine import StepByStepEngine
 
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.engine.run import TICK_S
+from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.simulated_server import Server, ServerSpec
 
 MACHINE = EngineProfile(
@@ -171,3 +172,18 @@ def test_crowded_servers_preempt_at_the_same_iterations(seed: int) -> None:
     ]
     looks_s = np.linspace(0.05, 2.0, 30).tolist()
     assert in_runs(limits, requests, looks_s) == step_by_step(limits, requests, looks_s)
+
+
+def seconds_at(pace: float) -> float:
+    (spec,) = parse_fleet("a100-8b*1:8")
+    server = Server(spec, lambda _: pace)
+    server.submit("0", 1000, 100, 0.0)
+    ended_s = 0.0
+    while server.run_ends_s is not None:
+        ended_s = server.run_ends_s
+        server.end_run(ended_s)
+    return ended_s
+
+
+def test_a_machine_at_half_its_pace_takes_twice_as_long() -> None:
+    assert seconds_at(0.5) == pytest.approx(2 * seconds_at(1.0), rel=1e-6)

@@ -7,7 +7,7 @@ from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.idle_fleet import IdleFleet
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.simulated_server import Server
-from extproc.lab.evaluation.tally import HIGHEST_S, LOWEST_S, FineHistogram, Objectives, Tally
+from extproc.lab.evaluation.tally import HIGHEST_S, LOWEST_S, Attempt, FineHistogram, Objectives, Tally
 from extproc.lab.traffic.arrivals import Arrival
 
 SPECS = parse_fleet("a100-8b*1:8,a100-8b*0.5:8")
@@ -21,7 +21,7 @@ def tally(from_s: float = 0.0, delay_limit_s: float = 2.0) -> Tally:
 def answer(counts: Tally, prompt_tokens: int, delay_s: float, at_s: float = 0.0) -> None:
     request = Arrival(at_s, prompt_tokens, 10)
     counts.arrived(request)
-    counts.ended(request, 0, IDLE.fastest_ttft_s(prompt_tokens) + delay_s)
+    counts.ended(Attempt(request, at_s), 0, IDLE.fastest_ttft_s(prompt_tokens) + delay_s)
 
 
 def result(counts: Tally) -> PolicyRun:
@@ -43,7 +43,7 @@ def test_good_is_the_share_of_all_requests_refused_and_failed_ones_included() ->
         answer(counts, 1000, delay_s)
     for lost in (counts.refused, counts.failed):
         counts.arrived(Arrival(0.0, 1000, 10))
-        lost(Arrival(0.0, 1000, 10))
+        lost(Attempt(Arrival(0.0, 1000, 10), 0.0), 0.0)
     assert result(counts).good == pytest.approx(2 / 6)
 
 
@@ -59,8 +59,9 @@ def test_requests_before_the_first_counted_second_are_in_no_figure() -> None:
     counts = tally(from_s=120.0)
     for at_s in (0.0, 119.9):
         answer(counts, 100, 50.0, at_s)
-        for ended in (counts.arrived, counts.refused, counts.failed):
-            ended(Arrival(at_s, 100, 10))
+        counts.arrived(Arrival(at_s, 100, 10))
+        for lost in (counts.refused, counts.failed):
+            lost(Attempt(Arrival(at_s, 100, 10), at_s), at_s)
     answer(counts, 100, 0.1, at_s=120.0)
     found = result(counts)
     assert (found.requests, found.refused, found.failed, found.good) == (1, 0, 0, 1.0)
@@ -71,9 +72,28 @@ def test_requests_before_the_first_counted_second_are_in_no_figure() -> None:
 def test_without_an_answer_there_is_no_delay_and_nothing_is_good() -> None:
     counts = tally()
     counts.arrived(Arrival(0.0, 100, 10))
-    counts.refused(Arrival(0.0, 100, 10))
+    counts.refused(Attempt(Arrival(0.0, 100, 10), 0.0), 0.0)
     found = result(counts)
     assert (found.good, found.delay_s(50)) == (0.0, None)
+
+
+def test_attempts_are_one_request_whose_times_count_from_the_first() -> None:
+    counts = tally(from_s=50.0)
+    for first_at_s in (49.0, 60.0):
+        counts.arrived(Arrival(first_at_s, 1000, 10))
+        second = Attempt(Arrival(first_at_s + 3.0, 1000, 10), first_at_s, earlier=1)
+        counts.ended(second, 0, 0.5)
+    for first_at_s in (40.0, 70.0):
+        counts.arrived(Arrival(first_at_s, 1000, 10))
+        counts.refused(Attempt(Arrival(first_at_s + 4.0, 1000, 10), first_at_s, earlier=2), first_at_s + 4.0)
+    found = result(counts)
+    assert (found.requests, found.refused, found.attempts) == (2, 1, 5)
+    assert found.ttft_s(50) == pytest.approx(3.5, rel=0.005)
+    assert found.attempts_per_answer == 5
+    assert found.retried is not None
+    assert (found.retried.answered, found.retried.given_up, found.retried.given_up_share) == (1, 1, 0.5)
+    assert found.retried.ttft_p90_s == pytest.approx(3.5, rel=0.005)
+    assert found.retried.given_up_p50_s == pytest.approx(4.0, rel=0.005)
 
 
 @settings(deadline=None)

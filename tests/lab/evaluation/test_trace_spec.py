@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from extproc.errors import ConfigError
-from extproc.lab.evaluation.evaluator import Scenario, evaluate
+from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.offered_load import LONGEST_CONTEXT, OfferedLoad, offered_load
+from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.trace_spec import MAX_DURATION_S, TraceSpec
 from extproc.lab.rivals.layered import layered_rules
 from extproc.lab.traffic.trace import Prefixes, Replay, Trace

@@ -111,7 +111,7 @@ def test_chat_completion():
     with_sim(test)
 
 
-@pytest.mark.parametrize("api", APIS, ids=attrgetter("kind"))
+@pytest.mark.parametrize("api", [api for api in APIS if api.answer_shape], ids=attrgetter("kind"))
 def test_every_known_api_is_answered_and_streams_if_it_generates(api):
     async def test(client: Client) -> None:
         body = {api.prompt_field: [{"role": "user", "content": "hello"}]}
@@ -133,6 +133,27 @@ def test_chat_stream_is_role_tokens_and_end_mark():
         deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
         assert deltas == [{"role": "assistant", "content": ""}] + [{"content": " token"}] * 5
         assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5 + ["length"]
+
+    with_sim(test)
+
+
+def test_messages_have_anthropics_shape():
+    asked = {"messages": [{"role": "user", "content": "four"}], "system": "be brief", "max_tokens": 3}
+
+    async def test(client: Client) -> None:
+        status, answer = await client.post("/v1/messages", asked)
+        assert (status, answer["type"], answer["stop_reason"]) == (200, "message", "max_tokens")
+        assert answer["content"] == [{"type": "text", "text": " token" * 3}]
+        assert answer["usage"] == {"input_tokens": 3, "output_tokens": 3}
+        events = await client.events("/v1/messages", asked)
+        assert [event["type"] for event in events] == [
+            "message_start",
+            "content_block_start",
+            *["content_block_delta"] * 3,
+            "content_block_stop",
+            "message_delta",
+            "message_stop",
+        ]
 
     with_sim(test)
 
