@@ -304,7 +304,7 @@ class Backend:
         self.most_running = max(self.most_running, self.running)
         self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
         waits_above = inf
-        if not (self._is_prefilling or self._backlog.is_computing):
+        if not self._is_prefilling:
             waits_above = rules.waiting.closes_above(
                 self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
             )

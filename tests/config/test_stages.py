@@ -11,6 +11,7 @@ from extproc.config import rules
 from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
 from extproc.config.stages import MAX_CONFIG_BYTES, BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
+from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.fleet_rules import SaturationRule
 
@@ -471,18 +472,18 @@ def resume_load(**stages: Any) -> int:
 
 def test_saturated_backend_comes_back_at_80_percent_by_default() -> None:
     assert resume_load(guard={"max_active": 2}) == 1
-    assert resume_load() == 80
+    assert resume_load(guard={"max_active": 100}) == 80
     assert resume_load(guard={"max_active": 2, "resume_active": 0}) == 0
 
 
 def test_where_requests_wait_a_saturated_backend_comes_back_with_one_free_place() -> None:
-    assert resume_load(admission={"mode": "queue"}) == 99
+    assert resume_load(guard={"max_active": 100}, admission={"mode": "queue"}) == 99
 
 
 def test_a_limit_that_is_found_keeps_its_share_to_come_back_at_and_its_bounds() -> None:
-    guard = {"max_active": "auto", "auto": {"min_active": 20, "max_active": 500}}
+    guard = {"max_active": "auto", "auto": {"min_active": 120, "max_active": 500}}
     refusing, queueing = saturation(guard=guard), saturation(guard=guard, admission={"mode": "queue"})
-    assert (refusing.max_active, refusing.resumes_at(20), refusing.resumes_at(200)) == (20, 16, 160)
+    assert (refusing.max_active, refusing.resumes_at(20), refusing.resumes_at(200)) == (120, 16, 160)
     assert (queueing.resumes_at(20), queueing.resumes_at(200)) == (19, 199)
 
 
@@ -491,15 +492,15 @@ def test_a_limit_that_is_found_has_bounds_in_order_and_no_fixed_load_to_come_bac
     assert "guard: " in faults(guard={"max_active": "auto", "resume_active": 5})
 
 
-def test_a_queue_that_stands_may_take_a_fifth_of_the_longest_wait() -> None:
+def test_a_limit_is_found_where_none_is_configured() -> None:
+    assert saturation().adaptive == AdaptiveRule()
+    assert saturation(guard={"max_active": 100}).adaptive is None
+
+
+def test_a_queue_that_stands_may_take_half_of_the_longest_wait() -> None:
     rule, patient = parse().guard.waiting(), parse(guard={"max_predicted_ttft_s": 60}).guard.waiting()
-    assert (rule.burst_s, rule.standing_s) == (5.0, 1.0)
-    assert (patient.burst_s, patient.standing_s) == (60.0, 12.0)
-
-
-def test_a_limit_that_is_found_from_queues_gets_to_see_them() -> None:
-    rule = parse(guard={"max_active": "auto"}).guard.waiting()
-    assert (rule.burst_s, rule.standing_s) == (5.0, 5.0)
+    assert (rule.burst_s, rule.standing_s) == (2.0, 1.0)
+    assert (patient.burst_s, patient.standing_s) == (60.0, 30.0)
 
 
 def test_resume_load_is_below_the_limit() -> None:

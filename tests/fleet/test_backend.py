@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from support.build import FAILURES, a_backend, fleet_rules, reserve, scrape, view_of
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.fleet_rules import WaitingRule
 from extproc.fleet.pace import Answered
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import CandidateFacts
@@ -176,9 +177,11 @@ def test_a_backend_that_is_believed_to_be_slow_gets_requests_as_soon_as_its_queu
     release(queueing, 4, 20.0)
     scrape(queueing, running=4, waiting=1, now_s=20.1)
     assert not has_room(queueing, 20.1)
-    release(queueing, 1, 20.1)
     scrape(queueing, running=4, waiting=0, now_s=20.2)
-    assert has_room(queueing, 20.2), "it is still believed to be slow, but a place may be free"
+    assert not has_room(queueing, 20.2), "all its places are taken: one more would wait, as far as is known"
+    release(queueing, 2, 20.2)
+    scrape(queueing, running=3, waiting=0, now_s=20.3)
+    assert has_room(queueing, 20.3), "it is still believed to be slow, but a place is free"
 
 
 def test_with_fewer_in_flight_than_were_seen_to_run_a_place_is_free_in_spite_of_a_queue(
@@ -191,6 +194,18 @@ def test_with_fewer_in_flight_than_were_seen_to_run_a_place_is_free_in_spite_of_
     assert has_room(queueing, 21.0), "the one that waits may be stuck for a reason of its own"
     queueing.reserve(21.0)
     assert not has_room(queueing, 21.0)
+
+
+def test_a_burst_between_two_scrapes_is_held_to_the_limit_of_the_wait(queueing: Backend) -> None:
+    release(queueing, queueing.own, 20.0)
+    scrape(queueing, running=0, waiting=0, now_s=20.1)
+    let_in = 0
+    while has_room(queueing, 20.15):
+        queueing.reserve(20.15)
+        let_in += 1
+    places, turn_s, limit_s = queueing.running_limit, queueing.pace.turn_s, WaitingRule().burst_s
+    assert let_in == pytest.approx(places + limit_s / turn_s, abs=1.0)
+    assert let_in < 50
 
 
 def test_a_queue_that_stood_is_no_reason_once_the_scrape_is_stale(queueing: Backend) -> None:

@@ -4,6 +4,7 @@ from support.build import a_core, a_request, core_rules, endpoints, fleet_rules
 
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.fleet.backend import Backend
+from extproc.fleet.fleet_rules import WaitingRule
 from extproc.routing.core import Core
 
 NOW_S = 10.0
@@ -12,7 +13,8 @@ GUARD_S = 5.0
 
 def a_fleet_with_waits(*waits_s: float) -> tuple[Core, list[Backend]]:
     """A core whose backends have so many seconds of prompts to compute."""
-    core = a_core(endpoints(len(waits_s)), core_rules(fleet_rules(max_active=50)))
+    rules = fleet_rules(max_active=50, waiting=WaitingRule(GUARD_S))
+    core = a_core(endpoints(len(waits_s)), core_rules(rules))
     backends = list(core.registry.members)
     for backend, wait_s in zip(backends, waits_s, strict=True):
         backend.expect_prompt("one before", wait_s / backend.pace.token_s, NOW_S)
