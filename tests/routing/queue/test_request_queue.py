@@ -190,7 +190,7 @@ def test_foreign_requests_that_end_let_held_ones_in(clinic: Clinic) -> None:
 
 
 def test_a_request_that_would_wait_too_long_in_the_server_is_held_until_it_would_not() -> None:
-    clinic = Clinic(limit_s=1.0)
+    clinic = Clinic(limit_s=2.0)
     placed, backend = clinic.arrive(), clinic.backend()
     backend.pace = replace_fields(backend.pace, turn_s=30.0)
     for _ in range(20):
