@@ -8,7 +8,7 @@ measured best: a decision over sixteen candidates takes a quarter of the time th
 Times are seconds of one monotonic clock.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf, isnan, nan
 from typing import Protocol
@@ -24,6 +24,7 @@ from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
+from extproc.fleet.standing_gauges import StandingGauges
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
@@ -73,7 +74,8 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known.
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. `is_doubted` says that its
+    gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Backend:
         "_pace_learning",
         "_rules",
         "_running_limit",
+        "_standing",
         "breaker",
         "cache",
         "changes_at_s",
@@ -93,6 +96,7 @@ class Backend:
         "endpoint",
         "foreign",
         "full_above",
+        "is_doubted",
         "is_refusing",
         "kv_cache_fraction",
         "lifecycle",
@@ -145,7 +149,8 @@ class Backend:
         self.kv_cache_fraction = nan
         self.scraped_at_s = -inf
         self.own_at_scrape = 0
-        self.is_refusing = False
+        self.is_refusing = self.is_doubted = False
+        self._standing = StandingGauges()
         # limits
         saturation = rules.saturation
         self._adaptive = None if saturation.adaptive is None else AdaptiveLimit(saturation.adaptive)
@@ -215,6 +220,9 @@ class Backend:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         smallest_own, largest_own = self._history.extremes(now_s)
         elapsed_s = now_s - self.scraped_at_s
+        self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
+        if self.is_doubted:
+            signals = replace(signals, running=0.0, waiting=0.0)
         self.running = signals.running
         self.waiting = signals.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
@@ -295,3 +303,5 @@ class Backend:
         load = self.own + (self.foreign if is_fresh else 0.0)
         self.full_above = rules.saturation.closes_above(load, self.full_above, self.max_active)
         self.closed_above = min(self.full_above, self.waits_above if is_fresh else inf)
+        if self.is_doubted and is_fresh:
+            self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves
