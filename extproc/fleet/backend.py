@@ -74,8 +74,8 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. `is_doubted` says that its
-    gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. While `is_doubted`
+    its gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
     """
 
     __slots__ = (
