@@ -24,6 +24,7 @@ from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
+from extproc.fleet.silence import MIN_PATIENCE_S, Silence
 from extproc.fleet.standing_gauges import StandingGauges
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
@@ -56,13 +57,17 @@ class FleetAverages:
     """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
 
     `medium_load` is the load from which the medium zone is expected, `most_places` the largest number of
-    requests that any backend is sure to run at once.
+    requests that any backend is sure to run at once. `placed` requests were placed on its `members` so far;
+    those of them that are `unheard` are due for one, by the length of their silence.
     """
 
     medium_load: float
     most_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
+    members: int = 0
+    placed: int = 0
+    unheard: "dict[Backend, None]" = field(default_factory=dict)
 
 
 class Backend:
@@ -118,6 +123,7 @@ class Backend:
         "running",
         "running_limit",
         "scraped_at_s",
+        "silence",
         "token_window",
         "waiting",
         "waits_above",
@@ -143,6 +149,7 @@ class Backend:
         self.own = self.ended = 0
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
+        self.silence = Silence(changes_at_s, averages.placed)
         self.breaker = Breaker(rules.breaker)
         # scraped
         self.running = self.waiting = self.foreign = 0.0
@@ -190,6 +197,8 @@ class Backend:
     def reserve(self, now_s: float) -> None:
         """Count a request that is placed here from now on."""
         self.own += 1
+        self._averages.placed += 1
+        self._heard_by_choice()
         self.breaker.begin()
         self._own_changed(now_s)
 
@@ -199,6 +208,7 @@ class Backend:
         self.ended += 1
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
+        self.silence.begin(now_s, self._averages.placed)
         self._own_changed(now_s)
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
@@ -258,8 +268,18 @@ class Backend:
     def paced(self, seen: Answered, now_s: float) -> None:
         """Learn from a stream that has ended how fast the backend is, and the fleet."""
         limit, fleet = self.places, self._averages
+        if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
+            self._pace_learning.withdraw(fleet.pace_learning, now_s)
+            self.silence.patience_s = MIN_PATIENCE_S
         fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
+
+    def review(self, now_s: float) -> None:
+        """Note whether the backend is due for a request because nothing was heard of it."""
+        fleet = self._averages
+        fleet.unheard.pop(self, None)
+        if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
+            fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
 
     def latch_saturated(self) -> None:
         """Take it out for what is predicted of it, until its load allows it back."""
@@ -277,6 +297,14 @@ class Backend:
         self.running_limit = self.places = limit
         if limit == inf and fleet.most_places:
             self.places = max(fleet.most_places, signals.running)
+
+    def _heard_by_choice(self) -> None:
+        """Note that it gets a request: as a try, or for its own sake."""
+        if self in self._averages.unheard:
+            del self._averages.unheard[self]
+            self.silence.tried()
+        else:
+            self.silence.chosen()
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)

@@ -26,7 +26,8 @@ class Fleet:
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
     ) -> FleetView:
         """Return what is known of some backends now; nothing is changed by looking."""
-        return FleetView(backends, now_s, now_s - self._rules.stale_after_s, cached_tokens)
+        fresh_from_s = now_s - self._rules.stale_after_s
+        return FleetView(backends, now_s, fresh_from_s, cached_tokens, self._averages.unheard)
 
     def join(
         self, endpoint: Endpoint, lifecycle: Lifecycle = Lifecycle.ACTIVE, changes_at_s: float = 0.0
@@ -34,11 +35,20 @@ class Fleet:
         """Add a backend, of which nothing is known."""
         backend = Backend(endpoint, self._rules, self._averages, lifecycle, changes_at_s)
         self.backends.append(backend)
+        self._averages.members = len(self.backends)
         return backend
 
+    def review(self, now_s: float) -> None:
+        """Note which backends nothing was heard of for a while, those without metrics included."""
+        for backend in self.backends:
+            backend.review(now_s)
+
     def leave(self, gone: Set[Backend]) -> None:
-        """Drop backends; their number of places is no measure for the others any more."""
+        """Drop backends; what was learned of them is no measure for the others any more."""
         self.backends = [backend for backend in self.backends if backend not in gone]
+        self._averages.members = len(self.backends)
+        for backend in gone:
+            self._averages.unheard.pop(backend, None)
         self.prefixes.drop(gone)
         self._averages.most_places = max((backend.sure_places for backend in self.backends), default=0.0)
 

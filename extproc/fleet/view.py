@@ -41,16 +41,18 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
+ALL_HEARD: Mapping[Backend, None] = MappingProxyType({})
 
 
 class FleetView:
     """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
-    prefix caches. It describes a moment: with the next event it may be wrong.
+    prefix caches. Nothing was heard for a while of the `unheard` backends of the fleet. A view describes a
+    moment: with the next event it may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s", "unheard")
 
     def __init__(
         self,
@@ -58,11 +60,13 @@ class FleetView:
         now_s: float,
         fresh_from_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
+        unheard: Mapping[Backend, None] = ALL_HEARD,
     ) -> None:
         self._fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
+        self.unheard = unheard
         self.loads: list[float] = [
             backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
             for backend in backends
@@ -100,7 +104,7 @@ class FleetView:
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens)
+        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.unheard)
 
     def is_any_low(self) -> bool:
         """Return whether a backend is in the low zone, by its boundary on the load."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from extproc.fleet.view import FleetView
 from extproc.learning.model_rules import PredictRule
 from extproc.policy.decision import Decision, Layer, Reason
+from extproc.policy.exploration import worth_trying
 from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import Forecast, TtftModel, forecast
 from extproc.request.request import Request
@@ -43,6 +44,10 @@ def decide(
     guarded = len(view) - len(fit)
     if not fit.backends:
         return replace(_nothing_fit(request, view, rules, rng), guarded=guarded)
+    if fit.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
+        tried = worth_trying(fit, request.input_tokens, rules.scored_by)
+        if tried is not None:
+            return Decision(Layer.LEAST_LOAD, Reason.UNHEARD, tried, fit.facts(tried), None, guarded)
     if fit.is_any_low():
         return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
