@@ -25,6 +25,7 @@ from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.silence import MIN_PATIENCE_S, Silence
+from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.standing_gauges import StandingGauges
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
@@ -58,7 +59,8 @@ class FleetAverages:
 
     `medium_load` is the load from which the medium zone is expected, `most_places` the largest number of
     requests that any backend is sure to run at once. `placed` requests were placed on its `members` so far;
-    those of them that are `unheard` are due for one, by the length of their silence.
+    those of them that are `unheard` are due for one, by the length of their silence, and those that are
+    `starting` have a window.
     """
 
     medium_load: float
@@ -68,6 +70,7 @@ class FleetAverages:
     members: int = 0
     placed: int = 0
     unheard: "dict[Backend, None]" = field(default_factory=dict)
+    starting: "dict[Backend, SlowStart]" = field(default_factory=dict)
 
 
 class Backend:
@@ -79,7 +82,8 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. While `is_doubted`
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known, and asked
+    again where the list `is_list_doubted`. While `is_doubted`
     its gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
     """
 
@@ -102,6 +106,7 @@ class Backend:
         "foreign",
         "full_above",
         "is_doubted",
+        "is_list_doubted",
         "is_refusing",
         "kv_cache_fraction",
         "lifecycle",
@@ -142,6 +147,7 @@ class Backend:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.models = endpoint.models
+        self.is_list_doubted = False
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         # requests
@@ -150,6 +156,7 @@ class Backend:
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
         self.silence = Silence(changes_at_s, averages.placed)
+        averages.starting[self] = SlowStart(changes_at_s)
         self.breaker = Breaker(rules.breaker)
         # scraped
         self.running = self.waiting = self.foreign = 0.0
@@ -247,6 +254,9 @@ class Backend:
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
+            self._averages.starting[self] = SlowStart(now_s)
+        elif self in self._averages.starting:
+            self._averages.starting[self].scraped(signals, self.own, elapsed_s)
         self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
@@ -274,9 +284,26 @@ class Backend:
         fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
+    def answered(self) -> None:
+        """Note that it has answered a request as it should."""
+        if self in self._averages.starting:
+            self._averages.starting[self].answered()
+
+    def turned_away(self, retry_after_s: float | None, now_s: float) -> None:
+        """Note that it did not take a request: it has too many, and pauses for as long as it asks for."""
+        start = self._averages.starting.setdefault(self, SlowStart(now_s))
+        start.turned_away(self.own, retry_after_s, now_s)
+
+    def is_pausing(self, now_s: float) -> bool:
+        """Return whether it has turned a request away, and is not to be asked again yet."""
+        start = self._averages.starting.get(self)
+        return start is not None and now_s < start.begins_at_s
+
     def review(self, now_s: float) -> None:
-        """Note whether the backend is due for a request because nothing was heard of it."""
+        """Note whether the backend is due for a request because nothing was heard of it, or has started."""
         fleet = self._averages
+        if self in fleet.starting and fleet.starting[self].is_over(now_s):
+            del fleet.starting[self]
         fleet.unheard.pop(self, None)
         if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request

@@ -27,7 +27,7 @@ class Fleet:
     ) -> FleetView:
         """Return what is known of some backends now; nothing is changed by looking."""
         fresh_from_s = now_s - self._rules.stale_after_s
-        return FleetView(backends, now_s, fresh_from_s, cached_tokens, self._averages.unheard)
+        return FleetView(backends, now_s, fresh_from_s, cached_tokens, self._averages)
 
     def join(
         self, endpoint: Endpoint, lifecycle: Lifecycle = Lifecycle.ACTIVE, changes_at_s: float = 0.0
@@ -39,7 +39,7 @@ class Fleet:
         return backend
 
     def review(self, now_s: float) -> None:
-        """Note which backends nothing was heard of for a while, those without metrics included."""
+        """Note which backends are due for a request and which have started, also without metrics."""
         for backend in self.backends:
             backend.review(now_s)
 
@@ -49,6 +49,7 @@ class Fleet:
         self._averages.members = len(self.backends)
         for backend in gone:
             self._averages.unheard.pop(backend, None)
+            self._averages.starting.pop(backend, None)
         self.prefixes.drop(gone)
         self._averages.most_places = max((backend.sure_places for backend in self.backends), default=0.0)
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import running_now
+from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.zone import Zone
 
 Word = Annotated[str, msgspec.Meta(max_length=64)]
@@ -41,18 +42,37 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
-ALL_HEARD: Mapping[Backend, None] = MappingProxyType({})
+
+
+class Watched(Protocol):
+    """The few backends of a fleet that are treated otherwise than their estimate says."""
+
+    @property
+    def unheard(self) -> Mapping[Backend, None]:
+        """Those of which nothing was heard for a while, by the length of their silence."""
+
+    @property
+    def starting(self) -> Mapping[Backend, SlowStart]:
+        """Those that have a window."""
+
+
+class _NothingWatched:
+    unheard: Mapping[Backend, None] = MappingProxyType({})
+    starting: Mapping[Backend, SlowStart] = MappingProxyType({})
+
+
+NOTHING_WATCHED = _NothingWatched()
 
 
 class FleetView:
     """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
-    prefix caches. Nothing was heard for a while of the `unheard` backends of the fleet. A view describes a
-    moment: with the next event it may be wrong.
+    prefix caches. Some backends of the fleet are `watched`. A view describes a moment: with the next event it
+    may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s", "unheard")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s", "watched")
 
     def __init__(
         self,
@@ -60,13 +80,13 @@ class FleetView:
         now_s: float,
         fresh_from_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
-        unheard: Mapping[Backend, None] = ALL_HEARD,
+        watched: Watched = NOTHING_WATCHED,
     ) -> None:
         self._fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
-        self.unheard = unheard
+        self.watched = watched
         self.loads: list[float] = [
             backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
             for backend in backends
@@ -93,6 +113,15 @@ class FleetView:
             ]
         )
 
+    def unhurried(self) -> "FleetView":
+        """Return the view of those with room in their window, else of those that do not pause, else of all."""
+        starting, now_s = self.watched.starting, self.now_s
+        awake = [
+            each for each in self.backends if each not in starting or starting[each].begins_at_s <= now_s
+        ]
+        ready = [each for each in awake if each not in starting or each.own < starting[each].window]
+        return self.narrowed(ready or awake or self.backends)
+
     def lightest(self, count: int) -> "FleetView":
         """Return the view of the `count` least loaded."""
         if len(self.backends) <= count:
@@ -104,7 +133,7 @@ class FleetView:
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.unheard)
+        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.watched)
 
     def is_any_low(self) -> bool:
         """Return whether a backend is in the low zone, by its boundary on the load."""

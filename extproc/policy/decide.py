@@ -44,7 +44,9 @@ def decide(
     guarded = len(view) - len(fit)
     if not fit.backends:
         return replace(_nothing_fit(request, view, rules, rng), guarded=guarded)
-    if fit.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
+    if fit.watched.starting:
+        fit = fit.unhurried()
+    if fit.watched.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
         tried = worth_trying(fit, request.input_tokens, rules.scored_by)
         if tried is not None:
             return Decision(Layer.LEAST_LOAD, Reason.UNHEARD, tried, fit.facts(tried), None, guarded)

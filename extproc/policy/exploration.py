@@ -21,7 +21,7 @@ MAX_TRIED = 4
 def worth_trying(view: FleetView, prompt_tokens: float, score: Score) -> Backend | None:
     """Return a backend of the view that is due, and for which this request does not pay too much."""
     members = set(view.backends)
-    due = [backend for backend in islice(view.unheard, MAX_TRIED) if backend in members]
+    due = [backend for backend in islice(view.watched.unheard, MAX_TRIED) if backend in members]
     if not due:
         return None
     found = dict(zip(view.backends, score(view, prompt_tokens), strict=True))

@@ -8,6 +8,7 @@ the configuration; see docs/extending.md for how to add one.
 """
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from extproc.fleet.view import FleetView
 from extproc.policy import expected_wait
 
 Score = Callable[[FleetView, float], list[float]]
-"""From the candidates and the prompt's tokens to a number each, in the order of the candidates."""
+"""From the candidates and the prompt's tokens to a number each, in their order, in a list of its own."""
 
 TIE_FRACTION = 0.1
 MIN_TIE = 0.005
@@ -26,7 +27,7 @@ MAX_TIE = 0.05
 
 def requests_in_flight(view: FleetView, prompt_tokens: float) -> list[float]:
     """Return the load of each candidate: plain least load, whatever the requests are."""
-    return view.loads
+    return view.loads.copy()
 
 
 SCORES: Mapping[str, Score] = {
@@ -36,19 +37,28 @@ SCORES: Mapping[str, Score] = {
 
 
 def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.random.Generator) -> Backend:
-    """Return the candidate with the smallest score, or nearly so; there must be one.
-
-    A difference that the prefix cache makes is no noise: a near tie never costs expected cached tokens.
-    """
+    """Return the candidate with the smallest score, or nearly so; there must be one."""
     found = score(view, prompt_tokens)
     least = min(found)
-    bound = least + min(max(TIE_FRACTION * least, MIN_TIE), MAX_TIE)
-    near = [number for number, each in enumerate(found) if each <= bound]
-    if len(near) > 1 and (cached := view.cached_tokens):
-        most = cached.get(view.backends[found.index(least)], 0.0)
-        near = [number for number in near if cached.get(view.backends[number], 0.0) >= most]
-    if len(near) == 1:
-        return view.backends[near[0]]
-    lightest = min([view.loads[number] for number in near])
-    tied = [number for number in near if view.loads[number] == lightest]
-    return view.backends[tied[int(rng.random() * len(tied))] if len(tied) > 1 else tied[0]]
+    first = found.index(least)
+    margin = TIE_FRACTION * least
+    bound = least + (MIN_TIE if margin < MIN_TIE else MAX_TIE if margin > MAX_TIE else margin)
+    found[first] = inf
+    if min(found) > bound:
+        return view.backends[first]
+    found[first] = least
+    return _lightest(view, [number for number, each in enumerate(found) if each <= bound], first, rng)
+
+
+def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> Backend:
+    """Return the least loaded of those that are nearly the `first`.
+
+    A difference that the prefix cache makes is no noise: none of them has fewer expected cached tokens.
+    """
+    backends, loads, cached = view.backends, view.loads, view.cached_tokens
+    if cached:
+        most = cached.get(backends[first], 0.0)
+        near = [number for number in near if cached.get(backends[number], 0.0) >= most]
+    lightest = min([loads[number] for number in near])
+    tied = [number for number in near if loads[number] == lightest]
+    return backends[tied[int(rng.random() * len(tied))]]

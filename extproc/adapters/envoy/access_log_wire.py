@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.outcome import OVERLOADED, LogEntry
 
 _SHORT_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -44,6 +44,7 @@ _SHORT_NAMES = {
 """Envoy's short names (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage,
 %RESPONSE_FLAGS%) by field of `ResponseFlags`."""
 
+MAX_DIGITS = 9
 _NO_FLAGS: frozenset[str] = frozenset()
 
 
@@ -68,6 +69,7 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
         response_body_bytes=response.response_body_bytes,
         metadata=_metadata(common.metadata),
         tags={tag: tags[tag] for tag in tags},
+        retry_after_s=_retry_after_s(response) if response.response_code.value in OVERLOADED else None,
     )
 
 
@@ -76,6 +78,12 @@ def _duration_s(common: pb.AccessLogCommon) -> float | None:
         return None
     duration = common.duration
     return duration.seconds + duration.nanos * 1e-9
+
+
+def _retry_after_s(response: pb.HTTPResponseProperties) -> float | None:
+    """Seconds; the other form, a date, is rare, and as good as none."""
+    text = response.response_headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def _flags(flags: pb.ResponseFlags) -> frozenset[str]:

@@ -2,8 +2,8 @@
 
 One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
 a refused connection also counts against the backend, as does silence where it holds requests of ours. Models
-are asked for (`/v1/models`, adapters included) at the first success, after a refusal, and every
-`models_interval_s`.
+are asked for (`/v1/models`, adapters included) at the first success, after a refusal, every
+`models_interval_s`, and soon after a 404 for a model of the list.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 import msgspec
 
@@ -22,6 +23,9 @@ from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConne
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule
 from extproc.routing.core import Core
+
+MIN_MODELS_INTERVAL_S = 1.0
+"""Guessed: a server that does not serve what it lists is asked for its list no more often."""
 
 MAX_MODELS = 1024
 MAX_NAME = 256
@@ -114,15 +118,18 @@ class Scraper:
         """Supervise one backend's scrapes: a fault of ours is logged, and does not end them."""
         endpoint, config = backend.endpoint, self._config
         server = KeptConnection(endpoint.host, endpoint.port, config.timeout_s, config.max_response_bytes)
-        models_due_s = 0.0
+        models_due_s, asked_s = 0.0, -inf
         try:
             while True:
                 started_s = time.monotonic()
                 try:
                     result = await self._scrape(backend, server)
+                    if backend.is_list_doubted:
+                        models_due_s = min(models_due_s, asked_s + MIN_MODELS_INTERVAL_S)
                     if result is ScrapeResult.REFUSED:
                         models_due_s = 0.0
                     elif result is ScrapeResult.OK and started_s >= models_due_s:
+                        backend.is_list_doubted, asked_s = False, started_s
                         has_answered = await self._ask_models(backend, server)
                         models_due_s = started_s + config.models_interval_s if has_answered else 0.0
                 except Exception:
