@@ -8,7 +8,7 @@ in flight when one was turned away, grows with each answer, and doubles with eve
 server's counters grow. Envoy has a slow start for endpoints too, by time alone.
 
 It is a preference, not a limit: where none of the candidates has room in its window all of them are asked, so
-a fleet that is new as a whole is not slowed, and no request is refused for it.
+no request is refused for it. A fleet that is new as a whole is not slowed.
 """
 
 from extproc.fleet.signals import Signals
@@ -27,11 +27,12 @@ MAX_PAUSE_S = 10.0
 class SlowStart:
     """One backend's window, from `begins_at_s` on; before that it turns requests away."""
 
-    __slots__ = ("_ends_at_s", "_next_pause_s", "_tokens_total", "begins_at_s", "window")
+    __slots__ = ("_ends_at_s", "_next_pause_s", "_tokens_total", "begins_at_s", "has_refused", "window")
 
     def __init__(self, now_s: float) -> None:
         self.begins_at_s = now_s
         self.window = 1.0
+        self.has_refused = False
         self._ends_at_s = now_s + LONGEST_S
         self._next_pause_s = MIN_PAUSE_S
         self._tokens_total: float | None = None
@@ -44,6 +45,7 @@ class SlowStart:
         """Pause for as long as the server asks for, within limits; repeated pauses double."""
         if now_s < self.begins_at_s:
             return  # sent before the first of them was known
+        self.has_refused = True
         pause_s = min(MAX_PAUSE_S, max(self._next_pause_s, retry_after_s or 0.0))
         self._next_pause_s = min(MAX_PAUSE_S, 2 * self._next_pause_s)
         self.begins_at_s = now_s + pause_s

@@ -114,12 +114,22 @@ class FleetView:
         )
 
     def unhurried(self) -> "FleetView":
-        """Return the view of those with room in their window, else of those that do not pause, else of all."""
+        """Return the view of those that do not pause and have room in their window, as far as there are any.
+
+        Newcomers among themselves have no window.
+        """
         starting, now_s = self.watched.starting, self.now_s
         awake = [
             each for each in self.backends if each not in starting or starting[each].begins_at_s <= now_s
         ]
-        ready = [each for each in awake if each not in starting or each.own < starting[each].window]
+        is_any_settled = any(each not in starting for each in awake)
+        ready = [
+            each
+            for each in awake
+            if (start := starting.get(each)) is None
+            or each.own < start.window
+            or not (is_any_settled or start.has_refused)
+        ]
         return self.narrowed(ready or awake or self.backends)
 
     def lightest(self, count: int) -> "FleetView":

@@ -22,7 +22,9 @@ Score = Callable[[FleetView, float], list[float]]
 TIE_FRACTION = 0.1
 MIN_TIE = 0.005
 MAX_TIE = 0.05
-"""Guessed, in the unit of the score: differences that are noise, and that would hardly be noticed."""
+"""Guessed: a difference within this share of the time that the server takes in any case is noise, or would
+hardly be noticed; in seconds, and within bounds. A longer wait is no noise, so the share is not of the score.
+"""
 
 
 def requests_in_flight(view: FleetView, prompt_tokens: float) -> list[float]:
@@ -41,7 +43,7 @@ def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.ra
     found = score(view, prompt_tokens)
     least = min(found)
     first = found.index(least)
-    margin = TIE_FRACTION * least
+    margin = TIE_FRACTION * view.backends[first].pace.base_s
     bound = least + (MIN_TIE if margin < MIN_TIE else MAX_TIE if margin > MAX_TIE else margin)
     found[first] = inf
     if min(found) > bound:

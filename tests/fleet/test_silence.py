@@ -14,7 +14,7 @@ DECODE_S = 1.0
 
 
 class Traffic:
-    """Different prompts at a steady rate, and a time to the first token for each server; all in virtual time."""
+    """Different prompts at a steady rate, and a TTFT for each server; all in virtual time."""
 
     def __init__(self, ttft_s: dict[str, float]) -> None:
         self.core: Core = a_core(endpoints(len(ttft_s)), core_rules(fleet_rules(max_active=100)))
