@@ -11,6 +11,8 @@ It is a preference, not a limit: where none of the candidates has room in its wi
 no request is refused for it. A fleet that is new as a whole is not slowed.
 """
 
+from math import inf
+
 from extproc.fleet.signals import Signals
 
 LONGEST_S = 30.0
@@ -25,12 +27,12 @@ MAX_PAUSE_S = 10.0
 
 
 class SlowStart:
-    """One backend's window, from `begins_at_s` on; before that it turns requests away."""
+    """One backend's window; before `begins_at_s` it turns requests away."""
 
     __slots__ = ("_ends_at_s", "_next_pause_s", "_tokens_total", "begins_at_s", "has_refused", "window")
 
     def __init__(self, now_s: float) -> None:
-        self.begins_at_s = now_s
+        self.begins_at_s = -inf
         self.window = 1.0
         self.has_refused = False
         self._ends_at_s = now_s + LONGEST_S

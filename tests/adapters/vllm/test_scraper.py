@@ -3,6 +3,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,9 @@ async def good(_: web.Request) -> web.StreamResponse:
 class Setup:
     """A scraper that follows one backend on `port`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, config: ScrapeRule = CONFIG) -> None:
         self.core = a_core([an_endpoint(port=port, model=None)], core_rules(settle_s=1.0))
-        self.scraper = Scraper(CONFIG, self.core)
+        self.scraper = Scraper(config, self.core)
 
     @property
     def registry(self) -> Registry:
@@ -54,7 +55,9 @@ class Setup:
 
 
 @asynccontextmanager
-async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') -> AsyncIterator[Setup]:
+async def scraping(
+    metrics: Handler, models: str = '{"data": [{"id": "m"}]}', **rule: float
+) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
         return web.Response(text=models)
 
@@ -64,7 +67,7 @@ async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') ->
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    setup = Setup(runner.addresses[0][1])
+    setup = Setup(runner.addresses[0][1], replace(CONFIG, **rule))
     setup.scraper.follow()
     try:
         yield setup
@@ -108,6 +111,24 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
             await setup.until_result(expected, count=2)
             assert setup.backend.scraped_at_s == -np.inf
             assert setup.backend.models is None
+
+    asyncio.run(scenario())
+
+
+def test_a_list_in_doubt_is_asked_for_soon_and_not_with_every_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.vllm.scraper.MIN_MODELS_INTERVAL_S", 0.2)
+
+    async def scenario() -> None:
+        async with scraping(good, models_interval_s=3600.0) as setup:
+            await setup.until(lambda: setup.backend.models is not None)
+            setup.backend.models = frozenset({"gone"})
+            setup.backend.is_list_doubted = True
+            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+            assert not setup.backend.is_list_doubted
+            scrapes = setup.scraper.results["vllm-1", ScrapeResult.OK]
+            setup.backend.is_list_doubted = True
+            await setup.until_result(ScrapeResult.OK, scrapes + 3)
+            assert setup.backend.is_list_doubted, "it was asked a moment ago"
 
     asyncio.run(scenario())
 
