@@ -206,6 +206,7 @@ class Backend:
         self.own += 1
         self._averages.placed += 1
         self._heard_by_choice()
+        self.silence.chosen_at_s = now_s
         self.breaker.begin()
         self._own_changed(now_s)
 

@@ -7,6 +7,7 @@ several times its share of the requests in between. A try that changes nothing d
 """
 
 from dataclasses import dataclass
+from math import inf
 
 MIN_PATIENCE_S = 2.0
 MAX_PATIENCE_S = 16.0
@@ -18,11 +19,15 @@ MISSED_SHARES = 4.0
 
 @dataclass(slots=True)
 class Silence:
-    """One backend's silence; `placed_before` requests were placed in the fleet when it began."""
+    """One backend's silence; `placed_before` requests were placed in the fleet when it began.
+
+    The backend was last chosen at `chosen_at_s`.
+    """
 
     since_s: float
     placed_before: int = 0
     patience_s: float = MIN_PATIENCE_S
+    chosen_at_s: float = -inf
 
     def begin(self, now_s: float, placed: int) -> None:
         """Note that something was heard of the backend."""

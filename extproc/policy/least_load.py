@@ -1,7 +1,8 @@
 """Layer 3: the candidate with the smallest score; of those that nearly have it, the least loaded.
 
 A score in seconds is an estimate, and small differences between equal machines are noise: without a tie the
-one that happened to answer first would get nearly everything. Ties of load are broken at random.
+one that happened to answer first would get nearly everything. Of equals, the one that was chosen longest
+ago; where none was, ties are broken at random.
 
 A score is a number for each candidate, smaller is better. The one in use is named by `least_load.score` in
 the configuration; see docs/extending.md for how to add one.
@@ -55,12 +56,16 @@ def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.ra
 def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> Backend:
     """Return the least loaded of those that are nearly the `first`.
 
-    A difference that the prefix cache makes is no noise: none of them has fewer expected cached tokens.
+    Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no noise: none of them has fewer expected cached tokens.
     """
     backends, loads, cached = view.backends, view.loads, view.cached_tokens
     if cached:
         most = cached.get(backends[first], 0.0)
         near = [number for number in near if cached.get(backends[number], 0.0) >= most]
     lightest = min([loads[number] for number in near])
-    tied = [number for number in near if loads[number] == lightest]
-    return backends[tied[int(rng.random() * len(tied))]]
+    tied = [backends[number] for number in near if loads[number] == lightest]
+    if len(tied) == 1:
+        return tied[0]
+    longest_ago_s = min([backend.silence.chosen_at_s for backend in tied])
+    tied = [backend for backend in tied if backend.silence.chosen_at_s == longest_ago_s]
+    return tied[int(rng.random() * len(tied))]

@@ -125,6 +125,7 @@ def test_a_server_whose_gauges_stand_still_and_that_hangs_gets_one_request(stack
             backends[0].on_scrape, backends[0].on_request = gauges(106), hang
             for backend in backends[1:]:
                 backend.on_request = first_token_after(0.1)
+            await stack.until(lambda state: state["backends"][0]["running"] == 106)
             asked = asyncio.create_task(ask_for(stack, 12.0, 0.05))
             await asyncio.sleep(12.0)
             assert backends[0].requests == 1

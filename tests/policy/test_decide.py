@@ -153,6 +153,13 @@ def test_estimates_that_differ_by_noise_are_a_tie_that_load_breaks() -> None:
     assert chosen(placed(view), view) == 1
 
 
+def test_equals_take_turns() -> None:
+    view = candidates([1, 1, 1])
+    for number, backend in enumerate(view.backends):
+        backend.silence.chosen_at_s = NOW_S - (3, 9, 5)[number]
+    assert {chosen(placed(view, seed=seed), view) for seed in range(20)} == {1}
+
+
 def test_a_near_tie_never_costs_cached_tokens() -> None:
     view = candidates([3, 1])
     for backend, base_s in zip(view.backends, (0.300, 0.305), strict=True):
