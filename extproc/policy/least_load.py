@@ -56,7 +56,8 @@ def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.ra
 def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> Backend:
     """Return the least loaded of those that are nearly the `first`.
 
-    Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no noise: none of them has fewer expected cached tokens.
+    Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
+    noise: none of them has fewer expected cached tokens.
     """
     backends, loads, cached = view.backends, view.loads, view.cached_tokens
     if cached:
