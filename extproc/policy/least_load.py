@@ -59,7 +59,7 @@ def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Gener
     Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
     noise: none of them has fewer expected cached tokens.
     """
-    backends, loads, cached = view.backends, view.loads, view.cached_tokens
+    backends, loads, cached = view.backends, view.loads, view.near_tokens
     if cached:
         most = cached.get(backends[first], 0.0)
         near = [number for number in near if cached.get(backends[number], 0.0) >= most]
