@@ -9,7 +9,7 @@ Times are seconds of one monotonic clock.
 """
 
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf, isnan, nan
 from statistics import median_low
@@ -26,6 +26,9 @@ from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
+from extproc.fleet.silence import MIN_PATIENCE_S, Silence
+from extproc.fleet.slow_start import SlowStart
+from extproc.fleet.standing_gauges import StandingGauges
 from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
@@ -58,12 +61,18 @@ class FleetAverages:
 
     `medium_load` is the load from which the medium zone is expected. `usual_places` is the median of how many
     requests backends are sure to run at once: one that lies about its own tells nothing of the others'.
+    `placed` requests were placed on its `members` so far; those of them that are `unheard` are due for one,
+    by the length of their silence, and those that are `starting` have a window.
     """
 
     medium_load: float
     usual_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
+    members: int = 0
+    placed: int = 0
+    unheard: "dict[Backend, None]" = field(default_factory=dict)
+    starting: "dict[Backend, SlowStart]" = field(default_factory=dict)
     _sure_places: dict["Backend", float] = field(default_factory=dict)
 
     def learn_places(self, backend: "Backend", places: float) -> None:
@@ -76,6 +85,9 @@ class FleetAverages:
         """Forget backends that have left."""
         self._sure_places = {each: places for each, places in self._sure_places.items() if each not in gone}
         self.usual_places = median_low(self._sure_places.values()) if self._sure_places else 0.0
+        for backend in gone:
+            self.unheard.pop(backend, None)
+            self.starting.pop(backend, None)
 
 
 class Backend:
@@ -87,8 +99,10 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known. `retried_models` are
-    those that all its peers serve, None where that is all of its own (see `peers`).
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known, and asked again where
+    the list `is_list_doubted`. `retried_models` are those that all its peers serve, None where that is all of
+    its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one
+    request (`fleet.standing_gauges`).
     """
 
     __slots__ = (
@@ -99,6 +113,7 @@ class Backend:
         "_pace_learning",
         "_rules",
         "_running_limit",
+        "_standing",
         "breaker",
         "cache",
         "changes_at_s",
@@ -108,6 +123,8 @@ class Backend:
         "endpoint",
         "foreign",
         "full_above",
+        "is_doubted",
+        "is_list_doubted",
         "is_refusing",
         "kv_cache_fraction",
         "lifecycle",
@@ -130,6 +147,7 @@ class Backend:
         "running",
         "running_limit",
         "scraped_at_s",
+        "silence",
         "token_window",
         "waiting",
         "waits_above",
@@ -148,6 +166,7 @@ class Backend:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.models = endpoint.models
+        self.is_list_doubted = False
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         self.retried_models: frozenset[str] | None = None
@@ -156,13 +175,16 @@ class Backend:
         self.own = self.ended = 0
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
+        self.silence = Silence(changes_at_s, averages.placed)
+        averages.starting[self] = SlowStart(changes_at_s)
         self.breaker = Breaker(rules.breaker)
         # scraped
         self.running = self.waiting = self.foreign = 0.0
         self.kv_cache_fraction = nan
         self.scraped_at_s = -inf
         self.own_at_scrape = 0
-        self.is_refusing = False
+        self.is_refusing = self.is_doubted = False
+        self._standing = StandingGauges()
         # limits
         saturation = rules.saturation
         self._adaptive = None if saturation.adaptive is None else AdaptiveLimit(saturation.adaptive)
@@ -203,6 +225,9 @@ class Backend:
         if not self.own:
             self.drain_rate.became_busy(now_s)
         self.own += 1
+        self._averages.placed += 1
+        self._heard_by_choice()
+        self.silence.chosen_at_s = now_s
         self.breaker.begin()
         self._own_changed(now_s)
 
@@ -212,6 +237,7 @@ class Backend:
         self.ended += 1
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
+        self.silence.begin(now_s, self._averages.placed)
         self._own_changed(now_s)
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
@@ -233,6 +259,9 @@ class Backend:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         smallest_own, largest_own = self._history.extremes(now_s)
         elapsed_s = now_s - self.scraped_at_s
+        self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
+        if self.is_doubted:
+            signals = replace(signals, running=0.0, waiting=0.0)
         self.running = signals.running
         self.waiting = signals.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
@@ -247,6 +276,9 @@ class Backend:
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
+            self._averages.starting[self] = SlowStart(now_s)
+        elif self in self._averages.starting:
+            self._averages.starting[self].scraped(signals, self.own, elapsed_s)
         self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
@@ -268,8 +300,35 @@ class Backend:
     def paced(self, seen: Answered, now_s: float) -> None:
         """Learn from a stream that has ended how fast the backend is, and the fleet."""
         limit, fleet = self.places, self._averages
+        if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
+            self._pace_learning.withdraw(fleet.pace_learning, now_s)
+            self.silence.patience_s = MIN_PATIENCE_S
         fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
+
+    def answered(self) -> None:
+        """Note that it has answered a request as it should."""
+        if self in self._averages.starting:
+            self._averages.starting[self].answered()
+
+    def turned_away(self, retry_after_s: float | None, now_s: float) -> None:
+        """Note that it did not take a request: it has too many, and pauses for as long as it asks for."""
+        start = self._averages.starting.setdefault(self, SlowStart(now_s))
+        start.turned_away(self.own, retry_after_s, now_s)
+
+    def is_pausing(self, now_s: float) -> bool:
+        """Return whether it has turned a request away, and is not to be asked again yet."""
+        start = self._averages.starting.get(self)
+        return start is not None and now_s < start.begins_at_s
+
+    def review(self, now_s: float) -> None:
+        """Note whether the backend is due for a request because nothing was heard of it, or has started."""
+        fleet = self._averages
+        if self in fleet.starting and fleet.starting[self].is_over(now_s):
+            del fleet.starting[self]
+        fleet.unheard.pop(self, None)
+        if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
+            fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
 
     def latch_saturated(self) -> None:
         """Take it out for what is predicted of it, until its load allows it back."""
@@ -291,6 +350,14 @@ class Backend:
         self.running_limit = self.places = limit
         if limit == inf and fleet.usual_places:
             self.places = max(min(fleet.usual_places, self.max_active), signals.running)
+
+    def _heard_by_choice(self) -> None:
+        """Note that it gets a request: as a try, or for its own sake."""
+        if self in self._averages.unheard:
+            del self._averages.unheard[self]
+            self.silence.tried()
+        else:
+            self.silence.chosen()
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)
@@ -320,3 +387,5 @@ class Backend:
         load = self.own + (self.foreign if is_fresh else 0.0)
         self.full_above = rules.saturation.closes_above(load, self.full_above, self.max_active)
         self.closed_above = min(self.full_above, self.waits_above if is_fresh else inf)
+        if self.is_doubted and is_fresh:
+            self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves

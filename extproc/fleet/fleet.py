@@ -29,7 +29,8 @@ class Fleet:
         near_tokens: Mapping[Backend, float] | None = None,
     ) -> FleetView:
         """Return what is known of some backends now; nothing is changed by looking."""
-        return FleetView(backends, now_s, now_s - self._rules.stale_after_s, cached_tokens, near_tokens)
+        fresh_from_s = now_s - self._rules.stale_after_s
+        return FleetView(backends, now_s, fresh_from_s, cached_tokens, near_tokens, self._averages)
 
     def join(
         self, endpoint: Endpoint, lifecycle: Lifecycle = Lifecycle.ACTIVE, changes_at_s: float = 0.0
@@ -37,11 +38,18 @@ class Fleet:
         """Add a backend, of which nothing is known."""
         backend = Backend(endpoint, self._rules, self._averages, lifecycle, changes_at_s)
         self.backends.append(backend)
+        self._averages.members = len(self.backends)
         return backend
 
+    def review(self, now_s: float) -> None:
+        """Note which backends are due for a request and which have started, also without metrics."""
+        for backend in self.backends:
+            backend.review(now_s)
+
     def leave(self, gone: Set[Backend]) -> None:
-        """Drop backends; their number of places is no measure for the others any more."""
+        """Drop backends; what was learned of them is no measure for the others any more."""
         self.backends = [backend for backend in self.backends if backend not in gone]
+        self._averages.members = len(self.backends)
         self.prefixes.drop(gone)
         self.sessions.drop(gone)
         self._averages.drop(gone)

@@ -26,6 +26,11 @@ PRIOR_TURNS = 32.0
 CROWDING = 0.02
 """Guessed, in turns: a place that this request takes is one that the next one lacks, and the more are taken
 the less sure it is that one becomes free in time."""
+CONTRADICTING = 0.5
+CONTRADICTIONS = 3
+STALE_S = 5.0
+"""Guessed: an answer within half the least time that is believed possible contradicts what is believed. Three
+in a row are no chance; one is enough after a silence, when nothing is left of what was seen before."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
 NOISE_S = 0.1
@@ -75,6 +80,8 @@ class PaceLearning:
     _waited_s: float = 0.0
     _outcomes: float = 0.0
     _stays_s: float = 0.0
+    _heard_at_s: float = 0.0
+    _contradictions: int = 0
 
     def learn(self, pace: Pace, seen: Answered, limit: float, common: Pace, now_s: float) -> Pace:
         """Return the pace after a request was answered; `common` is that of the whole fleet."""
@@ -95,17 +102,50 @@ class PaceLearning:
         self._stays_s += seen.decode_s
         return self._pace(limit, common)
 
+    def is_contradicted(self, seen: Answered, limit: float, token_s: float, now_s: float) -> bool:
+        """Return whether an outcome shows that what was seen before is true no more.
+
+        A slow answer has many reasons, one that is too fast for the machine has only this. Tokens do not
+        matter: some may have been in the prefix cache.
+        """
+        is_stale = now_s - self._heard_at_s >= STALE_S
+        self._heard_at_s = now_s
+        if seen.load - limit + 1 > 0 or not self._has_line:
+            return False
+        base_s = (self._ttft_s - token_s * self._tokens) / self._weights
+        is_faster = seen.ttft_s < CONTRADICTING * base_s
+        self._contradictions = self._contradictions + 1 if is_faster else 0
+        return is_faster and (is_stale or self._contradictions >= CONTRADICTIONS)
+
+    def withdraw(self, fleet: "PaceLearning", now_s: float) -> None:
+        """Forget where a place was free, and take it back from what was seen of the whole fleet."""
+        self._forget(now_s)
+        fleet._forget(now_s)
+        fleet._free = max(0.0, fleet._free - self._free)
+        fleet._weights = max(0.0, fleet._weights - self._weights)
+        fleet._tokens = max(0.0, fleet._tokens - self._tokens)
+        fleet._ttft_s = max(0.0, fleet._ttft_s - self._ttft_s)
+        fleet._tokens_squared = max(0.0, fleet._tokens_squared - self._tokens_squared)
+        fleet._tokens_ttft = max(0.0, fleet._tokens_ttft - self._tokens_ttft)
+        self._free = self._weights = self._tokens = self._ttft_s = 0.0
+        self._tokens_squared = self._tokens_ttft = 0.0
+        self._contradictions = 0
+
     def refreshed(self, limit: float, common: Pace, now_s: float) -> Pace:
         """Return the pace as time passes without an outcome: it drifts towards the fleet's."""
         self._forget(now_s)
         return self._pace(limit, common)
 
     def _pace(self, limit: float, common: Pace) -> Pace:
-        base_s, token_s = self._line(common) if self._free > 1e-3 else (common.base_s, common.token_s)
+        base_s, token_s = self._line(common) if self._has_line else (common.base_s, common.token_s)
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
         by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if isinf(limit) else limit)
         turn_s = max(SHORTEST_TURN_S, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS))
         return Pace(base_s, max(SHORTEST_TOKEN_S, token_s), turn_s, stay_s)
+
+    @property
+    def _has_line(self) -> bool:
+        return self._free > 1e-3 and self._weights > 1e-9
 
     def _line(self, common: Pace) -> tuple[float, float]:
         weights, prior = self._weights, PRIOR_OUTCOMES * self._weights / self._free

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import running_now
+from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.zone import Zone
 
 Word = Annotated[str, msgspec.Meta(max_length=64)]
@@ -48,15 +49,36 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
 
 
+class Watched(Protocol):
+    """The few backends of a fleet that are treated otherwise than their estimate says."""
+
+    @property
+    def unheard(self) -> Mapping[Backend, None]:
+        """Those of which nothing was heard for a while, by the length of their silence."""
+
+    @property
+    def starting(self) -> Mapping[Backend, SlowStart]:
+        """Those that have a window."""
+
+
+class _NothingWatched:
+    unheard: Mapping[Backend, None] = MappingProxyType({})
+    starting: Mapping[Backend, SlowStart] = MappingProxyType({})
+
+
+NOTHING_WATCHED = _NothingWatched()
+
+
 class FleetView:
     """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
     prefix caches; `near_tokens` has also those of which only the request's session tells, for the comparison
-    of backends. It describes a moment: with the next event it may be wrong.
+    of backends. Some backends of the fleet are `watched`. A view describes a moment: with the next event it
+    may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s", "watched")
 
     def __init__(
         self,
@@ -65,12 +87,14 @@ class FleetView:
         fresh_from_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
         near_tokens: Mapping[Backend, float] | None = None,
+        watched: Watched = NOTHING_WATCHED,
     ) -> None:
         self._fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
         self.near_tokens = cached_tokens if near_tokens is None else near_tokens
+        self.watched = watched
         self.loads: list[float] = [
             backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
             for backend in backends
@@ -97,6 +121,25 @@ class FleetView:
             ]
         )
 
+    def unhurried(self) -> "FleetView":
+        """Return the view of those that do not pause and have room in their window, as far as there are any.
+
+        Newcomers among themselves have no window.
+        """
+        starting, now_s = self.watched.starting, self.now_s
+        awake = [
+            each for each in self.backends if each not in starting or starting[each].begins_at_s <= now_s
+        ]
+        is_any_settled = any(each not in starting for each in awake)
+        ready = [
+            each
+            for each in awake
+            if (start := starting.get(each)) is None
+            or each.own < start.window
+            or not (is_any_settled or start.has_refused)
+        ]
+        return self.narrowed(ready or awake or self.backends)
+
     def lightest(self, count: int) -> "FleetView":
         """Return the view of the `count` least loaded."""
         if len(self.backends) <= count:
@@ -108,7 +151,8 @@ class FleetView:
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.near_tokens)
+        fresh_from_s, cached_tokens = self._fresh_from_s, self.cached_tokens
+        return FleetView(backends, self.now_s, fresh_from_s, cached_tokens, self.near_tokens, self.watched)
 
     def is_any_low(self) -> bool:
         """Return whether a backend is in the low zone, by its boundary on the load."""

@@ -3,7 +3,7 @@
 Whether a backend is to blame is told from Envoy's response flags and the status
 (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage): connection
 failures, resets and 5xx are its failures; a 4xx is an answer; a client that leaves, or a request that Envoy
-never sent, proves nothing.
+never sent, proves nothing. Nor does 429, or 503 with Retry-After: the backend takes no more for a while.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ class LogEntry(msgspec.Struct, frozen=True):
     `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
     got none; `attempts` counts the backends tried, at least 1. `response_flags` are Envoy's short names
     ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
-    empty if extproc was not asked; `tags` are the access log's custom tags.
+    empty if extproc was not asked; `tags` are the access log's custom tags. `retry_after_s` is a header of
+    responses with status 429 or 503.
     """
 
     started_at_s: float
@@ -32,6 +33,11 @@ class LogEntry(msgspec.Struct, frozen=True):
     response_body_bytes: int
     metadata: Mapping[str, str]
     tags: Mapping[str, str]
+    retry_after_s: float | None = None
+
+
+OVERLOADED = frozenset({429, 503})
+"""Statuses by which a server says that it takes no more, 503 only with Retry-After."""
 
 
 TTFT_TAG = "ttft_us"
@@ -58,6 +64,7 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     CLIENT_ERROR = "client_error"
+    OVERLOADED = "overloaded"
     CLIENT_LEFT = "client_left"
     RETRIED = "retried"
     STREAM_ERROR = "stream_error"
@@ -72,14 +79,20 @@ _BY_FLAGS = (
 )
 _WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
 """What was timed is another backend's first byte, or an error's."""
-_NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED})
+_NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED, Failure.OVERLOADED})
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A finished request: its sample, and whether the backend is to blame, None where that is not known."""
+    """A finished request: its sample, and whether the backend is to blame, None where that is not known.
+
+    An overloaded backend asks for `retry_after_s`. `is_model_missing` where it does not know the model of the
+    request.
+    """
 
     sample: Sample
     is_backend_failure: bool | None
+    retry_after_s: float | None = None
+    is_model_missing: bool = False
 
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
@@ -102,7 +115,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         duration_s=entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
     )
-    return Outcome(sample, _blame(failure))
+    is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
+    return Outcome(sample, _blame(failure), entry.retry_after_s, is_model_missing)
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
@@ -123,6 +137,12 @@ def _failure(entry: LogEntry) -> Failure | None:
     stream_error = entry.metadata.get(STREAM_ERROR_KEY)
     if stream_error is not None:
         return Failure.CLIENT_ERROR if stream_error.startswith("4") else Failure.STREAM_ERROR
+    return _failed_status(entry)
+
+
+def _failed_status(entry: LogEntry) -> Failure | None:
+    if entry.status == 429 or (entry.status == 503 and entry.retry_after_s is not None):
+        return Failure.OVERLOADED
     if entry.status >= 500:
         return Failure.SERVER_ERROR
     return Failure.CLIENT_ERROR if entry.status >= 400 else None

@@ -16,6 +16,7 @@ from extproc.learning.model_rules import PredictRule
 from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.expected_wait import in_time
+from extproc.policy.exploration import worth_trying
 from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import Forecast, forecast
 from extproc.request.request import Request
@@ -57,6 +58,12 @@ def decide(
     guarded = len(view) - len(fit)
     if not fit.backends:
         return replace(_nothing_fit(request, view, rules, rng, wait_left_s), guarded=guarded)
+    if fit.watched.starting:
+        fit = fit.unhurried()
+    if fit.watched.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
+        tried = worth_trying(fit, request.input_tokens, rules.scored_by)
+        if tried is not None:
+            return Decision(Layer.LEAST_LOAD, Reason.UNHEARD, tried, fit.facts(tried), None, guarded)
     if fit.is_any_low():
         return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):

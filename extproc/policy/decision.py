@@ -28,6 +28,7 @@ class Reason(StrEnum):
     PREDICTION_TIE = "prediction_tie"
     # least load
     LOW_ZONE = "low_zone"
+    UNHEARD = "unheard"  # nothing was heard of it for a while: it is tried
     ALL_FAILING = "all_failing"  # yet their scrapes are fresh: the failures may be the requests' own
     UNPREDICTABLE = "unpredictable"  # no generation, or a body that could not be read
     NO_MODEL = "no_model"

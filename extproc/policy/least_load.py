@@ -1,10 +1,15 @@
-"""Layer 3: the candidate with the smallest score, ties at random.
+"""Layer 3: the candidate with the smallest score; of those that nearly have it, the least loaded.
+
+A score in seconds is an estimate, and small differences between equal machines are noise: without a tie the
+one that happened to answer first would get nearly everything. Of equals, the one that was chosen longest
+ago; where none was, ties are broken at random.
 
 A score is a number for each candidate, smaller is better. The one in use is named by `least_load.score` in
 the configuration; see docs/extending.md for how to add one.
 """
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 import numpy as np
 
@@ -13,12 +18,19 @@ from extproc.fleet.view import FleetView
 from extproc.policy import expected_wait
 
 Score = Callable[[FleetView, float], list[float]]
-"""From the candidates and the prompt's tokens to a number each, in the order of the candidates."""
+"""From the candidates and the prompt's tokens to a number each, in their order, in a list of its own."""
+
+TIE_FRACTION = 0.1
+MIN_TIE = 0.005
+MAX_TIE = 0.05
+"""Guessed: a difference within this share of the time that the server takes in any case is noise, or would
+hardly be noticed; in seconds, and within bounds. A longer wait is no noise, so the share is not of the score.
+"""
 
 
 def requests_in_flight(view: FleetView, prompt_tokens: float) -> list[float]:
     """Return the load of each candidate: plain least load, whatever the requests are."""
-    return view.loads
+    return view.loads.copy()
 
 
 SCORES: Mapping[str, Score] = {
@@ -28,10 +40,33 @@ SCORES: Mapping[str, Score] = {
 
 
 def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.random.Generator) -> Backend:
-    """Return the candidate with the smallest score; there must be one."""
+    """Return the candidate with the smallest score, or nearly so; there must be one."""
     found = score(view, prompt_tokens)
     least = min(found)
-    if found.count(least) == 1:
-        return view.backends[found.index(least)]
-    tied = [backend for backend, each in zip(view.backends, found, strict=True) if each == least]
+    first = found.index(least)
+    margin = TIE_FRACTION * view.backends[first].pace.base_s
+    bound = least + (MIN_TIE if margin < MIN_TIE else MAX_TIE if margin > MAX_TIE else margin)
+    found[first] = inf
+    if min(found) > bound:
+        return view.backends[first]
+    found[first] = least
+    return _lightest(view, [number for number, each in enumerate(found) if each <= bound], first, rng)
+
+
+def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> Backend:
+    """Return the least loaded of those that are nearly the `first`.
+
+    Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
+    noise: none of them has fewer expected cached tokens.
+    """
+    backends, loads, cached = view.backends, view.loads, view.near_tokens
+    if cached:
+        most = cached.get(backends[first], 0.0)
+        near = [number for number in near if cached.get(backends[number], 0.0) >= most]
+    lightest = min([loads[number] for number in near])
+    tied = [backends[number] for number in near if loads[number] == lightest]
+    if len(tied) == 1:
+        return tied[0]
+    longest_ago_s = min([backend.silence.chosen_at_s for backend in tied])
+    tied = [backend for backend in tied if backend.silence.chosen_at_s == longest_ago_s]
     return tied[int(rng.random() * len(tied))]

@@ -75,6 +75,7 @@ class Core:
     def scraped(self, backend: Backend, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         backend.scraped(signals, own_when_asked, now_s)
+        backend.review(now_s)
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
@@ -95,6 +96,7 @@ class Core:
     def advance(self, now_s: float) -> bool:
         """Let members settle, drain and leave as time passes; True if one has left."""
         has_left = self.registry.advance(now_s)
+        self.fleet.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))

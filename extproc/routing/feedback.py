@@ -5,6 +5,7 @@ from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
 from extproc.outcomes.outcome import (
     NOT_ROUTED_FLAGS,
+    Failure,
     LogEntry,
     Outcome,
     Retry,
@@ -73,8 +74,11 @@ def _judge(backend: Backend, outcome: Outcome, now_s: float) -> None:
         backend.breaker.fail(now_s)
     elif outcome.is_backend_failure is False:
         backend.breaker.succeed(now_s)
-    if sample.failure is not None:
+    if sample.failure is None:
+        backend.answered()
+    else:
         backend.token_window.spoil()
+        _follow_refusal(backend, outcome, now_s)
     if not sample.is_clean or sample.ttft_s is None:
         return
     backend.observed(sample.load, sample.ttft_s)
@@ -84,3 +88,12 @@ def _judge(backend: Backend, outcome: Outcome, now_s: float) -> None:
     )
     if sample.model_log_ttft is not None and sample.model_version is not None:
         backend.predictions.observe(sample.model_version, sample.model_log_ttft, sample.ttft_s)
+
+
+def _follow_refusal(backend: Backend, outcome: Outcome, now_s: float) -> None:
+    """Have others take the requests of a backend that turns them away, or does not know its model."""
+    if outcome.sample.failure == Failure.OVERLOADED:
+        backend.turned_away(outcome.retry_after_s, now_s)
+    elif outcome.is_model_missing and outcome.sample.model in (backend.models or ()):
+        backend.is_list_doubted = True
+        backend.turned_away(None, now_s)

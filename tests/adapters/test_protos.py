@@ -103,7 +103,11 @@ COMMON_PROPERTIES = {
 }
 LOG_ENTRY = {
     "common_properties": COMMON_PROPERTIES,
-    "response": {"response_code": 503, "response_body_bytes": "2199023255552"},
+    "response": {
+        "response_code": 503,
+        "response_body_bytes": "2199023255552",
+        "response_headers": {"retry-after": "7"},
+    },
 }
 IMMEDIATE = {"status": {"code": 503}, "headers": MUTATION, "body": "e30=", "details": "why"}
 

@@ -216,7 +216,7 @@ def test_a_queue_that_stood_is_no_reason_once_the_scrape_is_stale(queueing: Back
 def test_once_scrapes_stop_an_empty_backend_is_not_closed_by_a_queue_that_never_ran(backend: Backend) -> None:
     for second in range(20):
         backend.paced(Answered(0.0, 100.0, 3.0, 500.0), float(second))
-        scrape(backend, running=0, waiting=5, now_s=float(second))
+        scrape(backend, running=0, waiting=5, now_s=float(second), prompt_tokens_total=100.0 * second)
     assert backend.pace.turn_s > 5.0, "the wait of one alone is too long"
     assert not has_room(backend, 19.0)
     assert has_room(backend, 60.0), "it has none of ours, so that nothing but a request can tell more"
@@ -239,7 +239,7 @@ def test_a_queue_can_be_judged_where_answers_end_with_their_first_token(backend:
 def test_foreign_requests_in_the_queue_count_too(queueing: Backend) -> None:
     release(queueing, 9, 20.0)
     for tenth in range(1, 16):
-        scrape(queueing, running=4, waiting=5, now_s=20.0 + tenth / 10)
+        scrape(queueing, running=4, waiting=5, now_s=20.0 + tenth / 10, ended_total=float(tenth))
     assert known(queueing, 21.5).foreign == 9.0
     assert not has_room(queueing, 21.5)
 

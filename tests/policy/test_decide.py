@@ -146,6 +146,30 @@ def test_while_one_backend_is_low_another_may_be_chosen_that_is_faster_all_the_s
     assert (decision.reason, chosen(decision, view)) == (Reason.LOW_ZONE, 0)
 
 
+def test_estimates_that_differ_by_noise_are_a_tie_that_load_breaks() -> None:
+    view = candidates([3, 1, 2])
+    for backend, base_s in zip(view.backends, (0.300, 0.315, 0.5), strict=True):
+        backend.pace = Pace(base_s=base_s)
+    assert chosen(placed(view), view) == 1
+
+
+def test_equals_take_turns() -> None:
+    view = candidates([1, 1, 1])
+    for number, backend in enumerate(view.backends):
+        backend.silence.chosen_at_s = NOW_S - (3, 9, 5)[number]
+    assert {chosen(placed(view, seed=seed), view) for seed in range(20)} == {1}
+
+
+def test_a_near_tie_never_costs_cached_tokens() -> None:
+    view = candidates([3, 1])
+    for backend, base_s in zip(view.backends, (0.300, 0.305), strict=True):
+        backend.pace = Pace(base_s=base_s, token_s=1e-5)
+    one, other = view.backends
+    cached = FleetView(view.backends, NOW_S, NOW_S - 2, {one: 500.0})
+    assert placed(cached).chosen is one
+    assert placed(FleetView(view.backends, NOW_S, NOW_S - 2, {one: 500.0, other: 500.0})).chosen is other
+
+
 def test_a_tie_of_loads_is_broken_at_random() -> None:
     view = candidates([1, 1, 1, 4])
     assert {chosen(placed(view, seed=seed), view) for seed in range(50)} == {0, 1, 2}

@@ -156,6 +156,26 @@ def test_4xx_never_takes_a_backend_out(core: Core) -> None:
     assert {routed(place(core)).cluster for _ in range(2)} == {"vllm-1", "vllm-2"}
 
 
+def test_a_429_has_others_take_the_requests_and_is_no_failure(core: Core) -> None:
+    for _ in range(50):
+        core.learn(entry(core, "vllm-1", 429), 1.0)
+    assert routed(place(core, now_s=1.5)).cluster == "vllm-2"
+    assert not backend_named(core, "vllm-1").breaker.is_tripped
+    assert core.feedback.counts.by_result["vllm-1", "overloaded"] == 50
+
+
+def test_a_404_for_a_model_that_it_lists_has_a_backend_asked_again_and_avoided(core: Core) -> None:
+    core.learn(entry(core, "vllm-1", 404), 1.0)
+    assert backend_named(core, "vllm-1").is_list_doubted
+    assert routed(place(core, now_s=1.5)).cluster == "vllm-2"
+
+
+def test_a_404_for_a_model_that_it_does_not_list_says_nothing_of_a_backend(core: Core) -> None:
+    backend_named(core, "vllm-1").models = frozenset({"another"})
+    core.learn(entry(core, "vllm-1", 404), 1.0)
+    assert not backend_named(core, "vllm-1").is_list_doubted
+
+
 def test_an_observed_ttft_reaches_its_backend(core: Core) -> None:
     core.learn(entry(core, "vllm-1", 200, ttft_us="300000"), 1.0)
     assert backend_named(core, "vllm-1").observed_ttft_s == pytest.approx(0.3)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.outcome import OVERLOADED, LogEntry
 
 _SHORT_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -46,6 +46,7 @@ _SHORT_NAMES = {
 """Envoy's short names (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage,
 %RESPONSE_FLAGS%) by field of `ResponseFlags`."""
 
+MAX_DIGITS = 9
 _NO_FLAGS: frozenset[str] = frozenset()
 
 MAX_DURATION_S = 24 * 3600.0
@@ -75,6 +76,7 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
         response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),
         tags={tag: tags[tag] for tag in tags},
+        retry_after_s=_retry_after_s(response) if response.response_code.value in OVERLOADED else None,
     )
 
 
@@ -86,6 +88,12 @@ def _bounded_s(time: Any, longest_s: float) -> float:
     """Return the seconds of a `Timestamp` or a `Duration`, as far as they are believable."""
     seconds: float = time.seconds + time.nanos * 1e-9
     return max(0.0, min(longest_s, seconds))
+
+
+def _retry_after_s(response: pb.HTTPResponseProperties) -> float | None:
+    """Seconds; the other form, a date, is rare, and as good as none."""
+    text = response.response_headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def _flags(flags: pb.ResponseFlags) -> frozenset[str]:

@@ -118,7 +118,7 @@ def _reason(backend: Backend, view: FleetView) -> str:
         return backend.lifecycle.value
     if backend.breaker.admits_at_s > view.now_s:
         return "failing"
-    if not view.has_room(backend):
+    if not view.has_room(backend) or backend.is_pausing(view.now_s):
         return "saturated"
     return "probing" if backend.breaker.is_tripped else "ok"
 

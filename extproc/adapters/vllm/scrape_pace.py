@@ -16,6 +16,9 @@ _BURST_S = 0.05
 MAX_PAUSE_S = 5.0
 """Guessed: between answers that are of no use; a server that gets well is noticed within it."""
 
+MIN_MODELS_INTERVAL_S = 1.0
+"""Guessed: a server that does not serve what it lists is asked for its list no more often."""
+
 
 class ScrapePace:
     """One backend's; times are seconds of one monotonic clock."""
@@ -26,6 +29,7 @@ class ScrapePace:
         self._filled_at_s = now_s
         self._useless = self._useless_models = 0
         self._models_due_s = now_s
+        self._models_asked_at_s = now_s - MIN_MODELS_INTERVAL_S
 
     def spend(self, cpu_s: float, now_s: float) -> None:
         """Note that an answer took so much CPU; more than there is delays the next question."""
@@ -53,7 +57,12 @@ class ScrapePace:
         rule = self._rule
         self._useless_models = 0 if is_useful else self._useless_models + 1
         pause_s = _doubled(rule.idle_interval_s, self._useless_models, rule.models_interval_s)
+        self._models_asked_at_s = now_s
         self._models_due_s = now_s + (rule.models_interval_s if is_useful else pause_s)
+
+    def doubt_models(self) -> None:
+        """Note that the server does not serve what it has listed: it is asked again soon."""
+        self._models_due_s = min(self._models_due_s, self._models_asked_at_s + MIN_MODELS_INTERVAL_S)
 
     def restarted(self) -> None:
         """Note that nothing listened there: what answers next may be another server."""

@@ -2,8 +2,8 @@
 
 One task per member of the fleet. A scrape that fails, lies or hangs leaves the last signals to grow stale;
 a refused connection also counts against the backend, as does silence where it holds requests of ours. Models
-are asked for (`/v1/models`, adapters included) at the first success, after a refusal, and every
-`models_interval_s`; less often where the answer is no list.
+are asked for (`/v1/models`, adapters included) at the first success, after a refusal, every
+`models_interval_s`, and soon after a 404 for a model of the list; less often where the answer is no list.
 """
 
 import asyncio
@@ -143,6 +143,9 @@ class Scraper:
                 started_s, spent_s = time.monotonic(), server.spent_s
                 try:
                     result = await self._scrape(backend, server, pace)
+                    if backend.is_list_doubted:
+                        backend.is_list_doubted = False
+                        pace.doubt_models()
                     if result is ScrapeResult.OK and pace.are_models_due(started_s):
                         await self._ask_models(backend, server, pace)
                 except Exception:

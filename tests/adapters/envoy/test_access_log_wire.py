@@ -58,6 +58,27 @@ def test_absent_fields_have_their_neutral_values() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "header", "retry_after_s"),
+    [
+        (429, "7", 7.0),
+        (503, "7", 7.0),
+        (200, "7", None),
+        (429, "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (429, "-1", None),
+        (429, "9" * 400, None),
+        (429, "\u0667", None),
+        (429, "", None),
+    ],
+)
+def test_retry_after_is_read_where_a_server_takes_no_more(
+    status: int, header: str, retry_after_s: float | None
+) -> None:
+    response = {"response_code": status, "response_headers": {"retry-after": header}}
+    (entry,) = decode_entries(log_message({"response": response}))
+    assert entry.retry_after_s == retry_after_s
+
+
 def test_duration_of_zero_is_not_an_absent_one() -> None:
     assert common(duration="0s").duration_s == 0.0
 

@@ -124,6 +124,18 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
     asyncio.run(scenario())
 
 
+def test_a_list_in_doubt_is_asked_for_soon() -> None:
+    async def scenario() -> None:
+        async with scraping(good, models_interval_s=3600.0) as setup:
+            await setup.until(lambda: setup.backend.models is not None)
+            setup.backend.models = frozenset({"gone"})
+            setup.backend.is_list_doubted = True
+            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+            assert setup.asked_for_models == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_server_that_never_answers_is_given_up_and_asked_again() -> None:
     async def hang(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
