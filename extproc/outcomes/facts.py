@@ -76,9 +76,11 @@ class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
     """The facts of a decision, and how the request went: the columns of the sample store.
 
     Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
-    first byte is its first token. `is_clean` says that the request ran undisturbed on the chosen backend:
-    first attempt, status 200, complete, a stream. `output_tokens` and `cached_tokens` (input tokens that the
-    server found in its prefix cache) are the server's own numbers, None where they were not read.
+    first byte is its first token. `duration_s` is from when the request was sent to the server until its
+    response ended there, or, where that is not known, that of the whole exchange. `is_clean` says that the
+    request ran undisturbed on the chosen backend: first attempt, status 200, complete, a stream.
+    `output_tokens` and `cached_tokens` (input tokens that the server found in its prefix cache) are the
+    server's own numbers, None where they were not read.
     """
 
     at_s: float

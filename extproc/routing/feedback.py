@@ -68,9 +68,7 @@ def _judge(backend: Backend, outcome: Outcome, now_s: float) -> None:
     if not sample.is_clean or sample.ttft_s is None:
         return
     backend.observed(sample.load, sample.ttft_s)
-    decode_s = max(0.0, sample.duration_s - sample.ttft_s)
-    backend.paced(
-        Answered(sample.load, sample.new_tokens + sample.ahead_tokens, sample.ttft_s, decode_s), now_s
-    )
+    prompt_tokens = sample.new_tokens + sample.ahead_tokens
+    backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
     if sample.model_log_ttft is not None and sample.model_version is not None:
         backend.predictions.observe(sample.model_version, sample.model_log_ttft, sample.ttft_s)

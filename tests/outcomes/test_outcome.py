@@ -39,7 +39,7 @@ ENTRY = LogEntry(
     response_flags=frozenset(),
     response_body_bytes=4000,
     metadata=to_metadata(FACTS),
-    tags={"ttft_us": "1250000"},
+    tags={"ttft_us": "1250000", "decode_us": "1250000"},
 )
 
 
@@ -64,6 +64,19 @@ def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
     outcome = read_outcome(ENTRY)
     assert outcome is not None
     assert asdict(FACTS).items() <= asdict(outcome.sample).items()
+
+
+def test_neither_a_slow_upload_nor_a_wait_in_our_queue_is_part_of_what_the_server_took() -> None:
+    outcome = read_outcome(replace(ENTRY, duration_s=17.5))
+    assert outcome is not None
+    assert (outcome.sample.duration_s, outcome.decode_s) == (2.5, 1.25)
+
+
+@pytest.mark.parametrize("tag", ["-", "", "nan", "-1", "1e30"])
+def test_without_the_time_of_the_last_byte_nothing_is_known_of_decoding(tag: str) -> None:
+    outcome = read_outcome(replace(ENTRY, tags={**ENTRY.tags, "decode_us": tag}))
+    assert outcome is not None
+    assert (outcome.sample.duration_s, outcome.decode_s, outcome.sample.ttft_s) == (2.5, None, 1.25)
 
 
 def test_more_cached_than_sent_leaves_no_new_tokens() -> None:

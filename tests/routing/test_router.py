@@ -162,6 +162,13 @@ def test_an_observed_ttft_reaches_its_backend(core: Core) -> None:
     assert core.feedback.counts.by_result["vllm-1", "ok"] == 1
 
 
+def test_a_client_that_holds_its_request_back_teaches_nothing_of_the_server(core: Core) -> None:
+    for _ in range(40):
+        held_back = entry(core, "vllm-1", 200, ttft_us="300000", decode_us="2000000")
+        core.learn(replace(held_back, duration_s=17.3), 1.0)
+    assert backend_named(core, "vllm-1").pace.stay_s == pytest.approx(2.0, rel=0.05)
+
+
 def test_an_outcome_of_a_backend_that_has_left_is_not_counted(core: Core) -> None:
     outcome = core.learn(entry(core, "gone", 500), 1.0)
     assert outcome is not None
