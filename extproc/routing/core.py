@@ -71,7 +71,7 @@ class Core:
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
-                self.ratios.learn(sample.model, sample.tokens, sample.text_bytes)
+                self.ratios.learn(sample)
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()

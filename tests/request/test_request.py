@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from extproc.request.api import CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.body_facts import InputSize
 from extproc.request.request import MAX_TENANT, Request, read_request
-from extproc.request.token_ratio import TokenRatios
+from extproc.request.token_ratio import RatioSample, TokenRatios
 
 CHAT_PATH = "/v1/chat/completions"
 CHAT_BODY = json.dumps(
@@ -109,7 +109,7 @@ def test_identity_is_no_encoding(encoding: str) -> None:
 def test_input_tokens_follow_the_learned_ratio() -> None:
     ratios = TokenRatios()
     for _ in range(100):
-        ratios.learn("m", 50_000, 100_000)
+        ratios.learn(RatioSample("m", 50_000, 100_000, 1000))
     request = read_request({":path": CHAT_PATH, ":method": "POST"}, CHAT_BODY, ratios)
     assert request.input_tokens == pytest.approx(200, abs=1)
 
