@@ -185,7 +185,7 @@ class Backend:
     def reserve(self, now_s: float) -> None:
         """Count a request that is placed here from now on."""
         self.own += 1
-        self.breaker.begin()
+        self.breaker.begin(now_s)
         self._own_changed(now_s)
 
     def release(self, now_s: float) -> None:
@@ -229,6 +229,7 @@ class Backend:
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
+        self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
         self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)

@@ -78,6 +78,27 @@ def _nothing_fit(request: Request, view: FleetView, rules: PolicyRules, rng: np.
     return Decision(Layer.REJECT, Reason.FAILING)
 
 
+def last_resort(
+    request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator
+) -> Decision | None:
+    """Place a request that no backend can take on one that is out because it failed; None where none may do.
+
+    It has to be alive by its scrapes, to have room, and not to have failed a moment ago: then the failures
+    may have been the requests' own, and a refusal could be no better.
+    """
+    tripped = [
+        backend
+        for backend in view.backends
+        if backend.breaker.is_tripped
+        and not backend.breaker.has_just_failed(view.now_s)
+        and view.is_alive(backend)
+        and view.has_room(backend)
+    ]
+    if not tripped:
+        return None
+    return _least_load(request, view.narrowed(tripped), rules, Reason.LAST_RESORT, rng, len(view))
+
+
 def _follow(
     view: FleetView, said: Forecast, tokens: float, rules: PolicyRules, rng: np.random.Generator
 ) -> Decision:

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     # least load
     LOW_ZONE = "low_zone"
     ALL_FAILING = "all_failing"  # yet their scrapes are fresh: the failures may be the requests' own
+    LAST_RESORT = "last_resort"  # so is the chosen one's; the others are full
     UNPREDICTABLE = "unpredictable"  # no generation, or a body that could not be read
     NO_MODEL = "no_model"
     DISABLED = "disabled"

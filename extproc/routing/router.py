@@ -12,7 +12,7 @@ from extproc.fleet.registry import Registry
 from extproc.fleet.view import CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import Facts, to_metadata
-from extproc.policy.decide import PolicyRules, decide
+from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Bookings, Freed
@@ -47,7 +47,7 @@ class Router:
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
         tried = self.attempt(request, phase, now_s)
-        return tried if isinstance(tried, Placement) else self.refuse(request, tried, now_s)
+        return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
     def attempt(self, request: Request, phase: Phase, now_s: float) -> Placement | Decision:
         """Decide, and reserve a place on the chosen backend before anything else can run.
@@ -70,10 +70,19 @@ class Router:
         self.counts.count(decision)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
 
-    def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
-        """Answer a request that no backend can take, while `waiting` others wait for its model."""
-        self.counts.count(decision)
+    def refuse(
+        self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
+    ) -> Placement:
+        """Answer a request that no backend can take, while `waiting` others wait for its model.
+
+        Before that one is tried that is out because it failed, see `last_resort`.
+        """
         view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        tried = last_resort(request, view, self._policy, self._rng)
+        if tried is not None and tried.chosen is not None and tried.facts is not None:
+            self.counts.count(tried)
+            return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
+        self.counts.count(decision)
         return Placement(overloaded(decision.reason, retry_after_s(view, self._admission, waiting)))
 
     def pass_through(self, phase: Phase) -> Placement:
@@ -92,7 +101,9 @@ class Router:
     ) -> Placement:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         facts = decision_facts(decision, known, backend.name, request)
-        cluster = backend.name if self.bookings.may_be_retried(backend) else backend.name + ENDPOINT_SUFFIX
+        # All others are full where this one is the last resort.
+        may_retry = decision.reason is not Reason.LAST_RESORT and self.bookings.may_be_retried(backend)
+        cluster = backend.name if may_retry else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
 
 
