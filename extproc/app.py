@@ -50,7 +50,7 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._core = core = Core(rules.core_rules(config), rng)
+        self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 62)))
         self._drift = DriftLog(core)
         self._scraper = Scraper(config.scrape, core)
         tenant_header = None if core.queue is None else config.admission.queue.tenant_header

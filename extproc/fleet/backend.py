@@ -21,7 +21,7 @@ from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
-from extproc.fleet.prefix_cache import PrefixCache
+from extproc.fleet.prefix_cache import PrefixCache, SentPrompt
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.zone import learned_boundary
@@ -48,6 +48,7 @@ class BookedRequest(Protocol):
 
     backend: "Backend"
     request: Request
+    prompt: SentPrompt
 
 
 @dataclass(slots=True)

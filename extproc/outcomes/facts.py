@@ -50,11 +50,17 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
         return max(0.0, self.input_tokens - self.expected_cached_tokens)
 
 
+class PlacedFacts(Facts, frozen=True, kw_only=True):
+    """The facts as they travel: `booking` is the number under which the router has the request."""
+
+    booking: int = 0
+
+
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Facts)
+_DECODER = msgspec.json.Decoder(PlacedFacts)
 
 
-def to_metadata(facts: Facts) -> dict[str, str]:
+def to_metadata(facts: PlacedFacts) -> dict[str, str]:
     """Return the metadata that carries `facts`."""
     return {
         BACKEND_KEY: facts.backend,
@@ -64,7 +70,7 @@ def to_metadata(facts: Facts) -> dict[str, str]:
     }
 
 
-def from_metadata(metadata: Mapping[str, str]) -> Facts | None:
+def from_metadata(metadata: Mapping[str, str]) -> PlacedFacts | None:
     """Return the facts that metadata carries; None where it carries none."""
     try:
         return _DECODER.decode(metadata.get(FACTS_KEY, ""))

@@ -82,11 +82,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `decode_s` is the time from the first byte to the last as the server sent them, None where that is not
     known. Neither a client that is slow to send or to read is in it, nor a wait in the router's queue.
+    `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
     """
 
     sample: Sample
     is_backend_failure: bool | None
     decode_s: float | None
+    is_computed: bool
+    booking: int
 
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
@@ -99,8 +102,10 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     is_timed = facts.is_stream and api.first_byte_is_first_token and failure not in _WITHOUT_TTFT
     first_byte_s, decode_s = _tag_s(entry, TTFT_TAG), _tag_s(entry, DECODE_TAG)
     ttft_s = (first_byte_s or None) if is_timed else None
+    known = msgspec.structs.asdict(facts)
+    booking = known.pop("booking")
     sample = Sample(
-        **msgspec.structs.asdict(facts),
+        **known,
         at_s=entry.started_at_s,
         status=entry.status,
         attempts=entry.attempts,
@@ -110,7 +115,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         duration_s=_duration_s(entry, first_byte_s, decode_s),
         response_bytes=entry.response_body_bytes,
     )
-    return Outcome(sample, _blame(failure), decode_s)
+    is_computed = failure is None or (entry.status == 200 and first_byte_s is not None)
+    return Outcome(sample, _blame(failure), decode_s, is_computed, booking)
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

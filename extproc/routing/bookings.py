@@ -10,16 +10,21 @@ one. While nothing is left, requests are placed without a second attempt, so tha
 twice the load. (https://linkerd.io/2/features/retries-and-timeouts/)
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
+from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER
 from extproc.request.request import Request
 
 RETRY_SHARE = 0.2
 """Borrowed from Linkerd: retries may add a fifth to the load."""
+
+MAX_AWAITED = 4096
+"""Guessed: requests that have ended and whose outcome is still to come; it takes 50 ms, or never comes."""
 
 MAX_SAVED_RETRIES = 100.0
 """The most that may be spent at once: the default `max_active`, so that one full backend may die."""
@@ -29,24 +34,34 @@ Freed = Callable[[Backend, float], None]
 
 
 class Booking(Lease):
-    """One request in flight, and the backend on which it counts."""
+    """One request in flight, and the backend on which it counts; `number` comes back with its outcome."""
 
-    __slots__ = ("_bookings", "backend", "request")
+    __slots__ = ("_bookings", "backend", "number", "prompt", "request")
 
-    def __init__(self, bookings: "Bookings", backend: Backend, request: Request) -> None:
+    def __init__(
+        self, bookings: "Bookings", number: int, backend: Backend, request: Request, prompt: SentPrompt
+    ) -> None:
         super().__init__()
         self._bookings = bookings
+        self.number = number
         self.backend = backend
         self.request = request
+        self.prompt = prompt
 
     def _release(self, now_s: float) -> None:
         self._bookings.close(self, now_s)
 
 
 class Bookings:
-    """Opens, moves and closes bookings; each backend holds its own open ones."""
+    """Opens, moves and closes bookings; each backend holds its own open ones.
 
-    def __init__(self, prefixes: SentPrefixes, freed: Freed) -> None:
+    Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    """
+
+    def __init__(self, prefixes: SentPrefixes, freed: Freed, first_number: int = 0) -> None:
+        self._number = first_number
+        self._awaited: dict[int, Booking] = {}
+        self._ended: deque[int] = deque()
         self.retries = 0
         self.retries_withheld = 0
         self._saved_retries = MAX_SAVED_RETRIES
@@ -55,8 +70,9 @@ class Bookings:
 
     def open(self, backend: Backend, request: Request, now_s: float, cached_tokens: float = 0.0) -> Booking:
         """Book a request that is placed: it counts from this moment."""
-        self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
-        booking = Booking(self, backend, request)
+        prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
+        self._number += 1
+        booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
         backend.open[booking] = None
         backend.reserve(now_s)
         backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
@@ -71,7 +87,20 @@ class Bookings:
         backend.give_back_prompt(booking)
         backend.release(now_s)
         _finish_text(backend, booking.request)
+        self._ended.append(booking.number)
+        if len(self._ended) > MAX_AWAITED:
+            self._awaited.pop(self._ended.popleft(), None)
         self._freed(backend, now_s)
+
+    def settle(self, number: int, *, is_computed: bool) -> Booking | None:
+        """Return the booking whose outcome has come, None for one of another process, or of long ago.
+
+        A prompt that was not computed, because it was refused or given up, is in no cache.
+        """
+        booking = self._awaited.pop(number, None)
+        if booking is not None and not is_computed:
+            self._prefixes.take_back(booking.backend, booking.prompt)
+        return booking
 
     def move(self, backend: Backend, other: Backend, now_s: float) -> None:
         """Book a request of `backend` on `other`, where Envoy has sent it, unless it has ended by now."""
@@ -83,7 +112,7 @@ class Bookings:
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
         other.expect_prompt(booking, booking.request.input_tokens, now_s)
-        self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
+        booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         _finish_text(backend, booking.request)
         _count_text(other, booking.request)
 

@@ -46,13 +46,20 @@ class Core:
     Times are seconds of one monotonic clock.
     """
 
-    def __init__(self, rules: CoreRules, rng: np.random.Generator) -> None:
+    def __init__(self, rules: CoreRules, rng: np.random.Generator, first_booking: int = 0) -> None:
         self.fleet = Fleet(rules.fleet)
         self.registry = Registry(self.fleet, rules.settle_s)
         self.model = ModelInUse()
         self.ratios = TokenRatios()
         self.router = Router(
-            self.fleet, self.registry, self.model, rules.policy, rules.admission, rng, self._freed
+            self.fleet,
+            self.registry,
+            self.model,
+            rules.policy,
+            rules.admission,
+            rng,
+            self._freed,
+            first_booking,
         )
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)

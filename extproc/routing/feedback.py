@@ -29,6 +29,7 @@ class Feedback:
         if outcome is None:
             self.counts.unplaced += 1
             return None
+        self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
         if backend is not None:
             self.counts.count(outcome.sample)

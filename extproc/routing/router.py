@@ -11,11 +11,11 @@ from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
-from extproc.outcomes.facts import Facts, to_metadata
+from extproc.outcomes.facts import PlacedFacts, to_metadata
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
-from extproc.routing.bookings import Bookings, Freed
+from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
 
 MAX_MODEL_NAME = 256
@@ -34,9 +34,10 @@ class Router:
         admission: AdmissionRules,
         rng: np.random.Generator,
         freed: Freed = lambda backend, now_s: None,
+        first_booking: int = 0,
     ) -> None:
         self.counts = DecisionCounts()
-        self.bookings = Bookings(fleet.prefixes, freed)
+        self.bookings = Bookings(fleet.prefixes, freed, first_booking)
         self._fleet = fleet
         self._registry = registry
         self._model = model
@@ -100,19 +101,21 @@ class Router:
         now_s: float,
     ) -> Placement:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
-        facts = decision_facts(decision, known, backend.name, request)
+        facts = decision_facts(decision, known, booking)
         # All others are full where this one is the last resort.
         may_retry = decision.reason is not Reason.LAST_RESORT and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_retry else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
 
 
-def decision_facts(decision: Decision, known: CandidateFacts, backend: str, request: Request) -> Facts:
+def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
     """Return what was known and decided, to be recorded with the outcome."""
     said: Prediction | None = decision.prediction
-    return Facts(
+    request = booking.request
+    return PlacedFacts(
         **msgspec.structs.asdict(known),
-        backend=backend,
+        booking=booking.number,
+        backend=booking.backend.name,
         layer=decision.layer,
         reason=decision.reason,
         kind=request.api.kind,
