@@ -29,6 +29,9 @@ class BreakerRule:
 ANSWERING_S = 1.0
 """Guessed: servers fail within milliseconds, so what one has worked on for so long is being answered."""
 
+EXCUSED_PER_FAILURE = 10
+"""Guessed: so many failures that are likely requests' own count as one; fifty in a row are no accident."""
+
 _CLOSED: Final[int] = 0  # traffic flows
 _PAUSED: Final[int] = 1  # nothing is sent until the pause is over
 _PROBING: Final[int] = 2  # one request is under way, or its outcome is
@@ -52,7 +55,7 @@ class Breaker:
         self.admits_at_s = self._failed_at_s = self._probed_at_s = -inf
         self._rule = rule
         self._phase = _CLOSED
-        self._failures = 0
+        self._failures = 0  # in excused ones
         self._pause_s = rule.min_pause_s
 
     @property
@@ -98,18 +101,33 @@ class Breaker:
         else:
             self.reset()
 
-    def fail(self, now_s: float) -> None:
-        """Note a failure. In a pause it belongs to a request from before, and does not prolong it."""
-        self._failed_at_s = now_s
+    def fail(self, now_s: float, *, is_excused: bool = False) -> None:
+        """Note a failure, which is excused where it is likely the request's own.
+
+        In a pause it belongs to a request from before, and does not prolong it. On probation the first one
+        that is not excused ends that, and an excused one says nothing: another probe follows.
+        """
+        if not is_excused:
+            self._failed_at_s = now_s
         if self._phase == _PAUSED:
             return
-        self._failures += 1
-        if self._phase != _CLOSED:
-            self._pause_s = min(2 * self._pause_s, self._rule.max_pause_s)
-        elif self._failures < self._rule.consecutive_failures:
+        self._failures += 1 if is_excused else EXCUSED_PER_FAILURE
+        is_enough = self._failures >= EXCUSED_PER_FAILURE * self._rule.consecutive_failures
+        if self._phase == _CLOSED:
+            if not is_enough:
+                return
+        elif is_excused and not is_enough:
+            self.admits_at_s = min(self.admits_at_s, now_s)
             return
+        else:
+            self._pause_s = min(2 * self._pause_s, self._rule.max_pause_s)
         self._phase = _PAUSED
+        self._failures = 0
         self.admits_at_s = now_s + self._pause_s
+
+    def excuse(self) -> None:
+        """Take a failure back, but for what an excused one counts."""
+        self._failures = max(0, self._failures - EXCUSED_PER_FAILURE + 1)
 
     def probe_soon(self, now_s: float) -> None:
         """Let the next request try the backend, which shows signs of life."""

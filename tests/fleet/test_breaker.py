@@ -126,3 +126,27 @@ def test_good_scrapes_say_nothing_of_a_backend_that_is_not_probed(breaker: Break
     trip(breaker, 10.0)
     breaker.scraped(10.9, is_working=True)
     assert not admits(breaker, 10.9)
+
+
+def test_ten_excused_failures_count_as_one(breaker: Breaker) -> None:
+    for _ in range(10 * RULE.consecutive_failures - 1):
+        breaker.fail(1.0, is_excused=True)
+    assert not breaker.is_tripped
+    breaker.fail(1.0, is_excused=True)
+    assert breaker.is_tripped
+
+
+def test_a_probe_whose_failure_is_excused_is_followed_by_another(breaker: Breaker) -> None:
+    trip(breaker, 10.0)
+    breaker.begin(11.0)
+    breaker.end(11.1)
+    breaker.fail(11.1, is_excused=True)
+    assert admits(breaker, 11.1)
+    assert breaker.is_tripped
+
+
+def test_a_failure_that_is_excused_later_is_taken_back(breaker: Breaker) -> None:
+    for _ in range(5 * RULE.consecutive_failures):
+        breaker.fail(1.0)
+        breaker.excuse()
+    assert not breaker.is_tripped
