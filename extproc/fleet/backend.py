@@ -8,6 +8,7 @@ measured best: a decision over sixteen candidates takes a quarter of the time th
 Times are seconds of one monotonic clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf, isnan, nan
@@ -74,7 +75,8 @@ class Backend:
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known.
+    computed at `prefilled_at_s`, by its pace. `models` is None until they are known; `context_lengths` has
+    those that the server tells, in tokens.
     """
 
     __slots__ = (
@@ -89,6 +91,7 @@ class Backend:
         "cache",
         "changes_at_s",
         "closed_above",
+        "context_lengths",
         "drain_rate",
         "ended",
         "endpoint",
@@ -133,6 +136,7 @@ class Backend:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.models = endpoint.models
+        self.context_lengths: Mapping[str, int] = {}
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         # requests

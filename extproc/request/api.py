@@ -24,7 +24,8 @@ class Api:
     raw JSON of each of `input_fields`, of which the first holds the prompt; where it is None, the bytes of
     the whole body count as text. `read_plain`, if there is one, reads a body of the usual shape faster, and
     returns None for others. The first of `token_limit_fields` with a positive integer counts; without any,
-    the server takes its `default_token_limit`, if it has one.
+    the server takes its `default_token_limit`, if it has one. A request may have many prompts if it
+    `takes_batches`.
 
     A generation can be streamed, its prefixes are cached by engines, and its TTFT can be predicted. Envoy's
     time of the first byte is its TTFT if `first_byte_is_first_token`. `answer_shape` names the shape of the
@@ -38,6 +39,7 @@ class Api:
     read_plain: Callable[[bytes], BodyFacts | None] | None = None
     token_limit_fields: tuple[str, ...]
     default_token_limit: int | None = None
+    takes_batches: bool = False
     is_generation: bool
     first_byte_is_first_token: bool
     answer_shape: str
@@ -66,6 +68,7 @@ COMPLETION: Final = Api(
     read_size=prompt_size,
     token_limit_fields=("max_tokens",),
     default_token_limit=16,
+    takes_batches=True,
     is_generation=True,
     first_byte_is_first_token=True,
     answer_shape="completion",
@@ -76,6 +79,7 @@ EMBEDDING: Final = Api(
     input_fields=("input", "messages"),
     read_size=embedded_size,
     token_limit_fields=(),
+    takes_batches=True,
     is_generation=False,
     first_byte_is_first_token=False,
     answer_shape="embedding",

@@ -26,6 +26,7 @@ all that is remembered, nor than all that is known, and counts as at most four t
 the ratio so far: it moves a settled ratio by 5 % at most. Elsewhere one request has little to say.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import Final
@@ -41,6 +42,11 @@ MIN_TOKENS_PER_BYTE: Final = 1 / 64
 MAX_TOKENS_PER_BYTE: Final = 2.0
 
 MAX_MODELS: Final = 256
+
+# Guessed: the most tokens of a prompt where no server says how long its context is; and a length that every
+# context has, so that most requests are not held against it.
+LONGEST_CONTEXT: Final = 1 << 20
+SHORTEST_CONTEXT: Final = 128
 
 # Guessed: the default weighs as much as 4 KiB of text, and what was learned fades within 1 MiB.
 _DEFAULT_WEIGHT_BYTES: Final = 4096
@@ -66,11 +72,15 @@ class RatioSample:
 
 
 class TokenRatios:
-    """The learned ratio of each model; the model that was learned of least recently is forgotten first."""
+    """The learned ratio of each model; the model that was learned of least recently is forgotten first.
 
-    __slots__ = ("_sums",)
+    `longest_prompts` has the most tokens that a prompt of a model can have, where its servers say so.
+    """
+
+    __slots__ = ("_sums", "longest_prompts")
 
     def __init__(self) -> None:
+        self.longest_prompts: Mapping[str | None, float] = {}
         self._sums: dict[str, tuple[float, float]] = {}
 
     def tokens_per_byte(self, model: str | None) -> float:
@@ -79,9 +89,16 @@ class TokenRatios:
         return DEFAULT_TOKENS_PER_BYTE if sums is None else sums[0] / sums[1]
 
     def estimate(self, model: str | None, size: InputSize) -> int:
-        """Return the input's tokens, at least 1 if there is any input."""
-        text_tokens = round(size.text_bytes * self.tokens_per_byte(model))
-        return max(size.exact_tokens + size.media_tokens + text_tokens, min(1, size.text_bytes))
+        """Return the input's tokens, at least 1 if there is any input.
+
+        A prompt that would not fit into the model's context is refused, whatever its length: no more than the
+        context is ever computed of it.
+        """
+        tokens = round(size.text_bytes * self.tokens_per_byte(model)) + size.exact_tokens + size.media_tokens
+        if tokens > SHORTEST_CONTEXT:
+            longest = self.longest_prompts.get(model, LONGEST_CONTEXT)
+            tokens = min(tokens, int(longest * size.prompts))
+        return max(tokens, min(1, size.text_bytes))
 
     def learn(self, sample: RatioSample) -> None:
         """Fold in a sample; an implausible one is ignored."""

@@ -4,7 +4,7 @@ The sidecar, the evaluator and the tests use this same class; only what is aroun
 clock, no file and no socket: times and random numbers are arguments.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +79,15 @@ class Core:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
                 self.ratios.learn(sample)
+
+    def learn_models(
+        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+    ) -> None:
+        """Note what a server says it serves, and how long the contexts of some of the models are."""
+        self.registry.learn_models(backend, models)
+        if backend.context_lengths != context_lengths:
+            backend.context_lengths = context_lengths
+            self.ratios.longest_prompts = self.registry.longest_prompts()
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()

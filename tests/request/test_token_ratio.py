@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from extproc.request.body_facts import InputSize
 from extproc.request.token_ratio import (
     DEFAULT_TOKENS_PER_BYTE,
+    LONGEST_CONTEXT,
     MAX_MODELS,
     MAX_TOKENS_PER_BYTE,
     MIN_TOKENS_PER_BYTE,
@@ -47,6 +48,26 @@ def test_default_ratio_is_used_until_something_was_learned() -> None:
 )
 def test_estimate_adds_exact_media_and_text_tokens(size: InputSize, tokens: int) -> None:
     assert TokenRatios().estimate("m", size) == tokens
+
+
+HUGE = InputSize(text_bytes=10_000_000, exact_tokens=10_000_000, media_tokens=10_000_000)
+
+
+def test_no_prompt_is_estimated_above_the_context_of_its_model() -> None:
+    ratios = TokenRatios()
+    ratios.longest_prompts = {"m": 8192}
+    assert ratios.estimate("m", HUGE) == 8192
+    assert ratios.estimate("m", InputSize(text_bytes=400)) == 100
+
+
+def test_each_prompt_of_a_batch_may_fill_the_context() -> None:
+    ratios = TokenRatios()
+    ratios.longest_prompts = {"m": 512}
+    assert ratios.estimate("m", InputSize(text_bytes=1_000_000, prompts=100)) == 51_200
+
+
+def test_where_no_server_says_how_long_its_context_is_an_estimate_is_bounded_all_the_same() -> None:
+    assert TokenRatios().estimate(None, HUGE) == LONGEST_CONTEXT
 
 
 def test_learning_one_model_leaves_the_others_alone() -> None:

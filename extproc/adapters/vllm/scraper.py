@@ -25,6 +25,8 @@ from extproc.routing.core import Core
 
 MAX_MODELS = 1024
 MAX_NAME = 256
+MAX_CONTEXT = 1 << 30
+"""Guessed: no server has a longer context, in tokens."""
 
 
 class ListedModel(msgspec.Struct):
@@ -52,6 +54,16 @@ def read_models(body: bytes) -> frozenset[str] | None:
     if not 0 < len(models) <= MAX_MODELS or any(len(model.id) > MAX_NAME for model in models):
         return None
     return frozenset(model.id for model in models)
+
+
+def read_context_lengths(body: bytes) -> dict[str, int]:
+    """Return the lengths that a list of models tells; `read_models` has read it before."""
+    models = decode_models(body)[:MAX_MODELS]
+    return {
+        model.id: model.max_model_len
+        for model in models
+        if type(model.max_model_len) is int and 0 < model.max_model_len <= MAX_CONTEXT
+    }
 
 
 logger = logging.getLogger(__name__)
@@ -162,7 +174,7 @@ class Scraper:
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
         if models is None:
             return False
-        self._core.registry.learn_models(backend, models)
+        self._core.learn_models(backend, models, read_context_lengths(answer.body))
         return True
 
 
