@@ -288,5 +288,5 @@ def test_nothing_bounds_a_long_response() -> None:
     ext_proc = connection_manager["http_filters"][0]["typed_config"]
     access_log = connection_manager["access_log"][0]["typed_config"]["common_config"]
     (host,) = connection_manager["route_config"]["virtual_hosts"]
-    assert [route["route"]["timeout"] for route in host["routes"]] == ["0s"] * 3
+    assert [each["route"]["timeout"] for each in host["routes"] if "route" in each] == ["0s"] * 3
     assert (ext_proc["grpc_service"]["timeout"], access_log["grpc_service"]["timeout"]) == ("0s", "0s")
