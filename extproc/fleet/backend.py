@@ -69,6 +69,7 @@ class FleetAverages:
 class Backend:
     """A member of the fleet; before its first scrape the signals say nothing.
 
+    `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
     Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
     `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
     and `places` how many requests it is taken to serve at once. It takes no request while its load is above
@@ -87,6 +88,7 @@ class Backend:
         "_pace_learning",
         "_rules",
         "_running_limit",
+        "bodyless",
         "breaker",
         "cache",
         "changes_at_s",
@@ -141,7 +143,7 @@ class Backend:
         self.changes_at_s = changes_at_s
         # requests
         self.open: dict[BookedRequest, None] = {}
-        self.own = self.ended = 0
+        self.own = self.ended = self.bodyless = 0
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
         self.breaker = Breaker(rules.breaker)
@@ -183,6 +185,11 @@ class Backend:
         """Whether requests wait for prompts to be computed, not for places."""
         return self._backlog.share >= PREFILLING
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of ours is in flight here."""
+        return self.own == 0 and self.bodyless == 0
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
@@ -200,6 +207,14 @@ class Backend:
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
         self._own_changed(now_s)
+
+    def count_bodyless(self, change: int, now_s: float) -> None:
+        """Count a request without a body that is placed here, or has ended: no load, but maybe a probe."""
+        self.bodyless += change
+        if change > 0:
+            self.breaker.begin(now_s)
+        else:
+            self.breaker.end(now_s)
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""

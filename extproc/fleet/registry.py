@@ -64,7 +64,7 @@ class Registry:
         """Let time pass: joining members become active, drained ones leave. True if one has left."""
         due = [member for member in self._fleet.backends if member.changes_at_s <= now_s]
         joined = [member for member in due if member.lifecycle is Lifecycle.JOINING]
-        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.own == 0}
+        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.is_empty}
         for member in joined:
             member.lifecycle = Lifecycle.ACTIVE
         if gone:

@@ -39,7 +39,8 @@ def decide(
     if not view.backends:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
-    fit = view.fit() if request.has_body else view.admitting()
+    # For the sake of the servers' HTTP layer these have a limit of their own.
+    fit = view.fit() if request.has_body else view.admitting_bodyless()
     guarded = len(view) - len(fit)
     if not fit.backends:
         return replace(_nothing_fit(request, view, rules, rng), guarded=guarded)
@@ -70,7 +71,7 @@ def _nothing_fit(request: Request, view: FleetView, rules: PolicyRules, rng: np.
     """
     admitting = view.admitting()
     if admitting.backends:
-        is_queue_long = admitting.is_any_below_limit()
+        is_queue_long = request.has_body and admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
     alive = [backend for backend in view.backends if view.has_room(backend) and view.is_alive(backend)]
     if alive:

@@ -74,9 +74,12 @@ class Bookings:
         self._number += 1
         booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
         backend.open[booking] = None
-        backend.reserve(now_s)
-        backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
-        _count_text(backend, request)
+        if request.has_body:
+            backend.reserve(now_s)
+            backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
+            _count_text(backend, request)
+        else:
+            backend.count_bodyless(1, now_s)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking
 
@@ -84,9 +87,12 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
-        backend.give_back_prompt(booking)
-        backend.release(now_s)
-        _finish_text(backend, booking.request)
+        if booking.request.has_body:
+            backend.give_back_prompt(booking)
+            backend.release(now_s)
+            backend.token_window.finished(booking.request.input_size)
+        else:
+            backend.count_bodyless(-1, now_s)
         self._ended.append(booking.number)
         if len(self._ended) > MAX_AWAITED:
             self._awaited.pop(self._ended.popleft(), None)
@@ -109,11 +115,15 @@ class Bookings:
         booking, _ = backend.open.popitem()
         booking.backend = other
         other.open[booking] = None
+        if not booking.request.has_body:
+            backend.bodyless -= 1
+            other.bodyless += 1
+            return
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
         other.expect_prompt(booking, booking.request.input_tokens, now_s)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
-        _finish_text(backend, booking.request)
+        backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request)
 
     def retried(self) -> None:
@@ -130,11 +140,5 @@ class Bookings:
 
 def _count_text(backend: Backend, request: Request) -> None:
     """Note text that becomes tokens there; for unknown APIs nothing tells which part of a body does."""
-    if request.has_body:
-        model = None if request.api is OTHER else request.model
-        backend.token_window.sent(model, request.input_size)
-
-
-def _finish_text(backend: Backend, request: Request) -> None:
-    if request.has_body:
-        backend.token_window.finished(request.input_size)
+    model = None if request.api is OTHER else request.model
+    backend.token_window.sent(model, request.input_size)
