@@ -7,10 +7,12 @@ the lease back; the access log is read to its end; health is told at once, and t
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.adapters.envoy.services import SERVICE_UNKNOWN, Health
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
@@ -26,7 +28,9 @@ class Books(Protocol):
     """What a server knows of itself, and its calls keep."""
 
     open_streams: int
+    protocol_errors: int
     is_draining: bool
+    large_messages: LargeMessages
 
     def flush_soon(self) -> None:
         """What is sent while nothing is received has to be written, too."""
@@ -35,16 +39,38 @@ class Books(Protocol):
 class ProcessCall(Handler):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
-    __slots__ = ("_books", "_call", "_exchange")
+    __slots__ = ("_books", "_call", "_exchange", "_is_half_closed", "_unread")
 
     def __init__(self, new_exchange: Callable[[], Exchange], books: Books, call: Call) -> None:
         self._call = call
         self._exchange = new_exchange()
         self._books = books
+        self._unread = 0
+        self._is_half_closed = False
         books.open_streams += 1
 
     def receive(self, message: bytes) -> None:
-        """An event, and the instruction that answers it."""
+        """An event, and the instruction that answers it; a large one is read beside all others."""
+        if len(message) >= LARGE_BYTES:
+            self._unread += 1
+            self._books.large_messages.read(len(message), partial(self._read_large, message))
+        else:
+            self._read(message)
+
+    def _read_large(self, message: bytes) -> None:
+        self._unread -= 1
+        if self._call.is_over:
+            return
+        try:
+            self._read(message)
+        except ProtocolError as error:
+            self._books.protocol_errors += 1
+            self._call.finish(Status.INVALID_ARGUMENT, str(error))
+        if self._is_half_closed:
+            self.half_close()
+        self._books.flush_soon()
+
+    def _read(self, message: bytes) -> None:
         instruction = self._exchange.receive(decode(message), time.monotonic())
         if isinstance(instruction, Hold):
             self._exchange.then(self._answer_later)
@@ -54,7 +80,9 @@ class ProcessCall(Handler):
 
     def half_close(self) -> None:
         """Envoy has done with the exchange."""
-        self._call.finish()
+        self._is_half_closed = True
+        if not self._unread:
+            self._call.finish()
 
     def drain(self) -> None:
         """Once it is placed, the request goes on in Envoy without us."""

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.envoy.large_messages import LargeMessages
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.files.file_watch import FileSignature, file_signature
@@ -95,6 +96,7 @@ class ThinServer:
         self.protocol_errors = 0
         self.open_streams = 0
         self.is_draining = False
+        self.large_messages = LargeMessages()
         self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
         self._config = config
         self._protocol = ConditionLog(logger, "grpc_protocol_error")
