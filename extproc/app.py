@@ -53,7 +53,7 @@ class Sidecar:
         self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 62)))
         self._drift = DriftLog(core)
         self._scraper = Scraper(config.scrape, core)
-        tenant_header = None if core.queue is None else config.admission.queue.tenant_header
+        tenant_header = config.admission.queue.tenant_header
         self._server = new_server(
             config.server, partial(Exchange, core.place, core.ratios, tenant_header), self._handle_entries
         )

@@ -44,6 +44,8 @@ class Request(msgspec.Struct, frozen=True):
 
 PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
+FORWARDED_FOR: Final = "x-forwarded-for"
+"""Envoy adds the address that it is called from; what stands before, the client may have made up."""
 MAX_TENANT: Final = 64
 """A longer name, which may be a token, is known by its digest."""
 
@@ -78,7 +80,7 @@ def read_request(
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
-        tenant="" if tenant_header is None else _tenant(headers.get(tenant_header, "")),
+        tenant="" if tenant_header is None else _tenant(tenant_header, headers.get(tenant_header, "")),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )
@@ -108,7 +110,9 @@ def _priority(headers: Mapping[str, str]) -> int:
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 
-def _tenant(name: str) -> str:
+def _tenant(header: str, name: str) -> str:
+    if header == FORWARDED_FOR:
+        name = name.rpartition(",")[2].strip()
     if len(name) <= MAX_TENANT:
         return name
     return blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()

@@ -19,6 +19,7 @@ from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.tenant_shares import TenantShares
 
 RETRY_SHARE = 0.2
 """Borrowed from Linkerd: retries may add a fifth to the load."""
@@ -59,6 +60,7 @@ class Bookings:
     """
 
     def __init__(self, prefixes: SentPrefixes, freed: Freed, first_number: int = 0) -> None:
+        self.shares = TenantShares()
         self._number = first_number
         self._awaited: dict[int, Booking] = {}
         self._ended: deque[int] = deque()
@@ -74,6 +76,8 @@ class Bookings:
         self._number += 1
         booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
         backend.open[booking] = None
+        if request.tenant:
+            self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
             backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
@@ -87,6 +91,8 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
+        if booking.request.tenant:
+            self.shares.end(booking.request.tenant)
         if booking.request.has_body:
             backend.give_back_prompt(booking)
             backend.release(now_s)

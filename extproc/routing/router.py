@@ -17,6 +17,7 @@ from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction,
 from extproc.request.request import Request
 from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.refusal import AdmissionRules, overloaded, retry_after_s, unknown_model
+from extproc.routing.tenant_shares import is_crowded
 
 MAX_MODEL_NAME = 256
 """Longer names are cut in what is recorded."""
@@ -47,6 +48,9 @@ class Router:
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
+        if request.tenant and self._has_used_its_share(request, now_s):
+            self.counts.count(Decision(Layer.REJECT, Reason.TENANT_SHARE))
+            return self._refused(request, Reason.TENANT_SHARE, now_s)
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
@@ -84,7 +88,18 @@ class Router:
             self.counts.count(tried)
             return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
         self.counts.count(decision)
-        return Placement(overloaded(decision.reason, retry_after_s(view, self._admission, waiting)))
+        return self._refused(request, decision.reason, now_s, waiting)
+
+    def _refused(self, request: Request, reason: Reason, now_s: float, waiting: int = 0) -> Placement:
+        view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return Placement(overloaded(reason, retry_after_s(view, self._admission, waiting)))
+
+    def _has_used_its_share(self, request: Request, now_s: float) -> bool:
+        """Return whether other tenants need the places that are left more."""
+        candidates = self._registry.candidates(request.model)
+        if not candidates or not request.has_body or not self.bookings.shares.is_used_up(request.tenant):
+            return False
+        return all(is_crowded(backend, now_s) for backend in candidates)
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""

@@ -125,6 +125,11 @@ def test_the_tenant_is_read_where_a_header_is_configured_for_it() -> None:
     assert read(x_tenant="acme").tenant == ""
 
 
+def test_of_forwarded_addresses_the_one_that_envoy_added_is_the_tenant() -> None:
+    headers = {":path": CHAT_PATH, ":method": "POST", "x-forwarded-for": "made up, 6.6.6.6, 10.0.0.7"}
+    assert read_request(headers, CHAT_BODY, TokenRatios(), "x-forwarded-for").tenant == "10.0.0.7"
+
+
 def test_of_a_long_tenant_only_a_digest_is_kept() -> None:
     one, other = tenant("x" * 10_000 + "1"), tenant("x" * 10_000 + "2")
     assert one != other
