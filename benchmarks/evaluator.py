@@ -20,14 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.offered_load import offered_load
+from extproc.lab.evaluation.offered_load import capacities_per_s, offered_load
 from extproc.lab.evaluation.trace_spec import TraceSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
-from extproc.lab.load.length_file import read_length_file
-from extproc.lab.load.trace_file import read_trace_file
+from extproc.lab.load.trace_file import read_length_file, read_trace_file
 from extproc.lab.rivals.choice import POLICIES
 from extproc.lab.rivals.layered import layered_rules
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.timing import cpu_us
 from extproc.h2 import frames
 from extproc.h2.connection import ServerConnection
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ErrorCode
 from extproc.h2.frames import PREFACE
 
 EXCHANGES = 1000

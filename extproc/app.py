@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
-from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.server_protocol import new_server
+from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.envoy.thin_server import ThinServer
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
+SERVERS: Mapping[str, type[ThinServer | GrpcServer]] = {"thin": ThinServer, "grpcio": GrpcServer}
+"""The server that Envoy talks to, by `server.transport`."""
+
 
 class Sidecar:
     """All parts of one sidecar, built but not started."""
@@ -54,7 +58,7 @@ class Sidecar:
         self._drift = DriftLog(core)
         self._scraper = Scraper(config.scrape, core)
         tenant_header = config.admission.queue.tenant_header
-        self._server = new_server(
+        self._server = SERVERS[config.server.transport](
             config.server, partial(Exchange, core.place, core.ratios, tenant_header), self._handle_entries
         )
         self._samples: SampleStore | None = None
@@ -75,7 +79,15 @@ class Sidecar:
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
             self._membership.start()
-            http = HttpServer(self._config.http.address, self._runtime())
+            runtime = Runtime(
+                core=self._core,
+                scraper=self._scraper,
+                server=self._server,
+                samples=self._samples,
+                discovery=self._source.counts,
+                membership=self._membership,
+            )
+            http = HttpServer(self._config.http.address, runtime)
             await http.start()
             stack.push_async_callback(http.stop)
             await self._watch_until(stop, stack)
@@ -93,14 +105,13 @@ class Sidecar:
         await asyncio.Event().wait()
 
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
-        async def stopping() -> None:
-            await stop.wait()
-
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
-        tasks = [asyncio.create_task(watch) for watch in (*membership, *watches, stopping())]
+        tasks: list[asyncio.Task[object]] = [
+            asyncio.create_task(watch) for watch in (*membership, *watches, stop.wait())
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -109,16 +120,6 @@ class Sidecar:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _runtime(self) -> Runtime:
-        return Runtime(
-            core=self._core,
-            scraper=self._scraper,
-            server=self._server,
-            samples=self._samples,
-            discovery=self._source.counts,
-            membership=self._membership,
-        )
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
         now_s, is_debugging = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
@@ -168,7 +169,7 @@ class Sidecar:
                 logger.info("model_absent path=%s in_use=%s", path, in_use.current is not None)
                 continue
             refused = in_use.refused
-            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content), time.time())
+            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content))
             if in_use.refused > refused:
                 logger.error("model_refused path=%s reason=%s", path, in_use.last_refusal)
             elif is_new and in_use.current is not None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.lab.evaluation.fine_histogram import FineHistogram
 from extproc.lab.evaluation.result import PolicyRun
+from extproc.lab.evaluation.tally import FineHistogram
 
 NOT_ANSWERED_S = float("inf")
 

@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.overhead.processes import BenchmarkError
 from benchmarks.ranking.arms import MODEL, Arm
 from benchmarks.ranking.figures import Figures, measured
+from extproc.lab.load.completion import Reply, open_session
 from extproc.lab.load.measured import Place, Sent, is_refused
 from extproc.lab.load.open_loop import OpenLoop
-from extproc.lab.load.stream_client import Reply, open_session
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule, Step
 from extproc.outcomes.facts import Sample

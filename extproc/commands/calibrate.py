@@ -8,7 +8,7 @@ import typer
 
 from extproc.config.options import option, required, takes_options
 from extproc.errors import CalibrationError, ReportError
-from extproc.lab.twin.profile_file import SUFFIX, find_profile, write_profile_file
+from extproc.lab.twin.profile_file import SUFFIX, find_profile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +95,7 @@ def _limits(options: CalibrateOptions) -> "EngineLimits":
 
 def _calibration(options: CalibrateOptions, limits: "EngineLimits", console: "Console") -> "Calibration":
     """Fit a profile and write it, or find the one that is given; compare it on every load, and show all."""
+    from extproc.adapters.files.atomic_file import write_json
     from extproc.commands.calibrate_view import fit_with_progress, show
     from extproc.lab.twin.agreement import Calibration, agreement
     from extproc.lab.twin.calibration import fitted_profile
@@ -104,7 +105,7 @@ def _calibration(options: CalibrateOptions, limits: "EngineLimits", console: "Co
     loads = [(path.name, read_recording(path, options.backend)) for path in paths]
     fit = None if options.samples is None else fit_with_progress(loads[0][1], limits, console)
     if fit is not None and options.out is not None:
-        write_profile_file(options.out, fitted_profile(*loads[0], limits, fit))
+        write_json(options.out, fitted_profile(*loads[0], limits, fit), CalibrationError)
     profile = find_profile(options.profile) if fit is None else fit.profile
     agreements = tuple(agreement(name, recording, profile, limits) for name, recording in loads)
     calibration = Calibration(profile, limits, fit, agreements)

@@ -1,9 +1,8 @@
 """`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from extproc.config.options import option, takes_options
 from extproc.errors import ConfigError, ReportError
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
 
 EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_load", "admission"}
 """The stages of a configuration that have a meaning in virtual time."""
-
-
-class Admission(StrEnum):
-    """As `admission.mode` in the configuration."""
-
-    REJECT = "reject"
-    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +46,7 @@ class EvaluateOptions:
     config: Path | None = option(
         None, "A sidecar's configuration, for layered.", metavar="FILE", show_default="none"
     )
-    admission: Admission | None = option(
+    admission: Literal["reject", "queue"] | None = option(
         None,
         "What layered does where all backends are saturated.",
         show_default="as configured, else reject",
@@ -175,8 +167,7 @@ def _scenario(
     from extproc.lab.evaluation.fleet_text import parse_fleet
     from extproc.lab.evaluation.offered_load import offered_load
     from extproc.lab.evaluation.workload_text import parse_workload
-    from extproc.lab.load.length_file import read_length_file
-    from extproc.lab.load.trace_file import read_trace_file
+    from extproc.lab.load.trace_file import read_length_file, read_trace_file
     from extproc.lab.rivals.layered import layered_rules
     from extproc.lab.twin.profile_file import find_profile
 
@@ -221,7 +212,7 @@ def _stages(options: EvaluateOptions) -> dict[str, Any]:
     path = options.config
     stages = {} if path is None else load_config(path).model_dump(include=EVALUATED_STAGES)
     if options.admission is not None:
-        stages["admission"] = stages.get("admission", {}) | {"mode": options.admission.value}
+        stages["admission"] = stages.get("admission", {}) | {"mode": options.admission}
     return stages
 
 

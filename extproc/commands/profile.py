@@ -110,7 +110,7 @@ def _trace(options: ProfileOptions) -> "Trace | None":
 
 
 def _drawn(options: ProfileOptions) -> "DrawnRequests":
-    from extproc.lab.load.length_file import read_length_file
+    from extproc.lab.load.trace_file import read_length_file
     from extproc.lab.traffic.step_requests import DrawnRequests
     from extproc.lab.traffic.workload import Workload, parse_lengths
 

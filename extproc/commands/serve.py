@@ -1,21 +1,12 @@
 """`extproc serve`: the sidecar."""
 
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
-
-class LogLevel(StrEnum):
-    """How much the sidecar says on stderr."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
 
 
 def serve(
@@ -23,8 +14,9 @@ def serve(
         Path, typer.Option(help="The configuration; extproc.example.yaml documents it.", metavar="FILE")
     ] = Path("extproc.yaml"),
     log_level: Annotated[
-        LogLevel, typer.Option(help="debug adds a line for every request, at its outcome.")
-    ] = LogLevel.INFO,
+        Literal["debug", "info", "warning"],
+        typer.Option(help="debug adds a line for every request, at its outcome."),
+    ] = "info",
 ) -> None:
     """Run the sidecar until SIGTERM or SIGINT. The backends in its file may change meanwhile."""
     import uvloop

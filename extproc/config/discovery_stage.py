@@ -10,6 +10,7 @@ from pydantic import Field
 
 from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
 from extproc.fleet.bounds import Count, Seconds
+from extproc.fleet.endpoint import Endpoint
 
 
 class StaticDiscovery(Stage):
@@ -26,6 +27,11 @@ class FoundBackends(Stage):
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
     empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
+
+    def endpoint(self, name: str, host: str, port: int) -> Endpoint:
+        """Return one that was found."""
+        models = None if self.models is None else frozenset(self.models)
+        return Endpoint(name, host, port, models, self.max_num_seqs)
 
 
 class DnsDiscovery(FoundBackends):

@@ -11,6 +11,7 @@ has for another cluster.
 """
 
 import re
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -47,16 +48,20 @@ _RESERVED_NAME = rf"extproc(_pool)?$|.*({ENDPOINT_SUFFIX}|_retry)$"
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 
 
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    """Return a check that the whole text has a form; the fault says what was `expected`."""
-    form = re.compile(pattern, re.ASCII)
+def checked(is_valid: Callable[[Any], object], expected: str) -> AfterValidator:
+    """Return a check of a value; the fault says what was `expected`."""
 
-    def check(text: str) -> str:
-        if not form.fullmatch(text):
+    def check(value: Any) -> Any:
+        if not is_valid(value):
             raise ValueError(f"expected {expected}")
-        return text
+        return value
 
     return AfterValidator(check)
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """Return a check that the whole text has a form."""
+    return checked(re.compile(pattern, re.ASCII).fullmatch, expected)
 
 
 def _is_host_and_port(text: str, default_port: int = 0) -> bool:
@@ -68,26 +73,15 @@ def _is_host_and_port(text: str, default_port: int = 0) -> bool:
     return 0 < int(match["port"] or default_port) < 65536
 
 
-def _checked_address(text: str) -> str:
-    is_socket = text.startswith("unix:///") and len(text) > len("unix:///")
-    if not is_socket and not _is_host_and_port(text):
-        raise ValueError("expected HOST:PORT or unix:///PATH")
-    return text
+def _is_socket(text: str) -> bool:
+    return text.startswith("unix:///") and len(text) > len("unix:///")
 
 
-def _checked_tcp_address(text: str) -> str:
-    if not _is_host_and_port(text):
-        raise ValueError("expected HOST:PORT")
-    return text
-
-
-def _checked_ip_and_port(text: str) -> str:
-    host = _checked_tcp_address(text).rpartition(":")[0].strip("[]")
+def _is_ip_and_port(text: str) -> bool:
     try:
-        ip_address(host)
-    except ValueError as error:
-        raise ValueError("expected IP:PORT") from error
-    return text
+        return bool(ip_address(text.rpartition(":")[0].strip("[]")))
+    except ValueError:
+        return False
 
 
 def _checked_url(text: str) -> str:
@@ -97,21 +91,11 @@ def _checked_url(text: str) -> str:
     return f"http://{host_and_port}"
 
 
-def _checked_models(models: tuple[str, ...]) -> tuple[str, ...]:
-    if not models:
-        raise ValueError("expected a name, or null: the server is asked")
-    return models
-
-
-def _checked_path(path: Path) -> Path:
-    if not path.name:
-        raise ValueError("expected the path of a file")
-    return path
-
-
-GrpcAddress = Annotated[str, AfterValidator(_checked_address)]
-TcpAddress = Annotated[str, AfterValidator(_checked_tcp_address)]
-NameServer = Annotated[str, AfterValidator(_checked_ip_and_port)]
+GrpcAddress = Annotated[
+    str, checked(lambda text: _is_socket(text) or _is_host_and_port(text), "HOST:PORT or unix:///PATH")
+]
+TcpAddress = Annotated[str, checked(_is_host_and_port, "HOST:PORT")]
+NameServer = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[
     str,
@@ -121,7 +105,9 @@ BackendName = Annotated[
     ),
 ]
 ModelNames = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False), AfterValidator(_checked_models)
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(strict=False),
+    checked(bool, "a name, or null: the server is asked"),
 ]
 HostName = Annotated[
     str,
@@ -139,5 +125,5 @@ PortName = Annotated[
 HeaderName = Annotated[
     str, _matching(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}", "the name of a header, in lower case")
 ]
-FilePath = Annotated[Path, Field(strict=False), AfterValidator(_checked_path)]
+FilePath = Annotated[Path, Field(strict=False), checked(lambda path: path.name, "the path of a file")]
 Port = Annotated[int, Ge(1), Le(65535)]

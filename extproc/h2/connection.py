@@ -18,8 +18,7 @@ For the protocol around it:
 
 from typing import Final
 
-from extproc.h2.events import ConnectionEnded, Event, StreamClosed
-from extproc.h2.faults import ErrorCode, FatalError, StreamError
+from extproc.h2.events import ConnectionEnded, ErrorCode, Event, FatalError, StreamClosed, StreamError
 from extproc.h2.frames import MAX_STREAM_ID, PING, frame, goaway, server_preface
 from extproc.h2.h2_limits import Limits
 from extproc.h2.receiving import DRAIN_PING, Receiver

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
-from extproc.h2.faults import ErrorCode, FatalError
+from extproc.h2.events import ErrorCode, FatalError
 from extproc.h2.h2_limits import Limits
 from extproc.h2.stream import INITIAL_WINDOW, MAX_WINDOW
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from extproc.h2.connection import ServerConnection
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ErrorCode
 from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
 
 

@@ -11,8 +11,15 @@ from functools import partial
 
 from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
-from extproc.h2.events import ConnectionEnded, DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import (
+    ConnectionEnded,
+    DataReceived,
+    ErrorCode,
+    Event,
+    StreamClosed,
+    StreamEnded,
+    StreamOpened,
+)
 from extproc.h2.grpc_call import Call, NewHandler, Timer
 from extproc.h2.grpc_wire import (
     RESPONSE_HEADERS,

@@ -4,7 +4,7 @@ See https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. A request th
 answered by a plain HTTP status, as that document asks for.
 
 The blocks of a response hardly vary, so they are made once, as HPACK literals that are never indexed: whoever
-reads them needs no table, and whoever sends them keeps none (RFC 7541, 6.2.2). Statuses:
+reads them needs no table, and whoever sends them keeps none (RFC 7541, 6.2.3). Statuses:
 https://github.com/grpc/grpc/blob/master/doc/statuscodes.md.
 """
 
@@ -15,12 +15,11 @@ from functools import lru_cache
 from struct import Struct
 from urllib.parse import quote
 
+import hpack
+
 from extproc.errors import ProtocolError
 from extproc.h2.events import Fields
 
-_LITERAL_WITHOUT_INDEXING = b"\x00"
-_STATUS_200 = b"\x88"  # entry 8 of the static table
-_STRING_PREFIX = 0x7F
 _MAX_TEXT = 512
 _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
@@ -46,27 +45,12 @@ class CallError(ProtocolError):
         self.status = status
 
 
-def _text(text: str) -> bytes:
-    """An HPACK string without Huffman coding (RFC 7541, 5.2)."""
-    content = text.encode("ascii")
-    length = len(content)
-    if length < _STRING_PREFIX:
-        return bytes([length]) + content
-    length -= _STRING_PREFIX
-    encoded = bytearray([_STRING_PREFIX])
-    while length >= 0x80:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded) + content
+def _block(*fields: tuple[str, str]) -> bytes:
+    return hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*each) for each in fields], huffman=False)
 
 
-def _header(name: str, value: str) -> bytes:
-    return _LITERAL_WITHOUT_INDEXING + _text(name) + _text(value)
-
-
-RESPONSE_HEADERS = (
-    _STATUS_200 + _header("content-type", "application/grpc") + _header("grpc-accept-encoding", "identity")
+RESPONSE_HEADERS = _block(
+    (":status", "200"), ("content-type", "application/grpc"), ("grpc-accept-encoding", "identity")
 )
 """The block before the first message."""
 
@@ -74,16 +58,14 @@ RESPONSE_HEADERS = (
 @lru_cache(maxsize=64)
 def trailers(status: Status, text: str = "") -> bytes:
     """The block after the last message; `text` may be any, of which the beginning is sent."""
-    block = _header("grpc-status", str(int(status)))
-    if text:
-        block += _header("grpc-message", quote(text[:_MAX_TEXT], safe=_UNQUOTED, errors="replace"))
-    return block
+    message = quote(text[:_MAX_TEXT], safe=_UNQUOTED, errors="replace")
+    return _block(("grpc-status", str(int(status))), *([("grpc-message", message)] if text else ()))
 
 
 @lru_cache(maxsize=8)
 def refusal(http_status: int) -> bytes:
     """The block of a response to what is no gRPC."""
-    return _header(":status", str(http_status)) + _header("content-length", "0")
+    return _block((":status", str(http_status)), ("content-length", "0"))
 
 
 _CONTENT_TYPE = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)

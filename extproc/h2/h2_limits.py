@@ -6,7 +6,7 @@ no use in large numbers. A budget is a token bucket: a burst, refilled at a rate
 
 from dataclasses import dataclass
 
-from extproc.h2.faults import ErrorCode, FatalError
+from extproc.h2.events import ErrorCode, FatalError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from typing import Final
 import hpack
 from msgspec import Struct
 
-from extproc.h2.events import Fields
-from extproc.h2.faults import ErrorCode, FatalError
+from extproc.h2.events import ErrorCode, FatalError, Fields
 
 _NAME: Final = re.compile(rb"[!-9;-@\[-~]+")
 _ILLEGAL_IN_VALUE: Final = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")

@@ -7,8 +7,17 @@ from collections.abc import Callable
 from typing import Final
 
 from extproc.h2 import frames
-from extproc.h2.events import DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
-from extproc.h2.faults import ErrorCode, FatalError, StreamError, error_code
+from extproc.h2.events import (
+    DataReceived,
+    ErrorCode,
+    Event,
+    FatalError,
+    StreamClosed,
+    StreamEnded,
+    StreamError,
+    StreamOpened,
+    error_code,
+)
 from extproc.h2.frames import FrameReader, read_settings
 from extproc.h2.h2_limits import Budget, Limits
 from extproc.h2.headers import BlockDecoder, PartialBlock, Section

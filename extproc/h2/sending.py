@@ -7,7 +7,7 @@ connection's window stand in line, so that a WINDOW_UPDATE costs no more than wh
 from collections import OrderedDict
 
 from extproc.h2 import frames
-from extproc.h2.faults import ErrorCode, FatalError, StreamError
+from extproc.h2.events import ErrorCode, FatalError, StreamError
 from extproc.h2.stream import INITIAL_WINDOW, MAX_WINDOW, Stream, StreamTable
 
 _EMPTY_TABLE = b"\x20"  # RFC 7541 §6.3: a dynamic table size update to 0

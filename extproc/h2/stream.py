@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from extproc.h2.faults import ErrorCode, FatalError, StreamError
+from extproc.h2.events import ErrorCode, FatalError, StreamError
 
 MAX_WINDOW: Final = 2**31 - 1
 INITIAL_WINDOW: Final = 65_535

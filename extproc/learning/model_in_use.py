@@ -34,7 +34,7 @@ def read_offer(data: bytes) -> ModelOffer:
 
 
 class ModelInUse:
-    """Holds the model in use, and counts the offers; `accepted_at_s` is when that model came.
+    """Holds the model in use, and counts the offers.
 
     `last_refusal` says what is wrong with the last offer; None where that one is in use.
     """
@@ -43,11 +43,10 @@ class ModelInUse:
         self.accepted = 0
         self.refused = 0
         self.last_refusal: str | None = None
-        self.accepted_at_s: float | None = None
         self.current: Predictor | None = None
         self._last_offer = b""
 
-    def take(self, offer: ModelOffer, at_s: float) -> bool:
+    def take(self, offer: ModelOffer) -> bool:
         """Use the offered model from now on, if it can be used; True if it is in use since this call.
 
         An offer equal to the last one changes and counts nothing, so a watch may fire as it likes.
@@ -61,6 +60,5 @@ class ModelInUse:
             return False
         self.current = offer.predictor
         self.accepted += 1
-        self.accepted_at_s = at_s
         self.last_refusal = None
         return True

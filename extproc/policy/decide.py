@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from extproc.fleet.view import FleetView
 from extproc.learning.model_rules import PredictRule
+from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.policy.least_load import SCORES, Score, least_loaded
-from extproc.policy.predictive import Forecast, TtftModel, forecast
+from extproc.policy.predictive import Forecast, forecast
 from extproc.request.request import Request
 
 
@@ -33,7 +34,7 @@ class PolicyRules:
 
 
 def decide(
-    request: Request, view: FleetView, model: TtftModel | None, rules: PolicyRules, rng: np.random.Generator
+    request: Request, view: FleetView, model: Predictor | None, rules: PolicyRules, rng: np.random.Generator
 ) -> Decision:
     """Place `request` on one of the candidates in `view`, or refuse it."""
     if not view.backends:

@@ -7,7 +7,6 @@ doubt compete by load alone, so that one bad backend does not turn the layer off
 
 from collections.abc import Mapping, Sequence
 from math import exp
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -15,33 +14,8 @@ import numpy.typing as npt
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
+from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Prediction, Reason
-
-
-class Versioned(Protocol):
-    """A manifest, of which only the version matters here."""
-
-    @property
-    def model_version(self) -> str:
-        """The version that decisions are recorded with."""
-
-
-class TtftModel(Protocol):
-    """A model that can be asked for TTFTs; see `learning.predictor` for the one that is loaded."""
-
-    @property
-    def manifest(self) -> Versioned:
-        """The part of the model file that describes the model."""
-
-    @property
-    def promised_error(self) -> float:
-        """The absolute log error on samples that it was not made from."""
-
-    def in_range(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Return which rows resemble the training samples."""
-
-    def predict_log_ttft(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return log TTFT in seconds, one for each row."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -79,7 +53,7 @@ def feature_rows(view: FleetView, backends: Sequence[Backend], input_tokens: int
     )
 
 
-def forecast(view: FleetView, input_tokens: int, model: TtftModel) -> Forecast:
+def forecast(view: FleetView, input_tokens: int, model: Predictor) -> Forecast:
     """Ask the model about the candidates, as far as their features are known and in range."""
     fresh = [backend for backend in view.backends if view.is_fresh(backend)]
     if not fresh:

@@ -2,7 +2,7 @@
 
 They are those of vLLM's OpenAI-compatible server
 (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html). A new API is a row here. Its size is
-read by one of the readers of `chat` and `prompt`, or by a new one for a new shape; the simulated server
+read by one of the readers of `input_size`, or by a new one for a new shape; the simulated server
 answers it in a shape that `lab.simulated_vllm.answers` has. A request of any other path or method is of
 OTHER: it is forwarded without any claim about its input.
 """
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.chat import conversation_size, read_plain_chat
-from extproc.request.prompt import embedded_size, prompt_size
+from extproc.request.input_size import conversation_size, embedded_size, prompt_size, read_plain_chat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

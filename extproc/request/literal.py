@@ -1,6 +1,6 @@
 """How much input a piece of raw JSON stands for, measured without decoding all of it.
 
-The readers of `prompt` and `chat` end here. What counts is the UTF-8 text that the model sees, not the
+The readers of `input_size` end here. What counts is the UTF-8 text that the model sees, not the
 JSON that carries it: a client that escapes "漢" as \\u6f22 sends six bytes for three. A literal without a
 backslash is its own text. A short one is decoded. Of a long one only the backslashes are counted, and what
 an escape saves is taken from a sample spread over the literal: decoding 10 MB of escapes would block the

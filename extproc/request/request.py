@@ -17,7 +17,7 @@ from extproc.request.prefix import read_prefix
 from extproc.request.token_ratio import TokenRatios
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request, as far as placing it is concerned.
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
@@ -29,13 +29,13 @@ class Request(msgspec.Struct, frozen=True):
 
     api: Api
     path: str
-    model: str | None
-    is_stream: bool
-    input_size: InputSize
-    input_tokens: int
-    token_limit: int | None
-    priority: int
-    body_bytes: int
+    model: str | None = None
+    is_stream: bool = False
+    input_size: InputSize = InputSize()
+    input_tokens: int = 0
+    token_limit: int | None = None
+    priority: int = 0
+    body_bytes: int = 0
     has_body: bool
     tenant: str = ""
     prefix: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ def read_request(
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
     api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
     if body is None:
-        return _without_body(path, _priority(headers))
+        return Request(api=OTHER, path=path, priority=_priority(headers), has_body=False)
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
     facts = unreadable(body) if is_encoded else read_body(api, body)
     prefix, prompt_bytes = read_prefix(api, body, facts.model)
@@ -83,21 +83,6 @@ def read_request(
         tenant="" if tenant_header is None else _tenant(tenant_header, headers.get(tenant_header, "")),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
-    )
-
-
-def _without_body(path: str, priority: int) -> Request:
-    return Request(
-        api=OTHER,
-        path=path,
-        model=None,
-        is_stream=False,
-        input_size=InputSize(),
-        input_tokens=0,
-        token_limit=None,
-        priority=priority,
-        body_bytes=0,
-        has_body=False,
     )
 
 

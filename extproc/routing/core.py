@@ -104,13 +104,14 @@ class Core:
     def advance(self, now_s: float) -> bool:
         """Let members settle, drain and leave as time passes; True if one has left."""
         has_left = self.registry.advance(now_s)
+        self.fleet.prefixes.sweep()
         if has_left:
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
         return has_left
 
-    def use_model(self, offer: ModelOffer, at_s: float) -> bool:
-        """Use an offered model from now on, if it can be used; `at_s` is a unix time."""
-        if not self.model.take(offer, at_s) or self.model.current is None:
+    def use_model(self, offer: ModelOffer) -> bool:
+        """Use an offered model from now on, if it can be used."""
+        if not self.model.take(offer) or self.model.current is None:
             return False
         for backend in self.registry.members:
             self._begin_model(backend)

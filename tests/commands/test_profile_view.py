@@ -11,9 +11,9 @@ from extproc.commands.profile_view import (
     step_line,
     summary_table,
 )
+from extproc.lab.load.completion import Reply
 from extproc.lab.load.figures import Figures
 from extproc.lab.load.profiler import ProfileResult
-from extproc.lab.load.stream_client import Reply
 from extproc.lab.traffic.workload import Schedule, Step
 from extproc.outcomes.outcome import Failure
 

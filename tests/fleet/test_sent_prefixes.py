@@ -8,7 +8,7 @@ from support.build import a_backend, a_request, an_endpoint, fleet_rules
 
 from extproc.fleet.backend import Backend, FleetAverages
 from extproc.fleet.prefix_cache import DOUBTED_TOKENS
-from extproc.fleet.sent_prefixes import SentPrefixes
+from extproc.fleet.sent_prefixes import SWEPT_BLOCKS, SentPrefixes
 from extproc.fleet.signals import Signals
 from extproc.request.prefix import BLOCK_ENDS
 
@@ -121,10 +121,44 @@ def test_a_backend_that_leaves_takes_its_notes_along(
     prefixes.sent(two, BEN, 100, 0)
     prefixes.drop({one})
     assert prefixes.blocks_at(ANNA) == {two: 3}
+    assert not prefixes.sweep()
     assert len(prefixes) == len(BEN)
     prefixes.drop({two})
     assert prefixes.blocks_at(ANNA) == {}
+    assert not prefixes.sweep()
     assert len(prefixes) == 0
+
+
+def test_departed_backends_are_swept_out_in_slices_however_many_leave_meanwhile() -> None:
+    backends, prefixes = [a_backend(number=number) for number in range(20)], SentPrefixes()
+    for block in range(5 * SWEPT_BLOCKS):
+        prefixes.sent(backends[block % 20], (block,), 1, 0)
+    slices = 0
+    for backend in backends:
+        prefixes.drop({backend})
+        before = len(prefixes)
+        prefixes.sweep()
+        assert before - len(prefixes) <= SWEPT_BLOCKS
+    while prefixes.sweep():
+        slices += 1
+        assert slices < 20
+    assert len(prefixes) == 0
+
+
+def test_a_prompt_that_is_sent_while_departed_backends_are_swept_out_is_kept(
+    one: Backend, two: Backend
+) -> None:
+    prefixes = SentPrefixes()
+    for block in range(2 * SWEPT_BLOCKS):
+        prefixes.sent(one, (block,), 1, 0)
+    prefixes.drop({one})
+    assert prefixes.sweep()
+    for block in range(2 * SWEPT_BLOCKS):
+        prefixes.sent(two, (block,), 1, 0)
+    while prefixes.sweep():
+        pass
+    assert len(prefixes) == 2 * SWEPT_BLOCKS
+    assert prefixes.blocks_at((0,)) == {two: 1}
 
 
 class CountedBackend(Backend):
@@ -149,6 +183,8 @@ def test_a_fleet_that_leaves_at_once_costs_no_more_than_one_walk_over_its_notes(
     gone, notes = set(backends), len(prefixes)
     CountedBackend.looked_for = 0
     prefixes.drop(gone)
+    while prefixes.sweep():
+        pass
     assert len(prefixes) == 0
     assert CountedBackend.looked_for <= 5 * notes
 

@@ -20,8 +20,7 @@ import hpack
 from fuzz.h2_judge import FINE, MAX_WINDOW, Answer, Frame, Judge, split
 
 from extproc.h2.connection import ServerConnection
-from extproc.h2.events import Event
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ErrorCode, Event
 from extproc.h2.frames import PREFACE
 from extproc.h2.h2_limits import Limits
 

@@ -69,7 +69,7 @@ class Parts:
 
     def offer_shipped_model(self) -> str:
         """Use it, and return its version: then outcomes are held against it."""
-        self.core.use_model(read_offer(SHIPPED_MODEL.read_bytes()), 0.0)
+        self.core.use_model(read_offer(SHIPPED_MODEL.read_bytes()))
         return shipped_model().manifest.model_version
 
     def check(self) -> None:

@@ -22,11 +22,11 @@ from extproc.h2.connection import ServerConnection
 from extproc.h2.events import (
     ConnectionEnded,
     DataReceived,
+    ErrorCode,
     StreamClosed,
     StreamEnded,
     StreamOpened,
 )
-from extproc.h2.faults import ErrorCode
 from extproc.h2.frames import PREFACE
 from extproc.h2.h2_limits import Limits
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from support.h2_frame_client import ANSWER, DEFAULT, FIELDS, TRAILERS, H2Client, Peer, data, headers, settings
 
 from extproc.h2 import frames
-from extproc.h2.events import DataReceived, StreamClosed
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import DataReceived, ErrorCode, StreamClosed
 from extproc.h2.h2_limits import Limits
 from extproc.h2.stream import ReceiveWindow
 

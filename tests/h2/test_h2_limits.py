@@ -17,8 +17,7 @@ from support.h2_frame_client import (
 )
 
 from extproc.h2 import frames
-from extproc.h2.events import StreamClosed
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ErrorCode, StreamClosed
 from extproc.h2.h2_limits import Limits
 
 CALM = ("connection", ErrorCode.ENHANCE_YOUR_CALM)

@@ -16,8 +16,7 @@ from support.h2_frame_client import (
 
 from extproc.h2 import frames
 from extproc.h2.connection import ServerConnection
-from extproc.h2.events import ConnectionEnded, StreamClosed, StreamOpened
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ConnectionEnded, ErrorCode, StreamClosed, StreamOpened
 from extproc.h2.frames import PREFACE
 from extproc.h2.headers import BlockDecoder
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.h2_frame_client import ANSWER, FIELDS, TRAILERS, H2Client
 
-from extproc.h2.events import DataReceived, Event, StreamClosed, StreamEnded, StreamOpened
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import DataReceived, ErrorCode, Event, StreamClosed, StreamEnded, StreamOpened
 from extproc.h2.h2_limits import Limits
 
 LIMITS = Limits(stream_window_bytes=70_000, connection_window_bytes=100_000)

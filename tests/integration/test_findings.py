@@ -9,9 +9,11 @@ import pytest
 from support.process_stack import StartSim
 from support.simulated_samples import MACHINE
 
+from extproc.adapters.files.atomic_file import write_json
 from extproc.config.stages import parse_config
+from extproc.errors import CalibrationError
 from extproc.lab.engine.engine_profile import EngineLimits
-from extproc.lab.twin.profile_file import Origin, ProfileFile, write_profile_file
+from extproc.lab.twin.profile_file import Origin, ProfileFile
 
 HTTP_LIMIT = 64
 SERVER = ("--speed", "0.1502", "--http-limit", str(HTTP_LIMIT))
@@ -30,9 +32,8 @@ def extproc(*arguments: str) -> str:
 def test_profile_and_analyze_find_the_limit_that_was_configured(tmp_path: Path, start_sim: StartSim) -> None:
     store, page, machine = (tmp_path / name for name in ("samples.db", "report.html", "machine.json"))
     limits = EngineLimits(MACHINE.kv_cache_tokens, http_limit=HTTP_LIMIT)
-    write_profile_file(
-        machine, ProfileFile(profile=MACHINE, limits=limits, origin=Origin("", "", 0.0, 0, 0.0, {}))
-    )
+    origin = Origin("", "", 0.0, 0, 0.0, {})
+    write_json(machine, ProfileFile(profile=MACHINE, limits=limits, origin=origin), CalibrationError)
     url, _ = start_sim("--profile", str(machine), *SERVER)
     extproc("profile", "--backends", url, "--samples", str(store), *LOAD)
     said = extproc("analyze", "--samples", str(store), "--out", str(page))

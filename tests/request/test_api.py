@@ -13,7 +13,7 @@ from extproc.request import api as table
 from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, OTHER, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
-from extproc.request.chat import PlainChat
+from extproc.request.input_size import PlainChat
 from extproc.request.prefix import read_prefix
 from extproc.request.request import Request, read_request
 from extproc.request.token_ratio import TokenRatios

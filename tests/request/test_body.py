@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from extproc.request.api import APIS, CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.chat import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
+from extproc.request.input_size import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
 
 KNOWN_APIS = (*APIS, OTHER)
 DEEP = 100_000

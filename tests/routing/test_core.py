@@ -102,7 +102,7 @@ def test_the_lifetime_counter_of_a_newcomer_is_not_compared_with_that_of_a_backe
 
 def test_predictions_start_at_the_offset_that_the_model_file_has_for_the_backend() -> None:
     core = a_core([an_endpoint(1), an_endpoint(2)])
-    assert core.use_model(offer("v1", {"vllm-2": 0.7, "vllm-3": -0.3}), at_s=0.0)
+    assert core.use_model(offer("v1", {"vllm-2": 0.7, "vllm-3": -0.3}))
     assert [each.predictions.correction for each in core.registry.members] == [0.0, 0.7]
     core.set_members([an_endpoint(number) for number in (1, 2, 3)], 1.0)
     assert backend_named(core, "vllm-3").predictions.correction == -0.3
@@ -110,7 +110,7 @@ def test_predictions_start_at_the_offset_that_the_model_file_has_for_the_backend
 
 def test_a_newcomer_learns_from_outcomes_of_the_model_in_use() -> None:
     core = a_core()
-    core.use_model(offer("v1", {}), at_s=0.0)
+    core.use_model(offer("v1", {}))
     (newcomer,) = core.set_members([an_endpoint(1)], 1.0)
     newcomer.predictions.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
     assert newcomer.predictions.error is not None
@@ -119,25 +119,25 @@ def test_a_newcomer_learns_from_outcomes_of_the_model_in_use() -> None:
 def test_a_new_model_starts_every_correction_afresh() -> None:
     core = a_core([an_endpoint(1)])
     backend = backend_named(core, "vllm-1")
-    core.use_model(offer("v1", {}), at_s=0.0)
+    core.use_model(offer("v1", {}))
     backend.predictions.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
-    core.use_model(offer("v2", {"vllm-1": 0.1}), at_s=1.0)
+    core.use_model(offer("v2", {"vllm-1": 0.1}))
     assert (backend.predictions.correction, backend.predictions.error) == (0.1, None)
 
 
 def test_a_model_says_where_the_medium_zone_starts_for_members_and_newcomers() -> None:
     core = a_core([an_endpoint(1)])
-    core.use_model(offer("v1", {}), at_s=0.0)
+    core.use_model(offer("v1", {}))
     assert backend_named(core, "vllm-1").medium_load == MEDIUM_LOAD
-    core.use_model(offer("v2", {}, medium_load=30.0), at_s=0.0)
+    core.use_model(offer("v2", {}, medium_load=30.0))
     (newcomer,) = core.set_members([an_endpoint(1), an_endpoint(2)], 1.0)
     assert [backend_named(core, "vllm-1").medium_load, newcomer.medium_load] == [30.0, 30.0]
 
 
 def test_a_refused_model_changes_nothing() -> None:
     core = a_core([an_endpoint(1)])
-    core.use_model(offer("v1", {"vllm-1": 0.7}), at_s=0.0)
-    assert not core.use_model(ModelOffer(b"bad", refused="no model"), at_s=1.0)
+    core.use_model(offer("v1", {"vllm-1": 0.7}))
+    assert not core.use_model(ModelOffer(b"bad", refused="no model"))
     assert backend_named(core, "vllm-1").predictions.correction == 0.7
 
 

@@ -22,7 +22,7 @@ def exposition(parts: Parts) -> list[Metric]:
 def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     """Something to say under every name; each time a bit more."""
     parts.offer_shipped_model()
-    parts.offer_model(b"no model" * (1 + parts.core.model.refused), 0.0)
+    parts.offer_model(b"no model" * (1 + parts.core.model.refused))
     model = parts.core.model.current
     assert model is not None
     for before_s in (2.0, 0.0):

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario, evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.offered_load import capacities_per_s
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals import layered

@@ -8,8 +8,7 @@ import hpack
 
 from extproc.h2 import frames
 from extproc.h2.connection import ServerConnection
-from extproc.h2.events import ConnectionEnded, Event
-from extproc.h2.faults import ErrorCode
+from extproc.h2.events import ConnectionEnded, ErrorCode, Event
 from extproc.h2.frames import PREFACE
 from extproc.h2.h2_limits import Limits
 

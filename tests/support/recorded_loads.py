@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
-from extproc.lab.twin.recording import Columns, Recording
-from extproc.lab.twin.trace_replay import replay
+from extproc.lab.twin.recording import Columns, Recording, replay
 
 SERVER = EngineProfile(
     base_step_s=6e-3,

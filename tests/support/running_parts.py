@@ -8,7 +8,7 @@ import msgspec
 from support.build import a_core, a_request, breaker_rule, core_rules, endpoints, fleet_rules, scrape
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
-from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
@@ -95,8 +95,8 @@ class Parts:
         for _ in range(FAILURES):
             self.backend(name).breaker.fail(self.started_s)
 
-    def offer_model(self, content: bytes, at_s: float = 0.0) -> None:
-        self.core.use_model(read_offer(content), at_s)
+    def offer_model(self, content: bytes) -> None:
+        self.core.use_model(read_offer(content))
 
     def offer_shipped_model(self) -> None:
         """Use it, as if it had been trained from a load of 1 on, where its zone begins as well."""

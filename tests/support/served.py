@@ -9,9 +9,11 @@ import grpc
 import grpc.aio
 from support.build import CountedHeldLease, CountedLease
 
-from extproc.adapters.envoy.server_protocol import EnvoyServer, new_server
+from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
+from extproc.adapters.envoy.thin_server import ThinServer
 from extproc.adapters.protos import ext_proc_pb2, health_pb2
+from extproc.app import SERVERS
 from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
@@ -20,7 +22,7 @@ from extproc.outcomes.outcome import LogEntry
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 
-NewServer = Callable[..., EnvoyServer]
+NewServer = Callable[..., ThinServer | GrpcServer]
 TRANSPORTS = ("grpcio", "thin")
 PROCESS = f"/{EXT_PROC_SERVICE}/Process"
 PATIENCE_S = 10.0
@@ -50,9 +52,7 @@ class Served:
         self.waiting: list[CountedHeldLease] = []
         self.entries: list[LogEntry] = []
         self.port = 0
-        self.server: EnvoyServer = new_server(
-            config, lambda: Exchange(self.place, TokenRatios()), self._handle_entries
-        )
+        self.server = new_server(config, lambda: Exchange(self.place, TokenRatios()), self._handle_entries)
 
     def place(self, _: Request, phase: Phase, __: float) -> Placement:
         """Place every request, or hold it while `is_full`."""
@@ -128,13 +128,13 @@ class Caller:
 
 @asynccontextmanager
 async def listening(
-    transport: str, address: str = "127.0.0.1:0", new_server: NewServer = new_server, **fields: Any
+    transport: str, address: str = "127.0.0.1:0", new_server: NewServer | None = None, **fields: Any
 ) -> AsyncIterator[Served]:
     """A server that drains in the end."""
     settings = {"max_message_bytes": 33 << 20, "drain_s": 5.0, "tls": None, **fields}
     # A configuration may not have the port 0.
     config = ServerConfig.model_construct(address=address, transport=transport, **settings)
-    served = Served(config, new_server)
+    served = Served(config, new_server or SERVERS[transport])
     served.port = await served.server.start()
     try:
         yield served

@@ -3,7 +3,7 @@
 import json
 
 from extproc.request.api import Api
-from extproc.request.prompt import prompt_size
+from extproc.request.input_size import prompt_size
 
 TOY = Api(
     kind="toy",

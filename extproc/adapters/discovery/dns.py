@@ -32,7 +32,6 @@ class DnsSource:
     def __init__(self, config: DnsDiscovery) -> None:
         self.counts = DiscoveryCounts()
         self._config = config
-        self._models = None if config.models is None else frozenset(config.models)
         self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
@@ -47,7 +46,8 @@ class DnsSource:
             else:
                 self.counts.answers += 1
                 self._conditions.holds(host=self._config.host)
-                yield [self._backend(address) for address in addresses]
+                prefix, port = self._config.host, self._config.port
+                yield [self._config.endpoint(name_of_address(prefix, one), one, port) for one in addresses]
             await asyncio.sleep(self._config.interval_s)
 
     async def _ask(self) -> list[str]:
@@ -73,10 +73,6 @@ class DnsSource:
         if self._config.nameservers is not None:
             resolver.nameservers = [_nameserver(address) for address in self._config.nameservers]
         return resolver
-
-    def _backend(self, address: str) -> Endpoint:
-        name = name_of_address(self._config.host, address)
-        return Endpoint(name, address, self._config.port, self._models, self._config.max_num_seqs)
 
 
 def _nameserver(address: str) -> dns.nameserver.Nameserver:

@@ -102,8 +102,7 @@ def _backend(endpoint: SliceEndpoint, port: int, config: KubernetesDiscovery) ->
     target = endpoint.target_ref
     is_pod = target is not None and target.kind == "Pod" and target.name
     name = name_of_pod(target.name) if target and is_pod else name_of_address("endpoint", host)
-    models = None if config.models is None else frozenset(config.models)
-    return Endpoint(name, host, port, models, config.max_num_seqs)
+    return config.endpoint(name, host, port)
 
 
 @lru_cache(maxsize=8192)

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from extproc.adapters.discovery.dns import DnsSource
-from extproc.adapters.discovery.source import BackendSource
-from extproc.adapters.discovery.static_list import StaticList
+from extproc.adapters.discovery.source import BackendSource, StaticList
 from extproc.config import rules
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.config.stages import Config

@@ -7,6 +7,7 @@ A backend without a name gets one that says where it is: it is a name of Envoy's
 metrics, and the same in every sidecar and after every restart.
 """
 
+import asyncio
 import hashlib
 import ipaddress
 import re
@@ -57,3 +58,26 @@ def name_of_pod(pod: str) -> str:
         return name
     digest = hashlib.sha256(pod.encode()).hexdigest()[:_HASH_CHARACTERS]
     return f"{name[: MAX_BACKEND_NAME - _HASH_CHARACTERS - 1]}-{digest}".lstrip("-")
+
+
+class StaticList:
+    """Yields the list, and each that replaces it."""
+
+    def __init__(self, backends: Sequence[Endpoint]) -> None:
+        self.counts = DiscoveryCounts()
+        self._backends = backends
+        self._is_new = asyncio.Event()
+        self._is_new.set()
+
+    def replace(self, backends: Sequence[Endpoint]) -> None:
+        """The file has changed."""
+        self._backends = backends
+        self._is_new.set()
+
+    async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
+        """The list, whenever it is another one."""
+        while True:
+            await self._is_new.wait()
+            self._is_new.clear()
+            self.counts.answers += 1
+            yield self._backends

@@ -6,7 +6,6 @@ request has been placed are ended with OK, and Envoy lets those requests go on w
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -14,15 +13,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.services import (
     ACCESS_LOG_SERVICE,
     EXT_PROC_SERVICE,
     HEALTH_SERVICE,
     SERVICE_UNKNOWN,
-    Health,
+    EnvoyServer,
 )
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
@@ -30,52 +27,11 @@ from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
 from extproc.outcomes.outcome import LogEntry
 
-
-class GrpcHealth:
-    """The health service: `Check` answers at once, `Watch` again when the server stops serving."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-        self._stopped = asyncio.Event()
-
-    def stop_serving(self) -> None:
-        """Report NOT_SERVING, and end all watches."""
-        self._health.is_serving = False
-        self._stopped.set()
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the methods for a gRPC server."""
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
-        }
-        return grpc.method_handlers_generic_handler(HEALTH_SERVICE, methods)
-
-    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        answer = self._health.answer(message)
-        if answer is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
-        return answer or b""
-
-    async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
-        answer = self._health.answer(message)
-        if answer is None:
-            yield SERVICE_UNKNOWN
-            return
-        was_serving = self._health.is_serving
-        yield answer
-        if was_serving:
-            await self._stopped.wait()
-            yield self._health.state()
-
-
-logger = logging.getLogger(__name__)
-
 _MAX_STREAMS = 2**31 - 1  # every request in flight holds one
 
 
-class GrpcServer:
-    """Serves until `drain`; `protocol_errors` counts streams that were ended for what was sent on them."""
+class GrpcServer(EnvoyServer):
+    """The server of `transport: grpcio`."""
 
     def __init__(
         self,
@@ -83,16 +39,9 @@ class GrpcServer:
         new_exchange: Callable[[], Exchange],
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
-        self._grpc_health = GrpcHealth(self.health)
-        self._config = config
-        self._protocol = ConditionLog(logger, "grpc_protocol_error")
-        self._new_exchange = new_exchange
-        self._handle_entries = handle_entries
+        super().__init__(config, new_exchange, handle_entries)
+        self._stopped = asyncio.Event()
         self._placed: set[asyncio.Task[None] | None] = set()
-        self.is_draining = False
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -101,13 +50,17 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
             ]
         )
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
         ext_proc = {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
         access_log = {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._access_logs)}
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, ext_proc),
                 grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, access_log),
-                self._grpc_health.handler(),
+                grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
             )
         )
 
@@ -118,20 +71,21 @@ class GrpcServer:
         except RuntimeError as error:
             raise StackError(f"gRPC server: cannot listen on {self._config.address}: {error}") from error
         await self._server.start()
-        self.health.is_serving = True
+        self.is_serving = True
         return 0 if self._config.address.startswith("unix:") else port
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`."""
         self.is_draining = True
-        self._grpc_health.stop_serving()
+        self.is_serving = False
+        self._stopped.set()
         for task in self._placed:
             if task is not None:
                 task.cancel()
         await self._server.stop(self._config.drain_s)
 
     async def _process(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        exchange = self._new_exchange()
+        exchange = self.new_exchange()
         self.open_streams += 1
         try:
             await self._converse(exchange, context)
@@ -139,7 +93,7 @@ class GrpcServer:
             if not self.is_draining:
                 raise
         except ProtocolError as error:
-            self._told_of(error)
+            self._refused(error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self.open_streams -= 1
@@ -172,15 +126,26 @@ class GrpcServer:
         self, messages: AsyncIterator[bytes], _: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> bytes:
         async for message in messages:
-            try:
-                self._handle_entries(decode_entries(message))
-            except ProtocolError as error:
-                self._told_of(error)
+            self.take_entries(message)
         return b""
 
-    def _told_of(self, error: ProtocolError) -> None:
-        self.protocol_errors += 1
-        self._protocol.failed(str(error), time.monotonic())
+    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        answer = self.answer(message)
+        if answer is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return answer or b""
+
+    async def _watch(self, message: bytes, _: object) -> AsyncIterator[bytes]:
+        """Answer at once, and again when the server stops serving."""
+        answer = self.answer(message)
+        if answer is None:
+            yield SERVICE_UNKNOWN
+            return
+        was_serving = self.is_serving
+        yield answer
+        if was_serving:
+            await self._stopped.wait()
+            yield self.health()
 
 
 async def _held(

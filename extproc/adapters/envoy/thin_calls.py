@@ -4,56 +4,37 @@ As in `grpc_server.py` on `grpc.aio`: an ext_proc call lives as long as its HTTP
 the lease back; the access log is read to its end; health is told at once, and to watchers again at the end.
 """
 
-import logging
 import time
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
 
-from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
-from extproc.adapters.envoy.services import SERVICE_UNKNOWN, Health
+from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
 from extproc.errors import ProtocolError
-from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
 from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
-from extproc.outcomes.outcome import LogEntry
-
-logger = logging.getLogger(__name__)
-
-
-class Books(Protocol):
-    """What a server knows of itself, and its calls keep."""
-
-    open_streams: int
-    protocol_errors: int
-    is_draining: bool
-    large_messages: LargeMessages
-
-    def flush_soon(self) -> None:
-        """What is sent while nothing is received has to be written, too."""
 
 
 class ProcessCall(Handler):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
-    __slots__ = ("_books", "_call", "_exchange", "_is_half_closed", "_unread")
+    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server", "_unread")
 
-    def __init__(self, new_exchange: Callable[[], Exchange], books: Books, call: Call) -> None:
+    def __init__(self, server: EnvoyServer, large_messages: LargeMessages, call: Call) -> None:
         self._call = call
-        self._exchange = new_exchange()
-        self._books = books
+        self._exchange = server.new_exchange()
+        self._server = server
+        self._large_messages = large_messages
         self._unread = 0
         self._is_half_closed = False
-        books.open_streams += 1
+        server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
         """An event, and the instruction that answers it; a large one is read beside all others."""
         if len(message) >= LARGE_BYTES:
             self._unread += 1
-            self._books.large_messages.read(len(message), partial(self._read_large, message))
+            self._large_messages.read(len(message), partial(self._read_large, message))
         else:
             self._read(message)
 
@@ -64,18 +45,18 @@ class ProcessCall(Handler):
         try:
             self._read(message)
         except ProtocolError as error:
-            self._books.protocol_errors += 1
+            self._server.protocol_errors += 1
             self._call.finish(Status.INVALID_ARGUMENT, str(error))
         if self._is_half_closed:
             self.half_close()
-        self._books.flush_soon()
+        self._server.flush_soon()
 
     def _read(self, message: bytes) -> None:
         instruction = self._exchange.receive(decode(message), time.monotonic())
         if isinstance(instruction, Hold):
             self._exchange.then(self._answer_later)
         self._call.send(encode(instruction))
-        if self._books.is_draining:
+        if self._server.is_draining:
             self.drain()
 
     def half_close(self) -> None:
@@ -91,41 +72,29 @@ class ProcessCall(Handler):
 
     def end(self) -> None:
         """The place is free again."""
-        self._books.open_streams -= 1
+        self._server.open_streams -= 1
         self._exchange.end(time.monotonic())
 
     def _answer_later(self, instruction: Instruction) -> None:
         """The request was held, and is no more."""
         self._call.send(encode(instruction))
-        self._books.flush_soon()
-        if self._books.is_draining:
+        self._server.flush_soon()
+        if self._server.is_draining:
             self.drain()
 
 
 class AccessLogCall(Handler):
-    """`AccessLogService.StreamAccessLogs`: read to its end, also while draining, since outcomes are to come.
+    """`AccessLogService.StreamAccessLogs`: read to its end, also while draining: outcomes are to come."""
 
-    Bytes that are no message are reported, and skipped.
-    """
+    __slots__ = ("_call", "_server")
 
-    __slots__ = ("_call", "_handle_entries", "_refused")
-
-    def __init__(
-        self,
-        call: Call,
-        handle_entries: Callable[[Iterable[LogEntry]], None],
-        refused: Callable[[ProtocolError], None],
-    ) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._handle_entries = handle_entries
-        self._refused = refused
+        self._server = server
 
     def receive(self, message: bytes) -> None:
         """Some entries."""
-        try:
-            self._handle_entries(decode_entries(message))
-        except ProtocolError as error:
-            self._refused(error)
+        self._server.take_entries(message)
 
     def half_close(self) -> None:
         """The one answer, which is empty."""
@@ -136,11 +105,11 @@ class AccessLogCall(Handler):
 class CheckCall(Handler):
     """`Health.Check`: one message, one answer."""
 
-    __slots__ = ("_call", "_health", "_request")
+    __slots__ = ("_call", "_request", "_server")
 
-    def __init__(self, call: Call, health: Health) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._health = health
+        self._server = server
         self._request: bytes | None = None
 
     def receive(self, message: bytes) -> None:
@@ -153,7 +122,7 @@ class CheckCall(Handler):
         """Answer it."""
         if self._request is None:
             raise CallError(Status.UNIMPLEMENTED, "the method takes one message")
-        answer = self._health.answer(self._request)
+        answer = self._server.answer(self._request)
         if answer is None:
             self._call.finish(Status.NOT_FOUND, "no such service")
         else:
@@ -164,20 +133,20 @@ class CheckCall(Handler):
 class WatchCall(Handler):
     """`Health.Watch`: the state now, and when the server stops serving."""
 
-    __slots__ = ("_call", "_health")
+    __slots__ = ("_call", "_server")
 
-    def __init__(self, call: Call, health: Health) -> None:
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
         self._call = call
-        self._health = health
+        self._server = server
 
     def receive(self, message: bytes) -> None:
         """Which service is asked about."""
-        answer = self._health.answer(message)
+        answer = self._server.answer(message)
         self._call.send(SERVICE_UNKNOWN if answer is None else answer)
-        if answer is None or not self._health.is_serving:
+        if answer is None or not self._server.is_serving:
             self._call.finish()
 
     def drain(self) -> None:
         """Send the last state that there will be."""
-        self._call.send(self._health.state())
+        self._call.send(self._server.health())
         self._call.finish()

@@ -8,19 +8,17 @@ without us.
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.large_messages import LargeMessages
-from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, Health
+from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, EnvoyServer
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.files.file_watch import FileSignature, file_signature
 from extproc.config.stages import ServerConfig, TlsConfig
-from extproc.errors import ProtocolError, StackError
+from extproc.errors import StackError
 from extproc.exchange.exchange import Exchange
 from extproc.h2.grpc_call import NewHandler
 from extproc.h2.grpc_connection import GrpcService
@@ -83,8 +81,8 @@ class TlsFiles:
         return context
 
 
-class ThinServer:
-    """Serves until `drain`; `protocol_errors` counts what was ended for what had been sent on it."""
+class ThinServer(EnvoyServer):
+    """The server of `transport: thin`."""
 
     def __init__(
         self,
@@ -93,13 +91,7 @@ class ThinServer:
         handle_entries: Callable[[Iterable[LogEntry]], None],
         times: ConnectionTimes = DEFAULT_TIMES,
     ) -> None:
-        self.protocol_errors = 0
-        self.open_streams = 0
-        self.is_draining = False
-        self.large_messages = LargeMessages()
-        self.health = Health(frozenset({EXT_PROC_SERVICE, ACCESS_LOG_SERVICE}))
-        self._config = config
-        self._protocol = ConditionLog(logger, "grpc_protocol_error")
+        super().__init__(config, new_exchange, handle_entries)
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
@@ -107,12 +99,10 @@ class ThinServer:
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
-            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, new_exchange, self),
-            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: AccessLogCall(
-                call, handle_entries, self._refused
-            ),
-            f"/{HEALTH_SERVICE}/Check": lambda call: CheckCall(call, self.health),
-            f"/{HEALTH_SERVICE}/Watch": lambda call: WatchCall(call, self.health),
+            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, self, LargeMessages()),
+            f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": partial(AccessLogCall, self),
+            f"/{HEALTH_SERVICE}/Check": partial(CheckCall, self),
+            f"/{HEALTH_SERVICE}/Watch": partial(WatchCall, self),
         }
         self._service = GrpcService(methods, config.max_message_bytes, self._refused)
 
@@ -127,14 +117,14 @@ class ThinServer:
             self._listener = await self._listen(address)
         except OSError as error:
             raise StackError(f"gRPC server: cannot listen on {address}: {error}") from error
-        self.health.is_serving = True
+        self.is_serving = True
         name = self._listener.sockets[0].getsockname()
         return 0 if isinstance(name, str) else int(name[1])
 
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop; takes at most `drain_s`, and a moment."""
         self.is_draining = True
-        self.health.is_serving = False
+        self.is_serving = False
         self._stop_listening()
         for connection in tuple(self._connections):
             connection.drain()
@@ -192,10 +182,6 @@ class ThinServer:
 
     def _new_connection(self) -> GrpcProtocol:
         return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
-
-    def _refused(self, error: ProtocolError) -> None:
-        self.protocol_errors += 1
-        self._protocol.failed(str(error), time.monotonic())
 
 
 class _SocketFile:

@@ -5,15 +5,24 @@ files and network file systems, and needs a directory that exists. Reading happe
 """
 
 import asyncio
+import logging
 import os
 import stat
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from extproc.adapters.condition_log import ConditionLog
+
+logger = logging.getLogger(__name__)
 
 FileSignature = tuple[int, int, int]
 
 INTERVAL_S = 0.5
 """A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
+
+MOST_CHANGES = 10
+"""Guessed: a file that is another one at so many looks in a row, for 5 s, is read as it is."""
 
 
 def file_signature(path: Path) -> FileSignature | None:
@@ -32,14 +41,22 @@ def file_signature(path: Path) -> FileSignature | None:
 
 async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
     """Yield the file's content, of a larger one the first `max_bytes`; None where it cannot be read."""
+    settling = ConditionLog(logger, "file_keeps_changing", "file_settled")
     yielded: FileSignature | str | None = "never"
-    settling: FileSignature | str | None = "never"
+    seen: FileSignature | str | None = "never"
+    changes = 0
     while True:
         signature = await asyncio.to_thread(file_signature, path)
-        if signature != yielded and (signature == settling or yielded == "never"):
+        changes = 0 if signature == seen else changes + 1
+        if changes == MOST_CHANGES:
+            settling.failed("read without waiting for its end", time.monotonic(), path=str(path))
+            changes = 0
+        elif signature == seen:
+            settling.holds(path=str(path))
+        if signature != yielded and (not changes or yielded == "never"):
             yielded = signature
             yield await asyncio.to_thread(_read, path, max_bytes)
-        settling = signature
+        seen = signature
         await asyncio.sleep(INTERVAL_S)
 
 

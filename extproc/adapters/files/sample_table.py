@@ -91,7 +91,12 @@ def read_samples(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, npt.
     bool, False where there is none. Raises SampleStoreError where the file is not a readable store.
     """
     with open_for_reading(path) as connection:
-        return _read(connection, columns)
+        parts: list[dict[str, npt.NDArray[Any]]] = []
+        last = 0
+        while not parts or len(parts[-1][columns[0]]) == _ROWS_PER_READ:
+            part, last = read_samples_after(connection, last, _ROWS_PER_READ, columns)
+            parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in columns}
 
 
 @contextmanager
@@ -167,15 +172,6 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
         raise SampleStoreError(f"{path}: schema version {version}; this program uses {SCHEMA_VERSION}{hint}")
     if found != set(COLUMNS):
         raise SampleStoreError(f"{path}: the columns are not those of schema version {SCHEMA_VERSION}")
-
-
-def _read(connection: sqlite3.Connection, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    cursor = connection.execute(f"SELECT {_selected(columns)} FROM samples ORDER BY rowid")
-    parts: list[list[npt.NDArray[Any]]] = [[_array(name, ())] for name in columns]
-    while rows := cursor.fetchmany(_ROWS_PER_READ):
-        for name, part, values in zip(columns, parts, zip(*rows, strict=True), strict=True):
-            part.append(_array(name, values))
-    return {name: np.concatenate(part) for name, part in zip(columns, parts, strict=True)}
 
 
 def _selected(columns: Sequence[str]) -> str:

@@ -1,18 +1,38 @@
 """The sidecar's own HTTP server: `/metrics`, `/healthz`, `/readyz`, `/v1/state` and the live page `/`."""
 
+import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.http.metrics import sidecar_registry
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.errors import StackError
 
+logger = logging.getLogger(__name__)
+
 _LIVE_PAGE = Path(__file__).with_name("live_page.html")
+
+
+class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp logs, without a traceback for each request that is no HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__(logger)
+        self._requests = ConditionLog(logger, "http_request_refused")
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **settings: Any) -> None:
+        if isinstance(exc_info, HttpProcessingError):
+            self._requests.failed(str(exc_info), time.monotonic())
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **settings)
 
 
 class HttpServer:
@@ -33,7 +53,7 @@ class HttpServer:
                 web.get("/v1/state", self._state),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, logger=_ServerLog())
 
     async def start(self) -> int:
         """Listen, and return the port; raises StackError if the address is taken."""
@@ -61,7 +81,7 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """Requests are taken: not before the gRPC server listens, not while draining."""
-        if self._runtime.server.health.is_serving:
+        if self._runtime.server.is_serving:
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready\n")
 

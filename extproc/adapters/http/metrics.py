@@ -79,10 +79,6 @@ class SidecarCollector(Collector):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: names do not depend on it."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """All metrics, as of now."""
         state = state_document(self._runtime, time.monotonic())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
-from extproc.adapters.envoy.server_protocol import EnvoyServer
+from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from extproc.lab.evaluation.draws import Draws
 from extproc.lab.evaluation.result import EstimateQuality
 from extproc.lab.evaluation.simulated_router import SimulatedRouter
 from extproc.lab.evaluation.simulated_server import Server
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.oracle import ttft_if_sent
+from extproc.lab.rivals.policy import Draws
 from extproc.lab.traffic.arrivals import Arrival
 
 MAX_JUDGED = 2000

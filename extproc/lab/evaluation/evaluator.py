@@ -22,7 +22,6 @@ from itertools import count
 import msgspec
 import numpy as np
 
-from extproc.lab.evaluation.draws import Draws
 from extproc.lab.evaluation.estimate_judge import EstimateJudge
 from extproc.lab.evaluation.fleet_changes import FleetChanges
 from extproc.lab.evaluation.result import PolicyRun
@@ -31,7 +30,7 @@ from extproc.lab.evaluation.simulated_server import Server, ServerSpec
 from extproc.lab.evaluation.tally import Objectives, Tally
 from extproc.lab.rivals.choice import POLICIES, NewPolicy, RivalSetting
 from extproc.lab.rivals.layered import LayeredRules, decisions_of
-from extproc.lab.rivals.policy import HELD
+from extproc.lab.rivals.policy import HELD, Draws
 from extproc.lab.traffic.arrivals import Arrival, Traffic
 
 PROGRESS_EVERY = 500

@@ -14,7 +14,7 @@ load if it is a number, and belongs to the name of the file otherwise.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -30,7 +30,7 @@ from extproc.lab.traffic.arrivals import (
     Steady,
     Traffic,
 )
-from extproc.lab.traffic.conversations import MAX_KINDS, Conversations
+from extproc.lab.traffic.conversations import MAX_KINDS, Conversations, Turns
 from extproc.lab.traffic.trace import Trace
 from extproc.lab.traffic.workload import (
     LENGTH_COLUMNS,
@@ -76,16 +76,6 @@ _EXPECTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """What makes conversations of requests; the fields are those of `Conversations`."""
-
-    turns: float
-    pause_s: float
-    shared_tokens: int
-    kinds: int
-
-
-@dataclass(frozen=True, slots=True)
 class WorkloadSpec:
     """A workload before the fleet is known; with `is_relative` the rate is a share of its capacity."""
 
@@ -122,13 +112,10 @@ class WorkloadSpec:
         if self.turns is None:
             return OpenLoopTraffic(self.curve, rate, self.duration_s, self.lengths, max_model_len)
         return Conversations(
+            **asdict(self.turns),
             curve=self.curve,
             rate=rate,
             duration_s=self.duration_s,
-            turns=self.turns.turns,
-            pause_s=self.turns.pause_s,
-            shared_tokens=self.turns.shared_tokens,
-            kinds=self.turns.kinds,
             lengths=self.lengths,
             max_model_len=max_model_len,
         )
@@ -196,7 +183,7 @@ def _turns(text: str) -> Turns | None:
             and shared.is_integer()
             and kinds.is_integer()
         ):
-            return Turns(turns, pause_s, int(shared), int(kinds))
+            return Turns(turns=turns, pause_s=pause_s, shared_tokens=int(shared), kinds=int(kinds))
     return None
 
 

@@ -1,19 +1,29 @@
-"""One streamed completion of the load generator: the body of its request, and the stream that comes back.
+"""One streamed completion of the load generator: its body, the stream that comes back, and the client.
 
 The prompt consists of token ids, so that its length is exact. They are from a range that every vocabulary
 has, and random, so no prompt shares a prefix with another and no prefix cache helps, but for the blocks whose
 content has a name: equal names give equal ids. `ignore_eos` makes the output as long as it was asked to be. A
 stream of hundreds of tokens is searched, not parsed, because the client shares its machine with the server
 that it measures.
+
+The client times a request as Envoy would: TTFT is the time from sending to the first byte of the body. From
+there on no token wakes it: the connection collects what comes, and it is looked at once a second and at the
+end.
 """
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+import aiohttp
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
+from extproc.outcomes.outcome import Failure
 
 PATH = "/v1/completions"
 
@@ -119,3 +129,92 @@ class EventStream:
                 if event.usage is not None:
                     return event.usage
         return None
+
+
+REQUEST_TIMEOUT_S = 300.0
+"""Guessed: three times the longest TTFT of the deployment that this project comes from."""
+_CONNECT_TIMEOUT_S = 10.0  # guessed
+_LOOK_EVERY_S = 1.0
+_KEEPALIVE_S = 2.0  # below the 5 s after which uvicorn closes an idle connection under a request
+_BUFFER_BYTES = 1 << 20  # more than a server streams between two looks
+
+_HEADERS: Final = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+@dataclass(slots=True)
+class Reply:
+    """How a request went, filled in as it goes; `status` is 0 until there is one."""
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    ttft_s: float | None = None
+    duration_s: float = 0.0
+    response_bytes: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Connections without a limit of their own; the load generator bounds what is in flight."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=_BUFFER_BYTES,
+        trust_env=False,
+        auto_decompress=False,
+    )
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: str, body: bytes, reply: Reply, timeout_s: float = REQUEST_TIMEOUT_S
+) -> None:
+    """Send a request and fill in `reply`, which tells of every failure; only a cancellation is raised."""
+    started_s = time.monotonic()
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.post(url, data=body, headers=_HEADERS, allow_redirects=False) as response,
+        ):
+            reply.status, reply.headers = response.status, response.headers
+            if response.status == 200:
+                await _follow(response.content, reply, started_s)
+            else:
+                reply.failure = Failure.SERVER_ERROR if response.status >= 500 else Failure.CLIENT_ERROR
+    except asyncio.CancelledError:
+        reply.failure = Failure.CLIENT_LEFT
+        raise
+    except TimeoutError:
+        reply.failure = Failure.TIMEOUT
+    except aiohttp.ClientConnectorError:
+        reply.failure = Failure.CONNECT
+    except (aiohttp.ClientError, OSError, ValueError):
+        reply.failure = Failure.RESET
+    finally:
+        reply.duration_s = time.monotonic() - started_s
+
+
+async def _follow(content: aiohttp.StreamReader, reply: Reply, started_s: float) -> None:
+    stream = EventStream()
+    data = await content.readany()
+    if data:
+        reply.ttft_s = time.monotonic() - started_s
+    while data:
+        stream.feed(data)
+        reply.response_bytes = stream.size_bytes
+        await _wait_for_end(content)
+        data = await content.readany()
+    reply.usage = stream.usage() or reply.usage
+    if not stream.is_complete:
+        reply.failure = Failure.SERVER_ERROR
+
+
+async def _wait_for_end(content: aiohttp.StreamReader) -> None:
+    """Return at the end of the body, or after a while."""
+    if content.exception() is not None:  # of this nobody would be told any more
+        return
+    try:
+        async with asyncio.timeout(_LOOK_EVERY_S):
+            await content.wait_eof()
+    except TimeoutError:
+        return

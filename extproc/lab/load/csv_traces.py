@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from extproc.errors import ConfigError
-from extproc.lab.load.text_lines import TextLines
-from extproc.lab.load.trace_columns import TraceColumns
+from extproc.lab.load.trace_reading import TextLines, TraceColumns
 from extproc.lab.traffic.trace import Trace
 from extproc.lab.traffic.workload import LENGTH_COLUMNS
 

@@ -21,9 +21,9 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.view import CandidateFacts
+from extproc.lab.load.completion import Reply
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.profiled_servers import PATIENCE_S, ServedModel
-from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.facts import Sample
 from extproc.routing.core import Core, CoreRules
 

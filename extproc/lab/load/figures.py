@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extproc.lab.load.stream_client import Reply
+from extproc.lab.load.completion import Reply
 from extproc.lab.traffic.workload import Step
 from extproc.outcomes.outcome import Failure
 

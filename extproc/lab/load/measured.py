@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from extproc.fleet.view import CandidateFacts
-from extproc.lab.load.stream_client import Reply
+from extproc.lab.load.completion import Reply
 from extproc.outcomes.facts import Sample
 from extproc.request.api import COMPLETION
 

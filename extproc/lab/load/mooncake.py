@@ -11,8 +11,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from extproc.lab.load.text_lines import TextLines
-from extproc.lab.load.trace_columns import TraceColumns
+from extproc.lab.load.trace_reading import TextLines, TraceColumns
 from extproc.lab.traffic.trace import Prefixes, Trace
 
 BLOCK_TOKENS = 512

@@ -16,13 +16,13 @@ import numpy as np
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.stop_signals import stop_event
+from extproc.lab.load.completion import open_session
 from extproc.lab.load.direct_target import open_direct
 from extproc.lab.load.figures import Figures, StepFigures
 from extproc.lab.load.measured import Target
 from extproc.lab.load.open_loop import OpenLoop
 from extproc.lab.load.profiled_servers import Servers, find_model
 from extproc.lab.load.stack_target import open_stack
-from extproc.lab.load.stream_client import open_session
 from extproc.lab.traffic.step_requests import StepRequests
 from extproc.lab.traffic.workload import Schedule
 
@@ -70,24 +70,15 @@ async def run_profile(
         store = SampleStore.open(samples, _KEEP_ALL_ROWS)
         stack.callback(store.close)
         loop = OpenLoop(target, session, requests, schedule, max_in_flight, store.append, rng, stop)
-        refresher = asyncio.create_task(_keep_showing(refresh, loop.figures))
-        started_s, started_cpu_s = time.monotonic(), time.process_time()
-        try:
-            await loop.run(step_ended)
-        finally:
-            refresher.cancel()
-            with suppress(asyncio.CancelledError):
-                await refresher
-        cpu_share = (time.process_time() - started_cpu_s) / (time.monotonic() - started_s)
-    was_interrupted = stop.is_set() and loop.ended_by is None
+        cpu_share = await _shown(loop, refresh, step_ended)
     return ProfileResult(
-        loop.figures,
-        target.model,
-        was_interrupted,
-        loop.ended_by,
-        store.dropped,
-        cpu_share,
-        target.max_model_len,
+        figures=loop.figures,
+        model=target.model,
+        was_interrupted=stop.is_set() and loop.ended_by is None,
+        ended_by=loop.ended_by,
+        not_recorded=store.dropped,
+        cpu_share=cpu_share,
+        max_model_len=target.max_model_len,
     )
 
 
@@ -104,6 +95,21 @@ async def _opened(
     model = await find_model(session, [servers.stack_url], name)
     async with open_stack(session, servers.stack_url, servers.state_url, model) as stack:
         yield stack
+
+
+async def _shown(
+    loop: OpenLoop, refresh: Callable[[Figures, float], None], step_ended: Callable[[StepFigures], None]
+) -> float:
+    """Run the loop while its figures are shown; returns the share of a core that this process took."""
+    refresher = asyncio.create_task(_keep_showing(refresh, loop.figures))
+    started_s, started_cpu_s = time.monotonic(), time.process_time()
+    try:
+        await loop.run(step_ended)
+    finally:
+        refresher.cancel()
+        with suppress(asyncio.CancelledError):
+            await refresher
+    return (time.process_time() - started_cpu_s) / (time.monotonic() - started_s)
 
 
 async def _keep_showing(refresh: Callable[[Figures, float], None], figures: Figures) -> None:

@@ -18,9 +18,9 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 from extproc.errors import ProfileError
 from extproc.fleet.view import CandidateFacts
+from extproc.lab.load.completion import Reply
 from extproc.lab.load.measured import BACKEND_HEADER, LAYER_HEADER, Place, Sent, is_refused, measured_sample
 from extproc.lab.load.profiled_servers import ServedModel
-from extproc.lab.load.stream_client import Reply
 from extproc.outcomes.facts import Sample
 
 REASON = "stack"

@@ -19,8 +19,9 @@ from extproc.adapters.stop_signals import StopSignals
 from extproc.config.stages import Config
 from extproc.errors import StackError
 from extproc.lab.local_stack.child_process import ChildProcess, ChildRestart
-from extproc.lab.local_stack.port_check import PortUse, check_ports
 from extproc.lab.local_stack.stack_files import (
+    PortUse,
+    check_ports,
     find_envoy,
     policy_config,
     run_directory,

@@ -1,15 +1,19 @@
-"""The files that the local stack runs on: Envoy's binary, and a directory with configurations and logs.
+"""Whatever the local stack needs before it starts: Envoy's binary, a directory with its files, free ports.
 
-The sidecar's cluster file `cds.json` appears in the same directory, before Envoy starts.
+The sidecar's cluster file `cds.json` appears in the same directory, before Envoy starts. Ports are tried
+because Envoy has to be protected from itself: its listeners share a port (SO_REUSEPORT), so that a second
+Envoy would start without a word and take a part of the first one's connections.
 """
 
 import fcntl
 import os
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +106,42 @@ def _read(path: Path | None) -> dict[str, Any]:
         return read_document(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """A port that is about to be listened on: what for, and which option names another one."""
+
+    host: str
+    port: int
+    purpose: str
+    option: str
+
+
+def check_ports(uses: Iterable[PortUse]) -> None:
+    """Raise StackError that names every port which cannot be listened on, those wanted twice included."""
+    faults = []
+    with ExitStack() as stack:  # all are held until all are tried
+        for use in uses:
+            try:
+                stack.enter_context(_listen(use))
+            except OSError as error:
+                faults.append(
+                    f"port {use.port} on {use.host} ({use.purpose}) cannot be used: {error.strerror}; "
+                    f"{use.option} chooses another"
+                )
+    if faults:
+        raise StackError("\n".join(faults))
+
+
+def _listen(use: PortUse) -> socket.socket:
+    family = socket.AF_INET6 if ":" in use.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not count
+        listener.bind((use.host, use.port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener

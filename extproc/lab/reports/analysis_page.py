@@ -10,9 +10,8 @@ from extproc.fleet.zone import Zone
 from extproc.lab.reports.analysis_plots import thinned, ttft_histogram, ttft_over, waiting_over_ttft
 from extproc.lab.reports.page import cell, figure, framed, table
 from extproc.learning.analysis.correlation import Coefficient, Correlation
-from extproc.learning.analysis.findings import Analysis
+from extproc.learning.analysis.findings import Analysis, TtftQuantiles
 from extproc.learning.analysis.summary import kv_sentence, summary
-from extproc.learning.analysis.zones import TtftQuantiles
 from extproc.learning.dataset import Observations
 
 

@@ -10,10 +10,8 @@ get equal mixes. And the source reads the queueing time as a single value of wha
 its mean, as was probably meant.
 """
 
-from collections.abc import Sequence
-
 from extproc.lab.evaluation.simulated_server import Gauges
-from extproc.lab.rivals.policy import Candidate, Policy
+from extproc.lab.rivals.policy import Candidates, Policy
 from extproc.lab.traffic.arrivals import Arrival
 
 GUESSED_OUTPUT_TOKENS = 100.0
@@ -25,9 +23,7 @@ class LeastLatency(Policy):
 
     needs_gauges = True
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The last of those with the smallest expected latency."""
         all_gauges = [candidate.gauges for candidate in candidates]
         means = [mean for mean in map(_mean_output, all_gauges) if mean > 0]

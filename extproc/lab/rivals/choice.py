@@ -11,11 +11,10 @@ from extproc.lab.rivals.aibrix import LeastLatency
 from extproc.lab.rivals.counting import LeastInFlight, LeastRequest, Random, RoundRobin
 from extproc.lab.rivals.endpoint_picker import ActiveRequest, DefaultProfile, TokenLoad
 from extproc.lab.rivals.layered import Layered, LayeredRules
-from extproc.lab.rivals.lmetric import LMetric
 from extproc.lab.rivals.oracle import Oracle, SheddingOracle
 from extproc.lab.rivals.peak_ewma import PeakEwma
 from extproc.lab.rivals.policy import Policy
-from extproc.lab.rivals.token_load_affinity import TokenLoadAffinity
+from extproc.lab.rivals.prefill_load import LMetric, TokenLoadAffinity
 
 
 @dataclass(frozen=True, slots=True)

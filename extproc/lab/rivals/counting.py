@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.lab.evaluation.draws import Draws
-from extproc.lab.rivals.policy import Candidate, Policy
+from extproc.lab.rivals.policy import Candidates, Draws, Policy
 from extproc.lab.traffic.arrivals import Arrival
 
 
@@ -16,9 +15,7 @@ class RoundRobin(Policy):
     def __init__(self, rng: np.random.Generator) -> None:
         self._next = int(rng.integers(1 << 30))
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The next one."""
         self._next += 1
         return candidates[self._next % len(candidates)].backend
@@ -30,9 +27,7 @@ class Random(Policy):
     def __init__(self, rng: np.random.Generator) -> None:
         self._draws = Draws(rng)
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """Any one."""
         return candidates[self._draws.below(len(candidates))].backend
 
@@ -48,9 +43,7 @@ class LeastRequest(Policy):
     def __init__(self, rng: np.random.Generator) -> None:
         self._draws = Draws(rng)
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The less busy one of two; of two equally busy ones the first that was drawn."""
         first = candidates[self._draws.below(len(candidates))]
         second = candidates[self._draws.below(len(candidates))]
@@ -64,10 +57,10 @@ class BestScore(Policy):
         self._draws = Draws(rng)
 
     @abstractmethod
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> Sequence[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> Sequence[float]:
         """Return a score for each candidate."""
 
-    def choose(self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> int:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int:
         """Return one of the best."""
         scores = self.scores(candidates, request)
         best = max(scores)
@@ -78,6 +71,6 @@ class BestScore(Policy):
 class LeastInFlight(BestScore):
     """The fewest own requests in flight of all backends: nginx's least_conn, HAProxy's leastconn."""
 
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> Sequence[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> Sequence[float]:
         """Return fewer the more requests are in flight."""
         return [-candidate.in_flight for candidate in candidates]

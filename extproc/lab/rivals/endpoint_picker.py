@@ -19,7 +19,7 @@ import numpy as np
 
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.rivals.counting import BestScore
-from extproc.lab.rivals.policy import Candidate
+from extproc.lab.rivals.policy import Candidates
 from extproc.lab.traffic.arrivals import Arrival
 
 QUEUE_WEIGHT = 2.0
@@ -33,7 +33,7 @@ TOKEN_THRESHOLD = 4_194_304
 """Borrowed: the tokens in flight at which the token-load scorer gives 0."""
 
 
-def queue_scores(candidates: Sequence[Candidate]) -> list[float]:
+def queue_scores(candidates: Candidates) -> list[float]:
     """1 for the shortest scraped queue, 0 for the longest; 1 for all where they are equal."""
     waiting = [candidate.gauges.waiting for candidate in candidates]
     shortest, longest = min(waiting), max(waiting)
@@ -42,18 +42,18 @@ def queue_scores(candidates: Sequence[Candidate]) -> list[float]:
     return [(longest - each) / (longest - shortest) for each in waiting]
 
 
-def kv_cache_scores(candidates: Sequence[Candidate]) -> list[float]:
+def kv_cache_scores(candidates: Candidates) -> list[float]:
     """The scraped share of the KV cache that is free."""
     return [1.0 - candidate.gauges.kv_cache_fraction for candidate in candidates]
 
 
-def token_load_scores(candidates: Sequence[Candidate], prompt_tokens: int) -> list[float]:
+def token_load_scores(candidates: Candidates, prompt_tokens: int) -> list[float]:
     """How far own prompt tokens in flight, those of the request included, are from the threshold."""
     tokens = [candidate.tokens_in_flight + prompt_tokens for candidate in candidates]
     return [1.0 - min(each, TOKEN_THRESHOLD) / TOKEN_THRESHOLD for each in tokens]
 
 
-def active_request_scores(candidates: Sequence[Candidate]) -> list[float]:
+def active_request_scores(candidates: Candidates) -> list[float]:
     """1 for none in flight, 0 for the most: the rule of least in flight, as a score."""
     counts = [candidate.in_flight for candidate in candidates]
     most = max(counts)
@@ -71,12 +71,12 @@ class PrefixIndex:
         self._block_tokens = block_tokens
         self._max_blocks = max_blocks
 
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> list[float]:
         """The share of the request's full blocks that an endpoint is believed to have."""
         total = self._full_blocks(request)
         return [count / total if total else 0.0 for count in self._matched(candidates, request)]
 
-    def cached_tokens(self, candidates: Sequence[Candidate], request: Arrival) -> list[int]:
+    def cached_tokens(self, candidates: Candidates, request: Arrival) -> list[int]:
         """Return how many tokens of the prompt each endpoint is believed to have."""
         return [count * self._block_tokens for count in self._matched(candidates, request)]
 
@@ -89,7 +89,7 @@ class PrefixIndex:
         while len(blocks) > capacity:
             blocks.popitem(last=False)
 
-    def _matched(self, candidates: Sequence[Candidate], request: Arrival) -> list[int]:
+    def _matched(self, candidates: Candidates, request: Arrival) -> list[int]:
         prompt = self._prompt_blocks(request)
         counts = []
         for candidate in candidates:
@@ -117,7 +117,7 @@ class DefaultProfile(BestScore):
         super().__init__(rng)
         self._index = PrefixIndex()
 
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> list[float]:
         """Return the sums by weight."""
         prefixes = [0.0] * len(candidates)
         if request.content:
@@ -128,7 +128,7 @@ class DefaultProfile(BestScore):
             for queue, kv_cache, prefix in scores
         ]
 
-    def choose(self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> int:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int:
         """Return one of the best, and expect the prompt in its cache."""
         chosen = super().choose(request_id, request, candidates, now_s)
         if request.content:
@@ -139,7 +139,7 @@ class DefaultProfile(BestScore):
 class TokenLoad(BestScore):
     """The token-load scorer alone: the fewest own tokens in flight."""
 
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> list[float]:
         """Return the scorer's."""
         return token_load_scores(candidates, request.prompt_tokens)
 
@@ -147,6 +147,6 @@ class TokenLoad(BestScore):
 class ActiveRequest(BestScore):
     """The active-request scorer alone: the same choices as those of least in flight."""
 
-    def scores(self, candidates: Sequence[Candidate], request: Arrival) -> list[float]:
+    def scores(self, candidates: Candidates, request: Arrival) -> list[float]:
         """Return the scorer's."""
         return active_request_scores(candidates)

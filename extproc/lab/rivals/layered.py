@@ -23,12 +23,11 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
-from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
+from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import DECODE_TAG, TTFT_TAG, LogEntry
 from extproc.policy import expected_wait
-from extproc.policy.decision import DecisionCounts
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.prefix import BLOCK_ENDS
@@ -68,23 +67,11 @@ class Layered(Policy):
         self._settled: list[tuple[int, int | None]] = []
         self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
         self._now_s = 0.0
-        if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file), 0.0):
+        if rules.model_file is not None and not self.core.use_model(read_offer(rules.model_file)):
             raise ModelFileError(self.core.model.last_refusal or "the model file was refused")
         self.members(range(len(names)), 0.0)
 
-    @property
-    def counts(self) -> DecisionCounts:
-        """Its decisions by layer and reason."""
-        return self.core.router.counts
-
-    @property
-    def limits(self) -> list[int]:
-        """The most requests that each member of the fleet may hold now."""
-        return [member.max_active for member in self.core.registry.members]
-
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """Have the core place it."""
         self._now_s = now_s
         placement = self.core.place(_as_request(request), Phase.REQUEST_BODY, now_s)
@@ -181,7 +168,7 @@ def decisions_of(policies: Iterable[Policy]) -> Counter[str]:
     totals: Counter[str] = Counter()
     for policy in policies:
         if isinstance(policy, Layered):
-            for (layer, reason), count in policy.counts.by_reason.items():
+            for (layer, reason), count in policy.core.router.counts.by_reason.items():
                 totals[f"{layer.value}/{reason.value}"] += count
     return Counter(dict(sorted(totals.items())))
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from extproc.lab.evaluation.idle_fleet import IdleFleet
 from extproc.lab.evaluation.simulated_server import Server
-from extproc.lab.rivals.policy import Candidate, Policy
+from extproc.lab.rivals.policy import Candidates, Policy
 from extproc.lab.traffic.arrivals import Arrival
 
 _PROBE = "the oracle's question"
@@ -30,9 +30,7 @@ class Oracle(Policy):
         self._servers = servers
         self._ahead = [_ahead_of(server) for server in servers]
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The backend at which the request would have its first token first."""
         self._catch_up(now_s)
         backend, first_token_s = self._earliest(request, candidates, now_s)
@@ -49,7 +47,7 @@ class Oracle(Policy):
         """Return whether to refuse a request that would have its first token then, at the earliest."""
         return False
 
-    def _earliest(self, request: Arrival, candidates: Sequence[Candidate], now_s: float) -> tuple[int, float]:
+    def _earliest(self, request: Arrival, candidates: Candidates, now_s: float) -> tuple[int, float]:
         """Return the best backend, and when the first token would come from there."""
         up = [each for each in candidates if self._servers[each.backend].is_up] or candidates
         best, earliest_s = up[0].backend, math.inf

@@ -1,12 +1,10 @@
 """Peak-EWMA, the balancer of Finagle and linkerd: response time times requests pending, of two choices."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.lab.evaluation.draws import Draws
-from extproc.lab.rivals.policy import Candidate, Ended, Policy
+from extproc.lab.rivals.policy import Candidates, Draws, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 
 DEFAULT_RTT_S = 0.03
@@ -29,9 +27,7 @@ class PeakEwma(Policy):
         self._updated_s = [0.0] * backends
         self._pending = [0] * backends
 
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The cheaper one of two."""
         count = len(candidates)
         index = self._draws.below(count)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.traffic.arrivals import Arrival
@@ -32,6 +33,9 @@ class Candidate:
     gauges: Gauges = NOTHING_SCRAPED
 
 
+Candidates = Sequence[Candidate]
+
+
 class Ended(msgspec.Struct, frozen=True):
     """A request of this router that has ended; times count from its arrival.
 
@@ -52,9 +56,7 @@ class Policy(ABC):
     needs_gauges = False
 
     @abstractmethod
-    def choose(
-        self, request_id: int, request: Arrival, candidates: Sequence[Candidate], now_s: float
-    ) -> int | None:
+    def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
 
     def settled(self) -> Sequence[tuple[int, int | None]]:
@@ -79,3 +81,22 @@ class Policy(ABC):
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """Nobody listens at a backend that was to be scraped."""
+
+
+_BLOCK = 256
+
+
+class Draws:
+    """Uniform numbers from a generator of its own, drawn in blocks: a fifth of the time of single draws."""
+
+    __slots__ = ("_block", "_rng")
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._block: list[float] = []
+
+    def below(self, count: int) -> int:
+        """A whole number from 0 to `count` - 1."""
+        if not self._block:
+            self._block = self._rng.random(_BLOCK)[::-1].tolist()
+        return int(self._block.pop() * count)

@@ -66,52 +66,55 @@ class VllmAnswer(ABC):
 class CompletionAnswer(VllmAnswer):
     """`/v1/completions`."""
 
+    id_prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+
     def body(self) -> bytes:
         """One choice with all the text."""
-        choice = {"index": 0, "text": self.text, "logprobs": None, "finish_reason": "length"}
-        return msgspec.json.encode(self._head() | {"choices": [choice], "usage": self.usage()})
+        choice = self._choice(self._whole(self.text)) | {"finish_reason": "length"}
+        return msgspec.json.encode(self._head(self.whole) | {"choices": [choice], "usage": self.usage()})
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
         """A piece of the text."""
-        choice = {"index": 0, "text": TOKEN_TEXT * number, "logprobs": None}
-        return _event(self._head() | {"choices": [choice | _finish(is_last)]})
+        return self._event(self._piece(TOKEN_TEXT * number), is_last)
 
     def closing(self) -> bytes:
         """Usage if it was asked for, and the end mark."""
         if not self.work.includes_usage:
             return b"data: [DONE]\n\n"
-        return _event(self._head() | {"choices": [], "usage": self.usage()}) + b"data: [DONE]\n\n"
+        return _event(self._head(self.chunk) | {"choices": [], "usage": self.usage()}) + b"data: [DONE]\n\n"
 
-    def _head(self) -> Json:
-        head = {"id": f"cmpl-{self.key}", "object": "text_completion"}
+    def _event(self, said: Json, is_last: bool) -> bytes:
+        ending: Json = {"finish_reason": "length", "stop_reason": None}
+        choice = self._choice(said) | (ending if is_last else {"finish_reason": None})
+        return _event(self._head(self.chunk) | {"choices": [choice]})
+
+    def _whole(self, text: str) -> Json:
+        return {"text": text}
+
+    _piece = _whole
+
+    def _choice(self, said: Json) -> Json:
+        return {"index": 0, **said, "logprobs": None}
+
+    def _head(self, kind: str) -> Json:
+        head = {"id": f"{self.id_prefix}-{self.key}", "object": kind}
         return head | {"created": self.created_s, "model": self.work.model}
 
 
 class ChatAnswer(CompletionAnswer):
     """`/v1/chat/completions`; a stream has one more event than tokens, for the role."""
 
-    def body(self) -> bytes:
-        """One message of the assistant."""
-        message = {"role": "assistant", "content": self.text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
-        head = self._head() | {"object": "chat.completion"}
-        return msgspec.json.encode(head | {"choices": [choice], "usage": self.usage()})
+    id_prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def first(self) -> bytes:
         """The role."""
-        return self._delta({"role": "assistant", "content": ""}, is_last=False)
+        return self._event({"delta": {"role": "assistant", "content": ""}}, is_last=False)
 
-    def tokens(self, number: int, is_last: bool = False) -> bytes:
-        """A piece of the message."""
-        return self._delta({"content": TOKEN_TEXT * number}, is_last)
+    def _whole(self, text: str) -> Json:
+        return {"message": {"role": "assistant", "content": text}}
 
-    def _delta(self, delta: Json, is_last: bool) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None}
-        return _event(self._head() | {"choices": [choice | _finish(is_last)]})
-
-    def _head(self) -> Json:
-        head = {"id": f"chatcmpl-{self.key}", "object": "chat.completion.chunk"}
-        return head | {"created": self.created_s, "model": self.work.model}
+    def _piece(self, text: str) -> Json:
+        return {"delta": {"content": text}}
 
 
 class ResponsesAnswer(VllmAnswer):
@@ -179,10 +182,6 @@ _ANSWERS: dict[str, type[VllmAnswer]] = {
 def answer_to(work: Work, key: str, created_s: int) -> VllmAnswer:
     """Return the answer to a request, in the shape of its API."""
     return _ANSWERS[work.api.answer_shape](key, created_s, work)
-
-
-def _finish(is_last: bool) -> Json:
-    return {"finish_reason": "length", "stop_reason": None} if is_last else {"finish_reason": None}
 
 
 def _event(data: Json, name: str | None = None) -> bytes:

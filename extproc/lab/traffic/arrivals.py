@@ -43,17 +43,6 @@ class Traffic(Protocol):
         """All requests, in the order in which they come."""
 
 
-class Curve(Protocol):
-    """How the rate changes around its mean, which is 1."""
-
-    @property
-    def peak(self) -> float:
-        """The largest value."""
-
-    def at(self, at_s: Floats) -> Floats:
-        """The values at some times."""
-
-
 @dataclass(frozen=True, slots=True)
 class Steady:
     """The same rate all the time."""
@@ -104,6 +93,10 @@ class Daily:
         """The sine at some times."""
         result: Floats = 1 - self.swing * np.sin(2 * math.pi * at_s / self.period_s)
         return result
+
+
+Curve = Steady | Bursts | Daily
+"""The rate around its mean, which is 1: `at` some times, and at its `peak`."""
 
 
 @dataclass(frozen=True, slots=True)

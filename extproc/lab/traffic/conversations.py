@@ -29,22 +29,31 @@ class _Conversation:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Conversations:
-    """Turns at `rate` per second on average.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """What makes conversations of requests.
 
     A conversation has geometrically many turns, `turns` on average, and exponential pauses with mean
-    `pause_s`. It begins with one of `kinds` texts of `shared_tokens`. What is drawn from `lengths` is what
-    each turn adds to the prompt, and its answer. It ends early where the context does not hold another turn.
+    `pause_s`. It begins with one of `kinds` texts of `shared_tokens`.
+    """
+
+    turns: float
+    pause_s: float
+    shared_tokens: int
+    kinds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversations(Turns):
+    """Turns at `rate` per second on average.
+
+    What is drawn from `lengths` is what each turn adds to the prompt, and its answer. A conversation ends
+    early where the context does not hold another turn.
     """
 
     curve: Curve
     rate: float
     duration_s: float
-    turns: float
-    pause_s: float
-    shared_tokens: int
-    kinds: int
     lengths: Workload
     max_model_len: int
 

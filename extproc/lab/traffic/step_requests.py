@@ -1,25 +1,15 @@
 """The requests of one step of a load generator's schedule: drawn at random, or the next ones of a trace."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.lab.traffic.trace import Trace
-from extproc.lab.traffic.workload import Step, Workload
+from extproc.lab.traffic.workload import Step, Workload, arrival_offsets_s
 
 _BASES = 1 << 62
-
-
-class StepRequests(Protocol):
-    """Where a load generator has its requests from."""
-
-    def of_step(
-        self, step: Step, requests_per_arrival: int, max_model_len: int | None, rng: np.random.Generator
-    ) -> Iterator[Arrival]:
-        """Return the arrivals of a step in order, at seconds from its start, each of so many requests."""
 
 
 class DrawnRequests:
@@ -31,9 +21,11 @@ class DrawnRequests:
     def of_step(
         self, step: Step, requests_per_arrival: int, max_model_len: int | None, rng: np.random.Generator
     ) -> Iterator[Arrival]:
-        """Return as many as the rate says."""
-        drawn = step.drawn(self._workload, requests_per_arrival, max_model_len, rng)
-        return map(Arrival, *(each.tolist() for each in drawn))
+        """Return as many arrivals as the rate says, each of so many requests, at seconds from its start."""
+        arrivals = step.arrivals(requests_per_arrival)
+        prompts, outputs = self._workload.draw(rng, arrivals, max_model_len)
+        at_s = arrival_offsets_s(rng, arrivals, step.duration_s)
+        return map(Arrival, at_s.tolist(), prompts.tolist(), outputs.tolist())
 
 
 class RecordedRequests:
@@ -79,3 +71,6 @@ class RecordedRequests:
         recorded = int(trace.prompt_tokens[row] + trace.output_tokens[row])
         self.cut += arrival.prompt_tokens + arrival.output_tokens < recorded
         self._next += 1
+
+
+StepRequests = DrawnRequests | RecordedRequests

@@ -9,7 +9,6 @@ lognormal, as in published traces of LLM services, or one of the other shapes th
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +31,6 @@ Tokens = npt.NDArray[np.int64]
 """Lengths in tokens, each at least 1."""
 ReadTable = Callable[[str], Mapping[str, Tokens]]
 """Reads the columns `LENGTH_COLUMNS` of the file that a distribution names."""
-
-
-class Lengths(Protocol):
-    """A distribution of lengths."""
-
-    def draw(self, rng: np.random.Generator, n: int) -> Tokens:
-        """`n` lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +82,9 @@ class Listed:
         return self.tokens[rng.integers(len(self.tokens), size=n)]
 
 
+Lengths = Fixed | Lognormal | Mix | Listed
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What requests look like."""
@@ -131,18 +126,6 @@ class Step:
         """How many arrivals the step has if each is of so many requests; never more than its rate says."""
         return math.floor(self.rate * self.duration_s / requests_per_arrival + 1e-9)
 
-    def drawn(
-        self,
-        workload: Workload,
-        requests_per_arrival: int,
-        max_model_len: int | None,
-        rng: np.random.Generator,
-    ) -> tuple[npt.NDArray[np.float64], Tokens, Tokens]:
-        """When its arrivals come, in seconds from its start, sorted; how long prompts and outputs are."""
-        arrivals = self.arrivals(requests_per_arrival)
-        prompts, outputs = workload.draw(rng, arrivals, max_model_len)
-        return arrival_offsets_s(rng, arrivals, self.duration_s), prompts, outputs
-
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -155,12 +138,6 @@ class Schedule:
     def steps(self, pass_number: int) -> list[Step]:
         """One pass."""
         return [Step(pass_number, rate, self.step_s) for rate in self.rates]
-
-    def requests(self, requests_per_arrival: int) -> int:
-        """The number of requests in all of it."""
-        return self.passes * sum(
-            requests_per_arrival * step.arrivals(requests_per_arrival) for step in self.steps(1)
-        )
 
 
 def arrival_offsets_s(rng: np.random.Generator, arrivals: int, duration_s: float) -> npt.NDArray[np.float64]:

@@ -5,8 +5,7 @@ import numpy as np
 
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.twin.calibration import Fit, check_fits
-from extproc.lab.twin.recording import Floats, Recording
-from extproc.lab.twin.trace_replay import Timings, replay
+from extproc.lab.twin.recording import Floats, Recording, Timings, replay
 
 TOLERANCE = 0.2
 """What is asked of a twin: TTFT and throughput within a fifth of the server's."""

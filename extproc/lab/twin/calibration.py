@@ -22,8 +22,7 @@ from scipy.optimize import least_squares
 from extproc.errors import CalibrationError
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile
 from extproc.lab.twin.profile_file import Origin, ProfileFile
-from extproc.lab.twin.recording import Floats, Recording
-from extproc.lab.twin.trace_replay import replay
+from extproc.lab.twin.recording import Floats, Recording, replay
 
 FITTED = (
     "base_step_s",

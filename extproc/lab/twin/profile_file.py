@@ -12,8 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from extproc.adapters.files.atomic_file import write_json
-from extproc.errors import CalibrationError, ConfigError
+from extproc.errors import ConfigError
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile, shipped_profile
 
 SUFFIX = ".json"
@@ -60,8 +59,3 @@ def read_profile_file(path: Path) -> ProfileFile:
     if not (is_possible and profile.base_step_s > 0 and profile.speed > 0 and profile.kv_cache_tokens > 0):
         raise ConfigError(f"{path}: no machine takes such times: {profile}")
     return content
-
-
-def write_profile_file(path: Path, content: ProfileFile) -> None:
-    """Replace the file; raises CalibrationError where it cannot be written."""
-    write_json(path, content, CalibrationError)

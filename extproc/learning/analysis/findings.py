@@ -1,4 +1,8 @@
-"""The whole analysis of a sample store, from columns to an `Analysis`."""
+"""The whole analysis of a sample store, from columns to an `Analysis`, and its zones of TTFT.
+
+TTFT of vLLM is bimodal, so a mean says nothing; shares and quantiles do: how many requests were computed at
+once, and how many had to queue.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,14 +11,63 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.fleet.fleet_rules import WaitingRule
+from extproc.fleet.zone import Zone
 from extproc.learning.analysis.congestion import Congestion, congestion_of
 from extproc.learning.analysis.correlation import Correlation, correlations
 from extproc.learning.analysis.knee import Knee, knee_of
 from extproc.learning.analysis.kv_usage import KvUsage, kv_usage_of
 from extproc.learning.analysis.proposal import Setting, propose, to_yaml
-from extproc.learning.analysis.zones import BackendZones, zones_of
 from extproc.learning.dataset import Dropped, Observations, clean_observations
 from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
+
+
+@dataclass(frozen=True, slots=True)
+class TtftQuantiles:
+    """Quantiles of TTFT in seconds."""
+
+    p5_s: float
+    p25_s: float
+    p50_s: float
+    p75_s: float
+    p95_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneShare:
+    """The samples of one zone; no quantiles where there are none."""
+
+    zone: Zone
+    count: int
+    share: float
+    ttft: TtftQuantiles | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendZones:
+    """One backend's samples by zone; `backend` is None for all of them together."""
+
+    backend: str | None
+    count: int
+    ttft: TtftQuantiles | None
+    zones: tuple[ZoneShare, ...]
+
+
+def zones_of(observations: Observations, bounds: ZoneBounds, backend: str | None) -> BackendZones:
+    """Count the zones of these observations, which are said to be those of `backend`."""
+    ttft_s = observations.ttft_s
+    zones = tuple(
+        ZoneShare(zone, int(mask.sum()), float(mask.mean()) if len(mask) else 0.0, _quantiles(ttft_s[mask]))
+        for zone, mask in bounds.masks(ttft_s).items()
+    )
+    return BackendZones(backend, len(ttft_s), _quantiles(ttft_s), zones)
+
+
+def _quantiles(ttft_s: npt.NDArray[np.float64]) -> TtftQuantiles | None:
+    if not len(ttft_s):
+        return None
+    return TtftQuantiles(*np.quantile(ttft_s, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99]).tolist())
+
 
 MAX_BACKENDS = 64
 """Beyond it only those with the most samples are looked at one by one: a store may hold any names."""

@@ -378,7 +378,7 @@ def test_a_request_whose_body_is_under_way_is_still_placed_while_draining(transp
             await stream.write(HEADERS)
             await stream.read()
             draining = asyncio.create_task(served.server.drain())
-            await served.until(lambda: not served.server.health.is_serving)
+            await served.until(lambda: not served.server.is_serving)
             await stream.write(BODY)
             assert routed_to(await stream.read()) == "vllm-1"
             assert await stream.code() == grpc.StatusCode.OK

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.files.file_watch import file_signature, watch_file
+from extproc.adapters.files.file_watch import INTERVAL_S, file_signature, watch_file
 
 
 async def following(watch: AsyncIterator[bytes | None]) -> bytes | None:
@@ -38,6 +38,35 @@ def test_a_file_that_appears_goes_and_is_replaced_is_followed(tmp_path: Path) ->
         assert await following(watch) is None
 
     asyncio.run(scenario())
+
+
+def test_a_file_that_never_settles_is_read_all_the_same_and_said_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "model.json"
+        path.write_bytes(b"one")
+        watch = watch_file(path, max_bytes=100)
+        assert await following(watch) == b"one"
+        rewriting = asyncio.create_task(keep_rewriting(path))
+        try:
+            assert (await following(watch) or b"").startswith(b"content")
+        finally:
+            rewriting.cancel()
+
+    asyncio.run(scenario())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"file_keeps_changing path={tmp_path / 'model.json'}")
+
+
+async def keep_rewriting(path: Path) -> None:
+    """Replace the file several times between two looks, each time by one of another length."""
+    content = b"content"
+    while True:
+        content += b"."
+        path.with_name("new").write_bytes(content)
+        path.with_name("new").rename(path)
+        await asyncio.sleep(INTERVAL_S / 5)
 
 
 def test_a_swapped_symbolic_link_is_a_change(tmp_path: Path) -> None:

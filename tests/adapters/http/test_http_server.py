@@ -113,6 +113,27 @@ def test_other_paths_are_not_found(parts: Parts, runner: asyncio.Runner) -> None
     assert runner.run(scenario()) == [404] * 4
 
 
+def test_requests_that_are_no_http_are_reported_in_one_line(
+    parts: Parts, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        server = HttpServer("127.0.0.1:0", parts.runtime)
+        port = await server.start()
+        try:
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /metrics HTTP/1.1\r\nno header\r\n\r\n")
+                assert b" 400 " in await reader.readline()
+                writer.close()
+        finally:
+            await server.stop()
+
+    runner.run(scenario())
+    (record,) = caplog.records
+    assert record.getMessage().startswith("http_request_refused error=")
+    assert record.exc_info is None
+
+
 def test_a_taken_address_is_a_clear_error(parts: Parts, runner: asyncio.Runner) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

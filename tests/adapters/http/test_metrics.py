@@ -85,7 +85,7 @@ def test_what_is_not_known_has_no_sample(parts: Parts) -> None:
 
 def test_a_refused_model_file_shows_until_a_good_one_comes(parts: Parts) -> None:
     assert value(parts, "extproc_model_file_refused") == 0.0
-    parts.offer_model(b"no model", 0.0)
+    parts.offer_model(b"no model")
     assert value(parts, "extproc_model_file_refused") == 1.0
     assert value(parts, "extproc_model_trained_timestamp_seconds") is None
     parts.offer_shipped_model()

@@ -177,7 +177,7 @@ def test_the_model_in_use_is_described(parts: Parts) -> None:
 def test_a_refused_model_is_shown_and_leaves_the_one_in_use(parts: Parts) -> None:
     parts.offer_shipped_model()
     before = document(parts)["model"]
-    parts.offer_model(b"no model", 1.0)
+    parts.offer_model(b"no model")
     after = document(parts)["model"]
     assert (after["version"], after["refused"]) == (before["version"], 1)
     assert "not a whole model file" in after["last_refusal"]

@@ -7,9 +7,9 @@ import pytest
 from support.evaluated_scenarios import CONTEXT, layered_rules, scenario, watched
 
 from benchmarks.limits import CHAT, KV_KNEE_REQUESTS, Case, closed_loop
-from extproc.lab.evaluation.capacity import capacities_per_s
 from extproc.lab.evaluation.evaluator import Scenario
 from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.offered_load import capacities_per_s
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.traffic.arrivals import OpenLoopTraffic, Steady
@@ -37,7 +37,7 @@ def settled(scene: Scenario, mode: str) -> list[float]:
         def ended(self, request, now_s):
             super().ended(request, now_s)
             if now_s > DURATION_S / 2:
-                seen.append(self.limits)
+                seen.append([member.max_active for member in self.core.registry.members])
 
     watched(Watched, scene)
     return np.median(seen, axis=0).tolist()

@@ -1,7 +1,7 @@
 import pytest
 
+from extproc.lab.load.completion import Reply
 from extproc.lab.load.figures import RECENT_S, Figures, percentiles_s
-from extproc.lab.load.stream_client import Reply
 from extproc.lab.traffic.workload import Step
 from extproc.outcomes.outcome import Failure
 

@@ -5,9 +5,9 @@ import numpy as np
 from aiohttp import web
 
 from extproc.fleet.view import CandidateFacts
+from extproc.lab.load.completion import Reply, open_session
 from extproc.lab.load.measured import Place, Sent, measured_sample
 from extproc.lab.load.open_loop import DRAIN_S, OpenLoop
-from extproc.lab.load.stream_client import Reply, open_session
 from extproc.lab.traffic.step_requests import DrawnRequests
 from extproc.lab.traffic.workload import Fixed, Schedule, Workload
 from extproc.outcomes.facts import Sample

@@ -6,8 +6,8 @@ import pytest
 
 from extproc.errors import ConfigError, ProfileError
 from extproc.fleet.endpoint import Endpoint
+from extproc.lab.load.completion import open_session
 from extproc.lab.load.profiled_servers import ServedModel, Servers, find_model, parse_servers
-from extproc.lab.load.stream_client import open_session
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
 from extproc.lab.simulated_vllm.vllm_server import open_sim
 

@@ -8,10 +8,10 @@ from aiohttp import web
 from support.fleet_states import backend_status, fleet_state
 
 from extproc.errors import ProfileError
+from extproc.lab.load.completion import Reply, open_session
 from extproc.lab.load.measured import BACKEND_HEADER, LAYER_HEADER, Sent
 from extproc.lab.load.profiled_servers import ServedModel
 from extproc.lab.load.stack_target import StackTarget, open_stack
-from extproc.lab.load.stream_client import Reply, open_session
 
 STATE = fleet_state(
     backend_status(name="idle", running=None, waiting=None, kv_cache_fraction=None, scrape_age_s=None),

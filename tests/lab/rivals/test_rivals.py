@@ -23,11 +23,10 @@ from extproc.lab.rivals.endpoint_picker import (
     queue_scores,
 )
 from extproc.lab.rivals.layered import Layered
-from extproc.lab.rivals.lmetric import LMetric
 from extproc.lab.rivals.oracle import Oracle, SheddingOracle
 from extproc.lab.rivals.peak_ewma import DECAY_S, PeakEwma
 from extproc.lab.rivals.policy import Candidate, Ended, Policy
-from extproc.lab.rivals.token_load_affinity import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, TokenLoadAffinity
+from extproc.lab.rivals.prefill_load import MAX_PENALTY_S, PREFILL_TOKENS_PER_S, LMetric, TokenLoadAffinity
 from extproc.lab.traffic.arrivals import Arrival
 
 REQUEST = Arrival(0.0, 100, 10)
@@ -335,7 +334,7 @@ def test_looking_at_the_estimates_changes_nothing() -> None:
     assert set(estimates_s) == {0, 1}
     assert estimates_s[1] < estimates_s[0]
     assert policy.estimates_s(REQUEST, 1.1) == estimates_s
-    assert not policy.counts.by_reason
+    assert not policy.core.router.counts.by_reason
 
 
 def test_an_invalid_model_file_is_an_error() -> None:

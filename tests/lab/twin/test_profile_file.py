@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from support.recorded_loads import LIMITS, SERVER
 
+from extproc.adapters.files.atomic_file import write_json
 from extproc.errors import CalibrationError, ConfigError
 from extproc.lab.engine.engine_profile import PROFILES
 from extproc.lab.twin.profile_file import (
@@ -13,7 +14,6 @@ from extproc.lab.twin.profile_file import (
     ProfileFile,
     find_profile,
     read_profile_file,
-    write_profile_file,
 )
 
 CONTENT = ProfileFile(
@@ -25,7 +25,7 @@ CONTENT = ProfileFile(
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
-    write_profile_file(path, CONTENT)
+    write_json(path, CONTENT, CalibrationError)
     assert read_profile_file(path) == CONTENT
     assert find_profile(str(path)) == SERVER
 
@@ -36,7 +36,7 @@ def test_a_shipped_profile_is_found_by_its_name() -> None:
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="No such file"):
-        write_profile_file(tmp_path / "absent" / "mine.json", CONTENT)
+        write_json(tmp_path / "absent" / "mine.json", CONTENT, CalibrationError)
 
 
 @pytest.mark.parametrize(

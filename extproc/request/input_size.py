@@ -1,4 +1,8 @@
-"""The size of `messages` (chat) and of the items of `input` (responses): text, and media in tokens.
+"""The size of a request's input: text in bytes, token ids, and media in tokens.
+
+Read are `messages` (chat), the items of `input` (responses), and `prompt` (completions) and `input`
+(embeddings), which are text, token ids, or arrays of either. Token ids are counted by their commas, not
+decoded: an array of a million ids would be a million objects.
 
 Every field is measured on its own, so that an odd one costs its own exactness and no other's. The text of
 the chat template is in none of them: the learned tokens per byte (`token_ratio`) take it in.
@@ -17,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from extproc.request.body_facts import BodyFacts, InputSize, TokenLimit
-from extproc.request.literal import ODD_SHAPE, field_bytes
+from extproc.request.literal import ODD_SHAPE, count_byte, field_bytes, json_bytes, marked_ids, text_bytes
 
 IMAGE_TOKENS: Final = 225  # borrowed, llm-d: 640 x 360 pixels, 1,024 of them a token
 AUDIO_TOKENS: Final = 139  # borrowed, llm-d: 10 s of 12.5 tokens, and 14 around them
@@ -177,3 +181,53 @@ def read_plain_chat(body: bytes) -> BodyFacts | None:
         text_bytes += len(text) if text.isascii() else len(text.encode())
     limit = chat.max_completion_tokens or chat.max_tokens
     return BodyFacts(chat.model or None, chat.stream, InputSize(text_bytes), limit, True)
+
+
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def embedded_size(given: msgspec.Raw, messages: msgspec.Raw) -> InputSize:
+    """Size the `input` of an embedding, or the messages that vLLM embeds where there is none."""
+    return prompt_size(given) if given else messages_size(messages)
+
+
+def prompt_size(raw: msgspec.Raw) -> InputSize:
+    """Size a prompt in any of its shapes; an odd one counts as text by its bytes."""
+    json = bytes(raw)
+    if json.startswith(b'"'):
+        return _string_size(json)
+    if not json.startswith(b"["):
+        return InputSize(0 if json in {b"", b"null"} else json_bytes(json))
+    if b'"' not in json and b"{" not in json:
+        return InputSize(exact_tokens=_count_ids(json), prompts=max(1, count_byte(json, b"[") - 1))
+    return _array_size(json)
+
+
+def _string_size(literal: bytes) -> InputSize:
+    exact_tokens = marked_ids(literal)
+    return InputSize(exact_tokens=exact_tokens) if exact_tokens else InputSize(text_bytes(literal))
+
+
+def _count_ids(json: bytes) -> int:
+    """The numbers in an array, or in an array of arrays of which none is empty."""
+    if not json.strip(b"[] \t\r\n"):
+        return 0
+    return count_byte(json, b",") + 1
+
+
+def _array_size(json: bytes) -> InputSize:
+    try:
+        prompts = [bytes(prompt) for prompt in _ARRAY.decode(json)]
+    except ODD_SHAPE:
+        return InputSize(json_bytes(json))
+    array_bytes, exact_tokens = 0, 0
+    for prompt in prompts:
+        if prompt.startswith(b"[") and b'"' not in prompt:
+            exact_tokens += _count_ids(prompt)
+        elif not prompt.startswith(b'"'):
+            array_bytes += json_bytes(prompt)
+        elif ids := marked_ids(prompt):
+            exact_tokens += ids
+        else:
+            array_bytes += text_bytes(prompt)
+    return InputSize(array_bytes, exact_tokens, prompts=max(1, len(prompts)))

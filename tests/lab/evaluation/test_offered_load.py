@@ -2,8 +2,8 @@ import pytest
 from support.evaluated_scenarios import CONTEXT
 
 from extproc.lab.engine.run import TICK_S
-from extproc.lab.evaluation.capacity import capacities_per_s, present_capacities_per_s, requests_per_s
 from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.offered_load import capacities_per_s, present_capacities_per_s, requests_per_s
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.traffic.arrivals import Steady
 from extproc.lab.traffic.workload import Fixed, Workload
