@@ -8,6 +8,7 @@ from extproc.config.stages import Config
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.policy.decide import PolicyRules
+from extproc.request.header_rules import HeaderRules
 from extproc.routing.core import CoreRules
 
 _ANY_BACKEND = {"name": "any", "url": "http://127.0.0.1:1"}
@@ -37,6 +38,12 @@ def core_rules(config: Config) -> CoreRules:
         queue=config.admission.queue if is_queueing else None,
         settle_s=config.envoy.settle_s,
     )
+
+
+def header_rules(config: Config) -> HeaderRules:
+    """Return how requests' headers are read."""
+    tenant_header = config.admission.queue.tenant_header
+    return HeaderRules(tenant_header, config.slo, config.sessions.headers)
 
 
 def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:

@@ -22,11 +22,13 @@ from extproc.config.fields import (
     Checked,
     FilePath,
     GrpcAddress,
+    HeaderName,
     ModelNames,
     Stage,
     TcpAddress,
 )
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
+from extproc.config.regular_file import read_whole
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -36,6 +38,11 @@ from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import GateRule, PredictRule
 from extproc.policy.least_load import SCORES
+from extproc.request.session import SESSION_HEADERS
+from extproc.request.slo import SloRule
+
+MAX_CONFIG_BYTES = 1 << 20
+"""Some 8,000 backends; a longer file is refused."""
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -134,6 +141,20 @@ class LeastLoadConfig(Stage):
     score: Annotated[str, AfterValidator(_checked_score)] = "expected_wait"
 
 
+class SessionsConfig(Stage):
+    """Whether the sessions of requests are followed, and one more header that tells them."""
+
+    is_enabled: bool = True
+    header: HeaderName | None = None
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The headers that are read; the configured one counts first."""
+        if not self.is_enabled:
+            return ()
+        return SESSION_HEADERS if self.header is None else (self.header, *SESSION_HEADERS)
+
+
 class ModelConfig(Stage):
     """The model file of layer 2; it may be absent, and is swapped in when it changes."""
 
@@ -173,6 +194,8 @@ class Config(Stage):
     predict: Checked[PredictRule] = PredictRule()
     least_load: LeastLoadConfig = LeastLoadConfig()
     admission: Checked[AdmissionConfig] = AdmissionConfig()
+    slo: Checked[SloRule] = SloRule()
+    sessions: SessionsConfig = SessionsConfig()
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -194,9 +217,9 @@ def parse_config(text: str, origin: str) -> Config:
 
 
 def load_config(path: Path) -> Config:
-    """Read the configuration file; raises ConfigError also where the file cannot be read."""
+    """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
     try:
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
+        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

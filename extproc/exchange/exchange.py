@@ -21,15 +21,13 @@ from extproc.exchange.messages import (
     Phase,
 )
 from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
+from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.request import read_request
 from extproc.request.token_ratio import TokenRatios
 
 
 class Exchange:
-    """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended.
-
-    `tenant_header` names the header that has the tenant of a request, where tenants take turns.
-    """
+    """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended."""
 
     __slots__ = (
         "_headers",
@@ -38,15 +36,15 @@ class Exchange:
         "_lease",
         "_place",
         "_ratios",
-        "_tenant_header",
+        "_rules",
         "_then",
         "is_placed",
     )
 
-    def __init__(self, place: Placer, ratios: TokenRatios, tenant_header: str | None = None) -> None:
+    def __init__(self, place: Placer, ratios: TokenRatios, rules: HeaderRules = USUAL) -> None:
         self._place = place
         self._ratios = ratios
-        self._tenant_header = tenant_header
+        self._rules = rules
         self._then: Callable[[Instruction], None] | None = None
         self._headers: Mapping[str, str] | None = None
         self._lease: Lease | None = None
@@ -99,7 +97,7 @@ class Exchange:
         return self._placed(event.body, Phase.REQUEST_BODY, now_s)
 
     def _placed(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:
-        request = read_request(self._headers or {}, body, self._ratios, self._tenant_header)
+        request = read_request(self._headers or {}, body, self._ratios, self._rules)
         self._headers = {}  # not needed any more
         self._is_read = True
         placement = self._place(request, phase, now_s)

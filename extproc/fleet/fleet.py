@@ -7,6 +7,7 @@ from extproc.fleet.backend import Backend, FleetAverages, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.sent_prefixes import SentPrefixes
+from extproc.fleet.session_homes import SessionHomes
 from extproc.fleet.view import NOTHING_CACHED, FleetView
 
 
@@ -16,6 +17,7 @@ class Fleet:
     def __init__(self, rules: FleetRules) -> None:
         self.backends: list[Backend] = []
         self.prefixes = SentPrefixes()
+        self.sessions = SessionHomes()
         self._rules = rules
         self._averages = FleetAverages(rules.medium_load)
 
@@ -24,9 +26,10 @@ class Fleet:
         backends: Sequence[Backend],
         now_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
+        near_tokens: Mapping[Backend, float] | None = None,
     ) -> FleetView:
         """Return what is known of some backends now; nothing is changed by looking."""
-        return FleetView(backends, now_s, now_s - self._rules.stale_after_s, cached_tokens)
+        return FleetView(backends, now_s, now_s - self._rules.stale_after_s, cached_tokens, near_tokens)
 
     def join(
         self, endpoint: Endpoint, lifecycle: Lifecycle = Lifecycle.ACTIVE, changes_at_s: float = 0.0
@@ -40,7 +43,8 @@ class Fleet:
         """Drop backends; their number of places is no measure for the others any more."""
         self.backends = [backend for backend in self.backends if backend not in gone]
         self.prefixes.drop(gone)
-        self._averages.most_places = max((backend.sure_places for backend in self.backends), default=0.0)
+        self.sessions.drop(gone)
+        self._averages.drop(gone)
 
     def scrape_hung(self, backend: Backend, now_s: float) -> None:
         """Note a scrape without an answer in time.

@@ -18,6 +18,11 @@ from extproc.fleet.zone import Zone
 
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Age = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+MAX_TOKENS = 1e7
+"""Ten million: no context is longer."""
+Tokens = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -32,12 +37,12 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     num_running: Requests
     load: Requests
     num_waiting: Requests
-    kv_cache_fraction: float
-    own: float
-    foreign: float
-    scrape_age_s: float | None = None
-    expected_cached_tokens: float = 0.0
-    ahead_tokens: float = 0.0
+    kv_cache_fraction: Share
+    own: Requests
+    foreign: Requests
+    scrape_age_s: Age | None = None
+    expected_cached_tokens: Tokens = 0.0
+    ahead_tokens: Tokens = 0.0
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
@@ -47,10 +52,11 @@ class FleetView:
     """Some backends and their `loads`, in the same order, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
-    prefix caches. It describes a moment: with the next event it may be wrong.
+    prefix caches; `near_tokens` has also those of which only the request's session tells, for the comparison
+    of backends. It describes a moment: with the next event it may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "now_s")
+    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s")
 
     def __init__(
         self,
@@ -58,11 +64,13 @@ class FleetView:
         now_s: float,
         fresh_from_s: float,
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
+        near_tokens: Mapping[Backend, float] | None = None,
     ) -> None:
         self._fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
+        self.near_tokens = cached_tokens if near_tokens is None else near_tokens
         self.loads: list[float] = [
             backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
             for backend in backends
@@ -112,7 +120,7 @@ class FleetView:
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens)
+        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.near_tokens)
 
     def is_any_low(self) -> bool:
         """Return whether a backend is in the low zone, by its boundary on the load."""
@@ -168,9 +176,12 @@ class FleetView:
             own=backend.own,
             foreign=load - backend.own,
             scrape_age_s=None if isinf(age_s) else age_s,
-            expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
-            ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
+            expected_cached_tokens=min(MAX_TOKENS, self.cached_tokens.get(backend, 0.0)),
+            ahead_tokens=self._ahead_tokens(backend),
         )
+
+    def _ahead_tokens(self, backend: Backend) -> float:
+        return min(MAX_TOKENS, max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s)
 
     def _is_backlog_long(self, backend: Backend) -> bool:
         return backend.prefilled_at_s - self.now_s > backend.longest_wait_s

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import msgspec
 
-from extproc.fleet.view import CandidateFacts, Word
+from extproc.fleet.view import CandidateFacts, Tokens, Word
+from extproc.request.body_facts import TokenLimit
 
 BACKEND_KEY = "backend"
 LAYER_KEY = "layer"
@@ -18,10 +19,14 @@ REASON_KEY = "reason"
 FACTS_KEY = "facts"
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Priority = Annotated[int, msgspec.Meta(ge=-(1 << 40), le=1 << 40)]
+LogSeconds = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+PredictedSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e45)]
 
 
 class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
-    """A decision and all that it was made from.
+    """A decision and all that it was made from. Every number is bounded: one entry spoils no sum for long.
 
     `model` is empty where the request names none. `input_tokens` is the estimate that the policy used, of
     which `expected_cached_tokens` were expected in the backend's prefix cache. `model_log_ttft` is the
@@ -34,15 +39,15 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
     reason: Word
     kind: Word
     is_stream: bool
-    input_tokens: float
-    text_bytes: int
-    body_bytes: int
-    priority: int = 0
+    input_tokens: Tokens
+    text_bytes: Bytes
+    body_bytes: Bytes
+    priority: Priority = 0
     model: Name = ""
-    token_limit: int | None = None
+    token_limit: TokenLimit | None = None
     model_version: Name | None = None
-    model_log_ttft: float | None = None
-    predicted_ttft_s: float | None = None
+    model_log_ttft: LogSeconds | None = None
+    predicted_ttft_s: PredictedSeconds | None = None
 
     @property
     def new_tokens(self) -> float:
@@ -53,7 +58,7 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
 class PlacedFacts(Facts, frozen=True, kw_only=True):
     """The facts as they travel: `booking` is the number under which the router has the request."""
 
-    booking: int = 0
+    booking: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
 
 
 _ENCODER = msgspec.json.Encoder()

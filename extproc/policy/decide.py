@@ -6,6 +6,7 @@ that only sending less helps.
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from extproc.fleet.view import FleetView
 from extproc.learning.model_rules import PredictRule
 from extproc.learning.predictor import Predictor
 from extproc.policy.decision import Decision, Layer, Reason
+from extproc.policy.expected_wait import in_time
 from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import Forecast, forecast
 from extproc.request.request import Request
@@ -34,17 +36,28 @@ class PolicyRules:
 
 
 def decide(
-    request: Request, view: FleetView, model: Predictor | None, rules: PolicyRules, rng: np.random.Generator
+    request: Request,
+    view: FleetView,
+    model: Predictor | None,
+    rules: PolicyRules,
+    rng: np.random.Generator,
+    wait_left_s: float = inf,
 ) -> Decision:
-    """Place `request` on one of the candidates in `view`, or refuse it."""
+    """Place `request` on one of the candidates in `view`, or refuse it.
+
+    It may wait at the server for at most `wait_left_s`, and for no longer than the guard allows every
+    request: a patient client would otherwise make the queues of the servers too long for all others.
+    """
     if not view.backends:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
     # For the sake of the servers' HTTP layer these have a limit of their own.
     fit = view.fit() if request.has_body else view.admitting_bodyless()
+    if wait_left_s < inf and request.has_body:
+        fit = in_time(fit, wait_left_s)
     guarded = len(view) - len(fit)
     if not fit.backends:
-        return replace(_nothing_fit(request, view, rules, rng), guarded=guarded)
+        return replace(_nothing_fit(request, view, rules, rng, wait_left_s), guarded=guarded)
     if fit.is_any_low():
         return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
     if model is None or not _is_predictable(request, rules):
@@ -65,13 +78,17 @@ def _why_unasked(request: Request, rules: PolicyRules) -> Reason:
     return Reason.NO_MODEL if _is_predictable(request, rules) else Reason.UNPREDICTABLE
 
 
-def _nothing_fit(request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator) -> Decision:
+def _nothing_fit(
+    request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator, wait_left_s: float
+) -> Decision:
     """Refuse; but where all fail, and some are alive by their scrapes, have one of these answer.
 
     Otherwise one client whose requests make vLLM fail could take the whole fleet out for everyone else.
     """
     admitting = view.admitting()
     if admitting.backends:
+        if wait_left_s < inf and not in_time(admitting, wait_left_s).backends:
+            return Decision(Layer.REJECT, Reason.TOO_LATE)
         is_queue_long = request.has_body and admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
     alive = [backend for backend in view.backends if view.has_room(backend) and view.is_alive(backend)]

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     # reject
     SATURATED = "saturated"
     WAIT_TOO_LONG = "wait_too_long"  # below their limits, but in the queue of any of them
+    TOO_LATE = "too_late"  # by the request's own limit of the wait
     PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
     TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
@@ -83,6 +84,7 @@ class DecisionCounts:
         self.guarded = 0
         self.passed_through = 0
         self.expected_cached_tokens = 0.0
+        self.followed_sessions = 0
 
     def count(self, decision: Decision) -> None:
         """Count a decision; `guarded` has those in which the guard took at least one candidate out."""

@@ -37,6 +37,7 @@ class _Fields(msgspec.Struct, gc=False):
 
     model: Raw = _ABSENT
     stream: Raw = _ABSENT
+    cache_salt: Raw = _ABSENT
 
 
 def read_body(api: Api, body: bytes) -> BodyFacts:
@@ -54,6 +55,7 @@ def read_body(api: Api, body: bytes) -> BodyFacts:
         input_size=_input_size(api, fields, body, condensed),
         token_limit=_token_limit(api, fields),
         is_readable=True,
+        cache_salt=_salt(fields.cache_salt),
     )
 
 
@@ -70,8 +72,9 @@ def _parse(api: Api, body: bytes) -> tuple[bytes, _Fields | None]:
     if len(json) > _CONDENSE_FROM_BYTES:
         condensed = condense(json)
         fields = _fields(api, condensed)
-        if fields is not None or len(condensed) == len(json):
-            return condensed, fields
+        is_named = fields is None or TEXT_MARK not in bytes(fields.model)
+        if is_named and (fields is not None or len(condensed) == len(json)):
+            return condensed, fields  # else a long name is missing: what names no model goes to any backend
     return json, _fields(api, json)
 
 
@@ -94,6 +97,17 @@ def _model(raw: Raw) -> str | None:
         return _STRING.decode(raw) or None
     except ODD_SHAPE:
         return None
+
+
+def _salt(raw: Raw) -> str:
+    """Return a salt; one of another shape, which vLLM refuses, is told from others by its bytes."""
+    json = bytes(raw)
+    if json in {b"", b"null"}:
+        return ""
+    try:
+        return _STRING.decode(json)
+    except ODD_SHAPE:
+        return json.decode(errors="replace")
 
 
 def _token_limit(api: Api, fields: _Fields) -> int | None:

@@ -27,6 +27,7 @@ class BodyFacts(msgspec.Struct, frozen=True):
 
     Where it is not readable (no JSON object), `input_size` is the body's bytes taken as text and the rest
     is unknown. `token_limit` is None where it is absent, not a positive integer, or above 2**31 - 1.
+    `cache_salt` separates the engine's prefix cache: requests share nothing with those of another salt.
     """
 
     model: str | None
@@ -34,3 +35,4 @@ class BodyFacts(msgspec.Struct, frozen=True):
     input_size: InputSize
     token_limit: int | None
     is_readable: bool
+    cache_salt: str = ""

@@ -162,6 +162,7 @@ class PlainChat(msgspec.Struct, gc=False):
     max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     tools: None = None
+    cache_salt: str | None = None
 
 
 _PLAIN_CHAT: Final = msgspec.json.Decoder(PlainChat)
@@ -180,7 +181,9 @@ def read_plain_chat(body: bytes) -> BodyFacts | None:
         text = message.content
         text_bytes += len(text) if text.isascii() else len(text.encode())
     limit = chat.max_completion_tokens or chat.max_tokens
-    return BodyFacts(chat.model or None, chat.stream, InputSize(text_bytes), limit, True)
+    return BodyFacts(
+        chat.model or None, chat.stream, InputSize(text_bytes), limit, True, chat.cache_salt or ""
+    )
 
 
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])

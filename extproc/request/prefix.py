@@ -3,7 +3,8 @@
 An engine does not compute again what it has in its KV cache, and looks that up from the beginning on. So two
 requests share as much work as their chains do. A chain is made of the body's bytes from the prompt's field
 on, without decoding them: who goes on with a conversation sends the same bytes again, and more. Tools and
-instructions that differ before the same messages are not seen: what is wrong is an estimate.
+instructions that differ before the same messages are not seen: what is wrong is an estimate. A `cache_salt`
+is part of the chain, since engines keep the blocks of each salt apart.
 
 The blocks grow with their distance, so that a long prompt has few and what is lost at the end of a long
 common beginning is an eighth of it at most. The hash is Python's own of bytes, SipHash-1-3 with a key that is
@@ -38,7 +39,9 @@ BLOCK_ENDS: Final = _ends()
 _BLOCKS: Final = tuple(pairwise((0, *BLOCK_ENDS)))
 
 
-def read_prefix(api: Api, body: bytes, model: str | None) -> tuple[tuple[int, ...], int]:
+def read_prefix(
+    api: Api, body: bytes, model: str | None, cache_salt: str = ""
+) -> tuple[tuple[int, ...], int]:
     """Return the chain of a body's prompt, and the bytes from the prompt's field on; never raises.
 
     A block that is not full has no hash. Models do not share anything. Engines cache the prefixes of
@@ -48,7 +51,7 @@ def read_prefix(api: Api, body: bytes, model: str | None) -> tuple[tuple[int, ..
     length = len(body) - begin
     if begin < 0 or length < _SMALLEST_BYTES:
         return (), 0
-    last, chain = hash(model), []
+    last, chain = hash((model, cache_salt)) if cache_salt else hash(model), []
     for start, end in _BLOCKS[: bisect_right(BLOCK_ENDS, length)]:
         last = hash((last, body[begin + start : begin + end]))
         chain.append(last)

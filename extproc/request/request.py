@@ -13,7 +13,9 @@ import msgspec
 from extproc.request.api import APIS_BY_PATH, OTHER, Api
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
+from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
+from extproc.request.session import NO_SESSION, read_session
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -23,8 +25,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
     `has_body` is False for a header-only request, which no engine works on; `tenant` is for whom it is, where
-    that is known. `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from
-    the prompt on (see `request.prefix`).
+    that is known; `wait_limit_s` is the client's own limit of the wait (see `request.slo`), None without one.
+    `prefix` is the chain of its prompt's blocks, of the first `prompt_bytes` of the body from the prompt on
+    (see `request.prefix`). `session` is the number of its session, if it has one.
     """
 
     api: Api
@@ -38,6 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 0
     has_body: bool
     tenant: str = ""
+    wait_limit_s: float | None = None
+    session: int = NO_SESSION
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
 
@@ -54,13 +59,13 @@ def read_request(
     headers: Mapping[str, str],
     body: bytes | None,
     ratios: TokenRatios,
-    tenant_header: str | None = None,
+    rules: HeaderRules = USUAL,
     apis: Mapping[str, Api] = APIS_BY_PATH,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
     Header names are in lower case. `body` is None where Envoy announced that none follows. A body in any
-    content encoding (gzip, ...) is not readable. Without a `tenant_header` all requests are of one tenant.
+    content encoding (gzip, ...) is not readable.
     """
     path = headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
     api = apis.get(path, OTHER) if headers.get(":method") == "POST" else OTHER
@@ -68,7 +73,8 @@ def read_request(
         return Request(api=OTHER, path=path, priority=_priority(headers), has_body=False)
     is_encoded = headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}
     facts = unreadable(body) if is_encoded else read_body(api, body)
-    prefix, prompt_bytes = read_prefix(api, body, facts.model)
+    prefix, prompt_bytes = read_prefix(api, body, facts.model, facts.cache_salt)
+    tenant = "" if rules.tenant_header is None else _tenant(rules.tenant_header, headers)
     return Request(
         api=api,
         path=path,
@@ -80,7 +86,9 @@ def read_request(
         priority=_priority(headers),
         body_bytes=len(body),
         has_body=True,
-        tenant="" if tenant_header is None else _tenant(tenant_header, headers.get(tenant_header, "")),
+        tenant=tenant,
+        wait_limit_s=rules.slo.limit_s(headers),
+        session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
     )
@@ -95,7 +103,8 @@ def _priority(headers: Mapping[str, str]) -> int:
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 
-def _tenant(header: str, name: str) -> str:
+def _tenant(header: str, headers: Mapping[str, str]) -> str:
+    name = headers.get(header, "")
     if header == FORWARDED_FOR:
         name = name.rpartition(",")[2].strip()
     if len(name) <= MAX_TENANT:

@@ -1,5 +1,7 @@
 """The router: candidates, decision, reservation and instruction, in one step without an await."""
 
+from math import inf
+
 import msgspec
 import numpy as np
 
@@ -9,7 +11,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import CandidateFacts
+from extproc.fleet.view import MAX_TOKENS, CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
 from extproc.policy.decide import PolicyRules, decide, last_resort
@@ -54,18 +56,30 @@ class Router:
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
-    def attempt(self, request: Request, phase: Phase, now_s: float) -> Placement | Decision:
+    def wait_limit_s(self, request: Request) -> float:
+        """Return how long a request may wait here and at a server together: its own limit, or the guard's."""
+        own_s = request.wait_limit_s
+        return self._policy.max_predicted_ttft_s if own_s is None else own_s
+
+    def attempt(
+        self, request: Request, phase: Phase, now_s: float, waited_s: float = 0.0
+    ) -> Placement | Decision:
         """Decide, and reserve a place on the chosen backend before anything else can run.
 
-        Returns the decision where no backend can take the request now; it is not counted yet. Fails open
-        where no backend can be chosen yet.
+        A request that has `waited_s` here may wait so much less at the server. Returns the decision where no
+        backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
+        yet.
         """
         candidates = self._registry.candidates(request.model)
         if candidates is None:
             self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_MODEL))
             return Placement(unknown_model(request.model or ""))
-        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
-        decision = decide(request, view, self._model.current, self._policy, self._rng)
+        cached = self._fleet.prefixes.cached_tokens(request)
+        near = self._fleet.sessions.near_tokens(request, cached)
+        view = self._fleet.view(candidates, now_s, cached, near)
+        is_limited = waited_s > 0.0 or request.wait_limit_s is not None
+        left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
+        decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
         for backend in decision.predicted_saturated:
             backend.latch_saturated()
         if decision.reason is Reason.NO_BACKEND:
@@ -73,6 +87,9 @@ class Router:
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
+        if near is not cached:
+            chosen = decision.chosen
+            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
 
     def refuse(
@@ -116,6 +133,7 @@ class Router:
         now_s: float,
     ) -> Placement:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
+        self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
         # All others are full where this one is the last resort.
         may_retry = decision.reason is not Reason.LAST_RESORT and self.bookings.may_be_retried(backend)
@@ -135,7 +153,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
         reason=decision.reason,
         kind=request.api.kind,
         is_stream=request.is_stream,
-        input_tokens=request.input_tokens,
+        input_tokens=min(MAX_TOKENS, request.input_tokens),
         text_bytes=request.input_size.text_bytes,
         body_bytes=request.body_bytes,
         priority=request.priority,

@@ -19,6 +19,8 @@ HEADERS = {
     "cookie": f"session={SECRET}",
     "x-api-key": SECRET,
     "x-extproc-priority": SECRET,
+    "x-slo-ttft-ms": SECRET,
+    "session-id": SECRET,
 }
 TOLD = ("/metrics", "/v1/state", "/")
 

@@ -41,10 +41,10 @@ class Sent:
 
 
 def two_backends(stack: LocalStack, **limits: float) -> LocalStack:
-    """They are busy with as many requests as they may have."""
+    """They are busy with as many requests as they may have; the guard limits no wait."""
     for name in BACKENDS:
         stack.start_sim(name, "--speed", "2", "--max-num-seqs", str(MAX_ACTIVE))
-    stack.stages["guard"] = {"max_active": MAX_ACTIVE}
+    stack.stages["guard"] = {"max_active": MAX_ACTIVE, "max_predicted_ttft_s": 600.0}
     queue = {
         **limits,
         "min_priority": 0,

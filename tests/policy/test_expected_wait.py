@@ -9,7 +9,7 @@ from support.build import STALE_AFTER_S, a_backend, reserve, view_of
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait, scores
+from extproc.policy.expected_wait import expected_wait, in_time, scores
 
 NOW_S = 100.0
 
@@ -112,3 +112,19 @@ def test_among_backends_of_the_same_pace_the_least_loaded_expects_the_least(load
         reserve(backend, load, NOW_S)
     found = scores(view_of(backends, NOW_S), 100.0)
     assert loads[found.index(min(found))] == min(loads)
+
+
+@settings(deadline=None)
+@given(st.lists(_candidates, max_size=8), st.floats(0.0, 1e4))
+def test_those_in_time_are_those_whose_wait_is_within_the_limit(
+    candidates: list[dict[str, object]], limit_s: float
+) -> None:
+    view = view_of(
+        [with_fields(a_backend(number=n), each.items()) for n, each in enumerate(candidates)], NOW_S
+    )
+    waits_s = [
+        expected_wait(backend, load, 500.0, 0.0, NOW_S).wait_s
+        for backend, load in zip(view.backends, view.loads, strict=True)
+    ]
+    expected = [backend for backend, wait_s in zip(view.backends, waits_s, strict=True) if wait_s <= limit_s]
+    assert list(in_time(view, limit_s).backends) == expected

@@ -87,7 +87,7 @@ def test_every_row_is_complete(api: Api) -> None:
 
 
 def test_the_short_way_to_read_a_chat_knows_all_fields_of_its_row() -> None:
-    read = {"model", "stream", *CHAT.input_fields, *CHAT.token_limit_fields}
+    read = {"model", "stream", "cache_salt", *CHAT.input_fields, *CHAT.token_limit_fields}
     assert {field.encode_name for field in fields(PlainChat)} == read
 
 

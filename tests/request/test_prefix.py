@@ -67,6 +67,23 @@ def test_models_share_nothing() -> None:
     assert not set(chain(body(SECOND), model="m")) & set(chain(body(SECOND), model="n"))
 
 
+@pytest.mark.parametrize("filler", ["", "long " * 20_000])
+def test_prompts_of_different_salts_share_nothing_and_those_of_one_salt_all(filler: str) -> None:
+    """In short bodies, which are read in one go, and in long ones."""
+    messages = [*SECOND, message("user", filler)]
+
+    def salted(**fields: object) -> tuple[int, ...]:
+        headers = {":method": "POST", ":path": "/v1/chat/completions"}
+        return read_request(headers, body(messages, **fields), TokenRatios()).prefix
+
+    plain = salted()
+    for salt in ("a", "b", "\u6f22", 5, ["a"], {"a": 1}):
+        assert not set(salted(cache_salt=salt)) & set(plain)
+        assert salted(cache_salt=salt) == salted(cache_salt=salt)
+    assert not set(salted(cache_salt="a")) & set(salted(cache_salt="b"))
+    assert salted(cache_salt=None)[:-1] == plain[: len(plain) - 1]
+
+
 @pytest.mark.parametrize(("api", "field"), [(COMPLETION, "prompt"), (RESPONSES, "input")])
 def test_other_apis_have_their_prompts_elsewhere(api: Api, field: str) -> None:
     content = json.dumps({"model": "m", field: "once upon a time " * 200}).encode()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.request.api import CHAT, COMPLETION, EMBEDDING, OTHER, RESPONSES, Api
 from extproc.request.body_facts import InputSize
+from extproc.request.header_rules import HeaderRules
 from extproc.request.request import MAX_TENANT, Request, read_request
 from extproc.request.token_ratio import RatioSample, TokenRatios
 
@@ -116,7 +117,7 @@ def test_input_tokens_follow_the_learned_ratio() -> None:
 
 def tenant(name: str | None) -> str:
     headers = {":path": CHAT_PATH, ":method": "POST"} | ({} if name is None else {"x-tenant": name})
-    return read_request(headers, CHAT_BODY, TokenRatios(), "x-tenant").tenant
+    return read_request(headers, CHAT_BODY, TokenRatios(), HeaderRules("x-tenant")).tenant
 
 
 def test_the_tenant_is_read_where_a_header_is_configured_for_it() -> None:
@@ -127,7 +128,9 @@ def test_the_tenant_is_read_where_a_header_is_configured_for_it() -> None:
 
 def test_of_forwarded_addresses_the_one_that_envoy_added_is_the_tenant() -> None:
     headers = {":path": CHAT_PATH, ":method": "POST", "x-forwarded-for": "made up, 6.6.6.6, 10.0.0.7"}
-    assert read_request(headers, CHAT_BODY, TokenRatios(), "x-forwarded-for").tenant == "10.0.0.7"
+    assert (
+        read_request(headers, CHAT_BODY, TokenRatios(), HeaderRules("x-forwarded-for")).tenant == "10.0.0.7"
+    )
 
 
 def test_of_a_long_tenant_only_a_digest_is_kept() -> None:

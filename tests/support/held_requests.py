@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules
+from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules, policy_rules
 
 from extproc.exchange.messages import Continue, Hold, Instruction, Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet_rules import WaitingRule
 from extproc.request.request import Request
 from extproc.routing.queue.request_queue import QueueRules
 
@@ -47,11 +48,18 @@ class Client:
 
 
 class Clinic:
-    """A core whose queue holds requests, and its clients in the order in which they came. Time is `now_s`."""
+    """A core whose queue holds requests, and its clients in the order in which they came. Time is `now_s`.
 
-    def __init__(self, rules: QueueRules = RULES, backends: Sequence[Endpoint] = ONE) -> None:
+    The guard's limit of the wait, over both waits, is `limit_s`.
+    """
+
+    def __init__(
+        self, rules: QueueRules = RULES, backends: Sequence[Endpoint] = ONE, limit_s: float = 60.0
+    ) -> None:
         self.now_s = 100.0
-        self.core = a_core(backends, core_rules(fleet_rules(max_active=MAX_ACTIVE), queue=rules))
+        fleet = fleet_rules(max_active=MAX_ACTIVE, waiting=WaitingRule(limit_s))
+        policy = policy_rules(max_predicted_ttft_s=limit_s)
+        self.core = a_core(backends, core_rules(fleet, policy=policy, queue=rules))
         assert self.core.queue is not None
         self.queue = self.core.queue
         self.clients: list[Client] = []

@@ -23,6 +23,7 @@ from extproc.exchange.messages import (
     Reject,
     RouteTo,
 )
+from extproc.request.slo import SLO_HEADERS
 
 CLUSTER_HEADER = "x-extproc-cluster"
 ADDRESS_HEADER = "x-extproc-address"
@@ -45,7 +46,7 @@ def decode(message: bytes) -> Event:
 
 @lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Few headers are sent, and hardly ever others than the last time."""
+    """Few headers are sent, and but for sessions hardly ever others than the last time."""
     return _decode(message)
 
 
@@ -77,11 +78,15 @@ def encode(instruction: Instruction) -> bytes:
 
 
 def _headers(received: pb.HeaderMap) -> dict[str, str]:
-    """A repeated name keeps its last value; nothing that extproc reads is a list."""
-    return {
-        header.key.lower(): header.raw_value.decode("utf-8", "replace") or header.value
-        for header in received.headers
-    }
+    """Keep the last value of a repeated name: where a gateway adds to what the client sent, its own is last.
+
+    Limits that contradict each other are joined as RFC 9110 (5.3) has it, and are then no number.
+    """
+    headers: dict[str, str] = {}
+    for header in received.headers:
+        name, value = header.key.lower(), header.raw_value.decode("utf-8", "replace") or header.value
+        headers[name] = f"{headers[name]}, {value}" if name in SLO_HEADERS and name in headers else value
+    return headers
 
 
 def _route(instruction: RouteTo) -> bytes:

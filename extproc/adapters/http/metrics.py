@@ -18,7 +18,7 @@ from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
 from extproc.outcomes.outcome_counts import Histogram
-from extproc.routing.queue.request_queue import Ending
+from extproc.routing.queue.wait_counts import Ending
 
 # By field of `BackendStatus`.
 _GAUGES = {
@@ -106,6 +106,11 @@ class SidecarCollector(Collector):
             "extproc_expected_cached_tokens",
             "Prompt tokens that were expected in the prefix cache of the chosen backend",
             counts.expected_cached_tokens,
+        )
+        yield _counter(
+            "extproc_followed_sessions",
+            "Requests placed at the home of their session, of whose cache only the session told",
+            counts.followed_sessions,
         )
         bookings = self._runtime.core.router.bookings
         yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)

@@ -207,4 +207,5 @@ def _as_request(arrival: Arrival) -> Request:
         prompt_bytes=text_bytes,
         has_body=True,
         tenant=arrival.tenant,
+        session=arrival.session,
     )

@@ -25,7 +25,8 @@ _BLOCK = 1024
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """One request: when it comes, in seconds from the start, how long it is, and for whom.
 
-    `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE.
+    `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE. `session` is the number of the
+    conversation of which it is a turn, 0 without one.
     """
 
     at_s: float
@@ -34,6 +35,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     content: Sequence[int] = ()
     priority: int = 0
     tenant: str = ""
+    session: int = 0
 
 
 class Traffic(Protocol):

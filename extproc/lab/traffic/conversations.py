@@ -88,7 +88,8 @@ class Conversations(Turns):
             return None
         conversation.tokens = prompt_tokens + answer
         conversation.turns_left -= 1
-        return Arrival(at_s, prompt_tokens, answer, self._content(conversation))
+        content = self._content(conversation)
+        return Arrival(at_s, prompt_tokens, answer, content, session=conversation.number)
 
     def _content(self, conversation: _Conversation) -> Content[int]:
         """All full blocks of prompt and answer; all conversations of a kind have those of its text."""

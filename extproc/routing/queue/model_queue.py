@@ -1,73 +1,33 @@
 """The requests that wait for one model, in the order in which they are let in.
 
-The highest priority goes first; within it tenants take turns; a tenant's own are served first come, first
-served. Taking turns is deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit
-Round Robin", 1995) where each request costs one quantum: what is handed out is a place in flight, however
-long the request, so that no deficit is left to be carried over. A tenant that comes back starts at the end
-of the round: to come and go gains nothing, and nothing has to be kept of tenants that do not wait.
+The highest priority goes first; within it tenants take turns; of a tenant's own the earliest deadline goes
+first, which is the order of arrival where all may wait equally long. Taking turns is deficit round robin
+(Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round Robin", 1995) where each request costs
+one quantum: what is handed out is a place in flight, however long the request, so that no deficit is left to
+be carried over. A tenant that comes back starts at the end of the round: to come and go gains nothing, and
+nothing has to be kept of tenants that do not wait.
 
 A queue that is full loses the newest request of the lowest priority, and there that of the tenant with the
 most: otherwise a tenant that fills the queue would keep all others out of it. (McKenney, "Stochastic Fairness
-Queueing", 1990, calls this buffer stealing.)
+Queueing", 1990, calls this buffer stealing.) A deadline counts for nothing here: a client that asks for a
+short one would push out those that wait already.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 
-from extproc.exchange.messages import Phase
-from extproc.exchange.placement import HeldLease, Placement
-from extproc.request.request import Request
+from extproc.routing.queue.waiting_requests import Waiter, WaitingRequests
 
-
-class Waiter(HeldLease):
-    """A request that waits, when it arrived, and until when it may; `gave_up` follows a client that leaves.
-
-    `priority` is within the configured bounds; `number` grows with every arrival.
-    """
-
-    __slots__ = ("_gave_up", "deadline_s", "number", "phase", "priority", "request", "since_s")
-
-    def __init__(
-        self,
-        request: Request,
-        phase: Phase,
-        priority: int,
-        number: int,
-        since_s: float,
-        deadline_s: float,
-        gave_up: "Callable[[Waiter, float], None]",
-    ) -> None:
-        super().__init__()
-        self.request = request
-        self.phase = phase
-        self.priority = priority
-        self.number = number
-        self.since_s = since_s
-        self.deadline_s = deadline_s
-        self._gave_up = gave_up
-
-    def settle(self, placement: Placement) -> None:
-        """Answer the request, which waits no more."""
-        if self.respond is not None:
-            self.respond(placement)
-
-    def _release(self, now_s: float) -> None:
-        self._gave_up(self, now_s)
-
-
-# OrderedDicts, because a dict would walk over all that have left before its first one.
-Waiters = OrderedDict[Waiter, None]
 Tenants = OrderedDict[str, None]
 
 
 class PriorityLevel:
-    """The waiters of one priority: tenants in turn, each with its own in the order of their arrival.
+    """The waiters of one priority: tenants in turn, each with its own by their deadlines.
 
     Every operation takes the same time, or nearly so, however many wait and for however many tenants.
     """
 
     def __init__(self) -> None:
-        self._turns: OrderedDict[str, Waiters] = OrderedDict()
+        self._turns: OrderedDict[str, WaitingRequests] = OrderedDict()
         self._by_size: dict[int, Tenants] = {}
 
     def __len__(self) -> int:
@@ -77,22 +37,22 @@ class PriorityLevel:
     def join(self, waiter: Waiter) -> None:
         """Take one more; a tenant that had none comes last in the round."""
         tenant = waiter.request.tenant
-        waiters = self._turns.setdefault(tenant, OrderedDict())
-        waiters[waiter] = None
+        waiters = self._turns.setdefault(tenant, WaitingRequests())
+        waiters.add(waiter)
         self._resize(tenant, len(waiters) - 1, len(waiters))
 
     def leave(self, waiter: Waiter) -> None:
         """Drop one; the order of the others stays as it is."""
         tenant = waiter.request.tenant
         waiters = self._turns[tenant]
-        del waiters[waiter]
+        waiters.remove(waiter)
         self._resize(tenant, len(waiters) + 1, len(waiters))
         if not waiters:
             del self._turns[tenant]
 
     def first(self) -> Waiter:
-        """Return the oldest of the tenant whose turn it is."""
-        return next(iter(next(iter(self._turns.values()))))
+        """Return the one with the earliest deadline of the tenant whose turn it is."""
+        return next(iter(self._turns.values())).first()
 
     def end_turn(self, tenant: str) -> None:
         """Send the tenant to the end of the round."""
@@ -101,7 +61,7 @@ class PriorityLevel:
     def newest_of_the_most(self) -> Waiter:
         """Return the newest of the tenant that has the most; of several such, the one that got there last."""
         tenant = next(reversed(self._by_size[max(self._by_size)]))
-        return next(reversed(self._turns[tenant]))
+        return self._turns[tenant].newest()
 
     def _resize(self, tenant: str, old: int, new: int) -> None:
         if old:

@@ -11,14 +11,17 @@ An attempt is the whole decision, with everything that is known at that moment, 
 Only the first request of a model is ever tried: a short request behind a long one, whose prediction is still
 too late, waits with it. To let it pass would fill, again and again, the room that the long one waits for.
 
+A request's limit holds over both waits: what it has waited here it may not wait at the server. Waits at the
+router and at the servers pass at the same pace. So a request that has less left than it would have to wait at
+any server waits in vain: it is refused at once, and does not hold up those behind it.
+
 A backend is filled up to its limit here, without hysteresis (`config.guard_stage` sets the limit so).
 Hysteresis keeps clients from being taken in and refused in turns; but here the next one follows at once, and
 a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import Annotated
 
@@ -29,40 +32,12 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.bounds import Count
 from extproc.fleet.registry import Registry
-from extproc.outcomes.outcome_counts import Histogram
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import MAX_PRIORITY, Request
-from extproc.routing.queue.model_queue import ModelQueue, Waiter
+from extproc.routing.queue.model_queue import ModelQueue
+from extproc.routing.queue.wait_counts import Ending, WaitCounts
+from extproc.routing.queue.waiting_requests import Waiter, WaitingRequests
 from extproc.routing.router import Router
-
-WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
-
-
-class Ending(StrEnum):
-    """Why a request waits no more."""
-
-    LET_IN = "let_in"
-    FULL = "full"  # refused on arrival
-    DISPLACED = "displaced"  # pushed out by one that deserves the place more
-    TIMEOUT = "timeout"
-    CLIENT_LEFT = "client_left"
-    UNKNOWN_MODEL = "unknown_model"  # its model has gone
-    PASSED_THROUGH = "passed_through"  # the sidecar ends, or has no backend any more: Envoy's own pool
-
-
-class WaitCounts:
-    """Counts the requests that had to wait since the start; `waits` has the times of those let in."""
-
-    def __init__(self) -> None:
-        self.endings: Counter[Ending] = Counter()
-        self.waits = Histogram(WAIT_BOUNDS_S)
-
-    def count(self, ending: Ending, waited_s: float) -> None:
-        """Count a request that left the queue."""
-        self.endings[ending] += 1
-        if ending is Ending.LET_IN:
-            self.waits.add(waited_s)
-
 
 HOLD_MARGIN_S = 5.0
 """Guessed: Envoy is asked for so much more patience than a request may wait. A request that is not answered
@@ -71,8 +46,15 @@ within it, because the sidecar stands still, goes to Envoy's own pool."""
 RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
 
+SERVER_SHARE = 0.2
+"""Borrowed from `WaitingRule.standing_share`: the share of a limit that is left for the server's own queue. A
+request that is let in with less needs an idle server, and servers would idle between two such requests."""
+
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
+
+MAX_TRIED = 64
+"""Guessed: so many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
 
 Priority = Annotated[int, Ge(-MAX_PRIORITY), Le(MAX_PRIORITY)]
 
@@ -92,7 +74,7 @@ class QueueRules:
 
 
 class RequestQueue:
-    """All requests that wait, by model and by age: all may wait equally long, so the oldest is due first."""
+    """All requests that wait: each model has its queue, and all are known by deadline and by age."""
 
     def __init__(self, router: Router, registry: Registry, rules: QueueRules) -> None:
         self.counts = WaitCounts()
@@ -100,14 +82,14 @@ class RequestQueue:
         self._registry = registry
         self._rules = rules
         self._queues: OrderedDict[str | None, ModelQueue] = OrderedDict()
-        self._by_age: OrderedDict[Waiter, ModelQueue] = OrderedDict()
+        self._waiting = WaitingRequests()
         self._arrivals = 0
         self._is_closed = False
 
     @property
     def waiting(self) -> int:
         """The number of requests that wait."""
-        return len(self._by_age)
+        return len(self._waiting)
 
     def depths(self) -> dict[str, int]:
         """Return the number of waiting requests by model; the name is empty where requests name none."""
@@ -115,12 +97,12 @@ class RequestQueue:
 
     def oldest_s(self, now_s: float) -> float:
         """Return how long the oldest request has been waiting, in seconds."""
-        return now_s - self._oldest().since_s if self._by_age else 0.0
+        return now_s - self._waiting.oldest().since_s if self._waiting else 0.0
 
     def due_s(self, now_s: float) -> float:
         """Return when `advance` is to be called again."""
         again_s = now_s + RETRY_S
-        return min(again_s, self._oldest().deadline_s) if self._by_age else again_s
+        return min(again_s, self._waiting.first().deadline_s) if self._waiting else again_s
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
@@ -137,60 +119,65 @@ class RequestQueue:
         self._expire(now_s)
         for model in tuple(islice(self._queues, MAX_MODELS_TRIED)):
             self._queues.move_to_end(model)  # next time it is the turn of others
-            while model in self._queues and self._try_first(self._queues[model], now_s) is not None:
-                pass
+            for _ in range(MAX_TRIED):
+                if model not in self._queues or self._try_first(self._queues[model], now_s) is None:
+                    break
 
     def close(self, now_s: float) -> None:
         """Send all that wait to Envoy's own pool, where requests go once the sidecar has ended."""
         self._is_closed = True
-        for waiter in tuple(self._by_age):
+        for waiter in tuple(self._waiting):
             self._leave(waiter)
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Return whether to hold it; not where all backends fail, since nothing tells for how long."""
+        """Return whether to hold it; not where all backends fail, or it would be late."""
         is_known = request.model is None or self._registry.is_served(request.model)
-        return request.has_body and is_known and refusal.reason is not Reason.FAILING
+        is_in_vain = refusal.reason in {Reason.FAILING, Reason.TOO_LATE}
+        return request.has_body and is_known and not is_in_vain
 
     def _hold(self, request: Request, phase: Phase, now_s: float) -> Placement:
         self._expire(now_s)
         rules = self._rules
         self._arrivals += 1
         priority = max(rules.min_priority, min(rules.max_priority, request.priority))
-        deadline_s = now_s + rules.max_wait_s
-        waiter = Waiter(request, phase, priority, self._arrivals, now_s, deadline_s, self._given_up)
+        longest_s = min(rules.max_wait_s, (1.0 - SERVER_SHARE) * self._router.wait_limit_s(request))
+        waiter = Waiter(request, phase, priority, self._arrivals, now_s, now_s + longest_s, self._given_up)
         queue = self._queues.setdefault(request.model, ModelQueue(rules.max_waiting))
-        self._by_age[waiter] = queue
+        self._waiting.add(waiter)
         shed = queue.join(waiter)
         if shed is not None:
-            del self._by_age[shed]
+            self._waiting.remove(shed)
             refusal = self._refusal(shed, Reason.QUEUE_FULL, now_s, len(queue))
             if shed is waiter:
                 self.counts.count(_ending(refusal, Ending.FULL), 0.0)
                 return refusal
             self._settle(shed, refusal, _ending(refusal, Ending.DISPLACED), now_s)
-        return Placement(Hold(rules.max_wait_s + HOLD_MARGIN_S), waiter)
+        return Placement(Hold(longest_s + HOLD_MARGIN_S), waiter)
 
     def _given_up(self, waiter: Waiter, now_s: float) -> None:
         """Take out a request whose client has left."""
-        if waiter in self._by_age:
+        if waiter in self._waiting:
             self._leave(waiter)
             self.counts.count(Ending.CLIENT_LEFT, now_s - waiter.since_s)
 
     def freed(self, backend: Backend, now_s: float) -> None:
         """Let in the first request that can use the place which was given back."""
-        if not self._by_age:
+        if not self._waiting:
             return
         self._expire(now_s)
         for queue in self._queues_for(backend):
-            placement = self._try_first(queue, now_s)
-            if placement is not None and isinstance(placement.instruction, RouteTo):
-                return
+            for _ in range(MAX_TRIED):
+                placement = self._try_first(queue, now_s) if queue else None
+                if placement is None:
+                    break
+                if isinstance(placement.instruction, RouteTo):
+                    return
 
     def _queues_for(self, backend: Backend) -> list[ModelQueue]:
-        """Return the queues of models that the backend serves, by priority and arrival of their first."""
+        """Return the queues of models that the backend serves, by priority and deadline of their first."""
         queues = [queue for model, queue in self._queues.items() if self._is_candidate(backend, model)]
-        queues.sort(key=lambda queue: (-queue.first().priority, queue.first().number))
+        queues.sort(key=lambda queue: (-queue.first().priority, queue.first().turn))
         return queues[:MAX_MODELS_TRIED]
 
     def _is_candidate(self, backend: Backend, model: str | None) -> bool:
@@ -199,20 +186,26 @@ class RequestQueue:
     def _try_first(self, queue: ModelQueue, now_s: float) -> Placement | None:
         """Return the placement of the first request in the queue; None where it still has to wait."""
         waiter = queue.first()
-        placement = self._router.attempt(waiter.request, waiter.phase, now_s)
+        placement = self._router.attempt(waiter.request, waiter.phase, now_s, now_s - waiter.since_s)
         if not isinstance(placement, Placement):
-            return None
+            return self._time_out(waiter, now_s) if placement.reason is Reason.TOO_LATE else None
         queue.end_turn(waiter)
         self._leave(waiter)
         self._settle(waiter, placement, _ending(placement), now_s)
         return placement
 
     def _expire(self, now_s: float) -> None:
-        while self._by_age and (waiter := self._oldest()).deadline_s <= now_s:
-            self._leave(waiter)
-            left = len(self._queues.get(waiter.request.model, ()))
-            refusal = self._refusal(waiter, Reason.QUEUE_TIMEOUT, now_s, left)
-            self._settle(waiter, refusal, _ending(refusal, Ending.TIMEOUT), now_s)
+        while self._waiting and (waiter := self._waiting.first()).deadline_s <= now_s:
+            self._time_out(waiter, now_s)
+
+    def _time_out(self, waiter: Waiter, now_s: float) -> Placement:
+        self._leave(waiter)
+        left = len(self._queues.get(waiter.request.model, ()))
+        is_own_limit = waiter.request.wait_limit_s is not None
+        reason = Reason.TOO_LATE if is_own_limit else Reason.QUEUE_TIMEOUT
+        refusal = self._refusal(waiter, reason, now_s, left)
+        self._settle(waiter, refusal, _ending(refusal, Ending.TIMEOUT), now_s)
+        return refusal
 
     def _refusal(self, waiter: Waiter, reason: Reason, now_s: float, waiting: int) -> Placement:
         decision = Decision(Layer.REJECT, reason)
@@ -224,13 +217,11 @@ class RequestQueue:
         waiter.settle(placement)
 
     def _leave(self, waiter: Waiter) -> None:
-        queue = self._by_age.pop(waiter)
+        queue = self._queues[waiter.request.model]
+        self._waiting.remove(waiter)
         queue.leave(waiter)
         if not queue:
             del self._queues[waiter.request.model]
-
-    def _oldest(self) -> Waiter:
-        return next(iter(self._by_age))
 
 
 def _ending(placement: Placement, refused: Ending = Ending.UNKNOWN_MODEL) -> Ending:

@@ -39,6 +39,15 @@ def test_header_names_are_lower_case_and_values_come_from_raw_value() -> None:
     assert decode(message) == HeadersReceived({":path": "/v1", "x-a": "B"}, end_of_stream=False)
 
 
+def test_a_repeated_name_has_its_last_value_but_a_repeated_limit_is_no_number() -> None:
+    message = headers_message(
+        *(pb.HeaderValue(key="x-tenant", raw_value=value) for value in (b"a client's", b"the gateway's")),
+        *(pb.HeaderValue(key="x-slo-ttft-ms", raw_value=value) for value in (b"100", b"200")),
+    )
+    headers = {"x-tenant": "the gateway's", "x-slo-ttft-ms": "100, 200"}
+    assert decode(message) == HeadersReceived(headers, end_of_stream=False)
+
+
 def test_value_is_read_where_raw_value_is_empty() -> None:
     assert decode(headers_message(pb.HeaderValue(key="a", value="b"))) == HeadersReceived({"a": "b"}, False)
 

@@ -15,7 +15,7 @@ from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.policy import HELD, Ended
 from extproc.lab.traffic.arrivals import Arrival, Traffic
-from extproc.routing.queue.request_queue import WAIT_BOUNDS_S
+from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S
 
 OVERLOAD, DURATION_S, SETTLED_S = 1.5, 120.0, 20.0
 MAX_WAIT_S = 5.0
@@ -161,3 +161,15 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit() -> None:
     first = run(by_priority).result
     run.cache_clear()
     assert run(by_priority).result == first
+
+
+@pytest.mark.parametrize("fleet", ["equal", "local"])
+def test_the_limit_of_the_wait_holds_over_both_waits(fleet: str) -> None:
+    """At the router and in queues of the servers, which may hold several times as many as they run."""
+    limits = {"max_active": 40, "admission": {"mode": "queue", "queue": {"max_wait_s": 10.0}}}
+    rules = layered_rules(model_file=MODEL_FILE.read_bytes(), **limits)
+    scene = replace(scenario(fleet, load=OVERLOAD, duration_s=60.0), layered=rules)
+    ttfts_s = [request.ttft_s for request in Run(*watched(Watched, scene)).answered]
+    limit_s, own_prompt_s = 5.0, 1.0
+    assert np.median(ttfts_s) > 0.7 * limit_s, "they wait"
+    assert np.quantile(ttfts_s, 0.99) < limit_s + own_prompt_s

@@ -60,6 +60,12 @@ def test_each_prompt_begins_with_all_that_was_said_before(requests: list[Arrival
             assert len(earlier.content) == (earlier.prompt_tokens + earlier.output_tokens) // 16
 
 
+def test_the_turns_of_a_conversation_are_one_session_and_no_other_is(requests: list[Arrival]) -> None:
+    sessions = [{turn.session for turn in turns} for turns in by_conversation(requests)]
+    assert all(len(of_one) == 1 for of_one in sessions)
+    assert len(set.union(*sessions) - {0}) == len(sessions)
+
+
 def test_conversations_share_their_kinds_text_and_nothing_else(requests: list[Arrival]) -> None:
     conversations = by_conversation(requests)
     first = [turns[0].content for turns in conversations]

@@ -6,15 +6,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.build import a_request
 
 from extproc.exchange.messages import Phase
-from extproc.routing.queue.model_queue import ModelQueue, Waiter
+from extproc.routing.queue.model_queue import ModelQueue
+from extproc.routing.queue.waiting_requests import Waiter
 
 CAPACITY = 6
 TENANTS = ("a", "b", "c")
 
 
-def waiter(number: int, priority: int = 0, tenant: str = "") -> Waiter:
+def waiter(number: int, priority: int = 0, tenant: str = "", limit_s: float = 10.0) -> Waiter:
     asked, since_s = a_request(priority=priority, tenant=tenant), float(number)
-    return Waiter(asked, Phase.REQUEST_BODY, priority, number, since_s, since_s + 10.0, lambda *_: None)
+    return Waiter(asked, Phase.REQUEST_BODY, priority, number, since_s, since_s + limit_s, lambda *_: None)
 
 
 def let_in(queue: ModelQueue) -> Waiter:
@@ -111,10 +112,12 @@ class AnyQueue(RuleBasedStateMachine):
         self.waiting: list[Waiter] = []
         self.number = 0
 
-    @rule(priority=st.integers(-1, 1), tenant=st.sampled_from(TENANTS))
-    def join(self, priority: int, tenant: str) -> None:
+    @rule(
+        priority=st.integers(-1, 1), tenant=st.sampled_from(TENANTS), limit_s=st.sampled_from([1.0, 2.0, 9.0])
+    )
+    def join(self, priority: int, tenant: str, limit_s: float) -> None:
         self.number += 1
-        newcomer = waiter(self.number, priority, tenant)
+        newcomer = waiter(self.number, priority, tenant, limit_s)
         shed = self.queue.join(newcomer)
         self.waiting.append(newcomer)
         assert (shed is not None) == (len(self.waiting) > CAPACITY)
@@ -136,11 +139,11 @@ class AnyQueue(RuleBasedStateMachine):
         first = let_in(self.queue)
         assert first.priority == max(one.priority for one in self.waiting)
         peers = [
-            one.number
+            one.turn
             for one in self.waiting
             if (one.priority, one.request.tenant) == (first.priority, first.request.tenant)
         ]
-        assert first.number == min(peers), "it has been waiting longest among its peers"
+        assert first.turn == min(peers), "it is due first among its peers"
         self.waiting.remove(first)
 
     @precondition(lambda self: self.waiting)

@@ -11,7 +11,8 @@ from extproc.config.stages import Config
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
-from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S, Ending, QueueRules
+from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S, QueueRules
+from extproc.routing.queue.wait_counts import Ending
 
 
 def serving(*models: str) -> list[Endpoint]:
@@ -187,9 +188,8 @@ def test_foreign_requests_that_end_let_held_ones_in(clinic: Clinic) -> None:
     assert held.is_placed
 
 
-def test_a_request_that_would_wait_too_long_in_the_server_is_held_until_it_would_not(
-    clinic: Clinic,
-) -> None:
+def test_a_request_that_would_wait_too_long_in_the_server_is_held_until_it_would_not() -> None:
+    clinic = Clinic(limit_s=5.0)
     placed, backend = clinic.arrive(), clinic.backend()
     backend.pace = replace_fields(backend.pace, turn_s=30.0)
     for _ in range(20):

@@ -18,6 +18,8 @@ BACKENDS = (
 )
 RULES = QueueRules(max_waiting=4, max_wait_s=10.0, min_priority=-1, max_priority=1)
 
+LIMIT_S = 10.0
+
 
 def peers_of(client: Client, others: list[Client]) -> list[Client]:
     def kind(one: Client) -> tuple[object, ...]:
@@ -26,18 +28,29 @@ def peers_of(client: Client, others: list[Client]) -> list[Client]:
     return [one for one in others if kind(one) == kind(client)]
 
 
+def due_s(client: Client) -> float:
+    """When the time of a held request is over."""
+    limit_s = client.request.wait_limit_s
+    return client.since_s + min(RULES.max_wait_s, 0.8 * (LIMIT_S if limit_s is None else limit_s))
+
+
 class AnyEvents(RuleBasedStateMachine):
     """After each step, the requests that it let in are compared with those that still wait."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.clinic = Clinic(RULES, BACKENDS)
+        self.clinic = Clinic(RULES, BACKENDS, LIMIT_S)
         self.held: list[Client] = []
         self.is_closed = False
 
-    @rule(model=st.sampled_from(MODELS), priority=st.integers(-1, 1), tenant=st.sampled_from("xy"))
-    def arrive(self, model: str, priority: int, tenant: str) -> None:
-        self.clinic.arrive(a_request(model, priority=priority, tenant=tenant))
+    @rule(
+        model=st.sampled_from(MODELS),
+        priority=st.integers(-1, 1),
+        tenant=st.sampled_from("xy"),
+        limit_s=st.sampled_from([None, 0.5, 5.0, 100.0]),
+    )
+    def arrive(self, model: str, priority: int, tenant: str, limit_s: float | None) -> None:
+        self.clinic.arrive(a_request(model, priority=priority, tenant=tenant, wait_limit_s=limit_s))
         self._look()
 
     @precondition(lambda self: any(client.is_placed for client in self.clinic.clients))
@@ -86,7 +99,7 @@ class AnyEvents(RuleBasedStateMachine):
         for client in self.held:
             if client.is_placed:
                 waiting = peers_of(client, still_held)
-                assert all(other.since_s >= client.since_s for other in waiting), "overtaken by a peer"
+                assert all(due_s(other) >= due_s(client) for other in waiting), "overtaken by a peer"
         self.held = still_held
 
     @invariant()
@@ -114,7 +127,7 @@ class AnyEvents(RuleBasedStateMachine):
     def no_request_is_let_in_late(self) -> None:
         for client in self.clinic.clients:
             if len(client.answers) == 2 and client.is_placed:
-                assert client.answered_at_s[-1] < client.since_s + RULES.max_wait_s
+                assert client.answered_at_s[-1] < due_s(client)
 
     @invariant()
     def every_ending_is_counted(self) -> None:

@@ -1,0 +1,21 @@
+"""Which of a request's headers are read, and how: part of what is configured."""
+
+from dataclasses import dataclass, field
+
+from extproc.request.session import SESSION_HEADERS
+from extproc.request.slo import SloRule
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """`tenant_header` names the header with the tenant; without one all requests are of one tenant.
+
+    The first of `session_headers` that a request has tells its session.
+    """
+
+    tenant_header: str | None = None
+    slo: SloRule = field(default_factory=SloRule)
+    session_headers: tuple[str, ...] = SESSION_HEADERS
+
+
+USUAL = HeaderRules()

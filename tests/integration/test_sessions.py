@@ -1,0 +1,63 @@
+"""Sessions through the real Envoy: turns whose bodies cannot be read stay where their session is."""
+
+import asyncio
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from support.client_load import Answer, chat
+from support.process_stack import LocalStack, running
+from support.served import TRANSPORTS
+
+from extproc.request.session import SESSION_HEADERS
+
+NAMES = ("vllm-1", "vllm-2", "vllm-3", "vllm-4")
+OWN = "x-thread-id"
+
+
+def with_own_header(text: str) -> str:
+    """Envoy's configuration, which forwards one more header."""
+    found = re.search(r"^( *)- exact: session-id$", text, re.MULTILINE)
+    assert found is not None
+    return text.replace(found[0], f"{found[0]}\n{found[1]}- exact: {OWN}")
+
+
+async def turn(stack: LocalStack, headers: Mapping[str, str], number: int) -> Answer:
+    """Ask with a compressed body, of which the router can read nothing; a simulated server refuses it."""
+    packed = gzip.compress(json.dumps(chat(words=3000 + number)).encode(), compresslevel=0)
+    return await stack.ask(data=packed, headers={**headers, "content-encoding": "gzip"})
+
+
+async def homes(stack: LocalStack, headers: Mapping[str, str]) -> set[str]:
+    return {(await turn(stack, headers, number)).backend for number in range(3)}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_turns_that_cannot_be_read_go_where_their_session_is(stack: LocalStack, transport: str) -> None:
+    for name in NAMES:
+        stack.start_sim(name, "--speed", "20")
+    stack.edit_envoy = with_own_header
+    address = f"127.0.0.1:{stack.grpc_port}"
+    stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
+    stack.stages["sessions"] = {"header": OWN}
+
+    async def scenario() -> None:
+        async with running(stack):
+            seen: Counter[str] = Counter()
+            for name in (*SESSION_HEADERS, OWN):
+                for session in range(2):
+                    found = await homes(stack, {name: f"{name}-{session}"})
+                    assert len(found) == 1, (name, found)
+                    seen.update(found)
+            assert set(seen) <= set(NAMES)
+            assert len(seen) > 1, "sessions are spread"
+            sessions = 2 * (len(SESSION_HEADERS) + 1)
+            assert await stack.metric("extproc_followed_sessions_total") == 2 * sessions
+            without = [await homes(stack, {}) for _ in range(4)]
+            assert max(map(len, without)) > 1, "without a session nothing keeps them together"
+            assert await stack.metric("extproc_followed_sessions_total") == 2 * sessions
+
+    asyncio.run(scenario())
