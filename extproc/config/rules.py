@@ -41,9 +41,8 @@ def core_rules(config: Config) -> CoreRules:
 
 
 def header_rules(config: Config) -> HeaderRules:
-    """Return how requests' headers are read. Tenants take turns in the queue alone."""
-    is_queueing = config.admission.mode == "queue"
-    tenant_header = config.admission.queue.tenant_header if is_queueing else None
+    """Return how requests' headers are read."""
+    tenant_header = config.admission.queue.tenant_header
     return HeaderRules(tenant_header, config.slo, config.sessions.headers)
 
 

@@ -8,7 +8,7 @@ measured best: a decision over sixteen candidates takes a quarter of the time th
 Times are seconds of one monotonic clock.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf, isnan, nan
@@ -23,7 +23,7 @@ from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
-from extproc.fleet.prefix_cache import PrefixCache
+from extproc.fleet.prefix_cache import PrefixCache, SentPrompt
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.silence import MIN_PATIENCE_S, Silence
@@ -53,6 +53,7 @@ class BookedRequest(Protocol):
 
     backend: "Backend"
     request: Request
+    prompt: SentPrompt
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ class FleetAverages:
 class Backend:
     """A member of the fleet; before its first scrape the signals say nothing.
 
+    `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
     Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
     `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
     and `places` how many requests it is taken to serve at once. It takes no request while its load is above
@@ -100,9 +102,9 @@ class Backend:
     which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
     it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
     computed at `prefilled_at_s`, by its pace. `models` is None until they are known, and asked again where
-    the list `is_list_doubted`. `retried_models` are those that all its peers serve, None where that is all of
-    its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one
-    request (`fleet.standing_gauges`).
+    the list `is_list_doubted`; `context_lengths` has those that the server tells, in tokens. `retried_models`
+    are those that all its peers serve, None where that is all of its own (see `peers`). While `is_doubted`
+    its gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
     """
 
     __slots__ = (
@@ -114,10 +116,12 @@ class Backend:
         "_rules",
         "_running_limit",
         "_standing",
+        "bodyless",
         "breaker",
         "cache",
         "changes_at_s",
         "closed_above",
+        "context_lengths",
         "drain_rate",
         "ended",
         "endpoint",
@@ -167,12 +171,13 @@ class Backend:
         self.name = endpoint.name
         self.models = endpoint.models
         self.is_list_doubted = False
+        self.context_lengths: Mapping[str, int] = {}
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         self.retried_models: frozenset[str] | None = None
         # requests
         self.open: dict[BookedRequest, None] = {}
-        self.own = self.ended = 0
+        self.own = self.ended = self.bodyless = 0
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
         self.silence = Silence(changes_at_s, averages.placed)
@@ -216,6 +221,11 @@ class Backend:
         """Whether requests wait for prompts to be computed, not for places."""
         return self._backlog.share >= PREFILLING
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of ours is in flight here."""
+        return self.own == 0 and self.bodyless == 0
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
@@ -228,7 +238,7 @@ class Backend:
         self._averages.placed += 1
         self._heard_by_choice()
         self.silence.chosen_at_s = now_s
-        self.breaker.begin()
+        self.breaker.begin(now_s)
         self._own_changed(now_s)
 
     def release(self, now_s: float) -> None:
@@ -239,6 +249,14 @@ class Backend:
         self.drain_rate.finished(now_s)
         self.silence.begin(now_s, self._averages.placed)
         self._own_changed(now_s)
+
+    def count_bodyless(self, change: int, now_s: float) -> None:
+        """Count a request without a body that is placed here, or has ended: no load, but maybe a probe."""
+        self.bodyless += change
+        if change > 0:
+            self.breaker.begin(now_s)
+        else:
+            self.breaker.end(now_s)
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
@@ -279,6 +297,7 @@ class Backend:
             self._averages.starting[self] = SlowStart(now_s)
         elif self in self._averages.starting:
             self._averages.starting[self].scraped(signals, self.own, elapsed_s)
+        self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
         self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)

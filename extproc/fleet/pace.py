@@ -44,13 +44,13 @@ SHORTEST_TURN_S = 1e-6
 
 class Answered(msgspec.Struct, frozen=True):
     """An outcome: the load that was met, the prompt without what was expected in the prefix cache, time to
-    the first token, and from there to the last.
+    the first token, and from there to the last, None where that is not known.
     """
 
     load: float
     prompt_tokens: float
     ttft_s: float
-    decode_s: float
+    decode_s: float | None
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -98,8 +98,9 @@ class PaceLearning:
             self._ttft_s += weight * seen.ttft_s
             self._tokens_squared += weight * seen.prompt_tokens**2
             self._tokens_ttft += weight * seen.prompt_tokens * seen.ttft_s
-        self._outcomes += 1
-        self._stays_s += seen.decode_s
+        if seen.decode_s is not None:
+            self._outcomes += 1
+            self._stays_s += seen.decode_s
         return self._pace(limit, common)
 
     def is_contradicted(self, seen: Answered, limit: float, token_s: float, now_s: float) -> bool:

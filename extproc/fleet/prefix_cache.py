@@ -8,8 +8,11 @@ Other routers may use the server too, so this serves an estimate of the wait, an
 never reports a hit where there should have been many has no such cache.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+
+import msgspec
 
 from extproc.fleet.signals import Signals
 
@@ -18,6 +21,15 @@ USUAL_CACHE_TOKENS = 100_000.0
 
 DOUBTED_TOKENS = 16_384.0
 """Guessed: so many tokens that should have been in the cache, and no hit, tell that there is none."""
+
+
+class SentPrompt(msgspec.Struct, frozen=True):
+    """A prompt that was sent: the blocks that its backend was not sent before, and the time by its clock."""
+
+    new_blocks: Sequence[int]
+    clock: float
+    tokens: float
+    cached_tokens: float
 
 
 @dataclass(slots=True)
@@ -37,6 +49,12 @@ class PrefixCache:
         """Note a prompt of `tokens`, of which `cached_tokens` are expected to be held already."""
         self.expected_tokens += cached_tokens
         self._take(tokens - cached_tokens)
+
+    def take_back(self, tokens: float, cached_tokens: float) -> None:
+        """Note that a prompt was not computed after all."""
+        self.expected_tokens = max(0.0, self.expected_tokens - cached_tokens)
+        self.clock = max(self.filled_from, self.clock - (tokens - cached_tokens))
+        self._take(0.0)
 
     def scraped(self, signals: Signals) -> None:
         """Follow the server's counters: generated tokens take room too, and a restart empties the cache."""

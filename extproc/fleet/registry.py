@@ -6,6 +6,7 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 """
 
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -70,7 +71,7 @@ class Registry:
         """Let time pass: joining members become active, drained ones leave. True if one has left."""
         due = [member for member in self._fleet.backends if member.changes_at_s <= now_s]
         joined = [member for member in due if member.lifecycle is Lifecycle.JOINING]
-        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.own == 0}
+        gone = {member for member in due if member.lifecycle is Lifecycle.DRAINING and member.is_empty}
         for member in joined:
             member.lifecycle = Lifecycle.ACTIVE
         if gone:
@@ -84,6 +85,19 @@ class Registry:
         if member.endpoint.models is None and member.models != models:
             member.models = models
             self._index()
+
+    def longest_prompts(self) -> dict[str | None, float]:
+        """Return the longest context of each model, but of those that a server has without saying its length.
+
+        A server has the same context for its adapters as for the model that they belong to.
+        """
+        longest: dict[str | None, float] = {}
+        for member in self._fleet.backends:
+            usual = max(member.context_lengths.values(), default=inf)
+            for model in member.models or ():
+                length = member.context_lengths.get(model, usual)
+                longest[model] = max(longest.get(model, 0), length)
+        return {model: length for model, length in longest.items() if length < inf}
 
     def candidates(self, model: str | None) -> Candidates | None:
         """Return the backends that serve `model`, all active ones for None; None where certainly none does.

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from math import inf
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.prefix_cache import SentPrompt
 from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import Request
 
@@ -36,10 +37,10 @@ class SentPrefixes:
     def __len__(self) -> int:
         return self._count
 
-    def sent(self, backend: Backend, chain: Sequence[int], tokens: float, cached_tokens: float) -> None:
+    def sent(self, backend: Backend, chain: Sequence[int], tokens: float, cached_tokens: float) -> SentPrompt:
         """Note a prompt of `tokens` sent there, of which `cached_tokens` are expected in its cache."""
         backend.cache.sent(tokens, cached_tokens)
-        notes, clock = self._notes, backend.cache.clock
+        notes, clock, count = self._notes, backend.cache.clock, self._count
         for block in reversed(chain):  # the first one is then the newest, and is dropped last
             holders = notes.get(block)
             if holders is None:
@@ -49,8 +50,21 @@ class SentPrefixes:
                 notes.move_to_end(block)
                 self._count += backend not in holders
                 holders[backend] = clock
+        new_blocks = chain[len(chain) - (self._count - count) :]
         while self._count > self._max_notes:
             self._count -= len(notes.popitem(last=False)[1])
+        return SentPrompt(new_blocks, clock, tokens, cached_tokens)
+
+    def take_back(self, backend: Backend, sent: SentPrompt) -> None:
+        """Forget a prompt that was not computed; what was sent before it, or again since, stays."""
+        backend.cache.take_back(sent.tokens, sent.cached_tokens)
+        for block in sent.new_blocks:
+            holders = self._notes.get(block)
+            if holders is not None and holders.get(backend) == sent.clock:
+                del holders[backend]
+                self._count -= 1
+                if not holders:
+                    del self._notes[block]
 
     def drop(self, gone: Set[Backend]) -> None:
         """Find backends that have left no more; `sweep` forgets them."""

@@ -108,6 +108,18 @@ class FleetView:
         now_s = self.now_s
         return self.narrowed([each for each in self.backends if each.breaker.admits_at_s <= now_s])
 
+    def admitting_bodyless(self) -> "FleetView":
+        """Return the view of those that may take a request without a body, and have the fewest of these."""
+        admitting = self.admitting()
+        least = min((backend.bodyless for backend in admitting.backends), default=0)
+        return admitting.narrowed(
+            [
+                backend
+                for backend in admitting.backends
+                if backend.bodyless == least and least < backend.max_active
+            ]
+        )
+
     def fit(self) -> "FleetView":
         """Return the view of those that neither fail nor are saturated."""
         now_s = self.now_s

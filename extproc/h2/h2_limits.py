@@ -44,8 +44,10 @@ class Limits:
 
     resets_burst: int = 32_768
     resets_per_s: float = 1_000.0
-    """Streams that the peer resets before it has an answer, or we for its faults. The burst is twice what can
-    be in flight: a client that gives up resets all that wait at once."""
+    """Streams that the peer resets without having sent anything on them or got an answer, or we for its
+    faults. The burst is twice what can be in flight: a client that gives up resets all that wait at once. A
+    proxy that resets what its own clients have reset has sent their first message before (measured on Envoy),
+    so that none of them can spend this for the others."""
 
 
 class Budget:

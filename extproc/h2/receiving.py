@@ -171,7 +171,7 @@ class Receiver:
             self._streams.find(stream_id)
             return
         self._events.append(StreamClosed(stream_id, code))
-        if not stream.is_answered:
+        if not stream.is_answered and stream.receive_window.is_full:
             self._resets.spend(self._now_s)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:

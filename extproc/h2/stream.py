@@ -21,6 +21,11 @@ class ReceiveWindow:
         self._size = self.left = size
         self.half = size >> 1
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing has come."""
+        return self.left == self._size
+
     def refill(self) -> int:
         """Make the window whole again; returns the increment to announce."""
         increment = self._size - self.left

@@ -55,11 +55,17 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
         return max(0.0, self.input_tokens - self.expected_cached_tokens)
 
 
+class PlacedFacts(Facts, frozen=True, kw_only=True):
+    """The facts as they travel: `booking` is the number under which the router has the request."""
+
+    booking: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+
+
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Facts)
+_DECODER = msgspec.json.Decoder(PlacedFacts)
 
 
-def to_metadata(facts: Facts) -> dict[str, str]:
+def to_metadata(facts: PlacedFacts) -> dict[str, str]:
     """Return the metadata that carries `facts`."""
     return {
         BACKEND_KEY: facts.backend,
@@ -69,7 +75,7 @@ def to_metadata(facts: Facts) -> dict[str, str]:
     }
 
 
-def from_metadata(metadata: Mapping[str, str]) -> Facts | None:
+def from_metadata(metadata: Mapping[str, str]) -> PlacedFacts | None:
     """Return the facts that metadata carries; None where it carries none."""
     try:
         return _DECODER.decode(metadata.get(FACTS_KEY, ""))
@@ -81,9 +87,11 @@ class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
     """The facts of a decision, and how the request went: the columns of the sample store.
 
     Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
-    first byte is its first token. `is_clean` says that the request ran undisturbed on the chosen backend:
-    first attempt, status 200, complete, a stream. `output_tokens` and `cached_tokens` (input tokens that the
-    server found in its prefix cache) are the server's own numbers, None where they were not read.
+    first byte is its first token. `duration_s` is from when the request was sent to the server until its
+    response ended there, or, where that is not known, that of the whole exchange. `is_clean` says that the
+    request ran undisturbed on the chosen backend: first attempt, status 200, complete, a stream.
+    `output_tokens` and `cached_tokens` (input tokens that the server found in its prefix cache) are the
+    server's own numbers, None where they were not read.
     """
 
     at_s: float

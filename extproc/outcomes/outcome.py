@@ -41,9 +41,11 @@ OVERLOADED = frozenset({429, 503})
 
 
 TTFT_TAG = "ttft_us"
+DECODE_TAG = "decode_us"
+"""From the first byte of the response that came from the server to the last one."""
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
-MAX_TTFT_S = 24 * 3600.0
+MAX_TAG_S = 24 * 3600.0
 STAGE_TAG = "retry_stage"
 FIRST_TAG = "retry_first"
 SECOND_TAG = "retry_second"
@@ -87,10 +89,17 @@ class Outcome(msgspec.Struct, frozen=True):
 
     An overloaded backend asks for `retry_after_s`. `is_model_missing` where it does not know the model of the
     request.
+
+    `decode_s` is the time from the first byte to the last as the server sent them, None where that is not
+    known. Neither a client that is slow to send or to read is in it, nor a wait in the router's queue.
+    `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
     """
 
     sample: Sample
     is_backend_failure: bool | None
+    decode_s: float | None
+    is_computed: bool
+    booking: int
     retry_after_s: float | None = None
     is_model_missing: bool = False
 
@@ -103,20 +112,25 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     failure = _failure(entry)
     api = apis.get(facts.kind, OTHER)
     is_timed = facts.is_stream and api.first_byte_is_first_token and failure not in _WITHOUT_TTFT
-    ttft_s = _ttft_s(entry) if is_timed else None
+    first_byte_s, decode_s = _tag_s(entry, TTFT_TAG), _tag_s(entry, DECODE_TAG)
+    ttft_s = (first_byte_s or None) if is_timed else None
+    known = msgspec.structs.asdict(facts)
+    booking = known.pop("booking")
     sample = Sample(
-        **msgspec.structs.asdict(facts),
+        **known,
         at_s=entry.started_at_s,
         status=entry.status,
         attempts=entry.attempts,
         failure=failure.value if failure else None,
         is_clean=failure is None and entry.status == 200 and ttft_s is not None,
         ttft_s=ttft_s,
-        duration_s=entry.duration_s or 0.0,
+        duration_s=_duration_s(entry, first_byte_s, decode_s),
         response_bytes=entry.response_body_bytes,
     )
     is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
-    return Outcome(sample, _blame(failure), entry.retry_after_s, is_model_missing)
+    is_computed = failure is None or (entry.status == 200 and first_byte_s is not None)
+    refused = (entry.retry_after_s, is_model_missing)
+    return Outcome(sample, _blame(failure), decode_s, is_computed, booking, *refused)
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
@@ -154,12 +168,20 @@ def _blame(failure: Failure | None) -> bool | None:
     return None if failure in _NOBODYS_FAULT else True
 
 
-def _ttft_s(entry: LogEntry) -> float | None:
+def _duration_s(entry: LogEntry, first_byte_s: float | None, decode_s: float | None) -> float:
+    """Return the server's part of the exchange; the whole of it where the server's is not known."""
+    if first_byte_s is None or decode_s is None:
+        return entry.duration_s or 0.0
+    return first_byte_s + decode_s
+
+
+def _tag_s(entry: LogEntry, tag: str) -> float | None:
+    """Return the seconds that a tag has in microseconds; None where it has none that can be."""
     try:
-        ttft_s = float(entry.tags.get(TTFT_TAG, "")) / 1e6
+        tag_s = float(entry.tags.get(tag, "")) / 1e6
     except ValueError:
         return None
-    return ttft_s if 0.0 < ttft_s <= MAX_TTFT_S else None
+    return tag_s if 0.0 <= tag_s <= MAX_TAG_S else None
 
 
 class RetryStage(StrEnum):

@@ -52,7 +52,8 @@ def decide(
     if not view.backends:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
-    fit = view.fit() if request.has_body else view.admitting()
+    # For the sake of the servers' HTTP layer these have a limit of their own.
+    fit = view.fit() if request.has_body else view.admitting_bodyless()
     if wait_left_s < inf and request.has_body:
         fit = in_time(fit, wait_left_s)
     guarded = len(view) - len(fit)
@@ -95,12 +96,33 @@ def _nothing_fit(
     if admitting.backends:
         if wait_left_s < inf and not in_time(admitting, wait_left_s).backends:
             return Decision(Layer.REJECT, Reason.TOO_LATE)
-        is_queue_long = admitting.is_any_below_limit()
+        is_queue_long = request.has_body and admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
     alive = [backend for backend in view.backends if view.has_room(backend) and view.is_alive(backend)]
     if alive:
         return _least_load(request, view.narrowed(alive), rules, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)
+
+
+def last_resort(
+    request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator
+) -> Decision | None:
+    """Place a request that no backend can take on one that is out because it failed; None where none may do.
+
+    It has to be alive by its scrapes, to have room, and not to have failed a moment ago: then the failures
+    may have been the requests' own, and a refusal could be no better.
+    """
+    tripped = [
+        backend
+        for backend in view.backends
+        if backend.breaker.is_tripped
+        and not backend.breaker.has_just_failed(view.now_s)
+        and view.is_alive(backend)
+        and view.has_room(backend)
+    ]
+    if not tripped:
+        return None
+    return _least_load(request, view.narrowed(tripped), rules, Reason.LAST_RESORT, rng, len(view))
 
 
 def _follow(

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     LOW_ZONE = "low_zone"
     UNHEARD = "unheard"  # nothing was heard of it for a while: it is tried
     ALL_FAILING = "all_failing"  # yet their scrapes are fresh: the failures may be the requests' own
+    LAST_RESORT = "last_resort"  # so is the chosen one's; the others are full
     UNPREDICTABLE = "unpredictable"  # no generation, or a body that could not be read
     NO_MODEL = "no_model"
     DISABLED = "disabled"
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     TOO_LATE = "too_late"  # by the request's own limit of the wait
     PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
+    TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
     UNKNOWN_MODEL = "unknown_model"

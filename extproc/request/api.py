@@ -36,8 +36,8 @@ class Api:
     that the engine reads before the prompt, and is part of its prefix. `read_plain`, if there is one, reads a
     body of the usual shape faster, and returns None for others. The first of `token_limit_fields` with a
     positive integer counts; without any, the server takes its `default_token_limit`, if it has one. Each file
-    in a form counts as `file_tokens`. `is_upgrade` marks an API whose requests have no body and become a
-    WebSocket: the model is in the query.
+    in a form counts as `file_tokens`. A request may have many prompts if it `takes_batches`. `is_upgrade`
+    marks an API whose requests have no body and become a WebSocket: the model is in the query.
 
     A generation can be streamed, its prefixes are cached by engines, and its TTFT can be predicted. Envoy's
     time of the first byte is its TTFT if `first_byte_is_first_token`. `has_typed_errors` where an error is
@@ -56,6 +56,7 @@ class Api:
     token_limit_fields: tuple[str, ...] = ()
     default_token_limit: int | None = None
     file_tokens: int = FILE_TOKENS
+    takes_batches: bool = False
     is_upgrade: bool = False
     is_generation: bool = False
     first_byte_is_first_token: bool = False
@@ -91,6 +92,7 @@ COMPLETION: Final = Api(
     read_size=prompt_size,
     token_limit_fields=("max_tokens",),
     default_token_limit=16,
+    takes_batches=True,
     is_generation=True,
     first_byte_is_first_token=True,
     answer_shape="completion",
@@ -100,6 +102,7 @@ EMBEDDING: Final = Api(
     path="/v1/embeddings",
     input_fields=("input", "messages"),
     read_size=embedded_size,
+    takes_batches=True,
     answer_shape="embedding",
 )
 RESPONSES: Final = Api(

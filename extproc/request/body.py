@@ -169,9 +169,16 @@ def _positive(raw: Raw) -> int | None:
 
 
 def _input_size(api: Api, fields: _Fields, condensed: bytes) -> InputSize:
-    if api.read_size is None or (api.input_fields and _is_too_much(condensed)):
+    if api.read_size is None:
         return InputSize(json_bytes(condensed))
+    if api.input_fields and _is_too_much(condensed):
+        return InputSize(json_bytes(condensed), prompts=_most_prompts(api, condensed))
     return api.read_size(*[getattr(fields, name) for name in api.input_fields])
+
+
+def _most_prompts(api: Api, condensed: bytes) -> int:
+    """Return how many prompts there may be at most, where they are too many to be looked at."""
+    return count_byte(condensed, b",") + 1 if api.takes_batches else 1
 
 
 def _is_too_much(condensed: bytes) -> bool:

@@ -14,12 +14,14 @@ class InputSize(msgspec.Struct, frozen=True):
     """The size of a request's input, by how it can be turned into tokens.
 
     `text_bytes` is UTF-8 text whose tokens have to be estimated, `exact_tokens` counts token ids that the
-    client sent, `media_tokens` is a flat estimate for images and audio.
+    client sent, `media_tokens` is a flat estimate for images and audio. Each of its `prompts` has to fit into
+    a model's context.
     """
 
     text_bytes: int = 0
     exact_tokens: int = 0
     media_tokens: int = 0
+    prompts: int = 1
 
 
 class BodyFacts(msgspec.Struct, frozen=True):

@@ -232,7 +232,7 @@ def prompt_size(raw: msgspec.Raw) -> InputSize:
     if not json.startswith(b"["):
         return InputSize(0 if json in {b"", b"null"} else json_bytes(json))
     if b'"' not in json and b"{" not in json:
-        return InputSize(exact_tokens=_count_ids(json))
+        return InputSize(exact_tokens=_count_ids(json), prompts=max(1, count_byte(json, b"[") - 1))
     return _array_size(json)
 
 
@@ -263,4 +263,4 @@ def _array_size(json: bytes) -> InputSize:
             exact_tokens += ids
         else:
             array_bytes += text_bytes(prompt)
-    return InputSize(array_bytes, exact_tokens)
+    return InputSize(array_bytes, exact_tokens, prompts=max(1, len(prompts)))

@@ -55,6 +55,8 @@ _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
 
 PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
+FORWARDED_FOR: Final = "x-forwarded-for"
+"""Envoy adds the address that it is called from; what stands before, the client may have made up."""
 MAX_TENANT: Final = 64
 """A longer name, which may be a token, is known by its digest."""
 
@@ -80,7 +82,7 @@ def read_request(
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
-    tenant = "" if rules.tenant_header is None else _tenant(headers.get(rules.tenant_header, ""))
+    tenant = "" if rules.tenant_header is None else _tenant(rules.tenant_header, headers)
     return Request(
         api=api,
         path=path,
@@ -133,7 +135,10 @@ def _priority(headers: Mapping[str, str]) -> int:
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 
-def _tenant(name: str) -> str:
+def _tenant(header: str, headers: Mapping[str, str]) -> str:
+    name = headers.get(header, "")
+    if header == FORWARDED_FOR:
+        name = name.rpartition(",")[2].strip()
     if len(name) <= MAX_TENANT:
         return name
     return blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()

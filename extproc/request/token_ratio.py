@@ -17,11 +17,16 @@ edge is wrong by at most 5 %, and at least 2 KB. A window teaches nothing, and a
 used the server (foreign load), if more than one model or an unknown text was sent, if there was media, whose
 tokens are only a guess, if the counter went backwards (the server was restarted), or if the caller says so.
 
-`TokenRatios` folds samples by their bytes: the ratio is tokens over bytes, both summed and forgotten
-exponentially per byte of text. So a window of 100 KB weighs as much as ten of 10 KB, and it does not matter
-how the text was cut into windows. A sample outside the range of real tokenizers is an accident, not text.
+`TokenRatios` folds samples by their weight, which is their bytes: the ratio is tokens over bytes, both summed
+and forgotten exponentially per byte. A sample outside the range of real tokenizers is an accident, not text.
+
+All clients share a model's ratio, so no request may move it far: it may be text that no one else sends. Where
+one request is more than a sixteenth of its window, the window weighs no more than 16 KiB of text, a 64th of
+all that is remembered, nor than all that is known, and counts as at most four times, at least a quarter of
+the ratio so far: it moves a settled ratio by 5 % at most. Elsewhere one request has little to say.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import Final
@@ -38,9 +43,19 @@ MAX_TOKENS_PER_BYTE: Final = 2.0
 
 MAX_MODELS: Final = 256
 
+# Guessed: the most tokens of a prompt where no server says how long its context is; and a length that every
+# context has, so that most requests are not held against it.
+LONGEST_CONTEXT: Final = 1 << 20
+SHORTEST_CONTEXT: Final = 128
+
 # Guessed: the default weighs as much as 4 KiB of text, and what was learned fades within 1 MiB.
 _DEFAULT_WEIGHT_BYTES: Final = 4096
 _MEMORY_BYTES: Final = 1 << 20
+
+# Guessed: for windows of which one request is a large part.
+_LARGE_PART: Final = 1 / 16
+_DOUBTED_WEIGHT_BYTES: Final = 16 * 1024
+_DOUBTED_FACTOR: Final = 4.0
 
 _MIN_WINDOW_BYTES: Final = 2048
 _WINDOW_PER_DOUBT: Final = 20
@@ -48,19 +63,24 @@ _WINDOW_PER_DOUBT: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class RatioSample:
-    """Text that was sent in one window, and the tokens that the server made of it."""
+    """Text that was sent in one window, how many tokens it was, and the bytes of the longest of its texts."""
 
     model: str
     tokens: float
     text_bytes: float
+    longest_bytes: float
 
 
 class TokenRatios:
-    """The learned ratio of each model; the model that was learned of least recently is forgotten first."""
+    """The learned ratio of each model; the model that was learned of least recently is forgotten first.
 
-    __slots__ = ("_sums",)
+    `longest_prompts` has the most tokens that a prompt of a model can have, where its servers say so.
+    """
+
+    __slots__ = ("_sums", "longest_prompts")
 
     def __init__(self) -> None:
+        self.longest_prompts: Mapping[str | None, float] = {}
         self._sums: dict[str, tuple[float, float]] = {}
 
     def tokens_per_byte(self, model: str | None) -> float:
@@ -69,19 +89,31 @@ class TokenRatios:
         return DEFAULT_TOKENS_PER_BYTE if sums is None else sums[0] / sums[1]
 
     def estimate(self, model: str | None, size: InputSize) -> int:
-        """Return the input's tokens, at least 1 if there is any input."""
-        text_tokens = round(size.text_bytes * self.tokens_per_byte(model))
-        return max(size.exact_tokens + size.media_tokens + text_tokens, min(1, size.text_bytes))
+        """Return the input's tokens, at least 1 if there is any input.
 
-    def learn(self, model: str, tokens: float, text_bytes: float) -> None:
-        """Fold in that `text_bytes` of text were `tokens` tokens; implausible pairs are ignored."""
-        if text_bytes <= 0 or not MIN_TOKENS_PER_BYTE <= tokens / text_bytes <= MAX_TOKENS_PER_BYTE:
+        A prompt that would not fit into the model's context is refused, whatever its length: no more than the
+        context is ever computed of it.
+        """
+        tokens = round(size.text_bytes * self.tokens_per_byte(model)) + size.exact_tokens + size.media_tokens
+        if tokens > SHORTEST_CONTEXT:
+            longest = self.longest_prompts.get(model, LONGEST_CONTEXT)
+            tokens = min(tokens, int(longest * size.prompts))
+        return max(tokens, min(1, size.text_bytes))
+
+    def learn(self, sample: RatioSample) -> None:
+        """Fold in a sample; an implausible one is ignored."""
+        model, text_bytes = sample.model, sample.text_bytes
+        if text_bytes <= 0 or not MIN_TOKENS_PER_BYTE <= sample.tokens / text_bytes <= MAX_TOKENS_PER_BYTE:
             return
         known_tokens, known_bytes = self._sums.pop(
             model, (_DEFAULT_WEIGHT_BYTES * DEFAULT_TOKENS_PER_BYTE, float(_DEFAULT_WEIGHT_BYTES))
         )
-        kept = exp(-text_bytes / _MEMORY_BYTES)
-        self._sums[model] = (known_tokens * kept + tokens, known_bytes * kept + text_bytes)
+        known, ratio, weight = known_tokens / known_bytes, sample.tokens / text_bytes, text_bytes
+        if sample.longest_bytes > _LARGE_PART * text_bytes:
+            weight = min(weight, _DOUBTED_WEIGHT_BYTES, known_bytes)
+            ratio = max(known / _DOUBTED_FACTOR, min(known * _DOUBTED_FACTOR, ratio))
+        kept = exp(-weight / _MEMORY_BYTES)
+        self._sums[model] = (known_tokens * kept + ratio * weight, known_bytes * kept + weight)
         if len(self._sums) > MAX_MODELS:
             del self._sums[next(iter(self._sums))]
 
@@ -94,6 +126,7 @@ class CounterWindow:
         self._media_in_flight = 0
         self._last_total = 0.0
         self._model: str | None = None
+        self._text_bytes = self._longest_bytes = self._exact_tokens = 0
         self._open(0.0, is_spoiled=True)
 
     def sent(self, model: str | None, size: InputSize) -> None:
@@ -101,6 +134,7 @@ class CounterWindow:
         self._in_flight_bytes += _as_text_bytes(size)
         self._media_in_flight += size.media_tokens
         self._text_bytes += size.text_bytes
+        self._longest_bytes = max(self._longest_bytes, size.text_bytes)
         self._exact_tokens += size.exact_tokens
         if model is None or size.media_tokens or self._model not in {None, model}:
             self._is_spoiled = True
@@ -126,7 +160,7 @@ class CounterWindow:
         if self._model is None or self._text_bytes < max(_MIN_WINDOW_BYTES, _WINDOW_PER_DOUBT * doubt):
             return None
         tokens = prompt_tokens_total - self._opening_total - self._exact_tokens
-        sample = RatioSample(self._model, tokens, self._text_bytes)
+        sample = RatioSample(self._model, tokens, self._text_bytes, self._longest_bytes)
         self._open(prompt_tokens_total, is_spoiled=False)
         return sample
 
@@ -134,6 +168,7 @@ class CounterWindow:
         self._opening_total = prompt_tokens_total
         self._doubtful_bytes = self._in_flight_bytes
         self._text_bytes = 0
+        self._longest_bytes = 0
         self._exact_tokens = 0
         self._model = None
         self._is_spoiled = is_spoiled

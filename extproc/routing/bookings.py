@@ -10,16 +10,22 @@ one. While nothing is left, requests are placed without a second attempt, so tha
 twice the load. (https://linkerd.io/2/features/retries-and-timeouts/)
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend
+from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.tenant_shares import TenantShares
 
 RETRY_SHARE = 0.2
 """Borrowed from Linkerd: retries may add a fifth to the load."""
+
+MAX_AWAITED = 4096
+"""Guessed: requests that have ended and whose outcome is still to come; it takes 50 ms, or never comes."""
 
 MAX_SAVED_RETRIES = 100.0
 """The most that may be spent at once: the default `max_active`, so that one full backend may die."""
@@ -29,24 +35,35 @@ Freed = Callable[[Backend, float], None]
 
 
 class Booking(Lease):
-    """One request in flight, and the backend on which it counts."""
+    """One request in flight, and the backend on which it counts; `number` comes back with its outcome."""
 
-    __slots__ = ("_bookings", "backend", "request")
+    __slots__ = ("_bookings", "backend", "number", "prompt", "request")
 
-    def __init__(self, bookings: "Bookings", backend: Backend, request: Request) -> None:
+    def __init__(
+        self, bookings: "Bookings", number: int, backend: Backend, request: Request, prompt: SentPrompt
+    ) -> None:
         super().__init__()
         self._bookings = bookings
+        self.number = number
         self.backend = backend
         self.request = request
+        self.prompt = prompt
 
     def _release(self, now_s: float) -> None:
         self._bookings.close(self, now_s)
 
 
 class Bookings:
-    """Opens, moves and closes bookings; each backend holds its own open ones."""
+    """Opens, moves and closes bookings; each backend holds its own open ones.
 
-    def __init__(self, prefixes: SentPrefixes, freed: Freed) -> None:
+    Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    """
+
+    def __init__(self, prefixes: SentPrefixes, freed: Freed, first_number: int = 0) -> None:
+        self.shares = TenantShares()
+        self._number = first_number
+        self._awaited: dict[int, Booking] = {}
+        self._ended: deque[int] = deque()
         self.retries = 0
         self.retries_withheld = 0
         self._saved_retries = MAX_SAVED_RETRIES
@@ -55,12 +72,18 @@ class Bookings:
 
     def open(self, backend: Backend, request: Request, now_s: float, cached_tokens: float = 0.0) -> Booking:
         """Book a request that is placed: it counts from this moment."""
-        self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
-        booking = Booking(self, backend, request)
+        prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
+        self._number += 1
+        booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
         backend.open[booking] = None
-        backend.reserve(now_s)
-        backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
-        _count_text(backend, request)
+        if request.tenant:
+            self.shares.begin(request.tenant)
+        if request.has_body:
+            backend.reserve(now_s)
+            backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
+            _count_text(backend, request)
+        else:
+            backend.count_bodyless(1, now_s)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         return booking
 
@@ -68,10 +91,28 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
-        backend.give_back_prompt(booking)
-        backend.release(now_s)
-        _finish_text(backend, booking.request)
+        if booking.request.tenant:
+            self.shares.end(booking.request.tenant)
+        if booking.request.has_body:
+            backend.give_back_prompt(booking)
+            backend.release(now_s)
+            backend.token_window.finished(booking.request.input_size)
+        else:
+            backend.count_bodyless(-1, now_s)
+        self._ended.append(booking.number)
+        if len(self._ended) > MAX_AWAITED:
+            self._awaited.pop(self._ended.popleft(), None)
         self._freed(backend, now_s)
+
+    def settle(self, number: int, *, is_computed: bool) -> Booking | None:
+        """Return the booking whose outcome has come, None for one of another process, or of long ago.
+
+        A prompt that was not computed, because it was refused or given up, is in no cache.
+        """
+        booking = self._awaited.pop(number, None)
+        if booking is not None and not is_computed:
+            self._prefixes.take_back(booking.backend, booking.prompt)
+        return booking
 
     def move(self, backend: Backend, other: Backend, now_s: float) -> None:
         """Book a request of `backend` on `other`, where Envoy has sent it, unless it has ended by now."""
@@ -80,11 +121,15 @@ class Bookings:
         booking, _ = backend.open.popitem()
         booking.backend = other
         other.open[booking] = None
+        if not booking.request.has_body:
+            backend.bodyless -= 1
+            other.bodyless += 1
+            return
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
         other.expect_prompt(booking, booking.request.input_tokens, now_s)
-        self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
-        _finish_text(backend, booking.request)
+        booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
+        backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request)
 
     def retried(self) -> None:
@@ -101,11 +146,5 @@ class Bookings:
 
 def _count_text(backend: Backend, request: Request) -> None:
     """Note text that becomes tokens there; for unknown APIs nothing tells which part of a body does."""
-    if request.has_body:
-        model = None if request.api is OTHER else request.model
-        backend.token_window.sent(model, request.input_size)
-
-
-def _finish_text(backend: Backend, request: Request) -> None:
-    if request.has_body:
-        backend.token_window.finished(request.input_size)
+    model = None if request.api is OTHER else request.model
+    backend.token_window.sent(model, request.input_size)

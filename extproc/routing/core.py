@@ -4,7 +4,7 @@ The sidecar, the evaluator and the tests use this same class; only what is aroun
 clock, no file and no socket: times and random numbers are arguments.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,13 +48,20 @@ class Core:
     Times are seconds of one monotonic clock.
     """
 
-    def __init__(self, rules: CoreRules, rng: np.random.Generator) -> None:
+    def __init__(self, rules: CoreRules, rng: np.random.Generator, first_booking: int = 0) -> None:
         self.fleet = Fleet(rules.fleet)
         self.registry = Registry(self.fleet, rules.settle_s)
         self.model = ModelInUse()
         self.ratios = TokenRatios()
         self.router = Router(
-            self.fleet, self.registry, self.model, rules.policy, rules.admission, rng, self._freed
+            self.fleet,
+            self.registry,
+            self.model,
+            rules.policy,
+            rules.admission,
+            rng,
+            self._freed,
+            first_booking,
         )
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)
@@ -79,7 +86,16 @@ class Core:
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
-                self.ratios.learn(sample.model, sample.tokens, sample.text_bytes)
+                self.ratios.learn(sample)
+
+    def learn_models(
+        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+    ) -> None:
+        """Note what a server says it serves, and how long the contexts of some of the models are."""
+        self.registry.learn_models(backend, models)
+        if backend.context_lengths != context_lengths:
+            backend.context_lengths = context_lengths
+            self.ratios.longest_prompts = self.registry.longest_prompts()
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()

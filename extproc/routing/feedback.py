@@ -14,7 +14,9 @@ from extproc.outcomes.outcome import (
     read_retry,
 )
 from extproc.outcomes.outcome_counts import OutcomeCounts
+from extproc.request.request import Request
 from extproc.routing.bookings import Bookings
+from extproc.routing.culprits import Culprits
 
 
 class Feedback:
@@ -24,6 +26,7 @@ class Feedback:
         self.counts = OutcomeCounts()
         self._registry = registry
         self._bookings = bookings
+        self._culprits = Culprits()
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
         """Return the outcome; None where no decision placed the exchange, and where it goes on.
@@ -40,11 +43,26 @@ class Feedback:
         if outcome is None:
             self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
             return None
+        booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
         if backend is not None:
             self.counts.count(outcome.sample)
-            _judge(backend, outcome, now_s)
+            self._judge(backend, outcome, None if booking is None else booking.request, now_s)
+            _learn(backend, outcome, now_s)
         return outcome
+
+    def _judge(self, backend: Backend, outcome: Outcome, request: Request | None, now_s: float) -> None:
+        """Note whether the backend, or the request, is to blame."""
+        failure = outcome.sample.failure
+        if outcome.is_backend_failure is True:
+            is_own = False
+            if request is not None and failure != Failure.CONNECT:
+                is_own = self._culprits.failed(request, backend.name)
+            backend.breaker.fail(now_s, is_excused=is_own)
+        elif outcome.is_backend_failure is False:
+            backend.breaker.succeed(now_s)
+            if failure is None and request is not None:
+                self._culprits.answered(request)
 
     def _follow(self, retry: Retry, now_s: float) -> None:
         """Keep the books of a second attempt; the first one's failure counts once, at the earliest moment."""
@@ -52,28 +70,24 @@ class Feedback:
         if retry.stage is RetryStage.SENT or not retry.was_sent:
             self._bookings.retried()
             if first is not None:
-                _fail(first, now_s)
+                first.breaker.fail(now_s)
+                first.token_window.spoil()
         if second is None or second is first:
             return
         if retry.stage is RetryStage.SENT and first is not None:
             self._bookings.move(first, second, now_s)
         elif retry.is_failure is True:
-            _fail(second, now_s)
+            # A request that fails on two backends at once is likely the cause.
+            second.breaker.fail(now_s, is_excused=retry.was_sent)
+            second.token_window.spoil()
+            if first is not None and retry.was_sent:
+                first.breaker.excuse()
         elif retry.is_failure is False:
             second.breaker.succeed(now_s)
 
 
-def _fail(backend: Backend, now_s: float) -> None:
-    backend.breaker.fail(now_s)
-    backend.token_window.spoil()
-
-
-def _judge(backend: Backend, outcome: Outcome, now_s: float) -> None:
+def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
     sample = outcome.sample
-    if outcome.is_backend_failure is True:
-        backend.breaker.fail(now_s)
-    elif outcome.is_backend_failure is False:
-        backend.breaker.succeed(now_s)
     if sample.failure is None:
         backend.answered()
     else:
@@ -82,10 +96,8 @@ def _judge(backend: Backend, outcome: Outcome, now_s: float) -> None:
     if not sample.is_clean or sample.ttft_s is None:
         return
     backend.observed(sample.load, sample.ttft_s)
-    decode_s = max(0.0, sample.duration_s - sample.ttft_s)
-    backend.paced(
-        Answered(sample.load, sample.new_tokens + sample.ahead_tokens, sample.ttft_s, decode_s), now_s
-    )
+    prompt_tokens = sample.new_tokens + sample.ahead_tokens
+    backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
     if sample.model_log_ttft is not None and sample.model_version is not None:
         backend.predictions.observe(sample.model_version, sample.model_log_ttft, sample.ttft_s)
 

@@ -31,6 +31,7 @@ _MESSAGES = {
     Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
     Reason.PREDICTED_SATURATED: "All backends that serve this model would answer too late. Please retry.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+    Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
     Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",

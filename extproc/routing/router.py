@@ -13,11 +13,11 @@ from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
-from extproc.outcomes.facts import Facts, to_metadata
-from extproc.policy.decide import PolicyRules, decide
+from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
-from extproc.routing.bookings import Bookings, Freed
+from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
@@ -25,6 +25,7 @@ from extproc.routing.refusal import (
     overloaded,
     unknown_model,
 )
+from extproc.routing.tenant_shares import is_crowded
 
 MAX_MODEL_NAME = 256
 """Longer names are cut in what is recorded."""
@@ -42,9 +43,10 @@ class Router:
         admission: AdmissionRules,
         rng: np.random.Generator,
         freed: Freed = lambda backend, now_s: None,
+        first_booking: int = 0,
     ) -> None:
         self.counts = DecisionCounts()
-        self.bookings = Bookings(fleet.prefixes, freed)
+        self.bookings = Bookings(fleet.prefixes, freed, first_booking)
         self._fleet = fleet
         self._registry = registry
         self._model = model
@@ -54,8 +56,11 @@ class Router:
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
+        if request.tenant and self._has_used_its_share(request, now_s):
+            self.counts.count(Decision(Layer.REJECT, Reason.TENANT_SHARE))
+            return self._refused(request, Reason.TENANT_SHARE, now_s)
         tried = self.attempt(request, phase, now_s)
-        return tried if isinstance(tried, Placement) else self.refuse(request, tried, now_s)
+        return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
     def wait_limit_s(self, request: Request) -> float:
         """Return how long a request may wait here and at a server together: its own limit, or the guard's."""
@@ -92,12 +97,32 @@ class Router:
             self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
 
-    def refuse(self, request: Request, decision: Decision, now_s: float, waiting: int = 0) -> Placement:
-        """Answer a request that no backend can take, while `waiting` others wait for its model."""
+    def refuse(
+        self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
+    ) -> Placement:
+        """Answer a request that no backend can take, while `waiting` others wait for its model.
+
+        Before that one is tried that is out because it failed, see `last_resort`.
+        """
+        view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        tried = last_resort(request, view, self._policy, self._rng)
+        if tried is not None and tried.chosen is not None and tried.facts is not None:
+            self.counts.count(tried)
+            return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
         self.counts.count(decision)
+        return self._refused(request, decision.reason, now_s, waiting)
+
+    def _refused(self, request: Request, reason: Reason, now_s: float, waiting: int = 0) -> Placement:
         view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
-        return Placement(overloaded(decision.reason, retry_s, request.api))
+        return Placement(overloaded(reason, retry_s, request.api))
+
+    def _has_used_its_share(self, request: Request, now_s: float) -> bool:
+        """Return whether other tenants need the places that are left more."""
+        candidates = self._registry.candidates(request.model)
+        if not candidates or not request.has_body or not self.bookings.shares.is_used_up(request.tenant):
+            return False
+        return all(is_crowded(backend, now_s) for backend in candidates)
 
     def _refuse_model(self, request: Request, now_s: float) -> Reject:
         """Refuse a request whose model no backend serves; one that was served a moment ago may come back."""
@@ -124,18 +149,22 @@ class Router:
     ) -> Placement:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
-        facts = decision_facts(decision, known, backend.name, request)
-        may_be_retried = backend.has_peers_for(request.model) and self.bookings.may_be_retried(backend)
+        facts = decision_facts(decision, known, booking)
+        # All others are full where this one is the last resort.
+        has_another = decision.reason is not Reason.LAST_RESORT and backend.has_peers_for(request.model)
+        may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
 
 
-def decision_facts(decision: Decision, known: CandidateFacts, backend: str, request: Request) -> Facts:
+def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
     """Return what was known and decided, to be recorded with the outcome."""
     said: Prediction | None = decision.prediction
-    return Facts(
+    request = booking.request
+    return PlacedFacts(
         **msgspec.structs.asdict(known),
-        backend=backend,
+        booking=booking.number,
+        backend=booking.backend.name,
         layer=decision.layer,
         reason=decision.reason,
         kind=request.api.kind,

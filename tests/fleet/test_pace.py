@@ -44,6 +44,12 @@ def test_before_a_request_has_waited_the_turn_is_the_stay_divided_by_the_places(
     assert pace.turn_s == pytest.approx(4.0 / 8, rel=0.05)
 
 
+def test_an_answer_of_unknown_length_teaches_no_stay() -> None:
+    known = [Answered(1, 0, 0.02, 4.0)] * 20
+    unknown = [Answered(1, 0, 0.02, None)] * 20
+    assert learned(known + unknown, limit=8).stay_s == pytest.approx(learned(known, limit=8).stay_s, rel=0.01)
+
+
 def test_after_long_silence_one_outcome_leaves_the_backend_near_the_pace_of_the_fleet() -> None:
     slow = [Answered(1, 0, 3.0, 1.0)] * 50
     long_after = learned(slow, common=Pace(base_s=0.1))

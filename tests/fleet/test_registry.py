@@ -141,6 +141,18 @@ def test_the_models_that_a_server_reports_are_learned(registry: Registry) -> Non
     assert names(registry, "z") is None
 
 
+def test_the_longest_prompt_of_a_model_is_that_of_the_server_with_the_longest_context(
+    registry: Registry,
+) -> None:
+    one, two = active(registry, endpoint(1), endpoint(2))
+    registry.learn_models(one, frozenset({"m", "adapter"}))
+    registry.learn_models(two, frozenset({"m"}))
+    one.context_lengths = {"m": 4096}
+    assert registry.longest_prompts() == {"adapter": 4096}, "the other has not said"
+    two.context_lengths = {"m": 8192}
+    assert registry.longest_prompts() == {"m": 8192, "adapter": 4096}
+
+
 def test_configured_models_have_precedence_over_what_the_server_says(registry: Registry) -> None:
     (one,) = active(registry, endpoint(1, "a"))
     registry.learn_models(one, frozenset({"b"}))

@@ -80,6 +80,17 @@ def test_rapid_reset_of_answered_streams_is_how_envoy_ends_them() -> None:
         assert peer.verdict(frames.rst_stream(stream_id, ErrorCode.CANCEL)) is None
 
 
+def test_what_one_client_of_a_proxy_resets_does_not_end_the_streams_of_the_others() -> None:
+    """Envoy sends the first message of a call along with its headers, before it knows of a reset."""
+    peer = Peer(TIGHT)
+    peer.send(headers(1))
+    for number in range(1, 200):
+        stream_id = 2 * number + 1
+        call = headers(stream_id) + data(stream_id) + frames.rst_stream(stream_id, ErrorCode.CANCEL)
+        assert peer.verdict(call) is None
+    assert peer.server.open_streams == 1
+
+
 @pytest.mark.parametrize(
     "provoking",
     [

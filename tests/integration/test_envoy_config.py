@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -341,6 +342,28 @@ def test_response_under_way_survives_the_removal_of_its_backend(
             backend.may_end.set()
             assert (await request).body == CHUNK * 5
             assert (await stack.post()).status == 503
+
+    asyncio.run(scenario())
+
+
+def test_log_entry_times_the_servers_part_however_slowly_a_client_sends_and_reads(
+    start_envoy: StartEnvoy,
+) -> None:
+    async def sent_slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(1.5)
+        yield b"}"
+
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a", chunks=2, gap_s=0.2)) as stack:
+            stack.sidecar.script = route_to("a")
+            async with stack.client.post(f"{stack.envoy.url}/v1/completions", data=sent_slowly()) as response:
+                await asyncio.sleep(0.5)
+                await response.read()
+            entry = await stack.sidecar.next_entry()
+            assert entry.duration_s is not None
+            measured_s = (int(entry.tags["ttft_us"]) + int(entry.tags["decode_us"])) / 1e6
+            assert 0.4 <= measured_s <= entry.duration_s - 1.5
 
     asyncio.run(scenario())
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 from support.toy_api import TOY
 
-from extproc.outcomes.facts import Facts, from_metadata, to_metadata
+from extproc.outcomes.facts import PlacedFacts, from_metadata, to_metadata
 from extproc.outcomes.outcome import Failure, LogEntry, Retry, RetryStage, read_outcome, read_retry
 
-FACTS = Facts(
+FACTS = PlacedFacts(
+    booking=7,
     backend="vllm-1",
     layer="predict",
     reason="lowest_prediction",
@@ -40,7 +41,7 @@ ENTRY = LogEntry(
     response_flags=frozenset(),
     response_body_bytes=4000,
     metadata=to_metadata(FACTS),
-    tags={"ttft_us": "1250000"},
+    tags={"ttft_us": "1250000", "decode_us": "1250000"},
 )
 
 
@@ -64,7 +65,40 @@ def test_a_clean_stream_becomes_a_complete_sample() -> None:
 def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
     outcome = read_outcome(ENTRY)
     assert outcome is not None
-    assert asdict(FACTS).items() <= asdict(outcome.sample).items()
+    known = asdict(FACTS)
+    assert outcome.booking == known.pop("booking")
+    assert known.items() <= asdict(outcome.sample).items()
+
+
+def test_neither_a_slow_upload_nor_a_wait_in_our_queue_is_part_of_what_the_server_took() -> None:
+    outcome = read_outcome(replace(ENTRY, duration_s=17.5))
+    assert outcome is not None
+    assert (outcome.sample.duration_s, outcome.decode_s) == (2.5, 1.25)
+
+
+@pytest.mark.parametrize("tag", ["-", "", "nan", "-1", "1e30"])
+def test_without_the_time_of_the_last_byte_nothing_is_known_of_decoding(tag: str) -> None:
+    outcome = read_outcome(replace(ENTRY, tags={**ENTRY.tags, "decode_us": tag}))
+    assert outcome is not None
+    assert (outcome.sample.duration_s, outcome.decode_s, outcome.sample.ttft_s) == (2.5, None, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_computed"),
+    [
+        ({}, True),
+        ({"response_flags": frozenset({"DC"})}, True),
+        ({"response_flags": frozenset({"DC"}), "tags": {}}, False),
+        ({"status": 400}, False),
+        ({"status": 500}, False),
+        ({"status": 0, "tags": {}}, False),
+        ({"attempts": 2}, True),
+    ],
+)
+def test_a_prompt_is_computed_once_its_answer_has_begun(change: dict[str, object], is_computed: bool) -> None:
+    outcome = read_outcome(replace(ENTRY, **change))
+    assert outcome is not None
+    assert outcome.is_computed is is_computed
 
 
 def test_more_cached_than_sent_leaves_no_new_tokens() -> None:
@@ -174,9 +208,11 @@ def test_facts_that_cannot_be_ours_are_no_outcome(absurd: dict[str, object]) -> 
     assert read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, **absurd)))) is None
 
 
-@pytest.mark.parametrize("name", [name for name, kind in get_type_hints(Facts).items() if kind is not bool])
+@pytest.mark.parametrize(
+    "name", [name for name, kind in get_type_hints(PlacedFacts).items() if kind is not bool]
+)
 def test_every_text_and_number_of_the_facts_is_bounded(name: str) -> None:
-    hint = get_type_hints(Facts, include_extras=True)[name]
+    hint = get_type_hints(PlacedFacts, include_extras=True)[name]
     described = " ".join(map(repr, (hint, *get_args(hint))))
     assert name == "is_stream" or "le=" in described or "max_length=" in described
 
@@ -191,8 +227,17 @@ REQUIRED = {
 }
 
 
-@given(st.builds(Facts, load=numbers, num_running=numbers, scrape_age_s=st.none() | numbers, **REQUIRED))
-def test_facts_come_back_as_they_were_sent(facts: Facts) -> None:
+@given(
+    st.builds(
+        PlacedFacts,
+        booking=st.integers(0, 2**62),
+        load=numbers,
+        num_running=numbers,
+        scrape_age_s=st.none() | numbers,
+        **REQUIRED,
+    )
+)
+def test_facts_come_back_as_they_were_sent(facts: PlacedFacts) -> None:
     assert from_metadata(to_metadata(facts)) == facts
 
 

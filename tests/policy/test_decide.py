@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.build import a_backend, a_request, fleet_rules, policy_rules, trust_rule, view_of
+from support.build import PAUSE_S, a_backend, a_request, fleet_rules, policy_rules, trust_rule, view_of
 from support.toy_api import TOY
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
-from extproc.policy.decide import PolicyRules, decide
+from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.api import EMBEDDING
 from extproc.request.request import Request
@@ -308,6 +308,46 @@ def test_when_all_fail_but_some_are_alive_the_client_gets_a_backends_own_answer(
     decision = placed(view)
     assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.ALL_FAILING)
     assert (chosen(decision, view), decision.guarded) == (1, 3)
+
+
+def tripped(view: FleetView, number: int, failed_at_s: float) -> Backend:
+    backend = view.backends[number]
+    for _ in range(FLEET.breaker.consecutive_failures):
+        backend.breaker.fail(failed_at_s)
+    return backend
+
+
+def resort(view: FleetView, request: Request = REQUEST) -> Decision | None:
+    return last_resort(request, view, RULES, np.random.default_rng(0))
+
+
+def test_before_a_refusal_a_backend_is_tried_that_failed_and_is_alive_and_has_room() -> None:
+    view = candidates([50, 1, 60], is_saturated=[True, False, True])
+    failed = tripped(view, 1, NOW_S - PAUSE_S)
+    decision = resort(view)
+    assert decision is not None
+    assert (decision.layer, decision.reason, decision.chosen) == (
+        Layer.LEAST_LOAD,
+        Reason.LAST_RESORT,
+        failed,
+    )
+    assert decision.guarded == 3
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"is_fresh": [True, False]}, {"is_refusing": [False, True]}, {"is_saturated": [True, True]}],
+)
+def test_a_backend_that_failed_and_is_dead_or_full_is_no_last_resort(facts: dict[str, list[bool]]) -> None:
+    view = candidates([50, 1], **{"is_saturated": [True, False]} | facts)
+    tripped(view, 1, NOW_S - PAUSE_S)
+    assert resort(view) is None
+
+
+def test_a_backend_that_failed_a_moment_ago_is_no_last_resort() -> None:
+    view = candidates([50, 1], is_saturated=[True, False])
+    tripped(view, 1, NOW_S - 0.9 * PAUSE_S)
+    assert resort(view) is None
 
 
 def test_a_request_without_a_body_is_not_refused_for_saturation() -> None:

@@ -103,11 +103,11 @@ def test_token_limit_that_is_no_sensible_count_is_unknown(limit: str) -> None:
     [
         ("four", InputSize(text_bytes=4)),
         ("漢\n", InputSize(text_bytes=4)),
-        (["ab", "c", ""], InputSize(text_bytes=3)),
+        (["ab", "c", ""], InputSize(text_bytes=3, prompts=3)),
         ([1, 22, 333], InputSize(exact_tokens=3)),
         ([7], InputSize(exact_tokens=1)),
-        ([[1, 2], [3], [4, 5, 6]], InputSize(exact_tokens=6)),
-        (["abc", [1, 2]], InputSize(text_bytes=3, exact_tokens=2)),
+        ([[1, 2], [3], [4, 5, 6]], InputSize(exact_tokens=6, prompts=3)),
+        (["abc", [1, 2]], InputSize(text_bytes=3, exact_tokens=2, prompts=2)),
         ([], InputSize()),
         ([[]], InputSize()),
         ("", InputSize()),
@@ -131,7 +131,7 @@ def test_prompt_of_odd_shape_is_sized_by_its_bytes(prompt: Any) -> None:
 @given(st.lists(st.lists(st.integers(0, 200_000), min_size=1, max_size=300), min_size=1, max_size=80))
 def test_token_ids_are_counted_exactly(prompts: list[list[int]]) -> None:
     ids = sum(map(len, prompts))
-    assert size_of(COMPLETION, prompt=prompts) == InputSize(exact_tokens=ids)
+    assert size_of(COMPLETION, prompt=prompts) == InputSize(exact_tokens=ids, prompts=len(prompts))
     assert size_of(EMBEDDING, input=[number for prompt in prompts for number in prompt]).exact_tokens == ids
 
 

@@ -30,7 +30,7 @@ from extproc.request.api import (
 from extproc.request.body_facts import InputSize
 from extproc.request.header_rules import HeaderRules
 from extproc.request.request import MAX_TENANT, Request, read_request
-from extproc.request.token_ratio import TokenRatios
+from extproc.request.token_ratio import RatioSample, TokenRatios
 
 CHAT_PATH = "/v1/chat/completions"
 CHAT_BODY = json.dumps(
@@ -164,7 +164,7 @@ def test_identity_is_no_encoding(encoding: str) -> None:
 def test_input_tokens_follow_the_learned_ratio() -> None:
     ratios = TokenRatios()
     for _ in range(100):
-        ratios.learn("m", 50_000, 100_000)
+        ratios.learn(RatioSample("m", 50_000, 100_000, 1000))
     request = read_request({":path": CHAT_PATH, ":method": "POST"}, CHAT_BODY, ratios)
     assert request.input_tokens == pytest.approx(200, abs=1)
 
@@ -178,6 +178,13 @@ def test_the_tenant_is_read_where_a_header_is_configured_for_it() -> None:
     assert tenant("acme") == "acme"
     assert tenant(None) == ""
     assert read(x_tenant="acme").tenant == ""
+
+
+def test_of_forwarded_addresses_the_one_that_envoy_added_is_the_tenant() -> None:
+    headers = {":path": CHAT_PATH, ":method": "POST", "x-forwarded-for": "made up, 6.6.6.6, 10.0.0.7"}
+    assert (
+        read_request(headers, CHAT_BODY, TokenRatios(), HeaderRules("x-forwarded-for")).tenant == "10.0.0.7"
+    )
 
 
 def test_of_a_long_tenant_only_a_digest_is_kept() -> None:

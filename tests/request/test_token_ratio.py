@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from extproc.request.body_facts import InputSize
 from extproc.request.token_ratio import (
     DEFAULT_TOKENS_PER_BYTE,
+    LONGEST_CONTEXT,
     MAX_MODELS,
     MAX_TOKENS_PER_BYTE,
     MIN_TOKENS_PER_BYTE,
@@ -15,6 +16,18 @@ from extproc.request.token_ratio import (
 )
 
 KB = InputSize(text_bytes=1000)
+
+
+def learn(ratios: TokenRatios, model: str, tokens: float, text_bytes: float) -> None:
+    """Fold in a window of many short texts."""
+    ratios.learn(RatioSample(model, tokens, text_bytes, text_bytes / 100))
+
+
+def settled(ratio: float) -> TokenRatios:
+    """Ratios after much text of many requests."""
+    ratios = TokenRatios()
+    learn(ratios, "m", ratio * 10_000_000, 10_000_000)
+    return ratios
 
 
 def test_default_ratio_is_used_until_something_was_learned() -> None:
@@ -37,35 +50,83 @@ def test_estimate_adds_exact_media_and_text_tokens(size: InputSize, tokens: int)
     assert TokenRatios().estimate("m", size) == tokens
 
 
+HUGE = InputSize(text_bytes=10_000_000, exact_tokens=10_000_000, media_tokens=10_000_000)
+
+
+def test_no_prompt_is_estimated_above_the_context_of_its_model() -> None:
+    ratios = TokenRatios()
+    ratios.longest_prompts = {"m": 8192}
+    assert ratios.estimate("m", HUGE) == 8192
+    assert ratios.estimate("m", InputSize(text_bytes=400)) == 100
+
+
+def test_each_prompt_of_a_batch_may_fill_the_context() -> None:
+    ratios = TokenRatios()
+    ratios.longest_prompts = {"m": 512}
+    assert ratios.estimate("m", InputSize(text_bytes=1_000_000, prompts=100)) == 51_200
+
+
+def test_where_no_server_says_how_long_its_context_is_an_estimate_is_bounded_all_the_same() -> None:
+    assert TokenRatios().estimate(None, HUGE) == LONGEST_CONTEXT
+
+
 def test_learning_one_model_leaves_the_others_alone() -> None:
     ratios = TokenRatios()
-    ratios.learn("a", 100_000, 100_000)
+    learn(ratios, "a", 100_000, 100_000)
     assert ratios.tokens_per_byte("a") > 0.9
     assert ratios.tokens_per_byte("b") == DEFAULT_TOKENS_PER_BYTE
 
 
 def test_larger_samples_weigh_more() -> None:
     ratios = TokenRatios()
-    ratios.learn("m", 50_000, 100_000)
-    ratios.learn("m", 1_000, 1_000)
+    learn(ratios, "m", 50_000, 100_000)
+    learn(ratios, "m", 1_000, 1_000)
     assert ratios.tokens_per_byte("m") == pytest.approx(0.5, abs=0.02)
 
 
 def test_cutting_text_into_smaller_samples_changes_nothing_much() -> None:
     whole, cut = TokenRatios(), TokenRatios()
-    whole.learn("m", 40_000, 100_000)
+    learn(whole, "m", 40_000, 100_000)
     for _ in range(100):
-        cut.learn("m", 400, 1_000)
+        learn(cut, "m", 400, 1_000)
     assert cut.tokens_per_byte("m") == pytest.approx(whole.tokens_per_byte("m"), rel=0.01)
 
 
 def test_ratio_follows_a_change_of_language() -> None:
     ratios = TokenRatios()
     for _ in range(1000):
-        ratios.learn("m", 2_500, 10_000)
+        learn(ratios, "m", 2_500, 10_000)
     for _ in range(400):
-        ratios.learn("m", 5_000, 10_000)
+        learn(ratios, "m", 5_000, 10_000)
     assert ratios.tokens_per_byte("m") == pytest.approx(0.5, rel=0.02)
+
+
+def test_one_prompt_of_rare_characters_hardly_moves_a_settled_ratio() -> None:
+    ratios = settled(0.25)
+    ratios.learn(RatioSample("m", 1_630_000, 1_000_000, 1_000_000))
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.25, rel=0.05)
+
+
+def test_one_prompt_among_a_few_others_hardly_moves_it_either() -> None:
+    ratios = settled(0.25)
+    ratios.learn(RatioSample("m", 1_630_000 + 400_000, 1_000_000 + 1_600_000, 1_000_000))
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.25, rel=0.05)
+
+
+@pytest.mark.parametrize("rare", [1.63, 0.026])
+def test_a_first_prompt_of_rare_characters_is_outvoted_by_twenty_usual_ones(rare: float) -> None:
+    ratios = TokenRatios()
+    ratios.learn(RatioSample("m", rare * 1_000_000, 1_000_000, 1_000_000))
+    for _ in range(20):
+        ratios.learn(RatioSample("m", 1000, 4000, 4000))
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.25, rel=0.2)
+
+
+def test_requests_that_are_windows_of_their_own_teach_an_unusual_language() -> None:
+    ratios = TokenRatios()
+    for _ in range(100):
+        ratios.learn(RatioSample("m", 3600, 4000, 4000))
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.9, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +134,7 @@ def test_ratio_follows_a_change_of_language() -> None:
 )
 def test_implausible_sample_is_ignored(tokens: float, text_bytes: float) -> None:
     ratios = TokenRatios()
-    ratios.learn("m", tokens, text_bytes)
+    learn(ratios, "m", tokens, text_bytes)
     assert ratios.tokens_per_byte("m") == DEFAULT_TOKENS_PER_BYTE
 
 
@@ -81,16 +142,16 @@ def test_implausible_sample_is_ignored(tokens: float, text_bytes: float) -> None
 def test_ratio_stays_within_its_range(samples: list[tuple[float, float]]) -> None:
     ratios = TokenRatios()
     for tokens, text_bytes in samples:
-        ratios.learn("m", tokens, text_bytes)
+        learn(ratios, "m", tokens, text_bytes)
     assert MIN_TOKENS_PER_BYTE * 0.999 <= ratios.tokens_per_byte("m") <= MAX_TOKENS_PER_BYTE * 1.001
 
 
 def test_model_learned_of_least_recently_is_forgotten_first() -> None:
     ratios = TokenRatios()
     for number in range(MAX_MODELS):
-        ratios.learn(f"m{number}", 10_000, 10_000)
-    ratios.learn("m0", 10_000, 10_000)
-    ratios.learn("new", 10_000, 10_000)
+        learn(ratios, f"m{number}", 10_000, 10_000)
+    learn(ratios, "m0", 10_000, 10_000)
+    learn(ratios, "new", 10_000, 10_000)
     assert ratios.tokens_per_byte("m0") > 0.5
     assert ratios.tokens_per_byte("new") > 0.5
     assert ratios.tokens_per_byte("m1") == DEFAULT_TOKENS_PER_BYTE
@@ -111,9 +172,9 @@ def serve(window: CounterWindow, count: int, model: str | None = "m", size: Inpu
 def test_text_served_between_two_scrapes_is_a_sample() -> None:
     window = opened(total=70)
     serve(window, 3)
-    assert window.counter(970, 0) == RatioSample("m", 900, 3000)
+    assert window.counter(970, 0) == RatioSample("m", 900, 3000, 1000)
     serve(window, 4)
-    assert window.counter(1970, 0) == RatioSample("m", 1000, 4000)
+    assert window.counter(1970, 0) == RatioSample("m", 1000, 4000, 1000)
 
 
 def test_first_scrape_only_opens_a_window() -> None:
@@ -125,7 +186,7 @@ def test_first_scrape_only_opens_a_window() -> None:
 def test_token_ids_are_taken_off() -> None:
     window = opened()
     serve(window, 1, size=InputSize(text_bytes=4000, exact_tokens=500))
-    assert window.counter(1500, 0) == RatioSample("m", 1000, 4000)
+    assert window.counter(1500, 0) == RatioSample("m", 1000, 4000, 4000)
 
 
 def test_window_of_less_than_2_kb_stays_open() -> None:
@@ -133,7 +194,7 @@ def test_window_of_less_than_2_kb_stays_open() -> None:
     serve(window, 1)
     assert window.counter(300, 0) is None
     serve(window, 2)
-    assert window.counter(900, 0) == RatioSample("m", 900, 3000)
+    assert window.counter(900, 0) == RatioSample("m", 900, 3000, 1000)
 
 
 def test_text_in_flight_at_the_closing_keeps_the_window_open() -> None:
@@ -142,7 +203,7 @@ def test_text_in_flight_at_the_closing_keeps_the_window_open() -> None:
     window.sent("m", KB)
     assert window.counter(3300, 0) is None
     window.finished(KB)
-    assert window.counter(3300, 0) == RatioSample("m", 3300, 11_000)
+    assert window.counter(3300, 0) == RatioSample("m", 3300, 11_000, 1000)
 
 
 def test_text_in_flight_at_the_opening_asks_for_a_longer_window() -> None:
@@ -153,7 +214,7 @@ def test_text_in_flight_at_the_opening_asks_for_a_longer_window() -> None:
     serve(window, 19)
     assert window.counter(6000, 0) is None
     serve(window, 1)
-    assert window.counter(6300, 0) == RatioSample("m", 6300, 20_000)
+    assert window.counter(6300, 0) == RatioSample("m", 6300, 20_000, 1000)
 
 
 @pytest.mark.parametrize("size", [InputSize(exact_tokens=250), InputSize(media_tokens=250)])
@@ -170,7 +231,7 @@ def test_spoiled_window_teaches_nothing() -> None:
     window.spoil()
     assert window.counter(2700, 0) is None
     serve(window, 9)
-    assert window.counter(5400, 0) == RatioSample("m", 2700, 9000)
+    assert window.counter(5400, 0) == RatioSample("m", 2700, 9000, 1000)
 
 
 def test_foreign_load_at_either_end_teaches_nothing() -> None:
@@ -180,7 +241,7 @@ def test_foreign_load_at_either_end_teaches_nothing() -> None:
     serve(window, 9)
     assert window.counter(18_000, 0) is None
     serve(window, 9)
-    assert window.counter(20_700, 0) == RatioSample("m", 2700, 9000)
+    assert window.counter(20_700, 0) == RatioSample("m", 2700, 9000, 1000)
 
 
 def test_restarted_server_teaches_nothing() -> None:
@@ -188,7 +249,7 @@ def test_restarted_server_teaches_nothing() -> None:
     serve(window, 9)
     assert window.counter(100, 0) is None
     serve(window, 9)
-    assert window.counter(2800, 0) == RatioSample("m", 2700, 9000)
+    assert window.counter(2800, 0) == RatioSample("m", 2700, 9000, 1000)
 
 
 def test_restart_that_the_opening_does_not_show_teaches_nothing() -> None:
@@ -206,7 +267,7 @@ def test_window_with_more_than_one_model_teaches_nothing(model: str | None) -> N
     serve(window, 1, model)
     assert window.counter(3000, 0) is None
     serve(window, 9)
-    assert window.counter(5700, 0) == RatioSample("m", 2700, 9000)
+    assert window.counter(5700, 0) == RatioSample("m", 2700, 9000, 1000)
 
 
 def test_unknown_model_is_not_forgotten_within_the_window() -> None:
@@ -226,7 +287,7 @@ def test_media_teach_nothing_while_they_are_in_flight() -> None:
     serve(window, 100)
     assert window.counter(34_000, 0) is None
     serve(window, 9)
-    assert window.counter(36_700, 0) == RatioSample("m", 2700, 9000)
+    assert window.counter(36_700, 0) == RatioSample("m", 2700, 9000, 1000)
 
 
 class SimulatedServer:
@@ -264,7 +325,7 @@ class SimulatedServer:
     def scrape(self, foreign: float) -> None:
         sample = self.window.counter(self.total, foreign)
         if sample is not None:
-            self.ratios.learn(sample.model, sample.tokens, sample.text_bytes)
+            self.ratios.learn(sample)
 
     def restart(self) -> None:
         self.total = 0.0

@@ -119,6 +119,29 @@ def test_a_model_that_no_backend_serves_is_a_404(core: Core) -> None:
     assert len(refusal.body) < 400
 
 
+def without_a_body(core: Core) -> Placement:
+    return core.place(a_request(None, has_body=False, input_tokens=0), Phase.REQUEST_HEADERS, 1.0)
+
+
+def test_requests_without_a_body_have_a_limit_of_their_own_and_take_no_places(core: Core) -> None:
+    placements = [without_a_body(core) for _ in range(20)]
+    assert [backend.bodyless for backend in core.registry.members] == [2, 2]
+    refused = [placement for placement in placements if isinstance(placement.instruction, Reject)]
+    assert {each.instruction.headers["x-extproc-reason"] for each in refused} == {"saturated"}
+    assert total_own(core) == 0
+    assert isinstance(place(core).instruction, RouteTo), "they keep no chat out"
+    for placement in placements:
+        if placement.lease is not None:
+            placement.lease.end(2.0)
+    assert [backend.bodyless for backend in core.registry.members] == [0, 0]
+
+
+def test_full_backends_answer_requests_without_a_body(core: Core) -> None:
+    for _ in range(10):
+        place(core)
+    assert isinstance(without_a_body(core).instruction, RouteTo)
+
+
 def test_a_request_without_a_model_is_forwarded(core: Core) -> None:
     assert isinstance(place(core, model=None).instruction, RouteTo)
 
@@ -180,6 +203,13 @@ def test_an_observed_ttft_reaches_its_backend(core: Core) -> None:
     core.learn(entry(core, "vllm-1", 200, ttft_us="300000"), 1.0)
     assert backend_named(core, "vllm-1").observed_ttft_s == pytest.approx(0.3)
     assert core.feedback.counts.by_result["vllm-1", "ok"] == 1
+
+
+def test_a_client_that_holds_its_request_back_teaches_nothing_of_the_server(core: Core) -> None:
+    for _ in range(40):
+        held_back = entry(core, "vllm-1", 200, ttft_us="300000", decode_us="2000000")
+        core.learn(replace(held_back, duration_s=17.3), 1.0)
+    assert backend_named(core, "vllm-1").pace.stay_s == pytest.approx(2.0, rel=0.05)
 
 
 def test_an_outcome_of_a_backend_that_has_left_is_not_counted(core: Core) -> None:

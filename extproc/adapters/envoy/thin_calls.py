@@ -5,9 +5,12 @@ the lease back; the access log is read to its end; health is told at once, and t
 """
 
 import time
+from functools import partial
 
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
+from extproc.errors import ProtocolError
 from extproc.exchange.messages import Hold, Instruction
 from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
@@ -16,16 +19,39 @@ from extproc.h2.grpc_wire import CallError, Status
 class ProcessCall(Handler):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
-    __slots__ = ("_call", "_exchange", "_server")
+    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server", "_unread")
 
-    def __init__(self, server: EnvoyServer, call: Call) -> None:
+    def __init__(self, server: EnvoyServer, large_messages: LargeMessages, call: Call) -> None:
         self._call = call
         self._exchange = server.new_exchange()
         self._server = server
+        self._large_messages = large_messages
+        self._unread = 0
+        self._is_half_closed = False
         server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
-        """An event, and the instruction that answers it."""
+        """An event, and the instruction that answers it; a large one is read beside all others."""
+        if len(message) >= LARGE_BYTES:
+            self._unread += 1
+            self._large_messages.read(len(message), partial(self._read_large, message))
+        else:
+            self._read(message)
+
+    def _read_large(self, message: bytes) -> None:
+        self._unread -= 1
+        if self._call.is_over:
+            return
+        try:
+            self._read(message)
+        except ProtocolError as error:
+            self._server.protocol_errors += 1
+            self._call.finish(Status.INVALID_ARGUMENT, str(error))
+        if self._is_half_closed:
+            self.half_close()
+        self._server.flush_soon()
+
+    def _read(self, message: bytes) -> None:
         instruction = self._exchange.receive(decode(message), time.monotonic())
         if isinstance(instruction, Hold):
             self._exchange.then(self._answer_later)
@@ -35,7 +61,9 @@ class ProcessCall(Handler):
 
     def half_close(self) -> None:
         """Envoy has done with the exchange."""
-        self._call.finish()
+        self._is_half_closed = True
+        if not self._unread:
+            self._call.finish()
 
     def drain(self) -> None:
         """Once it is placed, the request goes on in Envoy without us."""

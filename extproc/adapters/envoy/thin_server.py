@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from extproc.adapters.descriptors import GRPC_SHARE, MAX_GRPC, share_of_descriptors
+from extproc.adapters.envoy.large_messages import LargeMessages
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, EnvoyServer
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
 from extproc.adapters.envoy.tls_files import TlsFiles
@@ -54,7 +55,7 @@ class ThinServer(EnvoyServer):
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
-            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, self),
+            f"/{EXT_PROC_SERVICE}/Process": partial(ProcessCall, self, LargeMessages()),
             f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": partial(AccessLogCall, self),
             f"/{HEALTH_SERVICE}/Check": partial(CheckCall, self),
             f"/{HEALTH_SERVICE}/Watch": partial(WatchCall, self),

@@ -27,6 +27,8 @@ from extproc.routing.core import Core
 
 MAX_MODELS = 1024
 MAX_NAME = 256
+MAX_CONTEXT = 1 << 30
+"""Guessed: no server has a longer context, in tokens."""
 
 
 class ListedModel(msgspec.Struct):
@@ -66,6 +68,16 @@ def read_models(body: bytes) -> ServedModels | None:
     names = dict.fromkeys(model.id for model in models)
     taken = frozenset(islice((name for name in names if len(name) <= MAX_NAME), MAX_MODELS))
     return ServedModels(taken, len(names) - len(taken)) if taken else None
+
+
+def read_context_lengths(body: bytes) -> dict[str, int]:
+    """Return the lengths that a list of models tells; `read_models` has read it before."""
+    models = decode_models(body)[:MAX_MODELS]
+    return {
+        model.id: model.max_model_len
+        for model in models
+        if type(model.max_model_len) is int and 0 < model.max_model_len <= MAX_CONTEXT
+    }
 
 
 logger = logging.getLogger(__name__)
@@ -191,7 +203,7 @@ class Scraper:
         begun_s, now_s = time.thread_time(), time.monotonic()
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
         if models is not None:
-            self._core.registry.learn_models(backend, models.names)
+            self._core.learn_models(backend, models.names, read_context_lengths(answer.body))
             self._tell_of_left_out(backend.name, models.left_out, now_s)
         pace.models_answered(is_useful=models is not None, now_s=now_s)
         pace.spend(time.thread_time() - begun_s, now_s)

@@ -26,7 +26,7 @@ from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.outcome import TTFT_TAG, LogEntry
+from extproc.outcomes.outcome import DECODE_TAG, TTFT_TAG, LogEntry
 from extproc.policy import expected_wait
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
@@ -181,10 +181,13 @@ def decisions_of(policies: Iterable[Policy]) -> Counter[str]:
 
 
 def _tags(request: Ended, sent_s: float) -> dict[str, str]:
-    """Return the time to the first token as Envoy has it: from when the request is sent."""
+    """Return the times of the first token and from there to the last as Envoy has them."""
     if request.ttft_s is None:
         return {}
-    return {TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}"}
+    return {
+        TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}",
+        DECODE_TAG: f"{(request.duration_s - request.ttft_s) * 1e6:.0f}",
+    }
 
 
 def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:

@@ -111,7 +111,7 @@ class RequestQueue:
             if isinstance(tried, Placement):
                 return tried
             if not self._may_wait(request, tried):
-                return self._router.refuse(request, tried, now_s)
+                return self._router.refuse(request, phase, tried, now_s)
         return self._router.pass_through(phase) if self._is_closed else self._hold(request, phase, now_s)
 
     def advance(self, now_s: float) -> None:
@@ -150,9 +150,9 @@ class RequestQueue:
             self._waiting.remove(shed)
             refusal = self._refusal(shed, Reason.QUEUE_FULL, now_s, len(queue))
             if shed is waiter:
-                self.counts.count(Ending.FULL, 0.0)
+                self.counts.count(_ending(refusal, Ending.FULL), 0.0)
                 return refusal
-            self._settle(shed, refusal, Ending.DISPLACED, now_s)
+            self._settle(shed, refusal, _ending(refusal, Ending.DISPLACED), now_s)
         return Placement(Hold(longest_s + HOLD_MARGIN_S), waiter)
 
     def _given_up(self, waiter: Waiter, now_s: float) -> None:
@@ -204,11 +204,12 @@ class RequestQueue:
         is_own_limit = waiter.request.wait_limit_s is not None
         reason = Reason.TOO_LATE if is_own_limit else Reason.QUEUE_TIMEOUT
         refusal = self._refusal(waiter, reason, now_s, left)
-        self._settle(waiter, refusal, Ending.TIMEOUT, now_s)
+        self._settle(waiter, refusal, _ending(refusal, Ending.TIMEOUT), now_s)
         return refusal
 
     def _refusal(self, waiter: Waiter, reason: Reason, now_s: float, waiting: int) -> Placement:
-        return self._router.refuse(waiter.request, Decision(Layer.REJECT, reason), now_s, waiting)
+        decision = Decision(Layer.REJECT, reason)
+        return self._router.refuse(waiter.request, waiter.phase, decision, now_s, waiting)
 
     def _settle(self, waiter: Waiter, placement: Placement, ending: Ending, now_s: float) -> None:
         """Answer a request that has left; the last to be done, since others may act upon it at once."""
@@ -223,9 +224,8 @@ class RequestQueue:
             del self._queues[waiter.request.model]
 
 
-def _ending(placement: Placement) -> Ending:
-    """Return how an attempt has settled a request."""
+def _ending(placement: Placement, refused: Ending = Ending.UNKNOWN_MODEL) -> Ending:
+    """Return how a placement has settled a request, `refused` where it was."""
     if isinstance(placement.instruction, RouteTo):
         return Ending.LET_IN
-    is_open = isinstance(placement.instruction, Continue)
-    return Ending.PASSED_THROUGH if is_open else Ending.UNKNOWN_MODEL
+    return Ending.PASSED_THROUGH if isinstance(placement.instruction, Continue) else refused

@@ -19,11 +19,13 @@ from extproc.adapters.vllm.scraper import (
     Scraper,
     ScrapeResult,
     ServedModels,
+    read_context_lengths,
     read_models,
 )
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
+from extproc.request.body_facts import InputSize
 
 CONFIG = ScrapeRule(
     busy_interval_s=0.02, idle_interval_s=0.02, timeout_s=0.3, models_interval_s=0.05, max_response_bytes=4096
@@ -207,6 +209,22 @@ def test_a_model_and_its_adapters_are_read() -> None:
     assert read_models(body("llama", "sql-lora", "模型")) == ServedModels(
         frozenset({"llama", "sql-lora", "模型"})
     )
+
+
+def test_contexts_are_read_where_their_lengths_can_be() -> None:
+    lengths = (4096, None, True, -1, 0, 1.5, "9", 10**30, [])
+    entries = [{"id": str(number), "max_model_len": length} for number, length in enumerate(lengths)]
+    assert read_context_lengths(json.dumps({"data": entries}).encode()) == {"0": 4096}
+
+
+def test_a_prompt_is_estimated_up_to_the_context_that_the_server_tells() -> None:
+    async def scenario() -> None:
+        listed = '{"data": [{"id": "m", "max_model_len": 2048}]}'
+        async with scraping(good, listed) as setup:
+            await setup.until(lambda: setup.backend.models is not None)
+            assert setup.core.ratios.estimate("m", InputSize(text_bytes=1 << 20)) == 2048
+
+    asyncio.run(scenario())
 
 
 def test_a_list_may_be_as_long_as_the_limits_allow() -> None:

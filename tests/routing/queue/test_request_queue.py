@@ -313,3 +313,21 @@ def test_envoy_is_set_up_for_the_longest_wait_that_can_be_configured() -> None:
     with pytest.raises(ValueError, match="max_wait_s"):
         configured(max_wait_s=longest_s + 1)
     assert f"max_message_timeout: {longest_s + HOLD_MARGIN_S:.0f}s" in shipped_bootstrap()
+
+
+def test_a_request_whose_time_is_over_is_sent_to_a_backend_that_failed_and_is_alive() -> None:
+    clinic = Clinic(replace(RULES, max_wait_s=4.0), backends=serving("m", "m"))
+    failed = clinic.core.registry.members[1]
+    for backend in clinic.core.registry.members:
+        scrape(backend, now_s=clinic.now_s)
+    for _ in range(FAILURES):
+        failed.breaker.fail(clinic.now_s)
+    failed.breaker.begin(clinic.now_s)
+    assert all(clinic.arrive().is_placed for _ in range(MAX_ACTIVE))
+    held = clinic.arrive()
+    for _ in range(8):
+        assert held.is_held
+        clinic.wait(0.5)
+        scrape(failed, now_s=clinic.now_s)
+    assert held.is_placed
+    assert clinic.queue.counts.endings[Ending.LET_IN] == 1
