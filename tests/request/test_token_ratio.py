@@ -363,4 +363,4 @@ def test_restarts_and_foreign_load_teach_nothing_wrong(
         server.serve_others(requests=3)
         server.run(requests=20 * concurrency)
         server.restart()
-    assert server.ratios.tokens_per_byte("m") == pytest.approx(tokens_per_byte, rel=0.1)
+    assert server.ratios.tokens_per_byte("m") == pytest.approx(tokens_per_byte, rel=0.15)
