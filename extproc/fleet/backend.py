@@ -19,12 +19,11 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules, queued_s
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
-from extproc.fleet.prediction_record import PredictionRecord
+from extproc.fleet.prediction_record import PredictionRecord, RankRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
-from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
 
@@ -54,11 +53,9 @@ class BookedRequest(Protocol):
 class FleetAverages:
     """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
 
-    `medium_load` is the load from which the medium zone is expected, `most_places` the largest number of
-    requests that any backend is sure to run at once.
+    `most_places` is the largest number of requests that any backend is sure to run at once.
     """
 
-    medium_load: float
     most_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
@@ -71,9 +68,9 @@ class Backend:
     `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
     and `places` how many requests it is taken to serve at once. It takes no request while its load is above
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
-    which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
-    it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known.
+    which one more would wait too long in its queue; there has been one for `queued_s`. `observed_ttft_s` is
+    NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
+    `models` is None until they are known.
     """
 
     __slots__ = (
@@ -98,7 +95,6 @@ class Backend:
         "lifecycle",
         "longest_wait_s",
         "max_active",
-        "medium_load",
         "models",
         "most_running",
         "name",
@@ -162,11 +158,15 @@ class Backend:
         self.prefilled_at_s = -inf
         self._backlog = PrefillBacklog()
         self.longest_wait_s = rules.waiting.burst_s
-        self.medium_load = averages.medium_load
         self.observed_ttft_s = nan
         self.cache = PrefixCache()
-        self.predictions = PredictionRecord(rules.trust)
+        self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
+
+    @property
+    def low_s(self) -> float:
+        """The estimate at which the medium zone begins."""
+        return self._rules.low_s
 
     @property
     def sure_places(self) -> float:
@@ -241,22 +241,16 @@ class Backend:
         self.is_refusing = True
         self.breaker.fail(now_s)
 
-    def observed(self, load: float, ttft_s: float) -> None:
-        """Learn from a stream that met `load` and had its first token after `ttft_s`."""
+    def observed(self, ttft_s: float) -> None:
+        """Learn from a stream that had its first token after `ttft_s`."""
         known_s = self.observed_ttft_s
         self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
-        self.medium_load = learned_boundary(self.medium_load, load, ttft_s, self._rules.low_s)
 
     def paced(self, seen: Answered, now_s: float) -> None:
         """Learn from a stream that has ended how fast the backend is, and the fleet."""
         limit, fleet = self.places, self._averages
         fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
-
-    def latch_saturated(self) -> None:
-        """Take it out for what is predicted of it, until its load allows it back."""
-        self.full_above = self._rules.saturation.resumes_at(self.max_active)
-        self.closed_above = min(self.full_above, self.closed_above)
 
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""

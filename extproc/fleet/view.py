@@ -5,7 +5,6 @@ worked out when it is asked for. Guard and layers narrow a view to the backends 
 """
 
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
 from typing import Annotated
@@ -14,9 +13,11 @@ import msgspec
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import running_now
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone
 
 Word = Annotated[str, msgspec.Meta(max_length=64)]
+NO_ESTIMATE = ExpectedWait()
 Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
@@ -25,7 +26,8 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
     Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
     the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the
-    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own.
+    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own. `estimate`
+    is what was expected of it before any model had a say.
     """
 
     zone: Word
@@ -38,6 +40,7 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     scrape_age_s: float | None = None
     expected_cached_tokens: float = 0.0
     ahead_tokens: float = 0.0
+    estimate: ExpectedWait = NO_ESTIMATE
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
@@ -51,7 +54,7 @@ class FleetView:
     of backends. It describes a moment: with the next event it may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s")
+    __slots__ = ("backends", "cached_tokens", "fresh_from_s", "loads", "near_tokens", "now_s")
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class FleetView:
         cached_tokens: Mapping[Backend, float] = NOTHING_CACHED,
         near_tokens: Mapping[Backend, float] | None = None,
     ) -> None:
-        self._fresh_from_s = fresh_from_s
+        self.fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
@@ -92,25 +95,11 @@ class FleetView:
             ]
         )
 
-    def lightest(self, count: int) -> "FleetView":
-        """Return the view of the `count` least loaded."""
-        if len(self.backends) <= count:
-            return self
-        chosen = nsmallest(count, range(len(self.backends)), key=self.loads.__getitem__)
-        return self.narrowed([self.backends[number] for number in chosen])
-
     def narrowed(self, backends: Sequence[Backend]) -> "FleetView":
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        return FleetView(backends, self.now_s, self._fresh_from_s, self.cached_tokens, self.near_tokens)
-
-    def is_any_low(self) -> bool:
-        """Return whether a backend is in the low zone, by its boundary on the load."""
-        for backend, load in zip(self.backends, self.loads, strict=True):  # half the time of any()
-            if load < backend.medium_load:
-                return True
-        return False
+        return FleetView(backends, self.now_s, self.fresh_from_s, self.cached_tokens, self.near_tokens)
 
     def is_any_below_limit(self) -> bool:
         """Return whether a backend may hold another request, its queue aside."""
@@ -124,7 +113,7 @@ class FleetView:
 
     def is_fresh(self, backend: Backend) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
-        return backend.scraped_at_s >= self._fresh_from_s
+        return backend.scraped_at_s >= self.fresh_from_s
 
     def is_alive(self, backend: Backend) -> bool:
         """Return whether the last scrape was answered, and a moment ago."""
@@ -134,10 +123,6 @@ class FleetView:
         """Return whether the backend is not saturated: by its load, and by the prompts ahead."""
         return self.load(backend) <= backend.closed_above and not self._is_backlog_long(backend)
 
-    def is_low(self, backend: Backend) -> bool:
-        """Return whether the backend is in the low zone, by its boundary on the load."""
-        return self.load(backend) < backend.medium_load
-
     def signals(self, backend: Backend) -> tuple[float, float, float, float]:
         """Return running (estimated for now), load, waiting requests and KV-cache fraction."""
         load = self.load(backend)
@@ -146,12 +131,12 @@ class FleetView:
         kv_cache_fraction = backend.kv_cache_fraction
         return running, load, backend.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
 
-    def facts(self, backend: Backend) -> CandidateFacts:
+    def facts(self, backend: Backend, estimate: ExpectedWait = NO_ESTIMATE) -> CandidateFacts:
         """Return all that is known of one of them, as it is recorded."""
         num_running, load, num_waiting, kv_cache_fraction = self.signals(backend)
         age_s = self.now_s - backend.scraped_at_s
         return CandidateFacts(
-            zone=self._zone(backend, load).value,
+            zone=self._zone(backend, load, estimate).value,
             num_running=num_running,
             load=load,
             num_waiting=num_waiting,
@@ -161,12 +146,13 @@ class FleetView:
             scrape_age_s=None if isinf(age_s) else age_s,
             expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
             ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
+            estimate=estimate,
         )
 
     def _is_backlog_long(self, backend: Backend) -> bool:
         return backend.prefilled_at_s - self.now_s > backend.longest_wait_s
 
-    def _zone(self, backend: Backend, load: float) -> Zone:
+    def _zone(self, backend: Backend, load: float, estimate: ExpectedWait) -> Zone:
         if load > backend.closed_above or self._is_backlog_long(backend):
             return Zone.SATURATED
-        return Zone.LOW if load < backend.medium_load else Zone.MEDIUM
+        return Zone.LOW if estimate.ttft_s < backend.low_s else Zone.MEDIUM

@@ -4,11 +4,10 @@ A score is a number for each candidate, smaller is better. The one in use is nam
 the configuration; see docs/extending.md for how to add one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
 from extproc.policy import expected_wait
 
@@ -27,11 +26,10 @@ SCORES: Mapping[str, Score] = {
 }
 
 
-def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.random.Generator) -> Backend:
-    """Return the candidate with the smallest score; there must be one."""
-    found = score(view, prompt_tokens)
+def least_of(found: Sequence[float], rng: np.random.Generator) -> int:
+    """Return the number of the smallest score, of equal ones any; there must be one."""
     least = min(found)
     if found.count(least) == 1:
-        return view.backends[found.index(least)]
-    tied = [backend for backend, each in zip(view.backends, found, strict=True) if each == least]
+        return found.index(least)
+    tied = [number for number, each in enumerate(found) if each == least]
     return tied[int(rng.random() * len(tied))]

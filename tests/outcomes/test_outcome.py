@@ -27,7 +27,6 @@ FACTS = Facts(
     body_bytes=600,
     model="m",
     model_version="v1",
-    model_log_ttft=0.25,
     predicted_ttft_s=1.3,
     expected_cached_tokens=80.0,
 )
@@ -54,7 +53,7 @@ def test_a_clean_stream_becomes_a_complete_sample() -> None:
         2.5,
     )
     assert (sample.num_running, sample.load, sample.input_tokens) == (7.0, 9.0, 120.0)
-    assert (sample.model_version, sample.predicted_ttft_s, sample.model_log_ttft) == ("v1", 1.3, 0.25)
+    assert (sample.model_version, sample.predicted_ttft_s) == ("v1", 1.3)
     assert (sample.expected_cached_tokens, sample.new_tokens) == (80.0, 40.0)
     assert sample.is_clean
     assert outcome.is_backend_failure is False

@@ -1,0 +1,32 @@
+"""The terms of the estimate, in seconds: what a decision compares, what is recorded of it, and what layer 2
+sees.
+
+`policy.expected_wait` computes them. A new term is a new field here, with 0 as its default: it becomes a
+column of the samples and a feature of the model by itself.
+"""
+
+from typing import NamedTuple
+
+
+class ExpectedWait(NamedTuple):
+    """The terms of the estimate, in seconds; all 0 where there is none."""
+
+    own_prompt_s: float = 0.0
+    prompts_ahead_s: float = 0.0
+    turns_s: float = 0.0
+    crowding_s: float = 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """The estimate less the request's own computing; the guard limits its two terms, each by itself."""
+        return self.prompts_ahead_s + self.turns_s
+
+    @property
+    def ttft_s(self) -> float:
+        """The estimate."""
+        return self.own_prompt_s + self.wait_s
+
+    @property
+    def score_s(self) -> float:
+        """The estimate and the crowding: what least load compares."""
+        return self.own_prompt_s + self.prompts_ahead_s + (self.turns_s + self.crowding_s)
