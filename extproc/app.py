@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.descriptors import raise_descriptor_limit
 from extproc.adapters.discovery.kinds import new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import StaticList
@@ -29,7 +31,7 @@ from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
-from extproc.config.stages import Config, load_config, parse_config
+from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -41,8 +43,6 @@ from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
 
 logger = logging.getLogger(__name__)
-
-MAX_CONFIG_BYTES = 1 << 20  # some 8,000 backends
 
 SERVERS: Mapping[str, type[ThinServer | GrpcServer]] = {"thin": ThinServer, "grpcio": GrpcServer}
 """The server that Envoy talks to, by `server.transport`."""
@@ -56,6 +56,7 @@ class Sidecar:
         self._config_path = config_path
         self._core = core = Core(rules.core_rules(config), rng)
         self._drift = DriftLog(core)
+        self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core)
         new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config))
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
@@ -120,15 +121,21 @@ class Sidecar:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
-        now_s, is_debugging = time.monotonic(), logger.isEnabledFor(logging.DEBUG)
+        now_s = time.monotonic()
         for entry in entries:
-            outcome = self._core.learn(entry, now_s)
-            if outcome is None:
-                continue
-            if is_debugging:
-                logger.debug("request_finished %s", outcome.sample)
-            if self._samples is not None:
-                self._samples.append(outcome.sample)
+            try:
+                self._handle_entry(entry, now_s)
+            except Exception as error:  # a fault of ours must not cost the other entries
+                self._learning.failed(f"{type(error).__name__}: {error}", now_s)
+
+    def _handle_entry(self, entry: LogEntry, now_s: float) -> None:
+        outcome = self._core.learn(entry, now_s)
+        if outcome is None:
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("request_finished %s", outcome.sample)
+        if self._samples is not None:
+            self._samples.append(outcome.sample)
 
     def _handle_change(self) -> None:
         """Follow the members of the fleet, after some have joined or left."""
@@ -136,7 +143,10 @@ class Sidecar:
         self._drift.keep_only(frozenset(member.name for member in self._core.registry.members))
 
     async def _follow_config(self) -> None:
-        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES):
+        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES + 1):
+            if content is not None and len(content) > MAX_CONFIG_BYTES:
+                logger.error("config_refused error=more than %d bytes", MAX_CONFIG_BYTES)
+                continue
             try:
                 text = (content or b"").decode()
                 config = await asyncio.to_thread(parse_config, text, str(self._config_path))
@@ -186,6 +196,7 @@ async def keep_advancing(queue: RequestQueue) -> None:
 async def serve(config_path: Path) -> None:
     """Run a sidecar until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     config = load_config(config_path)
+    raise_descriptor_limit()
     sidecar = Sidecar(config, config_path, np.random.default_rng())
     with stop_event() as stop:
         await sidecar.run(stop)

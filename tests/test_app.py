@@ -1,8 +1,14 @@
 import asyncio
+import logging
+from pathlib import Path
 
+import numpy as np
+import pytest
 from support.running_parts import MAX_ACTIVE, Parts
 
-from extproc.app import keep_advancing
+from extproc.app import Sidecar, keep_advancing
+from extproc.config.stages import MAX_CONFIG_BYTES, parse_config
+from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 
 PATIENCE_S = 10.0
@@ -32,3 +38,47 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
         await asyncio.gather(clock, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut at a megabyte it would be one that names a single backend."""
+    path = tmp_path / "extproc.yaml"
+    two = CONFIG.replace("]}]", ']}, {name: vllm-2, url: "http://127.0.0.1:8102"}]')
+    path.write_text(CONFIG + "\n#" + "x" * MAX_CONFIG_BYTES)
+    sidecar = Sidecar(parse_config(two, "test"), path, np.random.default_rng(0))
+
+    async def scenario() -> None:
+        following = asyncio.create_task(sidecar._follow_config())
+        async with asyncio.timeout(PATIENCE_S):
+            while "config_" not in caplog.text:
+                await asyncio.sleep(0.005)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    assert "config_refused error=more than 1048576 bytes" in caplog.text
+    assert "config_applied" not in caplog.text
+    assert len(sidecar._config.backends) == 2
+
+
+CONFIG = 'backends: [{name: vllm-1, url: "http://127.0.0.1:8101", models: [m]}]'
+ENTRY = LogEntry(1.7e9, 1.0, 200, 1, frozenset(), 0, {}, {})
+
+
+def test_one_bad_entry_costs_no_other_its_outcome_and_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    sidecar = Sidecar(parse_config(CONFIG, "test"), Path("extproc.yaml"), np.random.default_rng(0))
+    core, learn = sidecar._core, sidecar._core.learn
+
+    def fail_at_every_other(entry: LogEntry, now_s: float) -> Outcome | None:
+        if entry.status == 500:
+            raise OverflowError("a fault of ours")
+        return learn(entry, now_s)
+
+    core.learn = fail_at_every_other  # type: ignore[method-assign]  # the fault
+    bad = LogEntry(1.7e9, 1.0, 500, 1, frozenset(), 0, {}, {})
+    sidecar._handle_entries([bad, ENTRY, bad, ENTRY, bad])
+    assert core.feedback.counts.unplaced == 2
+    assert caplog.text.count("entry_failed") == 1

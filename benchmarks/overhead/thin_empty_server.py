@@ -13,7 +13,7 @@ import uvloop
 
 from benchmarks.overhead.empty_server import MAX_MESSAGE_BYTES, answer_to, route_to
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.h2.grpc_call import Call, Handler
+from extproc.h2.grpc_call import Call, Handler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import GrpcProtocol
 
@@ -54,7 +54,7 @@ async def serve(address: str, clusters: list[str]) -> None:
         f"/{EXT_PROC_SERVICE}/Process": lambda call: _EmptyCall(call, answers),
         f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: _DroppedCall(call, answers),
     }
-    service = GrpcService(methods, MAX_MESSAGE_BYTES, print)
+    service = GrpcService(methods, MAX_MESSAGE_BYTES, UnfinishedMessages(8 * MAX_MESSAGE_BYTES, print), print)
     connections: set[GrpcProtocol] = set()
     host, _, port = address.rpartition(":")
     await loop.create_server(lambda: GrpcProtocol(service, connections, asyncio.Event()), host, int(port))

@@ -28,6 +28,7 @@ from extproc.config.fields import (
     TcpAddress,
 )
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
+from extproc.config.regular_file import read_whole
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -39,6 +40,9 @@ from extproc.learning.model_rules import GateRule, PredictRule
 from extproc.policy.least_load import SCORES
 from extproc.request.session import SESSION_HEADERS
 from extproc.request.slo import SloRule
+
+MAX_CONFIG_BYTES = 1 << 20
+"""Some 8,000 backends; a longer file is refused."""
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -213,9 +217,9 @@ def parse_config(text: str, origin: str) -> Config:
 
 
 def load_config(path: Path) -> Config:
-    """Read the configuration file; raises ConfigError also where the file cannot be read."""
+    """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
     try:
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
+        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

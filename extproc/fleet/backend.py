@@ -8,9 +8,11 @@ measured best: a decision over sixteen candidates takes a quarter of the time th
 Times are seconds of one monotonic clock.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf, isnan, nan
+from statistics import median_low
 from typing import Protocol
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
@@ -53,12 +55,25 @@ class BookedRequest(Protocol):
 class FleetAverages:
     """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
 
-    `most_places` is the largest number of requests that any backend is sure to run at once.
+    `usual_places` is the median of how many requests backends are sure to run at once: one that lies about
+    its own tells nothing of the others'.
     """
 
-    most_places: float = 0.0
+    usual_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
+    _sure_places: dict["Backend", float] = field(default_factory=dict)
+
+    def learn_places(self, backend: "Backend", places: float) -> None:
+        """Note how many requests a backend is sure to run at once."""
+        if self._sure_places.get(backend) != places:
+            self._sure_places[backend] = places
+            self.usual_places = median_low(self._sure_places.values())
+
+    def drop(self, gone: Set["Backend"]) -> None:
+        """Forget backends that have left."""
+        self._sure_places = {each: places for each, places in self._sure_places.items() if each not in gone}
+        self.usual_places = median_low(self._sure_places.values()) if self._sure_places else 0.0
 
 
 class Backend:
@@ -169,11 +184,6 @@ class Backend:
         return self._rules.low_s
 
     @property
-    def sure_places(self) -> float:
-        """How many requests it runs at once for certain; 0 where that is not known."""
-        return self._running_limit.limit if self._running_limit.is_sure else 0.0
-
-    @property
     def _is_prefilling(self) -> bool:
         """Whether requests wait for prompts to be computed, not for places."""
         return self._backlog.share >= PREFILLING
@@ -253,16 +263,19 @@ class Backend:
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
-        """Learn the server's own limit; where none was seen, it is taken to have as many places as any."""
+        """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
+
+        Those are what other servers say of themselves, so that no more than its own `max_active` counts.
+        """
         learner, ended = self._running_limit, signals.ended_total
         ended = self.ended if ended is None else ended
         learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
         fleet, limit = self._averages, learner.limit
         if learner.is_sure:
-            fleet.most_places = max(fleet.most_places, limit)
+            fleet.learn_places(self, limit)
         self.running_limit = self.places = limit
-        if limit == inf and fleet.most_places:
-            self.places = max(fleet.most_places, signals.running)
+        if limit == inf and fleet.usual_places:
+            self.places = max(min(fleet.usual_places, self.max_active), signals.running)
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)

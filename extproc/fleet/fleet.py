@@ -43,7 +43,7 @@ class Fleet:
         self.backends = [backend for backend in self.backends if backend not in gone]
         self.prefixes.drop(gone)
         self.sessions.drop(gone)
-        self._averages.most_places = max((backend.sure_places for backend in self.backends), default=0.0)
+        self._averages.drop(gone)
 
     def scrape_hung(self, backend: Backend, now_s: float) -> None:
         """Note a scrape without an answer in time.

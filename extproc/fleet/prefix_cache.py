@@ -50,7 +50,9 @@ class PrefixCache:
             self.size = signals.kv_cache_tokens
         generated_tokens = 0.0
         if signals.generation_tokens_total is not None:
-            generated_tokens = max(0.0, signals.generation_tokens_total - self.generation_tokens_total)
+            # More than it holds empties it, whatever the counter says.
+            grown_tokens = signals.generation_tokens_total - self.generation_tokens_total
+            generated_tokens = min(self.size + 1.0, max(0.0, grown_tokens))
             self.generation_tokens_total = signals.generation_tokens_total
         self._take(generated_tokens)
 

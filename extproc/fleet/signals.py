@@ -36,7 +36,7 @@ class ScrapeRule:
     timeout_s: Seconds = 1.0  # measured: 177 ms at the start of a burst of 400; the rest is margin
     stale_after_s: Seconds = 2.0  # guessed: two idle intervals
     models_interval_s: Seconds = 30.0  # guessed: adapters are loaded rarely
-    max_response_bytes: Annotated[int, Ge(1 << 10), Le(1 << 30)] = 4 << 20  # measured: vLLM prints 48 KB
+    max_response_bytes: Annotated[int, Ge(1 << 10), Le(1 << 30)] = 1 << 20  # measured: vLLM prints 48 KB
 
     def __post_init__(self) -> None:
         if self.stale_after_s <= max(self.busy_interval_s, self.idle_interval_s):

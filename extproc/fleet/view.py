@@ -19,6 +19,11 @@ from extproc.fleet.zone import Zone
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 NO_ESTIMATE = ExpectedWait()
 Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Age = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+MAX_TOKENS = 1e7
+"""Ten million: no context is longer."""
+Tokens = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -34,12 +39,12 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     num_running: Requests
     load: Requests
     num_waiting: Requests
-    kv_cache_fraction: float
-    own: float
-    foreign: float
-    scrape_age_s: float | None = None
-    expected_cached_tokens: float = 0.0
-    ahead_tokens: float = 0.0
+    kv_cache_fraction: Share
+    own: Requests
+    foreign: Requests
+    scrape_age_s: Age | None = None
+    expected_cached_tokens: Tokens = 0.0
+    ahead_tokens: Tokens = 0.0
     estimate: ExpectedWait = NO_ESTIMATE
 
 
@@ -144,10 +149,13 @@ class FleetView:
             own=backend.own,
             foreign=load - backend.own,
             scrape_age_s=None if isinf(age_s) else age_s,
-            expected_cached_tokens=self.cached_tokens.get(backend, 0.0),
-            ahead_tokens=max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s,
+            expected_cached_tokens=min(MAX_TOKENS, self.cached_tokens.get(backend, 0.0)),
+            ahead_tokens=self._ahead_tokens(backend),
             estimate=estimate,
         )
+
+    def _ahead_tokens(self, backend: Backend) -> float:
+        return min(MAX_TOKENS, max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s)
 
     def _is_backlog_long(self, backend: Backend) -> bool:
         return backend.prefilled_at_s - self.now_s > backend.longest_wait_s

@@ -5,16 +5,21 @@ sees.
 column of the samples and a feature of the model by itself.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+Term = Annotated[float, Meta(ge=-1e6, le=1e6)]
+"""Seconds; no wait is longer than eleven days. The facts of a decision come back from outside."""
 
 
 class ExpectedWait(NamedTuple):
     """The terms of the estimate, in seconds; all 0 where there is none."""
 
-    own_prompt_s: float = 0.0
-    prompts_ahead_s: float = 0.0
-    turns_s: float = 0.0
-    crowding_s: float = 0.0
+    own_prompt_s: Term = 0.0
+    prompts_ahead_s: Term = 0.0
+    turns_s: Term = 0.0
+    crowding_s: Term = 0.0
 
     @property
     def wait_s(self) -> float:

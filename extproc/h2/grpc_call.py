@@ -5,8 +5,10 @@ or later, and learns exactly once that the call is over, however that came about
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
 from extproc.h2.events import ErrorCode
 from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
@@ -37,6 +39,30 @@ class Timer(Protocol):
         """It shall not happen."""
 
 
+@dataclass(slots=True)
+class UnfinishedMessages:
+    """The bytes of messages that have begun and not ended, over all connections: at most `max_bytes`.
+
+    Flow control would bound them as well, and hold up every call of a connection for those that never end.
+    """
+
+    max_bytes: int
+    refused: Callable[[ProtocolError], None]
+    total_bytes: int = 0
+    by_call: "dict[Call, int]" = field(default_factory=dict)
+
+    def note(self, call: "Call", size: int) -> None:
+        """Note how much there is of a call's message; beyond the bound the call with the most is ended."""
+        self.total_bytes += size - self.by_call.pop(call, 0)
+        if size:
+            self.by_call[call] = size
+        if self.total_bytes > self.max_bytes:
+            largest = max(self.by_call, key=self.by_call.__getitem__)
+            error = CallError(Status.RESOURCE_EXHAUSTED, "too many bytes of messages that have not ended")
+            self.refused(error)
+            largest.finish(error.status, str(error))
+
+
 class Call:
     """One stream's call, from its headers until it `is_over`: it is in `open_calls` as long."""
 
@@ -48,6 +74,7 @@ class Call:
         "_open_calls",
         "_reader",
         "_stream_id",
+        "_unfinished",
         "deadline",
         "is_over",
     )
@@ -58,6 +85,7 @@ class Call:
         stream_id: int,
         open_calls: dict[int, "Call"],
         max_message_bytes: int,
+        unfinished: UnfinishedMessages,
         new_handler: "NewHandler",
     ) -> None:
         self.deadline: Timer | None = None
@@ -66,6 +94,7 @@ class Call:
         self._stream_id = stream_id
         self._open_calls = open_calls
         self._reader = MessageReader(max_message_bytes)
+        self._unfinished = unfinished
         self._has_answered = False
         self._is_half_closed = False
         self._handler = new_handler(self)
@@ -77,11 +106,15 @@ class Call:
         Raises ProtocolError for what is no message, and where the handler does.
         """
         self._is_half_closed = is_ended
-        for message in self._reader.receive(data) if data else ():
-            self._handler.receive(message)
+        was_within_message = self._reader.is_within_message
+        messages = self._reader.receive(data) if data else ()
+        if was_within_message or self._reader.is_within_message:
+            self._unfinished.note(self, self._reader.pending_bytes)
+        for message in messages:
             if self.is_over:
                 return
-        if is_ended:
+            self._handler.receive(message)
+        if is_ended and not self.is_over:
             if self._reader.is_within_message:
                 raise CallError(Status.INVALID_ARGUMENT, "the stream ended within a message")
             self._handler.half_close()
@@ -119,6 +152,9 @@ class Call:
         if self.is_over:
             return
         self.is_over = True
+        if self._reader.is_within_message:
+            self._reader.drop()
+            self._unfinished.note(self, 0)
         del self._open_calls[self._stream_id]
         if self.deadline is not None:
             self.deadline.cancel()

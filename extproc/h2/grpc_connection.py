@@ -20,7 +20,7 @@ from extproc.h2.events import (
     StreamEnded,
     StreamOpened,
 )
-from extproc.h2.grpc_call import Call, NewHandler, Timer
+from extproc.h2.grpc_call import Call, NewHandler, Timer, UnfinishedMessages
 from extproc.h2.grpc_wire import (
     RESPONSE_HEADERS,
     CallError,
@@ -45,6 +45,7 @@ class GrpcService:
 
     methods: Mapping[str, NewHandler]
     max_message_bytes: int
+    unfinished: UnfinishedMessages
     refused: Callable[[ProtocolError], None]
 
 
@@ -114,7 +115,12 @@ class GrpcConnection:
             if new_handler is None:
                 raise CallError(Status.UNIMPLEMENTED, "no such method")
             call = Call(
-                self._connection, event.stream_id, self._calls, self._service.max_message_bytes, new_handler
+                self._connection,
+                event.stream_id,
+                self._calls,
+                self._service.max_message_bytes,
+                self._service.unfinished,
+                new_handler,
             )
         except NotGrpcError as error:
             self._answer(event, refusal(error.http_status))

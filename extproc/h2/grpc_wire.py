@@ -133,6 +133,15 @@ class MessageReader:
         """Whether a message has begun and not ended."""
         return self._pending is not None
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much there is of a message that has not ended."""
+        return 0 if self._pending is None else len(self._pending)
+
+    def drop(self) -> None:
+        """Forget a message that will not end."""
+        self._pending = None
+
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that these bytes complete.
 

@@ -55,10 +55,16 @@ class GrpcProtocol(asyncio.Protocol):
         self._times = times
         self._grpc = GrpcConnection(service, self._call_later)
         self._received_bytes = 0
-        self._heard_s = time.monotonic()
+        self._begun_s = self._heard_s = time.monotonic()
         self._watch: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._is_closing = False
+
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """The larger one is to be kept: with open calls the older one, without any the one last heard of."""
+        has_calls = bool(self._grpc.open_calls)
+        return has_calls, -self._begun_s if has_calls else self._heard_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; over TLS only where both sides have agreed on HTTP/2."""

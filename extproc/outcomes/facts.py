@@ -12,7 +12,8 @@ from typing import Annotated
 import msgspec
 
 from extproc.fleet.prediction_record import Foretold
-from extproc.fleet.view import CandidateFacts, Word
+from extproc.fleet.view import CandidateFacts, Tokens, Word
+from extproc.request.body_facts import TokenLimit
 
 BACKEND_KEY = "backend"
 LAYER_KEY = "layer"
@@ -20,10 +21,13 @@ REASON_KEY = "reason"
 FACTS_KEY = "facts"
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Priority = Annotated[int, msgspec.Meta(ge=-(1 << 40), le=1 << 40)]
+PredictedSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e45)]
 
 
 class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
-    """A decision and all that it was made from.
+    """A decision and all that it was made from. Every number is bounded: one entry spoils no sum for long.
 
     `model` is empty where the request names none. `input_tokens` is the estimate that the policy used, of
     which `expected_cached_tokens` were expected in the backend's prefix cache. `predicted_ttft_s` is the
@@ -35,14 +39,14 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
     reason: Word
     kind: Word
     is_stream: bool
-    input_tokens: float
-    text_bytes: int
-    body_bytes: int
-    priority: int = 0
+    input_tokens: Tokens
+    text_bytes: Bytes
+    body_bytes: Bytes
+    priority: Priority = 0
     model: Name = ""
-    token_limit: int | None = None
+    token_limit: TokenLimit | None = None
     model_version: Name | None = None
-    predicted_ttft_s: float | None = None
+    predicted_ttft_s: PredictedSeconds | None = None
 
     @property
     def new_tokens(self) -> float:

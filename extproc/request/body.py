@@ -72,8 +72,9 @@ def _parse(api: Api, body: bytes) -> tuple[bytes, _Fields | None]:
     if len(json) > _CONDENSE_FROM_BYTES:
         condensed = condense(json)
         fields = _fields(api, condensed)
-        if fields is not None or len(condensed) == len(json):
-            return condensed, fields
+        is_named = fields is None or TEXT_MARK not in bytes(fields.model)
+        if is_named and (fields is not None or len(condensed) == len(json)):
+            return condensed, fields  # else a long name is missing: what names no model goes to any backend
     return json, _fields(api, json)
 
 

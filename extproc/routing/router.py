@@ -11,7 +11,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import CandidateFacts
+from extproc.fleet.view import MAX_TOKENS, CandidateFacts
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import Facts, to_metadata
 from extproc.policy.decide import PolicyRules, decide
@@ -122,7 +122,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, backend: str, requ
         reason=decision.reason,
         kind=request.api.kind,
         is_stream=request.is_stream,
-        input_tokens=request.input_tokens,
+        input_tokens=min(MAX_TOKENS, request.input_tokens),
         text_bytes=request.input_size.text_bytes,
         body_bytes=request.body_bytes,
         priority=request.priority,

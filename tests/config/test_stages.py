@@ -1,3 +1,4 @@
+import os
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, get_args
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from extproc.config import rules
 from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
-from extproc.config.stages import BackendConfig, Config, load_config, parse_config
+from extproc.config.stages import MAX_CONFIG_BYTES, BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.fleet_rules import SaturationRule
@@ -271,6 +272,15 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent.yaml", binary):
         with pytest.raises(ConfigError, match="cannot be read"):
             load_config(path)
+
+
+def test_a_pipe_a_device_or_too_much_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "large").write_bytes(EXAMPLE.read_bytes() + b"#" * MAX_CONFIG_BYTES)
+    for name in ("fifo", "zero", "large"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(tmp_path / name)
 
 
 def test_faults_of_a_file_name_the_file(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_requests_stuck_before_the_engine_reveal_its_limit(backend: Backend) -> 
         backend.release(10.1)
         backend.reserve(10.1)
     scrape(backend, running=4, now_s=10.2)
-    assert backend.sure_places == 4.0
+    assert backend.places == 4.0
     release(backend, 5, 10.3)
     scrape(backend, running=4, now_s=12.0)
     reserve(backend, 5, 12.0)

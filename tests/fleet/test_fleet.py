@@ -29,7 +29,7 @@ def is_admitting(backend: Backend, now_s: float) -> bool:
     return backend.breaker.admits_at_s <= now_s
 
 
-def test_a_backend_without_a_limit_is_taken_to_have_as_many_places_as_any(fleet: Fleet, one: Backend) -> None:
+def test_a_backend_without_a_limit_is_taken_to_have_the_places_of_others(fleet: Fleet, one: Backend) -> None:
     limited = fleet.join(an_endpoint(3, max_num_seqs=4))
     scrape(one, running=2, now_s=10.0)
     assert one.places == inf
@@ -43,13 +43,32 @@ def test_a_backend_without_a_limit_is_taken_to_have_as_many_places_as_any(fleet:
 def test_the_places_of_a_backend_that_has_left_are_not_expected_of_the_others(
     fleet: Fleet, one: Backend
 ) -> None:
-    limited = fleet.join(an_endpoint(3, max_num_seqs=256))
+    limited = fleet.join(an_endpoint(3, max_num_seqs=8))
     scrape(limited, running=2, now_s=1.0)
     scrape(one, running=2, now_s=1.0)
-    assert one.places == 256
+    assert one.places == 8
     fleet.leave({limited})
     scrape(one, running=2, now_s=2.0)
     assert one.places == inf
+
+
+def test_a_backend_that_lies_about_its_places_makes_no_other_look_faster(fleet: Fleet, one: Backend) -> None:
+    liar = fleet.join(an_endpoint(3))
+    scrape(one, running=4, now_s=1.0)
+    honest_turn_s = one.pace.turn_s
+    scrape(liar, running=999_999, waiting=1, ended_total=0, now_s=3.0)
+    scrape(liar, running=999_999, waiting=1, ended_total=2, now_s=3.1)
+    assert liar.places == 999_999
+    scrape(one, running=4, now_s=3.3)
+    assert one.places == RULES.saturation.max_active
+    assert one.pace.turn_s >= honest_turn_s
+
+
+def test_the_usual_number_of_places_is_that_of_the_middle_one(fleet: Fleet, one: Backend) -> None:
+    for number, places in enumerate((3, 5, 9), start=3):
+        scrape(fleet.join(an_endpoint(number, max_num_seqs=places)), running=2, now_s=1.0)
+    scrape(one, running=2, now_s=1.0)
+    assert one.places == 5
 
 
 def test_a_backend_that_joins_again_starts_afresh(fleet: Fleet, one: Backend) -> None:

@@ -51,6 +51,17 @@ def test_answers_take_room_too(cache: PrefixCache) -> None:
     assert not holds(cache, first)
 
 
+def test_a_counter_that_jumps_beyond_reason_empties_it_and_no_more(cache: PrefixCache) -> None:
+    scrape(cache, generation_tokens_total=0.0)
+    first = send(cache, 400)
+    scrape(cache, generation_tokens_total=1e300)
+    assert not holds(cache, first)
+    second = send(cache, 400)
+    assert holds(cache, second)
+    send(cache, SIZE + 1)
+    assert not holds(cache, second)
+
+
 def test_answers_from_before_the_first_scrape_take_no_room(cache: PrefixCache) -> None:
     first = send(cache, 400)
     scrape(cache, generation_tokens_total=1e9)

@@ -7,7 +7,7 @@ from functools import cache
 from fuzz.sidecar_parts import parts
 
 from extproc.adapters.vllm.exposition import read_signals
-from extproc.adapters.vllm.kept_connection import _MAX_HEAD_BYTES, HttpAnswer, _Exchange
+from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Exchange
 from extproc.adapters.vllm.scraper import MAX_MODELS, MAX_NAME, read_models
 
 MAX_BODY_BYTES = 1000
@@ -29,9 +29,10 @@ def exposition(data: bytes) -> None:
 
 def models(data: bytes) -> None:
     """The answer of `/v1/models`."""
-    names = read_models(data)
-    if names is None:
+    found = read_models(data)
+    if found is None:
         return
+    names = found.names
     assert 0 < len(names) <= MAX_MODELS
     assert all(len(name) <= MAX_NAME for name in names)
     registry, backend = parts().core.registry, parts().backends[2]
@@ -70,7 +71,7 @@ async def _scrape(reads: list[bytes]) -> None:
         if not socket.is_aborted:
             exchange.data_received(read)
         assert len(exchange._body) <= MAX_BODY_BYTES + len(read)
-        assert exchange.received_bytes <= _MAX_HEAD_BYTES + 2 * MAX_BODY_BYTES + len(read)
+        assert exchange.received_bytes <= MAX_HEAD_BYTES + 2 * MAX_BODY_BYTES + len(read)
     exchange.connection_lost(None)
     await asyncio.sleep(0)
     await asyncio.wait([asking])

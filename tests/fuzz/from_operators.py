@@ -6,9 +6,10 @@ import msgspec
 import numpy as np
 from fuzz.sidecar_parts import shipped_model
 
+from extproc.adapters.envoy.cluster_file import NO_CLUSTERS, _read_backends
 from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config import rules
-from extproc.config.stages import parse_config
+from extproc.config.stages import BackendConfig, parse_config
 from extproc.errors import ConfigError, ModelFileError
 from extproc.learning.features import FEATURES
 from extproc.learning.model_file import ModelFile, dump, load
@@ -41,6 +42,18 @@ def trees(data: bytes) -> None:
         return
     assert msgspec.json.decode(msgspec.json.encode(found), type=Trees) == found
     assert np.isfinite(booster.predict(ROWS, num_threads=1)).all()
+
+
+def cluster_file(data: bytes) -> None:
+    """`cds.json`, whose directory is shared with Envoy: what is taken from it can be configured and shown."""
+    try:
+        found = _read_backends(data)
+    except NO_CLUSTERS:
+        return
+    for backend in found:
+        assert BackendConfig(name=backend.name, url=f"http://{backend.address}").endpoint == backend
+    cds_document(found, "1")
+    msgspec.json.encode([backend.address for backend in found])
 
 
 def config(data: bytes) -> None:

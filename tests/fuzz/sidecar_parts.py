@@ -42,6 +42,10 @@ def hear_only_faults() -> None:
     logger.addHandler(Loud())
 
 
+def _fault(error: str, _: float, **__: str) -> None:
+    raise AssertionError(error)
+
+
 class Parts:
     """The sidecar, and the parts of it to which bytes from outside are fed."""
 
@@ -55,6 +59,7 @@ class Parts:
         self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
         self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
         self.learn = sidecar._handle_entries
+        sidecar._learning.failed = _fault  # type: ignore[method-assign]  # which a sidecar only logs
 
     @property
     def own(self) -> int:

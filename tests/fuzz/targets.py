@@ -19,9 +19,12 @@ TARGETS: dict[str, Target] = {
     "scrape": from_backends.scrape,
     "models": from_backends.models,
     "watch": from_kubernetes.watch,
+    "slices": from_kubernetes.slices,
+    "dns_answer": from_kubernetes.dns_answer,
     "model_file": from_operators.model_file,
     "trees": from_operators.trees,
     "config": from_operators.config,
+    "cluster_file": from_operators.cluster_file,
 }
 CORPUS = Path(__file__).parent / "corpus"
 

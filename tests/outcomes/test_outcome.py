@@ -1,4 +1,5 @@
 from dataclasses import replace as row_with
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 from support.toy_api import TOY
 
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.outcomes.facts import Facts, from_metadata, to_metadata
 from extproc.outcomes.outcome import Failure, LogEntry, Retry, RetryStage, read_outcome, read_retry
 
@@ -145,16 +147,48 @@ def test_metadata_that_is_not_ours_is_no_outcome(facts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "absurd", [{"load": 1e308}, {"load": -1.0}, {"num_running": 1e9}, {"reason": "x" * 9999}]
+    "absurd",
+    [
+        {"load": 1e308},
+        {"load": -1.0},
+        {"num_running": 1e9},
+        {"reason": "x" * 9999},
+        {"input_tokens": 1e300},
+        {"input_tokens": -1.0},
+        {"expected_cached_tokens": 1e300},
+        {"ahead_tokens": 1e300},
+        {"kv_cache_fraction": 1e300},
+        {"own": 1e300},
+        {"foreign": 1e300},
+        {"scrape_age_s": 1e300},
+        {"estimate": ExpectedWait(turns_s=1e300)},
+        {"predicted_ttft_s": 1e300},
+        {"text_bytes": 1 << 62},
+        {"body_bytes": 1 << 62},
+        {"priority": 1 << 62},
+        {"token_limit": 1 << 62},
+    ],
 )
 def test_facts_that_cannot_be_ours_are_no_outcome(absurd: dict[str, object]) -> None:
     assert read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, **absurd)))) is None
 
 
+@pytest.mark.parametrize("name", [name for name, kind in get_type_hints(Facts).items() if kind is not bool])
+def test_every_text_and_number_of_the_facts_is_bounded(name: str) -> None:
+    hint = get_type_hints(Facts, include_extras=True)[name]
+    if hint is ExpectedWait:
+        hint = tuple[*get_type_hints(ExpectedWait, include_extras=True).values()]
+        assert all("le=" in repr(kind) for kind in get_args(hint))
+    described = " ".join(map(repr, (hint, *get_args(hint))))
+    assert name == "is_stream" or "le=" in described or "max_length=" in described
+
+
 numbers = st.floats(0.0, 1e6)
 words = st.text(max_size=64)
 REQUIRED = {
-    **dict.fromkeys(("num_waiting", "kv_cache_fraction", "own", "foreign", "input_tokens"), numbers),
+    **dict.fromkeys(("num_waiting", "own", "foreign", "input_tokens"), numbers),
+    **dict.fromkeys(("text_bytes", "body_bytes"), st.integers(0, 1 << 40)),
+    "kv_cache_fraction": st.floats(0.0, 1.0),
     **dict.fromkeys(("backend", "layer", "reason", "zone", "kind"), words),
 }
 

@@ -45,6 +45,13 @@ def test_long_model_name_is_taken_as_it_is() -> None:
     assert read_body(CHAT, encoded({"model": "m" * 1000})).model == "m" * 1000
 
 
+@pytest.mark.parametrize("key", ['"model"', '"\\u006dodel"'])
+def test_long_model_name_in_a_large_body_is_taken_as_it_is(key: str) -> None:
+    name = "m" * 20_000
+    body = f'{{"messages": [{{"role": "user", "content": "{"x" * 20_000}"}}], {key} : "{name}"}}'
+    assert read_body(CHAT, body.encode()).model == name
+
+
 def test_last_of_duplicate_fields_counts() -> None:
     assert read_body(CHAT, b'{"model": "a", "model": "b"}').model == "b"
 

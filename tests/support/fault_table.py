@@ -51,7 +51,7 @@ FAULTS = {
     "`/metrics`: NaN": "the same",
     "`/metrics`: negative numbers": "the same",
     "`/metrics`: huge numbers": "the same",
-    "`/metrics`: 100 MB": "the same; no more than 4 MiB are read",
+    "`/metrics`: 100 MB": "the same; no more than 1 MiB is read",
     "`/metrics`: nothing": "the same",
     "`/metrics`: hanging": "the same; with nothing else answering there it may be taken out, and is probed",
     "backend says running = 0 for ever": "our own count holds: it gets no more than its share",

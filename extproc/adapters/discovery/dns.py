@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import dns.asyncresolver
 import dns.exception
@@ -17,13 +17,18 @@ import dns.nameserver
 import dns.resolver
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.discovery.source import DiscoveryCounts, name_of_address
+from extproc.adapters.discovery.source import DiscoveryCounts, can_be_a_backend, name_of_address
 from extproc.config.discovery_stage import DnsDiscovery
 from extproc.fleet.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
 _RECORD_TYPES = {"any": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}
+
+
+def usable_addresses(found: Iterable[str]) -> list[str]:
+    """Return those that backends can have, sorted, each once and in its usual form."""
+    return sorted(filter(can_be_a_backend, {str(ipaddress.ip_address(address)) for address in found}))
 
 
 class DnsSource:
@@ -33,6 +38,7 @@ class DnsSource:
         self.counts = DiscoveryCounts()
         self._config = config
         self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
+        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_in")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """One set for each answer; asks again `interval_s` after it."""
@@ -55,7 +61,17 @@ class DnsSource:
         answers = await asyncio.gather(
             *(self._records(resolver, record_type) for record_type in _RECORD_TYPES[self._config.family])
         )
-        return sorted({address for answer in answers for address in answer})
+        found = [address for answer in answers for address in answer]
+        usable = usable_addresses(found)
+        self._tell_of_odd(sorted(set(found).difference(usable)))
+        return usable
+
+    def _tell_of_odd(self, addresses: Sequence[str]) -> None:
+        if addresses:
+            detail = f"addresses that no backend has: {', '.join(addresses)}"
+            self._oddities.failed(detail, time.monotonic(), host=self._config.host)
+        else:
+            self._oddities.holds(host=self._config.host)
 
     async def _records(self, resolver: dns.asyncresolver.Resolver, record_type: str) -> list[str]:
         try:
@@ -64,7 +80,7 @@ class DnsSource:
             )
         except dns.resolver.NXDOMAIN:
             return []
-        return [str(ipaddress.ip_address(record.address)) for record in answer]
+        return [record.address for record in answer]
 
     def _resolver(self) -> dns.asyncresolver.Resolver:
         """Made anew for each question: /etc/resolv.conf may have changed."""

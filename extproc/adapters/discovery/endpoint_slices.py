@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from extproc.adapters.discovery.source import name_of_address, name_of_pod
+from extproc.adapters.discovery.source import can_be_a_backend, name_of_address, name_of_pod
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
 
@@ -60,6 +60,11 @@ class SlicePort(msgspec.Struct):
     name: str | None = None
     protocol: str | None = None
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether HTTP may be spoken there."""
+        return self.port is not None and 0 < self.port < 65536 and self.protocol in (None, "TCP")
+
 
 class EndpointSlice(msgspec.Struct, rename="camel"):
     """One slice, as far as it is read."""
@@ -91,7 +96,7 @@ def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
     """The configured port, by number or name; without one the slice's first."""
     if isinstance(wanted, int):
         return wanted
-    ports = [port for port in one.ports or [] if port.port and port.protocol in (None, "TCP")]
+    ports = [port for port in one.ports or [] if port.is_usable]
     return next((port.port for port in ports if wanted in (None, port.name)), None)
 
 
@@ -107,8 +112,12 @@ def _backend(endpoint: SliceEndpoint, port: int, config: KubernetesDiscovery) ->
 
 @lru_cache(maxsize=8192)
 def _host(address: str) -> str | None:
-    """The address in its usual form; kept, since hundreds are read again at every change."""
+    """The address in its usual form, None where it is none of a backend's.
+
+    It is kept, since hundreds are read again at every change.
+    """
     try:
-        return str(ipaddress.ip_address(address))
+        host = str(ipaddress.ip_address(address))
+        return host if can_be_a_backend(host) else None
     except ValueError:
         return None

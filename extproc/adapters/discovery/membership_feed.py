@@ -50,6 +50,7 @@ class MembershipFeed:
         self._core = core
         self._clusters = clusters
         self._handle_change = handle_change
+        self._writing = asyncio.Lock()
         self._publishing = ConditionLog(logger, "clusters_not_written", "clusters_written")
         self._finding = ConditionLog(logger, "discovery_doubted", "discovery_believed")
         self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_in")
@@ -67,7 +68,7 @@ class MembershipFeed:
         if self._known.backends:
             self._apply(survivors)
             self.is_known.set()
-            self._publish()
+            self._write(*self._wanted_clusters())
 
     async def follow(self) -> None:
         """Take in every set that the source finds."""
@@ -78,14 +79,14 @@ class MembershipFeed:
                     self._apply()
                 self._tell_of_oddities(now_s)
                 if not self.is_known.is_set():
+                    await self._publish()  # who sees us ready finds the file
                     self.is_known.set()
-                    self._publish()  # who sees us ready finds the file
 
     async def advance(self) -> None:
         """Let members settle, drain and leave as time passes."""
         while True:
             now_s = time.monotonic()
-            has_left = self._publish() and self._core.advance(now_s)
+            has_left = self.is_known.is_set() and await self._publish() and self._core.advance(now_s)
             if has_left:
                 self._handle_change()
             if self._known.advance(now_s) or has_left:
@@ -97,13 +98,21 @@ class MembershipFeed:
         self._handle_change()
         logger.info("backends_applied backends=%d joined=%d", len(self._known.backends), len(joined))
 
-    def _publish(self) -> bool:
-        """Whether Envoy's file has the members' clusters; there is none as long as nothing is known."""
-        if not self.is_known.is_set():
-            return False
+    async def _publish(self) -> bool:
+        """Return whether Envoy's file has the members' clusters.
+
+        It is written beside the event loop, which a fleet of thousands would hold up for a second.
+        """
+        async with self._writing:
+            return await asyncio.to_thread(self._write, *self._wanted_clusters())
+
+    def _wanted_clusters(self) -> tuple[list[Endpoint], dict[str, tuple[Endpoint, ...]]]:
+        registry = self._core.registry
+        return registry.clusters(), retry_peers(registry.members)
+
+    def _write(self, backends: list[Endpoint], peers: dict[str, tuple[Endpoint, ...]]) -> bool:
         try:
-            registry = self._core.registry
-            self._clusters.write(registry.clusters(), retry_peers(registry.members))
+            self._clusters.write(backends, peers)
         except OSError as error:
             self._publishing.failed(str(error), time.monotonic())
             return False

@@ -42,6 +42,18 @@ class BackendSource(Protocol):
         """Every set of backends that is found, from the first one on; it never ends."""
 
 
+def can_be_a_backend(address: str) -> bool:
+    """Return whether a server of a fleet can have this IP address.
+
+    None has an address that stands for no host or for many, and at those that are valid on one link only,
+    cloud providers answer with credentials (169.254.169.254).
+    """
+    found = ipaddress.ip_address(address)
+    host = getattr(found, "ipv4_mapped", None) or found
+    is_odd = host.is_unspecified or host.is_multicast or host.is_link_local
+    return not (is_odd or (host.version == 4 and host.is_reserved))
+
+
 @lru_cache(maxsize=_MAX_KEPT)
 def name_of_address(prefix: str, address: str) -> str:
     """Make `vllm-10-0-0-7` of `vllm` and 10.0.0.7; only the first label of a longer prefix is taken."""

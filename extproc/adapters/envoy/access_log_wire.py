@@ -4,6 +4,8 @@ An entry is made for every request, so this is on the hot path, though nobody wa
 `protos/access_log.proto`. Protobuf's maps are read by their keys: `items()` and `dict()` take twice as long.
 """
 
+from typing import Any
+
 from google.protobuf.message import DecodeError
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
@@ -46,6 +48,11 @@ _SHORT_NAMES = {
 
 _NO_FLAGS: frozenset[str] = frozenset()
 
+MAX_DURATION_S = 24 * 3600.0
+_MAX_AT_S = 2.0**33  # in the year 2242
+_MAX_BYTES = 1 << 53
+"""No exchange is longer or larger; sums of what is learned, and SQLite, take no larger numbers."""
+
 
 def decode_entries(message: bytes) -> list[LogEntry]:
     """Read one `StreamAccessLogsMessage`, of any number of entries; raises ProtocolError for other bytes."""
@@ -60,22 +67,25 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
     common, response = entry.common_properties, entry.response
     start, tags = common.start_time, common.custom_tags
     return LogEntry(
-        started_at_s=start.seconds + start.nanos * 1e-9,
+        started_at_s=_bounded_s(start, _MAX_AT_S),
         duration_s=_duration_s(common),
         status=response.response_code.value,
         attempts=common.upstream_request_attempt_count or 1,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
-        response_body_bytes=response.response_body_bytes,
+        response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),
         tags={tag: tags[tag] for tag in tags},
     )
 
 
 def _duration_s(common: pb.AccessLogCommon) -> float | None:
-    if not common.HasField("duration"):
-        return None
-    duration = common.duration
-    return duration.seconds + duration.nanos * 1e-9
+    return _bounded_s(common.duration, MAX_DURATION_S) if common.HasField("duration") else None
+
+
+def _bounded_s(time: Any, longest_s: float) -> float:
+    """Return the seconds of a `Timestamp` or a `Duration`, as far as they are believable."""
+    seconds: float = time.seconds + time.nanos * 1e-9
+    return max(0.0, min(longest_s, seconds))
 
 
 def _flags(flags: pb.ResponseFlags) -> frozenset[str]:

@@ -2,12 +2,25 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.adapters.files.atomic_file import write_atomically
+from extproc.config.regular_file import read_whole
+from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
+
+logger = logging.getLogger(__name__)
+
+
+MAX_FILE_BYTES = 32 << 20
+"""Measured: at most 4.5 KB for each of at most 4,096 backends."""
+
+_MAX_ERROR = 300
+NO_CLUSTERS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 
 
 class ClusterFile:
@@ -30,11 +43,17 @@ class ClusterFile:
         self._written = (backends, peers)
 
     def read_known(self) -> list[Endpoint]:
-        """The backends whose clusters are there, and so in Envoy by now; none if it is no such file."""
+        """The backends whose clusters are there, and so in Envoy by now; none if it is no such file.
+
+        Others may write to the directory: the file is checked as the configuration is, and refused whole.
+        """
         try:
-            resources = json.loads(self._path.read_bytes())["resources"]
-            return [_backend(cluster) for cluster in resources if cluster["name"].endswith(ENDPOINT_SUFFIX)]
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return _read_backends(read_whole(self._path, MAX_FILE_BYTES))
+        except FileNotFoundError:
+            return []
+        except NO_CLUSTERS as error:
+            shown = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR]
+            logger.warning("clusters_refused path=%s error=%s", self._path, ascii(shown))
             return []
 
 
@@ -42,8 +61,13 @@ def _addresses(backends: Sequence[Endpoint]) -> list[tuple[str, str]]:
     return [(backend.name, backend.address) for backend in backends]
 
 
-def _backend(cluster: dict[str, object]) -> Endpoint:
-    name = str(cluster["name"]).removesuffix(ENDPOINT_SUFFIX)
-    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]  # type: ignore[index]  # JSON
+def _read_backends(document: bytes) -> list[Endpoint]:
+    resources = json.loads(document)["resources"]
+    return [_backend(cluster) for cluster in resources if cluster["name"].endswith(ENDPOINT_SUFFIX)]
+
+
+def _backend(cluster: dict[str, Any]) -> Endpoint:
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     address = endpoint["address"]["socket_address"]
-    return Endpoint(name, str(address["address"]), int(address["port_value"]))
+    found = Endpoint(cluster["name"].removesuffix(ENDPOINT_SUFFIX), address["address"], address["port_value"])
+    return BackendConfig(name=found.name, url=f"http://{found.address}").endpoint

@@ -47,13 +47,16 @@ def cds_document(
     """
     clusters = [_pool(backends)]
     for backend in backends:
-        others = [other for other in backends if other != backend] or [backend]
-        standing_in = others if peers is None else peers[backend.name]
+        standing_in = _others(backends, backend) if peers is None else peers[backend.name]
         retry = _balanced(f"{backend.name}_retry", standing_in)
         clusters += [_endpoint(backend), retry, _composite(backend.name)]
     resource = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
     lines = ",\n".join(json.dumps(resource | cluster) for cluster in clusters)
     return f'{{"version_info": {json.dumps(version)}, "resources": [\n{lines}\n]}}\n'.encode()
+
+
+def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoint]:
+    return [other for other in backends if other != backend] or [backend]
 
 
 def shipped_bootstrap() -> str:

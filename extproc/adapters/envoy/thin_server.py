@@ -7,19 +7,19 @@ without us.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from extproc.adapters.descriptors import GRPC_SHARE, MAX_GRPC, share_of_descriptors
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE, HEALTH_SERVICE, EnvoyServer
 from extproc.adapters.envoy.thin_calls import AccessLogCall, CheckCall, ProcessCall, WatchCall
-from extproc.adapters.files.file_watch import FileSignature, file_signature
-from extproc.config.stages import ServerConfig, TlsConfig
-from extproc.errors import StackError
+from extproc.adapters.envoy.tls_files import TlsFiles
+from extproc.config.stages import ServerConfig
+from extproc.errors import ProtocolError, StackError
 from extproc.exchange.exchange import Exchange
-from extproc.h2.grpc_call import NewHandler
+from extproc.h2.grpc_call import NewHandler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import ALPN_PROTOCOL, DEFAULT_TIMES, ConnectionTimes, GrpcProtocol
 from extproc.outcomes.outcome import LogEntry
@@ -28,56 +28,11 @@ logger = logging.getLogger(__name__)
 
 _UNIX = "unix://"
 _BACKLOG = 1024
+_LARGEST_MESSAGES = 8
+"""Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
+30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`)."""
 _TLS_HANDSHAKE_S = 10.0  # guessed
 _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
-
-
-class TlsFiles:
-    """The certificates that a TLS server shows and asks for, from files that may be replaced while it runs.
-
-    The files are looked at whenever a connection begins, which is rare: its handshake uses what they hold
-    then. Where they cannot be used, say between the replacement of one and of the other, what is in use
-    stays. `context` is the server's: it belongs to no connection, but every handshake begins with it.
-    """
-
-    def __init__(self, config: TlsConfig, alpn_protocol: str) -> None:
-        """Raises OSError where the files cannot be used; ssl.SSLError is one."""
-        self._config = config
-        self._alpn_protocol = alpn_protocol
-        paths = (config.cert_path, config.key_path, config.client_ca_path)
-        self._paths = tuple(path for path in paths if path is not None)
-        self._signature = self._look()
-        self._newest = self.context = self._load()
-        # Called for every handshake, also without a server name: typeshed knows no None there.
-        self.context.sni_callback = self._choose
-
-    def _choose(self, tls: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        signature = self._look()
-        if signature != self._signature:
-            self._signature = signature
-            try:
-                self._newest = self._load()
-            except OSError as error:
-                logger.error("tls_files_refused error=%s", error)
-            else:
-                logger.info("tls_files_loaded cert=%s", self._config.cert_path)
-        tls.context = self._newest
-
-    def _look(self) -> tuple[FileSignature | None, ...]:
-        return tuple(file_signature(path) for path in self._paths)
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113, 9.2
-        context.set_alpn_protocols([self._alpn_protocol])
-        # Connections last, so resumption saves nothing; a session could outlive the trust that it began with.
-        context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
-        context.load_cert_chain(self._config.cert_path, self._config.key_path)
-        if self._config.client_ca_path is not None:
-            context.load_verify_locations(self._config.client_ca_path)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
 
 
 class ThinServer(EnvoyServer):
@@ -94,7 +49,8 @@ class ThinServer(EnvoyServer):
         self._times = times
         self._connections: set[GrpcProtocol] = set()
         self._emptied = asyncio.Event()
-        self._is_flush_due = False
+        self._is_flush_due = self._is_count_due = False
+        self._max_connections = share_of_descriptors(GRPC_SHARE, MAX_GRPC)
         self._own_file: _SocketFile | None = None
         self._listener: asyncio.Server | None = None
         methods: dict[str, NewHandler] = {
@@ -103,7 +59,8 @@ class ThinServer(EnvoyServer):
             f"/{HEALTH_SERVICE}/Check": partial(CheckCall, self),
             f"/{HEALTH_SERVICE}/Watch": partial(WatchCall, self),
         }
-        self._service = GrpcService(methods, config.max_message_bytes, self._refused)
+        unfinished = UnfinishedMessages(_LARGEST_MESSAGES * config.max_message_bytes, self._refused)
+        self._service = GrpcService(methods, config.max_message_bytes, unfinished, self._refused)
 
     async def start(self) -> int:
         """Listen, and report SERVING.
@@ -145,6 +102,15 @@ class ThinServer(EnvoyServer):
         for connection in tuple(self._connections):
             connection.flush()
 
+    def _make_room(self) -> None:
+        """Close connections where there are too many: idle ones first, Envoy's come again when needed."""
+        self._is_count_due = False
+        excess = len(self._connections) - self._max_connections
+        if excess > 0:
+            self._refused(ProtocolError(f"more than {self._max_connections} connections"))
+            for connection in sorted(self._connections, key=lambda each: each.worth)[:excess]:
+                connection.abort()
+
     async def _until_closed(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
@@ -180,6 +146,10 @@ class ThinServer(EnvoyServer):
         )
 
     def _new_connection(self) -> GrpcProtocol:
+        if not self._is_count_due:
+            self._is_count_due = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._make_room)  # then the connection is made, and counts
         return GrpcProtocol(self._service, self._connections, self._emptied, self._times)
 
 

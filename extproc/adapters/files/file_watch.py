@@ -6,13 +6,13 @@ files and network file systems, and needs a directory that exists. Reading happe
 
 import asyncio
 import logging
-import os
 import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.config.regular_file import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ async def watch_file(path: Path, max_bytes: int) -> AsyncIterator[bytes | None]:
 
 def _read(path: Path, max_bytes: int) -> bytes | None:
     try:
-        # Opened without waiting: the path may have become a FIFO by now.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read(max_bytes) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open_regular(path) as file:  # it may have become a FIFO by now
+            return file.read(max_bytes)
     except OSError:
         return None

@@ -10,6 +10,7 @@ along with an older sidecar as well as with a newer one.
 
 import urllib.request
 from http.client import HTTPException
+from typing import Any
 
 import msgspec
 
@@ -127,16 +128,27 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def fetch_state(url: str) -> FleetState:
-    """Return the state of the sidecar at `url` (http://HOST:PORT); raises StackError where there is none."""
+    """Return the state of the sidecar at `url` (http://HOST:PORT); raises StackError where there is none.
+
+    Its texts are for a terminal: characters that would control it are replaced.
+    """
     try:
         with _opener.open(f"{url.rstrip('/')}/v1/state", timeout=_TIMEOUT_S) as response:
             document = response.read()
     except (OSError, HTTPException, ValueError) as error:
         raise StackError(f"no sidecar answers at {url}: {getattr(error, 'reason', error)}") from error
     try:
-        return msgspec.json.decode(document, type=FleetState)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return msgspec.convert(_printable(msgspec.json.decode(document)), FleetState)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StackError(f"what answers at {url} is no sidecar of extproc: {error}") from error
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value
 
 
 def is_answering(url: str) -> bool:

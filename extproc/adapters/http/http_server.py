@@ -1,23 +1,31 @@
 """The sidecar's own HTTP server: `/metrics`, `/healthz`, `/readyz`, `/v1/state` and the live page `/`."""
 
+import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from extproc.adapters.condition_log import ConditionLog
+from extproc.adapters.descriptors import HTTP_SHARE, MAX_HTTP, share_of_descriptors
+from extproc.adapters.http.host_check import is_host_accepted
+from extproc.adapters.http.http_connections import DEFAULT_TIMES, HttpConnections, HttpTimes
 from extproc.adapters.http.metrics import sidecar_registry
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.errors import StackError
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG = 32
+_MISDIRECTED = "asked by a name that is not this machine's: use localhost, or its address\n"
 _LIVE_PAGE = Path(__file__).with_name("live_page.html")
 
 
@@ -38,35 +46,57 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
 class HttpServer:
     """Serves until `stop`."""
 
-    def __init__(self, address: str, runtime: Runtime) -> None:
+    def __init__(self, address: str, runtime: Runtime, times: HttpTimes = DEFAULT_TIMES) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._runtime = runtime
         self._metrics = sidecar_registry(runtime)
+        self._times = times
+        self._connections: HttpConnections | None = None
+        self._listener: asyncio.Server | None = None
         application = web.Application()
-        application.add_routes(
-            [
-                web.get("/", self._live_page),
-                web.get("/metrics", self._show_metrics),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/v1/state", self._state),
-            ]
-        )
+        shown = {
+            "/": self._live_page,
+            "/metrics": self._show_metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/v1/state": self._state,
+        }
+        application.add_routes([web.get(path, partial(self._admit, show)) for path, show in shown.items()])
         self._runner = web.AppRunner(application, access_log=None, logger=_ServerLog())
 
     async def start(self) -> int:
         """Listen, and return the port; raises StackError if the address is taken."""
         await self._runner.setup()
+        assert self._runner.server is not None, "a runner that is set up has one"
+        limit = share_of_descriptors(HTTP_SHARE, MAX_HTTP)
+        self._connections = connections = HttpConnections(self._runner.server, limit, self._times)
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(self._runner, self._host.strip("[]"), self._port).start()
+            self._listener = await loop.create_server(
+                connections, self._host.strip("[]"), self._port, backlog=_BACKLOG
+            )
         except OSError as error:
+            connections.stop()
             raise StackError(f"HTTP server: cannot listen on {self._host}:{self._port}: {error}") from error
-        return int(self._runner.addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Close the listener and the connections."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._connections is not None:
+            self._connections.stop()
         await self._runner.cleanup()
+
+    async def _admit(self, show: Handler, request: web.Request) -> web.StreamResponse:
+        """Answer, unless the server is asked by a name that is not its own."""
+        if self._connections is not None:
+            self._connections.heard(request.protocol)
+        name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        if name and not is_host_accepted(request.headers.get("host", ""), str(name[0]), self._host):
+            return web.Response(status=421, text=_MISDIRECTED)
+        return await show(request)
 
     async def _live_page(self, _: web.Request) -> web.StreamResponse:
         return web.FileResponse(_LIVE_PAGE)

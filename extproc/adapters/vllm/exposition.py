@@ -11,13 +11,18 @@ import re
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
-from math import isfinite
 
 from extproc.errors import CalibrationError
 from extproc.fleet.signals import Signals
 
 MAX_GAUGE = 1e6
 """A server with more running or waiting requests than this is not believed."""
+
+MAX_COUNTER = 1e15
+"""Nor one that has counted more: a fleet of a thousand machines at full speed takes a year for it."""
+
+MAX_CACHE_TOKENS = 1e9
+"""Nor one with a larger KV cache: it is larger than any machine's memory."""
 
 MAX_SERIES = 1024
 """Nor one with more engines than this, nor with more lines of names that only begin alike."""
@@ -51,7 +56,8 @@ class CacheInfo:
         labels = lines[at + 1 : at + _MAX_INFO_BYTES].partition(b"\n")[0] if at >= 0 else b""
         found = [re.search(rb'[{,]%b="(\d{1,9})"' % name, labels) for name in (self.blocks, self.block_size)]
         blocks, block_size = (int(match[1]) if match else 0 for match in found)
-        return KvCacheSize(blocks * block_size, block_size) if blocks and block_size else None
+        tokens = blocks * block_size
+        return KvCacheSize(tokens, block_size) if 0 < tokens <= MAX_CACHE_TOKENS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,14 +147,15 @@ def ask_kv_cache_size(url: str) -> KvCacheSize:
 def _gauge(values: list[float]) -> float | None:
     if not values or not all(0.0 <= value <= MAX_GAUGE for value in values):
         return None
-    return sum(values)
+    total = sum(values)
+    return total if total <= MAX_GAUGE else None
 
 
 def _counter(values: list[float]) -> float | None:
     if not values or not all(value >= 0.0 for value in values):
         return None
     total = sum(values)
-    return total if isfinite(total) else None
+    return total if total <= MAX_COUNTER else None
 
 
 def _series(lines: bytes, names: tuple[bytes, ...]) -> list[float]:

@@ -7,12 +7,25 @@ the answer (by way of httptools, https://github.com/MagicStack/httptools). The p
 
 import asyncio
 import socket
+import time
 from dataclasses import dataclass
 from typing import cast
 
 import httptools
 
-_MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+"""Guessed: for the head of an answer and the framing of its chunks, and a share of the body on top."""
+
+_FRAMING_SHARE = 8
+"""Guessed: one byte of framing for so many of the body. A chunk a line of metrics has one for twelve."""
+
+_MAX_READS = 1024
+_BYTES_PER_READ = 1024
+_READ_S = 1e-5
+"""Guessed: an answer comes in so many reads, and one more for so many bytes. Measured: each takes the event
+loop some 10 us beside the parsing."""
+
+_PARSED_AT_ONCE_BYTES = 64 * 1024
 _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -25,7 +38,7 @@ class HttpAnswer:
 
 
 class AnswerTooLargeError(OSError):
-    """The answer had more bytes than were allowed."""
+    """The answer had more bytes than were allowed, or came in more pieces."""
 
 
 class KeptConnection:
@@ -38,6 +51,12 @@ class KeptConnection:
         self._max_body_bytes = max_body_bytes
         self._end_of_request = f" HTTP/1.1\r\nhost: {authority}\r\nuser-agent: extproc\r\n\r\n".encode()
         self._exchange: _Exchange | None = None
+        self._spent_s = 0.0
+
+    @property
+    def spent_s(self) -> float:
+        """The CPU that all answers together have taken, in seconds."""
+        return self._spent_s + (self._exchange.spent_s if self._exchange is not None else 0.0)
 
     async def get(self, path: str) -> HttpAnswer:
         """The answer to a GET, a redirection included.
@@ -56,6 +75,7 @@ class KeptConnection:
     def close(self) -> None:
         """Give the connection up; the next request makes another."""
         if self._exchange is not None:
+            self._spent_s += self._exchange.spent_s
             self._exchange.abort()
             self._exchange = None
 
@@ -90,34 +110,40 @@ class KeptConnection:
 
 
 class _Exchange(asyncio.Protocol):
-    """A connection: what was asked, and what has come of the answer. The parser calls the `on_` methods."""
+    """A connection: what was asked, and what has come of the answer. The parser calls the `on_` methods.
 
-    _parser: httptools.HttpResponseParser
-    """Of the last answer that was asked for; one reads no two."""
+    Parser, answer and this refer to each other, and collections of garbage are rare: what an answer has
+    filled is let go when it has been taken or given up.
+    """
 
     def __init__(self, max_body_bytes: int) -> None:
         self.is_reusable = False
         self.received_bytes = 0
+        self.spent_s = 0.0
         self._max_body_bytes = max_body_bytes
         self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._body = bytearray()
+        self._reads = 0
         self._has_head = self._has_length = False
 
     async def ask(self, request: bytes) -> HttpAnswer:
         self.is_reusable = False
-        self.received_bytes = 0
+        self.received_bytes = self._reads = 0
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the server has closed the connection")
-        self._parser = httptools.HttpResponseParser(self)
-        self._body.clear()
+        self._parser = httptools.HttpResponseParser(self)  # one reads no two answers
         self._has_head = self._has_length = False
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
+        try:
+            return await self._answer
+        finally:
+            self._let_go()
 
     def abort(self) -> None:
-        self._body.clear()  # parser, error and this refer to each other: only a collection would free it
+        self._let_go()
         if self._transport is not None:
             self._transport.abort()
 
@@ -126,15 +152,15 @@ class _Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
-            self.abort()  # nobody has asked for it
+            self.abort()  # it was not asked for
             return
-        self.received_bytes += len(data)
+        started_s = time.thread_time()
+        self._reads += 1
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(ConnectionError(f"not an HTTP answer: {error}"))
-        if self.received_bytes - len(self._body) > _MAX_HEAD_BYTES + self._max_body_bytes:
-            self._fail(AnswerTooLargeError(f"more than {_MAX_HEAD_BYTES} bytes beside the body"))
+            self._parse(data)
+        except OSError as error:
+            self._fail(error)
+        self.spent_s += time.thread_time() - started_s + _READ_S
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         self._has_length = self._has_length or name.lower() in _LENGTH_HEADERS
@@ -145,24 +171,50 @@ class _Exchange(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body += body
         if len(self._body) > self._max_body_bytes:
-            self._fail(AnswerTooLargeError(f"more than {self._max_body_bytes} bytes"))
+            raise AnswerTooLargeError(f"more than {self._max_body_bytes} bytes")
 
     def on_message_complete(self) -> None:
-        self.is_reusable = self._parser.should_keep_alive()
-        self._succeed()
+        if self._parser is not None:
+            self.is_reusable = self._parser.should_keep_alive()
+            self._succeed(self._parser)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.is_reusable = False
-        if self._has_head and not self._has_length:  # then the end of the connection is that of the body
-            self._succeed()
+        if self._parser is not None and self._has_head and not self._has_length:
+            self._succeed(self._parser)  # the end of the connection is that of the body
         else:
             self._fail(ConnectionResetError("the server has closed the connection"))
 
-    def _succeed(self) -> None:
+    def _parse(self, data: bytes) -> None:
+        """Read a part of the answer; raises OSError where it is too much, or no answer."""
+        for start in range(0, len(data), _PARSED_AT_ONCE_BYTES):
+            piece = data[start : start + _PARSED_AT_ONCE_BYTES]
+            self.received_bytes += len(piece)
+            self._feed(piece)
+            beside_bytes = self.received_bytes - len(self._body)
+            if beside_bytes > MAX_HEAD_BYTES + len(self._body) // _FRAMING_SHARE:
+                raise AnswerTooLargeError(f"{beside_bytes} bytes beside {len(self._body)} of the body")
+        if self._reads > _MAX_READS + self.received_bytes // _BYTES_PER_READ:
+            raise AnswerTooLargeError(f"{self.received_bytes} bytes in {self._reads} pieces")
+
+    def _feed(self, piece: bytes) -> None:
+        if self._parser is not None:
+            try:
+                self._parser.feed_data(piece)
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, AnswerTooLargeError):
+                    raise error.__context__ from error
+                raise ConnectionError(f"not an HTTP answer: {error}") from error
+
+    def _succeed(self, parser: httptools.HttpResponseParser) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(HttpAnswer(self._parser.get_status_code(), bytes(self._body)))
+            self._answer.set_result(HttpAnswer(parser.get_status_code(), bytes(self._body)))
 
     def _fail(self, error: OSError) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.abort()
+
+    def _let_go(self) -> None:
+        self._answer = self._parser = None
+        self._body = bytearray()

@@ -47,6 +47,22 @@ def test_only_the_wanted_family_is_asked_for(family: str, addresses: list[str]) 
         assert len(server.asked) == len(addresses)
 
 
+ODD = [
+    *("0.0.0.0", "169.254.169.254", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+    *("::", "fe80::1", "ff02::1", "::ffff:a9fe:a9fe"),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_address_that_no_backend_has_is_left_out_and_said(
+    odd: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with name_server() as server:
+        server.addresses = ["10.0.0.1", odd]
+        assert found(server) == ["10.0.0.1:8000"]
+    assert caplog.text.count("dns_addresses_left_out") == 1
+
+
 @pytest.mark.parametrize("addresses", [[], None], ids=["no records", "NXDOMAIN"])
 def test_nobody_being_there_is_an_answer(addresses: list[str] | None) -> None:
     with name_server() as server:

@@ -83,10 +83,18 @@ def test_an_endpoint_that_is_no_pod_is_named_after_its_address() -> None:
     assert [backend.name for backend in found(endpoint_slice("a", [one]))] == ["endpoint-10-0-0-1"]
 
 
-@pytest.mark.parametrize("addresses", [[], ["host.example"], [""], ["10.0.0.1/8"]])
+@pytest.mark.parametrize("addresses", [[], ["host.example"], [""], ["10.0.0.1/8"], ["169.254.169.254"]])
 def test_an_address_that_is_none_is_left_out(addresses: list[str]) -> None:
     odd = endpoint("odd", "") | {"addresses": addresses}
     assert hosts(endpoint_slice("a", [odd, endpoint("p", "10.0.0.1")])) == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 99_999_999])
+def test_a_port_that_there_is_not_is_no_backends(port: int) -> None:
+    odd = endpoint_slice("a", [endpoint("p", "10.0.0.1")]) | {"ports": [{"port": port}]}
+    assert found(odd, endpoint_slice("b", [endpoint("q", "10.0.0.2")])) == found(
+        endpoint_slice("b", [endpoint("q", "10.0.0.2")])
+    )
 
 
 def test_slices_of_names_and_slices_without_anything_are_left_out() -> None:

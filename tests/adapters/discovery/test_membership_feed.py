@@ -1,9 +1,12 @@
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support.build import a_core, core_rules
 
 from extproc.adapters.discovery import membership_feed as membership
@@ -55,6 +58,34 @@ class Feed:
         async with asyncio.timeout(10):
             while not is_so():
                 await asyncio.sleep(0.01)
+
+
+def test_the_event_loop_turns_while_clusters_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet of thousands takes a second to write."""
+    is_turning = threading.Event()
+    write = ClusterFile.write
+
+    def write_slowly(self: ClusterFile, *clusters: Any) -> None:
+        assert is_turning.wait(5.0), "the event loop stands still"
+        write(self, *clusters)
+
+    monkeypatch.setattr(ClusterFile, "write", write_slowly)
+
+    async def scenario() -> None:
+        feed = Feed(tmp_path)
+        tasks = [asyncio.create_task(work) for work in (feed.feed.follow(), feed.feed.advance())]
+        feed.find(A, B)
+        await feed.until(lambda: feed.members)
+        is_turning.set()
+        await feed.until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
+        assert feed.clusters == {"a", "b"}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
 
 
 def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -> None:

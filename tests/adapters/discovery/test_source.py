@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from extproc.adapters.discovery.source import name_of_address, name_of_pod
+from extproc.adapters.discovery.source import can_be_a_backend, name_of_address, name_of_pod
 from extproc.config.fields import BackendName
 
 CHECK = TypeAdapter(BackendName).validate_python
@@ -38,3 +38,8 @@ def test_two_pods_never_share_a_name(one: str, other: str) -> None:
 
 def test_ways_to_write_an_address_make_no_difference() -> None:
     assert name_of_address("v", "fd00:0::1") == name_of_address("v", "fd00::1")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "127.0.0.2", "100.64.0.1", "fd00::12", "2001:db8::1", "::1"])
+def test_private_and_local_addresses_are_those_of_backends(address: str) -> None:
+    assert can_be_a_backend(address)

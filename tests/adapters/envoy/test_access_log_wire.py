@@ -5,7 +5,7 @@ from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.access_log_wire import MAX_DURATION_S, decode_entries
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.outcomes.outcome import LogEntry
@@ -118,3 +118,17 @@ def test_any_bytes_are_entries_or_a_protocol_error(message: bytes) -> None:
     except ProtocolError:
         return
     assert all(entry.attempts >= 1 for entry in entries)
+
+
+@pytest.mark.parametrize("seconds", [-(2**62), -1, 2**62])
+def test_times_and_sizes_that_cannot_be_are_cut(seconds: int) -> None:
+    entry = pb.HTTPAccessLogEntry()
+    entry.common_properties.duration.seconds = entry.common_properties.start_time.seconds = seconds
+    entry.response.response_body_bytes = 2**64 - 1
+    message = pb.StreamAccessLogsMessage()
+    message.http_logs.log_entry.append(entry)
+    (read,) = decode_entries(message.SerializeToString())
+    assert read.duration_s is not None
+    assert 0.0 <= read.duration_s <= MAX_DURATION_S
+    assert 0.0 <= read.started_at_s < 1e10
+    assert read.response_body_bytes < 2**63

@@ -9,9 +9,11 @@ import h2.errors
 import pytest
 import uvloop
 from support.h2_socket_client import Headers, connected, prefixed
+from support.idle_sockets import idle, until_closed
 from support.served import BODY, HEADERS, PROCESS, Served, listening
 
 from extproc.adapters.envoy.thin_server import ThinServer
+from extproc.h2.frames import PREFACE
 from extproc.h2.protocol import ConnectionTimes
 
 OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
@@ -85,6 +87,35 @@ def test_bad_messages_have_their_status_and_are_counted(data: bytes, status: int
             assert (answer.status, answer.is_ended, answer.reset_code) == (status, True, None)
             assert answer.text
             assert (served.server.protocol_errors, served.server.open_streams) == (1, 0)
+
+    uvloop.run(scenario())
+
+
+def test_messages_that_do_not_end_are_given_up_where_there_are_too_many() -> None:
+    """Twenty streams of a hostile caller; what they hold is bounded, and an honest message passes."""
+    begun = b"\x00" + (1 << 16).to_bytes(4, "big") + bytes(15_000)
+
+    async def scenario() -> None:
+        async with (
+            listening("thin", max_message_bytes=1 << 16) as served,
+            connected(served.port) as hostile,
+            connected(served.port) as honest,
+        ):
+            stream = honest.begin(PROCESS)
+            message = prefixed(HEADERS)
+            honest.send(stream, message[:7])
+            streams = [hostile.begin(PROCESS) for _ in range(20)]
+            for each in streams:
+                hostile.send(each, begun)
+                hostile.send(each, bytes(15_000))
+                hostile.send(each, bytes(10_000))
+            answers = [hostile.answers[each] for each in streams]
+            await hostile.until(lambda: sum(answer.status is not None for answer in answers) >= 7)
+            assert {answer.status for answer in answers} == {None, RESOURCE_EXHAUSTED}
+            honest.send(stream, message[7:])
+            await honest.message(stream)
+            assert served.server.protocol_errors >= 7
+            assert 1 < served.server.open_streams <= 14
 
     uvloop.run(scenario())
 
@@ -218,5 +249,47 @@ def test_the_socket_file_of_a_successor_stays(tmp_path: Path) -> None:
                 pass
             assert not path.exists()
             assert successor.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_of_too_many_connections_those_without_calls_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 5)
+    greeting = PREFACE + bytes(3) + b"\x04" + bytes(5)  # and an empty SETTINGS frame
+
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as envoy:
+            stream = envoy.begin(PROCESS)
+            envoy.send(stream, prefixed(HEADERS))
+            await envoy.message(stream)
+            async with idle(served.port, 20, greeting) as hostile, connected(served.port) as newest:
+                for connection in hostile[:15]:
+                    await until_closed(connection)
+                other = newest.begin(PROCESS)
+                newest.send(other, prefixed(HEADERS) + prefixed(BODY))
+                await newest.message(other, 1)
+                envoy.send(stream, prefixed(BODY))
+                await envoy.message(stream, 1)
+                assert served.in_flight == 2
+
+    uvloop.run(scenario())
+
+
+def test_of_too_many_connections_with_calls_the_oldest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 2)
+
+    async def scenario() -> None:
+        async with (
+            listening("thin") as served,
+            connected(served.port) as first,
+            connected(served.port) as second,
+        ):
+            for client in (first, second):
+                stream = client.begin(PROCESS)
+                client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+                await client.message(stream, 1)
+            async with idle(served.port, 1) as newest:
+                await until_closed(newest[0])
+            assert served.in_flight == 2
 
     uvloop.run(scenario())

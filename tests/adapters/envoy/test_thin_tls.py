@@ -1,6 +1,7 @@
 """TLS on the thin transport, with certificates of an authority that is made for the test."""
 
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -182,18 +183,25 @@ def test_files_that_cannot_be_used_are_told_once_and_what_was_in_use_stays(
 ) -> None:
     successor = trustme.CA()
 
+    def replace_by_pipe() -> None:
+        files.put_certificate(authority)
+        files.cert.unlink()
+        os.mkfifo(files.cert)
+
     async def scenario() -> None:
         async with listening("thin", tls=files.config()) as served:
             for spoil in (
                 lambda: files.cert.write_text("no certificate"),
                 lambda: files.put_certificate(successor, key_of=trustme.CA()),
                 files.key.unlink,
+                replace_by_pipe,
             ):
                 spoil()
                 caplog.clear()
                 assert await is_served(served, client_context(authority))
                 assert await is_served(served, client_context(authority))
                 assert caplog.text.count("tls_files_refused") == 1
+            files.cert.unlink()
             files.put_certificate(successor)
             assert await is_served(served, client_context(successor))
 

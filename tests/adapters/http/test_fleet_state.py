@@ -124,6 +124,7 @@ def test_proxy_of_the_environment_is_not_used(proxy: str, monkeypatch: pytest.Mo
             (200, b"[]"),
             (200, b"{}"),
             (200, b'"\xff"'),
+            (200, b"[" * 100_000),
         ),
         *((200, b'{"backends": {}}'), (200, DOCUMENT[:-1])),
     ],
@@ -144,3 +145,12 @@ def test_only_success_is_an_answer() -> None:
         assert is_answering(f"{url}/ready")
         assert not is_answering(f"{url}/busy")
     assert not is_answering("http://127.0.0.1:1/ready")
+
+
+def test_no_text_of_a_state_controls_the_terminal_of_its_reader() -> None:
+    name = "vllm\x1b[2J\x9b31m\u202e\x07"
+    state = fleet_state(backend_status(name=name, models=[name]))
+    with server({"/v1/state": (200, msgspec.json.encode(state))}) as url:
+        (backend,) = fetch_state(url).backends
+    assert backend.models is not None
+    assert all(text.isprintable() and text.startswith("vllm") for text in (backend.name, *backend.models))

@@ -181,3 +181,20 @@ def test_a_server_that_does_not_say_or_is_not_there_is_an_error() -> None:
         ask_kv_cache_size(url)
     with pytest.raises(CalibrationError, match="cannot be read"):
         ask_kv_cache_size(url)
+
+
+def test_gauges_that_are_too_much_together_are_not_believed() -> None:
+    assert read_signals(exposition() + b"vllm:num_requests_running 900000\n" * 2) is None
+
+
+def test_a_counter_beyond_reason_is_none() -> None:
+    signals = read_signals(exposition() + b"vllm:generation_tokens_total 1e300\n")
+    assert signals is not None
+    assert signals.generation_tokens_total is None
+
+
+def test_a_cache_that_no_machine_has_is_none() -> None:
+    info = b'vllm:cache_config_info{block_size="999999999",num_gpu_blocks="999999999"} 1.0\n'
+    signals = read_signals(b"vllm:num_requests_running 5\nvllm:num_requests_waiting 6\n" + info)
+    assert signals is not None
+    assert signals.kv_cache_tokens is None

@@ -3,6 +3,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_core, an_endpoint, core_rules
 
-from extproc.adapters.vllm.scraper import MAX_MODELS, MAX_NAME, Scraper, ScrapeResult, read_models
+from extproc.adapters.vllm.scraper import (
+    MAX_MODELS,
+    MAX_NAME,
+    Scraper,
+    ScrapeResult,
+    ServedModels,
+    read_models,
+)
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
@@ -32,9 +40,10 @@ async def good(_: web.Request) -> web.StreamResponse:
 class Setup:
     """A scraper that follows one backend on `port`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, config: ScrapeRule = CONFIG) -> None:
+        self.asked_for_models = 0
         self.core = a_core([an_endpoint(port=port, model=None)], core_rules(settle_s=1.0))
-        self.scraper = Scraper(CONFIG, self.core)
+        self.scraper = Scraper(config, self.core)
 
     @property
     def registry(self) -> Registry:
@@ -54,8 +63,11 @@ class Setup:
 
 
 @asynccontextmanager
-async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') -> AsyncIterator[Setup]:
+async def scraping(
+    metrics: Handler, models: str = '{"data": [{"id": "m"}]}', **settings: float
+) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
+        setup.asked_for_models += 1
         return web.Response(text=models)
 
     application = web.Application()
@@ -64,7 +76,7 @@ async def scraping(metrics: Handler, models: str = '{"data": [{"id": "m"}]}') ->
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    setup = Setup(runner.addresses[0][1])
+    setup = Setup(runner.addresses[0][1], replace(CONFIG, **settings))
     setup.scraper.follow()
     try:
         yield setup
@@ -180,12 +192,48 @@ def body(*ids: Any) -> bytes:
 
 
 def test_a_model_and_its_adapters_are_read() -> None:
-    assert read_models(body("llama", "sql-lora", "模型")) == frozenset({"llama", "sql-lora", "模型"})
+    assert read_models(body("llama", "sql-lora", "模型")) == ServedModels(
+        frozenset({"llama", "sql-lora", "模型"})
+    )
 
 
 def test_a_list_may_be_as_long_as_the_limits_allow() -> None:
     names = [f"{number:0{MAX_NAME}}" for number in range(MAX_MODELS)]
-    assert read_models(body(*names)) == frozenset(names)
+    assert read_models(body(*names)) == ServedModels(frozenset(names))
+
+
+def test_of_more_adapters_than_are_taken_the_first_are() -> None:
+    names = [f"adapter-{number}" for number in range(MAX_MODELS + 2)]
+    assert read_models(body(*names)) == ServedModels(frozenset(names[:MAX_MODELS]), left_out=2)
+
+
+def test_a_name_that_is_too_long_costs_no_other_its_place() -> None:
+    assert read_models(body("llama", "x" * (MAX_NAME + 1), "llama")) == ServedModels(
+        frozenset({"llama"}), left_out=1
+    )
+
+
+def test_adapters_that_are_left_out_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    many = body(*(f"adapter-{number}" for number in range(MAX_MODELS + 1)))
+
+    async def scenario() -> None:
+        async with scraping(good, many.decode(), max_response_bytes=1 << 20) as setup:
+            await setup.until(lambda: setup.backend.models is not None)
+            await setup.until_result(ScrapeResult.OK, count=10)
+            assert setup.backend.models is not None
+            assert len(setup.backend.models) == MAX_MODELS
+
+    asyncio.run(scenario())
+    assert caplog.text.count("models_left_out name=vllm-1") == 1
+
+
+def test_a_list_that_is_none_is_asked_for_less_and_less_often() -> None:
+    async def scenario() -> None:
+        async with scraping(good, "no list", models_interval_s=60.0) as setup:
+            await setup.until_result(ScrapeResult.OK, count=40)
+            assert 1 < setup.asked_for_models <= 7
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -194,7 +242,7 @@ def test_a_list_may_be_as_long_as_the_limits_allow() -> None:
         *(b"", b"no", b"[]", b"{}", b'{"data": {}}', b'{"data": null}', b'{"data": ["llama"]}', b"\xff\xfe"),
         *(b'{"data": [{"name": "llama"}]}', b'{"data": [{"id": "a"}]} x', b'{"data": [{"id": "\xff"}]}'),
         *(body(), body(5), body(None), body("llama", 5)),
-        *(body("x" * (MAX_NAME + 1)), body(*map(str, range(MAX_MODELS + 1))), b"[" * 100_000),
+        *(body("x" * (MAX_NAME + 1)), b"[" * 100_000),
     ],
 )
 def test_what_is_no_list_that_somebody_would_serve_is_not_believed(text: bytes) -> None:
@@ -204,4 +252,4 @@ def test_what_is_no_list_that_somebody_would_serve_is_not_believed(text: bytes) 
 @given(st.binary() | st.binary().map(lambda part: b'{"data": [{"id": "' + part + b'"}]}'))
 def test_no_answer_can_raise(text: bytes) -> None:
     models = read_models(text)
-    assert models is None or all(isinstance(name, str) for name in models)
+    assert models is None or all(isinstance(name, str) for name in models.names)

@@ -1,0 +1,65 @@
+"""When one backend is asked next: as often as its traffic asks for, and never for more than its share of CPU.
+
+Length, shape and content of an answer are the server's choice. So its cost is measured, and paid for with
+pauses: a token bucket in seconds of CPU. A server whose answers are of no use is asked at growing intervals,
+whatever they cost.
+"""
+
+from extproc.fleet.signals import ScrapeRule
+
+CPU_SHARE = 0.01
+"""Guessed: of one core, for one backend. Measured: 48 KB take 0.2 ms, which is a fifth of it at 10 Hz."""
+
+_BURST_S = 0.05
+"""Guessed: one answer that was slow to read, on a machine that is busy, costs no pause."""
+
+MAX_PAUSE_S = 5.0
+"""Guessed: between answers that are of no use; a server that gets well is noticed within it."""
+
+
+class ScrapePace:
+    """One backend's; times are seconds of one monotonic clock."""
+
+    def __init__(self, rule: ScrapeRule, now_s: float) -> None:
+        self._rule = rule
+        self._left_s = _BURST_S
+        self._filled_at_s = now_s
+        self._useless = self._useless_models = 0
+        self._models_due_s = now_s
+
+    def spend(self, cpu_s: float, now_s: float) -> None:
+        """Note that an answer took so much CPU; more than there is delays the next question."""
+        earned_s = CPU_SHARE * (now_s - self._filled_at_s)
+        self._left_s = min(_BURST_S, self._left_s + earned_s) - cpu_s
+        self._filled_at_s = now_s
+
+    def answered(self, *, is_useful: bool) -> None:
+        """Note whether the newest answer, or its absence, tells anything."""
+        self._useless = 0 if is_useful else self._useless + 1
+
+    def interval_s(self, *, is_busy: bool) -> float:
+        """Return how long after the last question the next one comes."""
+        interval_s = self._rule.busy_interval_s if is_busy else self._rule.idle_interval_s
+        if self._useless:
+            interval_s = max(interval_s, _doubled(self._rule.idle_interval_s, self._useless, MAX_PAUSE_S))
+        return max(interval_s, -self._left_s / CPU_SHARE)
+
+    def are_models_due(self, now_s: float) -> bool:
+        """Return whether the server is to be asked for its models."""
+        return now_s >= self._models_due_s
+
+    def models_answered(self, *, is_useful: bool, now_s: float) -> None:
+        """Note that it was asked at `now_s`."""
+        rule = self._rule
+        self._useless_models = 0 if is_useful else self._useless_models + 1
+        pause_s = _doubled(rule.idle_interval_s, self._useless_models, rule.models_interval_s)
+        self._models_due_s = now_s + (rule.models_interval_s if is_useful else pause_s)
+
+    def restarted(self) -> None:
+        """Note that nothing listened there: what answers next may be another server."""
+        self._models_due_s = 0.0
+        self._useless_models = 0
+
+
+def _doubled(first_s: float, times: int, longest_s: float) -> float:
+    return min(longest_s, first_s * 2.0 ** min(times - 1, 16))
