@@ -19,11 +19,10 @@ from benchmarks.timing import cpu_us
 from extproc.config.rules import core_rules_of_stages
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.prediction_record import Foretold, RankRecord
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
-from extproc.learning.boosting import MAX_TREES
-from extproc.learning.features import FEATURES, MONOTONE, ZoneBounds
-from extproc.learning.log_line import LogLine
+from extproc.learning.features import FEATURES, ZoneBounds
 from extproc.learning.manifest import (
     FORMAT_VERSION,
     TARGET,
@@ -33,7 +32,7 @@ from extproc.learning.manifest import (
     Verdict,
 )
 from extproc.learning.predictor import Predictor
-from extproc.learning.trees import booster_of, trees_of
+from extproc.learning.trees import MAX_LEAVES, MAX_TREES, trees_of
 from extproc.policy.decide import decide
 from extproc.policy.decision import Layer
 from extproc.request.api import CHAT
@@ -41,8 +40,8 @@ from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 
 BUDGET_US = {16: 200, 1000: 1000}
-_LEAVES = 31  # twice what training grows
 _LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
+_PLACES = 8  # so that those in the medium zone wait for their turn
 _RULES = core_rules_of_stages({})  # the defaults
 _NOW_S = 1000.0
 _SYSTEM_PROMPT = (1, 2, 3, 4)
@@ -70,12 +69,12 @@ def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
     """A fleet under load: about `in_flight` requests everywhere, of which a few are foreign."""
     fleet = Fleet(_RULES.fleet)
     for number, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
-        backend = fleet.join(Endpoint(f"vllm-{number}", "127.0.0.1", 8000))
+        backend = fleet.join(Endpoint(f"vllm-{number}", "127.0.0.1", 8000, max_num_seqs=_PLACES))
         for _ in range(own):
             backend.reserve(_NOW_S - 5)
         signals = Signals(
-            running=float(own + rng.integers(0, 3)),
-            waiting=0.0,
+            running=float(min(own, _PLACES)),
+            waiting=float(max(0, own - _PLACES) + rng.integers(0, 3)),
             kv_cache_fraction=0.3,
             prompt_tokens_total=None,
             generation_tokens_total=None,
@@ -87,15 +86,12 @@ def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
 
 
 def _predictor(rng: np.random.Generator) -> Predictor:
-    """A model of the largest size, of a TTFT that grows with the running requests."""
-    top = np.array([100.0, 100.0, 100.0, 1.0, 8192.0])
-    rows = rng.random((5000, len(FEATURES))) * top
-    target = np.log(0.05 + 0.03 * rows[:, 0] + rows[:, 4] / 8192 + 0.1 * rng.random(5000))
+    """A model of the largest size, of estimates that are wrong by something of everything."""
+    rows = rng.random((5000, len(FEATURES))) * np.array([100.0, 100.0, 100.0, 1.0, 8192.0, *[5.0] * 4])
+    target = np.log1p(rows @ rng.random(len(FEATURES)) / 1e5) + 0.1 * rng.random(5000)
     parameters = {
         "objective": "regression",
-        "num_leaves": _LEAVES,
-        "monotone_constraints": list(MONOTONE),
-        "monotone_constraints_method": "basic",
+        "num_leaves": MAX_LEAVES,
         "use_missing": False,
         "num_threads": 1,
         "verbose": -1,
@@ -108,26 +104,29 @@ def _predictor(rng: np.random.Generator) -> Predictor:
         format_version=FORMAT_VERSION,
         model_version="bench",
         features=FEATURES,
-        monotone=MONOTONE,
         target=TARGET,
         zone_bounds=ZoneBounds(1.0, 10.0),
-        training_range={name: (0.0, float(high)) for name, high in zip(FEATURES, top, strict=True)},
         held_out_errors=HeldOutErrors(0.1, 0.9, 0.1, 0.12, 0.9),
         samples=SampleCounts(5000, 0),
         trained_at=datetime.now(UTC).isoformat(),
-        offsets={},
-        line=LogLine((0.0,) * len(FEATURES), 0.0),
-        medium_load=None,
-        verdict=Verdict(True, "", 0.12, None, None, 0.05, 5000),
+        verdict=Verdict(True, "", 0.12, 0.2, None, None, 0.05, 5000),
     )
-    return Predictor(manifest, booster_of(trees_of(booster)))
+    return Predictor(manifest, trees_of(booster))
+
+
+def _trust(fleet: Fleet, version: str) -> None:
+    """Have the model be right so often that it is heeded on every backend."""
+    ranking = RankRecord()
+    for backend in fleet.backends:
+        backend.predictions.begin(version, ranking)
+        for _ in range(_RULES.policy.predict.min_outcomes):
+            backend.predictions.observe(version, Foretold(backend.name, 0.0, 100.0, 0.0, 0.0, 1.0))
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:
     fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _RULES.policy
     candidates, prefixes = tuple(fleet.backends), fleet.prefixes
-    for backend in candidates:
-        backend.predictions.begin(model.manifest.model_version)
+    _trust(fleet, model.manifest.model_version)
     view = fleet.view(candidates, _NOW_S, prefixes.cached_tokens(request))
     found = decide(request, view, model, rules, rng)
     if found.layer is not layer:

@@ -14,7 +14,7 @@ INTERVAL_S = 0.25
 
 
 class DriftLog:
-    """Looks at the running errors of the members."""
+    """Looks at how the model does about each member."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -36,8 +36,9 @@ class DriftLog:
         if model is None:
             return
         for backend in self._core.registry.members:
-            if backend.predictions.is_trusted(model.promised_error):
+            record = backend.predictions
+            if record.is_trusted:
                 self._conditions.holds(name=backend.name)
-            else:
-                detail = f"{backend.predictions.error:.3f}, promised {model.promised_error:.3f}"
+            elif record.error is not None and record.plain_error is not None and record.is_judged:
+                detail = f"{record.error:.3f}, the estimate alone {record.plain_error:.3f}"
                 self._conditions.failed(detail, now_s, name=backend.name)

@@ -1,6 +1,7 @@
 """`extproc evaluate`: the policy and its rivals on simulated fleets, in virtual time."""
 
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,6 +111,9 @@ class EvaluateOptions:
         show_default="none",
     )
     model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
+    samples: Path | None = option(
+        None, "Add what layered has recorded here, for extproc train.", metavar="FILE", show_default="none"
+    )
     out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
     json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
 
@@ -180,6 +184,7 @@ def evaluate(options: EvaluateOptions) -> None:
 def _evaluation(
     options: EvaluateOptions, scenario: "Scenario", offered: "OfferedLoad", console: "Console"
 ) -> "Evaluation":
+    from extproc.adapters.files.run_recorder import RunRecorder
     from extproc.commands.evaluate_view import runs_with_progress
     from extproc.lab.evaluation.result import Evaluation, summaries
     from extproc.lab.rivals.choice import parse_policies
@@ -187,7 +192,12 @@ def _evaluation(
 
     names = parse_policies(options.policies)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    runs = runs_with_progress(scenario, names, seeds, offered.duration_s, console)
+    if options.samples is None:
+        runs = runs_with_progress(scenario, names, seeds, offered.duration_s, console)
+    else:
+        with closing(RunRecorder(options.samples)) as recorder:
+            recorded = replace(scenario, layered=replace(scenario.layered, record=recorder.record))
+            runs = runs_with_progress(recorded, names, seeds, offered.duration_s, console, recorder.end_run)
     model_file = scenario.layered.model_file
     return Evaluation(
         fleet=options.fleet,

@@ -15,9 +15,15 @@ _NONE = "-"
 
 
 def runs_with_progress(
-    scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], duration_s: float, console: Console
+    scenario: Scenario,
+    policies: Sequence[str],
+    seeds: Sequence[int],
+    duration_s: float,
+    console: Console,
+    end_run: Callable[[], None] = lambda: None,
 ) -> tuple[PolicyRun, ...]:
-    """Evaluate each policy on each seed; in a terminal a bar shows how far it is."""
+    """Evaluate each policy on each seed, and call `end_run` after each; in a terminal a bar shows how far it
+    is."""
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn())
     runs: list[PolicyRun] = []
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -31,6 +37,7 @@ def runs_with_progress(
                 done_s = len(runs) * duration_s
                 progress.update(task, completed=done_s, description=f"{policy}, seed {number}")
                 runs.append(evaluate(scenario, policy, seed, partial(report, done_s)))
+                end_run()
     return tuple(runs)
 
 

@@ -1,11 +1,9 @@
 """What a training run says in the terminal: what it had, how good the model is, and the gate's verdict."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from extproc.learning.dataset import Dropped
@@ -48,10 +46,6 @@ def _samples(run: TrainingRun) -> Table:
         if count:
             table.add_row(f"  {reason.replace('_', ' ')}", str(count))
     table.add_row("trained on / held out", f"{manifest.samples.train} / {manifest.samples.held_out}")
-    if manifest.medium_load is not None:
-        table.add_row("medium zone from load", f"{manifest.medium_load:g}")
-    for backend, offset in manifest.offsets.items():
-        table.add_row(escape(f"TTFT of {backend} against the model's"), f"{math.exp(offset):.2f} times")
     return table
 
 
@@ -86,6 +80,9 @@ def _other_checks(run: TrainingRun) -> Table:
     table.add_row(f"best of {tuning.tried} settings", f"mean log error {tuning.error:.4f}")
     result = "accepted" if verdict.is_accepted else "refused"
     table.add_row("the gate", f"{result}: {verdict.reason}")
+    table.add_row(
+        "mean log error, corrected / the estimate alone", f"{verdict.error:.4f} / {verdict.plain_error:.4f}"
+    )
     if verdict.incumbent_error is not None:
         table.add_row("mean log error, new / in use", f"{verdict.error:.4f} / {verdict.incumbent_error:.4f}")
     table.add_row("published", "yes" if run.is_published else "no")

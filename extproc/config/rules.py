@@ -29,11 +29,12 @@ def core_rules(config: Config) -> CoreRules:
         trust=config.predict,
         stale_after_s=config.scrape.stale_after_s,
         low_s=config.zones.low_s,
-        medium_load=config.zones.medium_load,
     )
     return CoreRules(
         fleet=fleet,
-        policy=PolicyRules(config.predict, config.guard.max_predicted_ttft_s, config.least_load.score),
+        policy=PolicyRules(
+            config.predict, config.zones.low_s, config.guard.max_predicted_ttft_s, config.least_load.score
+        ),
         admission=config.admission,
         queue=config.admission.queue if is_queueing else None,
         settle_s=config.envoy.settle_s,

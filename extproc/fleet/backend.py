@@ -21,7 +21,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import FleetRules, queued_s
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
-from extproc.fleet.prediction_record import PredictionRecord
+from extproc.fleet.prediction_record import PredictionRecord, RankRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache, SentPrompt
 from extproc.fleet.running_limit import RunningLimit
@@ -29,7 +29,6 @@ from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.silence import MIN_PATIENCE_S, Silence
 from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.standing_gauges import StandingGauges
-from extproc.fleet.zone import learned_boundary
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
 
@@ -60,13 +59,12 @@ class BookedRequest(Protocol):
 class FleetAverages:
     """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
 
-    `medium_load` is the load from which the medium zone is expected. `usual_places` is the median of how many
-    requests backends are sure to run at once: one that lies about its own tells nothing of the others'.
-    `placed` requests were placed on its `members` so far; those of them that are `unheard` are due for one,
-    by the length of their silence, and those that are `starting` have a window.
+    `usual_places` is the median of how many requests backends are sure to run at once: one that lies about
+    its own tells nothing of the others'. `placed` requests were placed on its `members` so far; those of them
+    that are `unheard` are due for one, by the length of their silence, and those that are `starting` have a
+    window.
     """
 
-    medium_load: float
     usual_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
@@ -99,12 +97,12 @@ class Backend:
     `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
     and `places` how many requests it is taken to serve at once. It takes no request while its load is above
     `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
-    which one more would wait too long in its queue; there has been one for `queued_s`. From `medium_load` on
-    it is in the medium zone. `observed_ttft_s` is NaN until there was one. The prompts that were sent are
-    computed at `prefilled_at_s`, by its pace. `models` is None until they are known, and asked again where
-    the list `is_list_doubted`; `context_lengths` has those that the server tells, in tokens. `retried_models`
-    are those that all its peers serve, None where that is all of its own (see `peers`). While `is_doubted`
-    its gauges are no evidence: it is taken to be idle, and takes one request (`fleet.standing_gauges`).
+    which one more would wait too long in its queue; there has been one for `queued_s`. `observed_ttft_s` is
+    NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
+    `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
+    has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
+    where that is all of its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to
+    be idle, and takes one request (`fleet.standing_gauges`).
     """
 
     __slots__ = (
@@ -134,7 +132,6 @@ class Backend:
         "lifecycle",
         "longest_wait_s",
         "max_active",
-        "medium_load",
         "models",
         "most_running",
         "name",
@@ -206,15 +203,19 @@ class Backend:
         self.prefilled_at_s = -inf
         self._backlog = PrefillBacklog()
         self.longest_wait_s = rules.waiting.burst_s
-        self.medium_load = averages.medium_load
         self.observed_ttft_s = nan
         self.cache = PrefixCache()
-        self.predictions = PredictionRecord(rules.trust)
+        self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
 
     def has_peers_for(self, model: str | None) -> bool:
         """Return whether a second attempt of a request for `model` meets servers that have it."""
         return self.retried_models is None or model is None or model in self.retried_models
+
+    @property
+    def low_s(self) -> float:
+        """The estimate at which the medium zone begins."""
+        return self._rules.low_s
 
     @property
     def _is_prefilling(self) -> bool:
@@ -310,11 +311,10 @@ class Backend:
         self.is_refusing = True
         self.breaker.fail(now_s)
 
-    def observed(self, load: float, ttft_s: float) -> None:
-        """Learn from a stream that met `load` and had its first token after `ttft_s`."""
+    def observed(self, ttft_s: float) -> None:
+        """Learn from a stream that had its first token after `ttft_s`."""
         known_s = self.observed_ttft_s
         self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
-        self.medium_load = learned_boundary(self.medium_load, load, ttft_s, self._rules.low_s)
 
     def paced(self, seen: Answered, now_s: float) -> None:
         """Learn from a stream that has ended how fast the backend is, and the fleet."""
@@ -348,11 +348,6 @@ class Backend:
         fleet.unheard.pop(self, None)
         if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
-
-    def latch_saturated(self) -> None:
-        """Take it out for what is predicted of it, until its load allows it back."""
-        self.full_above = self._rules.saturation.resumes_at(self.max_active)
-        self.closed_above = min(self.full_above, self.closed_above)
 
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as others.

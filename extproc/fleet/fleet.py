@@ -1,7 +1,6 @@
 """The fleet: the backends that are members, and what they have in common."""
 
 from collections.abc import Mapping, Sequence, Set
-from math import isnan
 
 from extproc.fleet.backend import Backend, FleetAverages, Lifecycle
 from extproc.fleet.endpoint import Endpoint
@@ -19,7 +18,7 @@ class Fleet:
         self.prefixes = SentPrefixes()
         self.sessions = SessionHomes()
         self._rules = rules
-        self._averages = FleetAverages(rules.medium_load)
+        self._averages = FleetAverages()
 
     def view(
         self,
@@ -61,10 +60,3 @@ class Fleet:
         """
         if backend.own > 0 and any(other.is_fresh(now_s) for other in self.backends):
             backend.scrape_refused(now_s)
-
-    def expect_medium_load(self, medium_load: float) -> None:
-        """Set where the medium zone starts, for backends without an observed TTFT."""
-        self._averages.medium_load = max(1.0, medium_load)
-        for backend in self.backends:
-            if isnan(backend.observed_ttft_s):
-                backend.medium_load = self._averages.medium_load

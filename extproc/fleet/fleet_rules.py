@@ -111,4 +111,3 @@ class FleetRules:
     waiting: WaitingRule = field(default_factory=WaitingRule)
     stale_after_s: float = ScrapeRule().stale_after_s
     low_s: float = ZoneRule().low_s
-    medium_load: float = ZoneRule().medium_load

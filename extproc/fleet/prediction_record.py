@@ -1,117 +1,158 @@
-"""How the model does on one backend: its correction, and whether it is still to be believed.
+"""Whether the model helps: its corrected estimate held against the plain one, on what became of the requests.
 
-Every outcome of a request for which the model was asked comes back with the model's answer. The mean of the
-log residuals, slowly forgetting, is the backend's correction: one model serves unequal machines. It starts at
-the offset that the model file has for that backend, or at zero.
-The running mean of the absolute log error *after* correction is held against the error that the model file
-promises; where it is well above, layer 2 stands down for that backend until the error has come down again
-(the model is still asked, but does not decide) or another model arrives.
+The model is asked about each request of the medium zone, and its answer is recorded with the decision,
+whether or not it is heeded. The outcome then tells how far off both were. A model has to earn its say on each
+backend, and loses it there when the plain estimate has foretold better lately; it is still asked, so it comes
+back when it is better again. And a model may foretell well and yet put backends into the wrong order: so
+pairs of outcomes are compared as well, for the whole fleet.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from math import log
-from typing import Annotated
 
-from annotated_types import Ge
+import msgspec
 
 from extproc.fleet.bounds import Count
 
-SETTLING_OUTCOMES = 1
-"""Guessed: the weight of a start at zero, in outcomes: a machine of half the speed is known to within a tenth
-after ten."""
-KNOWN_OUTCOMES = 5
-"""Guessed: the weight of a start that the model file gives, which was measured, but some time ago."""
-SETTLED_WEIGHT = 0.01
-MOVING_WEIGHT = 0.1
-"""The share of the newest outcome once settled, and while the backend is changing. Residuals come late and in
-runs, so a correction that follows each of them only adds noise: on simulated fleets a share of 0.01 made the
-median error 5 to 15 % smaller than 0.05 did. With it alone a machine that slows down would be followed for
-hundreds of outcomes: so the share grows with the bias, after the idea of Trigg and Leach, "Exponential
-smoothing with an adaptive response rate" (1967)."""
-_NO_BIAS = 0.15
-_RESPONSE = 0.7
-"""Measured on simulated fleets: a smaller bias (as a log ratio) is noise, and a machine that became half as
-fast is known within some 40 outcomes."""
+WINDOW = 100
+"""Guessed: outcomes, or pairs of them, after which about a third of what was seen is left."""
 
-ERROR_WEIGHT = 0.1
-"""Guessed: the share of the newest error; half is forgotten after 7 outcomes, so that the large errors of the
-first outcomes, before the correction has settled, do not speak against the model for long."""
+NEEDED_GAIN = 0.03
+"""Guessed: the share of the plain error by which a model has to be better to begin; to go on it need not be
+worse."""
+
+RANKING_SLACK = 0.02
+"""Guessed: a share of right pairs that is so much smaller is noise in a window of this length."""
+
+_RECENT = 8
+"""Guessed: how many earlier outcomes one is compared with, so that a busy second does not outweigh all
+others."""
+_WITHIN_S = 1.0
+_SAME_LENGTH = 1.25
+_LOG_DIFFERS = log(1.2)
+"""As in `learning.quality`: requests of about the same length, placed at about the same time, on different
+backends; TTFTs within a fifth are equally long."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrustRule:
-    """`error_factor` times the promised error, but at least `error_floor`, is tolerated (log ratios)."""
+    """The model has a say about a backend after so many outcomes at the earliest."""
 
-    error_factor: Annotated[float, Ge(1)] = 2.0  # guessed: "well above" the promised error
-    error_floor: Annotated[float, Ge(0)] = 0.2  # guessed: as a log ratio; 0.2 is 22 %
-    min_outcomes: Count = 8  # guessed: before that the running error says nothing
-
-    def tolerated(self, promised_error: float) -> float:
-        """Return the running error above which a model that promised so much is not believed."""
-        return max(self.error_factor * promised_error, self.error_floor)
+    min_outcomes: Count = 30  # guessed: with fewer, chance decides which error is the smaller one
 
 
-class RunningError:
-    """A slowly forgetting mean of absolute log errors; 0 before the first of the `outcomes`."""
+class Contest:
+    """Slowly forgetting means of the same figure, of the corrected estimate and of the plain one."""
 
-    __slots__ = ("outcomes", "value")
+    __slots__ = ("corrected", "count", "plain")
 
     def __init__(self) -> None:
-        self.outcomes = 0
-        self.value = 0.0
+        self.count = 0
+        self.corrected = self.plain = 0.0
 
-    def add(self, error: float) -> None:
-        """Take in the error of one outcome."""
-        self.value += ERROR_WEIGHT * (error - self.value)
-        self.outcomes += 1
+    def add(self, corrected: float, plain: float) -> None:
+        """Take in the figures of one case."""
+        self.count += 1
+        weight = max(1.0 / WINDOW, 1.0 / self.count)
+        self.corrected += weight * (corrected - self.corrected)
+        self.plain += weight * (plain - self.plain)
 
-    def is_tolerable(self, rule: TrustRule, promised_error: float) -> bool:
-        """Return whether it is no reason to doubt the model; too few outcomes are none."""
-        return self.outcomes < rule.min_outcomes or self.value <= rule.tolerated(promised_error)
+
+class Foretold(msgspec.Struct, frozen=True):
+    """An outcome beside what was foretold of it; times but `at_s` in log seconds."""
+
+    backend: str
+    at_s: float
+    tokens: float
+    log_ttft: float
+    log_corrected: float
+    log_plain: float
+
+
+class RankRecord:
+    """How often either estimate had two outcomes in the right order: one for the whole fleet."""
+
+    __slots__ = ("_recent", "_right")
+
+    def __init__(self) -> None:
+        self._right = Contest()
+        self._recent: deque[Foretold] = deque(maxlen=_RECENT)
+
+    @property
+    def is_no_worse(self) -> bool:
+        """Return whether the corrected estimate ranks at least as well as the plain one, by what is known."""
+        return self._right.corrected >= self._right.plain - RANKING_SLACK
+
+    def observe(self, seen: Foretold) -> None:
+        """Compare an outcome with those just before it."""
+        for other in self._recent:
+            if _is_comparable(seen, other):
+                slower = seen.log_ttft > other.log_ttft
+                self._right.add(
+                    (seen.log_corrected > other.log_corrected) is slower,
+                    (seen.log_plain > other.log_plain) is slower,
+                )
+        self._recent.append(seen)
+
+
+def _is_comparable(seen: Foretold, other: Foretold) -> bool:
+    longer, shorter = max(seen.tokens, other.tokens), min(seen.tokens, other.tokens)
+    return (
+        seen.backend != other.backend
+        and abs(seen.at_s - other.at_s) <= _WITHIN_S
+        and longer + 1 <= _SAME_LENGTH * (shorter + 1)
+        and abs(seen.log_ttft - other.log_ttft) > _LOG_DIFFERS
+    )
 
 
 class PredictionRecord:
-    """One backend's entry about one model version; `correction` is added to the model's log(TTFT)."""
+    """How the model in use does on one backend: `is_trusted` is whether it has a say there, by the last
+    outcome.
 
-    __slots__ = ("_bias", "_error", "_rule", "_settling", "_version", "correction")
+    `ranking` is the fleet's.
+    """
 
-    def __init__(self, rule: TrustRule) -> None:
-        self.correction = 0.0
+    __slots__ = ("_error", "_ranking", "_rule", "_version", "is_trusted")
+
+    def __init__(self, rule: TrustRule, ranking: RankRecord) -> None:
+        self.is_trusted = False
+        self._ranking = ranking
         self._rule = rule
         self._version: str | None = None
-        self._error = RunningError()
-        self._bias = 0.0
-        self._settling = SETTLING_OUTCOMES
+        self._error = Contest()
+
+    @property
+    def is_judged(self) -> bool:
+        """Return whether enough outcomes are known."""
+        return self._error.count >= self._rule.min_outcomes
 
     @property
     def error(self) -> float | None:
-        """The running absolute log error; None before the first outcome."""
-        return self._error.value if self._error.outcomes else None
+        """The corrected estimate's mean absolute log error; None before the first outcome."""
+        return self._error.corrected if self._error.count else None
 
-    def is_trusted(self, promised_error: float) -> bool:
-        """Return whether the running error is no reason to doubt the model."""
-        return self._error.is_tolerable(self._rule, promised_error)
+    @property
+    def plain_error(self) -> float | None:
+        """The plain estimate's, on the same outcomes."""
+        return self._error.plain if self._error.count else None
 
-    def begin(self, version: str | None, offset: float | None = None) -> None:
-        """Follow another model, which starts with `offset` log seconds; the same version changes nothing."""
+    def begin(self, version: str | None, ranking: RankRecord) -> None:
+        """Follow another model, of which nothing is known yet; the same version changes nothing."""
         if version == self._version:
             return
         self._version = version
-        self._error = RunningError()
-        self._bias = 0.0
-        self.correction = 0.0 if offset is None else offset
-        self._settling = SETTLING_OUTCOMES if offset is None else KNOWN_OUTCOMES
+        self._ranking = ranking
+        self._error = Contest()
+        self.is_trusted = False
 
-    def observe(self, version: str, model_log_ttft: float, ttft_s: float) -> None:
-        """Learn that a request took `ttft_s` where the model, uncorrected, said exp(`model_log_ttft`).
-
-        Outcomes of another version than the one in use are late, and ignored.
-        """
-        if version != self._version or ttft_s <= 0:
+    def observe(self, version: str, seen: Foretold) -> None:
+        """Learn from an outcome; those of another version than the one in use are late, and ignored."""
+        if version != self._version:
             return
-        miss = log(ttft_s) - model_log_ttft - self.correction
-        count, bias = self._error.outcomes, self._bias
-        self._error.add(abs(miss))
-        self._bias = bias = bias + ERROR_WEIGHT * (miss - bias)
-        lasting = min(MOVING_WEIGHT, max(SETTLED_WEIGHT, _RESPONSE * (abs(bias) - _NO_BIAS)))
-        self.correction += max(lasting, 1 / (count + 1 + self._settling)) * miss
+        self._ranking.observe(seen)
+        error = self._error
+        error.add(abs(seen.log_ttft - seen.log_corrected), abs(seen.log_ttft - seen.log_plain))
+        if self.is_judged:
+            allowed = error.plain * (1.0 if self.is_trusted else 1.0 - NEEDED_GAIN)
+            self.is_trusted = error.corrected <= allowed and self._ranking.is_no_worse

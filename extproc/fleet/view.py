@@ -5,7 +5,6 @@ worked out when it is asked for. Guard and layers narrow a view to the backends 
 """
 
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
 from math import isinf, isnan
 from types import MappingProxyType
 from typing import Annotated, Protocol
@@ -15,9 +14,11 @@ import msgspec
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import running_now
 from extproc.fleet.slow_start import SlowStart
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone
 
 Word = Annotated[str, msgspec.Meta(max_length=64)]
+NO_ESTIMATE = ExpectedWait()
 Requests = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Age = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
@@ -31,7 +32,8 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
     Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
     the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the
-    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own.
+    backend's prefix cache, and `ahead_tokens` of other prompts have to be computed before its own. `estimate`
+    is what was expected of it before any model had a say.
     """
 
     zone: Word
@@ -44,6 +46,7 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     scrape_age_s: Age | None = None
     expected_cached_tokens: Tokens = 0.0
     ahead_tokens: Tokens = 0.0
+    estimate: ExpectedWait = NO_ESTIMATE
 
 
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
@@ -78,7 +81,7 @@ class FleetView:
     may be wrong.
     """
 
-    __slots__ = ("_fresh_from_s", "backends", "cached_tokens", "loads", "near_tokens", "now_s", "watched")
+    __slots__ = ("backends", "cached_tokens", "fresh_from_s", "loads", "near_tokens", "now_s", "watched")
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class FleetView:
         near_tokens: Mapping[Backend, float] | None = None,
         watched: Watched = NOTHING_WATCHED,
     ) -> None:
-        self._fresh_from_s = fresh_from_s
+        self.fresh_from_s = fresh_from_s
         self.now_s = now_s
         self.backends = backends
         self.cached_tokens = cached_tokens
@@ -152,26 +155,12 @@ class FleetView:
         ]
         return self.narrowed(ready or awake or self.backends)
 
-    def lightest(self, count: int) -> "FleetView":
-        """Return the view of the `count` least loaded."""
-        if len(self.backends) <= count:
-            return self
-        chosen = nsmallest(count, range(len(self.backends)), key=self.loads.__getitem__)
-        return self.narrowed([self.backends[number] for number in chosen])
-
     def narrowed(self, backends: Sequence[Backend]) -> "FleetView":
         """Return the view of some of the backends."""
         if len(backends) == len(self.backends):
             return self
-        fresh_from_s, cached_tokens = self._fresh_from_s, self.cached_tokens
+        fresh_from_s, cached_tokens = self.fresh_from_s, self.cached_tokens
         return FleetView(backends, self.now_s, fresh_from_s, cached_tokens, self.near_tokens, self.watched)
-
-    def is_any_low(self) -> bool:
-        """Return whether a backend is in the low zone, by its boundary on the load."""
-        for backend, load in zip(self.backends, self.loads, strict=True):  # half the time of any()
-            if load < backend.medium_load:
-                return True
-        return False
 
     def is_any_below_limit(self) -> bool:
         """Return whether a backend may hold another request, its queue aside."""
@@ -185,7 +174,7 @@ class FleetView:
 
     def is_fresh(self, backend: Backend) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
-        return backend.scraped_at_s >= self._fresh_from_s
+        return backend.scraped_at_s >= self.fresh_from_s
 
     def is_alive(self, backend: Backend) -> bool:
         """Return whether the last scrape was answered, and a moment ago."""
@@ -195,10 +184,6 @@ class FleetView:
         """Return whether the backend is not saturated: by its load, and by the prompts ahead."""
         return self.load(backend) <= backend.closed_above and not self._is_backlog_long(backend)
 
-    def is_low(self, backend: Backend) -> bool:
-        """Return whether the backend is in the low zone, by its boundary on the load."""
-        return self.load(backend) < backend.medium_load
-
     def signals(self, backend: Backend) -> tuple[float, float, float, float]:
         """Return running (estimated for now), load, waiting requests and KV-cache fraction."""
         load = self.load(backend)
@@ -207,12 +192,12 @@ class FleetView:
         kv_cache_fraction = backend.kv_cache_fraction
         return running, load, backend.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
 
-    def facts(self, backend: Backend) -> CandidateFacts:
+    def facts(self, backend: Backend, estimate: ExpectedWait = NO_ESTIMATE) -> CandidateFacts:
         """Return all that is known of one of them, as it is recorded."""
         num_running, load, num_waiting, kv_cache_fraction = self.signals(backend)
         age_s = self.now_s - backend.scraped_at_s
         return CandidateFacts(
-            zone=self._zone(backend, load).value,
+            zone=self._zone(backend, load, estimate).value,
             num_running=num_running,
             load=load,
             num_waiting=num_waiting,
@@ -222,6 +207,7 @@ class FleetView:
             scrape_age_s=None if isinf(age_s) else age_s,
             expected_cached_tokens=min(MAX_TOKENS, self.cached_tokens.get(backend, 0.0)),
             ahead_tokens=self._ahead_tokens(backend),
+            estimate=estimate,
         )
 
     def _ahead_tokens(self, backend: Backend) -> float:
@@ -230,7 +216,7 @@ class FleetView:
     def _is_backlog_long(self, backend: Backend) -> bool:
         return backend.prefilled_at_s - self.now_s > backend.longest_wait_s
 
-    def _zone(self, backend: Backend, load: float) -> Zone:
+    def _zone(self, backend: Backend, load: float, estimate: ExpectedWait) -> Zone:
         if load > backend.closed_above or self._is_backlog_long(backend):
             return Zone.SATURATED
-        return Zone.LOW if load < backend.medium_load else Zone.MEDIUM
+        return Zone.LOW if estimate.ttft_s < backend.low_s else Zone.MEDIUM

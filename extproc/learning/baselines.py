@@ -1,4 +1,4 @@
-"""What a model has to beat: the load, the last TTFT, and a straight line.
+"""What a corrected estimate has to beat, beside the plain one: the load, and the last TTFT.
 
 Each is what a simpler router could do with the same knowledge. Least load predicts no time, only an order.
 """
@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
-from extproc.learning.log_line_fit import fit_linear
-from extproc.learning.served_replay import replay
 
 _LOAD = FEATURES.index("load")
 
@@ -38,11 +36,3 @@ def last_ttft(before: Observations, observed: Observations) -> npt.NDArray[np.fl
         known = np.log(ttft_s[is_it][order])
         newest[rows] = np.where(n_known > 0, known[n_known - 1], typical)
     return newest
-
-
-def linear_fit(
-    train: Observations, observed: Observations, teaches: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.float64]:
-    """Log TTFT on a line in the logarithms of the features, corrected per backend as the model is."""
-    straight = fit_linear(train)
-    return replay(straight.line.predict(observed.features), observed, straight.offsets, teaches)

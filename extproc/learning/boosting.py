@@ -1,37 +1,23 @@
-"""The shape that all backends share, and what sets each of them apart.
+"""The model: trees that correct the estimate, grown by LightGBM's gradient boosting.
 
-A fleet of unequal machines is modelled as log TTFT = shape(features) + offset(backend). Serving adds a
-correction per backend to whatever the model says, so the file carries the shape alone, level with the middle
-of the fleet.
-
-A line and the offsets come first, fitted at once, and trees are fitted to what they leave. The offsets cannot
-be left to the trees: a policy that balances TTFT gives the fast machine more load, so a mixture of both
-machines looks as if load cost nothing, and going back and forth between shape and offsets does not find the
-way out of there. With the linear start it adds nothing. Trees upon a line were better than trees alone by up
-to a third on simulated fleets, most of all where the newest loads exceeded those of the training.
-
-The trees are monotone, and grown by LightGBM's gradient boosting (Friedman, "Greedy function approximation",
-2001): each tree corrects the sum of those before it. The loss is squared error. Absolute error cannot be had
-together with monotone constraints, and Huber's loss changed nothing on log TTFT between 1 and 10 s. A random
-forest instead was worse on every recording.
+Friedman, "Greedy function approximation", 2001: each tree corrects the sum of those before it. The target is
+log(ttft / estimate), so that no tree has to learn what the estimate knows already: how fast each backend is,
+and how long its queue. What is left is small, and where it is noise the trees find nothing: a correction of
+zero. Outside of what they have seen they say what they said at its edge. The loss is squared error.
 """
 
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
 import numpy.typing as npt
 
 from extproc.learning.dataset import Observations, split_by_time
-from extproc.learning.features import FEATURES, MONOTONE
-from extproc.learning.log_line import LogLine
-from extproc.learning.log_line_fit import backend_offsets, fit_linear
-from extproc.learning.trees import Trees, booster_of, trees_of
+from extproc.learning.features import FEATURES
+from extproc.learning.trees import MAX_LEAVES, MAX_TREES, Trees, trees_of
 
-MAX_TREES = 100
-MAX_LEAVES = 15
-"""What a decision has time for: 16 rows take 80 µs, of which a Python call is half."""
+LARGEST_TARGET = 1.5
+"""Guessed, in log seconds: an estimate that was wrong by more than 4.5 times tells of something rare."""
 
 _STOPPING_SHARE = 0.2
 """The newest part of the training samples, which only says when more trees no longer help."""
@@ -59,44 +45,24 @@ DEFAULT_SETTINGS = Settings(
     trees=MAX_TREES,
     leaves=MAX_LEAVES,
     min_leaf_samples=20,
-    learning_rate=0.1,
-    l2=0.0,
+    learning_rate=0.15,
+    l2=1.0,
     row_share=1.0,
     feature_share=1.0,
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FleetModel:
-    """A line, the trees that correct it, and `(n_backends,)` offsets."""
-
-    line: LogLine
-    trees: Trees
-    offsets: npt.NDArray[np.float64]
-
-    def predict(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Log TTFT on the fleet's middle backend, offsets left out: `(n, n_features)` to `(n,)`."""
-        corrections = cast("npt.NDArray[np.float64]", booster_of(self.trees).predict(features, num_threads=1))
-        return self.line.predict(features) + corrections
+def targets(observed: Observations) -> npt.NDArray[np.float64]:
+    """Return log(ttft / estimate) of each observation, within the largest that is learned from."""
+    return np.log(observed.ttft_s / observed.estimate_s).clip(-LARGEST_TARGET, LARGEST_TARGET)
 
 
-def fit_fleet(train: Observations, seed: int, settings: Settings = DEFAULT_SETTINGS) -> FleetModel:
-    """Fit shape and offsets to time-ordered observations; the same arguments give the same model.
+def fit_trees(train: Observations, seed: int, settings: Settings = DEFAULT_SETTINGS) -> Trees:
+    """Fit trees to time-ordered observations; the same arguments give the same trees.
 
-    The offsets that come back are those against the shape, as serving would find them.
+    There are as many as the newest samples call for, grown on all samples: the newest may be busiest.
     """
-    log_ttft, straight = np.log(train.ttft_s), fit_linear(train)
-    target = log_ttft - straight.line.predict(train.features) - straight.offsets[train.backend]
-    trees = trees_of(_stopped_early(train, target, settings, seed))
-    level = FleetModel(straight.line, trees, np.zeros(len(train.fleet)))
-    return replace(level, offsets=backend_offsets(train, log_ttft - level.predict(train.features)))
-
-
-def _stopped_early(
-    train: Observations, target: npt.NDArray[np.float64], settings: Settings, seed: int
-) -> lightgbm.Booster:
-    """Grow as many trees as the newest samples call for, on all samples: the newest may be busiest."""
-    parameters = _parameters(settings, seed)
+    target, parameters = targets(train), _parameters(settings, seed)
     older, newest = split_by_time(train, _STOPPING_SHARE)
     cut = len(older)
     watched = _dataset(older.features, target[:cut], parameters)
@@ -108,7 +74,7 @@ def _stopped_early(
         callbacks=[lightgbm.early_stopping(_STOPPING_PATIENCE, verbose=False)],
     )
     whole = _dataset(train.features, target, parameters)
-    return lightgbm.train(parameters, whole, num_boost_round=max(1, stopped.best_iteration))
+    return trees_of(lightgbm.train(parameters, whole, num_boost_round=max(1, stopped.best_iteration)))
 
 
 def _dataset(
@@ -121,6 +87,7 @@ def _parameters(settings: Settings, seed: int) -> dict[str, object]:
     return {
         "objective": "regression",
         "metric": "l1",
+        "boost_from_average": True,
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.min_leaf_samples,
         "learning_rate": settings.learning_rate,
@@ -128,9 +95,6 @@ def _parameters(settings: Settings, seed: int) -> dict[str, object]:
         "bagging_fraction": settings.row_share,
         "bagging_freq": 1,
         "feature_fraction": settings.feature_share,
-        "monotone_constraints": list(MONOTONE),
-        # The other methods give trees that are monotone, but not in a way a reader of the file can check.
-        "monotone_constraints_method": "basic",
         "use_missing": False,
         "seed": seed,
         "deterministic": True,

@@ -1,46 +1,50 @@
-"""The features of layer 2, their order and their direction; and the zones of TTFT that models are about.
+"""The features of layer 2 and their order; and the zones of TTFT that models are about.
 
 `FEATURES` is the one list that serving, recording and training share; a model file carries it, and a file
 with another list is refused.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone, ZoneRule
 
-FEATURES: tuple[str, ...] = ("num_running", "load", "num_waiting", "kv_cache_fraction", "input_tokens")
+GAUGES: tuple[str, ...] = ("num_running", "load", "num_waiting", "kv_cache_fraction", "input_tokens")
 """Per candidate at the decision: the estimate of running requests for now, own + foreign load, the scraped
 waiting requests, the scraped share of KV cache in use, and the request's input length in tokens."""
 
-MONOTONE: tuple[int, ...] = (1, 1, 0, 0, 1)
-"""+1: a larger value never predicts a shorter TTFT. Waiting and KV usage lag too much to promise that."""
+TERMS: tuple[str, ...] = ExpectedWait._fields
+"""The terms of the estimate, in seconds."""
 
-RANGE_SLACK: tuple[float, ...] = (1.0, 1.0, 8.0, 0.15, 16.0)
-"""How far beyond its trained range a feature may at least lie, in its own unit, for the model to be asked.
-Tight for what carries the prediction. Wide for waiting and KV usage: they lag, and a model that never saw a
-waiting request still knows the load. All guessed."""
+FEATURES: tuple[str, ...] = (*GAUGES, *TERMS)
 
-LARGEST: tuple[float, ...] = (1e5, 1e5, 1e5, 1.0, 1e8)
+LARGEST: tuple[float, ...] = (1e5, 1e5, 1e5, 1.0, 1e8, *(1e6 for _ in TERMS))
 """What no feature exceeds on a real server; a larger or negative value in a sample is garbage."""
 
 _Positive = Annotated[float, Meta(gt=0)]
 
 
+def estimates_s(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the plain estimate of TTFT of each row, `(n, n_features)` to `(n,)`; 0 where there was none."""
+    terms = features[:, len(GAUGES) :].T
+    return cast("npt.NDArray[np.float64]", ExpectedWait(*terms).ttft_s)  # it sums columns as it sums numbers
+
+
 @dataclass(frozen=True, slots=True)
 class ZoneBounds:
-    """TTFT below `low_s` is the low zone, from `saturated_s` on the saturated one, the medium between."""
+    """Seconds below `low_s` are the low zone, from `saturated_s` on the saturated one, the medium between."""
 
     low_s: _Positive
     saturated_s: _Positive
 
-    def is_medium(self, ttft_s: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Return which of the TTFTs are of the medium zone, `(n,)` to `(n,)`."""
-        return (ttft_s >= self.low_s) & (ttft_s < self.saturated_s)
+    def is_medium(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return which of some times are of the medium zone, `(n,)` to `(n,)`."""
+        return (seconds >= self.low_s) & (seconds < self.saturated_s)
 
     def masks(self, ttft_s: npt.NDArray[np.float64]) -> dict[Zone, npt.NDArray[np.bool_]]:
         """Return which of the TTFTs are of each zone, `(n,)` to `(n,)`; every one is in exactly one."""

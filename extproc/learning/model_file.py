@@ -4,10 +4,10 @@ It holds the manifest, the trees, a self-test (rows and what they must give) and
 content. There is no pickle: a file is numbers, and cannot run code.
 
 What is guaranteed. A truncated or damaged file is found by the checksum, which does not protect against
-intent: whoever writes a file can write its checksum. Against a hostile file there are bounds on every part,
-and LightGBM only ever gets text that `trees` wrote from checked numbers; so any bytes at all either load or
-raise ModelFileError, within bounded time and memory. Not guaranteed: that an accepted model is right. A lying
-manifest or bad trees are found in use, by the running error of the predictions.
+intent: whoever writes a file can write its checksum. Against a hostile file there are bounds on every part;
+so any bytes at all either load or raise ModelFileError, within bounded time and memory. Not guaranteed: that
+an accepted model is right. Bad trees are found in use: they have a say only where they foretell better than
+the plain estimate.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ import numpy as np
 from msgspec import Meta
 
 from extproc.errors import ModelFileError
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.features import FEATURES
 from extproc.learning.manifest import FORMAT_VERSION, Manifest, check_manifest
 from extproc.learning.predictor import Predictor
-from extproc.learning.trees import Trees, booster_of
+from extproc.learning.trees import Trees, check_trees
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""One of `fit`'s models needs 0.2 MiB, the largest that `trees` allows 1; then a long fleet."""
+"""The largest model that `trees` allows needs some 0.1 MiB; a self-test of long rows is the rest."""
 
 _SELF_TEST_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Feature rows and the log TTFT that the loaded model must give for them."""
+    """Feature rows and the corrections that the loaded model must give for them."""
 
     rows: Annotated[tuple[tuple[float, ...], ...], Meta(min_length=1, max_length=64)]
-    log_ttft: Annotated[tuple[float, ...], Meta(min_length=1, max_length=64)]
+    log_corrections: Annotated[tuple[float, ...], Meta(min_length=1, max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,9 @@ def dump(model_file: ModelFile) -> bytes:
 def load(data: bytes) -> Predictor:
     """The predictor in a model file; whatever the bytes are, raises nothing but ModelFileError."""
     model_file = _decode(data)
-    check_manifest(model_file.manifest, FEATURES, MONOTONE)
-    predictor = Predictor(model_file.manifest, booster_of(model_file.trees))
+    check_manifest(model_file.manifest, FEATURES)
+    check_trees(model_file.trees)
+    predictor = Predictor(model_file.manifest, model_file.trees)
     _run_self_test(predictor, model_file.self_test)
     return predictor
 
@@ -107,9 +108,9 @@ def _checksum(model_file: ModelFile) -> str:
 def _run_self_test(predictor: Predictor, self_test: SelfTest) -> None:
     if any(len(row) != len(FEATURES) for row in self_test.rows):
         raise ModelFileError("a row of the self-test does not have one value per feature")
-    if len(self_test.rows) != len(self_test.log_ttft):
+    if len(self_test.rows) != len(self_test.log_corrections):
         raise ModelFileError("the self-test does not have one prediction per row")
-    predicted = predictor.predict_log_ttft(np.array(self_test.rows, dtype=np.float64))
-    error = float(np.abs(predicted - np.array(self_test.log_ttft)).max())
+    predicted = predictor.log_corrections(np.array(self_test.rows, dtype=np.float64))
+    error = float(np.abs(predicted - np.array(self_test.log_corrections)).max())
     if not error <= _SELF_TEST_TOLERANCE:
         raise ModelFileError(f"the self-test disagrees by {error:g} in log seconds")

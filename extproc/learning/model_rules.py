@@ -1,4 +1,4 @@
-"""The rules of layer 2's model: when it is asked and believed, and when another one replaces it."""
+"""The rules of layer 2's model: when it is asked and heeded, and when another one replaces it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,24 +11,21 @@ from extproc.fleet.prediction_record import TrustRule
 
 @dataclass(frozen=True, slots=True)
 class PredictRule(TrustRule):
-    """When the model is asked and believed; predictions within `tie_fraction` of the smallest are a tie."""
+    """When the model is asked and heeded."""
 
     is_enabled: bool = True
-    tie_fraction: Share = 0.05  # design: within 5 % is a tie
-    max_candidates: Annotated[int, Ge(1), Le(256)] = 16  # design: asked about the 16 least loaded only
+    max_candidates: Annotated[int, Ge(1), Le(256)] = 16  # design: asked about the 16 with the least estimates
 
 
 @dataclass(frozen=True, slots=True)
 class GateRule:
-    """`margin` is the share of the incumbent's error by which the challenger has to be better.
+    """`margin` is the share by which a challenger has to be better than the incumbent and the estimate alone.
 
-    A model whose typical prediction is further off than `max_median_error` (relative) is of no use. Backends
-    whose TTFTs lie within `tie_fraction` are equally fast.
+    A model whose typical prediction is further off than `max_median_error` (relative) is of no use.
     """
 
     margin: Share = 0.05  # guessed: less is noise between two held-out sets
     max_median_error: float = 0.5  # guessed
-    tie_fraction: float = PredictRule().tie_fraction
 
 
 DEFAULT_GATE_RULE = GateRule()

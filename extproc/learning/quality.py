@@ -1,8 +1,7 @@
 """How good predictions are, in the terms that routing needs: relative error, and the order of two backends.
 
 A plain R² would be decided by the few longest waits. What counts is how far off a typical prediction is, how
-many are near enough, and how often the backend predicted to be faster was. Predictions are judged with each
-backend's own correction, as in serving (see `replay`).
+many are near enough, and how often the backend predicted to be faster was.
 """
 
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ MIN_PAIRS = 50
 
 _WITHIN_S = 1.0
 _SAME_LENGTH = 0.25
+
+_EQUALLY_LONG = 0.2
+"""As in the demands on the estimate."""
 
 _FOLLOWING = 8
 """How many of the next samples one is compared with, so that a busy second does not outweigh all others."""
@@ -57,10 +59,10 @@ class Pairs:
         return float((agreement.mean() + 1) / 2)
 
 
-def comparable_pairs(observed: Observations, tie_fraction: float) -> Pairs:
+def comparable_pairs(observed: Observations) -> Pairs:
     """Return samples on different backends, at most 1 s apart, of similar input lengths.
 
-    Their TTFTs differ by more than `tie_fraction`: the policy takes smaller differences for a tie.
+    Their TTFTs differ by more than a fifth: of smaller differences no request would profit.
     """
     log_ttft = np.log(observed.ttft_s)
     log_length = np.log1p(observed.features[:, _INPUT])
@@ -72,7 +74,7 @@ def comparable_pairs(observed: Observations, tie_fraction: float) -> Pairs:
             (observed.backend[first] != observed.backend[second])
             & (observed.at_s[second] - observed.at_s[first] <= _WITHIN_S)
             & (np.abs(log_length[second] - log_length[first]) <= np.log1p(_SAME_LENGTH))
-            & (np.abs(log_ttft[second] - log_ttft[first]) > np.log1p(tie_fraction))
+            & (np.abs(log_ttft[second] - log_ttft[first]) > np.log1p(_EQUALLY_LONG))
         )
         firsts.append(first[is_pair])
         seconds.append(second[is_pair])
@@ -107,13 +109,8 @@ def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[n
     )
 
 
-def held_out_errors(
-    held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64], tie_fraction: float
-) -> HeldOutErrors:
-    """Return the errors of `(n,)` predictions of log TTFT, corrections included, of at least one observation.
-
-    `tie_fraction` is that of the pairs, see `comparable_pairs`.
-    """
+def held_out_errors(held_out: Observations, predicted_log_ttft: npt.NDArray[np.float64]) -> HeldOutErrors:
+    """Return the errors of `(n,)` predictions of log TTFT, of at least one observation."""
     errors = errors_of(held_out.ttft_s, predicted_log_ttft)
     if errors is None:
         raise ValueError("nothing was held out")
@@ -122,5 +119,5 @@ def held_out_errors(
         share_within_20_percent=errors.share_within_20_percent,
         median_abs_log_error=errors.median_abs_log,
         mean_abs_log_error=errors.mean_abs_log,
-        pairwise_accuracy=comparable_pairs(held_out, tie_fraction).accuracy(predicted_log_ttft),
+        pairwise_accuracy=comparable_pairs(held_out).accuracy(predicted_log_ttft),
     )

@@ -1,7 +1,6 @@
 """What a training run is worth, as plain numbers: per zone and against what simpler routers would do.
 
-The model is made for the medium zone, and judged there. What it says in the other zones is shown as well, but
-nobody relies on it: serving does not ask there, and of the saturated zone only that it is saturated matters.
+The zones are by the observed TTFT, so the model is shown outside of its own as well, where it is not asked.
 """
 
 from collections.abc import Mapping
@@ -12,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.fleet.zone import Zone
-from extproc.learning.baselines import last_ttft, least_load, linear_fit
-from extproc.learning.boosting import FleetModel
-from extproc.learning.dataset import Observations, medium_zone
+from extproc.learning.baselines import last_ttft, least_load
+from extproc.learning.dataset import Observations
 from extproc.learning.features import ZoneBounds
+from extproc.learning.gate import corrected
+from extproc.learning.predictor import Predictor
 from extproc.learning.quality import Errors, Pairs, comparable_pairs, errors_of
-from extproc.learning.served_replay import replay
 from extproc.learning.tuning import TuningResult
 
 
@@ -25,9 +24,9 @@ class Route(StrEnum):
     """What the faster backend is picked by."""
 
     MODEL = "model"
+    ESTIMATE = "estimate"
     LEAST_LOAD = "least_load"
     LAST_TTFT = "last_ttft"
-    LINEAR_FIT = "linear_fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +54,19 @@ class TrainingQuality:
 def training_quality(
     older: Observations,
     newest: Observations,
-    model: FleetModel,
+    model: Predictor,
     tuning: TuningResult,
     zone: ZoneBounds,
-    tie_fraction: float,
 ) -> TrainingQuality:
-    """Judge a model made from the medium zone of `older` by `newest`; both are of all zones."""
+    """Judge a model made from `older` by `newest`, as far as there was an estimate; both are of all zones."""
+    newest = newest.take(newest.estimate_s > 0)
     masks = zone.masks(newest.ttft_s)
-    train, _ = medium_zone(older, zone)
-    pairs = comparable_pairs(newest, tie_fraction)
+    pairs = comparable_pairs(newest)
     predictions = {
-        Route.MODEL: replay(model.predict(newest.features), newest, model.offsets, masks[Zone.MEDIUM]),
+        Route.MODEL: corrected(model, newest),
+        Route.ESTIMATE: np.log(newest.estimate_s),
         Route.LEAST_LOAD: least_load(newest),
         Route.LAST_TTFT: last_ttft(older, newest),
-        Route.LINEAR_FIT: linear_fit(train, newest, masks[Zone.MEDIUM]),
     }
     return TrainingQuality(
         zones={name: _routes(newest, pairs, predictions, mask) for name, mask in masks.items()},

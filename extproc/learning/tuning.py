@@ -1,8 +1,8 @@
 """Which settings of the boosting predict best what came later.
 
 Random search: of the settings only few matter, and nobody knows beforehand which, so random ones find good
-values of those in fewer tries than a grid (Bergstra and Bengio, 2012). Each is judged as serving would find
-it, with the backends' corrections, on the newest part of the *training* samples. What judges the final model
+values of those in fewer tries than a grid (Bergstra and Bengio, 2012). Each is judged on the newest part of
+the *training* samples. What judges the final model
 is not seen here. How long to search is the caller's business: it ends the sequence of settings.
 """
 
@@ -12,9 +12,10 @@ from itertools import chain
 
 import numpy as np
 
-from extproc.learning.boosting import DEFAULT_SETTINGS, MAX_LEAVES, MAX_TREES, Settings, fit_fleet
+from extproc.learning.boosting import DEFAULT_SETTINGS, Settings, fit_trees, targets
 from extproc.learning.dataset import Observations, split_by_time
-from extproc.learning.served_replay import replay
+from extproc.learning.forest import Forest
+from extproc.learning.trees import MAX_LEAVES, MAX_TREES
 
 _VALIDATION_SHARE = 0.25
 
@@ -55,6 +56,5 @@ def best_settings(train: Observations, settings: Iterable[Settings], seed: int) 
 
 
 def _validation_error(older: Observations, newest: Observations, settings: Settings, seed: int) -> float:
-    model = fit_fleet(older, seed, settings)
-    corrected = replay(model.predict(newest.features), newest, model.offsets)
-    return float(np.abs(corrected - np.log(newest.ttft_s)).mean())
+    forest = Forest(fit_trees(older, seed, settings))
+    return float(np.abs(forest.sums(newest.features) - targets(newest)).mean())

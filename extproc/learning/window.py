@@ -1,8 +1,8 @@
 """The samples that the trainer keeps: bounded, and stratified, so that no kind of traffic crowds out another.
 
 Hours of idle traffic are many samples that say little, and the rare busy minutes are what a model is made
-from. So samples are kept by strata, a backend in one zone of TTFT each, and every stratum keeps its newest.
-With a plain window of the newest samples the model would forget at night what it had learned at noon.
+from. So samples are kept by strata, a backend in one zone of the estimate each, and every stratum keeps its
+newest. With a plain window of the newest samples the model would forget at night what it had learned at noon.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ MAX_STRATA = 768
 """Guessed: 256 backends. With more of them, a model made from some of the fleet serves all of it as well."""
 
 MAX_ROWS = 60_000
-"""Measured: of so many rows of 40 backends a model is made in 4 s. Five features need no more."""
+"""Measured: of so many rows of 40 backends a model is made in 4 s. So few features need no more."""
 
 _COMPACT_AFTER = 10_000
 """Guessed: sorting is put off until so many rows were added, and as many as are kept."""
@@ -57,7 +57,7 @@ class Window:
         """Take clean observations in; how they are divided into batches makes no difference."""
         if not len(observations):
             return
-        zone = np.digitize(observations.ttft_s, self._bounds)
+        zone = np.digitize(observations.estimate_s, self._bounds)
         codes, stratum = np.unique(observations.backend * 3 + zone, return_inverse=True)
         numbers = np.array([self._feed((observations.fleet[code // 3], int(code % 3))) for code in codes])
         rows = np.empty((len(observations), _WIDTH))
@@ -68,13 +68,6 @@ class Window:
         self._n_added += len(rows)
         if self._n_added > max(_COMPACT_AFTER, len(self._kept)):
             self._compact()
-
-    def forget(self, backend: str, before_s: float) -> None:
-        """Drop what a backend did before that time: it is another machine since."""
-        self._compact()
-        numbers = [number for (name, _), number in self._numbers.items() if name == backend]
-        is_old = np.isin(self._kept[:, _STRATUM], numbers) & (self._kept[:, _AT_S] < before_s)
-        self._kept = self._kept[~is_old]
 
     def observations(self) -> Observations:
         """All that is kept, in the order of time."""

@@ -6,10 +6,12 @@ access log and headers can use, and all of it as one JSON text, because Envoy, t
 """
 
 from collections.abc import Mapping
+from math import log
 from typing import Annotated
 
 import msgspec
 
+from extproc.fleet.prediction_record import Foretold
 from extproc.fleet.view import CandidateFacts, Tokens, Word
 from extproc.request.body_facts import TokenLimit
 
@@ -21,7 +23,6 @@ FACTS_KEY = "facts"
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 40), le=1 << 40)]
-LogSeconds = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 PredictedSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e45)]
 
 
@@ -29,9 +30,8 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
     """A decision and all that it was made from. Every number is bounded: one entry spoils no sum for long.
 
     `model` is empty where the request names none. `input_tokens` is the estimate that the policy used, of
-    which `expected_cached_tokens` were expected in the backend's prefix cache. `model_log_ttft` is the
-    model's answer, uncorrected, and `predicted_ttft_s` the corrected one, wherever it was asked about the
-    chosen backend.
+    which `expected_cached_tokens` were expected in the backend's prefix cache. `predicted_ttft_s` is the
+    estimate as the model `model_version` corrects it, wherever it was asked about the chosen backend.
     """
 
     backend: Name
@@ -46,7 +46,6 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
     model: Name = ""
     token_limit: TokenLimit | None = None
     model_version: Name | None = None
-    model_log_ttft: LogSeconds | None = None
     predicted_ttft_s: PredictedSeconds | None = None
 
     @property
@@ -104,3 +103,16 @@ class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
     response_bytes: int
     output_tokens: int | None = None
     cached_tokens: int | None = None
+
+
+def foretold_of(sample: Sample) -> Foretold | None:
+    """Return what the model and the plain estimate foretold of a request, and what became of it.
+
+    None where either of the three is not known, or is no time that could be: the facts came from outside.
+    """
+    corrected_s, plain_s, ttft_s = sample.predicted_ttft_s, sample.estimate.ttft_s, sample.ttft_s
+    if corrected_s is None or ttft_s is None or not (corrected_s > 0 and plain_s > 0 and ttft_s > 0):
+        return None
+    return Foretold(
+        sample.backend, sample.at_s, sample.new_tokens, log(ttft_s), log(corrected_s), log(plain_s)
+    )

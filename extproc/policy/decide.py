@@ -1,24 +1,25 @@
 """The decision: guard, predict, least load, in this order. Pure; the caller reserves on the chosen backend.
 
-The three zones behind it: with a TTFT below a second the differences are small and least load, put in time,
-is as good as anything; from 1 to 10 s TTFT follows the running requests and a model earns its keep; beyond
-that only sending less helps.
+All layers go by one estimate (`policy.expected_wait`). Where even the smallest one is below a second the
+differences are small, and it is as good as anything; from there on a trained model may correct it, where that
+has shown to help; beyond the guard's limit only sending less helps.
 """
 
 from dataclasses import dataclass, field
-from math import inf
+from heapq import nsmallest
+from math import exp, inf
 
 import numpy as np
 from msgspec.structs import replace
 
 from extproc.fleet.view import FleetView
+from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import PredictRule
-from extproc.learning.predictor import Predictor
-from extproc.policy.decision import Decision, Layer, Reason
-from extproc.policy.expected_wait import in_time
+from extproc.policy import expected_wait
+from extproc.policy.decision import Decision, Layer, Prediction, Reason
 from extproc.policy.exploration import worth_trying
 from extproc.policy.least_load import SCORES, Score, least_loaded
-from extproc.policy.predictive import Forecast, forecast
+from extproc.policy.predictive import CorrectionModel, corrections
 from extproc.request.request import Request
 
 
@@ -27,6 +28,7 @@ class PolicyRules:
     """The settings of layers 2 and 3, see `extproc.example.yaml`."""
 
     predict: PredictRule = field(default_factory=PredictRule)
+    low_s: float = ZoneRule().low_s
     max_predicted_ttft_s: float = 5.0
     score: str = "expected_wait"
 
@@ -39,7 +41,7 @@ class PolicyRules:
 def decide(
     request: Request,
     view: FleetView,
-    model: Predictor | None,
+    model: CorrectionModel | None,
     rules: PolicyRules,
     rng: np.random.Generator,
     wait_left_s: float = inf,
@@ -55,24 +57,39 @@ def decide(
     # For the sake of the servers' HTTP layer these have a limit of their own.
     fit = view.fit() if request.has_body else view.admitting_bodyless()
     if wait_left_s < inf and request.has_body:
-        fit = in_time(fit, wait_left_s)
+        fit = expected_wait.in_time(fit, wait_left_s)
     guarded = len(view) - len(fit)
-    if not fit.backends:
-        return replace(_nothing_fit(request, view, rules, rng, wait_left_s), guarded=guarded)
+    if fit.backends:
+        decision = _placed(request, fit, model, rules, rng)
+    else:
+        decision = _unfit(request, view, rules, rng, wait_left_s)
+    return replace(decision, guarded=guarded) if guarded else decision
+
+
+def _placed(
+    request: Request,
+    fit: FleetView,
+    model: CorrectionModel | None,
+    rules: PolicyRules,
+    rng: np.random.Generator,
+) -> Decision:
     if fit.watched.starting:
         fit = fit.unhurried()
     if fit.watched.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
         tried = worth_trying(fit, request.input_tokens, rules.scored_by)
         if tried is not None:
-            return Decision(Layer.LEAST_LOAD, Reason.UNHEARD, tried, fit.facts(tried), None, guarded)
-    if fit.is_any_low():
-        return _least_load(request, fit, rules, Reason.LOW_ZONE, rng, guarded)
+            return _decision(request, fit, fit.backends.index(tried), Layer.LEAST_LOAD, Reason.UNHEARD)
+    expected_s = expected_wait.scores(fit, request.input_tokens)
+    if min(expected_s) < rules.low_s:
+        return _least_load(request, fit, expected_s, rules, Reason.LOW_ZONE, rng)
     if model is None or not _is_predictable(request, rules):
-        return _least_load(request, fit, rules, _why_unasked(request, rules), rng, guarded)
-    considered = fit.lightest(rules.predict.max_candidates)
-    said = forecast(considered, request.input_tokens, model)
-    decision = _follow(considered, said, request.input_tokens, rules, rng)
-    return replace(decision, guarded=decision.guarded + guarded) if guarded else decision
+        return _least_load(request, fit, expected_s, rules, _why_unasked(request, rules), rng)
+    most = rules.predict.max_candidates
+    if len(fit) > most:
+        numbers = nsmallest(most, range(len(fit)), key=expected_s.__getitem__)
+        fit = fit.narrowed([fit.backends[number] for number in numbers])
+        expected_s = [expected_s[number] for number in numbers]
+    return _predict(request, fit, expected_s, model, rules, rng)
 
 
 def _is_predictable(request: Request, rules: PolicyRules) -> bool:
@@ -85,7 +102,7 @@ def _why_unasked(request: Request, rules: PolicyRules) -> Reason:
     return Reason.NO_MODEL if _is_predictable(request, rules) else Reason.UNPREDICTABLE
 
 
-def _nothing_fit(
+def _unfit(
     request: Request, view: FleetView, rules: PolicyRules, rng: np.random.Generator, wait_left_s: float
 ) -> Decision:
     """Refuse; but where all fail, and some are alive by their scrapes, have one of these answer.
@@ -94,13 +111,15 @@ def _nothing_fit(
     """
     admitting = view.admitting()
     if admitting.backends:
-        if wait_left_s < inf and not in_time(admitting, wait_left_s).backends:
+        if wait_left_s < inf and not expected_wait.in_time(admitting, wait_left_s).backends:
             return Decision(Layer.REJECT, Reason.TOO_LATE)
         is_queue_long = request.has_body and admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)
     alive = [backend for backend in view.backends if view.has_room(backend) and view.is_alive(backend)]
     if alive:
-        return _least_load(request, view.narrowed(alive), rules, Reason.ALL_FAILING, rng)
+        view = view.narrowed(alive)
+        expected_s = expected_wait.scores(view, request.input_tokens)
+        return _least_load(request, view, expected_s, rules, Reason.ALL_FAILING, rng)
     return Decision(Layer.REJECT, Reason.FAILING)
 
 
@@ -122,42 +141,70 @@ def last_resort(
     ]
     if not tripped:
         return None
-    return _least_load(request, view.narrowed(tripped), rules, Reason.LAST_RESORT, rng, len(view))
+    tried = view.narrowed(tripped)
+    expected_s = expected_wait.scores(tried, request.input_tokens)
+    decision = _least_load(request, tried, expected_s, rules, Reason.LAST_RESORT, rng)
+    return replace(decision, guarded=len(view))
 
 
-def _follow(
-    view: FleetView, said: Forecast, tokens: float, rules: PolicyRules, rng: np.random.Generator
+def _predict(
+    request: Request,
+    view: FleetView,
+    expected_s: list[float],
+    model: CorrectionModel,
+    rules: PolicyRules,
+    rng: np.random.Generator,
 ) -> Decision:
-    """Decide among candidates of the medium zone that the model has been asked about.
-
-    Those in doubt are preferred only where they carry less load than the fastest that is believed.
-    """
-    limit_s, predictions, score = rules.max_predicted_ttft_s, said.predictions, rules.scored_by
-    too_slow = tuple(each for each in said.trusted if predictions[each].ttft_s > limit_s)
-    believed = [each for each in said.trusted if predictions[each].ttft_s <= limit_s]
-    doubted = [each for each in view.backends if each not in said.trusted]
-    layer, reason, chosen = Layer.REJECT, Reason.PREDICTED_SATURATED, None
-    if believed:
-        tied = said.fastest(believed, max(rules.predict.tie_fraction, said.promised_error))
-        chosen = least_loaded(view.narrowed(tied), tokens, score, rng)
-        layer, reason = Layer.PREDICT, Reason.PREDICTION_TIE if len(tied) > 1 else Reason.LOWEST_PREDICTION
-        doubted = [each for each in doubted if view.load(each) < view.load(chosen)]
-    if doubted:
-        chosen = least_loaded(view.narrowed(doubted), tokens, score, rng)
-        layer, reason = Layer.LEAST_LOAD, said.doubt(view, chosen)
-    if chosen is None:
-        return Decision(layer, reason, guarded=len(too_slow), predicted_saturated=too_slow)
-    prediction = predictions.get(chosen)
-    return Decision(layer, reason, chosen, view.facts(chosen), prediction, len(too_slow), too_slow)
+    """Decide by the estimates, corrected where the model is trusted; where it is not they count as they
+    are."""
+    said = corrections(view, request.input_tokens, model)
+    trusted = [number for number in said if view.backends[number].predictions.is_trusted]
+    for number in trusted:
+        expected_s[number] *= exp(said[number])
+    found = expected_s if trusted else _scores(request, view, expected_s, rules)
+    chosen = least_loaded(view, found, rng)
+    if chosen not in said:
+        return _decision(request, view, chosen, Layer.LEAST_LOAD, Reason.STALE_SIGNALS)
+    asked = model, said[chosen]
+    if chosen in trusted:
+        return _decision(request, view, chosen, Layer.PREDICT, Reason.LOWEST_PREDICTION, asked)
+    return _decision(request, view, chosen, Layer.LEAST_LOAD, Reason.RUNNING_ERROR, asked)
 
 
 def _least_load(
     request: Request,
     view: FleetView,
+    expected_s: list[float],
     rules: PolicyRules,
     reason: Reason,
     rng: np.random.Generator,
-    guarded: int = 0,
 ) -> Decision:
-    chosen = least_loaded(view, request.input_tokens, rules.scored_by, rng)
-    return Decision(Layer.LEAST_LOAD, reason, chosen, view.facts(chosen), None, guarded)
+    chosen = least_loaded(view, _scores(request, view, expected_s, rules), rng)
+    return _decision(request, view, chosen, Layer.LEAST_LOAD, reason)
+
+
+def _scores(request: Request, view: FleetView, expected_s: list[float], rules: PolicyRules) -> list[float]:
+    """Return what layer 3 compares, which is the estimate unless another score is configured."""
+    score = rules.scored_by
+    return expected_s if score is expected_wait.scores else score(view, request.input_tokens)
+
+
+def _decision(
+    request: Request,
+    view: FleetView,
+    chosen: int,
+    layer: Layer,
+    reason: Reason,
+    asked: tuple[CorrectionModel, float] | None = None,
+) -> Decision:
+    """Return the decision for the candidate of that number, with what was known and foretold of it."""
+    backend = view.backends[chosen]
+    cached_tokens = view.cached_tokens.get(backend, 0.0)
+    estimate = expected_wait.expected_wait(
+        backend, view.loads[chosen], request.input_tokens, cached_tokens, view.now_s
+    )
+    prediction = None
+    if asked is not None:
+        model, correction = asked
+        prediction = Prediction(model.manifest.model_version, estimate.ttft_s * exp(correction))
+    return Decision(layer, reason, backend, view.facts(backend, estimate), prediction)

@@ -25,7 +25,6 @@ class Reason(StrEnum):
 
     # predict
     LOWEST_PREDICTION = "lowest_prediction"
-    PREDICTION_TIE = "prediction_tie"
     # least load
     LOW_ZONE = "low_zone"
     UNHEARD = "unheard"  # nothing was heard of it for a while: it is tried
@@ -35,13 +34,13 @@ class Reason(StrEnum):
     NO_MODEL = "no_model"
     DISABLED = "disabled"
     STALE_SIGNALS = "stale_signals"
-    OUT_OF_RANGE = "out_of_range"
-    RUNNING_ERROR = "running_error"
+    RUNNING_ERROR = (
+        "running_error"  # the plain estimate has foretold at least as well, or it is not known yet
+    )
     # reject
     SATURATED = "saturated"
     WAIT_TOO_LONG = "wait_too_long"  # below their limits, but in the queue of any of them
     TOO_LATE = "too_late"  # by the request's own limit of the wait
-    PREDICTED_SATURATED = "predicted_saturated"
     FAILING = "failing"
     TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
@@ -53,10 +52,9 @@ class Reason(StrEnum):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """The model's answer about the chosen backend: uncorrected, and as it was used."""
+    """The estimate for the chosen backend as the model corrects it."""
 
     model_version: str
-    model_log_ttft: float
     ttft_s: float
 
 
@@ -64,9 +62,8 @@ class Decision(msgspec.Struct, frozen=True):
     """The result of `decide()`.
 
     `chosen` is None for a refusal, else the backend; `facts` say what was known of it. `prediction` is
-    present wherever the model was asked about the chosen backend, also where it was not believed. `guarded`
-    counts the candidates that the guard took out, `predicted_saturated` are the backends among them that only
-    their prediction took out.
+    present wherever the model was asked about the chosen backend, also where it was not heeded. `guarded`
+    counts the candidates that the guard took out.
     """
 
     layer: Layer
@@ -75,7 +72,6 @@ class Decision(msgspec.Struct, frozen=True):
     facts: CandidateFacts | None = None
     prediction: Prediction | None = None
     guarded: int = 0
-    predicted_saturated: tuple[Backend, ...] = ()
 
 
 class DecisionCounts:

@@ -2,7 +2,7 @@
 
 Shortest expected delay routing (Banawan and Zahorjan, "Load sharing in heterogeneous queueing systems",
 INFOCOM 1989) with an engine that serves `places` requests at once and prefills one after another. The
-parameters are each backend's own pace (`fleet.pace`). The sum of named terms:
+parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`fleet.wait_terms`):
 
 - `own_prompt_s`: the request's own tokens, less those expected in the prefix cache;
 - `prompts_ahead_s`: prompts that were sent there and are not computed yet (`fleet.prefill_backlog`);
@@ -15,35 +15,10 @@ takes are lacking for those that come after it.
 in one loop for speed, and a test holds the two equal.
 """
 
-from typing import NamedTuple
-
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import CROWDING
 from extproc.fleet.view import FleetView
-
-
-class ExpectedWait(NamedTuple):
-    """The terms of the estimate, in seconds."""
-
-    own_prompt_s: float
-    prompts_ahead_s: float
-    turns_s: float
-    crowding_s: float
-
-    @property
-    def wait_s(self) -> float:
-        """The estimate less the request's own computing; the guard limits its two terms, each by itself."""
-        return self.prompts_ahead_s + self.turns_s
-
-    @property
-    def ttft_s(self) -> float:
-        """The estimate."""
-        return self.own_prompt_s + self.wait_s
-
-    @property
-    def score_s(self) -> float:
-        """The estimate and the crowding: what least load compares."""
-        return self.own_prompt_s + self.prompts_ahead_s + (self.turns_s + self.crowding_s)
+from extproc.fleet.wait_terms import ExpectedWait
 
 
 def expected_wait(
@@ -53,10 +28,10 @@ def expected_wait(
     pace, load_with_it = backend.pace, load + 1
     waiting_turns = max(0.0, load_with_it - backend.places)
     return ExpectedWait(
-        own_prompt_s=pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
-        prompts_ahead_s=max(0.0, backend.prefilled_at_s - now_s),
-        turns_s=pace.turn_s * waiting_turns,
-        crowding_s=pace.turn_s * CROWDING * load_with_it,
+        pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
+        max(0.0, backend.prefilled_at_s - now_s),
+        pace.turn_s * waiting_turns,
+        pace.turn_s * CROWDING * load_with_it,
     )
 
 

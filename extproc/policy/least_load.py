@@ -13,7 +13,6 @@ from math import inf
 
 import numpy as np
 
-from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
 from extproc.policy import expected_wait
 
@@ -39,21 +38,24 @@ SCORES: Mapping[str, Score] = {
 }
 
 
-def least_loaded(view: FleetView, prompt_tokens: float, score: Score, rng: np.random.Generator) -> Backend:
-    """Return the candidate with the smallest score, or nearly so; there must be one."""
-    found = score(view, prompt_tokens)
+def least_loaded(view: FleetView, found: list[float], rng: np.random.Generator) -> int:
+    """Return the number of the candidate with the smallest score, or nearly so; there must be one.
+
+    `found` has the score of each; it is changed while this looks, and is as it was afterwards.
+    """
     least = min(found)
     first = found.index(least)
     margin = TIE_FRACTION * view.backends[first].pace.base_s
     bound = least + (MIN_TIE if margin < MIN_TIE else MAX_TIE if margin > MAX_TIE else margin)
     found[first] = inf
-    if min(found) > bound:
-        return view.backends[first]
+    is_alone = min(found) > bound
     found[first] = least
+    if is_alone:
+        return first
     return _lightest(view, [number for number, each in enumerate(found) if each <= bound], first, rng)
 
 
-def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> Backend:
+def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> int:
     """Return the least loaded of those that are nearly the `first`.
 
     Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
@@ -64,9 +66,9 @@ def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Gener
         most = cached.get(backends[first], 0.0)
         near = [number for number in near if cached.get(backends[number], 0.0) >= most]
     lightest = min([loads[number] for number in near])
-    tied = [backends[number] for number in near if loads[number] == lightest]
+    tied = [number for number in near if loads[number] == lightest]
     if len(tied) == 1:
         return tied[0]
-    longest_ago_s = min([backend.silence.chosen_at_s for backend in tied])
-    tied = [backend for backend in tied if backend.silence.chosen_at_s == longest_ago_s]
+    longest_ago_s = min([backends[number].silence.chosen_at_s for number in tied])
+    tied = [number for number in tied if backends[number].silence.chosen_at_s == longest_ago_s]
     return tied[int(rng.random() * len(tied))]

@@ -15,6 +15,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.prediction_record import RankRecord
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
@@ -52,6 +53,7 @@ class Core:
         self.fleet = Fleet(rules.fleet)
         self.registry = Registry(self.fleet, rules.settle_s)
         self.model = ModelInUse()
+        self._ranking = RankRecord()
         self.ratios = TokenRatios()
         self.router = Router(
             self.fleet,
@@ -122,18 +124,15 @@ class Core:
         """Use an offered model from now on, if it can be used."""
         if not self.model.take(offer) or self.model.current is None:
             return False
+        self._ranking = RankRecord()
         for backend in self.registry.members:
             self._begin_model(backend)
-        medium_load = self.model.current.manifest.medium_load
-        if medium_load is not None:
-            self.fleet.expect_medium_load(medium_load)
         return True
 
     def _begin_model(self, backend: Backend) -> None:
-        """Have a backend's predictions start at the offset that the model file has for it."""
+        """Have a backend's record of predictions begin with the model in use."""
         if self.model.current is not None:
-            manifest = self.model.current.manifest
-            backend.predictions.begin(manifest.model_version, manifest.offsets.get(backend.name))
+            backend.predictions.begin(self.model.current.manifest.model_version, self._ranking)
 
     def _freed(self, backend: Backend, now_s: float) -> None:
         if self.queue is not None:

@@ -1,8 +1,9 @@
-"""Learning from a finished request: breaker, zone boundary, pace, predictions, token windows, counters."""
+"""Learning from a finished request: breaker, pace, predictions, token windows, counters."""
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
+from extproc.outcomes.facts import foretold_of
 from extproc.outcomes.outcome import (
     NOT_ROUTED_FLAGS,
     Failure,
@@ -95,11 +96,11 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
         _follow_refusal(backend, outcome, now_s)
     if not sample.is_clean or sample.ttft_s is None:
         return
-    backend.observed(sample.load, sample.ttft_s)
+    backend.observed(sample.ttft_s)
     prompt_tokens = sample.new_tokens + sample.ahead_tokens
     backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
-    if sample.model_log_ttft is not None and sample.model_version is not None:
-        backend.predictions.observe(sample.model_version, sample.model_log_ttft, sample.ttft_s)
+    if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
+        backend.predictions.observe(sample.model_version, foretold)
 
 
 def _follow_refusal(backend: Backend, outcome: Outcome, now_s: float) -> None:

@@ -29,7 +29,6 @@ _MESSAGES = {
     Reason.SATURATED: "All backends that serve this model are at their limit. Please retry later.",
     Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
     Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
-    Reason.PREDICTED_SATURATED: "All backends that serve this model would answer too late. Please retry.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
     Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",

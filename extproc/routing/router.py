@@ -85,8 +85,6 @@ class Router:
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
-        for backend in decision.predicted_saturated:
-            backend.latch_saturated()
         if decision.reason is Reason.NO_BACKEND:
             return self.pass_through(phase)
         if decision.chosen is None or decision.facts is None:
@@ -176,6 +174,5 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
         model="" if request.model is None else request.model[:MAX_MODEL_NAME],
         token_limit=request.token_limit,
         model_version=said.model_version if said else None,
-        model_log_ttft=said.model_log_ttft if said else None,
         predicted_ttft_s=said.ttft_s if said else None,
     )

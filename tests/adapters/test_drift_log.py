@@ -12,14 +12,10 @@ def log(parts: Parts, caplog: pytest.LogCaptureFixture) -> DriftLog:
     return DriftLog(parts.core)
 
 
-def mispredict(parts: Parts) -> float:
-    """The model is far off on `vllm-1`; the error that it had promised."""
+def mispredict(parts: Parts) -> None:
+    """The model is farther off on `vllm-1` than the plain estimate."""
     parts.offer_shipped_model()
-    model = parts.core.model.current
-    assert model is not None
-    for ttft_s in (0.01, 100.0) * 10:
-        parts.backend().predictions.observe(model.manifest.model_version, 0.0, ttft_s)
-    return model.promised_error
+    parts.foretell(log_corrected=0.5, log_plain=0.2)
 
 
 def test_that_layer_2_stands_down_is_said_once_and_so_is_its_return(
@@ -27,13 +23,13 @@ def test_that_layer_2_stands_down_is_said_once_and_so_is_its_return(
 ) -> None:
     log.look(1.0)
     assert caplog.messages == [], "there is no model"
-    promised = mispredict(parts)
+    mispredict(parts)
     log.look(2.0)
     log.look(3.0)
     (said,) = caplog.messages
     assert said.startswith("layer2_stands_down name=vllm-1 error=")
-    assert said.endswith(f"promised {promised:.3f}")
-    parts.backend().predictions.begin(None)
+    assert said.endswith("error=0.500, the estimate alone 0.200")
+    parts.foretell(log_corrected=0.1, log_plain=0.2)
     log.look(4.0)
     log.look(5.0)
     assert caplog.messages[1:] == ["layer2_returned name=vllm-1"]
@@ -45,6 +41,6 @@ def test_of_a_backend_that_has_left_nothing_more_is_said(
     mispredict(parts)
     log.look(1.0)
     log.keep_only({"vllm-2"})
-    parts.backend().predictions.begin(None)
+    parts.foretell(log_corrected=0.1, log_plain=0.2)
     log.look(2.0)
     assert len(caplog.messages) == 1

@@ -10,7 +10,7 @@ from extproc.fleet.signals import Signals
 from extproc.fleet.view import CandidateFacts
 
 MAX_ACTIVE = 10
-RULES = fleet_rules(max_active=MAX_ACTIVE, resume_load=8, medium_load=4.0)
+RULES = fleet_rules(max_active=MAX_ACTIVE, resume_load=8)
 
 
 @pytest.fixture
@@ -140,18 +140,13 @@ def test_foreign_load_saturates_too(backend: Backend) -> None:
     assert not has_room(backend, 10.0)
 
 
-def test_a_latched_backend_with_little_load_is_back_at_once(backend: Backend) -> None:
-    backend.latch_saturated()
-    assert has_room(backend, 1.0)
-
-
 TURN_S = 0.25
 
 
 @pytest.fixture
 def queueing() -> Backend:
     """All four places of a backend are taken and five requests wait, for 0.25 s each; that lasts for 20 s."""
-    backend = a_backend(fleet_rules(max_active=100, resume_load=80, medium_load=4.0), max_num_seqs=4)
+    backend = a_backend(fleet_rules(max_active=100, resume_load=80), max_num_seqs=4)
     for number in range(9):
         backend.reserve(number / 10)
     for second in range(21):

@@ -1,4 +1,4 @@
-from math import inf
+from math import inf, isnan
 
 import pytest
 from support.build import FAILURES, a_fleet, an_endpoint, fleet_rules, scrape
@@ -7,7 +7,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.pace import Answered
 
-RULES = fleet_rules(max_active=10, resume_load=8, medium_load=4.0)
+RULES = fleet_rules(max_active=10, resume_load=8)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_usual_number_of_places_is_that_of_the_middle_one(fleet: Fleet, one:
 
 def test_a_backend_that_joins_again_starts_afresh(fleet: Fleet, one: Backend) -> None:
     scrape(one, running=9, waiting=9, kv_cache_fraction=0.9, now_s=10.0)
-    one.observed(load=1.0, ttft_s=3.0)
+    one.observed(3.0)
     fleet.prefixes.sent(one, (1, 2, 3), 100, 0)
     for _ in range(FAILURES):
         one.breaker.fail(10.0)
@@ -81,18 +81,9 @@ def test_a_backend_that_joins_again_starts_afresh(fleet: Fleet, one: Backend) ->
     again = fleet.join(one.endpoint)
     assert again is not one
     assert fleet.view([again], 10.0).facts(again).load == 0.0
-    assert again.medium_load == 4.0
+    assert isnan(again.observed_ttft_s)
     assert is_admitting(again, 10.0)
     assert fleet.prefixes.blocks_at((1, 2, 3)) == {}
-
-
-def test_an_expected_boundary_is_used_until_a_backend_has_shown_its_own(
-    fleet: Fleet, one: Backend, two: Backend
-) -> None:
-    two.observed(load=1.0, ttft_s=0.1)
-    fleet.expect_medium_load(30.0)
-    assert [one.medium_load, two.medium_load] == [30.0, 4.0]
-    assert fleet.join(an_endpoint(3)).medium_load == 30.0
 
 
 def test_a_new_backend_is_taken_to_be_like_the_fleet_and_knows_nothing_of_the_one_before(

@@ -1,13 +1,15 @@
-import numpy as np
 import pytest
 from support.build import trust_rule
 
-from extproc.fleet.prediction_record import PredictionRecord
+from extproc.fleet.prediction_record import WINDOW, Foretold, PredictionRecord, RankRecord
+
+GOOD, BAD = 0.1, 0.3
+NEEDED = 8
 
 
-def a_record(version: str | None = "v1", offset: float | None = None) -> PredictionRecord:
-    record = PredictionRecord(trust_rule(error_factor=2.0, error_floor=0.2, min_outcomes=8))
-    record.begin(version, offset)
+def a_record(version: str | None = "v1", ranking: RankRecord | None = None) -> PredictionRecord:
+    record = PredictionRecord(trust_rule(min_outcomes=NEEDED), RankRecord())
+    record.begin(version, ranking or RankRecord())
     return record
 
 
@@ -16,96 +18,113 @@ def record() -> PredictionRecord:
     return a_record()
 
 
-def test_a_correction_starts_at_zero_and_settles_within_tens_of_outcomes(record: PredictionRecord) -> None:
-    assert record.correction == 0.0
-    for _ in range(30):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=2.0)
-    assert record.correction == pytest.approx(np.log(2.0), abs=0.05)
+def outcome(corrected: float, plain: float, **changes: float | str) -> Foretold:
+    """An outcome of which either estimate was so far off, in log seconds."""
+    fields = {"backend": "vllm-1", "at_s": 0.0, "tokens": 100.0, "log_ttft": 0.0}
+    return Foretold(**fields | changes | {"log_corrected": corrected, "log_plain": plain})  # type: ignore[arg-type]
 
 
-def test_the_outcomes_of_one_backend_say_nothing_of_another(record: PredictionRecord) -> None:
+def feed(record: PredictionRecord, count: int, corrected: float, plain: float, version: str = "v1") -> None:
+    for _ in range(count):
+        record.observe(version, outcome(corrected, plain))
+
+
+def test_a_model_has_no_say_before_it_was_better_for_some_outcomes(record: PredictionRecord) -> None:
+    feed(record, NEEDED - 1, GOOD, BAD)
+    assert not record.is_trusted
+    feed(record, 1, GOOD, BAD)
+    assert record.is_trusted
+    assert (record.error, record.plain_error) == (pytest.approx(GOOD), pytest.approx(BAD))
+
+
+def test_a_model_that_is_hardly_better_than_none_does_not_begin(record: PredictionRecord) -> None:
+    feed(record, 10 * NEEDED, 0.99 * BAD, BAD)
+    assert not record.is_trusted
+
+
+def test_too_short_and_too_long_are_both_errors(record: PredictionRecord) -> None:
+    for sign in (-1, 1) * NEEDED:
+        record.observe("v1", outcome(sign * BAD, sign * GOOD))
+    assert not record.is_trusted
+    assert record.error == pytest.approx(BAD)
+
+
+def test_a_model_that_becomes_worse_stands_down_and_comes_back_when_it_is_better_again(
+    record: PredictionRecord,
+) -> None:
+    feed(record, WINDOW, GOOD, BAD)
+    assert record.is_trusted
+    feed(record, 2 * WINDOW, BAD, GOOD)
+    assert not record.is_trusted
+    feed(record, 2 * WINDOW, GOOD, BAD)
+    assert record.is_trusted
+
+
+def test_one_absurd_outcome_is_forgotten(record: PredictionRecord) -> None:
+    feed(record, WINDOW, GOOD, BAD)
+    feed(record, 1, 50.0, GOOD)
+    assert not record.is_trusted
+    feed(record, 4 * WINDOW, GOOD, BAD)
+    assert record.is_trusted
+
+
+def test_the_outcomes_of_one_backend_do_not_tell_how_well_another_is_foretold(
+    record: PredictionRecord,
+) -> None:
     other = a_record()
-    for ttft_s in (0.2, 5.0) * 15:
-        record.observe("v1", model_log_ttft=0.0, ttft_s=ttft_s)
-    assert (other.correction, other.error) == (0.0, None)
-    assert other.is_trusted(promised_error=0.1)
+    feed(record, NEEDED, GOOD, BAD)
+    assert (other.is_trusted, other.error) == (False, None)
 
 
-def test_a_machine_of_half_the_speed_is_no_reason_to_doubt_the_model(record: PredictionRecord) -> None:
-    trusted = []
-    for _ in range(40):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=2.0)
-        trusted.append(record.is_trusted(promised_error=0.1))
-    assert all(trusted)
-
-
-def test_predictions_that_are_off_are_not_trusted_until_they_are_good_again(record: PredictionRecord) -> None:
-    for ttft_s in (0.2, 5.0) * 15:
-        record.observe("v1", model_log_ttft=0.0, ttft_s=ttft_s)
-    assert not record.is_trusted(promised_error=0.1)
-    for _ in range(60):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=1.0)
-    assert record.is_trusted(promised_error=0.1)
-
-
-def test_a_backend_that_becomes_slower_is_doubted_and_then_corrected(record: PredictionRecord) -> None:
-    for _ in range(40):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=1.0)
-    trusted = []
-    for _ in range(60):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=4.0)
-        trusted.append(record.is_trusted(promised_error=0.1))
-    assert not all(trusted)
-    assert trusted[-1]
-
-
-def test_a_new_model_starts_without_errors_and_without_a_correction(record: PredictionRecord) -> None:
-    record.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
-    record.begin("v2")
-    assert record.correction == 0.0
-    assert record.error is None
-
-
-def test_the_same_model_again_changes_nothing(record: PredictionRecord) -> None:
-    record.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
-    correction, error = record.correction, record.error
-    record.begin("v1", 0.7)
-    assert (record.correction, record.error) == (correction, error)
+def test_another_model_has_to_earn_its_say_anew_and_the_same_one_has_not(record: PredictionRecord) -> None:
+    feed(record, NEEDED, GOOD, BAD)
+    record.begin("v1", RankRecord())
+    assert record.is_trusted
+    record.begin("v2", RankRecord())
+    assert (record.is_trusted, record.error) == (False, None)
 
 
 def test_late_outcomes_of_the_previous_model_are_ignored(record: PredictionRecord) -> None:
-    record.begin("v2")
-    record.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
+    record.begin("v2", RankRecord())
+    feed(record, NEEDED, GOOD, BAD, version="v1")
     assert record.error is None
 
 
 def test_before_there_is_a_model_no_outcome_counts() -> None:
-    record = PredictionRecord(trust_rule())
-    record.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
-    assert (record.correction, record.error) == (0.0, None)
+    record = PredictionRecord(trust_rule(), RankRecord())
+    feed(record, NEEDED, GOOD, BAD)
+    assert record.error is None
 
 
-def test_a_correction_starts_at_the_offset_in_the_model_file(record: PredictionRecord) -> None:
-    other = a_record("v2", 0.7)
-    record.begin("v2")
-    assert (record.correction, other.correction) == (0.0, 0.7)
-    record.observe("v2", model_log_ttft=0.0, ttft_s=2.0)
-    other.observe("v2", model_log_ttft=0.0, ttft_s=4.0)
-    assert record.correction / np.log(2.0) == pytest.approx(0.5), "without an offset it is learned at once"
-    assert 0.5 < other.correction / np.log(4.0) < 0.65, "an offset from the file moves less"
-    other.begin("v3")
-    assert other.correction == 0.0
+def pair(
+    ranking: RankRecord, corrected: tuple[float, float], plain: tuple[float, float], **second: float
+) -> None:
+    """Two outcomes on two backends, of which the second took twice as long as the first."""
+    ranking.observe(outcome(corrected[0], plain[0], log_ttft=0.0))
+    ranking.observe(
+        outcome(corrected[1], plain[1], **{"backend": "vllm-2", "log_ttft": 0.7} | second)  # type: ignore[arg-type]
+    )
 
 
-def test_noise_hardly_moves_a_settled_correction_and_a_lasting_change_does(record: PredictionRecord) -> None:
-    rng = np.random.default_rng(0)
-    for noise in rng.normal(0, 0.1, 300):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=float(np.exp(noise)))
-    settled = []
-    for noise in rng.normal(0, 0.1, 200):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=float(np.exp(noise)))
-        settled.append(record.correction)
-    assert np.std(settled) < 0.02
-    for noise in rng.normal(0, 0.1, 60):
-        record.observe("v1", model_log_ttft=0.0, ttft_s=float(2.0 * np.exp(noise)))
-    assert record.correction == pytest.approx(np.log(2.0), abs=0.15)
+RIGHT, WRONG = (0.0, 0.1), (0.1, 0.0)
+
+
+def test_a_model_that_foretells_well_and_puts_backends_into_the_wrong_order_has_no_say() -> None:
+    ranking = RankRecord()
+    record = a_record(ranking=ranking)
+    pair(ranking, WRONG, RIGHT)
+    feed(record, NEEDED, GOOD, BAD)
+    assert not record.is_trusted
+    for _ in range(2 * WINDOW):
+        pair(ranking, RIGHT, WRONG)
+    feed(record, 1, GOOD, BAD)
+    assert record.is_trusted
+
+
+@pytest.mark.parametrize(
+    "second", [{"at_s": 1.5}, {"tokens": 130.0}, {"log_ttft": 0.1}, {"backend": "vllm-1"}]
+)
+def test_outcomes_that_cannot_be_compared_say_nothing_of_the_order(second: dict[str, float]) -> None:
+    ranking = RankRecord()
+    pair(ranking, WRONG, RIGHT, **second)
+    assert ranking.is_no_worse

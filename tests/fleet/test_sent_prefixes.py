@@ -174,9 +174,7 @@ class CountedBackend(Backend):
 
 def test_a_fleet_that_leaves_at_once_costs_no_more_than_one_walk_over_its_notes() -> None:
     rules = fleet_rules()
-    backends = [
-        CountedBackend(an_endpoint(number), rules, FleetAverages(rules.medium_load)) for number in range(200)
-    ]
+    backends = [CountedBackend(an_endpoint(number), rules, FleetAverages()) for number in range(200)]
     prefixes = SentPrefixes()
     for number, backend in enumerate(backends):
         prefixes.sent(backend, range(10 * number, 10 * number + 10), 100, 0)

@@ -9,9 +9,10 @@ from support.build import FAILURES, a_backend, a_fleet, fleet_rules, reserve, sc
 from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.view import FleetView
+from extproc.fleet.wait_terms import ExpectedWait
 
 NOW_S = 100.0
-RULES = fleet_rules(max_active=10, resume_load=8, medium_load=4.0)
+RULES = fleet_rules(max_active=10, resume_load=8)
 
 
 def backends(*loads: int) -> list[Backend]:
@@ -67,14 +68,6 @@ def test_a_view_in_which_all_are_fit_is_not_made_again() -> None:
     view = look(backends(1, 2))
     assert view.fit() is view
     assert view.admitting() is view
-    assert view.lightest(2) is view
-
-
-def test_the_least_loaded_are_found() -> None:
-    members = backends(5, 1, 3, 2)
-    narrowed = look(members).lightest(2)
-    assert {each.name for each in narrowed.backends} == {"vllm-2", "vllm-4"}
-    assert sorted(narrowed.loads) == [1, 2]
 
 
 def test_a_narrowed_view_still_knows_the_cached_tokens_and_which_scrapes_are_stale() -> None:
@@ -107,12 +100,12 @@ def test_a_backend_with_too_many_prompts_ahead_is_saturated_until_they_are_compu
     assert later.fit().backends == [one]
 
 
-def test_the_zone_follows_the_load() -> None:
+def test_the_zone_follows_the_estimate_and_a_full_backend_is_saturated_whatever_it_is() -> None:
     low, medium, saturated = backends(3, 4, 10)
     view = look([low, medium, saturated])
-    assert [view.facts(each).zone for each in view.backends] == ["low", "medium", "saturated"]
-    assert view.is_any_low()
-    assert not look([medium, saturated]).is_any_low()
+    estimates = (ExpectedWait(own_prompt_s=0.9), ExpectedWait(turns_s=1.0), ExpectedWait())
+    zones = [view.facts(*each).zone for each in zip(view.backends, estimates, strict=True)]
+    assert zones == ["low", "medium", "saturated"]
 
 
 def test_before_the_first_scrape_no_age_and_an_empty_cache_are_recorded() -> None:
@@ -131,16 +124,15 @@ _members = st.lists(
         foreign=st.sampled_from([0.0, 5.0]),
         scraped_at_s=st.sampled_from([-inf, NOW_S - 9.0, NOW_S - 0.1]),
         closed_above=st.sampled_from([-1.0, 9.0, inf]),
-        medium_load=st.sampled_from([1.0, 8.0]),
     ),
     min_size=1,
     max_size=6,
 )
 
 
-@given(_members, st.sets(st.integers(0, 5)), st.integers(1, 4))
+@given(_members, st.sets(st.integers(0, 5)))
 def test_what_is_worked_out_for_all_at_once_is_what_each_one_would_get(
-    members: list[dict[str, float]], failing: set[int], count: int
+    members: list[dict[str, float]], failing: set[int]
 ) -> None:
     found = []
     for number, fields in enumerate(members):
@@ -152,10 +144,6 @@ def test_what_is_worked_out_for_all_at_once_is_what_each_one_would_get(
         found.append(backend)
     view = look(found)
     assert view.loads == pytest.approx([view.load(each) for each in found])
-    assert view.is_any_low() == any(view.is_low(each) for each in found)
     admitting = [each for each in found if not each.breaker.is_tripped]
     assert list(view.admitting().backends) == admitting
     assert list(view.fit().backends) == [each for each in admitting if view.has_room(each)]
-    lightest = view.lightest(count)
-    assert sorted(lightest.loads) == sorted(view.loads)[:count]
-    assert lightest.loads == [view.load(each) for each in lightest.backends]

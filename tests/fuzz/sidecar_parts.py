@@ -87,9 +87,8 @@ class Parts:
                 known.num_running,
                 known.num_waiting,
                 known.kv_cache_fraction,
-                backend.predictions.correction,
                 backend.predictions.error or 0.0,
-                backend.medium_load,
+                backend.predictions.plain_error or 0.0,
             )
             assert np.isfinite(numbers).all(), f"{backend.name}: {numbers}"
 

@@ -1,6 +1,8 @@
-"""The closed loop, unattended: a stack without a model learns one, and again when a machine has changed."""
+"""The closed loop, unattended: a stack records, a trainer judges what can be learned of it, and what is
+published is held against the outcomes of the requests that it was asked about."""
 
 import asyncio
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,17 +10,14 @@ from typing import Any
 
 from support.client_load import Load, chat
 from support.process_stack import LocalStack, running
+from support.shipped_model import SHIPPED_MODEL
 
-from extproc.adapters.files.sample_table import read_samples
 from extproc.lab.local_stack.child_process import ChildProcess
 
-LEARNS_WITHIN_S = 60.0
-STANDS_DOWN_WITHIN_S = 30.0
-RETURNS_WITHIN_S = 40.0
-CHANGED = "vllm-1"
+PATIENCE_S = 240.0
+"""Guessed: it takes 20 s on an idle machine, and the machine may have ten other things to do."""
 FAST = 20.0
 
-# Nothing is retrained on schedule here: the second model must come from the drift.
 SHORT_TIMES = {"poll_s": 0.2, "interval_s": 3600.0, "tuning_s": 1.0}
 
 State = dict[str, Any]
@@ -37,18 +36,22 @@ async def learning(stack: LocalStack) -> AsyncIterator[None]:
         await asyncio.to_thread(trainer.stop, 10.0)
 
 
-def is_trusted(state: State, name: str) -> bool | None:
-    (trusted,) = [b["is_model_trusted"] for b in state["backends"] if b["name"] == name]
-    return trusted
+def trainer_log(stack: LocalStack) -> str:
+    return (stack.directory / "trainer.log").read_text()
 
 
-def versions_that_placed(stack: LocalStack, name: str) -> set[str]:
-    """The models that have placed requests, answered meanwhile, on a backend."""
-    rows = read_samples(stack.samples_path, ("layer", "backend", "model_version"))
-    return set(rows["model_version"][(rows["layer"] == "predict") & (rows["backend"] == name)])
+def is_judged(stack: LocalStack) -> bool:
+    """Whether the trainer has made a model, and said whether it is better than none."""
+    log = trainer_log(stack)
+    return "model_published" in log or "model_not_published reason=its error" in log
 
 
-def test_a_stack_learns_and_learns_again_when_a_machine_slows_down(stack: LocalStack) -> None:
+def foretold(state: State) -> list[dict[str, Any]]:
+    """The backends of which outcomes have been held against both estimates."""
+    return [backend for backend in state["backends"] if backend["running_error"] is not None]
+
+
+def test_a_stack_learns_and_a_model_has_a_say_only_where_it_foretells_better(stack: LocalStack) -> None:
     for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
         stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, "--max-num-seqs", "8")
     stack.stages["guard"] = {"max_active": 200, "max_predicted_ttft_s": 60.0}
@@ -61,36 +64,20 @@ def test_a_stack_learns_and_learns_again_when_a_machine_slows_down(stack: LocalS
             Load(stack, 45, chat(words=100, max_tokens=64)) as short,
             Load(stack, 45, chat(words=400, max_tokens=64)) as long,
         ):
-            loads = (short, long)
             assert (await stack.state())["model"] is None
-            state = await stack.until(lambda state: state["model"], patience_s=LEARNS_WITHIN_S)
-            for load in loads:
-                layers = {answer.layer for answer in load.answers[:50]}
-                assert "least_load" in layers
-                assert "predict" not in layers
-
-            state = await stack.until(lambda state: state["decisions"]["predict"] > 100)
-            old_version = state["model"]["version"]
-
-            await stack.change_speed(0.5, CHANGED)
-            state = await stack.until(
-                lambda state: is_trusted(state, CHANGED) is False, patience_s=STANDS_DOWN_WITHIN_S
-            )
-            assert is_trusted(state, "vllm-2") or is_trusted(state, "vllm-3")
-
-            await stack.until(
-                lambda state: state["model"]["version"] != old_version, patience_s=LEARNS_WITHIN_S
-            )
-            await stack.until(
-                lambda _: versions_that_placed(stack, CHANGED) - {old_version}, patience_s=RETURNS_WITHIN_S
-            )
+            state = await stack.until(lambda _: is_judged(stack), patience_s=PATIENCE_S)
+            if "model_published" not in trainer_log(stack):
+                assert state["model"] is None, "a model that is no better than none is not used"
+                shutil.copyfile(SHIPPED_MODEL, stack.model_path)
+            await stack.until(lambda state: state["model"], patience_s=PATIENCE_S)
+            state = await stack.until(lambda state: len(foretold(state)) == 3, patience_s=PATIENCE_S)
+            for backend in foretold(state):
+                is_better = backend["running_error"] <= backend["plain_error"]
+                assert is_better or not backend["is_model_trusted"]
             await stack.change_speed(FAST)  # what is under way need not take its time
-        for load in loads:
+        for load in (short, long):
             assert load.answers
             assert not load.failures
 
     asyncio.run(scenario())
-    log = (stack.directory / "trainer.log").read_text().splitlines()
-    assert any("training_began reason=no_model" in line for line in log)
-    assert any("training_began reason=drift" in line and CHANGED in line for line in log)
-    assert sum("model_published" in line for line in log) >= 2
+    assert "training_began reason=no_model" in trainer_log(stack)

@@ -18,8 +18,8 @@ WITHIN_S = 2.0
 def lying() -> bytes:
     """A whole file whose model does not give what its self-test says."""
     model = shipped_model()
-    predictions = tuple(value + 1.0 for value in model.self_test.log_ttft)
-    return dump(replace(model, self_test=replace(model.self_test, log_ttft=predictions)))
+    answers = tuple(value + 1.0 for value in model.self_test.log_corrections)
+    return dump(replace(model, self_test=replace(model.self_test, log_corrections=answers)))
 
 
 def foreign() -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extproc.learning.dataset import clean_observations
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.features import FEATURES
 from extproc.learning.fit import fit
 from extproc.learning.model_file import ModelFile, dump
 
@@ -22,7 +22,8 @@ def fleet_samples(
 ) -> Columns:
     """Requests on backends that are `slowness` times slower than TTFT = 0.1 s + 30 ms a request + input.
 
-    The policy behind them balances TTFT, so that the fast machines carry more load; or else the load.
+    The policy behind them balances TTFT, so that the fast machines carry more load; or else the load. The
+    estimate knows all of it but the input.
     """
     rng = np.random.default_rng(seed)
     slow = np.array(slowness)
@@ -47,6 +48,10 @@ def fleet_samples(
         "num_waiting": np.zeros(n),
         "kv_cache_fraction": np.minimum(load / 130, 1.0),
         "input_tokens": tokens,
+        "own_prompt_s": slow[backend] * 0.1,
+        "prompts_ahead_s": np.zeros(n),
+        "turns_s": slow[backend] * 0.03 * load,
+        "crowding_s": np.zeros(n),
     }
 
 
@@ -72,7 +77,6 @@ def grown() -> lightgbm.Booster:
     rows = rng.uniform(0, 100, (500, len(FEATURES)))
     parameters = {
         "num_leaves": 4,
-        "monotone_constraints": list(MONOTONE),
         "use_missing": False,
         "num_threads": 1,
         "deterministic": True,

@@ -9,12 +9,12 @@ from extproc.learning.dataset import (
     Dropped,
     Observations,
     clean_observations,
-    medium_load,
+    learnable,
     medium_zone,
     split_at_medium_zone,
     split_by_time,
 )
-from extproc.learning.features import DEFAULT_ZONE, FEATURES, ZoneBounds
+from extproc.learning.features import DEFAULT_ZONE, FEATURES, TERMS, ZoneBounds
 
 Columns = dict[str, np.ndarray[Any, Any]]
 
@@ -31,11 +31,12 @@ def test_a_sample_that_was_written_twice_counts_once(columns: Columns) -> None:
     np.testing.assert_array_equal(observations.at_s, clean_observations(columns)[0].at_s)
 
 
-def loads(load: list[float], ttft_s: list[float]) -> Observations:
-    features = np.zeros((len(load), len(FEATURES)))
-    features[:, FEATURES.index("load")] = load
-    n = len(load)
-    return Observations(np.arange(1.0, n + 1), features, np.array(ttft_s), np.zeros(n, np.intp), ("a",))
+def estimated(estimate_s: list[float]) -> Observations:
+    """Observations of which the estimate said so, whatever became of them."""
+    n = len(estimate_s)
+    features = np.zeros((n, len(FEATURES)))
+    features[:, FEATURES.index("turns_s")] = estimate_s
+    return Observations(np.arange(1.0, n + 1), features, np.full(n, 3.0), np.zeros(n, np.intp), ("a",))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,8 @@ def loads(load: list[float], ttft_s: list[float]) -> Observations:
         ("expected_cached_tokens", -1.0, Dropped.BAD_FEATURES),
         ("expected_cached_tokens", np.inf, Dropped.BAD_FEATURES),
         ("expected_cached_tokens", 1e300, Dropped.BAD_FEATURES),
+        ("turns_s", -1.0, Dropped.BAD_FEATURES),
+        ("own_prompt_s", np.inf, Dropped.BAD_FEATURES),
     ],
 )
 def test_a_sample_with_an_impossible_value_is_dropped_and_counted(
@@ -133,32 +136,25 @@ def test_nothing_at_all_gives_no_observations(columns: Columns) -> None:
     assert (len(observations), observations.fleet) == (0, ())
 
 
-def test_the_medium_zone_begins_at_its_lower_bound_and_ends_before_its_upper_one() -> None:
-    observed = loads([1, 2, 3, 4, 5], [0.99, 1.0, 9.99, 10.0, 60.0])
-    inside, outside = medium_zone(observed, ZoneBounds(1.0, 10.0))
-    assert inside.ttft_s.tolist() == [1.0, 9.99]
-    assert outside == {Dropped.LOW_ZONE: 1, Dropped.SATURATED_ZONE: 2}
+def test_the_medium_zone_is_that_of_the_estimate_and_learning_begins_before_it() -> None:
+    observed, zone = estimated([0.0, 0.49, 0.5, 0.99, 1.0, 9.99, 10.0, 60.0]), ZoneBounds(1.0, 10.0)
+    inside, outside = learnable(observed, zone)
+    assert inside.estimate_s.tolist() == [0.5, 0.99, 1.0, 9.99]
+    assert outside == {Dropped.NO_ESTIMATE: 1, Dropped.LOW_ZONE: 1, Dropped.SATURATED_ZONE: 2}
+    assert medium_zone(observed, zone).estimate_s.tolist() == [1.0, 9.99]
+
+
+def test_samples_without_an_estimate_are_kept_for_people_and_not_learned_from(columns: Columns) -> None:
+    for name in TERMS:
+        columns[name][:] = np.nan
+    observations, dropped = clean_observations(columns)
+    assert not any(dropped.values())
+    assert learnable(observations, DEFAULT_ZONE)[1][Dropped.NO_ESTIMATE] == 50
 
 
 def test_the_newest_quarter_is_held_out() -> None:
-    older, newest = split_by_time(loads([1] * 10, [1.0] * 10), 0.25)
+    older, newest = split_by_time(estimated([1.0] * 10), 0.25)
     assert (older.at_s.tolist(), newest.at_s.tolist()) == ([1, 2, 3, 4, 5, 6, 7, 8], [9, 10])
-
-
-def test_the_medium_load_separates_short_waits_from_long_ones() -> None:
-    observed = loads([5, 40, 10, 30, 20, 50], [0.1, 2.0, 0.2, 1.0, 0.3, 12.0])
-    assert medium_load(observed, 1.0) == 30
-
-
-def test_a_flood_of_idle_samples_does_not_move_the_medium_load() -> None:
-    load = [0.0] * 1000 + [20, 30, 30, 40, 50]
-    ttft_s = [0.1] * 1000 + [0.5, 0.9, 1.1, 1.5, 2.0]
-    assert medium_load(loads(load, ttft_s), 1.0) == 30
-
-
-@pytest.mark.parametrize("ttft_s", [[0.1, 0.2], [1.5, 2.0], []])
-def test_without_both_short_and_long_waits_there_is_no_medium_load(ttft_s: list[float]) -> None:
-    assert medium_load(loads([1.0, 2.0][: len(ttft_s)], ttft_s), 1.0) is None
 
 
 def test_the_split_is_by_time_in_all_zones_and_by_rows_in_the_medium_one(
@@ -168,20 +164,20 @@ def test_the_split_is_by_time_in_all_zones_and_by_rows_in_the_medium_one(
     older, newest = split_at_medium_zone(observations, DEFAULT_ZONE)
     assert older.at_s.max() < newest.at_s.min()
     assert len(older) + len(newest) == len(observations)
-    expected = split_by_time(medium_zone(observations, DEFAULT_ZONE)[0], HELD_OUT_SHARE)
+    expected = split_by_time(medium_zone(observations, DEFAULT_ZONE), HELD_OUT_SHARE)
     for part, medium in zip((older, newest), expected, strict=True):
-        assert medium_zone(part, DEFAULT_ZONE)[0].at_s.tolist() == medium.at_s.tolist()
+        assert medium_zone(part, DEFAULT_ZONE).at_s.tolist() == medium.at_s.tolist()
 
 
 def test_an_idle_hour_at_the_end_leaves_medium_samples_to_judge_by(
     samples_of: Callable[..., Columns],
 ) -> None:
     columns = samples_of(n=1000)
-    columns["ttft_s"][400:] = 0.1
+    columns["turns_s"][400:] = 0.1
     observations, _ = clean_observations(columns)
-    n_medium = len(medium_zone(observations, DEFAULT_ZONE)[0])
+    n_medium = len(medium_zone(observations, DEFAULT_ZONE))
     newest = split_at_medium_zone(observations, DEFAULT_ZONE)[1]
-    assert len(medium_zone(newest, DEFAULT_ZONE)[0]) == pytest.approx(n_medium / 4, abs=1)
+    assert len(medium_zone(newest, DEFAULT_ZONE)) == pytest.approx(n_medium / 4, abs=1)
 
 
 def test_without_a_medium_zone_nothing_is_held_out(samples_of: Callable[..., Columns]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from extproc.errors import TrainingError
 from extproc.learning.dataset import clean_observations
-from extproc.learning.features import FEATURES, MONOTONE
+from extproc.learning.features import FEATURES
 from extproc.learning.fit import MIN_SAMPLES, Training, fit
 from extproc.learning.manifest import Manifest
 from extproc.learning.model_file import dump, load
@@ -33,17 +33,6 @@ def test_another_time_of_training_gives_another_version(samples_of: Make) -> Non
     assert len(versions) == 2
 
 
-def test_a_fitted_model_is_monotone_on_a_grid(samples_of: Make) -> None:
-    model_file = trained(samples_of(n=3000)).model_file
-    predictor = load(dump(model_file))
-    axes = [np.linspace(low, high, 6) for low, high in model_file.manifest.training_range.values()]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    log_ttft = predictor.predict_log_ttft(grid.reshape(-1, len(FEATURES))).reshape(grid.shape[:-1])
-    assert np.ptp(log_ttft) > 0.5, "a constant would be monotone, too"
-    for axis in np.flatnonzero(MONOTONE):
-        assert (np.diff(log_ttft, axis=axis) >= 0).all()
-
-
 def test_held_out_errors_are_near_the_noise_although_machines_differ(samples_of: Make) -> None:
     manifest = manifest_of(samples_of(n=4000, slowness=(1.0, 1.0, 3.0)))
     errors = manifest.held_out_errors
@@ -55,19 +44,13 @@ def test_held_out_errors_are_near_the_noise_although_machines_differ(samples_of:
 
 def test_the_manifest_tells_what_the_model_was_made_from(samples_of: Make) -> None:
     columns = samples_of(n=2000, slowness=(1.0, 2.0), swing=50)
-    medium = (columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10)
+    estimate_s = columns["own_prompt_s"] + columns["turns_s"]
+    medium = (estimate_s >= 1) & (estimate_s < 10)
     manifest = manifest_of(columns)
     assert manifest.trained_at == "2023-11-14T22:13:20+00:00"
-    assert manifest.offsets.keys() == {"vllm-0", "vllm-1"}
-    assert manifest.offsets["vllm-1"] - manifest.offsets["vllm-0"] == pytest.approx(np.log(2), abs=0.15)
-    assert manifest.samples.train + manifest.samples.held_out == medium.sum()
     assert manifest.samples.held_out == round(medium.sum() / 4)
-    train_load = np.sort(columns["load"][medium][: manifest.samples.train])
-    low, high = manifest.training_range["load"]
-    assert train_load[0] <= low <= train_load[10]
-    assert train_load[-10] <= high <= train_load[-1]
-    assert manifest.medium_load is not None
-    assert 5 < manifest.medium_load < 40
+    assert manifest.samples.train >= medium.sum() - manifest.samples.held_out
+    assert manifest.features == FEATURES
 
 
 def test_garbage_in_the_store_does_not_change_the_model(samples_of: Make) -> None:
@@ -84,39 +67,26 @@ def test_garbage_in_the_store_does_not_change_the_model(samples_of: Make) -> Non
     assert sum(clean_observations(mixed)[1].values()) == 60
 
 
-def test_one_absurd_sample_does_not_widen_the_range(samples_of: Make) -> None:
-    columns = samples_of(n=2000)
-    before = manifest_of(columns).training_range["load"]
-    columns["load"][500] = 1e5
-    assert manifest_of(columns).training_range["load"] == pytest.approx(before, abs=2)
-
-
 def test_too_few_samples_make_no_model_and_the_error_says_why(samples_of: Make) -> None:
-    columns = samples_of(n=1000, slowness=(0.3, 0.6), is_balanced=False)
-    columns["is_clean"][150:] = False
-    with pytest.raises(TrainingError, match=rf"usable samples; at least {MIN_SAMPLES} .* low_zone"):
+    columns = samples_of(n=1000, slowness=(0.1, 0.6), is_balanced=False)
+    columns["is_clean"][250:] = False
+    with pytest.raises(TrainingError, match=rf"medium zone; at least {MIN_SAMPLES} .* low_zone"):
         trained(columns)
 
 
 def test_an_empty_store_makes_no_model(samples_of: Make) -> None:
-    with pytest.raises(TrainingError, match="0 usable samples"):
+    with pytest.raises(TrainingError, match=r"^0 samples whose estimate"):
         trained({name: column[:0] for name, column in samples_of().items()})
 
 
 def test_exactly_enough_samples_make_a_model(samples_of: Make) -> None:
     columns = samples_of(n=400)
-    medium = np.flatnonzero((columns["ttft_s"] >= 1) & (columns["ttft_s"] < 10))
+    estimate_s = columns["own_prompt_s"] + columns["turns_s"]
+    medium = np.flatnonzero((estimate_s >= 1) & (estimate_s < 10))
     enough = {name: column[medium[:MIN_SAMPLES]] for name, column in columns.items()}
     load(dump(trained(enough).model_file))
     with pytest.raises(TrainingError):
         trained({name: column[1:] for name, column in enough.items()})
-
-
-def test_offsets_are_those_of_the_newest_samples(samples_of: Make) -> None:
-    columns = samples_of(n=3000, slowness=(1.0, 1.0), swing=30)
-    columns["ttft_s"][1500:] *= np.where(columns["backend"][1500:] == "vllm-1", 1.8, 1.0)
-    offsets = manifest_of(columns).offsets
-    assert offsets["vllm-1"] - offsets["vllm-0"] == pytest.approx(np.log(1.8), abs=0.15)
 
 
 def test_the_first_model_needs_no_incumbent(samples_of: Make) -> None:

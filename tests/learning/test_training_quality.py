@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from extproc.fleet.zone import Zone
-from extproc.learning.boosting import fit_fleet
-from extproc.learning.dataset import clean_observations, medium_zone, split_at_medium_zone
-from extproc.learning.features import DEFAULT_ZONE
-from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality, training_quality
-from extproc.learning.tuning import best_settings
+from extproc.learning.dataset import clean_observations
+from extproc.learning.fit import fit
+from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Make = Callable[..., Columns]
@@ -18,11 +16,7 @@ Make = Callable[..., Columns]
 
 def judged(columns: Columns) -> TrainingQuality:
     observations, _ = clean_observations(columns)
-    older, newest = split_at_medium_zone(observations, DEFAULT_ZONE)
-    train, _ = medium_zone(older, DEFAULT_ZONE)
-    tuning = best_settings(train, [], seed=1)
-    model = fit_fleet(train, 1, tuning.settings)
-    return training_quality(older, newest, model, tuning, DEFAULT_ZONE, tie_fraction=0.05)
+    return fit(observations, seed=1, trained_at_s=1.7e9).quality
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +31,15 @@ def medium(unequal: TrainingQuality) -> dict[Route, RouteQuality]:
 
 
 def test_the_model_is_near_the_noise_in_the_zone_it_is_made_for(
-    unequal: TrainingQuality, medium: dict[Route, RouteQuality]
+    medium: dict[Route, RouteQuality],
 ) -> None:
     errors = medium[Route.MODEL].errors
     assert errors is not None
     assert errors.median_relative < 0.1, "the noise alone is 0.067"
     assert errors.share_within_20_percent > 0.9
-    outside = unequal.zones[Zone.LOW][Route.MODEL].errors
-    assert outside is not None
-    assert outside.median_relative > errors.median_relative
+    plain = medium[Route.ESTIMATE].errors
+    assert plain is not None
+    assert plain.median_relative > errors.median_relative
 
 
 def test_on_unequal_machines_the_model_picks_the_faster_one_where_least_load_does_not(

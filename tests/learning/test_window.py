@@ -23,9 +23,11 @@ def observed(*rows: Row) -> Observations:
     """Observations of (at_s, backend, ttft_s), in the order of time as `clean_observations` has them."""
     rows = tuple(sorted(rows, key=lambda row: row[0]))
     fleet = tuple(sorted({backend for _, backend, _ in rows}))
+    features = np.zeros((len(rows), len(FEATURES)))
+    features[:, FEATURES.index("turns_s")] = [ttft_s for _, _, ttft_s in rows]
     return Observations(
         at_s=np.array([at_s for at_s, _, _ in rows], dtype=np.float64),
-        features=np.full((len(rows), len(FEATURES)), 0.5),
+        features=features,
         ttft_s=np.array([ttft_s for _, _, ttft_s in rows], dtype=np.float64),
         backend=np.array([fleet.index(backend) for _, backend, _ in rows], dtype=np.intp),
         fleet=fleet,
@@ -85,9 +87,9 @@ def test_batches_are_merged_in_the_order_of_time_with_one_fleet() -> None:
 
 def test_features_stay_with_their_row() -> None:
     first, second = observed((2.0, "a", 2.0)), observed((1.0, "b", 2.0))
-    first.features[0] = [1, 2, 3, 0.4, 5]
+    first.features[0, :5] = [1, 2, 3, 0.4, 5]
     kept = window_of(first, second).observations()
-    assert kept.features.tolist() == [[0.5] * 5, [1, 2, 3, 0.4, 5]]
+    assert kept.features.tolist() == [second.features[0].tolist(), first.features[0].tolist()]
 
 
 def test_duplicates_are_kept_once_and_counted() -> None:
@@ -115,13 +117,6 @@ def test_the_newest_of_every_stratum_are_kept_however_they_come(
         wanted |= set(sorted({row for row in rows if row[1:] == stratum})[-rows_per_stratum:])
     assert sorted(rows_in(kept)) == sorted(wanted)
     assert (np.diff(kept.at_s) >= 0).all()
-
-
-def test_forgetting_a_backend_drops_its_rows_before_that_time() -> None:
-    window = window_of(observed((1.0, "a", 2.0), (2.0, "a", 0.1), (3.0, "a", 2.0), (1.0, "b", 2.0)))
-    window.forget("a", 3.0)
-    window.forget("nobody", 99.0)
-    assert rows_in(window.observations()) == [(1.0, "b", 2.0), (3.0, "a", 2.0)]
 
 
 def test_beyond_the_limit_the_strata_that_were_fed_least_recently_are_dropped() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 from support.toy_api import TOY
 
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.outcomes.facts import PlacedFacts, from_metadata, to_metadata
 from extproc.outcomes.outcome import Failure, LogEntry, Retry, RetryStage, read_outcome, read_retry
 
@@ -29,7 +30,6 @@ FACTS = PlacedFacts(
     body_bytes=600,
     model="m",
     model_version="v1",
-    model_log_ttft=0.25,
     predicted_ttft_s=1.3,
     expected_cached_tokens=80.0,
 )
@@ -56,7 +56,7 @@ def test_a_clean_stream_becomes_a_complete_sample() -> None:
         2.5,
     )
     assert (sample.num_running, sample.load, sample.input_tokens) == (7.0, 9.0, 120.0)
-    assert (sample.model_version, sample.predicted_ttft_s, sample.model_log_ttft) == ("v1", 1.3, 0.25)
+    assert (sample.model_version, sample.predicted_ttft_s) == ("v1", 1.3)
     assert (sample.expected_cached_tokens, sample.new_tokens) == (80.0, 40.0)
     assert sample.is_clean
     assert outcome.is_backend_failure is False
@@ -196,7 +196,7 @@ def test_metadata_that_is_not_ours_is_no_outcome(facts: str) -> None:
         {"own": 1e300},
         {"foreign": 1e300},
         {"scrape_age_s": 1e300},
-        {"model_log_ttft": 1e300},
+        {"estimate": ExpectedWait(turns_s=1e300)},
         {"predicted_ttft_s": 1e300},
         {"text_bytes": 1 << 62},
         {"body_bytes": 1 << 62},
@@ -213,6 +213,9 @@ def test_facts_that_cannot_be_ours_are_no_outcome(absurd: dict[str, object]) -> 
 )
 def test_every_text_and_number_of_the_facts_is_bounded(name: str) -> None:
     hint = get_type_hints(PlacedFacts, include_extras=True)[name]
+    if hint is ExpectedWait:
+        hint = tuple[*get_type_hints(ExpectedWait, include_extras=True).values()]
+        assert all("le=" in repr(kind) for kind in get_args(hint))
     described = " ".join(map(repr, (hint, *get_args(hint))))
     assert name == "is_stream" or "le=" in described or "max_length=" in described
 

@@ -1,6 +1,7 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as row_with
-from math import inf
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from support.toy_api import TOY
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
+from extproc.fleet.prediction_record import Foretold, RankRecord
 from extproc.fleet.view import FleetView
+from extproc.fleet.wait_terms import ExpectedWait
+from extproc.learning.features import FEATURES, GAUGES
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.api import EMBEDDING
@@ -21,9 +25,11 @@ from extproc.request.request import Request
 
 RULES = policy_rules()
 REQUEST = a_request(input_tokens=1000)
-MEDIUM_LOAD = 10.0
-FLEET = fleet_rules(medium_load=MEDIUM_LOAD, trust=trust_rule(min_outcomes=3))
+FLEET = fleet_rules(trust=trust_rule(min_outcomes=1))
 NOW_S = 100.0
+PACE = Pace(base_s=0.0, token_s=1e-7, turn_s=0.1)
+"""With one place, a candidate's estimate is a tenth of a second for each request in flight."""
+INPUT = FEATURES.index("input_tokens")
 
 
 @dataclass(frozen=True)
@@ -32,24 +38,18 @@ class _Manifest:
 
 
 class FakeModel:
-    """TTFT = seconds_per_running x num_running; knows up to `max_running`."""
+    """TTFT = seconds_per_running x num_running, whatever the estimate."""
 
     manifest = _Manifest()
-    promised_error = 0.1
 
-    def __init__(self, seconds_per_running: float = 0.1, max_running: float = 100.0) -> None:
-        self.asked_rows: list[list[float]] = []
+    def __init__(self, seconds_per_running: float = 0.1) -> None:
+        self.asked_rows: list[tuple[float, ...]] = []
         self._slope = seconds_per_running
-        self._max_running = max_running
 
-    def in_range(self, rows: np.ndarray) -> np.ndarray:
-        result: np.ndarray = rows[:, 0] <= self._max_running
-        return result
-
-    def predict_log_ttft(self, rows: np.ndarray) -> np.ndarray:
-        self.asked_rows += rows.tolist()
-        result: np.ndarray = np.log(self._slope * rows[:, 0])
-        return result
+    def corrections(self, rows: Sequence[float]) -> list[float]:
+        asked = [tuple(rows[at : at + len(FEATURES)]) for at in range(0, len(rows), len(FEATURES))]
+        self.asked_rows += asked
+        return [log(self._slope * row[0] / ExpectedWait(*row[len(GAUGES) :]).ttft_s) for row in asked]
 
 
 def a_candidate(
@@ -62,18 +62,22 @@ def a_candidate(
     is_refusing: bool = False,
     is_saturated: bool = False,
     is_queue_long: bool = False,
+    is_trusted: bool = True,
 ) -> Backend:
     """A backend with this load, which all runs, unless `num_running` do."""
     backend = a_backend(FLEET, number=number)
     running = load if num_running is None else num_running
     backend.own = backend.own_at_scrape = int(load)
     backend.running = backend.running_limit = running
+    backend.pace, backend.places = PACE, 1.0
     backend.scraped_at_s = NOW_S - (0.1 if is_fresh else 9.0)
     backend.breaker.admits_at_s = 0.0 if is_admitting else inf
     backend.is_refusing = is_refusing
     backend.full_above = -1.0 if is_saturated else inf
     backend.closed_above = -1.0 if is_saturated or is_queue_long else inf
-    backend.predictions.begin("v1")
+    backend.predictions.begin("v1", RankRecord())
+    if is_trusted:
+        backend.predictions.observe("v1", Foretold(backend.name, 0.0, 1000.0, 0.0, 0.0, 1.0))
     return backend
 
 
@@ -130,26 +134,19 @@ def test_the_score_that_the_rules_name_decides() -> None:
     assert placed(view, rules=rules).chosen is slow, "it has fewer requests in flight"
 
 
-def test_the_score_that_the_rules_name_breaks_ties_of_predictions_and_ranks_doubted_backends() -> None:
+def test_the_score_that_the_rules_name_decides_where_no_model_is_heeded() -> None:
     rules = row_with(RULES, score="requests_in_flight")
-    for facts in ({"num_running": [20.0, 20.0]}, {"is_fresh": [False, False]}):
+    for facts in ({"is_trusted": [False, False]}, {"is_fresh": [False, False]}):
         view = candidates([22, 21], **facts)
         view.backends[1].pace = Pace(base_s=9.0)
         assert chosen(placed(view, FakeModel()), view) == 0
         assert chosen(placed(view, FakeModel(), rules=rules), view) == 1
 
 
-def test_while_one_backend_is_low_another_may_be_chosen_that_is_faster_all_the_same() -> None:
-    view = candidates([MEDIUM_LOAD, MEDIUM_LOAD - 1])
-    view.backends[1].pace = Pace(base_s=9.0)
-    decision = placed(view, FakeModel())
-    assert (decision.reason, chosen(decision, view)) == (Reason.LOW_ZONE, 0)
-
-
 def test_estimates_that_differ_by_noise_are_a_tie_that_load_breaks() -> None:
     view = candidates([3, 1, 2])
     for backend, base_s in zip(view.backends, (0.300, 0.315, 0.5), strict=True):
-        backend.pace = Pace(base_s=base_s)
+        backend.pace, backend.places = Pace(base_s=base_s), 100.0
     assert chosen(placed(view), view) == 1
 
 
@@ -163,7 +160,7 @@ def test_equals_take_turns() -> None:
 def test_a_near_tie_never_costs_cached_tokens() -> None:
     view = candidates([3, 1])
     for backend, base_s in zip(view.backends, (0.300, 0.305), strict=True):
-        backend.pace = Pace(base_s=base_s, token_s=1e-5)
+        backend.pace, backend.places = Pace(base_s=base_s, token_s=1e-5), 100.0
     one, other = view.backends
     cached = FleetView(view.backends, NOW_S, NOW_S - 2, {one: 500.0})
     assert placed(cached).chosen is one
@@ -175,7 +172,7 @@ def test_a_tie_of_loads_is_broken_at_random() -> None:
     assert {chosen(placed(view, seed=seed), view) for seed in range(50)} == {0, 1, 2}
 
 
-def test_in_the_medium_zone_the_smallest_prediction_wins_over_the_smallest_load() -> None:
+def test_in_the_medium_zone_the_smallest_corrected_estimate_wins_over_the_smallest_plain_one() -> None:
     view = candidates([20, 30], num_running=[20, 12])
     decision = placed(view, FakeModel())
     assert (decision.layer, decision.reason) == (Layer.PREDICT, Reason.LOWEST_PREDICTION)
@@ -188,29 +185,13 @@ def test_the_model_is_asked_about_the_part_of_the_prompt_that_is_not_expected_in
     one, two, _ = backends = [a_candidate(20, number) for number in range(3)]
     model = FakeModel()
     placed(FleetView(backends, NOW_S, NOW_S - 2.0, {one: 750.0, two: 2000.0}), model)
-    assert [row[-1] for row in model.asked_rows] == [250.0, 0.0, 1000.0]
-
-
-def test_predictions_within_five_percent_are_a_tie_that_load_breaks() -> None:
-    view = candidates([22, 21], num_running=[20.0, 20.9])
-    decision = placed(view, FakeModel())
-    assert (decision.reason, chosen(decision, view)) == (Reason.PREDICTION_TIE, 1)
+    assert [row[INPUT] for row in model.asked_rows] == [250.0, 0.0, 1000.0]
 
 
 def test_a_backend_in_the_low_zone_is_preferred_to_any_prediction() -> None:
     view, model = candidates([20, 9]), FakeModel()
     decision = placed(view, model)
     assert (decision.reason, chosen(decision, view), model.asked_rows) == (Reason.LOW_ZONE, 1, [])
-
-
-def test_unequal_machines_are_told_apart_by_their_corrections() -> None:
-    view = candidates([12, 20])
-    slow, usual = view.backends
-    for _ in range(30):
-        slow.predictions.observe("v1", model_log_ttft=0.0, ttft_s=3.0)
-        usual.predictions.observe("v1", model_log_ttft=0.0, ttft_s=1.0)
-    decision = placed(view, FakeModel())
-    assert (decision.layer, decision.chosen) == (Layer.PREDICT, usual)
 
 
 def test_without_a_model_the_least_loaded_wins() -> None:
@@ -248,21 +229,28 @@ def test_a_stale_backend_is_never_asked_about() -> None:
     assert (decision.reason, model.asked_rows) == (Reason.STALE_SIGNALS, [])
 
 
-def test_outside_the_training_range_load_decides() -> None:
-    decision = placed(candidates([70, 80]), FakeModel(max_running=50))
-    assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.OUT_OF_RANGE)
-
-
-def test_a_running_error_above_the_promised_one_turns_the_layer_off_for_that_backend() -> None:
-    view = candidates([20, 30])
-    for ttft_s in (0.1, 9.0) * 10:
-        view.backends[0].predictions.observe("v1", model_log_ttft=0.0, ttft_s=ttft_s)
+def test_a_model_that_has_not_shown_that_it_helps_is_a_correction_of_zero_and_goes_on_being_asked() -> None:
+    view = candidates([20, 30], num_running=[20, 12], is_trusted=[False, False])
     decision = placed(view, FakeModel())
-    assert (decision.reason, chosen(decision, view)) == (Reason.RUNNING_ERROR, 0)
-    assert decision.prediction is not None, "it goes on being asked, so that it can earn its trust back"
+    assert (decision.layer, decision.reason) == (Layer.LEAST_LOAD, Reason.RUNNING_ERROR)
+    assert chosen(decision, view) == 0
+    assert decision.prediction is not None, "so that it can earn its trust"
 
 
-def test_a_doubted_backend_with_more_load_does_not_win_over_a_prediction() -> None:
+def test_plain_and_corrected_estimates_are_compared_with_each_other() -> None:
+    view = candidates([20, 30], num_running=[20, 12], is_trusted=[False, True])
+    assert (placed(view, FakeModel()).layer, chosen(placed(view, FakeModel()), view)) == (Layer.PREDICT, 1)
+    view = candidates([20, 30], num_running=[20, 12], is_trusted=[True, False])
+    assert (placed(view, FakeModel()).layer, chosen(placed(view, FakeModel()), view)) == (Layer.PREDICT, 0)
+
+
+def test_the_facts_have_the_plain_estimate_as_it_was() -> None:
+    decision = placed(candidates([20, 30], num_running=[20, 12]), FakeModel())
+    assert decision.facts is not None
+    assert decision.facts.estimate.ttft_s == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_stale_backend_counts_with_its_plain_estimate() -> None:
     view = candidates([20, 30], is_fresh=[True, False])
     decision = placed(view, FakeModel())
     assert (decision.layer, chosen(decision, view)) == (Layer.PREDICT, 0)
@@ -355,21 +343,7 @@ def test_a_request_without_a_body_is_not_refused_for_saturation() -> None:
     assert decision.layer == Layer.LEAST_LOAD
 
 
-def test_a_backend_that_is_predicted_too_slow_is_taken_out() -> None:
-    view = candidates([60, 20])
-    slow, quick = view.backends
-    decision = placed(view, FakeModel())
-    assert (decision.chosen, decision.predicted_saturated, decision.guarded) == (quick, (slow,), 1)
-
-
-def test_when_all_are_predicted_too_slow_the_request_is_refused() -> None:
-    view = candidates([60, 70])
-    decision = placed(view, FakeModel())
-    assert (decision.layer, decision.reason) == (Layer.REJECT, Reason.PREDICTED_SATURATED)
-    assert decision.predicted_saturated == tuple(view.backends)
-
-
-def test_the_model_is_asked_about_the_least_loaded_only() -> None:
+def test_the_model_is_asked_about_those_with_the_smallest_estimates_only() -> None:
     model = FakeModel()
     placed(candidates([float(20 + i % 40) for i in range(1000)]), model)
     assert [row[1] for row in model.asked_rows] == [20.0] * 16
@@ -383,7 +357,7 @@ def test_the_facts_of_a_decision_are_those_of_the_chosen_backend() -> None:
     view = candidates([3, 10, 1], is_saturated=[False, False, True])
     decision = placed(view)
     assert decision.chosen is not None
-    assert decision.facts == view.facts(decision.chosen)
+    assert decision.facts == view.facts(decision.chosen, decision.facts.estimate)
     assert (decision.facts.load, decision.facts.zone) == (3.0, "low")
 
 
@@ -396,7 +370,7 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
 ) -> None:
     n = len(load)
     flags = st.lists(st.booleans(), min_size=n, max_size=n)
-    facts = {name: data.draw(flags) for name in ("is_fresh", "is_admitting", "is_saturated")}
+    facts = {name: data.draw(flags) for name in ("is_fresh", "is_admitting", "is_saturated", "is_trusted")}
     facts["num_running"] = data.draw(st.lists(st.integers(1, 60).map(float), min_size=n, max_size=n))
     model = FakeModel() if has_model else None
     view = candidates(load, **facts)
@@ -415,6 +389,7 @@ def test_the_choice_is_a_fit_candidate_and_ties_aside_their_order_does_not_matte
         assert view.load(first.chosen) == view.load(second.chosen)
 
 
-def test_the_zone_of_a_candidate_follows_load_boundary_and_guard() -> None:
+def test_the_zone_of_a_candidate_follows_estimate_and_guard() -> None:
     view = candidates([3, 10, 1], is_saturated=[False, False, True])
-    assert [view.facts(backend).zone for backend in view.backends] == ["low", "medium", "saturated"]
+    zones = [view.facts(each, ExpectedWait(turns_s=each.own / 10)).zone for each in view.backends]
+    assert zones == ["low", "medium", "saturated"]

@@ -1,14 +1,19 @@
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
 from typing import cast
 
 import pytest
-from support.build import MEDIUM_LOAD, MODEL, a_core, a_request, an_endpoint
+from support.build import MODEL, a_core, a_request, an_endpoint, scrape
 
 from extproc.exchange.messages import Answer, Phase, Reject, RouteTo
 from extproc.fleet.backend import Backend
+from extproc.fleet.pace import Pace
 from extproc.fleet.peers import follow_peers, retry_peers
+from extproc.fleet.prediction_record import Foretold
 from extproc.fleet.signals import Signals
+from extproc.learning.features import FEATURES
 from extproc.learning.model_in_use import ModelOffer
 from extproc.learning.predictor import Predictor
 from extproc.outcomes.outcome import LogEntry
@@ -24,20 +29,27 @@ TEXT_BYTES = 4000
 @dataclass(frozen=True)
 class FakeManifest:
     model_version: str
-    offsets: dict[str, float] = field(default_factory=dict)
-    medium_load: float | None = None
 
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A model that is never asked."""
+    """A model that doubles every estimate."""
 
     manifest: FakeManifest
 
+    def corrections(self, rows: Sequence[float]) -> list[float]:
+        return [log(2.0)] * (len(rows) // len(FEATURES))
 
-def offer(version: str, offsets: dict[str, float], medium_load: float | None = None) -> ModelOffer:
-    model = FakeModel(FakeManifest(version, offsets, medium_load))
+
+def offer(version: str) -> ModelOffer:
+    model = FakeModel(FakeManifest(version))
     return ModelOffer(version.encode(), cast(Predictor, model))
+
+
+def foretold(backend: Backend, count: int) -> None:
+    """So many outcomes, of which the model `v1` foretold more than the plain estimate."""
+    for _ in range(count):
+        backend.predictions.observe("v1", Foretold(backend.name, 0.0, 100.0, 0.0, 0.1, 0.9))
 
 
 def serve(core: Core, now_s: float) -> RouteTo:
@@ -104,45 +116,56 @@ def test_the_lifetime_counter_of_a_newcomer_is_not_compared_with_that_of_a_backe
     assert DEFAULT_TOKENS_PER_BYTE < core.ratios.tokens_per_byte(MODEL) < 0.5, "its own text is learned from"
 
 
-def test_predictions_start_at_the_offset_that_the_model_file_has_for_the_backend() -> None:
-    core = a_core([an_endpoint(1), an_endpoint(2)])
-    assert core.use_model(offer("v1", {"vllm-2": 0.7, "vllm-3": -0.3}))
-    assert [each.predictions.correction for each in core.registry.members] == [0.0, 0.7]
-    core.set_members([an_endpoint(number) for number in (1, 2, 3)], 1.0)
-    assert backend_named(core, "vllm-3").predictions.correction == -0.3
-
-
 def test_a_newcomer_learns_from_outcomes_of_the_model_in_use() -> None:
     core = a_core()
-    core.use_model(offer("v1", {}))
+    core.use_model(offer("v1"))
     (newcomer,) = core.set_members([an_endpoint(1)], 1.0)
-    newcomer.predictions.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
+    foretold(newcomer, 1)
     assert newcomer.predictions.error is not None
 
 
-def test_a_new_model_starts_every_correction_afresh() -> None:
+def test_a_new_model_has_to_earn_its_say_afresh() -> None:
     core = a_core([an_endpoint(1)])
     backend = backend_named(core, "vllm-1")
-    core.use_model(offer("v1", {}))
-    backend.predictions.observe("v1", model_log_ttft=0.0, ttft_s=9.0)
-    core.use_model(offer("v2", {"vllm-1": 0.1}))
-    assert (backend.predictions.correction, backend.predictions.error) == (0.1, None)
-
-
-def test_a_model_says_where_the_medium_zone_starts_for_members_and_newcomers() -> None:
-    core = a_core([an_endpoint(1)])
-    core.use_model(offer("v1", {}))
-    assert backend_named(core, "vllm-1").medium_load == MEDIUM_LOAD
-    core.use_model(offer("v2", {}, medium_load=30.0))
-    (newcomer,) = core.set_members([an_endpoint(1), an_endpoint(2)], 1.0)
-    assert [backend_named(core, "vllm-1").medium_load, newcomer.medium_load] == [30.0, 30.0]
+    core.use_model(offer("v1"))
+    foretold(backend, 8)
+    assert backend.predictions.is_trusted
+    core.use_model(offer("v2"))
+    assert (backend.predictions.is_trusted, backend.predictions.error) == (False, None)
 
 
 def test_a_refused_model_changes_nothing() -> None:
     core = a_core([an_endpoint(1)])
-    core.use_model(offer("v1", {"vllm-1": 0.7}))
+    core.use_model(offer("v1"))
+    foretold(backend_named(core, "vllm-1"), 8)
     assert not core.use_model(ModelOffer(b"bad", refused="no model"))
-    assert backend_named(core, "vllm-1").predictions.correction == 0.7
+    assert backend_named(core, "vllm-1").predictions.is_trusted
+
+
+def a_trusted_model(core: Core) -> Backend:
+    """The only backend of a core whose model doubles every estimate, and has been right before."""
+    backend = backend_named(core, "vllm-1")
+    core.use_model(offer("v1"))
+    backend.pace = Pace(base_s=2.0)
+    scrape(backend, now_s=1.0)
+    backend.pace = Pace(base_s=2.0)
+    foretold(backend, 8)
+    return backend
+
+
+def test_what_was_foretold_comes_back_with_the_outcome_and_is_held_against_it() -> None:
+    core = a_core([an_endpoint(1)])
+    backend = a_trusted_model(core)
+    routed = serve(core, 1.0)
+    entry = LogEntry(1.0, 5.0, 200, 1, frozenset(), 0, routed.metadata, {"ttft_us": "4000000"})
+    outcome = core.learn(entry, 6.0)
+    assert outcome is not None
+    sample = outcome.sample
+    assert (sample.layer, sample.model_version) == ("predict", "v1")
+    assert sample.estimate.ttft_s == pytest.approx(2.0, rel=0.1)
+    assert sample.predicted_ttft_s == pytest.approx(2 * sample.estimate.ttft_s)
+    assert backend.predictions.error is not None
+    assert backend.predictions.error < 0.1, "the ninth outcome was foretold even better"
 
 
 def test_outcomes_are_counted_for_members_alone() -> None:

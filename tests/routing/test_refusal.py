@@ -201,9 +201,7 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
     assert 1 <= answer <= 60
 
 
-@pytest.mark.parametrize(
-    "reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.PREDICTED_SATURATED, Reason.FAILING]
-)
+@pytest.mark.parametrize("reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.FAILING])
 def test_an_overload_is_a_503_with_its_reason_and_when_to_come_back(reason: Reason) -> None:
     refusal = overloaded(reason, 7, CHAT)
     error = json.loads(refusal.body)["error"]

@@ -29,7 +29,7 @@ from extproc.routing.refusal import AdmissionRules
 MODEL = "m"
 MAX_ACTIVE, RESUME_LOAD = 4, 2
 FAILURES, PAUSE_S, MAX_PAUSE_S, PROBE_TIMEOUT_S = 3, 1.0, 8.0, 5.0
-STALE_AFTER_S, LOW_S, MEDIUM_LOAD = 2.0, 1.0, 16.0
+STALE_AFTER_S, LOW_S = 2.0, 1.0
 
 
 def a_request(model: str | None = MODEL, **changes: Any) -> Request:
@@ -70,8 +70,8 @@ def breaker_rule(
     return BreakerRule(failures, min_pause_s, max_pause_s, probe_timeout_s)
 
 
-def trust_rule(error_factor: float = 2.0, error_floor: float = 0.2, min_outcomes: int = 8) -> TrustRule:
-    return TrustRule(error_factor, error_floor, min_outcomes)
+def trust_rule(min_outcomes: int = 8) -> TrustRule:
+    return TrustRule(min_outcomes)
 
 
 def fleet_rules(
@@ -82,7 +82,6 @@ def fleet_rules(
     breaker: BreakerRule | None = None,
     stale_after_s: float = STALE_AFTER_S,
     low_s: float = LOW_S,
-    medium_load: float = MEDIUM_LOAD,
     trust: TrustRule | None = None,
     waiting: WaitingRule | None = None,
 ) -> FleetRules:
@@ -93,7 +92,6 @@ def fleet_rules(
         breaker=breaker or breaker_rule(),
         stale_after_s=stale_after_s,
         low_s=low_s,
-        medium_load=medium_load,
         trust=trust or trust_rule(),
         waiting=waiting or WaitingRule(),
     )
@@ -102,15 +100,13 @@ def fleet_rules(
 def policy_rules(
     *,
     is_predict_enabled: bool = True,
+    low_s: float = LOW_S,
     max_predicted_ttft_s: float = 5.0,
-    tie_fraction: float = 0.05,
     max_candidates: int = 16,
     score: str = "expected_wait",
 ) -> PolicyRules:
-    predict = PredictRule(
-        is_enabled=is_predict_enabled, tie_fraction=tie_fraction, max_candidates=max_candidates
-    )
-    return PolicyRules(predict, max_predicted_ttft_s, score)
+    predict = PredictRule(is_enabled=is_predict_enabled, max_candidates=max_candidates)
+    return PolicyRules(predict, low_s, max_predicted_ttft_s, score)
 
 
 def core_rules(
@@ -151,7 +147,7 @@ def a_fleet(count: int = 1, rules: FleetRules | None = None) -> Fleet:
 def a_backend(rules: FleetRules | None = None, **changes: Any) -> Backend:
     """A backend of its own, in no fleet; `changes` are fields of its `Endpoint`."""
     used = rules or fleet_rules()
-    return Backend(an_endpoint(**changes), used, FleetAverages(used.medium_load))
+    return Backend(an_endpoint(**changes), used, FleetAverages())
 
 
 def reserve(backend: Backend, count: int, now_s: float) -> None:

@@ -28,8 +28,8 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     for before_s in (2.0, 0.0):
         parts.scrape(running=1.0, waiting=1.0, kv_cache_fraction=0.01, before_s=before_s)
     for name in ("vllm-1", "vllm-2"):
-        parts.backend(name).predictions.observe(model.manifest.model_version, 0.0, 1.1)
-        parts.backend(name).observed(1.0, 0.3)
+        parts.foretell(0.1, 0.2, name)
+        parts.backend(name).observed(0.3)
         parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
         parts.core.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:

@@ -1,10 +1,8 @@
 """The parts of a sidecar around a real core, wired as `app.py` does it; nothing is started."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from support.build import a_core, a_request, breaker_rule, core_rules, endpoints, fleet_rules, scrape
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
@@ -20,8 +18,8 @@ from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import KnownBackends
+from extproc.fleet.prediction_record import Foretold
 from extproc.fleet.signals import ScrapeRule
-from extproc.learning.model_file import ModelFile, dump
 from extproc.learning.model_in_use import read_offer
 from extproc.routing.queue.request_queue import QueueRules
 
@@ -99,9 +97,15 @@ class Parts:
         self.core.use_model(read_offer(content))
 
     def offer_shipped_model(self) -> None:
-        """Use it, as if it had been trained from a load of 1 on, where its zone begins as well."""
-        model = msgspec.json.decode(SHIPPED_MODEL.read_bytes(), type=ModelFile)
-        ranges = {name: (0.0, high) for name, (_, high) in model.manifest.training_range.items()}
-        manifest = replace(model.manifest, training_range=ranges, medium_load=1.0)
-        self.offer_model(dump(replace(model, manifest=manifest)))
+        self.offer_model(SHIPPED_MODEL.read_bytes())
         assert self.core.model.current is not None
+
+    def foretell(
+        self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500
+    ) -> None:
+        """Have so many requests take a second that were foretold to take so much, in log seconds."""
+        model = self.core.model.current
+        assert model is not None
+        foretold = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
+        for _ in range(count):
+            self.backend(name).predictions.observe(model.manifest.model_version, foretold)

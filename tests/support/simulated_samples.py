@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from support.clean_sample import SAMPLE
 
+from extproc.adapters.files.sample_table import COLUMNS, row_of
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import running_now
 from extproc.lab.engine.engine import Engine
@@ -172,8 +173,7 @@ def simulated_samples(backend: Backend, traffic: Traffic, seed: int) -> list[Sam
 def columns_of(samples: Sequence[Sample]) -> dict[str, np.ndarray[Any, Any]]:
     """The samples by column, as the store gives them."""
     columns = {}
-    for name in Sample.__struct_fields__:
-        values = [getattr(sample, name) for sample in samples]
+    for name, values in zip(COLUMNS, zip(*map(row_of, samples), strict=True), strict=True):
         is_text = any(isinstance(value, str) for value in values)
         columns[name] = np.array(values, dtype=object if is_text else np.float64)
     return columns

@@ -22,7 +22,7 @@ from extproc.outcomes.facts import Sample
 _QUEUE_LIMIT = 10_000
 _BATCH = 500
 _COMMIT_EVERY_S = 0.5
-_ROWS_PER_STATEMENT = 30  # with 33 columns within the 999 variables that every SQLite allows
+_ROWS_PER_STATEMENT = 25  # with 36 columns within the 999 variables that every SQLite allows
 
 _TRIM_SHARE = 0.01
 """Old rows are deleted once this share of `max_rows` was added: by so much the table may be too long."""

@@ -1,7 +1,7 @@
 """The table of samples in its SQLite file: its schema, one row of it, and reading it by columns.
 
-The columns are `Sample`'s fields. A file of the schema before is taken over by the first that writes to it; a
-file with any other schema version is refused, never changed.
+The columns are `Sample`'s fields, and the terms of the estimate a column each. A file of a schema before is
+taken over by the first that writes to it; a file with any other schema version is refused, never changed.
 """
 
 import sqlite3
@@ -17,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.errors import SampleStoreError
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.outcomes.facts import Sample
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """To be raised with every change of `Sample`'s fields."""
 
-_ADDED = ("expected_cached_tokens", "ahead_tokens", "model_log_ttft")
-"""Columns that the schema before lacks; in its rows they are missing."""
+_TAKEN_OVER = (2, 3)
+"""Versions that are taken over: what they lack is missing in their rows, what is no column any more is
+dropped."""
+_ADDED = {"expected_cached_tokens", "ahead_tokens", *ExpectedWait._fields}
+_REMOVED = {"model_log_ttft"}
 
 _BUSY_TIMEOUT_S = 5.0
 _ROWS_PER_READ = 20_000
@@ -41,10 +45,17 @@ def _plain_type(annotation: Any) -> type:
     return plain
 
 
+def _columns_of(name: str) -> dict[str, type]:
+    """Return the columns of a field: one, or one for each term of the estimate."""
+    plain = _plain_type(get_type_hints(Sample)[name])
+    return dict.fromkeys(ExpectedWait._fields, float) if plain is ExpectedWait else {name: plain}
+
+
 COLUMN_TYPES: dict[str, type] = {
-    field.name: _plain_type(get_type_hints(Sample)[field.name]) for field in msgspec.structs.fields(Sample)
+    column: kind for name in Sample.__struct_fields__ for column, kind in _columns_of(name).items()
 }
 COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
+_ESTIMATE = Sample.__struct_fields__.index("estimate")
 
 _DEFINITIONS = {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items()}
 _CREATE = f"CREATE TABLE samples ({', '.join(_DEFINITIONS.values())})"
@@ -63,8 +74,9 @@ def insert_statement(rows: int) -> str:
 
 
 def row_of(sample: Sample) -> Row:
-    """The sample's values in the order of the columns."""
-    return msgspec.structs.astuple(sample)
+    """Return the sample's values in the order of the columns."""
+    values = msgspec.structs.astuple(sample)
+    return (*values[:_ESTIMATE], *values[_ESTIMATE], *values[_ESTIMATE + 1 :])
 
 
 def open_table(path: Path) -> sqlite3.Connection:
@@ -144,11 +156,12 @@ def _create_or_take_over(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")  # another sidecar may be about to do the same
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             connection.execute(_CREATE)
-        elif _version(connection) == SCHEMA_VERSION - 1 and _columns(connection) == set(COLUMNS) - set(
-            _ADDED
-        ):
-            for name in _ADDED:
+        elif _version(connection) in _TAKEN_OVER and _columns(connection) ^ set(COLUMNS) <= _ADDED | _REMOVED:
+            found = _columns(connection)
+            for name in sorted(set(COLUMNS) - found):
                 connection.execute(f"ALTER TABLE samples ADD COLUMN {_DEFINITIONS[name]}")
+            for name in sorted(found - set(COLUMNS)):
+                connection.execute(f'ALTER TABLE samples DROP COLUMN "{name}"')
         else:
             return
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -168,7 +181,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     if not found:
         raise SampleStoreError(f"{path}: not a sample store")
     if version != SCHEMA_VERSION:
-        hint = "; start a sidecar with it once" if version == SCHEMA_VERSION - 1 else ""
+        hint = "; start a sidecar with it once" if version in _TAKEN_OVER else ""
         raise SampleStoreError(f"{path}: schema version {version}; this program uses {SCHEMA_VERSION}{hint}")
     if found != set(COLUMNS):
         raise SampleStoreError(f"{path}: the columns are not those of schema version {SCHEMA_VERSION}")

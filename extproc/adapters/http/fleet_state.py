@@ -31,19 +31,21 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     server has no such gauge. `is_fresh` says whether that scrape is young enough to be used. `num_running`
     is an estimate of the requests running now.
 
-    `zone` is low, medium or saturated; the medium zone starts at a load of `medium_load`. The backend takes
-    no more requests from a load of `max_active` on, nor above `waits_above`, where one more would wait too
-    long in its queue; that is null without such a queue. Nor does it while the prompts that it has been sent
-    and has not computed yet take too long: `prompts_ahead_s`.
+    `zone` is low, medium or saturated: where the estimate for a request of `REFERENCE_TOKENS` lies.
+    `medium_load` is 0: no zone begins at a load any more. The backend takes no more requests from a load of
+    `max_active` on, nor above `waits_above`, where one more would wait too long in its queue; that is null
+    without such a queue. Nor does it while the prompts that it has been sent and has not computed yet take
+    too long: `prompts_ahead_s`.
 
     `membership` is joining, active or draining. `reason` repeats it unless it is active, and else is ok,
     probing, saturated or failing; a backend is routable if it is ok or probing.
 
-    `predicted_ttft_s` is the model's prediction for `REFERENCE_TOKENS`: null without a model, in the low
-    zone, and where the model has nothing to say. `expected_s` is the time that layer 3 compares, for the same
-    request. `observed_ttft_s` is a moving average, null before the first answer. `running_error` is the mean
-    absolute log error of the predictions, null before the first outcome. `is_model_trusted` says whether that
-    error is small enough for layer 2; null without a model.
+    `predicted_ttft_s` is the estimate of TTFT for `REFERENCE_TOKENS` as the model corrects it: null without a
+    model, in the low zone, and without a fresh scrape. `expected_s` is the time that layer 3 compares, for
+    the same request. `observed_ttft_s` is a moving average, null before the first answer. `running_error` is
+    the mean absolute log error of the corrected estimates, `plain_error` that of the plain ones for the same
+    requests; null before the first outcome. `is_model_trusted` says whether layer 2 goes by the corrected
+    ones; null without a model.
     """
 
     name: str
@@ -59,7 +61,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     scrape_age_s: float | None
     is_fresh: bool
     zone: str
-    medium_load: float
+    medium_load: float = 0.0
     max_active: int
     waits_above: float | None
     prompts_ahead_s: float
@@ -71,6 +73,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     observed_ttft_s: float | None
     running_error: float | None
     is_model_trusted: bool | None
+    plain_error: float | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):

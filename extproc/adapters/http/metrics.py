@@ -48,12 +48,18 @@ _GAUGES = {
         f"What layer 3 compares, for a request of {REFERENCE_TOKENS} tokens: load, at the backend's pace",
     ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
-    "running_error": ("extproc_backend_prediction_error", "Running absolute log error of the predictions"),
+    "running_error": (
+        "extproc_backend_prediction_error",
+        "Running absolute log error of the estimate as the model corrects it",
+    ),
+    "plain_error": (
+        "extproc_backend_estimate_error",
+        "Running absolute log error of the plain estimate, for the same requests",
+    ),
     "is_model_trusted": (
         "extproc_backend_model_trusted",
-        "1 if layer 2 has a say, 0 if it stands down for its running error",
+        "1 if the model corrects the estimate, 0 if the plain estimate foretells as well",
     ),
-    "medium_load": ("extproc_backend_medium_load_requests", "Load from which on the medium zone starts"),
 }
 _ENUMS = {
     "zone": ("extproc_backend_zone", "zone", "1 for the zone it is in"),

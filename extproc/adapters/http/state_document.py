@@ -17,8 +17,8 @@ from extproc.adapters.http.fleet_state import (
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import scores
-from extproc.policy.predictive import forecast
+from extproc.policy.expected_wait import expected_wait, scores
+from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
 
@@ -75,7 +75,8 @@ def _backends(runtime: Runtime, view: FleetView) -> list[BackendStatus]:
 def _backend(
     runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
 ) -> BackendStatus:
-    known, reason = view.facts(backend), _reason(backend, view)
+    estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
+    known, reason = view.facts(backend, estimate), _reason(backend, view)
     is_scraped = known.scrape_age_s is not None
     return BackendStatus(
         name=backend.name,
@@ -91,7 +92,6 @@ def _backend(
         scrape_age_s=known.scrape_age_s,
         is_fresh=view.is_fresh(backend),
         zone=known.zone,
-        medium_load=backend.medium_load,
         max_active=backend.max_active,
         waits_above=_finite(backend.waits_above),
         prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
@@ -102,14 +102,9 @@ def _backend(
         expected_s=expected_s,
         observed_ttft_s=_finite(backend.observed_ttft_s),
         running_error=backend.predictions.error,
-        is_model_trusted=_is_model_trusted(runtime, backend),
+        plain_error=backend.predictions.plain_error,
+        is_model_trusted=None if runtime.core.model.current is None else backend.predictions.is_trusted,
     )
-
-
-def _is_model_trusted(runtime: Runtime, backend: Backend) -> bool | None:
-    """Return whether layer 2 may decide about the backend, by its running error; None without a model."""
-    model = runtime.core.model.current
-    return None if model is None else backend.predictions.is_trusted(model.promised_error)
 
 
 def _reason(backend: Backend, view: FleetView) -> str:
@@ -124,13 +119,17 @@ def _reason(backend: Backend, view: FleetView) -> str:
 
 
 def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
-    """Return the predictions; nothing is said of the low zone, of which the model knows nothing."""
+    """Return the corrected estimates; nothing is said of the low zone, where the model is not asked."""
     model = runtime.core.model.current
     if model is None:
         return {}
-    asked = view.narrowed([backend for backend in view.backends if not view.is_low(backend)])
-    said = forecast(asked, REFERENCE_TOKENS, model)
-    return {backend: prediction.ttft_s for backend, prediction in said.predictions.items()}
+    predicted_s = {}
+    for number, correction in corrections(view, REFERENCE_TOKENS, model).items():
+        backend, load = view.backends[number], view.loads[number]
+        estimate_s = expected_wait(backend, load, REFERENCE_TOKENS, 0.0, view.now_s).ttft_s
+        if estimate_s >= backend.low_s:
+            predicted_s[backend] = estimate_s * math.exp(correction)
+    return predicted_s
 
 
 def _model(runtime: Runtime) -> ModelStatus | None:

@@ -1,4 +1,4 @@
-"""When to train: for the first model, on a schedule, or because the machines have changed.
+"""When to train: for the first model, on a schedule, or because the model in use has become worse than none.
 
 Only samples of the medium zone count, since a model is made from them alone. A run that brought no model is
 repeated when there is as much to learn from again, so that hopeless data costs ever fewer runs.
@@ -9,7 +9,8 @@ from enum import StrEnum
 from extproc.learning.fit import MIN_SAMPLES
 
 MIN_DRIFT_SAMPLES = 50
-"""Guessed: what a changed backend has to have answered since, for its new pace to be learned and judged."""
+"""Guessed: what a backend has to have answered since the model became worse than the plain estimate about
+it."""
 
 
 class Occasion(StrEnum):

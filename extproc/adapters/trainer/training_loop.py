@@ -24,7 +24,7 @@ from extproc.adapters.trainer.schedule import Occasion, TrainingSchedule
 from extproc.config.stages import Config, load_config
 from extproc.errors import ConfigError, ExtprocError, SampleStoreError
 from extproc.learning.dataset import Dropped, clean_observations, medium_zone
-from extproc.learning.drift import DriftWatch, since_drift
+from extproc.learning.drift import DriftWatch
 from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
 from extproc.learning.fit import Training, fit
 from extproc.learning.model_rules import GateRule
@@ -53,7 +53,7 @@ class Trainer:
         self.dropped: Counter[Dropped] = Counter()
         self.window = Window(zone, config.trainer.rows_per_stratum)
         self._rules = config.trainer
-        self._gate_rule = GateRule(config.trainer.margin, tie_fraction=config.predict.tie_fraction)
+        self._gate_rule = GateRule(config.trainer.margin)
         self._stale_after_s = config.scrape.stale_after_s
         self._model_path = config.model.path
         self._zone = zone
@@ -72,10 +72,7 @@ class Trainer:
     def step(self) -> bool:
         """Read what is new, and train if it is time to; returns whether more is waiting to be read."""
         model = self._incumbent.current()
-        if model is None:
-            self._drift.begin(None)
-        else:
-            self._drift.begin(model.manifest.model_version, model.promised_error)
+        self._drift.begin(None if model is None else model.manifest.model_version)
         self._read()
         self._report_dropped()
         if not self._cursor.is_behind:
@@ -93,7 +90,7 @@ class Trainer:
         observations, dropped = clean_observations(columns, self._stale_after_s)
         self.dropped.update(dropped)
         self.window.add(observations)
-        self._schedule.saw(len(medium_zone(observations, self._zone)[0]))
+        self._schedule.saw(len(medium_zone(observations, self._zone)))
         self._drift.observe(columns)
 
     def _report_dropped(self) -> None:
@@ -106,7 +103,7 @@ class Trainer:
         logger.info("samples_dropped %s", " ".join(f"{why}={count}" for why, count in counts.items()))
 
     def _train_if_due(self, incumbent: Predictor | None) -> None:
-        drift_samples = max((drift.samples for drift in self._drift.drifts.values()), default=0)
+        drift_samples = max(self._drift.drifted.values(), default=0)
         occasion = self._schedule.due(
             time.monotonic(), has_model=incumbent is not None, drift_samples=drift_samples
         )
@@ -134,11 +131,10 @@ class Trainer:
         return False
 
     def _train(self, occasion: Occasion, incumbent: Predictor | None) -> Training:
-        drifts = self._drift.drifts
-        observations = since_drift(self.window.observations(), drifts, self._zone)
+        observations = self.window.observations()
         logger.info(
             "training_began reason=%s samples=%d drifted=%s",
-            occasion, len(observations), ",".join(sorted(drifts)) or "none",
+            occasion, len(observations), ",".join(sorted(self._drift.drifted)) or "none",
         )  # fmt: skip
         deadline_s = time.monotonic() + self._rules.tuning_s
         return fit(
@@ -155,14 +151,14 @@ class Trainer:
 
     def _publish(self, training: Training, occasion: Occasion) -> None:
         publish(training, self._model_path)
-        for backend, drift in self._drift.drifts.items():
-            self.window.forget(backend, drift.since_s)
         verdict = training.verdict
         logger.info(
-            "model_published version=%s reason=%s error=%.4f incumbent_error=%s judged_by=%d",
+            "model_published version=%s reason=%s error=%.4f plain_error=%.4f incumbent_error=%s"
+            " judged_by=%d",
             training.model_file.manifest.model_version,
             occasion,
             verdict.error,
+            verdict.plain_error,
             "none" if verdict.incumbent_error is None else f"{verdict.incumbent_error:.4f}",
             verdict.samples,
         )

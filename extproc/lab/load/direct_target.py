@@ -76,7 +76,7 @@ class _DirectPlace:
         self.backend.release(time.monotonic())
         sample = measured_sample(self.known, self.backend.name, LAYER, REASON, sent, reply)
         if sample.is_clean and sample.ttft_s is not None:
-            self.backend.observed(sample.load, sample.ttft_s)
+            self.backend.observed(sample.ttft_s)
         return sample
 
 

@@ -8,7 +8,7 @@ are loaded, the model is in place, input tokens are exact.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
+from extproc.outcomes.facts import Sample
 from extproc.outcomes.outcome import DECODE_TAG, TTFT_TAG, LogEntry
 from extproc.policy import expected_wait
 from extproc.request.api import CHAT
@@ -42,10 +43,14 @@ _FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
 
 @dataclass(frozen=True, slots=True)
 class LayeredRules:
-    """The production policy's settings, and the content of its model file if it has one."""
+    """The production policy's settings, and the content of its model file if it has one.
+
+    `record` takes the sample of each outcome, as a sidecar's store would.
+    """
 
     core: CoreRules
     model_file: bytes | None = None
+    record: Callable[[Sample], None] | None = None
 
 
 def layered_rules(stages: Mapping[str, Any], model_file: bytes | None = None) -> LayeredRules:
@@ -64,6 +69,7 @@ class Layered(Policy):
         ]
         self._indices = {name: index for index, name in enumerate(names)}
         self.core = Core(rules.core, rng)
+        self._record = rules.record
         self._settled: list[tuple[int, int | None]] = []
         self._placed: dict[int, tuple[Lease | None, RouteTo, float]] = {}
         self._retry_after_s: dict[int, float] = {}
@@ -145,7 +151,9 @@ class Layered(Policy):
             metadata=instruction.metadata,
             tags=_tags(request, sent_s),
         )
-        self.core.learn(entry, now_s)
+        outcome = self.core.learn(entry, now_s)
+        if outcome is not None and self._record is not None:
+            self._record(outcome.sample)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """The scraper has read a backend's metrics."""

@@ -16,7 +16,7 @@ from scipy import stats
 
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Observations
-from extproc.learning.features import FEATURES, ZoneBounds
+from extproc.learning.features import GAUGES, ZoneBounds
 
 MIN_SAMPLES = 30
 """Guessed: an R of 0.3 is not told from 0 with fewer."""
@@ -55,11 +55,11 @@ class Correlation:
 
 
 def correlations(observations: Observations, bounds: ZoneBounds) -> tuple[Correlation, ...]:
-    """Correlate TTFT with each of the features, in each zone."""
+    """Correlate TTFT with the load, the gauges and the input length, in each zone."""
     return tuple(
         _correlation(zone, name, observations.features[mask, column], observations.ttft_s[mask])
         for zone, mask in bounds.masks(observations.ttft_s).items()
-        for column, name in enumerate(FEATURES)
+        for column, name in enumerate(GAUGES)
     )
 
 

@@ -116,7 +116,7 @@ def analyze(
     by_backend = _by_backend(observations)
     knees = tuple(knee_of(own, bounds, limit_s, name, rng) for name, own in by_backend.items())
     pooled = (knee_of(observations, bounds, limit_s, None, rng),) if len(by_backend) > 1 else ()
-    settings = propose(observations, knees, bounds.low_s, limit_s)
+    settings = propose(observations, knees, limit_s)
     analysis = Analysis(
         rows=len(columns["at_s"]),
         count=len(observations),

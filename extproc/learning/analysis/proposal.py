@@ -3,8 +3,7 @@
 `guard.max_active` is the knee: beyond it requests only wait. It is one number for all backends, so it is the
 largest of their knees; `resume_active` is 80 % of it, as in the sidecar's default. `zones.low_s` is the 90 %
 quantile of TTFT at loads up to a quarter of the knee: what a lightly loaded backend shows.
-`zones.medium_load` is the load that best tells longer TTFTs from these. What the samples do not support is
-left out, with the reason.
+What the samples do not support is left out, with the reason.
 """
 
 import re
@@ -15,7 +14,7 @@ import numpy as np
 
 from extproc.fleet.fleet_rules import RESUME_SHARE, SaturationRule
 from extproc.learning.analysis.knee import Knee
-from extproc.learning.dataset import Observations, medium_load
+from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 
 _MIN_LIGHT = 30
@@ -36,19 +35,16 @@ class Setting:
     reason: str
 
 
-def propose(
-    observations: Observations, knees: Sequence[Knee], low_s: float, limit_s: float
-) -> tuple[Setting, ...]:
+def propose(observations: Observations, knees: Sequence[Knee], limit_s: float) -> tuple[Setting, ...]:
     """Propose settings of guard and zones, from each backend's knee; `limit_s` is the guard's own."""
     max_active = _max_active(knees)
     if max_active.value is None:
         reason = f"without a knee ({max_active.reason})"
-        rest = (("guard", "resume_active"), ("zones", "low_s"), ("zones", "medium_load"))
+        rest = (("guard", "resume_active"), ("zones", "low_s"))
         return (max_active, *(Setting(*name, None, reason) for name in rest))
     load = SaturationRule().resumes_at(int(max_active.value))
     resume = Setting("guard", "resume_active", load, f"{100 * RESUME_SHARE:g} % of max_active")
-    zone = _low_s(observations, knees, limit_s)
-    return max_active, resume, zone, _medium_load(observations, zone.value or low_s, max_active.value)
+    return max_active, resume, _low_s(observations, knees, limit_s)
 
 
 def to_yaml(settings: Sequence[Setting]) -> str:
@@ -109,16 +105,6 @@ def _low_s(observations: Observations, knees: Sequence[Knee], limit_s: float) ->
         return Setting("zones", "low_s", None, reason)
     reason = f"90 % of TTFTs were below it at loads up to a quarter of the knee ({count} requests)"
     return Setting("zones", "low_s", low_s, reason)
-
-
-def _medium_load(observations: Observations, low_s: float, max_active: float) -> Setting:
-    load = medium_load(observations, low_s)
-    if load is None:
-        return Setting("zones", "medium_load", None, f"not both shorter and longer TTFTs than {low_s:g} s")
-    if not 1 <= load < max_active:
-        reason = f"TTFT passes {low_s:g} s at a load of {load:g} only, which is no smaller than max_active"
-        return Setting("zones", "medium_load", None, reason if load >= 1 else "TTFT is long even when idle")
-    return Setting("zones", "medium_load", load, f"it best tells TTFTs from {low_s:g} s on from shorter ones")
 
 
 def _number(value: float) -> str:

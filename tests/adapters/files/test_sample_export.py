@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from msgspec.structs import asdict
 from pyarrow import parquet
 from support.sample_file import execute, write_samples
 
@@ -38,7 +37,9 @@ def test_parquet_has_every_value_in_its_type(store: Path, tmp_path: Path, sample
     samples = [sample_with(token_limit=64, failure="reset", is_clean=False), sample_with(ttft_s=None)]
     write_samples(store, *samples)
     assert export_samples(store, tmp_path / "out.parquet") == 2
-    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [asdict(sample) for sample in samples]
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
+        dict(zip(COLUMNS, row_of(sample), strict=True)) for sample in samples
+    ]
 
 
 def test_csv_leaves_empty_what_is_not_known(store: Path, tmp_path: Path, sample_with: SampleWith) -> None:

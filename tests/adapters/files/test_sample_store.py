@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.outcomes.facts import Sample
+from extproc.fleet.wait_terms import ExpectedWait
 
 store = SampleStore.open(Path(sys.argv[1]), 100_000)
 values = eval(sys.argv[2])
@@ -37,6 +38,7 @@ import resource, signal, sys
 from pathlib import Path
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.outcomes.facts import Sample
+from extproc.fleet.wait_terms import ExpectedWait
 
 store = SampleStore.open(Path(sys.argv[1]), 100_000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -12,12 +12,13 @@ from support.sample_file import execute, schema_two_row, write_samples, write_sc
 
 from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
 from extproc.errors import SampleStoreError
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.features import FEATURES
 from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
-ADDED = {"model_log_ttft", "expected_cached_tokens", "ahead_tokens"}
+ADDED = {"expected_cached_tokens", "ahead_tokens", *ExpectedWait._fields}
 """The columns that schema 2 lacks."""
 
 
@@ -30,7 +31,7 @@ def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith)
     sample = sample_with(
         token_limit=64,
         model_version="abc",
-        model_log_ttft=0.3,
+        estimate=ExpectedWait(0.1, 0.2, 0.3, 0.4),
         predicted_ttft_s=1.5,
         expected_cached_tokens=4.0,
         failure="UF",
@@ -39,7 +40,8 @@ def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith)
     )
     write_samples(path, sample)
     read = read_samples(path)
-    assert {name: column[0] for name, column in read.items()} == asdict(sample)
+    fields = asdict(sample)
+    assert {name: column[0] for name, column in read.items()} == fields | fields.pop("estimate")._asdict()
     assert tuple(read) == COLUMNS
 
 
@@ -118,17 +120,37 @@ def test_a_store_of_the_schema_before_is_taken_over_when_it_is_opened_for_writin
     path: Path, sample_with: SampleWith
 ) -> None:
     write_schema_two(path, load=7.0, ttft_s=0.5)
-    newer = sample_with(load=8.0, model_log_ttft=0.25, expected_cached_tokens=40.0, ahead_tokens=9.0)
+    newer = sample_with(
+        load=8.0, expected_cached_tokens=40.0, ahead_tokens=9.0, estimate=ExpectedWait(0.1, 0.2, 0.3, 0.4)
+    )
     write_samples(path, newer)
     read = read_samples(path)
     assert {name: column[1] for name, column in read.items() if name in ADDED} == {
-        "model_log_ttft": 0.25,
         "expected_cached_tokens": 40.0,
         "ahead_tokens": 9.0,
+        "own_prompt_s": 0.1,
+        "prompts_ahead_s": 0.2,
+        "turns_s": 0.3,
+        "crowding_s": 0.4,
     }
     assert [read[name].tolist() for name in ("load", "ttft_s")] == [[7.0, 8.0], [0.5, newer.ttft_s]]
     assert all(np.isnan(read[name][0]) for name in ADDED)
     assert read["backend"].tolist() == ["vllm-1", "vllm-1"]
+
+
+def test_a_store_of_schema_three_gains_the_estimate_and_loses_what_is_recorded_no_more(
+    path: Path, sample_with: SampleWith
+) -> None:
+    write_schema_two(path, load=7.0)
+    for name in ("expected_cached_tokens", "ahead_tokens", "model_log_ttft"):
+        execute(path, f"ALTER TABLE samples ADD COLUMN {name} REAL")
+    execute(path, "UPDATE samples SET ahead_tokens = 9, model_log_ttft = 0.3")
+    execute(path, "PRAGMA user_version = 3")
+    write_samples(path, sample_with(load=8.0))
+    read = read_samples(path)
+    assert set(read) == set(COLUMNS)
+    assert [read[name].tolist() for name in ("load", "ahead_tokens")] == [[7.0, 8.0], [9.0, 0.0]]
+    assert np.isnan(read["own_prompt_s"][0])
 
 
 def test_samples_of_the_schema_before_can_be_trained_from_once_they_are_taken_over(path: Path) -> None:
@@ -144,7 +166,7 @@ def test_reading_a_store_of_the_schema_before_says_how_to_take_it_over_and_chang
 ) -> None:
     write_schema_two(path)
     before = path.read_bytes()
-    with pytest.raises(SampleStoreError, match=r"schema version 2; .* uses 3; start a sidecar with it once"):
+    with pytest.raises(SampleStoreError, match=r"schema version 2; .* uses 4; start a sidecar with it once"):
         read_samples(path)
     assert path.read_bytes() == before
 

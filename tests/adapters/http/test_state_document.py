@@ -19,6 +19,7 @@ from extproc.adapters.http.fleet_state import FleetState
 from extproc.adapters.http.state_document import state_document
 from extproc.adapters.vllm.exposition import MAX_GAUGE
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.pace import Pace
 from extproc.routing.queue.request_queue import RequestQueue
 
 BACKEND_FIELDS = {
@@ -56,7 +57,7 @@ def test_unknown_values_of_a_new_backend_are_null(parts: Parts) -> None:
     newcomer = document(parts)["backends"][-1]
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
-        *("predicted_ttft_s", "observed_ttft_s", "running_error", "is_model_trusted"),
+        *("predicted_ttft_s", "observed_ttft_s", "running_error", "plain_error", "is_model_trusted"),
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
 
@@ -161,7 +162,7 @@ def test_the_reason_agrees_with_the_backends_that_are_chosen(parts: Parts) -> No
 
 
 def test_an_observed_ttft_is_shown(parts: Parts) -> None:
-    parts.backend().observed(load=1.0, ttft_s=0.3)
+    parts.backend().observed(0.3)
     assert backend(parts)["observed_ttft_s"] == pytest.approx(0.3)
 
 
@@ -183,34 +184,25 @@ def test_a_refused_model_is_shown_and_leaves_the_one_in_use(parts: Parts) -> Non
     assert "not a whole model file" in after["last_refusal"]
 
 
-def test_predictions_are_made_where_the_signals_are_fresh_and_in_range(parts: Parts) -> None:
+def queue(parts: Parts) -> None:
+    """Have `vllm-1` be slow enough for its medium zone."""
     parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
+    parts.backend().pace = Pace(base_s=2.0)
+
+
+def test_the_corrected_estimate_is_shown_where_the_model_is_asked(parts: Parts) -> None:
+    queue(parts)
     assert backend(parts)["predicted_ttft_s"] is None, "there is no model"
     parts.offer_shipped_model()
     assert backend(parts)["predicted_ttft_s"] > 0
     assert document(parts)["backends"][1]["predicted_ttft_s"] is None, "it has not been scraped"
     assert backend(parts, after_s=STALE_AFTER_S + 0.1)["predicted_ttft_s"] is None
-    parts.scrape(running=10_000.0)
-    assert backend(parts)["predicted_ttft_s"] is None, "nothing like it was in the training"
 
 
 def test_the_model_predicts_nothing_in_the_low_zone(parts: Parts) -> None:
     parts.offer_shipped_model()
     parts.scrape(running=0.0, waiting=0.0, kv_cache_fraction=0.01)
     assert (backend(parts)["zone"], backend(parts)["predicted_ttft_s"]) == ("low", None)
-
-
-def test_a_machine_that_is_slower_than_the_model_says_is_predicted_slower(parts: Parts) -> None:
-    parts.scrape(running=3.0, waiting=0.0, kv_cache_fraction=0.01)
-    parts.offer_shipped_model()
-    model = parts.core.model.current
-    assert model is not None
-    before_s = backend(parts)["predicted_ttft_s"]
-    for _ in range(50):
-        parts.backend().predictions.observe(model.manifest.model_version, 0.0, 2.0)
-    after = backend(parts)
-    assert after["predicted_ttft_s"] == pytest.approx(2 * before_s, rel=0.2)
-    assert 0 <= after["running_error"] < 0.2
 
 
 def test_decisions_are_counted_by_layer_and_reason(parts: Parts) -> None:
@@ -274,15 +266,16 @@ def test_an_empty_fleet_has_a_document(parts: Parts) -> None:
     assert document(parts)["backends"] == []
 
 
-def test_a_backend_whose_predictions_are_off_is_shown_as_not_trusted(parts: Parts) -> None:
+def test_whether_the_model_has_a_say_is_shown_with_both_errors(parts: Parts) -> None:
     assert backend(parts)["is_model_trusted"] is None, "there is no model"
     parts.offer_shipped_model()
     model = parts.core.model.current
     assert model is not None
-    assert backend(parts)["is_model_trusted"] is True
-    for ttft_s in (0.2, 9.0) * 15:
-        parts.backend().predictions.observe(model.manifest.model_version, 0.0, ttft_s)
-    assert backend(parts)["is_model_trusted"] is False
+    assert backend(parts)["is_model_trusted"] is False, "it has to earn it"
+    parts.foretell(log_corrected=0.1, log_plain=0.4)
+    shown = backend(parts)
+    assert shown["is_model_trusted"] is True
+    assert (shown["running_error"], shown["plain_error"]) == (pytest.approx(0.1), pytest.approx(0.4))
     assert document(parts)["model"]["promised_error"] == model.promised_error
 
 

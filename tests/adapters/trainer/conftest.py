@@ -10,6 +10,7 @@ from support.clean_sample import SAMPLE
 from support.sample_file import write_samples
 
 from extproc.adapters.files.sample_table import read_samples
+from extproc.fleet.wait_terms import ExpectedWait
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.fit import fit
 from extproc.learning.model_file import dump
@@ -55,7 +56,8 @@ def busy_fleet(
 ) -> Iterator[Sample]:
     """Requests in the medium zone of backends that are `slowness` times slower than 0.5 s + 50 ms a request.
 
-    With a `version`, the model had predicted what backends of `predicted_slowness` would have taken.
+    The estimate knows how slow they are, and nothing of the half second or the input. With a `version`, the
+    model had predicted what backends of `predicted_slowness` would have taken.
     """
     rng = np.random.default_rng(seed)
     for n in range(count):
@@ -70,6 +72,7 @@ def busy_fleet(
             num_running=min(load, 32.0),
             load=load,
             input_tokens=tokens,
+            estimate=ExpectedWait(turns_s=0.05 * load * slowness[backend]),
             ttft_s=float(ttft_s * slowness[backend] * np.exp(rng.normal(0, 0.05))),
             model_version=version,
             predicted_ttft_s=None if version is None else ttft_s * predicted_slowness[backend],
