@@ -39,11 +39,14 @@ class Given:
 
 
 def layered_rules(
-    *, max_active: int | str = 100, model_file: bytes | None = None, admission: Mapping[str, Any] = NO_QUEUE
+    *,
+    max_active: int | str = 100,
+    limit_s: float = 5.0,
+    model_file: bytes | None = None,
+    admission: Mapping[str, Any] = NO_QUEUE,
 ) -> LayeredRules:
-    return layered.layered_rules(
-        {"guard": {"max_active": max_active}, "admission": dict(admission)}, model_file
-    )
+    guard = {"max_active": max_active, "max_predicted_ttft_s": limit_s}
+    return layered.layered_rules({"guard": guard, "admission": dict(admission)}, model_file)
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
-from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
@@ -127,7 +127,7 @@ class Layered(Policy):
         if not isinstance(instruction, RouteTo):
             return None
         self._placed[request_id] = placement.lease, instruction, self._now_s
-        return self._indices[instruction.cluster]
+        return self._indices[instruction.cluster.removesuffix(ENDPOINT_SUFFIX)]
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
         """Service discovery has found these; Envoy has a cluster for each at once."""

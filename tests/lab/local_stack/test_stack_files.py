@@ -69,7 +69,7 @@ def test_run_directory_that_cannot_be_is_a_stack_error(tmp_path: Path) -> None:
 
 def test_without_a_policy_file_all_is_default() -> None:
     config = policy_config(None, BACKENDS)
-    assert config.guard.max_active == 100
+    assert config.guard.max_active == "auto"
     assert [(backend.name, backend.url) for backend in config.backends] == BACKENDS
 
 

@@ -16,7 +16,7 @@ from extproc.learning.analysis.congestion import WaitLocation
 from extproc.learning.analysis.correlation import Correlation, Unstated
 from extproc.learning.analysis.findings import MAX_BACKENDS, Analysis, analyze, zones_of
 from extproc.learning.analysis.summary import summary
-from extproc.learning.features import DEFAULT_ZONE, FEATURES, ZoneBounds
+from extproc.learning.features import DEFAULT_ZONE, GAUGES, ZoneBounds
 from extproc.outcomes.facts import Sample
 
 RATE_STEPS = ((0.08, 40), (0.3, 20), (0.6, 20), (0.8, 30), (0.9, 40), (1.2, 10), (2.5, 40), (0, 60))
@@ -161,7 +161,7 @@ def test_the_numbers_are_json_without_nan() -> None:
     text = msgspec.json.encode(limited_analysis(16, 0))
     decoded = msgspec.json.decode(text)
     assert decoded["knees"][0]["load"] == limited_analysis(16, 0).knees[0].load
-    assert {each["feature"] for each in decoded["correlations"]} == set(FEATURES)
+    assert {each["feature"] for each in decoded["correlations"]} == set(GAUGES)
     assert b"NaN" not in text
 
 
