@@ -41,7 +41,7 @@ class Given:
 def layered_rules(
     *,
     max_active: int | str = 100,
-    limit_s: float = 5.0,
+    limit_s: float = 2.0,
     model_file: bytes | None = None,
     admission: Mapping[str, Any] = NO_QUEUE,
 ) -> LayeredRules:
