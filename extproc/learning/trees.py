@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 MAX_TREES = 20
 MAX_SPLITS = 8
 MAX_LEAVES = MAX_SPLITS + 1
-"""What a decision has time for, see `learning.forest`: the splits of a tree fit into a byte. More of either
-did not foretell better on simulated fleets."""
+"""Guessed: what a decision has time for, see `learning.forest`. The splits of a tree fit into a byte."""
 
 MAX_REACH = 10.0
 """No sum of leaves may leave ±10: a factor of 22,000 is absurd, but still far from overflow."""
