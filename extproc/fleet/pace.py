@@ -91,7 +91,8 @@ class PaceLearning:
             self._turns += turns
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.prompt_tokens)
         else:
-            weight = (NOISE_S / (NOISE_S + seen.ttft_s)) ** 2
+            # By what was foretold: a short TTFT out of the prefix cache, by surprise, is no surer for it.
+            weight = (NOISE_S / (NOISE_S + base_s + token_s * seen.prompt_tokens)) ** 2
             self._free += 1
             self._weights += weight
             self._tokens += weight * seen.prompt_tokens

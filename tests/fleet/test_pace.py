@@ -80,3 +80,19 @@ def test_a_pace_is_finite_and_never_negative(
         pace = learning.learn(pace, Answered(load, tokens, ttft_s, decode_s), limit, pace, now_s)
         for value in (pace.base_s, pace.token_s, pace.turn_s, pace.stay_s):
             assert 0.0 <= value < inf
+
+
+def test_prompts_that_were_in_the_prefix_cache_by_surprise_do_not_make_tokens_free() -> None:
+    outcomes = []
+    for number in range(100):
+        tokens = 1000.0 * (1 + number % 50)
+        ttft_s = 0.05 if number % 10 == 0 else 0.05 + 2e-4 * tokens
+        outcomes.append(Answered(1, tokens, ttft_s, 1.0))
+    assert learned(outcomes).token_s == pytest.approx(2e-4, rel=0.2)
+
+
+def test_a_few_long_waits_do_not_tell_what_a_short_prompt_takes() -> None:
+    short = [Answered(1, 100.0 + number % 7, 0.05, 1.0) for number in range(50)]
+    long = [Answered(1, 20_000.0 + 100 * number, 6.0, 1.0) for number in range(5)]
+    pace = learned([*short, *long])
+    assert pace.base_s + pace.token_s * 100 == pytest.approx(0.05, rel=0.2)
