@@ -96,8 +96,9 @@ class Backend:
     Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
     `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
     and `places` how many requests it is taken to serve at once. It takes no request while its load is above
-    `closed_above`, the smaller of `full_above`, which follows from `max_active`, and `waits_above`, beyond
-    which one more would wait too long in its queue; there has been one for `queued_s`. `observed_ttft_s` is
+    `closed_above`: the smallest of `full_above`, which follows from `max_active`, of `waits_above`, beyond
+    which one more would wait too long in its queue (there has been one for `queued_s`), and of what follows
+    from its places where these are known. `observed_ttft_s` is
     NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
     has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
@@ -109,6 +110,7 @@ class Backend:
         "_adaptive",
         "_averages",
         "_backlog",
+        "_burst_above",
         "_history",
         "_pace_learning",
         "_rules",
@@ -193,7 +195,7 @@ class Backend:
         self.max_active: int = saturation.max_active
         self.closed_above: float = saturation.opened(self.max_active)
         self.full_above: float = self.closed_above
-        self.waits_above = inf
+        self.waits_above = self._burst_above = inf
         self.queued_s = self.most_running = 0.0
         self._running_limit = RunningLimit(inf if endpoint.max_num_seqs is None else endpoint.max_num_seqs)
         self.running_limit = self.places = self._running_limit.limit
@@ -389,17 +391,21 @@ class Backend:
             waits_above = rules.waiting.closes_above(
                 self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
             )
+        # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
+        least = max(self.most_running - 1, 0.0)
+        self.waits_above = max(waits_above, least)
+        self._burst_above = inf
         if self._running_limit.is_sure:
             in_burst = rules.waiting.closes_above_in_burst(self.running_limit, self.pace.turn_s)
-            waits_above = min(waits_above, in_burst)
-        # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
-        self.waits_above = max(waits_above, self.most_running - 1, 0.0)
+            self._burst_above = max(in_burst, least)
 
     def _update_saturation(self, now_s: float) -> None:
         rules = self._rules
         is_fresh = now_s - self.scraped_at_s <= rules.stale_after_s
         load = self.own + (self.foreign if is_fresh else 0.0)
         self.full_above = rules.saturation.closes_above(load, self.full_above, self.max_active)
-        self.closed_above = min(self.full_above, self.waits_above if is_fresh else inf)
+        self.closed_above = self.full_above
+        if is_fresh:
+            self.closed_above = min(self.full_above, self.waits_above, self._burst_above)
         if self.is_doubted and is_fresh:
             self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves

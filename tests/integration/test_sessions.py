@@ -1,7 +1,6 @@
 """Sessions through the real Envoy: turns whose bodies cannot be read stay where their session is."""
 
 import asyncio
-import gzip
 import json
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from extproc.request.session import SESSION_HEADERS
 
 NAMES = ("vllm-1", "vllm-2", "vllm-3", "vllm-4")
 OWN = "x-thread-id"
+UNREADABLE = bytes(byte ^ 0xFF for byte in range(256))
 
 
 def with_own_header(text: str) -> str:
@@ -26,9 +26,9 @@ def with_own_header(text: str) -> str:
 
 
 async def turn(stack: LocalStack, headers: Mapping[str, str], number: int) -> Answer:
-    """Ask with a compressed body, of which the router can read nothing; a simulated server refuses it."""
-    packed = gzip.compress(json.dumps(chat(words=3000 + number)).encode(), compresslevel=0)
-    return await stack.ask(data=packed, headers={**headers, "content-encoding": "gzip"})
+    """Ask with a body that neither Envoy nor the router unpacks; a simulated server refuses it."""
+    packed = json.dumps(chat(words=3000 + number)).encode().translate(UNREADABLE)
+    return await stack.ask(data=packed, headers={**headers, "content-encoding": "br"})
 
 
 async def homes(stack: LocalStack, headers: Mapping[str, str]) -> set[str]:
