@@ -47,8 +47,8 @@ RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
 
 SERVER_SHARE = 0.2
-"""Guessed: the share of a limit that is left for the server's own queue. A request that is let in with less needs
-an idle server, and servers would idle between two such requests."""
+"""Guessed: the share of a limit that is left for the server's own queue. A request that is let in with less
+needs an idle server, and servers would idle between two such requests."""
 
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
