@@ -1,7 +1,7 @@
 """Whether the model helps: its corrected estimate held against the plain one, on what became of the requests.
 
 The model is asked about each request of the medium zone, and its answer is recorded with the decision,
-whether or not it is heeded. The outcome then tells how far off both were. A model has to earn its say on each
+whether or not it has a say. The outcome then tells how far off both were. A model has to earn its say on each
 backend, and loses it there when the plain estimate has foretold better lately; it is still asked, so it comes
 back when it is better again. And a model may foretell well and yet put backends into the wrong order: so
 pairs of outcomes are compared as well, for the whole fleet.

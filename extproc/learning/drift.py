@@ -1,8 +1,8 @@
 """Whether the model in use still helps, told from samples alone.
 
-A sidecar stops heeding the model about a backend where the plain estimate foretells better
+A sidecar stops going by the model for a backend where the plain estimate foretells better
 (`fleet.prediction_record`). The trainer applies the same rule to the recorded predictions, so that it begins
-to look for a better model when a sidecar stops heeding this one. A drift that was seen stays seen, until
+to look for a better model when a sidecar stops going by this one. A drift that was seen stays seen, until
 another model is in use.
 """
 

@@ -1,4 +1,4 @@
-"""The rules of layer 2's model: when it is asked and heeded, and when another one replaces it."""
+"""The rules of layer 2's model: when it is asked and has a say, and when another one replaces it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from extproc.fleet.prediction_record import TrustRule
 
 @dataclass(frozen=True, slots=True)
 class PredictRule(TrustRule):
-    """When the model is asked and heeded."""
+    """When the model is asked and has a say."""
 
     is_enabled: bool = True
     max_candidates: Annotated[int, Ge(1), Le(256)] = 16  # design: asked about the 16 with the least estimates

@@ -62,7 +62,7 @@ class Decision(msgspec.Struct, frozen=True):
     """The result of `decide()`.
 
     `chosen` is None for a refusal, else the backend; `facts` say what was known of it. `prediction` is
-    present wherever the model was asked about the chosen backend, also where it was not heeded. `guarded`
+    present wherever the model was asked about the chosen backend, also where it had no say. `guarded`
     counts the candidates that the guard took out.
     """
 

@@ -1,7 +1,7 @@
 """Layer 2: the trained model corrects the estimate of the candidates, where it has shown that it helps.
 
 It is asked about the candidates with the smallest estimates, all at once, as far as their scrapes are fresh.
-Its answer is a factor of the estimate, as a logarithm. Whether it is heeded is each backend's own affair
+Its answer is a factor of the estimate, as a logarithm. Whether it has a say is each backend's own affair
 (`fleet.prediction_record`): without trust the correction is zero, and the plain estimate counts.
 """
 

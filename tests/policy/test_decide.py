@@ -134,7 +134,7 @@ def test_the_score_that_the_rules_name_decides() -> None:
     assert placed(view, rules=rules).chosen is slow, "it has fewer requests in flight"
 
 
-def test_the_score_that_the_rules_name_decides_where_no_model_is_heeded() -> None:
+def test_the_score_that_the_rules_name_decides_where_no_model_has_a_say() -> None:
     rules = row_with(RULES, score="requests_in_flight")
     for facts in ({"is_trusted": [False, False]}, {"is_fresh": [False, False]}):
         view = candidates([22, 21], **facts)

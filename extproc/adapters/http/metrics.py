@@ -37,7 +37,7 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
-    "is_fresh": ("extproc_backend_signals_fresh", "1 if the last good scrape is young enough to be heeded"),
+    "is_fresh": ("extproc_backend_signals_fresh", "1 if the last good scrape is young enough to count"),
     "is_routable": ("extproc_backend_routable", "1 if the backend may be chosen"),
     "predicted_ttft_s": (
         "extproc_backend_predicted_ttft_seconds",
