@@ -66,7 +66,8 @@ def test_the_oracle_has_the_smallest_median(policy: str) -> None:
 def test_the_production_policy_asks_its_model_where_the_fleet_is_loaded() -> None:
     decisions = evaluate(scenario(load=1.2, duration_s=60), "layered", seed=1).decisions
     assert decisions["least_load/low_zone"] > 0
-    assert sum(count for name, count in decisions.items() if name.startswith("predict/")) > 0
+    asked = ("predict/lowest_prediction", "least_load/running_error")
+    assert sum(decisions.get(name, 0) for name in asked) > 0, "whether it has a say or not"
 
 
 def test_progress_is_reported_in_the_order_of_time() -> None:
