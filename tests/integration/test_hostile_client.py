@@ -86,7 +86,7 @@ def test_poison_of_one_client_refuses_and_fails_no_request_of_others(
     async def poison() -> None:
         while True:
             await asyncio.gather(*(stack.ask(POISON) for _ in range(4)), return_exceptions=True)
-            await asyncio.sleep(0.1)  # fifty failures of a backend in a row would take it out for a second
+            await asyncio.sleep(0.2)  # fifty failures of a backend in a row would take it out for a second
 
     async def scenario() -> None:
         async with AsyncExitStack() as exits:
