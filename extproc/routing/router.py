@@ -11,7 +11,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import MAX_TOKENS, CandidateFacts
+from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
 from extproc.policy.decide import PolicyRules, decide, last_resort
@@ -58,7 +58,7 @@ class Router:
         """Place a request, or refuse it."""
         if request.tenant and self._has_used_its_share(request, now_s):
             self.counts.count(Decision(Layer.REJECT, Reason.TENANT_SHARE))
-            return self._refused(request, Reason.TENANT_SHARE, now_s)
+            return self._refused(request, Reason.TENANT_SHARE, self._bare_view(request, now_s))
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
@@ -102,16 +102,19 @@ class Router:
 
         Before that one is tried that is out because it failed, see `last_resort`.
         """
-        view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        view = self._bare_view(request, now_s)
         tried = last_resort(request, view, self._policy, self._rng)
         if tried is not None and tried.chosen is not None and tried.facts is not None:
             self.counts.count(tried)
             return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
         self.counts.count(decision)
-        return self._refused(request, decision.reason, now_s, waiting)
+        return self._refused(request, decision.reason, view, waiting)
 
-    def _refused(self, request: Request, reason: Reason, now_s: float, waiting: int = 0) -> Placement:
-        view = self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+    def _bare_view(self, request: Request, now_s: float) -> FleetView:
+        """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
+        return self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+
+    def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
         return Placement(overloaded(reason, retry_s, request.api))
 
