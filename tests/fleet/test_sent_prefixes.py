@@ -22,16 +22,6 @@ def prefixes() -> SentPrefixes:
     return SentPrefixes()
 
 
-@pytest.fixture
-def one() -> Backend:
-    return a_backend(number=1)
-
-
-@pytest.fixture
-def two() -> Backend:
-    return a_backend(number=2)
-
-
 def scrape(backend: Backend, **counters: float) -> None:
     backend.cache.scraped(Signals(running=0, waiting=0, **counters))
 

@@ -23,16 +23,6 @@ def homes() -> SessionHomes:
     return SessionHomes()
 
 
-@pytest.fixture
-def one() -> Backend:
-    return a_backend(number=1)
-
-
-@pytest.fixture
-def two() -> Backend:
-    return a_backend(number=2)
-
-
 def test_the_home_is_where_the_last_turn_went(homes: SessionHomes, one: Backend, two: Backend) -> None:
     assert homes.near_tokens(turn(), {}) == {}
     homes.sent(one, turn(tokens=800))

@@ -2,42 +2,15 @@
 
 import asyncio
 import json
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support.client_load import Answer, by_status, chat
+from support.client_load import by_status, chat
 from support.process_stack import LocalStack, running
+from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare
 from support.served import TRANSPORTS
 
-SLOW, FAST = 0.2, 200.0
-LONG = chat(max_tokens=600)
-"""Some minutes on a slow server: it has its place until the test has seen what it wants to, and is fast."""
 NAMES = ("x-slo-ttft-ms", "x-llm-d-slo-ttft-ms")
-
-
-def prepare(stack: LocalStack, transport: str, **admission: Any) -> None:
-    """A slow backend with one place."""
-    stack.start_sim("vllm-1", "--max-num-seqs", "1", "--speed", str(SLOW))
-    address = f"127.0.0.1:{stack.grpc_port}"
-    stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
-    stack.stages["guard"] = {"max_active": 1, "max_predicted_ttft_s": 60.0}
-    stack.stages["admission"] = {"mode": "queue", "queue": {"max_wait_s": 60.0}} | admission
-
-
-async def occupy(stack: LocalStack) -> asyncio.Future[list[Answer]]:
-    """A request that takes the only place."""
-    asked = asyncio.gather(stack.ask(LONG))
-    await stack.until(lambda state: state["backends"][0]["own"] == 1)
-    return asked
-
-
-async def hold(stack: LocalStack, number: int, **headers: str) -> asyncio.Task[Answer]:
-    """One more request that waits, `number` in all."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    task = asyncio.create_task(stack.ask(chat(max_tokens=2), headers=named))
-    await stack.until(lambda state: state["queue"]["waiting"] == number)
-    return task
 
 
 async def ask_with_lines(stack: LocalStack, *lines: str) -> bytes:
@@ -54,26 +27,13 @@ async def ask_with_lines(stack: LocalStack, *lines: str) -> bytes:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_earliest_limit_is_let_in_first(stack: LocalStack, transport: str) -> None:
-    prepare(stack, transport)
+    prepare(stack, transport, max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack)
-            done: list[int] = []
-            waiting = []
-            limits = (
-                {},
-                {"x_slo_ttft_ms": "40000"},
-                {"x_llm_d_slo_ttft_ms": "30000"},
-                {"x_slo_ttft_ms": "-1"},
-            )
-            for number, headers in enumerate(limits, start=1):
-                task = await hold(stack, number, **headers)
-                task.add_done_callback(lambda _, number=number: done.append(number))
-                waiting.append(task)
-            await stack.change_speed(FAST)
-            answers = [*await first, *await asyncio.gather(*waiting)]
-            assert all(answer.is_complete for answer in answers)
+            slo, llm_d = NAMES
+            limits = [{}, {slo: "40000"}, {llm_d: "30000"}, {slo: "-1"}]
+            done = await order_of_letting_in(stack, limits)
             assert done == [3, 2, 1, 4]
 
     asyncio.run(scenario())
@@ -83,7 +43,7 @@ def test_the_earliest_limit_is_let_in_first(stack: LocalStack, transport: str) -
 def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
     stack: LocalStack, transport: str
 ) -> None:
-    prepare(stack, transport)
+    prepare(stack, transport, max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):
@@ -103,7 +63,8 @@ def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
 def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_in(
     stack: LocalStack, transport: str
 ) -> None:
-    prepare(stack, transport, mode="reject")
+    prepare(stack, transport, max_wait_s=60.0)
+    stack.stages["admission"]["mode"] = "reject"
     stack.stages["guard"] = {"max_active": 8, "max_predicted_ttft_s": 60.0}
 
     async def scenario() -> None:
@@ -123,7 +84,7 @@ def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_
 
 
 def test_a_limit_that_comes_twice_is_ignored(stack: LocalStack) -> None:
-    prepare(stack, TRANSPORTS[0])
+    prepare(stack, TRANSPORTS[0], max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):

@@ -1,46 +1,13 @@
 """Requests that wait at the router, with a real Envoy that is asked for patience."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
-from support.client_load import Answer, by_status, chat
+from support.client_load import by_status, chat
 from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
 from support.process_stack import LocalStack, running
+from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare, until_waiting
 from support.served import TRANSPORTS
-
-SLOW, FAST = 0.2, 200.0
-LONG = chat(max_tokens=600)
-"""Some minutes on a slow server: it has its place until the test has seen what it wants to, and is fast."""
-
-
-def prepare(stack: LocalStack, transport: str | None = None, max_active: int = 1, **queue: Any) -> None:
-    """A backend that takes `max_active` requests, is slow, and a sidecar that holds the others."""
-    stack.start_sim("vllm-1", "--max-num-seqs", str(max_active), "--speed", str(SLOW))
-    if transport is not None:
-        address = f"127.0.0.1:{stack.grpc_port}"
-        stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
-    stack.stages["guard"] = {"max_active": max_active, "max_predicted_ttft_s": 60.0}
-    stack.stages["admission"] = {"mode": "queue", "queue": queue}
-
-
-async def until_waiting(stack: LocalStack, count: int) -> Mapping[str, Any]:
-    return await stack.until(lambda state: state["queue"]["waiting"] == count)
-
-
-async def hold(stack: LocalStack, number: int, **options: Any) -> asyncio.Task[Answer]:
-    """One more request that waits, `number` in all."""
-    task = asyncio.create_task(stack.ask(chat(max_tokens=2), **options))
-    await until_waiting(stack, number)
-    return task
-
-
-async def occupy(stack: LocalStack, places: int = 1) -> asyncio.Future[list[Answer]]:
-    """Requests that take all places."""
-    asked = asyncio.gather(*(stack.ask(LONG) for _ in range(places)))
-    await stack.until(lambda state: state["backends"][0]["own"] == places)
-    return asked
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -72,16 +39,8 @@ def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(stack: L
 
     async def scenario() -> None:
         async with running(stack):
-            first = await occupy(stack)
-            done: list[int] = []
-            waiting = []
-            for number, priority in enumerate(("0", "-1", "0", "7"), start=1):
-                task = await hold(stack, number, headers={"x-extproc-priority": priority})
-                task.add_done_callback(lambda _, number=number: done.append(number))
-                waiting.append(task)
-            await stack.change_speed(FAST)
-            answers = [*await first, *await asyncio.gather(*waiting)]
-            assert all(answer.is_complete for answer in answers)
+            headers = [{"x-extproc-priority": priority} for priority in ("0", "-1", "0", "7")]
+            done = await order_of_letting_in(stack, headers)
             assert done == [4, 1, 3, 2]
 
     asyncio.run(scenario())
