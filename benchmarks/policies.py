@@ -51,7 +51,7 @@ NO_RIVALS = {"layered", "layered-no-model", "oracle", "shedding-oracle"}
 
 
 class Case(NamedTuple):
-    """What all policies are given: a fleet, a workload, routers that do not see each other, nuisances."""
+    """The input of all policies: a fleet, a workload, routers that do not see each other, nuisances."""
 
     fleet: str
     workload: str

@@ -149,7 +149,7 @@ def evaluate(options: EvaluateOptions) -> None:
     queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
     (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
     batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
-    also refuses requests that would be late everywhere. Of a --config, layered takes the stages guard,
+    also refuses requests that would be late everywhere. From a --config, layered takes the stages guard,
     breaker, predict, least_load, zones, scrape and admission.
 
     Nothing goes wrong in this world but what is asked for by --ttft-noise, --speed-noise, --stalls,

@@ -31,7 +31,7 @@ SCARCE = 0.8
 
 SHARE = 1.12
 """Measured in the twin, see benchmarks/README.md: the median of TTFT bends at 1.0 to 1.2 of what fits in on
-average. Who finds no place soon finds one, as long as most are in."""
+average. A request that finds no place soon finds one, as long as most are in."""
 
 FORGETTING_S = 30.0
 """Guessed: some lifetimes of requests."""

@@ -22,7 +22,7 @@ EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 SERVICE_UNKNOWN = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
-"""What `Watch` answers where `Check` fails with NOT_FOUND."""
+"""The answer of `Watch` where `Check` fails with NOT_FOUND."""
 _SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
 
 

@@ -30,7 +30,7 @@ _LIVE_PAGE = Path(__file__).with_name("live_page.html")
 
 
 class _ServerLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp logs, without a traceback for each request that is no HTTP."""
+    """The log of aiohttp, without a traceback for each request that is no HTTP."""
 
     def __init__(self) -> None:
         super().__init__(logger)
