@@ -12,7 +12,7 @@ some minutes is tried again, and a backend that changes is learned anew. With no
 the load alone decides.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, isinf
 
 import msgspec
@@ -66,16 +66,58 @@ UNKNOWN = Pace()
 
 
 @dataclass(slots=True)
+class _Line:
+    """The sums of a line through outcomes that found a free place; the number and the weights of these."""
+
+    outcomes: float = 0.0
+    weights: float = 0.0
+    tokens: float = 0.0
+    ttft_s: float = 0.0
+    tokens_squared: float = 0.0
+    tokens_ttft: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        return self.outcomes > 1e-3 and self.weights > 1e-9
+
+    def add(self, weight: float, seen: Answered) -> None:
+        self.outcomes += 1
+        self.weights += weight
+        self.tokens += weight * seen.prompt_tokens
+        self.ttft_s += weight * seen.ttft_s
+        self.tokens_squared += weight * seen.prompt_tokens**2
+        self.tokens_ttft += weight * seen.prompt_tokens * seen.ttft_s
+
+    def fade(self, kept: float) -> None:
+        self.outcomes *= kept
+        self.weights *= kept
+        self.tokens *= kept
+        self.ttft_s *= kept
+        self.tokens_squared *= kept
+        self.tokens_ttft *= kept
+
+    def subtract(self, other: "_Line") -> None:
+        for name in self.__slots__:
+            setattr(self, name, max(0.0, getattr(self, name) - getattr(other, name)))
+
+    def drawn_to(self, common: Pace) -> tuple[float, float]:
+        """Return base and token of the line, drawn towards the fleet's."""
+        weights, prior = self.weights, PRIOR_OUTCOMES * self.weights / self.outcomes
+        mean_tokens, mean_s = self.tokens / weights, self.ttft_s / weights
+        spread = max(0.0, self.tokens_squared - weights * mean_tokens**2)
+        together = self.tokens_ttft - weights * mean_tokens * mean_s
+        ridge = prior * USUAL_PROMPT_SPREAD**2
+        token_s = max(0.0, (together + ridge * common.token_s) / (spread + ridge))
+        above_s = weights * (mean_s - token_s * mean_tokens)
+        return max(0.0, _drawn(above_s, weights, common.base_s, prior)), token_s
+
+
+@dataclass(slots=True)
 class PaceLearning:
     """What was seen of one backend, or of the whole fleet, slowly forgotten."""
 
     _known_at_s: float = 0.0
-    _free: float = 0.0  # outcomes that found a free place, their weights, and the sums of a line through them
-    _weights: float = 0.0
-    _tokens: float = 0.0
-    _ttft_s: float = 0.0
-    _tokens_squared: float = 0.0
-    _tokens_ttft: float = 0.0
+    _line: _Line = field(default_factory=_Line)
     _turns: float = 0.0
     _waited_s: float = 0.0
     _outcomes: float = 0.0
@@ -93,12 +135,7 @@ class PaceLearning:
         else:
             # By what was foretold: a short TTFT out of the prefix cache, by surprise, is no surer for it.
             weight = (NOISE_S / (NOISE_S + base_s + token_s * seen.prompt_tokens)) ** 2
-            self._free += 1
-            self._weights += weight
-            self._tokens += weight * seen.prompt_tokens
-            self._ttft_s += weight * seen.ttft_s
-            self._tokens_squared += weight * seen.prompt_tokens**2
-            self._tokens_ttft += weight * seen.prompt_tokens * seen.ttft_s
+            self._line.add(weight, seen)
         if seen.decode_s is not None:
             self._outcomes += 1
             self._stays_s += seen.decode_s
@@ -112,9 +149,9 @@ class PaceLearning:
         """
         is_stale = now_s - self._heard_at_s >= STALE_S
         self._heard_at_s = now_s
-        if seen.load - limit + 1 > 0 or not self._has_line:
+        if seen.load - limit + 1 > 0 or not self._line.is_known:
             return False
-        base_s = (self._ttft_s - token_s * self._tokens) / self._weights
+        base_s = (self._line.ttft_s - token_s * self._line.tokens) / self._line.weights
         is_faster = seen.ttft_s < CONTRADICTING * base_s
         self._contradictions = self._contradictions + 1 if is_faster else 0
         return is_faster and (is_stale or self._contradictions >= CONTRADICTIONS)
@@ -123,14 +160,8 @@ class PaceLearning:
         """Forget where a place was free, and take it back from what was seen of the whole fleet."""
         self._forget(now_s)
         fleet._forget(now_s)
-        fleet._free = max(0.0, fleet._free - self._free)
-        fleet._weights = max(0.0, fleet._weights - self._weights)
-        fleet._tokens = max(0.0, fleet._tokens - self._tokens)
-        fleet._ttft_s = max(0.0, fleet._ttft_s - self._ttft_s)
-        fleet._tokens_squared = max(0.0, fleet._tokens_squared - self._tokens_squared)
-        fleet._tokens_ttft = max(0.0, fleet._tokens_ttft - self._tokens_ttft)
-        self._free = self._weights = self._tokens = self._ttft_s = 0.0
-        self._tokens_squared = self._tokens_ttft = 0.0
+        fleet._line.subtract(self._line)
+        self._line = _Line()
         self._contradictions = 0
 
     def refreshed(self, limit: float, common: Pace, now_s: float) -> Pace:
@@ -139,35 +170,17 @@ class PaceLearning:
         return self._pace(limit, common)
 
     def _pace(self, limit: float, common: Pace) -> Pace:
-        base_s, token_s = self._line(common) if self._has_line else (common.base_s, common.token_s)
+        line = self._line
+        base_s, token_s = line.drawn_to(common) if line.is_known else (common.base_s, common.token_s)
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
         by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if isinf(limit) else limit)
         turn_s = max(SHORTEST_TURN_S, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS))
         return Pace(base_s, max(SHORTEST_TOKEN_S, token_s), turn_s, stay_s)
 
-    @property
-    def _has_line(self) -> bool:
-        return self._free > 1e-3 and self._weights > 1e-9
-
-    def _line(self, common: Pace) -> tuple[float, float]:
-        weights, prior = self._weights, PRIOR_OUTCOMES * self._weights / self._free
-        mean_tokens, mean_s = self._tokens / weights, self._ttft_s / weights
-        spread = max(0.0, self._tokens_squared - weights * mean_tokens**2)
-        together = self._tokens_ttft - weights * mean_tokens * mean_s
-        ridge = prior * USUAL_PROMPT_SPREAD**2
-        token_s = max(0.0, (together + ridge * common.token_s) / (spread + ridge))
-        above_s = weights * (mean_s - token_s * mean_tokens)
-        return max(0.0, _drawn(above_s, weights, common.base_s, prior)), token_s
-
     def _forget(self, now_s: float) -> None:
         kept = exp(-max(0.0, now_s - self._known_at_s) / FORGETTING_S)
         self._known_at_s = max(self._known_at_s, now_s)
-        self._free *= kept
-        self._weights *= kept
-        self._tokens *= kept
-        self._ttft_s *= kept
-        self._tokens_squared *= kept
-        self._tokens_ttft *= kept
+        self._line.fade(kept)
         self._turns *= kept
         self._waited_s *= kept
         self._outcomes *= kept
