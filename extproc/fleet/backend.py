@@ -8,19 +8,19 @@ measured best: a decision over sixteen candidates takes a quarter of the time th
 Times are seconds of one monotonic clock.
 """
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from math import inf, isnan, nan
-from statistics import median_low
 from typing import Protocol
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules, queued_s
 from extproc.fleet.own_history import DrainRate, OwnHistory
-from extproc.fleet.pace import UNKNOWN, Answered, Pace, PaceLearning
+from extproc.fleet.pace import Answered, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord, RankRecord
 from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache, SentPrompt
@@ -53,40 +53,6 @@ class BookedRequest(Protocol):
     backend: "Backend"
     request: Request
     prompt: SentPrompt
-
-
-@dataclass(slots=True)
-class FleetAverages:
-    """Values of the whole fleet: a new backend starts with them, and its own are drawn towards them.
-
-    `usual_places` is the median of how many requests backends are sure to run at once: one that lies about
-    its own tells nothing of the others'. `placed` requests were placed on its `members` so far; those of them
-    that are `unheard` are due for one, by the length of their silence, and those that are `starting` have a
-    window.
-    """
-
-    usual_places: float = 0.0
-    pace: Pace = UNKNOWN
-    pace_learning: PaceLearning = field(default_factory=PaceLearning)
-    members: int = 0
-    placed: int = 0
-    unheard: "dict[Backend, None]" = field(default_factory=dict)
-    starting: "dict[Backend, SlowStart]" = field(default_factory=dict)
-    _sure_places: dict["Backend", float] = field(default_factory=dict)
-
-    def learn_places(self, backend: "Backend", places: float) -> None:
-        """Note how many requests a backend is sure to run at once."""
-        if self._sure_places.get(backend) != places:
-            self._sure_places[backend] = places
-            self.usual_places = median_low(self._sure_places.values())
-
-    def drop(self, gone: Set["Backend"]) -> None:
-        """Forget backends that have left."""
-        self._sure_places = {each: places for each, places in self._sure_places.items() if each not in gone}
-        self.usual_places = median_low(self._sure_places.values()) if self._sure_places else 0.0
-        for backend in gone:
-            self.unheard.pop(backend, None)
-            self.starting.pop(backend, None)
 
 
 class Backend:

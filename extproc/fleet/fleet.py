@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence, Set
 
-from extproc.fleet.backend import Backend, FleetAverages, Lifecycle
+from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.fleet.session_homes import SessionHomes

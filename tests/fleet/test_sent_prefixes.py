@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_backend, a_request, an_endpoint, fleet_rules
 
-from extproc.fleet.backend import Backend, FleetAverages
+from extproc.fleet.backend import Backend
+from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.prefix_cache import DOUBTED_TOKENS
 from extproc.fleet.sent_prefixes import SWEPT_BLOCKS, SentPrefixes
 from extproc.fleet.signals import Signals

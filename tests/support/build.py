@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from extproc.exchange.placement import HeldLease, Lease, Placement
-from extproc.fleet.backend import Backend, FleetAverages
+from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules, SaturationRule, WaitingRule
 from extproc.fleet.prediction_record import TrustRule
 from extproc.fleet.signals import Signals
