@@ -12,6 +12,7 @@ from math import exp, inf
 import numpy as np
 from msgspec.structs import replace
 
+from extproc.fleet.fleet_rules import WaitingRule
 from extproc.fleet.view import FleetView
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import PredictRule
@@ -29,7 +30,7 @@ class PolicyRules:
 
     predict: PredictRule = field(default_factory=PredictRule)
     low_s: float = ZoneRule().low_s
-    max_predicted_ttft_s: float = 5.0
+    max_predicted_ttft_s: float = WaitingRule().burst_s
     score: str = "expected_wait"
 
     @property
