@@ -290,7 +290,8 @@ class Backend:
         if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
             self._pace_learning.withdraw(fleet.pace_learning, now_s)
             self.silence.patience_s = MIN_PATIENCE_S
-        fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
+        # Of the same weight in both, so that it can be withdrawn from the fleet's.
+        fleet.pace = common = fleet.pace_learning.learn(self.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
     def answered(self) -> None:
