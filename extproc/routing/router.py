@@ -1,5 +1,6 @@
 """The router: candidates, decision, reservation and instruction, in one step without an await."""
 
+from collections.abc import Sequence
 from math import inf
 
 import msgspec
@@ -18,6 +19,7 @@ from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.contenders import contenders
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
@@ -79,21 +81,29 @@ class Router:
         candidates = self._registry.candidates(request.model)
         if candidates is None:
             return Placement(self._refuse_model(request, now_s))
-        cached = self._fleet.prefixes.cached_tokens(request)
-        near = self._fleet.sessions.near_tokens(request, cached)
-        view = self._fleet.view(candidates, now_s, cached, near)
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
-        decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
+        looked_at = contenders(candidates, self._fleet, request, self._rng)
+        decision = self._decide(request, looked_at, now_s, left_s)
+        if decision.chosen is None and len(looked_at) < len(candidates):
+            decision = self._decide(request, candidates, now_s, left_s)
         if decision.reason is Reason.NO_BACKEND:
             return self.pass_through(phase)
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
-        if near is not cached:
-            chosen = decision.chosen
-            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
+
+    def _decide(
+        self, request: Request, candidates: Sequence[Backend], now_s: float, wait_left_s: float
+    ) -> Decision:
+        cached = self._fleet.prefixes.cached_tokens(request, candidates)
+        near = self._fleet.sessions.near_tokens(request, cached)
+        view = self._fleet.view(candidates, now_s, cached, near)
+        decision = decide(request, view, self._model.current, self._policy, self._rng, wait_left_s)
+        if near is not cached and (chosen := decision.chosen) is not None:
+            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
+        return decision
 
     def refuse(
         self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
