@@ -4,11 +4,9 @@ import asyncio
 import json
 from urllib.parse import urlsplit
 
-import pytest
 from support.client_load import by_status, chat
 from support.process_stack import LocalStack, running
 from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare
-from support.served import TRANSPORTS
 
 NAMES = ("x-slo-ttft-ms", "x-llm-d-slo-ttft-ms")
 
@@ -25,9 +23,8 @@ async def ask_with_lines(stack: LocalStack, *lines: str) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_earliest_limit_is_let_in_first(stack: LocalStack, transport: str) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+def test_the_earliest_limit_is_let_in_first(stack: LocalStack) -> None:
+    prepare(stack, max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):
@@ -39,11 +36,10 @@ def test_the_earliest_limit_is_let_in_first(stack: LocalStack, transport: str) -
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+    prepare(stack, max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):
@@ -59,11 +55,10 @@ def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_in(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+    prepare(stack, max_wait_s=60.0)
     stack.stages["admission"]["mode"] = "reject"
     stack.stages["guard"] = {"max_active": 8, "max_predicted_ttft_s": 60.0}
 
@@ -84,7 +79,7 @@ def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_
 
 
 def test_a_limit_that_comes_twice_is_ignored(stack: LocalStack) -> None:
-    prepare(stack, TRANSPORTS[0], max_wait_s=60.0)
+    prepare(stack, max_wait_s=60.0)
 
     async def scenario() -> None:
         async with running(stack):

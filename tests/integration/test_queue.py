@@ -1,20 +1,20 @@
-"""Requests that wait at the router, with a real Envoy that is asked for patience."""
+"""Requests that wait at the router, with a real Envoy that is asked for patience.
+
+Either transport holds, lets go and ends them alike: tests/adapters/envoy/test_server_conformance.py.
+"""
 
 import asyncio
 
-import pytest
 from support.client_load import by_status, chat
 from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
 from support.process_stack import LocalStack, running
 from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare, until_waiting
-from support.served import TRANSPORTS
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_burst_beyond_the_limit_is_queued_and_no_request_is_refused(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport, max_active=3)
+    prepare(stack, max_active=3)
 
     async def scenario() -> None:
         async with running(stack):
@@ -46,12 +46,11 @@ def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(stack: L
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
     stack.message_timeout_s = SHIPPED_MESSAGE_TIMEOUT_S
-    prepare(stack, transport, max_wait_s=SHIPPED_MESSAGE_TIMEOUT_S + 0.5)
+    prepare(stack, max_wait_s=SHIPPED_MESSAGE_TIMEOUT_S + 0.5)
 
     async def scenario() -> None:
         async with running(stack):
@@ -84,9 +83,8 @@ def test_a_full_queue_refuses_at_once(stack: LocalStack) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: str) -> None:
-    prepare(stack, transport)
+def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack) -> None:
+    prepare(stack)
 
     async def scenario() -> None:
         async with running(stack):
@@ -103,11 +101,10 @@ def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: s
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_waiting_requests_are_served_by_envoys_pool_when_the_sidecar_ends(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport)
+    prepare(stack)
 
     async def scenario() -> None:
         async with running(stack):
