@@ -31,7 +31,8 @@ async def hold(stack: LocalStack, number: int, **options: Any) -> asyncio.Task[A
 
 
 async def occupy(stack: LocalStack, places: int = 1) -> asyncio.Future[list[Answer]]:
-    """Requests that take all places."""
+    """Requests that take all places, for as long as the server is slow."""
+    await stack.change_speed(SLOW)
     asked = asyncio.gather(*(stack.ask(LONG) for _ in range(places)))
     await stack.until(lambda state: state["backends"][0]["own"] == places)
     return asked
