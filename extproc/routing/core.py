@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
@@ -40,6 +41,7 @@ class CoreRules:
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    max_held_bytes: int = 768 << 20
 
 
 class Core:
@@ -65,6 +67,7 @@ class Core:
             self._freed,
             first_booking,
         )
+        self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)
 
