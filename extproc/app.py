@@ -58,7 +58,7 @@ class Sidecar:
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core)
-        new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config))
+        new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config), core.bodies)
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None
         self._source = new_source(config)

@@ -38,6 +38,7 @@ def core_rules(config: Config) -> CoreRules:
         admission=config.admission,
         queue=config.admission.queue if is_queueing else None,
         settle_s=config.envoy.settle_s,
+        max_held_bytes=config.server.max_held_bytes,
     )
 
 

@@ -63,6 +63,7 @@ class ServerConfig(Stage):
     transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
     tls: TlsConfig | None = None
     max_message_bytes: Annotated[int, Ge(1 << 16), Le(1 << 30)] = 33 << 20  # Envoy's 32 MiB and a margin
+    max_held_bytes: Annotated[int, Ge(1 << 20), Le(1 << 40)] = 768 << 20  # guessed: half of Envoy's heap
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
     def model_post_init(self, _: object) -> None:

@@ -5,6 +5,7 @@ cluster which it has not loaded is a 503. So a new backend is chosen only `settl
 written, and a departing one stops being chosen, drains, and only `settle_s` later loses its cluster.
 """
 
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from math import inf
 
@@ -83,8 +84,9 @@ class Registry:
     def learn_models(self, member: Backend, models: frozenset[str]) -> None:
         """Note what the server says it serves; configured models have precedence."""
         if member.endpoint.models is None and member.models != models:
-            member.models = models
-            self._index()
+            known, member.models = member.models, models
+            if member.lifecycle is Lifecycle.ACTIVE:
+                self._index_again(member, known, models)
 
     def longest_prompts(self) -> dict[str | None, float]:
         """Return the longest context of each model, but of those that a server has without saying its length.
@@ -155,6 +157,7 @@ class Registry:
         active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
         models = {model for member in active for model in member.models or ()}
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
+        self._position = {member: index for index, member in enumerate(members)}
         self._by_name = {member.name: member for member in staying_last}
         self._active: Candidates = tuple(active)
         self._of_unknown_models = tuple(member for member in active if member.models is None)
@@ -162,3 +165,18 @@ class Registry:
             model: tuple(member for member in active if member.models and model in member.models)
             for model in models
         }
+
+    def _index_again(self, member: Backend, known: frozenset[str] | None, models: frozenset[str]) -> None:
+        """Follow the models of one active member: of thousands that join, each tells its own."""
+        if known is None:
+            self._of_unknown_models = tuple(each for each in self._of_unknown_models if each is not member)
+        for model in (known or frozenset()) - models:
+            others = tuple(each for each in self._candidates[model] if each is not member)
+            if others:
+                self._candidates[model] = others
+            else:
+                del self._candidates[model]
+        for model in models - (known or frozenset()):
+            serving = self._candidates.get(model, ())
+            at = bisect(serving, self._position[member], key=self._position.__getitem__)
+            self._candidates[model] = (*serving[:at], member, *serving[at:])

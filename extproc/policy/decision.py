@@ -45,6 +45,7 @@ class Reason(StrEnum):
     TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
+    LARGE_BODIES = "large_bodies"  # Envoy holds so many already
     UNKNOWN_MODEL = "unknown_model"
     MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
     # neither: Envoy's own pool takes the request

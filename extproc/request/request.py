@@ -102,9 +102,14 @@ def read_request(
     )
 
 
+def api_of(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> Api:
+    """Return the API that a request's path is of."""
+    return apis.get(_path(headers), OTHER)
+
+
 def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> bool:
     """Return whether a request becomes a WebSocket: no body is waited for."""
-    return headers.get(":method") == "GET" and apis.get(_path(headers), OTHER).is_upgrade
+    return headers.get(":method") == "GET" and api_of(headers, apis).is_upgrade
 
 
 def _path(headers: Mapping[str, str]) -> str:

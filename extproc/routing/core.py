@@ -6,9 +6,11 @@ clock, no file and no socket: times and random numbers are arguments.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
@@ -30,6 +32,9 @@ from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 
+CONTEXTS_EVERY_S = 0.25
+"""Guessed: of thousands of servers that join at once each tells its contexts; a look at all takes 1 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoreRules:
@@ -40,6 +45,7 @@ class CoreRules:
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    max_held_bytes: int = 768 << 20
 
 
 class Core:
@@ -55,6 +61,8 @@ class Core:
         self.model = ModelInUse()
         self._ranking = RankRecord()
         self.ratios = TokenRatios()
+        self._are_contexts_new = False
+        self._contexts_due_s = -inf
         self.router = Router(
             self.fleet,
             self.registry,
@@ -65,6 +73,7 @@ class Core:
             self._freed,
             first_booking,
         )
+        self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)
 
@@ -85,6 +94,9 @@ class Core:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         backend.scraped(signals, own_when_asked, now_s)
         backend.review(now_s)
+        if self._are_contexts_new and now_s >= self._contexts_due_s:
+            self._are_contexts_new, self._contexts_due_s = False, now_s + CONTEXTS_EVERY_S
+            self.ratios.longest_prompts = self.registry.longest_prompts()
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
@@ -97,7 +109,7 @@ class Core:
         self.registry.learn_models(backend, models)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
-            self.ratios.longest_prompts = self.registry.longest_prompts()
+            self._are_contexts_new = True
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
@@ -117,6 +129,7 @@ class Core:
         self.fleet.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
+            self._are_contexts_new = True
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
         return has_left
 

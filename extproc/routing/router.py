@@ -17,10 +17,12 @@ from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
+from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.contenders import contenders
 from extproc.routing.refusal import (
+    LARGE_BODIES_RETRY_S,
     MODEL_GONE_RETRY_S,
     AdmissionRules,
     Returns,
@@ -143,6 +145,11 @@ class Router:
         if not is_gone:
             return unknown_model(model, request.api)
         return overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request.api)
+
+    def refuse_body(self, api: Api) -> Reject:
+        """Refuse a request, of an API because Envoy holds too many large bodies."""
+        self.counts.count(Decision(Layer.REJECT, Reason.LARGE_BODIES))
+        return overloaded(Reason.LARGE_BODIES, self._returns.spread_s(LARGE_BODIES_RETRY_S), api)
 
     def pass_through(self, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over."""

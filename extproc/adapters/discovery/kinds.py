@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from extproc.adapters.discovery.dns import DnsSource
 from extproc.adapters.discovery.source import BackendSource, StaticList
 from extproc.config import rules
-from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
 
@@ -21,6 +20,14 @@ def new_source(config: Config) -> BackendSource:
     return _SOURCES[config.discovery.kind](config.discovery)
 
 
+def _dns(discovery: DnsDiscovery) -> BackendSource:
+    from extproc.adapters.discovery.dns import (  # noqa: PLC0415 - dnspython takes a third of a start to load
+        DnsSource,
+    )
+
+    return DnsSource(discovery)
+
+
 def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
     try:
         from extproc.adapters.discovery.kubernetes import (  # noqa: PLC0415 - an optional dependency
@@ -32,7 +39,7 @@ def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
 
 
 _SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {
-    "dns": DnsSource,
+    "dns": _dns,
     "kubernetes": _kubernetes,
 }
 """By kind; each is called with its own stage."""
