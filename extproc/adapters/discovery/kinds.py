@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from extproc.adapters.discovery.dns import DnsSource
+from extproc.adapters.discovery.llm_d_file import LlmdFileSource
 from extproc.adapters.discovery.source import BackendSource, StaticList
 from extproc.config import rules
-from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
 
@@ -21,18 +22,23 @@ def new_source(config: Config) -> BackendSource:
     return _SOURCES[config.discovery.kind](config.discovery)
 
 
-def _kubernetes(discovery: KubernetesDiscovery) -> BackendSource:
+def _kubernetes(discovery: KubernetesDiscovery | InferencePoolDiscovery) -> BackendSource:
     try:
-        from extproc.adapters.discovery.kubernetes import (  # noqa: PLC0415 - an optional dependency
-            KubernetesSource,
+        from extproc.adapters.discovery import (  # noqa: PLC0415 - an optional dependency
+            inference_pool,
+            kubernetes,
         )
     except ImportError as error:
-        raise ConfigError("discovery by kubernetes: pip install 'vllm-extproc[kubernetes]'") from error
-    return KubernetesSource(discovery)
+        raise ConfigError(f"discovery by {discovery.kind}: pip install 'vllm-extproc[kubernetes]'") from error
+    if isinstance(discovery, KubernetesDiscovery):
+        return kubernetes.KubernetesSource(discovery)
+    return inference_pool.InferencePoolSource(discovery)
 
 
 _SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {
     "dns": DnsSource,
     "kubernetes": _kubernetes,
+    "inference_pool": _kubernetes,
+    "llm_d_file": LlmdFileSource,
 }
 """By kind; each is called with its own stage."""
