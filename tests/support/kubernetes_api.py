@@ -1,4 +1,4 @@
-"""A Kubernetes API server on loopback, as far as listing and watching goes, of the kinds in `PATHS`.
+"""A Kubernetes API server on loopback, as far as listing and watching goes, of the kinds in `KINDS`.
 
 It speaks the protocol of https://kubernetes.io/docs/reference/using-api/api-concepts/: every change has a
 resource version, a watch starts after one and gets each change of what it selects as a line, bookmarks on
@@ -17,16 +17,29 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-PATHS = {
-    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-    "Pod": "/api/v1/namespaces/default/pods",
-    "InferencePool": "/apis/inference.networking.k8s.io/v1/namespaces/default/inferencepools",
-    "InferenceObjective": "/apis/llm-d.ai/v1alpha2/namespaces/default/inferenceobjectives",
-    "InferenceModelRewrite": "/apis/llm-d.ai/v1alpha2/namespaces/default/inferencemodelrewrites",
+KINDS = {
+    "EndpointSlice": ("discovery.k8s.io/v1",),
+    "Pod": ("v1",),
+    "InferencePool": ("inference.networking.k8s.io/v1",),
+    "InferenceObjective": ("llm-d.ai/v1alpha2", "inference.networking.x-k8s.io/v1alpha2"),
+    "InferenceModelRewrite": ("llm-d.ai/v1alpha2", "inference.networking.x-k8s.io/v1alpha2"),
 }
+"""The kinds that it has, and in which groups and versions."""
+
 BOOKMARK = "bookmark"
 SERVICE = "kubernetes.io/service-name"
 TOKEN = "good token"
+
+
+def path_of(kind: str, version: str = "") -> str:
+    """Where objects of a kind are; without a version in its first one."""
+    version = version or KINDS[kind][0]
+    return f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/default/{kind.lower()}s"
+
+
+def paths_of(kind: str) -> set[str]:
+    """Where objects of a kind are, in any version."""
+    return {path_of(kind, version) for version in KINDS[kind]}
 
 
 def endpoint(pod: str, address: str, ready: bool | None = True, terminating: bool | None = False) -> Any:
@@ -93,6 +106,24 @@ def inference_pool(name: str = "vllm", ports: Sequence[int] = (8000,), **labels:
     }
 
 
+def pool_object(
+    kind: str,
+    name: str,
+    spec: Any,
+    *,
+    pool: str = "vllm",
+    group: str = "llm-d.ai",
+    created: str = "2026-01-01T00:00:00Z",
+) -> Any:
+    """An object of llm-d that belongs to a pool."""
+    return {
+        "kind": kind,
+        "apiVersion": f"{group}/v1alpha2",
+        "metadata": {"name": name, "namespace": "default", "creationTimestamp": created},
+        "spec": {"poolRef": {"name": pool, "group": "inference.networking.k8s.io"}, **spec},
+    }
+
+
 @dataclass(frozen=True)
 class Change:
     """One change: of an object from `before` to `after`, each None where there is none; or a bookmark."""
@@ -127,8 +158,8 @@ class FakeKubernetes:
     """
 
     def __init__(self) -> None:
-        self.kinds = set(PATHS)
-        self.objects: dict[str, dict[str, Any]] = {path: {} for path in PATHS.values()}
+        self.kinds = set(KINDS)
+        self.objects: dict[str, dict[str, Any]] = {path: {} for kind in KINDS for path in paths_of(kind)}
         self.version = 100
         self.forgotten = 0
         self.token = TOKEN
@@ -144,15 +175,15 @@ class FakeKubernetes:
 
     async def put(self, one: Any) -> None:
         """Create or replace an object."""
-        path, name = PATHS[one["kind"]], one["metadata"]["name"]
+        path, name = path_of(one["kind"], one["apiVersion"]), one["metadata"]["name"]
         one["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         await self._record(path, self.objects[path].get(name), one)
         one["metadata"]["resourceVersion"] = str(self.version)
         self.objects[path][name] = one
 
     async def delete(self, name: str, kind: str = "EndpointSlice") -> None:
-        """Delete an object."""
-        await self._record(PATHS[kind], self.objects[PATHS[kind]].pop(name), None)
+        """Delete an object, of its kind's first version."""
+        await self._record(path_of(kind), self.objects[path_of(kind)].pop(name), None)
 
     async def bookmark(self) -> None:
         """Time passes without changes; every watch that has asked for it gets a bookmark."""
@@ -170,7 +201,7 @@ class FakeKubernetes:
 
     def watched(self, kind: str) -> int:
         """How many watch objects of a kind."""
-        return sum(request.path == PATHS[kind] for request in self.watching)
+        return sum(request.path in paths_of(kind) for request in self.watching)
 
     async def end_watches(self) -> None:
         """End them in order, as after `timeoutSeconds`."""
@@ -196,7 +227,7 @@ class FakeKubernetes:
             return web.Response(status=503, text="upstream connect error")
         if self.garbage is not None:
             return web.Response(body=self.garbage)
-        if request.path not in {PATHS[kind] for kind in self.kinds}:
+        if not any(request.path in paths_of(kind) for kind in self.kinds):
             return web.Response(status=404, text="404 page not found")
         if query.get("watch") == "true":
             return await self._watch(request, int(query["resourceVersion"]))

@@ -1,7 +1,7 @@
 """The kinds of discovery, by their names in the configuration (`discovery.kind`), and the source of each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extproc.adapters.discovery.dns import DnsSource
 from extproc.adapters.discovery.llm_d_file import LlmdFileSource
@@ -10,6 +10,11 @@ from extproc.config import rules
 from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
+from extproc.request.model_rewrite import ModelRewrites
+from extproc.request.objectives import Objectives
+
+if TYPE_CHECKING:
+    from extproc.adapters.discovery.pool_rules import PoolRules
 
 
 def new_source(config: Config) -> BackendSource:
@@ -20,6 +25,15 @@ def new_source(config: Config) -> BackendSource:
     if config.discovery.kind == "static":
         return StaticList(rules.backends(config))
     return _SOURCES[config.discovery.kind](config.discovery)
+
+
+def new_pool_rules(config: Config, objectives: Objectives, rewrites: ModelRewrites) -> "PoolRules | None":
+    """Return what keeps these in force, where backends come from an InferencePool."""
+    if not isinstance(config.discovery, InferencePoolDiscovery):
+        return None
+    from extproc.adapters.discovery.pool_rules import PoolRules  # noqa: PLC0415 - an optional dependency
+
+    return PoolRules(config.discovery, objectives, rewrites)
 
 
 def _kubernetes(discovery: KubernetesDiscovery | InferencePoolDiscovery) -> BackendSource:
