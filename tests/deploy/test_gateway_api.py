@@ -307,6 +307,10 @@ def test_the_chart_leaves_out_what_is_there_already() -> None:
         *("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "PodDisruptionBudget"),
         "Deployment",
     }
+    by_name = comparable(rendered("--set", "pool.name=qwen"))
+    picker = by_name["Deployment", "vllm-epp"]["spec"]["template"]["spec"]["containers"][0]
+    assert picker["args"][:2] == ["--pool-name", "qwen"]
+    assert by_name["InferencePool", "qwen"]["spec"]["endpointPickerRef"]["name"] == "vllm-epp"
     settings = "gateway.provider=istio,gateway.create=false,gateway.name=web,gateway.namespace=edge"
     (route,) = (each for each in rendered("--set", settings) if each["kind"] == "HTTPRoute")
     assert route["spec"]["parentRefs"] == [{"name": "web", "namespace": "edge"}]

@@ -11,6 +11,10 @@ app.kubernetes.io/name: extproc-picker
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "extproc.pool" -}}
+{{ .Values.pool.name | default .Release.Name }}
+{{- end }}
+
 {{/* The labels of the vLLM pods. */}}
 {{- define "extproc.serverLabels" -}}
 {{- if not .Values.pool.matchLabels -}}
