@@ -319,8 +319,13 @@ def test_the_chart_leaves_out_what_is_there_already() -> None:
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ("gateway.provider=traefik,pool.matchLabels.a=b", "gateway.provider: expected none, agentgateway"),
+        (
+            "gateway.provider=traefik,pool.matchLabels.a=b",
+            "'/gateway/provider': value must be one of 'none', 'istio'",
+        ),
         ("gateway.provider=istio", "pool.matchLabels: give the labels"),
+        ("pool.matchLabel.a=b", "'/pool': additional properties 'matchLabel' not allowed"),
+        ("pool.matchLabels.a=b,pool.targetPorts[0]=0", "'/pool/targetPorts/0': minimum"),
     ],
 )
 def test_the_chart_says_which_value_is_wrong(settings: str, fault: str) -> None:
@@ -336,6 +341,8 @@ def test_every_value_of_the_chart_is_used() -> None:
         is_taken_whole = stage in ("config", "resources") or not isinstance(fields, dict)
         names = [stage] if is_taken_whole else [f"{stage}.{field}" for field in fields]
         assert [name for name in names if f".Values.{name}" not in templates] == []
+        described = json.loads((CHART / "values.schema.json").read_text())["properties"][stage]
+        assert is_taken_whole or described["properties"].keys() == fields.keys()
 
 
 def faults(documents: list[dict[str, Any]]) -> list[str | None]:
