@@ -208,6 +208,9 @@ def test_prometheus_scrapes_the_pickers() -> None:
     ports = {port["name"] for port in containers("gateway-api/istio")["vllm-epp/picker"]["ports"]}
     assert endpoint["port"] in ports
     assert monitor["metadata"]["namespace"] == "llm"
+    (relabeling,) = endpoint["relabelings"]
+    rules = (DEPLOY / "observability" / "rules.yml").read_text()
+    assert f'{relabeling["targetLabel"]}="{relabeling["replacement"]}"' in rules
 
 
 def standalone() -> dict[str, Any]:
