@@ -262,7 +262,7 @@ def test_the_open_paths_of_the_standalone_envoy_are_those_of_envoy_yaml() -> Non
 
 
 def rendered(*settings: str) -> list[dict[str, Any]]:
-    """What the chart makes for our vLLM's pods."""
+    """The objects that the chart makes for our vLLM's pods."""
     answer = helm("--set-json", f"pool.matchLabels={json.dumps(LABELS)}", *settings)
     assert answer.returncode == 0, answer.stderr
     return [document for document in yaml.safe_load_all(answer.stdout) if document is not None]
@@ -349,7 +349,7 @@ def test_every_value_of_the_chart_is_used() -> None:
 
 
 def faults(documents: list[dict[str, Any]]) -> list[str | None]:
-    """What the schemas of the packages say of each; None where no package has one."""
+    """The fault of each by the schemas of the packages; None where no package has its schema."""
     if not (shutil.which("node") and (SCHEMAS / "node_modules").is_dir()):
         pytest.skip("npm install in tests/deploy/schemas brings the schemas of custom resources")
     answer = subprocess.run(
