@@ -17,7 +17,7 @@ import numpy as np
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import raise_descriptor_limit
-from extproc.adapters.discovery.kinds import new_source
+from extproc.adapters.discovery.kinds import new_pool_rules, new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
@@ -39,6 +39,7 @@ from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import LogEntry
+from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
 
@@ -58,10 +59,12 @@ class Sidecar:
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core)
-        new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config), core.bodies)
+        headers = rules.header_rules(config)
+        new_exchange = partial(Exchange, core.place, core.ratios, headers, core.bodies)
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None
         self._source = new_source(config)
+        self._pool_rules = new_pool_rules(config, headers.objectives, ModelRewrites())
         self._membership = MembershipFeed(
             self._source,
             KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
@@ -108,6 +111,8 @@ class Sidecar:
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
+        if self._pool_rules is not None:
+            watches.append(self._pool_rules.follow())
         tasks: list[asyncio.Task[object]] = [
             asyncio.create_task(watch) for watch in (*membership, *watches, stop.wait())
         ]

@@ -3,19 +3,32 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
+
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
+    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
+
+    `stages` are the parts of a request that it computes. `rank` counts the ports of one pod: with data
+    parallelism each is an engine of its own.
+    """
 
     name: str
     host: str
     port: int
     models: frozenset[str] | None = None
     max_num_seqs: int | None = None
+    stages: frozenset[InferenceStage] = ALL_STAGES
+    rank: int = 0
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a request may be sent there; a server that only prefills works for others."""
+        return InferenceStage.DECODE in self.stages
 
     @property
     def address(self) -> str:

@@ -154,7 +154,11 @@ class Registry:
 
     def _index(self) -> None:
         members = self._fleet.backends
-        active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
+        active = [
+            member
+            for member in members
+            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
+        ]
         models = {model for member in active for model in member.models or ()}
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
         self._position = {member: index for index, member in enumerate(members)}

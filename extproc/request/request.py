@@ -78,7 +78,7 @@ def read_request(
     if headers.get(":method") != api.method:
         api = OTHER
     if body is None:
-        return _without_body(api, path, headers)
+        return _without_body(api, path, headers, rules)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
@@ -91,7 +91,7 @@ def read_request(
         input_size=facts.input_size,
         input_tokens=ratios.estimate(facts.model, facts.input_size),
         token_limit=facts.token_limit,
-        priority=_priority(headers),
+        priority=_priority(headers, rules),
         body_bytes=len(body),
         has_body=True,
         tenant=tenant,
@@ -116,12 +116,12 @@ def _path(headers: Mapping[str, str]) -> str:
     return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
 
 
-def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:
+def _without_body(api: Api, path: str, headers: Mapping[str, str], rules: HeaderRules) -> Request:
     return Request(
         api=api if api.method == "GET" else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
-        priority=_priority(headers),
+        priority=_priority(headers, rules),
         has_body=False,
     )
 
@@ -131,12 +131,17 @@ def _model_in_query(target: str) -> str | None:
     return unquote_plus(found[1], errors="replace") if found else None
 
 
-def _priority(headers: Mapping[str, str]) -> int:
-    """Return the client's priority, clamped to +-MAX_PRIORITY; 0 where it is absent or no integer."""
-    try:
-        priority = int(headers.get(PRIORITY_HEADER, "0"))
-    except ValueError:
-        return 0
+def _priority(headers: Mapping[str, str], rules: HeaderRules) -> int:
+    """Return the priority of the request's objective, or else the client's own, within +-MAX_PRIORITY.
+
+    It is 0 where there is neither, or the client's is no integer.
+    """
+    priority = rules.objectives.rank(headers)
+    if priority is None:
+        try:
+            priority = int(headers.get(PRIORITY_HEADER, "0"))
+        except ValueError:
+            return 0
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 
