@@ -96,6 +96,8 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
         _follow_refusal(backend, outcome, now_s)
     if not sample.is_clean or sample.ttft_s is None:
         return
+    if outcome.are_headers_early is not None:
+        backend.sends_headers_early = outcome.are_headers_early
     backend.observed(sample.ttft_s)
     prompt_tokens = sample.new_tokens + sample.ahead_tokens
     backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)

@@ -165,6 +165,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
     return PlacedFacts(
         **msgspec.structs.asdict(known),
         booking=booking.number,
+        expects_headers=request.is_stream and booking.backend.sends_headers_early,
         backend=booking.backend.name,
         layer=decision.layer,
         reason=decision.reason,
