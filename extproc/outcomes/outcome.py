@@ -14,6 +14,7 @@ import msgspec
 from extproc.outcomes.facts import Sample, from_metadata
 from extproc.outcomes.server_times import read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
+from extproc.request.stored_response import NO_RESPONSE, response_number
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -41,6 +42,8 @@ OVERLOADED = frozenset({429, 503})
 """Statuses by which a server says that it takes no more, 503 only with Retry-After."""
 
 
+RESPONSE_KEY = "response_id"
+"""In the metadata: the id of a response that the server may have stored (see envoy.yaml)."""
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
 STAGE_TAG = "retry_stage"
@@ -91,7 +94,7 @@ class Outcome(msgspec.Struct, frozen=True):
     known. Neither a client that is slow to send or to read is in it, nor a wait in the router's queue.
     `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
     `are_headers_early` tells of a stream whether its headers came well before its first token, None where
-    that is not known.
+    that is not known. `response` is the number of the response that it made, which the server may have kept.
     """
 
     sample: Sample
@@ -102,6 +105,7 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     is_model_missing: bool = False
     are_headers_early: bool | None = None
+    response: int = NO_RESPONSE
 
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
@@ -130,9 +134,17 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     )
     is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
     is_computed = failure is None or (entry.status == 200 and times.first_token_s is not None)
-    refused = (entry.retry_after_s, is_model_missing)
-    are_headers_early = times.are_headers_early if sample.is_clean else None
-    return Outcome(sample, _blame(failure), times.decode_s, is_computed, booking, *refused, are_headers_early)
+    return Outcome(
+        sample,
+        _blame(failure),
+        times.decode_s,
+        is_computed,
+        booking,
+        retry_after_s=entry.retry_after_s,
+        is_model_missing=is_model_missing,
+        are_headers_early=times.are_headers_early if sample.is_clean else None,
+        response=response_number(entry.metadata.get(RESPONSE_KEY, "")) if api.previous_field else NO_RESPONSE,
+    )
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

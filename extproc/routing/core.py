@@ -66,7 +66,7 @@ class Core:
             first_booking,
         )
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
-        self.feedback = Feedback(self.registry, self.router.bookings)
+        self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""

@@ -1,5 +1,6 @@
 """The router: candidates, decision, reservation and instruction, in one step without an await."""
 
+from collections.abc import Sequence
 from math import inf
 
 import msgspec
@@ -17,6 +18,7 @@ from extproc.outcomes.facts import PlacedFacts, to_metadata
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
+from extproc.request.stored_response import NO_RESPONSE
 from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
@@ -24,6 +26,7 @@ from extproc.routing.refusal import (
     Returns,
     overloaded,
     unknown_model,
+    unknown_response,
 )
 from extproc.routing.tenant_shares import is_crowded
 
@@ -76,9 +79,12 @@ class Router:
         backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
         yet.
         """
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if candidates is None:
             return Placement(self._refuse_model(request, now_s))
+        if request.response and not candidates and self._registry.candidates(None):
+            self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_RESPONSE))
+            return Placement(unknown_response(request))
         cached = self._fleet.prefixes.cached_tokens(request)
         near = self._fleet.sessions.near_tokens(request, cached)
         view = self._fleet.view(candidates, now_s, cached, near)
@@ -110,9 +116,16 @@ class Router:
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
 
+    def _candidates(self, request: Request) -> Sequence[Backend] | None:
+        """Return the backends that could take a request; None where certainly none serves its model."""
+        candidates = self._registry.candidates(request.model)
+        if candidates and request.response:
+            return self._fleet.responses.candidates(request.response, candidates)
+        return candidates
+
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
-        return self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return self._fleet.view(self._candidates(request) or (), now_s)
 
     def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
@@ -151,8 +164,9 @@ class Router:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
-        # All others are full where this one is the last resort.
-        has_another = decision.reason is not Reason.LAST_RESORT and backend.has_peers_for(request.model)
+        # All others are full where this one is the last resort, and none has a stored response but this one.
+        is_only_one = decision.reason is Reason.LAST_RESORT or request.response != NO_RESPONSE
+        has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)

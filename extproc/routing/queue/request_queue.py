@@ -106,7 +106,7 @@ class RequestQueue:
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
-        if not (request.has_body and request.model in self._queues):
+        if not (request.has_body and request.model in self._queues) or request.response:
             tried = self._router.attempt(request, phase, now_s)
             if isinstance(tried, Placement):
                 return tried
@@ -131,10 +131,14 @@ class RequestQueue:
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Return whether to hold it; not where all backends fail, or it would be late."""
+        """Return whether to hold it; not where all backends fail, or it would be late.
+
+        Nor one that goes on from a stored response: it waits for a single backend, and would hold up those
+        behind it, which others could take.
+        """
         is_known = request.model is None or self._registry.is_served(request.model)
         is_in_vain = refusal.reason in {Reason.FAILING, Reason.TOO_LATE}
-        return request.has_body and is_known and not is_in_vain
+        return request.has_body and is_known and not is_in_vain and not request.response
 
     def _hold(self, request: Request, phase: Phase, now_s: float) -> Placement:
         self._expire(now_s)
