@@ -12,7 +12,7 @@ from extproc.outcomes.outcome import RESPONSE_KEY, LogEntry
 from extproc.request.api import CHAT, OTHER, RESPONSES, Api
 from extproc.request.stored_response import response_number
 from extproc.routing.core import Core
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 ID = "resp_1"
 TAGS = {"ttft_us": "300000", "decode_us": "4000000"}

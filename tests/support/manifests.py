@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway")
+VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway", "keda")
 WORKLOADS = ("Deployment",)
 
 

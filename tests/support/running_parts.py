@@ -21,7 +21,7 @@ from extproc.fleet.endpoint import KnownBackends
 from extproc.fleet.prediction_record import Foretold
 from extproc.fleet.signals import ScrapeRule
 from extproc.learning.model_in_use import read_offer
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 BACKENDS = endpoints(2)

@@ -91,6 +91,7 @@ class SidecarCollector(Collector):
         yield from _backend_gauges(_one_per_name(state.backends))
         yield from self._decisions()
         yield from self._queue()
+        yield self._servers_wanted()
         yield from self._outcomes()
         yield from self._model()
         yield from self._health(state.draining)
@@ -145,6 +146,16 @@ class SidecarCollector(Collector):
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
+
+    def _servers_wanted(self) -> Metric:
+        wanted = GaugeMetricFamily(
+            "extproc_servers_wanted",
+            "Servers that a model's requests want, by the estimate, for an autoscaler; of 64 models",
+            labels=["model"],
+        )
+        for model, number in self._runtime.core.servers_wanted(time.monotonic()).items():
+            wanted.add_metric([model], number)
+        return wanted
 
     def _outcomes(self) -> Iterator[Metric]:
         counts = self._runtime.core.feedback.counts
