@@ -10,12 +10,14 @@ from extproc.request.slo import SloRule
 class HeaderRules:
     """`tenant_header` names the header with the tenant; without one all requests are of one tenant.
 
-    The first of `session_headers` that a request has tells its session.
+    The first of `session_headers` that a request has tells its session. Where it `is_traced` a client's trace
+    is read.
     """
 
     tenant_header: str | None = None
     slo: SloRule = field(default_factory=SloRule)
     session_headers: tuple[str, ...] = SESSION_HEADERS
+    is_traced: bool = False
 
 
 USUAL = HeaderRules()

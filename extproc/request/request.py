@@ -32,7 +32,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
-    session, if it has one, and `response` that of the stored response that it is about.
+    session, if it has one, and `response` that of the stored response that it is about. `traceparent` is the
+    client's, where requests are traced.
     """
 
     api: Api
@@ -51,6 +52,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     response: int = NO_RESPONSE
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
+    traceparent: str = ""
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -103,6 +105,7 @@ def read_request(
         response=response_number(facts.previous_response),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
+        traceparent=headers.get("traceparent", "") if rules.is_traced else "",
     )
 
 

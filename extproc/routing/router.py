@@ -15,6 +15,7 @@ from extproc.fleet.registry import Registry
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
@@ -115,6 +116,12 @@ class Router:
             return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
+
+    def candidate_estimates(self, request: Request, now_s: float, most: int) -> Sequence[CandidateEstimate]:
+        """Return what the best candidates have to offer a request; nothing is decided or changed."""
+        candidates = self._candidates(request) or ()
+        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
+        return candidate_estimates(view, request.input_tokens, most)
 
     def _candidates(self, request: Request) -> Sequence[Backend] | None:
         """Return the backends that could take a request; None where certainly none serves its model."""

@@ -38,6 +38,7 @@ class Parts:
 
     def __init__(self, samples: SampleStore | None = None, queue: QueueRules | None = None) -> None:
         self.started_s = time.monotonic()
+        self.spans = {"exported": 0, "failed": 0, "left_out": 0}
         fleet = fleet_rules(
             max_active=MAX_ACTIVE,
             resume_load=2 if queue is None else MAX_ACTIVE - 1,
@@ -61,6 +62,7 @@ class Parts:
             samples=samples,
             discovery=source.counts,
             membership=self.membership,
+            span_counts=lambda: self.spans,
         )
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:

@@ -96,6 +96,7 @@ class SidecarCollector(Collector):
         yield from self._model()
         yield from self._health(state.draining)
         yield from self._discovery()
+        yield from self._spans()
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.core.router.counts
@@ -213,6 +214,14 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _spans(self) -> Iterator[Metric]:
+        counts = self._runtime.span_counts
+        if counts is not None:
+            by_result = [((result,), count) for result, count in counts().items()]
+            yield _counters(
+                "extproc_spans", "Spans of traced decisions, by what became of them", ["result"], by_result
+            )
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery
