@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs" / "compatibility.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith(("| request ", "| body ", "| | "))
+    if line.startswith("| ") and not line.startswith(("| request ", "| body ", "| client ", "| | "))
 ]
 
 

