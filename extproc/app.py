@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
+from extproc.config.tracing_stage import TracingConfig
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -42,6 +44,9 @@ from extproc.outcomes.outcome import LogEntry
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from extproc.adapters.tracing.decision_tracing import DecisionTracing
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +64,10 @@ class Sidecar:
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core)
+        self._tracing = _new_tracing(config.tracing, core, rng)
+        place = core.place if self._tracing is None else self._tracing.place
         headers = rules.header_rules(config)
-        new_exchange = partial(Exchange, core.place, core.ratios, headers, core.bodies)
+        new_exchange = partial(Exchange, place, core.ratios, headers, core.bodies)
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None
         self._source = new_source(config)
@@ -80,6 +87,8 @@ class Sidecar:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
+            if self._tracing is not None:
+                stack.push_async_callback(self._tracing.stop)
             self._membership.start()
             runtime = Runtime(
                 core=self._core,
@@ -88,6 +97,7 @@ class Sidecar:
                 samples=self._samples,
                 discovery=self._source.counts,
                 membership=self._membership,
+                span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime)
             await http.start()
@@ -205,6 +215,19 @@ async def serve(config_path: Path) -> None:
     sidecar = Sidecar(config, config_path, np.random.default_rng())
     with stop_event() as stop:
         await sidecar.run(stop)
+
+
+def _new_tracing(config: TracingConfig, core: Core, rng: np.random.Generator) -> "DecisionTracing | None":
+    """Return what traces decisions, None where nothing does; raises ConfigError without its packages."""
+    if config.endpoint is None:
+        return None
+    try:
+        from extproc.adapters.tracing.decision_tracing import (  # noqa: PLC0415 - an optional dependency
+            DecisionTracing,
+        )
+    except ImportError as error:
+        raise ConfigError("tracing: pip install 'vllm-extproc[tracing]'") from error
+    return DecisionTracing(config, core, rng.spawn(1)[0])
 
 
 def _spare_what_stays() -> None:

@@ -29,6 +29,7 @@ from extproc.config.fields import (
 )
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -200,6 +201,7 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
+    tracing: TracingConfig = TracingConfig()
 
 
 def parse_config(text: str, origin: str) -> Config:

@@ -69,7 +69,8 @@ class Backend:
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
     has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
     where that is all of its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to
-    be idle, and takes one request (`fleet.standing_gauges`).
+    be idle, and takes one request (`fleet.standing_gauges`). It `sends_headers_early` where those of a stream
+    come long before the first token, as vLLM's do: where they do not come, it hangs.
     """
 
     __slots__ = (
@@ -116,6 +117,7 @@ class Backend:
         "running",
         "running_limit",
         "scraped_at_s",
+        "sends_headers_early",
         "silence",
         "token_window",
         "waiting",
@@ -172,6 +174,7 @@ class Backend:
         self._backlog = PrefillBacklog()
         self.longest_wait_s = rules.waiting.burst_s
         self.observed_ttft_s = nan
+        self.sends_headers_early = False
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()

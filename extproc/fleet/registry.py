@@ -117,6 +117,10 @@ class Registry:
         """Return whether a backend that served `model` has left within the last minutes."""
         return self._lost_until_s.get(model, now_s) > now_s
 
+    def has_served(self, model: str) -> bool:
+        """Return whether a backend that served `model` has left, however long ago."""
+        return model in self._lost_until_s
+
     def models(self) -> list[str]:
         """Return what the backends that may be chosen say that they serve, adapters included, in order."""
         return sorted(self._candidates)

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     LARGE_BODIES = "large_bodies"  # Envoy holds so many already
     UNKNOWN_MODEL = "unknown_model"
     MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
+    UNKNOWN_RESPONSE = "unknown_response"  # which backend has that stored response is not known
     # neither: Envoy's own pool takes the request
     NO_BACKEND = "no_backend"
 

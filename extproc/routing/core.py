@@ -23,17 +23,21 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
+from extproc.policy.servers_wanted import servers_wanted
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 
 CONTEXTS_EVERY_S = 0.25
 """Guessed: of thousands of servers that join at once each tells its contexts; a look at all takes 1 ms."""
+MAX_SCALED = 64
+"""Guessed: an autoscaler looks after few models, but a fleet may have thousands of adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Core:
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
-        self.feedback = Feedback(self.registry, self.router.bookings)
+        self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
@@ -141,6 +145,17 @@ class Core:
         for backend in self.registry.members:
             self._begin_model(backend)
         return True
+
+    def servers_wanted(self, now_s: float) -> dict[str, int]:
+        """Return how many servers each model wants, of the first ones that wait and that are served."""
+        waiting = {} if self.queue is None else self.queue.depths()
+        models = [model for model in waiting if model][:MAX_SCALED] + self.registry.models()[:MAX_SCALED]
+        return {
+            model: servers_wanted(
+                self.fleet.view(self.registry.candidates(model) or (), now_s), waiting.get(model, 0)
+            )
+            for model in models
+        }
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

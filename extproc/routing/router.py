@@ -15,10 +15,12 @@ from extproc.fleet.registry import Registry
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.api import Api
 from extproc.request.request import Request
+from extproc.request.stored_response import NO_RESPONSE
 from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.contenders import contenders
 from extproc.routing.refusal import (
@@ -28,6 +30,7 @@ from extproc.routing.refusal import (
     Returns,
     overloaded,
     unknown_model,
+    unknown_response,
 )
 from extproc.routing.tenant_shares import is_crowded
 
@@ -80,9 +83,12 @@ class Router:
         backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
         yet.
         """
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if candidates is None:
             return Placement(self._refuse_model(request, now_s))
+        if request.response and not candidates and self._registry.candidates(None):
+            self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_RESPONSE))
+            return Placement(unknown_response(request))
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         looked_at = contenders(candidates, self._fleet, request, self._rng)
@@ -122,9 +128,22 @@ class Router:
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
 
+    def candidate_estimates(self, request: Request, now_s: float, most: int) -> Sequence[CandidateEstimate]:
+        """Return what the best candidates have to offer a request; nothing is decided or changed."""
+        candidates = self._candidates(request) or ()
+        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
+        return candidate_estimates(view, request.input_tokens, most)
+
+    def _candidates(self, request: Request) -> Sequence[Backend] | None:
+        """Return the backends that could take a request; None where certainly none serves its model."""
+        candidates = self._registry.candidates(request.model)
+        if candidates and request.response:
+            return self._fleet.responses.candidates(request.response, candidates)
+        return candidates
+
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
-        return self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return self._fleet.view(self._candidates(request) or (), now_s)
 
     def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
@@ -168,8 +187,9 @@ class Router:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
-        # All others are full where this one is the last resort.
-        has_another = decision.reason is not Reason.LAST_RESORT and backend.has_peers_for(request.model)
+        # All others are full where this one is the last resort, and none has a stored response but this one.
+        is_only_one = decision.reason is Reason.LAST_RESORT or request.response != NO_RESPONSE
+        has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
@@ -182,6 +202,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
     return PlacedFacts(
         **msgspec.structs.asdict(known),
         booking=booking.number,
+        expects_headers=request.is_stream and booking.backend.sends_headers_early,
         backend=booking.backend.name,
         layer=decision.layer,
         reason=decision.reason,
