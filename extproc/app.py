@@ -7,6 +7,7 @@ watches, waits for SIGTERM or SIGINT, and drains.
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
+from extproc.config.environment import usual_api_key
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
@@ -57,7 +59,7 @@ class Sidecar:
         self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 61)))
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
-        self._scraper = Scraper(config.scrape, core)
+        self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
         new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config))
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
+from extproc.config.fields import FilePath, HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
 from extproc.fleet.bounds import Count, Seconds
 from extproc.fleet.endpoint import Endpoint
 
@@ -26,12 +26,13 @@ class FoundBackends(Stage):
     family: Literal["any", "ipv4", "ipv6"] = "any"
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
     empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
 
     def endpoint(self, name: str, host: str, port: int) -> Endpoint:
         """Return one that was found."""
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(name, host, port, models, self.max_num_seqs)
+        return Endpoint(name, host, port, models, self.max_num_seqs, self.api_key_file)
 
 
 class DnsDiscovery(FoundBackends):

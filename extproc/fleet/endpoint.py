@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
@@ -9,13 +10,17 @@ ENDPOINT_SUFFIX = "_endpoint"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
+    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
+
+    `api_key_path` is the file with the key for its metrics and its list of models.
+    """
 
     name: str
     host: str
     port: int
     models: frozenset[str] | None = None
     max_num_seqs: int | None = None
+    api_key_path: Path | None = None
 
     @property
     def address(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from support.prometheus_rules import grouping_labels, matchers, names, panel_expressions, rules
 from support.reference import all_metrics
 
-from extproc.adapters.vllm.scraper import ScrapeResult
+from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.fleet.backend import Lifecycle
 from extproc.fleet.zone import Zone
 from extproc.outcomes.outcome import Failure

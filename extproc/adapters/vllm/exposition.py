@@ -96,21 +96,22 @@ DIALECTS = (VLLM, SGLANG)
 
 
 def read_signals(text: bytes) -> Signals | None:
-    """Read a scrape; None where the text is not a believable exposition of a known server."""
+    """Read a scrape; None where the text is not a believable exposition of a known server.
+
+    A gauge that is absent or odd costs nothing but itself, all but that of the running requests: without it
+    nothing is known of the load. A queue that is not told counts as none.
+    """
     lines = b"\n" + text
     for dialect in DIALECTS:
         running = _gauge(_series(lines, dialect.running))
         if running is None:
             continue
         waiting = _gauge(_series(lines, dialect.waiting))
-        kv_caches = _series(lines, dialect.kv_cache)
-        if waiting is None or not all(0.0 <= value <= 1.0 + 1e-6 for value in kv_caches):
-            return None
         cache = dialect.cache_info.read(lines) if dialect.cache_info else None
         return Signals(
             running=running,
-            waiting=waiting,
-            kv_cache_fraction=min(1.0, sum(kv_caches) / len(kv_caches)) if kv_caches else None,
+            waiting=0.0 if waiting is None else waiting,
+            kv_cache_fraction=_fraction(_series(lines, dialect.kv_cache)),
             prompt_tokens_total=_counter(_series(lines, dialect.prompt_tokens)),
             generation_tokens_total=_counter(_series(lines, dialect.generation_tokens)),
             prefix_hits_total=_counter(_series(lines, dialect.prefix_hits)),
@@ -149,6 +150,13 @@ def _gauge(values: list[float]) -> float | None:
         return None
     total = sum(values)
     return total if total <= MAX_GAUGE else None
+
+
+def _fraction(values: list[float]) -> float | None:
+    """The mean; None where one of them is no fraction, but for rounding."""
+    if not values or not all(0.0 <= value <= 1.0 + 1e-6 for value in values):
+        return None
+    return min(1.0, sum(values) / len(values))
 
 
 def _counter(values: list[float]) -> float | None:

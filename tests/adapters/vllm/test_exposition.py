@@ -98,14 +98,18 @@ def test_windows_line_ends_and_a_missing_last_newline_are_read() -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "-1", "+Inf", "1e300", "", "four", "0x4"])
-@pytest.mark.parametrize("gauge", ["running", "waiting"])
-def test_a_gauge_that_cannot_be_true_makes_the_scrape_invalid(gauge: str, value: str) -> None:
-    assert read_signals(exposition(**{gauge: value})) is None
+def test_without_the_number_of_running_requests_a_scrape_is_invalid(value: str) -> None:
+    assert read_signals(exposition(running=value)) is None
 
 
-@pytest.mark.parametrize("value", ["NaN", "-0.1", "1.5", "Inf"])
-def test_a_cache_usage_that_is_no_fraction_makes_the_scrape_invalid(value: str) -> None:
-    assert read_signals(exposition(kv=value)) is None
+@pytest.mark.parametrize("value", ["NaN", "-1", "+Inf", "1e300", "", "four", "0x4"])
+def test_a_queue_that_cannot_be_true_costs_the_queue_alone(value: str) -> None:
+    assert read_signals(exposition(waiting=value)) == Signals(4.0, 0.0, 0.25, 512.0, 1024.0)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0.39", "1.5", "25", "Inf", "x"])
+def test_a_cache_usage_that_is_no_fraction_costs_the_cache_usage_alone(value: str) -> None:
+    assert read_signals(exposition(kv=value)) == Signals(4.0, 2.0, None, 512.0, 1024.0)
 
 
 @pytest.mark.parametrize(

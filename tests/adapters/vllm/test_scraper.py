@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_core, an_endpoint, core_rules
 
-from extproc.adapters.vllm.scraper import (
+from extproc.adapters.vllm.asked_server import ScrapeResult
+from extproc.adapters.vllm.model_list import (
     MAX_MODELS,
     MAX_NAME,
-    Scraper,
-    ScrapeResult,
     ServedModels,
     read_context_lengths,
     read_models,
 )
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
@@ -111,7 +111,7 @@ def test_signals_and_models_reach_the_fleet() -> None:
         (GAUGES + "#" * 10_000, 200, ScrapeResult.TOO_LARGE),
     ],
 )
-def test_what_is_not_believed_changes_nothing_and_is_counted(
+def test_metrics_that_are_not_believed_change_nothing_and_the_models_are_known_all_the_same(
     body: str, status: int, expected: ScrapeResult
 ) -> None:
     async def bad(_: web.Request) -> web.StreamResponse:
@@ -121,7 +121,7 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
             assert setup.backend.scraped_at_s == -np.inf
-            assert setup.backend.models is None
+            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
 
     asyncio.run(scenario())
 
@@ -138,14 +138,15 @@ def test_a_list_in_doubt_is_asked_for_soon() -> None:
     asyncio.run(scenario())
 
 
-def test_a_server_that_never_answers_is_given_up_and_asked_again() -> None:
+def test_a_server_whose_metrics_never_come_is_asked_again_and_for_its_models() -> None:
     async def hang(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
 
     async def scenario() -> None:
-        async with scraping(hang) as setup:
+        async with scraping(hang, timeout_s=0.1) as setup:
             await setup.until_result(ScrapeResult.HUNG, count=2)
+            assert setup.backend.models == frozenset({"m"})
 
     asyncio.run(scenario())
 
