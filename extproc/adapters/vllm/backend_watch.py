@@ -21,10 +21,11 @@ from extproc.adapters.vllm.model_list import read_context_lengths, read_models
 from extproc.adapters.vllm.pause import Pause
 from extproc.adapters.vllm.scrape_pace import ScrapePace
 from extproc.fleet.backend import Backend
-from extproc.fleet.signals import ScrapeRule
+from extproc.fleet.signals import ScrapeRule, Signals
 from extproc.routing.core import Core
 
-METRICS, MODELS = "/metrics", "/v1/models"
+METRICS, METRICS_ELSEWHERE, MODELS = "/metrics", "/prometheus/metrics", "/v1/models"
+"""TensorRT-LLM has its metrics elsewhere, and something else at the usual path."""
 
 _LOGGER = logging.getLogger("extproc.adapters.vllm.scraper")
 
@@ -33,7 +34,17 @@ _USELESS = frozenset(
 )
 """An answer that tells nothing, and that the next one will hardly differ from."""
 
+_ANOTHER_PATH = frozenset({ScrapeResult.BAD_STATUS, ScrapeResult.INVALID})
 _OUT_OF_REACH = frozenset({ScrapeResult.REFUSED, ScrapeResult.UNREACHABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Metrics:
+    """How a scrape ended, and what it told where it ended well."""
+
+    result: ScrapeResult
+    signals: Signals | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class ScrapeLogs:
         """Forget the backends that have left."""
         self.scrapes.keep_only(names)
         self.lists.keep_only(names)
-        self.keys.keep_only(names | {METRICS, MODELS})
+        self.keys.keep_only(names | {METRICS, METRICS_ELSEWHERE, MODELS})
 
 
 def _log(failed_event: str, holds_event: str, repeat_s: float = 30.0) -> ConditionLog:
@@ -80,6 +91,7 @@ class BackendWatch:
         )
         self._pace = ScrapePace(rule, time.monotonic())
         self._key_header = b""
+        self._metrics_path = METRICS
 
     def key_changed(self) -> None:
         """Ask at once, with the key that there is by now."""
@@ -118,7 +130,12 @@ class BackendWatch:
 
     async def _scrape(self) -> ScrapeResult:
         own_when_asked = self._backend.own
-        answer = await self._server.ask(METRICS, self._key_header)
+        answer = await self._ask_metrics(self._metrics_path)
+        if answer.result in _ANOTHER_PATH:
+            other = METRICS if self._metrics_path is METRICS_ELSEWHERE else METRICS_ELSEWHERE
+            elsewhere = await self._ask_metrics(other)
+            if elsewhere.result is ScrapeResult.OK:
+                answer, self._metrics_path = elsewhere, other
         begun_s, now_s = time.thread_time(), time.monotonic()
         result = self._take(answer, own_when_asked, now_s)
         self._asking.results[self._backend.name, result] += 1
@@ -128,16 +145,24 @@ class BackendWatch:
         self._pace.spend(time.thread_time() - begun_s, now_s)
         return result
 
-    def _take(self, answer: Answer, own_when_asked: int, now_s: float) -> ScrapeResult:
-        backend, asking, logs = self._backend, self._asking, self._asking.logs
+    async def _ask_metrics(self, path: str) -> _Metrics:
+        answer = await self._server.ask(path, self._key_header)
+        begun_s, now_s = time.thread_time(), time.monotonic()
+        self._judge_key(path, answer, now_s)
         signals = read_signals(answer.body) if answer.result is ScrapeResult.OK else None
-        self._judge_key(METRICS, answer, now_s)
-        if signals is not None:
-            asking.core.scraped(backend, signals, own_when_asked, now_s)
+        self._pace.spend(time.thread_time() - begun_s, now_s)
+        if signals is None and answer.result is ScrapeResult.OK:
+            return _Metrics(ScrapeResult.INVALID)
+        return _Metrics(answer.result, signals, answer.detail)
+
+    def _take(self, answer: _Metrics, own_when_asked: int, now_s: float) -> ScrapeResult:
+        backend, asking, logs = self._backend, self._asking, self._asking.logs
+        if answer.signals is not None:
+            asking.core.scraped(backend, answer.signals, own_when_asked, now_s)
             asking.handle_scraped()
             logs.scrapes.holds(name=backend.name)
             return ScrapeResult.OK
-        result = ScrapeResult.INVALID if answer.result is ScrapeResult.OK else answer.result
+        result = answer.result
         if result is ScrapeResult.REFUSED:
             backend.scrape_refused(now_s)
         elif result is ScrapeResult.HUNG:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.adapters.vllm.dialects import KvCacheSize
 from extproc.adapters.vllm.exposition import (
-    KvCacheSize,
     ask_kv_cache_size,
     read_kv_cache_size,
     read_signals,
@@ -55,27 +55,10 @@ def test_series_of_several_engines_are_summed_and_their_cache_usage_averaged() -
     assert read_signals(exposition() + other) == Signals(7.0, 3.0, 0.5, 1024.0, 2048.0)
 
 
-def test_sglang_is_a_second_dialect() -> None:
-    text = (
-        b'sglang:num_running_reqs{model_name="m"} 5\n'
-        b'sglang:num_queue_reqs{model_name="m"} 6\n'
-        b'sglang:token_usage{model_name="m"} 0.5\n'
-    )
-    assert read_signals(text) == Signals(5.0, 6.0, 0.5, None, None)
-
-
 def test_the_size_of_the_kv_cache_is_that_of_the_first_engine() -> None:
     signals = read_signals(exposition() + (INFO % 0 + INFO.replace("1024", "2048") % 1).encode())
     assert signals is not None
     assert signals.kv_cache_tokens == 32_768
-
-
-def test_sglang_tells_the_size_of_its_cache_in_pages() -> None:
-    info = b'sglang:cache_config_info{model_name="m",num_pages="500",page_size="64"} 1.0\n'
-    signals = read_signals(b"sglang:num_running_reqs 5\nsglang:num_queue_reqs 6\n" + info)
-    assert signals is not None
-    assert signals.kv_cache_tokens == 32_000
-    assert read_kv_cache_size(info) == KvCacheSize(32_000, 64)
 
 
 def test_a_label_value_with_braces_does_not_hide_the_number() -> None:

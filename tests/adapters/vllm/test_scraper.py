@@ -12,6 +12,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_core, an_endpoint, core_rules
+from support.local_application import application_at
 
 from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.adapters.vllm.model_list import (
@@ -66,25 +67,25 @@ class Setup:
 
 @asynccontextmanager
 async def scraping(
-    metrics: Handler, models: str = '{"data": [{"id": "m"}]}', **settings: float
+    metrics: Handler,
+    models: str = '{"data": [{"id": "m"}]}',
+    elsewhere: Handler | None = None,
+    **settings: float,
 ) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
         setup.asked_for_models += 1
         return web.Response(text=models)
 
-    application = web.Application()
-    application.add_routes([web.get("/metrics", metrics), web.get("/v1/models", serve_models)])
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    setup = Setup(runner.addresses[0][1], replace(CONFIG, **settings))
-    setup.scraper.follow()
-    try:
-        yield setup
-    finally:
-        await setup.scraper.stop()
-        await runner.cleanup()
+    routes = [web.get("/metrics", metrics), web.get("/v1/models", serve_models)]
+    if elsewhere is not None:
+        routes.append(web.get("/prometheus/metrics", elsewhere))
+    async with application_at(routes) as port:
+        setup = Setup(port, replace(CONFIG, **settings))
+        setup.scraper.follow()
+        try:
+            yield setup
+        finally:
+            await setup.scraper.stop()
 
 
 def test_signals_and_models_reach_the_fleet() -> None:
@@ -122,6 +123,24 @@ def test_metrics_that_are_not_believed_change_nothing_and_the_models_are_known_a
             await setup.until_result(expected, count=2)
             assert setup.backend.scraped_at_s == -np.inf
             await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+
+    asyncio.run(scenario())
+
+
+def test_metrics_are_found_where_tensorrt_llm_has_them_and_at_the_usual_path_again_later() -> None:
+    is_elsewhere = True
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        has_gauges = (request.path == "/prometheus/metrics") is is_elsewhere
+        return web.Response(text=GAUGES if has_gauges else "[]")
+
+    async def scenario() -> None:
+        nonlocal is_elsewhere
+        async with scraping(page, elsewhere=page) as setup:
+            await setup.until_result(ScrapeResult.OK, count=3)
+            is_elsewhere = False
+            await setup.until_result(ScrapeResult.OK, count=6)
+            assert set(setup.scraper.results) == {("vllm-1", ScrapeResult.OK)}
 
     asyncio.run(scenario())
 
