@@ -35,6 +35,9 @@ from extproc.request.token_ratio import CounterWindow
 PREFILLING = 0.6
 """Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
 
+ASLEEP = -1.0
+"""No load is as small, so that a sleeping server takes no request."""
+
 OBSERVED_WEIGHT = 0.2
 """Guessed: the share of the newest TTFT in `observed_ttft_s`."""
 
@@ -69,7 +72,7 @@ class Backend:
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
     has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
     where that is all of its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to
-    be idle, and takes one request (`fleet.standing_gauges`).
+    be idle, and takes one request (`fleet.standing_gauges`). While it `is_asleep` it takes none.
     """
 
     __slots__ = (
@@ -93,6 +96,7 @@ class Backend:
         "endpoint",
         "foreign",
         "full_above",
+        "is_asleep",
         "is_doubted",
         "is_list_doubted",
         "is_refusing",
@@ -153,7 +157,7 @@ class Backend:
         self.kv_cache_fraction = nan
         self.scraped_at_s = -inf
         self.own_at_scrape = 0
-        self.is_refusing = self.is_doubted = False
+        self.is_refusing = self.is_doubted = self.is_asleep = False
         self._standing = StandingGauges()
         # limits
         saturation = rules.saturation
@@ -249,6 +253,7 @@ class Backend:
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:
             signals = replace(signals, running=0.0, waiting=0.0)
+        self.is_asleep = signals.is_asleep
         self.running = signals.running
         self.waiting = signals.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
@@ -311,6 +316,9 @@ class Backend:
     def review(self, now_s: float) -> None:
         """Note whether the backend is due for a request because nothing was heard of it, or has started."""
         fleet = self._averages
+        if self.is_asleep and not self.is_fresh(now_s):
+            self.is_asleep = False  # else, once scrapes stop, it would be for good
+            self._update_saturation(now_s)
         if self in fleet.starting and fleet.starting[self].is_over(now_s):
             del fleet.starting[self]
         fleet.unheard.pop(self, None)
@@ -375,3 +383,5 @@ class Backend:
             self.closed_above = min(self.full_above, self.waits_above, self._burst_above)
         if self.is_doubted and is_fresh:
             self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves
+        if self.is_asleep and is_fresh:
+            self.closed_above = ASLEEP

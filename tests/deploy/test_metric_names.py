@@ -19,7 +19,14 @@ VALUES = {
     "layer": {layer.value for layer in Layer},
     "reason": {reason.value for reason in Reason},
     "zone": {zone.value for zone in Zone},
-    "state": {"ok", "probing", "failing", "saturated", *(membership.value for membership in Lifecycle)},
+    "state": {
+        "ok",
+        "probing",
+        "failing",
+        "saturated",
+        "asleep",
+        *(membership.value for membership in Lifecycle),
+    },
     "result": {"ok", *(failure.value for failure in Failure), *(result.value for result in ScrapeResult)},
     "job": {"extproc", "envoy"},
 }

@@ -69,7 +69,7 @@ class CacheGauges:
 class Dialect:
     """The names under which one kind of server reports a signal; the first that is present counts.
 
-    A name may have one label, such as `requests{state="waiting"}`.
+    A name may have one label, such as `requests{state="waiting"}`. `awake` is 0 for an engine that sleeps.
     """
 
     running: tuple[bytes, ...]
@@ -79,6 +79,7 @@ class Dialect:
     generation_tokens: tuple[bytes, ...] = ()
     prefix_hits: tuple[bytes, ...] = ()
     ended: tuple[bytes, ...] = ()
+    awake: tuple[bytes, ...] = ()
     cache_info: CacheInfo | CacheGauges | None = None
 
 
@@ -90,6 +91,7 @@ VLLM = Dialect(
     generation_tokens=(b"vllm:generation_tokens_total",),
     prefix_hits=(b"vllm:prefix_cache_hits_total",),
     ended=(b"vllm:request_success_total",),
+    awake=(b'vllm:engine_sleep_state{sleep_state="awake"}',),
     cache_info=CacheInfo(b"vllm:cache_config_info", blocks=b"num_gpu_blocks", block_size=b"block_size"),
 )
 SGLANG = Dialect(

@@ -42,6 +42,7 @@ def read_signals(text: bytes) -> Signals | None:
             prefix_hits_total=_counter(series(lines, dialect.prefix_hits)),
             ended_total=_counter(series(lines, dialect.ended)),
             kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
+            is_asleep=0.0 in series(lines, dialect.awake),
         )
     return None
 

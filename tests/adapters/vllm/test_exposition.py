@@ -185,3 +185,28 @@ def test_a_cache_that_no_machine_has_is_none() -> None:
     signals = read_signals(b"vllm:num_requests_running 5\nvllm:num_requests_waiting 6\n" + info)
     assert signals is not None
     assert signals.kv_cache_tokens is None
+
+
+def sleep_states(awake: str, offloaded: str, engine: int = 0) -> bytes:
+    states = {"awake": awake, "weights_offloaded": offloaded, "discard_all": "0.0"}
+    return "".join(
+        f'vllm:engine_sleep_state{{engine="{engine}",model_name="m",sleep_state="{state}"}} {value}\n'
+        for state, value in states.items()
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("states", "is_asleep"),
+    [
+        (b"", False),
+        (sleep_states("1.0", "0.0"), False),
+        (sleep_states("0.0", "1.0"), True),
+        (sleep_states("1.0", "0.0") + sleep_states("0.0", "1.0", engine=1), True),
+        (sleep_states("NaN", "x"), False),
+    ],
+    ids=["never told", "awake", "asleep", "one of two engines", "odd"],
+)
+def test_a_server_sleeps_where_one_of_its_engines_is_not_awake(states: bytes, is_asleep: bool) -> None:
+    signals = read_signals(exposition() + states)
+    assert signals is not None
+    assert signals.is_asleep is is_asleep
