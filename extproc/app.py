@@ -30,6 +30,7 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
+from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
 from extproc.config.environment import usual_api_key
@@ -108,6 +109,7 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
+        watches.append(follow_searches(self._core.search, self._scraper))
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         tasks: list[asyncio.Task[object]] = [

@@ -27,12 +27,15 @@ class FoundBackends(Stage):
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
     api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
     empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
 
     def endpoint(self, name: str, host: str, port: int) -> Endpoint:
         """Return one that was found."""
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(name, host, port, models, self.max_num_seqs, self.api_key_file)
+        return Endpoint(
+            name, host, port, models, self.max_num_seqs, self.api_key_file, self.resolves_adapters
+        )
 
 
 class DnsDiscovery(FoundBackends):

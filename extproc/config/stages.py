@@ -92,6 +92,7 @@ class BackendConfig(Stage):
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
     api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
@@ -99,7 +100,9 @@ class BackendConfig(Stage):
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
         host, port = url.hostname or "", url.port or 80
-        return Endpoint(self.name, host, port, models, self.max_num_seqs, self.api_key_file)
+        return Endpoint(
+            self.name, host, port, models, self.max_num_seqs, self.api_key_file, self.resolves_adapters
+        )
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from math import inf, isnan, nan
 from typing import Protocol
 
+from extproc.fleet.adapter_places import AdapterPlaces
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
@@ -69,10 +70,11 @@ class Backend:
     which one more would wait too long in its queue (there has been one for `queued_s`), and of what follows
     from its places where these are known. `observed_ttft_s` is
     NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
-    `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
-    has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
-    where that is all of its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to
-    be idle, and takes one request (`fleet.standing_gauges`). While it `is_asleep` it takes none.
+    `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
+    None where the server has none; `context_lengths` has those that the server tells, in tokens.
+    `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
+    While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one request
+    (`fleet.standing_gauges`). While it `is_asleep` it takes none.
     """
 
     __slots__ = (
@@ -85,6 +87,7 @@ class Backend:
         "_rules",
         "_running_limit",
         "_standing",
+        "adapters",
         "bodyless",
         "breaker",
         "cache",
@@ -144,6 +147,9 @@ class Backend:
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         self.retried_models: frozenset[str] | None = None
+        self.adapters: AdapterPlaces | None = None
+        if endpoint.resolves_adapters:
+            self.learn_adapters({})
         # requests
         self.open: dict[BookedRequest, None] = {}
         self.own = self.ended = self.bodyless = 0
@@ -179,6 +185,22 @@ class Backend:
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
+
+    def configured(self, endpoint: Endpoint) -> None:
+        """Take over other settings of the same server."""
+        self.endpoint = endpoint
+        self.models = self.models if endpoint.models is None else endpoint.models
+        if endpoint.resolves_adapters or self.adapters is not None:
+            self.learn_adapters({} if self.adapters is None else self.adapters.bases)
+
+    def learn_adapters(self, bases: Mapping[str, str]) -> None:
+        """Note the adapters that the server lists, and the models that they belong to."""
+        if self.adapters is None:
+            self.adapters = AdapterPlaces()
+            self._averages.has_adapters = True
+        self.adapters.takes_any = self.endpoint.resolves_adapters
+        self.adapters.bases = bases
+        self.adapters.listed = self.models or frozenset()
 
     def has_peers_for(self, model: str | None) -> bool:
         """Return whether a second attempt of a request for `model` meets servers that have it."""
@@ -254,6 +276,10 @@ class Backend:
         if self.is_doubted:
             signals = replace(signals, running=0.0, waiting=0.0)
         self.is_asleep = signals.is_asleep
+        if signals.adapters is not None and self.adapters is None:
+            self.learn_adapters({})
+        if self.adapters is not None:
+            self.adapters.scraped(signals.adapters, is_idle=not signals.running + signals.waiting)
         self.running = signals.running
         self.waiting = signals.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction

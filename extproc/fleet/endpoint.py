@@ -12,7 +12,8 @@ ENDPOINT_SUFFIX = "_endpoint"
 class Endpoint:
     """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
 
-    `api_key_path` is the file with the key for its metrics and its list of models.
+    `api_key_path` is the file with the key for its metrics and its list of models. A server that
+    `resolves_adapters` loads those that it does not list at their first request.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Endpoint:
     models: frozenset[str] | None = None
     max_num_seqs: int | None = None
     api_key_path: Path | None = None
+    resolves_adapters: bool = False
 
     @property
     def address(self) -> str:

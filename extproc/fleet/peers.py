@@ -68,7 +68,13 @@ def _peers(member: Backend, equals: Sequence[Backend], others: Sequence[Backend]
     chosen = equals or others
     if not chosen:
         return Peers((member.endpoint,))
-    shared = None if equals else frozenset.intersection(*(other.models or frozenset() for other in others))
+    if equals:  # peers that do not load adapters by themselves lack those that are not listed
+        is_more = member.endpoint.resolves_adapters and not all(
+            other.endpoint.resolves_adapters for other in equals
+        )
+        shared = member.models if is_more else None
+    else:
+        shared = frozenset.intersection(*(other.models or frozenset() for other in others))
     return Peers(tuple(other.endpoint for other in chosen), shared)
 
 

@@ -5,8 +5,9 @@ cluster which it has not loaded is a 503. So a new backend is chosen only `settl
 written, and a departing one stops being chosen, drains, and only `settle_s` later loses its cluster.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from math import inf
+from types import MappingProxyType
 
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -17,6 +18,8 @@ MAX_MEMBERS = 2 * MAX_BACKENDS
 """All backends can be replaced at once: departing ones stay members until they have drained."""
 
 Candidates = tuple[Backend, ...]
+
+NO_BASES: Mapping[str, str] = MappingProxyType({})
 
 
 LOST_FOR_S = 900.0
@@ -57,8 +60,7 @@ class Registry:
             del wanted[endpoint.name]
             if member.lifecycle is Lifecycle.DRAINING:
                 member.lifecycle = Lifecycle.ACTIVE
-            member.models = member.models if endpoint.models is None else endpoint.models
-            member.endpoint = endpoint
+            member.configured(endpoint)
         room = MAX_MEMBERS - len(self._fleet.backends)
         joined = [
             self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
@@ -80,10 +82,20 @@ class Registry:
             self._index()
         return bool(gone)
 
-    def learn_models(self, member: Backend, models: frozenset[str]) -> None:
-        """Note what the server says it serves; configured models have precedence."""
-        if member.endpoint.models is None and member.models != models:
+    def learn_models(
+        self, member: Backend, models: frozenset[str], bases: Mapping[str, str] = NO_BASES
+    ) -> None:
+        """Note what the server says it serves; configured models have precedence.
+
+        `bases` are the models that its adapters belong to.
+        """
+        is_new = member.endpoint.models is None and member.models != models
+        if is_new:
             member.models = models
+        if bases or member.adapters is not None:
+            is_new = is_new or member.adapters is None or member.adapters.bases != bases
+            member.learn_adapters(bases)
+        if is_new:
             self._index()
 
     def longest_prompts(self) -> dict[str | None, float]:
@@ -102,14 +114,15 @@ class Registry:
     def candidates(self, model: str | None) -> Candidates | None:
         """Return the backends that serve `model`, all active ones for None; None where certainly none does.
 
-        Members that have not said yet which models they serve come into question only where no other does.
+        Members that have not said yet which models they serve, or load adapters that they do not list, come
+        into question only where no other does.
         """
         if model is None:
             return self._active
         serving = self._candidates.get(model)
         if serving is not None:
             return serving
-        return self._of_unknown_models if self._of_unknown_models or not self._active else None
+        return self._of_unlisted_models if self._of_unlisted_models or not self._active else None
 
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
@@ -120,8 +133,8 @@ class Registry:
         return sorted(self._candidates)
 
     def is_served(self, model: str) -> bool:
-        """Return whether a backend that may be chosen has said that it serves `model`."""
-        return model in self._candidates
+        """Return whether a backend that may be chosen has said that it serves `model`, or will load it."""
+        return model in self._candidates or self._is_any_resolving
 
     def backend_named(self, name: str) -> Backend | None:
         """Return the member of that name; of two, not the departing one."""
@@ -153,12 +166,39 @@ class Registry:
     def _index(self) -> None:
         members = self._fleet.backends
         active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
-        models = {model for member in active for model in member.models or ()}
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
         self._by_name = {member.name: member for member in staying_last}
         self._active: Candidates = tuple(active)
-        self._of_unknown_models = tuple(member for member in active if member.models is None)
+        resolving = [member for member in active if member.endpoint.resolves_adapters]
+        self._is_any_resolving = bool(resolving)
+        self.has_askable = any(member.endpoint.models is None for member in members)
+        self._of_unlisted_models = tuple(
+            member for member in active if member.models is None or member.endpoint.resolves_adapters
+        )
         self._candidates: dict[str, Candidates] = {
-            model: tuple(member for member in active if member.models and model in member.models)
-            for model in models
+            model: tuple(
+                member for member in active if _serves(member, model) or (resolving and _loads(member, bases))
+            )
+            for model, bases in _served(active).items()
         }
+
+
+def _served(active: Iterable[Backend]) -> dict[str, set[str]]:
+    """Return all models that are listed, and those that they belong to, where they are adapters."""
+    served: dict[str, set[str]] = {}
+    for member in active:
+        bases = {} if member.adapters is None else member.adapters.bases
+        for model in member.models or ():
+            of_model = served.setdefault(model, set())
+            if model in bases:
+                of_model.add(bases[model])
+    return served
+
+
+def _loads(member: Backend, bases: Set[str]) -> bool:
+    """Return whether a server will load an adapter that another server lists."""
+    return member.endpoint.resolves_adapters and any(_serves(member, base) for base in bases)
+
+
+def _serves(member: Backend, model: str) -> bool:
+    return member.models is not None and model in member.models

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from extproc.fleet.adapter_places import AdaptersSeen
 from extproc.fleet.bounds import Seconds
 
 
@@ -27,6 +28,7 @@ class Signals:
     ended_total: float | None = None
     kv_cache_tokens: float | None = None
     is_asleep: bool = False
+    adapters: AdaptersSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.prediction_record import RankRecord
-from extproc.fleet.registry import Registry
+from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
@@ -26,6 +26,7 @@ from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
+from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
@@ -65,6 +66,7 @@ class Core:
             self._freed,
             first_booking,
         )
+        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)
 
@@ -91,10 +93,17 @@ class Core:
                 self.ratios.learn(sample)
 
     def learn_models(
-        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+        self,
+        backend: Backend,
+        models: frozenset[str],
+        context_lengths: Mapping[str, int],
+        bases: Mapping[str, str] = NO_BASES,
     ) -> None:
-        """Note what a server says it serves, and how long the contexts of some of the models are."""
-        self.registry.learn_models(backend, models)
+        """Note what a server says it serves, and how long the contexts of some of the models are.
+
+        `bases` are the models that those which are adapters belong to.
+        """
+        self.registry.learn_models(backend, models, bases)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
             self.ratios.longest_prompts = self.registry.longest_prompts()

@@ -18,6 +18,7 @@ from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.model_search import ModelSearch
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
@@ -53,12 +54,18 @@ class Router:
         self._policy = policy
         self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
+        self.search: ModelSearch | None = None
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
         if request.tenant and self._has_used_its_share(request, now_s):
             self.counts.count(Decision(Layer.REJECT, Reason.TENANT_SHARE))
             return self._refused(request, Reason.TENANT_SHARE, self._bare_view(request, now_s))
+        tried = self.attempt(request, phase, now_s, search=self.search)
+        return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
+
+    def place_searched(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Place a request for whose model servers have been asked; it is not held again."""
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
@@ -68,20 +75,29 @@ class Router:
         return self._policy.max_predicted_ttft_s if own_s is None else own_s
 
     def attempt(
-        self, request: Request, phase: Phase, now_s: float, waited_s: float = 0.0
+        self,
+        request: Request,
+        phase: Phase,
+        now_s: float,
+        waited_s: float = 0.0,
+        search: ModelSearch | None = None,
     ) -> Placement | Decision:
         """Decide, and reserve a place on the chosen backend before anything else can run.
 
         A request that has `waited_s` here may wait so much less at the server. Returns the decision where no
         backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
-        yet.
+        yet. A request for an unknown model is held by a `search`, where that can help.
         """
         candidates = self._registry.candidates(request.model)
         if candidates is None:
-            return Placement(self._refuse_model(request, now_s))
+            held = None if search is None else search.hold(request, phase)
+            return held or Placement(self._refuse_model(request, now_s))
         cached = self._fleet.prefixes.cached_tokens(request)
         near = self._fleet.sessions.near_tokens(request, cached)
-        view = self._fleet.view(candidates, now_s, cached, near)
+        nearest = near
+        if self._fleet.has_adapters and request.model is not None:
+            nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
+        view = self._fleet.view(candidates, now_s, cached, nearest)
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)

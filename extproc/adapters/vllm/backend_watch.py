@@ -5,6 +5,7 @@ Models are asked for (`/v1/models`, adapters included) at the first answer, afte
 server whose metrics are of no use is asked all the same.
 """
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from extproc.adapters.vllm.api_keys import ApiKeys
 from extproc.adapters.vllm.asked_server import Answer, AskedServer, ScrapeResult
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.adapters.vllm.model_list import read_context_lengths, read_models
+from extproc.adapters.vllm.model_list import read_bases, read_context_lengths, read_models
 from extproc.adapters.vllm.pause import Pause
 from extproc.adapters.vllm.scrape_pace import ScrapePace
 from extproc.fleet.backend import Backend
@@ -92,6 +93,15 @@ class BackendWatch:
         self._pace = ScrapePace(rule, time.monotonic())
         self._key_header = b""
         self._metrics_path = METRICS
+        self._wanted: asyncio.Future[None] | None = None
+
+    def want_models(self) -> asyncio.Future[None]:
+        """Have the server asked for its models at once; the result comes when it has answered, or has not."""
+        if self._wanted is None:
+            self._wanted = asyncio.get_running_loop().create_future()
+        self._pace.want_models()
+        self._pause.cut()
+        return self._wanted
 
     def key_changed(self) -> None:
         """Ask at once, with the key that there is by now."""
@@ -115,18 +125,31 @@ class BackendWatch:
                 await self._pause.wait(max(0.0, started_s + pace.interval_s(is_busy=is_busy) - now_s))
         finally:
             server.close()
+            if self._wanted is not None:
+                self._wanted.cancel()
 
     async def _ask(self, started_s: float) -> None:
         key_header = self._asking.keys.header(self._backend.endpoint.api_key_path)
         if key_header is None:
             return  # its file is being read, and then this goes on at once
         self._key_header = key_header
+        if self._wanted is not None:
+            await self._ask_wanted(self._wanted)
+            return
         result = await self._scrape()
         if self._backend.is_list_doubted:
             self._backend.is_list_doubted = False
             self._pace.doubt_models()
         if result not in _OUT_OF_REACH and self._pace.are_models_due(started_s):
             await self._ask_models()
+
+    async def _ask_wanted(self, wanted: asyncio.Future[None]) -> None:
+        self._wanted = None
+        try:
+            await self._ask_models()
+        finally:
+            if not wanted.done():
+                wanted.set_result(None)
 
     async def _scrape(self) -> ScrapeResult:
         own_when_asked = self._backend.own
@@ -180,7 +203,8 @@ class BackendWatch:
         self._judge_key(MODELS, answer, now_s)
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
         if models is not None:
-            asking.core.learn_models(backend, models.names, read_context_lengths(answer.body))
+            bases = read_bases(answer.body)
+            asking.core.learn_models(backend, models.names, read_context_lengths(answer.body), bases)
             if models.left_out:
                 detail = f"{models.left_out} more than are taken, or of too long a name"
                 asking.logs.lists.failed(detail, now_s, name=backend.name)

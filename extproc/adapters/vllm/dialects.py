@@ -70,6 +70,7 @@ class Dialect:
     """The names under which one kind of server reports a signal; the first that is present counts.
 
     A name may have one label, such as `requests{state="waiting"}`. `awake` is 0 for an engine that sleeps.
+    `adapters` has labels as vLLM's gauge has (`lora_info`).
     """
 
     running: tuple[bytes, ...]
@@ -80,6 +81,7 @@ class Dialect:
     prefix_hits: tuple[bytes, ...] = ()
     ended: tuple[bytes, ...] = ()
     awake: tuple[bytes, ...] = ()
+    adapters: bytes | None = None
     cache_info: CacheInfo | CacheGauges | None = None
 
 
@@ -92,6 +94,7 @@ VLLM = Dialect(
     prefix_hits=(b"vllm:prefix_cache_hits_total",),
     ended=(b"vllm:request_success_total",),
     awake=(b'vllm:engine_sleep_state{sleep_state="awake"}',),
+    adapters=b"vllm:lora_requests_info",
     cache_info=CacheInfo(b"vllm:cache_config_info", blocks=b"num_gpu_blocks", block_size=b"block_size"),
 )
 SGLANG = Dialect(

@@ -4,6 +4,7 @@ import urllib.request
 from http.client import HTTPException
 
 from extproc.adapters.vllm.dialects import DIALECTS, KvCacheSize
+from extproc.adapters.vllm.lora_info import read_adapters
 from extproc.adapters.vllm.series import series
 from extproc.errors import CalibrationError
 from extproc.fleet.signals import Signals
@@ -43,6 +44,7 @@ def read_signals(text: bytes) -> Signals | None:
             ended_total=_counter(series(lines, dialect.ended)),
             kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
             is_asleep=0.0 in series(lines, dialect.awake),
+            adapters=None if dialect.adapters is None else read_adapters(lines, dialect.adapters),
         )
     return None
 

@@ -12,10 +12,14 @@ MAX_CONTEXT = 1 << 30
 
 
 class ListedModel(msgspec.Struct):
-    """A model in the list; `max_model_len` is an integer where the server says how long its context is."""
+    """A model in the list; `max_model_len` is an integer where the server says how long its context is.
+
+    `parent` is the model that an adapter belongs to.
+    """
 
     id: str
     max_model_len: object = None
+    parent: object = None
 
 
 class _ModelList(msgspec.Struct):
@@ -58,3 +62,9 @@ def read_context_lengths(body: bytes) -> dict[str, int]:
         for model in models
         if type(model.max_model_len) is int and 0 < model.max_model_len <= MAX_CONTEXT
     }
+
+
+def read_bases(body: bytes) -> dict[str, str]:
+    """Return the adapters in a list of models, and the models that they belong to."""
+    models = decode_models(body)[:MAX_MODELS]
+    return {model.id: model.parent for model in models if isinstance(model.parent, str)}

@@ -5,6 +5,8 @@ pauses: a token bucket in seconds of CPU. A server whose answers are of no use i
 whatever they cost.
 """
 
+from math import inf
+
 from extproc.fleet.signals import ScrapeRule
 
 CPU_SHARE = 0.01
@@ -66,6 +68,10 @@ class ScrapePace:
         pause_s = _doubled(rule.idle_interval_s, self._useless_models, rule.models_interval_s)
         self._models_asked_at_s = now_s
         self._models_due_s = now_s + (rule.models_interval_s if is_useful else pause_s)
+
+    def want_models(self) -> None:
+        """Note that its models are wanted now, whenever it was asked last."""
+        self._models_due_s = -inf
 
     def doubt_models(self) -> None:
         """Note that the server does not serve what it has listed: it is asked again soon."""

@@ -55,6 +55,12 @@ class Scraper:
         for key in [key for key in self.results if key[0] not in names]:
             del self.results[key]
 
+    def want_models(self) -> list[asyncio.Future[None]]:
+        """Have all servers asked for their models at once that say themselves what they serve."""
+        return [
+            watch.want_models() for backend, watch in self._watches.items() if backend.endpoint.models is None
+        ]
+
     async def stop(self) -> None:
         """End all tasks, and with them their connections."""
         tasks = list(self._tasks.values())

@@ -35,7 +35,7 @@ def _values(lines: bytes, needle: bytes, label: bytes) -> list[float]:
         end = lines.find(b"\n", rest)
         line = lines[rest : end if end >= 0 else len(lines)]
         if line[:1] in {b"{", b" "} and (not label or _has(line, label)):
-            values.append(_value(line))
+            values.append(value_of(line))
         at = lines.find(needle, rest)
     return values
 
@@ -45,8 +45,8 @@ def _has(line: bytes, label: bytes) -> bool:
     return labels.startswith(b"{" + label) or b"," + label in labels
 
 
-def _value(line: bytes) -> float:
-    """The number behind the labels, a timestamp behind it ignored."""
+def value_of(line: bytes) -> float:
+    """Return the number behind the labels, a timestamp behind it ignored; NaN where there is none."""
     fields = line[line.rfind(b"}") + 1 :].split(None, 2)
     try:
         return float(fields[0])

@@ -107,7 +107,7 @@ class RequestQueue:
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
         if not (request.has_body and request.model in self._queues):
-            tried = self._router.attempt(request, phase, now_s)
+            tried = self._router.attempt(request, phase, now_s, search=self._router.search)
             if isinstance(tried, Placement):
                 return tried
             if not self._may_wait(request, tried):
