@@ -7,6 +7,7 @@ watches, waits for SIGTERM or SIGINT, and drains.
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -30,8 +31,10 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
+from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
+from extproc.config.environment import usual_api_key
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
 from extproc.config.tracing_stage import TracingConfig
 from extproc.errors import ConfigError
@@ -63,7 +66,7 @@ class Sidecar:
         self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 61)))
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
-        self._scraper = Scraper(config.scrape, core)
+        self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
         self._tracing = _new_tracing(config.tracing, core, rng)
         place = core.place if self._tracing is None else self._tracing.place
         headers = rules.header_rules(config)
@@ -119,6 +122,7 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
+        watches.append(follow_searches(self._core.search, self._scraper))
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         if self._pool_rules is not None:

@@ -119,7 +119,7 @@ class FleetView:
             [
                 backend
                 for backend in admitting.backends
-                if backend.bodyless == least and least < backend.max_active
+                if backend.bodyless == least and least < backend.max_active and not backend.is_asleep
             ]
         )
 

@@ -112,6 +112,9 @@ def _unfit(
 
     Otherwise one client whose requests make vLLM fail could take the whole fleet out for everyone else.
     """
+    view = view.narrowed([backend for backend in view.backends if not backend.is_asleep])
+    if not view.backends:
+        return Decision(Layer.REJECT, Reason.ASLEEP)
     admitting = view.admitting()
     if admitting.backends:
         if expected_wait.shortest_wait_s(admitting) > wait_left_s:

@@ -18,7 +18,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.prediction_record import RankRecord
-from extproc.fleet.registry import Registry
+from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
@@ -29,6 +29,7 @@ from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
+from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
@@ -78,6 +79,7 @@ class Core:
             first_booking,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
+        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
@@ -107,10 +109,17 @@ class Core:
                 self.ratios.learn(sample)
 
     def learn_models(
-        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+        self,
+        backend: Backend,
+        models: frozenset[str],
+        context_lengths: Mapping[str, int],
+        bases: Mapping[str, str] = NO_BASES,
     ) -> None:
-        """Note what a server says it serves, and how long the contexts of some of the models are."""
-        self.registry.learn_models(backend, models)
+        """Note what a server says it serves, and how long the contexts of some of the models are.
+
+        `bases` are the models that those which are adapters belong to.
+        """
+        self.registry.learn_models(backend, models, bases)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
             self._are_contexts_new = True

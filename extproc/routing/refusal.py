@@ -31,6 +31,7 @@ _MESSAGES = {
     Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
     Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+    Reason.ASLEEP: "All backends that serve this model are in sleep mode. Please retry later.",
     Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
