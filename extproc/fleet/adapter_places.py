@@ -19,14 +19,14 @@ MAX_ADAPTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class AdaptersSeen:
-    """What a server tells of its adapters: those with requests that it `named`, and how many fit at once."""
+    """A server's gauges of its adapters: those with requests that it `named`, and how many fit at once."""
 
     named: frozenset[str]
     places: float = inf
 
 
 class AdapterWait(Enum):
-    """What a request has to wait for besides everything else: nothing, for the weights, or for a place."""
+    """The extra wait of a request: nothing, for the weights, or for a place."""
 
     NOTHING = auto()
     LOADING = auto()

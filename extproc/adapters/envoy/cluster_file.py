@@ -43,7 +43,7 @@ class ClusterFile:
         self._written = (backends, peers)
 
     def read_known(self) -> list[Endpoint]:
-        """The backends whose clusters are there, and so in Envoy by now; none if it is no such file.
+        """Return the backends whose clusters are there, and so in Envoy by now; none if it is no such file.
 
         Others may write to the directory: the file is checked as the configuration is, and refused whole.
         """

@@ -39,7 +39,7 @@ _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requ
 def cds_document(
     backends: Sequence[Endpoint], version: str, peers: Mapping[str, Sequence[Endpoint]] | None = None
 ) -> bytes:
-    """The discovery response with every cluster, as JSON, one cluster a line.
+    """Return the discovery response with every cluster, as JSON, one cluster a line.
 
     `peers` are the backends that are tried in place of each, by name; all others where there is no say.
     Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
@@ -60,7 +60,7 @@ def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoin
 
 
 def shipped_bootstrap() -> str:
-    """The text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
+    """Return the text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
     here = Path(__file__)
     for path in (here.with_name("envoy.yaml"), here.parents[3] / "envoy" / "envoy.yaml"):
         if path.is_file():
@@ -77,7 +77,7 @@ def bootstrap(
     cds_path: Path,
     listen_host: str = "127.0.0.1",
 ) -> str:
-    """`base` (YAML) with its addresses replaced; everything else stays, but for the comments.
+    """Return `base` (YAML) with its addresses replaced; everything else stays, but for the comments.
 
     `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` is not YAML or lacks one
     of the places to be replaced.
@@ -148,7 +148,7 @@ def _pool(backends: Sequence[Endpoint]) -> Document:
 def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
     return _backend_cluster(name, backends) | {
         "lb_policy": "LEAST_REQUEST",
-        # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
+        # With the sidecar gone nothing else notices a dead backend. Only failures to connect or to keep a
         # connection count: a 503 is how a busy server speaks.
         "outlier_detection": {
             "split_external_local_origin_errors": True,
@@ -195,7 +195,7 @@ def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
 
 
 def _lb_endpoint(backend: Endpoint) -> Document:
-    """Its name is what the access log tells of a second attempt."""
+    """Return an endpoint, whose name the access log gives for a second attempt."""
     return {
         "endpoint": {"address": _socket_address(backend.host, backend.port)},
         "metadata": {"filter_metadata": {METADATA_NAMESPACE: {"backend": backend.name}}},

@@ -1,6 +1,6 @@
 """The gRPC server that Envoy talks to, on our own HTTP/2: the same services as `grpc_server.py`, for less.
 
-What arrives is answered within the same turn of the event loop: no task, queue or thread per call. When
+A message is answered within the same turn of the event loop: no task, queue or thread per call. When
 draining, streams whose request has been placed are ended with OK, and Envoy lets those requests go on
 without us.
 """

@@ -72,7 +72,7 @@ _ENUMS = {
 
 
 def sidecar_registry(runtime: Runtime) -> CollectorRegistry:
-    """All metrics of a sidecar, those of its process included."""
+    """Return all metrics of a sidecar, those of its process included."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SidecarCollector(runtime))
     ProcessCollector(namespace="extproc", registry=registry)
@@ -86,7 +86,7 @@ class SidecarCollector(Collector):
         self._runtime = runtime
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, as of now."""
+        """Yield all metrics, as of now."""
         state = state_document(self._runtime, time.monotonic())
         yield from _backend_gauges(_one_per_name(state.backends))
         yield from self._decisions()
