@@ -27,6 +27,7 @@ from extproc.config.fields import (
     Stage,
     TcpAddress,
 )
+from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
 from extproc.config.yaml_document import read_document
@@ -43,6 +44,9 @@ from extproc.request.slo import SloRule
 
 MAX_CONFIG_BYTES = 1 << 20
 """Some 8,000 backends; a longer file is refused."""
+
+_SOURCES = frozenset({"backends", "discovery"})
+"""Each of them says where backends come from: with one given, neither of the file's counts."""
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -185,6 +189,7 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
+    gateway: GatewayConfig = GatewayConfig()
     backends: Backends = ()
     discovery: Source = StaticDiscovery()
     scrape: Checked[ScrapeRule] = ScrapeRule()
@@ -201,12 +206,16 @@ class Config(Stage):
     trainer: TrainerConfig = TrainerConfig()
 
 
-def parse_config(text: str, origin: str) -> Config:
+def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration from YAML text; `origin` names it in the message.
+
+    Where `stages` are given, they say where backends come from in place of the text.
 
     Raises ConfigError with every fault, one a line, up to `_MAX_FAULTS`.
     """
     document = read_document(text, origin)
+    if stages:
+        document = {**{name: each for name, each in document.items() if name not in _SOURCES}, **stages}
     try:
         return Config.model_validate(document)
     except ValidationError as error:
@@ -216,10 +225,10 @@ def parse_config(text: str, origin: str) -> Config:
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, stages: Mapping[str, Any] | None = None) -> Config:
     """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
     try:
-        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path))
+        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path), stages)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

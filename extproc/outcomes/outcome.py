@@ -12,17 +12,20 @@ from enum import StrEnum
 import msgspec
 
 from extproc.outcomes.facts import Sample, from_metadata
+from extproc.outcomes.response_end import Usage
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
 
 
 class LogEntry(msgspec.Struct, frozen=True):
     """An entry of Envoy's access log, without its wire format: one exchange, to its end, however it ended.
 
+    Behind a gateway of another make there is no such log, and an entry is made of the exchange itself.
+
     `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
     got none; `attempts` counts the backends tried, at least 1. `response_flags` are Envoy's short names
     ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
     empty if extproc was not asked; `tags` are the access log's custom tags. `retry_after_s` is a header of
-    responses with status 429 or 503.
+    responses with status 429 or 503. `usage` is the server's, where the response was seen.
     """
 
     started_at_s: float
@@ -34,6 +37,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
     tags: Mapping[str, str]
     retry_after_s: float | None = None
+    usage: Usage | None = None
 
 
 OVERLOADED = frozenset({429, 503})
@@ -126,6 +130,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         ttft_s=ttft_s,
         duration_s=_duration_s(entry, first_byte_s, decode_s),
         response_bytes=entry.response_body_bytes,
+        output_tokens=None if entry.usage is None else entry.usage.output_tokens,
+        cached_tokens=None if entry.usage is None else entry.usage.cached_tokens,
     )
     is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
     is_computed = failure is None or (entry.status == 200 and first_byte_s is not None)

@@ -31,7 +31,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
-    session, if it has one.
+    session, if it has one. `endpoints` are the addresses, IP:PORT or IP for all ports of it, that a gateway
+    allows; None where it leaves the choice open.
     """
 
     api: Api
@@ -49,6 +50,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     session: int = NO_SESSION
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
+    endpoints: frozenset[str] | None = None
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -67,6 +69,7 @@ def read_request(
     ratios: TokenRatios,
     rules: HeaderRules = USUAL,
     apis: Mapping[str, Api] = APIS_BY_PATH,
+    endpoints: frozenset[str] | None = None,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
@@ -78,7 +81,7 @@ def read_request(
     if headers.get(":method") != api.method:
         api = OTHER
     if body is None:
-        return _without_body(api, path, headers, rules)
+        return _without_body(api, path, headers, rules, endpoints)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
@@ -99,6 +102,7 @@ def read_request(
         session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
+        endpoints=endpoints,
     )
 
 
@@ -111,13 +115,20 @@ def _path(headers: Mapping[str, str]) -> str:
     return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
 
 
-def _without_body(api: Api, path: str, headers: Mapping[str, str], rules: HeaderRules) -> Request:
+def _without_body(
+    api: Api,
+    path: str,
+    headers: Mapping[str, str],
+    rules: HeaderRules,
+    endpoints: frozenset[str] | None,
+) -> Request:
     return Request(
         api=api if api.method == "GET" else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
         priority=_priority(headers, rules),
         has_body=False,
+        endpoints=endpoints,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from extproc.exchange.messages import Phase
-from extproc.exchange.placement import Placement
+from extproc.exchange.placement import Lease, Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
@@ -24,7 +24,9 @@ from extproc.policy.decide import PolicyRules
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
+from extproc.routing.bookings import Booking
 from extproc.routing.feedback import Feedback
+from extproc.routing.gateway_rules import GatewayRules
 from extproc.routing.model_list import model_list
 from extproc.routing.queue.request_queue import QueueRules, RequestQueue
 from extproc.routing.refusal import AdmissionRules
@@ -33,13 +35,17 @@ from extproc.routing.router import Router
 
 @dataclass(frozen=True, slots=True)
 class CoreRules:
-    """The configuration of the core; without a `queue` no request is held."""
+    """The configuration of the core; without a `queue` no request is held.
+
+    With a `gateway` requests are placed by address, and refused in the gateway's way.
+    """
 
     fleet: FleetRules = field(default_factory=FleetRules)
     policy: PolicyRules = field(default_factory=PolicyRules)
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    gateway: GatewayRules | None = None
 
 
 class Core:
@@ -64,6 +70,7 @@ class Core:
             rng,
             self._freed,
             first_booking,
+            rules.gateway,
         )
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings)
@@ -76,6 +83,20 @@ class Core:
                 self.router.counts.answered += 1
                 return Placement(model_list(models))
         return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
+
+    def served_elsewhere(self, lease: Lease, address: str, now_s: float) -> bool:
+        """Book a request on the server at `address`, which has served it; False where that is none of ours.
+
+        The backend that was chosen is not blamed: a gateway may have had reasons of its own.
+        """
+        backend = self.registry.backend_at(address)
+        if backend is None or not isinstance(lease, Booking):
+            return False
+        if lease.backend is backend or lease not in lease.backend.open:
+            return False
+        self.router.bookings.retried()
+        self.router.bookings.move_one(lease, backend, now_s)
+        return True
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
         """Learn from an entry of the access log; see `Feedback.learn`."""

@@ -94,10 +94,12 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
     else:
         backend.token_window.spoil()
         _follow_refusal(backend, outcome, now_s)
+    if sample.failure is None and sample.cached_tokens is not None:
+        backend.cache.found(sample.expected_cached_tokens, sample.cached_tokens)
     if not sample.is_clean or sample.ttft_s is None:
         return
     backend.observed(sample.ttft_s)
-    prompt_tokens = sample.new_tokens + sample.ahead_tokens
+    prompt_tokens = sample.computed_tokens + sample.ahead_tokens
     backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
     if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
         backend.predictions.observe(sample.model_version, foretold)

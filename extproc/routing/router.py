@@ -10,7 +10,7 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.registry import Registry
+from extproc.fleet.registry import Candidates, Registry
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
@@ -18,6 +18,7 @@ from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.request import Request
 from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.gateway_rules import SOON_S, GatewayRules, next_best
 from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
@@ -44,6 +45,7 @@ class Router:
         rng: np.random.Generator,
         freed: Freed = lambda backend, now_s: None,
         first_booking: int = 0,
+        gateway: GatewayRules | None = None,
     ) -> None:
         self.counts = DecisionCounts()
         self.bookings = Bookings(fleet.prefixes, freed, first_booking)
@@ -53,6 +55,7 @@ class Router:
         self._policy = policy
         self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
+        self._gateway = gateway
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
@@ -76,7 +79,7 @@ class Router:
         backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
         yet.
         """
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if candidates is None:
             return Placement(self._refuse_model(request, now_s))
         cached = self._fleet.prefixes.cached_tokens(request)
@@ -86,14 +89,14 @@ class Router:
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
         if decision.reason is Reason.NO_BACKEND:
-            return self.pass_through(phase)
+            return self.pass_through(request, phase)
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
         if near is not cached:
             chosen = decision.chosen
             self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
-        return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
+        return self._book(request, phase, decision, decision.chosen, decision.facts, view)
 
     def refuse(
         self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
@@ -106,21 +109,34 @@ class Router:
         tried = last_resort(request, view, self._policy, self._rng)
         if tried is not None and tried.chosen is not None and tried.facts is not None:
             self.counts.count(tried)
-            return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
+            return self._book(request, phase, tried, tried.chosen, tried.facts, view)
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
 
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
-        return self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return self._fleet.view(self._candidates(request) or (), now_s)
+
+    def _candidates(self, request: Request) -> Candidates | None:
+        """Return the backends that serve the model, and are allowed; None where certainly none serves it."""
+        candidates = self._registry.candidates(request.model)
+        allowed = request.endpoints
+        if allowed is None or candidates is None:
+            return candidates
+        return tuple(
+            each for each in candidates if each.endpoint.address in allowed or each.endpoint.host in allowed
+        )
 
     def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
-        return Placement(overloaded(reason, retry_s, request.api))
+        return Placement(self._overloaded(reason, retry_s, request))
+
+    def _overloaded(self, reason: Reason, retry_s: int, request: Request) -> Reject:
+        return overloaded(reason, retry_s, request.api, is_for_gateway=self._gateway is not None)
 
     def _has_used_its_share(self, request: Request, now_s: float) -> bool:
         """Return whether other tenants need the places that are left more."""
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if not candidates or not request.has_body or not self.bookings.shares.is_used_up(request.tenant):
             return False
         return all(is_crowded(backend, now_s) for backend in candidates)
@@ -132,10 +148,13 @@ class Router:
         self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
         if not is_gone:
             return unknown_model(model, request.api)
-        return overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request.api)
+        return self._overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request)
 
-    def pass_through(self, phase: Phase) -> Placement:
-        """Fail open: without a cluster header Envoy's own pool takes over."""
+    def pass_through(self, request: Request, phase: Phase) -> Placement:
+        """Fail open: without a cluster header Envoy's own pool takes over. A gateway has none."""
+        if self._gateway is not None:
+            self.counts.count(Decision(Layer.REJECT, Reason.NO_BACKEND))
+            return Placement(self._overloaded(Reason.NO_BACKEND, self._returns.spread_s(SOON_S), request))
         self.counts.passed_through += 1
         return Placement(Continue(phase))
 
@@ -146,16 +165,20 @@ class Router:
         decision: Decision,
         backend: Backend,
         known: CandidateFacts,
-        now_s: float,
+        view: FleetView,
     ) -> Placement:
-        booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
+        booking = self.bookings.open(backend, request, view.now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
         # All others are full where this one is the last resort.
         has_another = decision.reason is not Reason.LAST_RESORT and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
-        return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
+        others: tuple[str, ...] = ()
+        if self._gateway is not None and may_be_retried:
+            others = next_best(view, backend, request, self._gateway.max_endpoints - 1)
+        route = RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address, others)
+        return Placement(route, booking)
 
 
 def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:

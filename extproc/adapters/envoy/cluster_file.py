@@ -57,6 +57,20 @@ class ClusterFile:
             return []
 
 
+class NoClusterFile(ClusterFile):
+    """In place of the file where no Envoy of ours reads one."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/dev/null"))
+
+    def write(self, backends: Sequence[Endpoint], peers: Mapping[str, Sequence[Endpoint]]) -> None:
+        """Write nothing."""
+
+    def read_known(self) -> list[Endpoint]:
+        """Know of none."""
+        return []
+
+
 def _addresses(backends: Sequence[Endpoint]) -> list[tuple[str, str]]:
     return [(backend.name, backend.address) for backend in backends]
 
