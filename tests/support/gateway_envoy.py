@@ -1,7 +1,7 @@
 """Envoy as gateways configure it for a picker: bodies stream both ways, and the address decides.
 
-`original_dst` is how llm-d's standalone chart and Envoy AI Gateway do it: the address is taken from the header as it
-is. `override_host` is how Istio and Envoy Gateway do it: from metadata, if it is an endpoint of the cluster.
+`original_dst` is how llm-d's standalone chart and Envoy AI Gateway do it: the address in the header is taken
+as it is. `override_host` is how Istio does it: the one in metadata, if it is an endpoint of the cluster.
 """
 
 from collections.abc import Sequence
