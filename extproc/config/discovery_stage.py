@@ -42,7 +42,8 @@ class FoundBackends(Stage):
     def endpoint(self, name: str, host: str, port: int, role: str | None = None, rank: int = 0) -> Endpoint:
         """Return one that was found; `role` is llm-d's label."""
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(name, host, port, models, self.max_num_seqs, stages_of_role(role), rank)
+        stages = stages_of_role(role)
+        return Endpoint(name, host, port, models, self.max_num_seqs, stages=stages, rank=rank)
 
 
 class DnsDiscovery(FoundBackends):

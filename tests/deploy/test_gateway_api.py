@@ -213,6 +213,9 @@ def test_prometheus_scrapes_the_pickers() -> None:
     ports = {port["name"] for port in containers("gateway-api/istio")["vllm-epp/picker"]["ports"]}
     assert endpoint["port"] in ports
     assert monitor["metadata"]["namespace"] == "llm"
+    (relabeling,) = endpoint["relabelings"]
+    rules = (DEPLOY / "observability" / "rules.yml").read_text()
+    assert f'{relabeling["targetLabel"]}="{relabeling["replacement"]}"' in rules
 
 
 def standalone() -> dict[str, Any]:
@@ -264,7 +267,7 @@ def test_the_open_paths_of_the_standalone_envoy_are_those_of_envoy_yaml() -> Non
 
 
 def rendered(*settings: str) -> list[dict[str, Any]]:
-    """What the chart makes for our vLLM's pods."""
+    """The objects that the chart makes for our vLLM's pods."""
     answer = helm("--set-json", f"pool.matchLabels={json.dumps(LABELS)}", *settings)
     assert answer.returncode == 0, answer.stderr
     return [document for document in yaml.safe_load_all(answer.stdout) if document is not None]
@@ -324,8 +327,13 @@ def test_the_chart_leaves_out_what_is_there_already() -> None:
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ("gateway.provider=traefik,pool.matchLabels.a=b", "gateway.provider: expected none, agentgateway"),
+        (
+            "gateway.provider=traefik,pool.matchLabels.a=b",
+            "'/gateway/provider': value must be one of 'none', 'istio'",
+        ),
         ("gateway.provider=istio", "pool.matchLabels: give the labels"),
+        ("pool.matchLabel.a=b", "'/pool': additional properties 'matchLabel' not allowed"),
+        ("pool.matchLabels.a=b,pool.targetPorts[0]=0", "'/pool/targetPorts/0': minimum"),
     ],
 )
 def test_the_chart_says_which_value_is_wrong(settings: str, fault: str) -> None:
@@ -341,10 +349,12 @@ def test_every_value_of_the_chart_is_used() -> None:
         is_taken_whole = stage in ("config", "resources") or not isinstance(fields, dict)
         names = [stage] if is_taken_whole else [f"{stage}.{field}" for field in fields]
         assert [name for name in names if f".Values.{name}" not in templates] == []
+        described = json.loads((CHART / "values.schema.json").read_text())["properties"][stage]
+        assert is_taken_whole or described["properties"].keys() == fields.keys()
 
 
 def faults(documents: list[dict[str, Any]]) -> list[str | None]:
-    """What the schemas of the packages say of each; None where no package has one."""
+    """The fault of each by the schemas of the packages; None where no package has its schema."""
     if not (shutil.which("node") and (SCHEMAS / "node_modules").is_dir()):
         pytest.skip("npm install in tests/deploy/schemas brings the schemas of custom resources")
     answer = subprocess.run(

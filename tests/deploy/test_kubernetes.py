@@ -33,7 +33,7 @@ CUSTOM = ("gateway.", "inference.", "networking.istio.io", "networking.gke.io", 
 """Groups of resources that are not Kubernetes' own: see `test_envoy_gateway` and `test_gateway_api`."""
 
 DRAIN_THEMSELVES = {"vllm-epp/picker"}
-"""What serves on after SIGTERM until others have taken over needs no hook."""
+"""A picker serves on after SIGTERM until others have taken over, and needs no hook."""
 
 
 def is_own(document: dict[str, Any]) -> bool:

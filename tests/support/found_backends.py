@@ -8,7 +8,7 @@ from extproc.fleet.endpoint import Endpoint
 
 
 class Found:
-    """What a source says, and what it counts."""
+    """The sets of a source, and its counts."""
 
     def __init__(self, source: BackendSource, sets: AsyncGenerator[Sequence[Endpoint], None]) -> None:
         self.source = source

@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 GATEWAYS = ("istio", "agentgateway", "envoy-ai-gateway", "nginx", "gke")
-"""Of the Gateway API; each has a directory, and is a provider of the chart."""
+"""Those of the Gateway API; each has a directory, and is a provider of the chart."""
 
 PICKERS = tuple(f"gateway-api/{gateway}" for gateway in (*GATEWAYS, "standalone"))
 VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway", *PICKERS)

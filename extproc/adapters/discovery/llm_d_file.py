@@ -5,7 +5,6 @@ servers known before stay. See `docs/discovery.md` of llm-d-router.
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 import msgspec
 
 from extproc.adapters.condition_log import ConditionLog
-from extproc.adapters.discovery.source import DiscoveryCounts, name_of_pod, usable_host
+from extproc.adapters.discovery.source import DiscoveryCounts, is_of_family, name_of_pod, usable_host
 from extproc.adapters.files.file_watch import watch_file
 from extproc.config.discovery_stage import LlmdFileDiscovery
 from extproc.config.yaml_document import read_list_document
@@ -82,8 +81,7 @@ def read_servers(content: bytes | None, config: LlmdFileDiscovery) -> list[Endpo
     for described in ({one.name for one in found}, {one.address for one in found}):
         if len(described) < len(found):
             raise ValueError("two endpoints have one name, or one address and port")
-    versions = {"any": (4, 6), "ipv4": (4,), "ipv6": (6,)}[config.family]
-    return [one for one in found if ipaddress.ip_address(one.host).version in versions]
+    return [one for one in found if is_of_family(one.host, config.family)]
 
 
 def _parse(text: str) -> ServerList:

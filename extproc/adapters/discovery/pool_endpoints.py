@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from extproc.adapters.discovery.kubernetes_objects import KubernetesObject
-from extproc.adapters.discovery.source import name_of_pod, usable_host
+from extproc.adapters.discovery.source import is_of_family, name_of_pod, usable_host
 from extproc.config.discovery_stage import InferencePoolDiscovery
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.inference_stage import ROLE_LABEL
@@ -103,7 +103,7 @@ class Pod(KubernetesObject):
         """Return the first usable address of the family; None where there is none."""
         addresses = [self.status.pod_ip, *(one.ip for one in self.status.pod_ips or [])]
         usable = [host for address in addresses if (host := usable_host(address))]
-        return next((host for host in usable if family in ("any", "ipv6" if ":" in host else "ipv4")), None)
+        return next((host for host in usable if is_of_family(host, family)), None)
 
 
 def backends_of(pool: InferencePool, pods: Iterable[Pod], config: InferencePoolDiscovery) -> list[Endpoint]:

@@ -11,7 +11,7 @@ from extproc.adapters.discovery.kubernetes_objects import KubernetesObject
 from extproc.request.model_rewrite import RewriteRule, RewriteTarget
 
 GROUPS = ("llm-d.ai", "inference.networking.x-k8s.io")
-"""Of two objects with one name, that of the first group counts."""
+"""Where both have an object of one name, that of the first counts."""
 
 VERSION = "v1alpha2"
 POOL_GROUP = "inference.networking.k8s.io"

@@ -64,6 +64,11 @@ def usable_host(address: str) -> str | None:
         return None
 
 
+def is_of_family(host: str, family: str) -> bool:
+    """Return whether an address is of the configured family: any, ipv4 or ipv6."""
+    return family in ("any", "ipv6" if ":" in host else "ipv4")
+
+
 @lru_cache(maxsize=_MAX_KEPT)
 def name_of_address(prefix: str, address: str) -> str:
     """Make `vllm-10-0-0-7` of `vllm` and 10.0.0.7; only the first label of a longer prefix is taken."""
