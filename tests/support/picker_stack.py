@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from support.envoy_process import RunningEnvoy
-from support.gateway_envoy import gateway_config
 from support.ports import free_port
 from support.process_stack import LocalStack
 
+from benchmarks.gateway_envoy import gateway_config
 from extproc.lab.local_stack.child_process import ChildProcess
 
 

@@ -20,18 +20,20 @@ def gateway_config(
     picks: str = "original_dst",
     mode: str = "FULL_DUPLEX_STREAMED",
     tls: bool = False,
+    listen_port: int = 0,
+    admin_port: int = 0,
     **filter_fields: Any,
 ) -> str:
-    """The configuration of an Envoy in front of servers at these ports of 127.0.0.1."""
+    """The configuration of an Envoy in front of servers at these ports of 127.0.0.1; port 0 is any."""
     pool = original_dst() if picks == "original_dst" else override_host(endpoints)
     listener = {
         "name": "gateway",
-        "address": _address(0),
+        "address": _address(listen_port),
         "per_connection_buffer_limit_bytes": 32 << 20,
         "filter_chains": [{"filters": [_connection_manager(mode, filter_fields)]}],
     }
     document = {
-        "admin": {"address": _address(0)},
+        "admin": {"address": _address(admin_port)},
         "static_resources": {"listeners": [listener], "clusters": [_picker(picker_port, tls=tls), pool]},
     }
     return yaml.safe_dump(document)
