@@ -2,20 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
+import yaml
 from aiohttp import web
 from support.envoy_process import RunningEnvoy
 from support.in_loop import in_loop
 from support.kubernetes_api import FakeKubernetes, fake_kubernetes, inference_pool, pod, pool_object
 from support.manifests import DEPLOY
+from support.patience import until
 from support.ports import free_port
 from support.scripted_backend import MODELS, PAGE
 
@@ -24,23 +26,28 @@ from extproc.commands.picker_setup import config_of, setup_of
 from extproc.picker import Picker
 
 ENVOY_YAML = DEPLOY / "gateway-api" / "standalone" / "envoy.yaml"
+DRAIN_S = 1.0
 HOSTS = {"vllm-1": "127.0.0.2", "vllm-2": "127.0.0.3"}
 
 
 @dataclass
 class Server:
-    """A vLLM server, as far as the router looks at it; it answers with its name and what it was asked."""
+    """A vLLM server, as far as a router looks at it; it answers with its name and the model it was sent."""
 
     name: str
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    answer_s: float = 0.0
+    in_flight: int = 0
 
     async def complete(self, request: web.Request) -> web.Response:
         asked = await request.json()
-        self.asked.append({"model": asked["model"], "headers": dict(request.headers)})
+        self.in_flight += 1
+        await asyncio.sleep(self.answer_s)
+        self.in_flight -= 1
         return web.json_response({"server": self.name, "model": asked["model"]})
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=PAGE)
+        running = b'vllm:num_requests_running{engine="0"} %d.0' % self.in_flight
+        return web.Response(body=PAGE.replace(b'vllm:num_requests_running{engine="0"} 0.0', running))
 
     async def models(self, _: web.Request) -> web.Response:
         return web.Response(body=MODELS, content_type="application/json")
@@ -56,17 +63,44 @@ class Server:
         return runner
 
 
+class PickerReplica:
+    """One of the pickers of the pool, in this process."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        options = PickerOptions(
+            pool_name="vllm", grpc_port=port, grpc_health_port=free_port(), metrics_port=free_port()
+        )
+        directory.mkdir()
+        config, _ = config_of(options, directory)
+        gateway = config.gateway.model_copy(update={"drain_s": DRAIN_S, "finish_s": 5.0})
+        config = config.model_copy(update={"gateway": gateway})
+        self._stop = asyncio.Event()
+        self.picker = Picker(config, None, setup_of(options), np.random.default_rng(port))
+        self.running = asyncio.create_task(self.picker.run(self._stop))
+
+    async def stop(self) -> None:
+        """SIGTERM, and its end."""
+        self._stop.set()
+        await self.running
+
+    def loads(self) -> list[tuple[int, float]]:
+        """Requests in flight on each server: its own, and those of others."""
+        members = self.picker._core.registry.members
+        return [(member.own, member.foreign) for member in members]
+
+
 @dataclass
 class Cluster:
-    """The API, the servers and the gateway of one cluster."""
+    """The API, the servers, the pickers and the gateway of one cluster."""
 
     api: FakeKubernetes
     servers: dict[str, Server]
+    replicas: list[PickerReplica]
     envoy: RunningEnvoy
     client: aiohttp.ClientSession
 
     async def ask(self, model: str = "sim", path: str = "/v1/completions", **headers: str) -> tuple[int, Any]:
-        """Status and content of an answer; of the header that names the backend, its content."""
+        """Status and content of an answer, with the backend that its header names."""
         body = json.dumps({"model": model, "prompt": "hello"})
         async with self.client.post(self.envoy.url + path, data=body, headers=headers) as response:
             found = await response.json(content_type=None) if response.status == 200 else None
@@ -75,50 +109,49 @@ class Cluster:
             return response.status, found
 
 
-def envoy_config(grpc_port: int, server_port: int) -> str:
-    """The shipped configuration, with addresses of this machine."""
-    text = ENVOY_YAML.read_text()
-    moved = {
-        "{address: 0.0.0.0, port_value: 8080}": "{address: 127.0.0.1, port_value: 0}",
-        "{address: 127.0.0.1, port_value: 9901}": "{address: 127.0.0.1, port_value: 0}",
-        "{address: vllm-epp, port_value: 9002}": f"{{address: 127.0.0.1, port_value: {grpc_port}}}",
-        "{address: vllm, port_value: 8000}": f"{{address: 127.0.0.2, port_value: {server_port}}}",
-    }
-    for shipped, here in moved.items():
-        assert text.count(shipped) == 1
-        text = text.replace(shipped, here)
-    return text
+def envoy_config(grpc_ports: Sequence[int], server_port: int) -> str:
+    """The shipped configuration with addresses of this machine, and a faster look at the pickers' health."""
+    document = yaml.safe_load(ENVOY_YAML.read_text())
+    static = document["static_resources"]
+
+    def address(host: str, port: int) -> dict[str, Any]:
+        return {"address": {"socket_address": {"address": host, "port_value": port}}}
+
+    document["admin"] = address("127.0.0.1", 0)
+    static["listeners"][0] |= address("127.0.0.1", 0)
+    clusters = {cluster["name"]: cluster for cluster in static["clusters"]}
+    for name, found in {
+        "picker": [("127.0.0.1", port) for port in grpc_ports],
+        "vllm": [("127.0.0.2", server_port)],
+    }.items():
+        endpoints = [{"endpoint": address(*each)} for each in found]
+        clusters[name]["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]
+    clusters["picker"]["health_checks"][0] |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
+    return yaml.safe_dump(document)
 
 
 @asynccontextmanager
-async def cluster(directory: Path) -> AsyncIterator[Cluster]:
-    """Two pods of a pool, its picker with TLS, and Envoy before it."""
+async def cluster(directory: Path, pickers: int = 1) -> AsyncIterator[Cluster]:
+    """Two pods of a pool, its pickers with TLS, and Envoy before them."""
     async with AsyncExitStack() as exits:
         api = await exits.enter_async_context(fake_kubernetes(directory))
-        port, grpc_port = free_port(), free_port()
+        port, grpc_ports = free_port(), [free_port() for _ in range(pickers)]
         servers = {name: Server(name) for name in HOSTS}
         for name, server in servers.items():
             exits.push_async_callback((await server.start(HOSTS[name], port)).cleanup)
             await api.put(pod(name, HOSTS[name]))
         await api.put(inference_pool(ports=(port,)))
-        options = PickerOptions(
-            pool_name="vllm", grpc_port=grpc_port, grpc_health_port=free_port(), metrics_port=free_port()
-        )
-        config, _ = config_of(options, directory)
-        gateway = config.gateway.model_copy(update={"drain_s": 0.0, "finish_s": 1.0})
-        config = config.model_copy(update={"gateway": gateway})
-        stop = asyncio.Event()
-        picker = Picker(config, None, setup_of(options), np.random.default_rng(0))
-        running = asyncio.create_task(picker.run(stop))
-        exits.push_async_callback(lambda: asyncio.wait([running]))
-        exits.callback(stop.set)
-        envoy = await asyncio.to_thread(RunningEnvoy, directory / "envoy", envoy_config(grpc_port, port))
+        replicas = [PickerReplica(directory / str(each), each) for each in grpc_ports]
+        for replica in replicas:
+            exits.push_async_callback(replica.stop)
+        envoy = await asyncio.to_thread(RunningEnvoy, directory / "envoy", envoy_config(grpc_ports, port))
         exits.callback(envoy.stop)
         client = await exits.enter_async_context(aiohttp.ClientSession())
-        found = Cluster(api, servers, envoy, client)
-        async with asyncio.timeout(30):
-            while not ((await found.ask())[1] or {}).get("backend"):
-                await asyncio.sleep(0.05)
+        found = Cluster(api, servers, replicas, envoy, client)
+        await asyncio.to_thread(envoy.until_stat, "cluster.picker.membership_healthy", pickers)
+        async with asyncio.timeout(30):  # Envoy's workers hear of it up to a second later
+            while envoy.stat("cluster.picker.upstream_cx_total") < pickers:
+                await found.ask()
         yield found
 
 
@@ -148,8 +181,35 @@ async def test_a_pool_is_picked_for_as_its_objects_say(
             while {(await here.ask())[1]["server"] for _ in range(8)} != {"vllm-2"}:
                 pass
 
-        await asyncio.to_thread(here.envoy.until_stat, "cluster.picker.membership_healthy", 1)
         await here.api.delete("vllm", "InferencePool")
         async with asyncio.timeout(30):
             while (await here.ask())[0] != 503:
                 await asyncio.sleep(0.05)
+
+
+@in_loop
+async def test_two_pickers_see_each_others_load_and_one_can_go_without_a_failed_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    async with cluster(tmp_path, pickers=2) as here:
+        for server in here.servers.values():
+            server.answer_s = 2.0
+        asked = [asyncio.create_task(here.ask()) for _ in range(20)]
+        await until(lambda: sum(server.in_flight for server in here.servers.values()) == 20)
+
+        def sees_all(replica: PickerReplica) -> bool:
+            loads = replica.loads()
+            own, foreign = sum(each[0] for each in loads), sum(each[1] for each in loads)
+            return 0 < own < 20 and own + foreign == 20
+
+        await until(lambda: all(sees_all(replica) for replica in here.replicas))
+        leaving, staying = here.replicas
+        gone = asyncio.create_task(leaving.stop())
+        for server in here.servers.values():
+            server.answer_s = 0.02
+        while not gone.done():
+            asked += [asyncio.create_task(here.ask()) for _ in range(4)]
+            await asyncio.sleep(0.05)
+        assert {status for status, _ in await asyncio.gather(*asked)} == {200}
+        assert all(own == 0 for replica in (leaving, staying) for own, _ in replica.loads())
