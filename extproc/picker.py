@@ -26,7 +26,8 @@ from extproc.app import Sidecar
 from extproc.config import rules
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
-from extproc.exchange.gateway_exchange import GatewayExchange, GatewayParts
+from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
 from extproc.request.model_rewrite import rewritten
 from extproc.routing.core import Core, CoreRules

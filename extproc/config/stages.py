@@ -28,6 +28,7 @@ from extproc.config.fields import (
     TcpAddress,
 )
 from extproc.config.gateway_stage import GatewayConfig
+from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
 from extproc.config.yaml_document import read_document
@@ -44,9 +45,6 @@ from extproc.request.slo import SloRule
 
 MAX_CONFIG_BYTES = 1 << 20
 """Some 8,000 backends; a longer file is refused."""
-
-_SOURCES = frozenset({"backends", "discovery"})
-"""Each of them says where backends come from: with one given, neither of the file's counts."""
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -215,7 +213,7 @@ def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None
     """
     document = read_document(text, origin)
     if stages:
-        document = {**{name: each for name, each in document.items() if name not in _SOURCES}, **stages}
+        document = with_sources(document, stages)
     try:
         return Config.model_validate(document)
     except ValidationError as error:

@@ -11,18 +11,17 @@ BUFFERED: the headers are let pass, and the body comes in one message. STREAMED:
 so that the request is placed without its body being known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from extproc.errors import ProtocolError
 from extproc.exchange.early_answers import bad_request, no_endpoint, too_large, too_much_at_once
 from extproc.exchange.gateway_messages import (
+    Answers,
     AwaitBody,
     BodyMode,
     BodyModes,
     Finish,
     GatewayEvent,
-    GatewayInstruction,
     MarkResponse,
     Pick,
     RequestBody,
@@ -32,38 +31,19 @@ from extproc.exchange.gateway_messages import (
     ResponseTrailers,
     SendBody,
 )
+from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.messages import Answer, Continue, Hold, Instruction, Phase, RouteTo
-from extproc.exchange.placement import Lease, Placer
 from extproc.exchange.placing import Placing
-from extproc.exchange.request_body import CollectedBytes, RequestBodyParts, cut
+from extproc.exchange.request_body import RequestBodyParts, cut
 from extproc.exchange.response_watch import ResponseWatch
 from extproc.outcomes.facts import BACKEND_KEY, LAYER_KEY, REASON_KEY
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.guessed_path import with_path
-from extproc.request.header_rules import HeaderRules
 from extproc.request.request import is_upgrade
-from extproc.request.token_ratio import TokenRatios
-
-Answers = Sequence[GatewayInstruction]
-ServedElsewhere = Callable[[Lease, str, float], bool]
-"""Books a request on the server at an address, which has served it; False where there is no such one."""
 
 _FULL_DUPLEX = BodyModes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)
 _WHOLE = frozenset({BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL})
 _SHOWN = (BACKEND_KEY, LAYER_KEY, REASON_KEY)
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayParts:
-    """What the exchanges of one server have in common; `rewrite` gives a body the model it is to have."""
-
-    place: Placer
-    served_elsewhere: ServedElsewhere
-    ratios: TokenRatios
-    rules: HeaderRules
-    collected: CollectedBytes
-    ends_after_request: bool = False
-    rewrite: Callable[[bytes], bytes] = bytes
 
 
 class GatewayExchange(Placing):
@@ -75,6 +55,7 @@ class GatewayExchange(Placing):
         "_endpoints",
         "_has_trailers",
         "_headers",
+        "_is_upgrade",
         "_modes",
         "_parts",
         "_placed_s",
@@ -95,7 +76,7 @@ class GatewayExchange(Placing):
         self._route: RouteTo | None = None
         self._placed_s = 0.0
         self._attempts = 1
-        self._has_trailers = self.is_announced = self.is_ready = False
+        self._has_trailers = self._is_upgrade = self.is_announced = self.is_ready = False
 
     @property
     def body_bytes(self) -> int:
@@ -182,14 +163,20 @@ class GatewayExchange(Placing):
         if event.modes is not None:
             self._modes, self.is_announced = event.modes, True
         mode = self._modes.request
-        is_bodyless = event.end_of_stream or mode is BodyMode.NONE or is_upgrade(event.headers)
+        self._is_upgrade = is_upgrade(event.headers)
+        is_bodyless = event.end_of_stream or mode is BodyMode.NONE or self._is_upgrade
         self.is_ready = is_bodyless or mode is BodyMode.STREAMED
-        if is_bodyless:
+        if is_bodyless and not self._is_upgrade:
             self._modes = BodyModes(BodyMode.NONE, self._modes.response)
         return (AwaitBody(),) if mode in _WHOLE and not is_bodyless else ()
 
     def _receive_body(self, event: RequestBody) -> Answers:
-        """Collect; of what comes after the end nothing counts: some Envoys send the last part twice."""
+        """Collect; of what comes after the end nothing counts: some Envoys send the last part twice.
+
+        On a WebSocket each part is handed back as it comes.
+        """
+        if self._is_upgrade and self._modes.request is BodyMode.FULL_DUPLEX_STREAMED:
+            return (SendBody(event.data, event.end_of_stream),)
         if self._modes.request is BodyMode.STREAMED:
             return (Continue(Phase.REQUEST_BODY),)
         body = self._body
@@ -243,7 +230,7 @@ class GatewayExchange(Placing):
     def _handed_back(self, route: RouteTo, body: bytes) -> Answers:
         """Return the answers to all that was received of the request, its body included."""
         addresses = (route.address, *route.others)
-        if self._modes.request is not BodyMode.FULL_DUPLEX_STREAMED:
+        if self._modes.request is not BodyMode.FULL_DUPLEX_STREAMED or self._is_upgrade:
             return (Pick(route.phase, addresses),)
         parts = cut(body)
         last = len(parts) - 1

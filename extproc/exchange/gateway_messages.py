@@ -5,7 +5,7 @@ proposal 004): ext_proc with bodies that stream both ways. The gateway keeps not
 handed back is lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -105,3 +105,5 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 GatewayInstruction = Continue | Pick | SendBody | AwaitBody | MarkResponse | Answer | Finish
+
+Answers = Sequence[GatewayInstruction]

@@ -90,6 +90,17 @@ def test_a_request_without_a_body_is_answered_at_once() -> None:
     assert not books.requests[0].has_body
 
 
+def test_a_websocket_is_placed_at_once_and_what_it_says_is_handed_back() -> None:
+    books = GatewayBooks()
+    exchange = books.exchange()
+    headers = {":path": "/v1/realtime?model=m", ":method": "GET"}
+    exchange.receive(RequestHeaders(headers, False, DUPLEX), 1.0)
+    assert exchange.decide(1.0) == (Pick(Phase.REQUEST_HEADERS, (ADDRESS,)),)
+    assert books.requests[0].model == "m"
+    assert list(exchange.receive(RequestBody(b"said", False), 1.1)) == [SendBody(b"said", False)]
+    assert list(exchange.receive(RequestBody(b"", True), 1.2)) == [SendBody(b"", True)]
+
+
 def test_trailers_end_the_body_and_are_answered_after_it() -> None:
     exchange = GatewayBooks().exchange()
     begun(exchange)

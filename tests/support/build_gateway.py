@@ -4,7 +4,7 @@ from typing import Any
 
 from support.build import CountedHeldLease, CountedLease
 
-from extproc.exchange.gateway_exchange import GatewayExchange, GatewayParts
+from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_messages import (
     BodyMode,
     BodyModes,
@@ -15,6 +15,7 @@ from extproc.exchange.gateway_messages import (
     RequestHeaders,
     SendBody,
 )
+from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.messages import Hold, Phase, RouteTo
 from extproc.exchange.placement import Lease, Placement
 from extproc.exchange.request_body import CollectedBytes

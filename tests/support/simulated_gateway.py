@@ -20,7 +20,8 @@ from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.adapters.protos import health_pb2
 from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.stages import ServerConfig
-from extproc.exchange.gateway_exchange import GatewayExchange, GatewayParts
+from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.header_rules import USUAL

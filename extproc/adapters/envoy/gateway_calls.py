@@ -11,8 +11,8 @@ from typing import Protocol
 from extproc.adapters.envoy.body_parts import response_part, unusual_response_part
 from extproc.adapters.envoy.gateway_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
-from extproc.exchange.gateway_exchange import Answers, GatewayExchange
-from extproc.exchange.gateway_messages import Finish
+from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.exchange.gateway_messages import Answers, Finish
 from extproc.exchange.messages import Continue, Instruction, Phase
 from extproc.h2.grpc_call import Call, Handler
 from extproc.outcomes.outcome import LogEntry

@@ -35,6 +35,7 @@ class PickerServer(ThinListener):
     """Serves gateways until the end of `drain`, and tells of its health at `health_address`."""
 
     services = SERVICES | {"liveness", "readiness", "inference-extension"}
+    living = frozenset({"liveness"})
 
     def __init__(
         self,

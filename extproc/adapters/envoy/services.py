@@ -22,16 +22,19 @@ ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 SERVICE_UNKNOWN = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
 """The answer of `Watch` where `Check` fails with NOT_FOUND."""
+SERVING = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING).SerializeToString()
 SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
 
 
 class EnvoyServer:
     """Serves from `start` to `drain`, in between it `is_serving`; `open_streams` are of ext_proc.
 
-    `protocol_errors` counts what was ended for what had been sent on it. `services` all have the same health.
+    `protocol_errors` counts what was ended for what had been sent on it. `services` all have the same health,
+    but those that are `living`, which serve as long as they can be asked.
     """
 
     services = SERVICES
+    living: frozenset[str] = frozenset()
 
     def __init__(self, config: ServerConfig, handle_entries: Callable[[Iterable[LogEntry]], None]) -> None:
         self.protocol_errors = 0
@@ -60,7 +63,9 @@ class EnvoyServer:
             service = pb.HealthCheckRequest.FromString(message).service
         except DecodeError:
             return None
-        return self.health() if service in self.services else None
+        if service not in self.services:
+            return None
+        return SERVING if service in self.living else self.health()
 
     def take_entries(self, message: bytes) -> None:
         """Take a message of the access log; bytes that are none are reported, and skipped."""

@@ -456,6 +456,7 @@ async def test_while_draining_it_serves_on_and_says_that_it_does_not() -> None:
         draining = asyncio.create_task(gateway.server.drain())
         await until(lambda: gateway.server.is_draining)
         assert await gateway.health("readiness") == NOT_SERVING
+        assert await gateway.health("liveness") == SERVING  # else the kubelet would kill it
         late = gateway.call()
         await late.placed()
         for call in (before, late):
