@@ -7,11 +7,13 @@ watches, waits for SIGTERM or SIGINT, and drains.
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prometheus_client.registry import Collector
@@ -31,9 +33,12 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
+from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
+from extproc.config.environment import usual_api_key
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
+from extproc.config.tracing_stage import TracingConfig
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -44,6 +49,9 @@ from extproc.outcomes.outcome import LogEntry
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from extproc.adapters.tracing.decision_tracing import DecisionTracing
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +68,9 @@ class Sidecar:
         self._core = core = Core(self.core_rules(config), rng, int(rng.integers(1 << 61)))
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
-        self._scraper = Scraper(config.scrape, core)
+        self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
+        self._tracing = _new_tracing(config.tracing, core, rng)
+        self.place = core.place if self._tracing is None else self._tracing.place
         self.header_rules = rules.header_rules(config)
         self.rewrites = ModelRewrites()
         self._server = self.new_server(config, core)
@@ -81,7 +91,7 @@ class Sidecar:
 
     def new_server(self, config: Config, core: Core) -> EnvoyServer:
         """Make the server that Envoy talks to."""
-        new_exchange = partial(Exchange, core.place, core.ratios, self.header_rules)
+        new_exchange = partial(Exchange, self.place, core.ratios, self.header_rules, core.bodies)
         return SERVERS[config.server.transport](config.server, new_exchange, self.handle_entries)
 
     def new_clusters(self, config: Config) -> ClusterFile:
@@ -106,6 +116,8 @@ class Sidecar:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
+            if self._tracing is not None:
+                stack.push_async_callback(self._tracing.stop)
             self._membership.start()
             runtime = Runtime(
                 core=self._core,
@@ -114,6 +126,7 @@ class Sidecar:
                 samples=self._samples,
                 discovery=self._source.counts,
                 membership=self._membership,
+                span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime, more=self.collectors(runtime))
             await http.start()
@@ -135,6 +148,7 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
+        watches.append(follow_searches(self._core.search, self._scraper))
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         if self._pool_rules is not None:
@@ -236,6 +250,19 @@ async def serve(config_path: Path) -> None:
     sidecar = Sidecar(config, config_path, np.random.default_rng())
     with stop_event() as stop:
         await sidecar.run(stop)
+
+
+def _new_tracing(config: TracingConfig, core: Core, rng: np.random.Generator) -> "DecisionTracing | None":
+    """Return what traces decisions, None where nothing does; raises ConfigError without its packages."""
+    if config.endpoint is None:
+        return None
+    try:
+        from extproc.adapters.tracing.decision_tracing import (  # noqa: PLC0415 - an optional dependency
+            DecisionTracing,
+        )
+    except ImportError as error:
+        raise ConfigError("tracing: pip install 'vllm-extproc[tracing]'") from error
+    return DecisionTracing(config, core, rng.spawn(1)[0])
 
 
 def _spare_what_stays() -> None:

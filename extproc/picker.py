@@ -63,7 +63,7 @@ class Picker(Sidecar):
         """Make the server that gateways talk to."""
         most = config.gateway.max_body_bytes
         parts = GatewayParts(
-            core.place,
+            self.place,
             core.served_elsewhere,
             core.ratios,
             self.header_rules,

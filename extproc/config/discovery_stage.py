@@ -37,13 +37,25 @@ class FoundBackends(Stage):
     family: Literal["any", "ipv4", "ipv6"] = "any"
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
     empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
 
     def endpoint(self, name: str, host: str, port: int, role: str | None = None, rank: int = 0) -> Endpoint:
         """Return one that was found; `role` is llm-d's label."""
         models = None if self.models is None else frozenset(self.models)
         stages = stages_of_role(role)
-        return Endpoint(name, host, port, models, self.max_num_seqs, stages=stages, rank=rank)
+        return Endpoint(
+            name,
+            host,
+            port,
+            models,
+            self.max_num_seqs,
+            stages=stages,
+            rank=rank,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+        )
 
 
 class DnsDiscovery(FoundBackends):

@@ -31,6 +31,7 @@ from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -65,6 +66,7 @@ class ServerConfig(Stage):
     transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
     tls: TlsConfig | None = None
     max_message_bytes: Annotated[int, Ge(1 << 16), Le(1 << 30)] = 33 << 20  # Envoy's 32 MiB and a margin
+    max_held_bytes: Annotated[int, Ge(1 << 20), Le(1 << 40)] = 768 << 20  # guessed: half of Envoy's heap
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
     def model_post_init(self, _: object) -> None:
@@ -93,13 +95,24 @@ class BackendConfig(Stage):
     url: BackendUrl
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
         """The server, as the registry knows it; its port is 80 where the URL names none."""
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(self.name, url.hostname or "", url.port or 80, models, self.max_num_seqs)
+        host, port = url.hostname or "", url.port or 80
+        return Endpoint(
+            self.name,
+            host,
+            port,
+            models,
+            self.max_num_seqs,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+        )
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
@@ -202,6 +215,7 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
+    tracing: TracingConfig = TracingConfig()
 
 
 def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:

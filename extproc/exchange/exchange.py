@@ -12,6 +12,7 @@ through the callback that `then` was given.
 from collections.abc import Mapping
 
 from extproc.errors import ProtocolError
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import (
     BodyReceived,
     Continue,
@@ -24,17 +25,25 @@ from extproc.exchange.messages import (
 from extproc.exchange.placement import Placer
 from extproc.exchange.placing import Placing
 from extproc.request.header_rules import USUAL, HeaderRules
-from extproc.request.request import is_upgrade
+from extproc.request.request import api_of, is_upgrade
 from extproc.request.token_ratio import TokenRatios
 
 
 class Exchange(Placing):
     """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_bodies", "_headers", "_held_bytes")
 
-    def __init__(self, place: Placer, ratios: TokenRatios, rules: HeaderRules = USUAL) -> None:
+    def __init__(
+        self,
+        place: Placer,
+        ratios: TokenRatios,
+        rules: HeaderRules = USUAL,
+        bodies: HeldBodies | None = None,
+    ) -> None:
         super().__init__(place, ratios, rules)
+        self._bodies = bodies
+        self._held_bytes = 0
         self._headers: Mapping[str, str] | None = None
 
     def receive(self, event: Event, now_s: float) -> Instruction:
@@ -55,12 +64,24 @@ class Exchange(Placing):
             case OtherReceived():
                 return Continue(event.phase)
 
+    def end(self, now_s: float) -> None:
+        """End the exchange, for whatever reason; calling it again does nothing."""
+        if self._held_bytes and self._bodies is not None:
+            self._held_bytes = self._bodies.arrived(self._held_bytes, 0)
+        super().end(now_s)
+
     def _receive_headers(self, event: HeadersReceived, now_s: float) -> Instruction:
         if self._headers is not None:
             raise ProtocolError("request headers came twice")
         self._headers = event.headers
         if event.end_of_stream or is_upgrade(event.headers):
             return self._read(None, Phase.REQUEST_HEADERS, now_s)
+        if self._bodies is not None:
+            announced_bytes = self._bodies.announce(event.headers)
+            if announced_bytes is None:
+                self._is_read = self.is_placed = True
+                return self._bodies.refuse(api_of(event.headers))
+            self._held_bytes = announced_bytes
         return Continue(Phase.REQUEST_HEADERS)
 
     def _receive_body(self, event: BodyReceived, now_s: float) -> Instruction:
@@ -68,6 +89,8 @@ class Exchange(Placing):
             raise ProtocolError("a request body came before the headers")
         if self._is_read:
             raise ProtocolError("a request body came after the request had been read")
+        if self._bodies is not None:
+            self._held_bytes = self._bodies.arrived(self._held_bytes, len(event.body))
         return self._read(event.body, Phase.REQUEST_BODY, now_s)
 
     def _read(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:

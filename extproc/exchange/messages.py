@@ -58,6 +58,7 @@ class RouteTo(msgspec.Struct, frozen=True):
 
     Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
     in one cluster; empty where it is not sent. `others` are addresses that may be tried after it.
+    `traceparent`, if there is one, replaces the client's.
     """
 
     phase: Phase
@@ -65,6 +66,7 @@ class RouteTo(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     address: str = ""
     others: tuple[str, ...] = ()
+    traceparent: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -6,14 +6,9 @@ the end of what came. The end is looked at once, when the exchange is over.
 
 from collections.abc import Mapping
 
-from extproc.outcomes.outcome import (
-    DECODE_TAG,
-    OVERLOADED,
-    STREAM_ERROR_KEY,
-    TTFT_TAG,
-    LogEntry,
-)
+from extproc.outcomes.outcome import OVERLOADED, STREAM_ERROR_KEY, LogEntry
 from extproc.outcomes.response_end import TAIL_BYTES, Usage, read_stream_error, read_usage
+from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
 
 _MAX_DIGITS = 9
 

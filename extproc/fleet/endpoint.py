@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 
@@ -15,6 +16,8 @@ class Endpoint:
 
     `stages` are the parts of a request that it computes. `rank` counts the ports of one pod: with data
     parallelism each is an engine of its own.
+    `api_key_path` is the file with the key for its metrics and its list of models. A server that
+    `resolves_adapters` loads those that it does not list at their first request.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Endpoint:
     max_num_seqs: int | None = None
     stages: frozenset[InferenceStage] = ALL_STAGES
     rank: int = 0
+    api_key_path: Path | None = None
+    resolves_adapters: bool = False
 
     @property
     def can_answer(self) -> bool:

@@ -5,7 +5,7 @@ from heapq import nsmallest
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
-from extproc.policy import expected_wait
+from extproc.policy import guard
 from extproc.request.request import Request
 
 SOON_S = 5.0
@@ -23,8 +23,7 @@ def next_best(view: FleetView, chosen: Backend, request: Request, count: int) ->
     """Return the addresses of the `count` best candidates after the chosen one, by the plain estimate."""
     if count < 1:
         return ()
-    fit = view.fit()
-    expected_s = expected_wait.scores(fit, request.input_tokens)
+    fit, expected_s = guard.fit(view, request.input_tokens)
     best = nsmallest(count + 1, range(len(fit)), key=expected_s.__getitem__)
     others = [fit.backends[number] for number in best if fit.backends[number] is not chosen]
     return tuple(each.endpoint.address for each in others[:count])

@@ -35,8 +35,9 @@ from extproc.exchange.gateway_messages import (
 )
 from extproc.exchange.messages import Answer, Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
-from extproc.outcomes.outcome import DECODE_TAG, STREAM_ERROR_KEY, TTFT_TAG
+from extproc.outcomes.outcome import STREAM_ERROR_KEY
 from extproc.outcomes.response_end import Usage
+from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
 
 SSE = {":status": "200", "content-type": "text/event-stream"}
 

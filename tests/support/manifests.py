@@ -16,7 +16,7 @@ GATEWAYS = ("istio", "agentgateway", "envoy-ai-gateway", "nginx", "gke")
 """Those of the Gateway API; each has a directory, and is a provider of the chart."""
 
 PICKERS = tuple(f"gateway-api/{gateway}" for gateway in (*GATEWAYS, "standalone"))
-VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway", *PICKERS)
+VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway", "keda", *PICKERS)
 CHART = DEPLOY / "gateway-api" / "chart"
 WORKLOADS = ("Deployment",)
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from extproc.adapters.discovery.dns import DnsSource
 from extproc.adapters.discovery.llm_d_file import LlmdFileSource
 from extproc.adapters.discovery.source import BackendSource, StaticList
 from extproc.config import rules
-from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
+from extproc.config.discovery_stage import DnsDiscovery, InferencePoolDiscovery, KubernetesDiscovery
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
 from extproc.request.model_rewrite import ModelRewrites
@@ -36,6 +35,14 @@ def new_pool_rules(config: Config, objectives: Objectives, rewrites: ModelRewrit
     return PoolRules(config.discovery, objectives, rewrites)
 
 
+def _dns(discovery: DnsDiscovery) -> BackendSource:
+    from extproc.adapters.discovery.dns import (  # noqa: PLC0415 - dnspython takes a third of a start to load
+        DnsSource,
+    )
+
+    return DnsSource(discovery)
+
+
 def _kubernetes(discovery: KubernetesDiscovery | InferencePoolDiscovery) -> BackendSource:
     try:
         from extproc.adapters.discovery import (  # noqa: PLC0415 - an optional dependency
@@ -50,7 +57,7 @@ def _kubernetes(discovery: KubernetesDiscovery | InferencePoolDiscovery) -> Back
 
 
 _SOURCES: Mapping[str, Callable[[Any], BackendSource]] = {
-    "dns": DnsSource,
+    "dns": _dns,
     "kubernetes": _kubernetes,
     "inference_pool": _kubernetes,
     "llm_d_file": LlmdFileSource,
