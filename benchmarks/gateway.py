@@ -63,7 +63,7 @@ def picker_side(processes: Processes, directory: Path) -> Side:
         return any(one["is_routable"] and one["models"] for one in state.get("backends", ()))
 
     processes.wait_for("the picker", is_routing)
-    text = gateway_config(grpc, [backend], listen_port=port, admin_port=admin)
+    text = gateway_config([grpc], [backend], listen_port=port, admin_port=admin)
     path = directory / "envoy-picker.yaml"
     path.write_text(text)
     envoy = start_envoy(processes, "envoy-picker", path, 1)

@@ -14,7 +14,7 @@ _TYPES = "type.googleapis.com/envoy"
 
 
 def gateway_config(
-    picker_port: int,
+    pickers: Sequence[int],
     endpoints: Sequence[int],
     *,
     picks: str = "original_dst",
@@ -24,7 +24,10 @@ def gateway_config(
     admin_port: int = 0,
     **filter_fields: Any,
 ) -> str:
-    """The configuration of an Envoy in front of servers at these ports of 127.0.0.1; port 0 is any."""
+    """The configuration of an Envoy in front of servers at these ports of 127.0.0.1; port 0 is any.
+
+    Of several pickers it asks those that say that they are ready.
+    """
     pool = original_dst() if picks == "original_dst" else override_host(endpoints)
     listener = {
         "name": "gateway",
@@ -34,7 +37,7 @@ def gateway_config(
     }
     document = {
         "admin": {"address": _address(admin_port)},
-        "static_resources": {"listeners": [listener], "clusters": [_picker(picker_port, tls=tls), pool]},
+        "static_resources": {"listeners": [listener], "clusters": [_picker(pickers, tls=tls), pool]},
     }
     return yaml.safe_dump(document)
 
@@ -62,7 +65,11 @@ def _connection_manager(mode: str, filter_fields: dict[str, Any]) -> dict[str, A
         "metadata_options": {"receiving_namespaces": {"untyped": ["envoy.lb"]}},
         **filter_fields,
     }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "pool", "timeout": "0s"}}
+    retries = {"retry_on": "connect-failure,reset", "num_retries": 1}
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "pool", "timeout": "0s", "retry_policy": retries},
+    }
     return _typed(
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -84,7 +91,7 @@ def _many() -> dict[str, Any]:
     return {"thresholds": [limits]}
 
 
-def _picker(port: int, *, tls: bool) -> dict[str, Any]:
+def _picker(ports: Sequence[int], *, tls: bool) -> dict[str, Any]:
     encrypted = _typed(
         "envoy.transport_sockets.tls",
         "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
@@ -100,7 +107,18 @@ def _picker(port: int, *, tls: bool) -> dict[str, Any]:
         "connect_timeout": "10s",
         "circuit_breakers": _many(),
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
-        "load_assignment": _assignment("picker", [port]),
+        "load_assignment": _assignment("picker", ports),
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "health_checks": [
+            {
+                "timeout": "5s",
+                "interval": "0.2s",
+                "no_traffic_interval": "0.2s",
+                "unhealthy_threshold": 1,
+                "healthy_threshold": 1,
+                "grpc_health_check": {"service_name": "envoy.service.ext_proc.v3.ExternalProcessor"},
+            }
+        ],
         **({"transport_socket": encrypted} if tls else {}),
     }
 

@@ -102,8 +102,9 @@ class Sidecar:
         """Return what `/metrics` has besides the sidecar's own."""
         return ()
 
-    def check(self, config: Config) -> None:
-        """Raise ConfigError for a configuration that is none for this process."""
+    def accepted(self, config: Config) -> Config:
+        """Return a configuration as it counts here; raises ConfigError where it is none for this process."""
+        return config
 
     async def until_stopped(self, stop: asyncio.Event) -> None:
         """Go on until the end is near; everything is followed until then."""
@@ -198,8 +199,7 @@ class Sidecar:
                 continue
             try:
                 text = (content or b"").decode()
-                config = await asyncio.to_thread(parse_config, text, str(self._config_path))
-                self.check(config)
+                config = self.accepted(await asyncio.to_thread(parse_config, text, str(self._config_path)))
             except (ConfigError, UnicodeDecodeError) as error:
                 logger.error("config_refused error=%s", error)
                 continue

@@ -6,7 +6,7 @@ addresses.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -38,10 +38,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PickerSetup:
-    """Besides the configuration: the address of the health service, and the pool's name for metrics."""
+    """Besides the configuration: the address of the health service, and the pool's name for metrics.
+
+    `adapted` returns a configuration as the options of the command change it.
+    """
 
     health_address: str
     pool_name: str
+    adapted: Callable[[Config], Config]
 
 
 class Picker(Sidecar):
@@ -87,9 +91,10 @@ class Picker(Sidecar):
         """Return the metrics that autoscalers read of a picker."""
         return (PickerCollector(runtime, self._setup.pool_name),)
 
-    def check(self, config: Config) -> None:
-        """Raise ConfigError where a gateway could not be given an address."""
+    def accepted(self, config: Config) -> Config:
+        """Return a configuration as it counts here; raises ConfigError where there are no addresses in it."""
         require_addresses(config)
+        return self._setup.adapted(config)
 
     async def until_stopped(self, stop: asyncio.Event) -> None:
         """Go on until the requests in flight have ended, too; what waits in the queue is let in meanwhile."""
@@ -119,6 +124,6 @@ async def pick(config: Config, config_path: Path | None, setup: PickerSetup) -> 
     """Run a picker until SIGTERM or SIGINT. Raises ExtprocError where it cannot start."""
     require_addresses(config)
     raise_descriptor_limit()
-    picker = Picker(config, config_path, setup, np.random.default_rng())
+    picker = Picker(setup.adapted(config), config_path, setup, np.random.default_rng())
     with stop_event() as stop:
         await picker.run(stop)

@@ -31,5 +31,5 @@ def picker(options: PickerOptions) -> None:
 
     logging.basicConfig(level=options.log_level.upper(), format=LOG_FORMAT)
     with tempfile.TemporaryDirectory(prefix="extproc-picker-") as directory:
-        config, config_path = config_of(options, Path(directory))
-        uvloop.run(pick(config, config_path, setup_of(options)))
+        config, config_path = config_of(options)
+        uvloop.run(pick(config, config_path, setup_of(options, Path(directory))))

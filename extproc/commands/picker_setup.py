@@ -20,36 +20,12 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNIT_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
-def config_of(options: PickerOptions, directory: Path) -> tuple[Config, Path | None]:
+def config_of(options: PickerOptions) -> tuple[Config, Path | None]:
     """Return the configuration, and the file that is followed if there is one.
 
-    A certificate that has to be made is written into `directory`. Raises ConfigError for options that
-    contradict each other, or have no such value.
+    Raises ConfigError for options that contradict each other, or where there is no configuration.
     """
     _tell_of_ignored(options)
-    config, path = _source(options)
-    if config.server.transport != "thin":
-        raise ConfigError("a picker has one transport: server.transport must be thin")
-    server: dict[str, Any] = {"tls": _tls(options, config, directory)}
-    if options.grpc_port is not None or "address" not in config.server.model_fields_set:
-        server["address"] = f":{options.grpc_port or GRPC_PORT}"
-    changes: dict[str, Any] = {"server": config.server.model_copy(update=server)}
-    if options.metrics_port is not None or "address" not in config.http.model_fields_set:
-        address = f":{options.metrics_port or METRICS_PORT}"
-        changes["http"] = config.http.model_copy(update={"address": address})
-    if options.drain_timeout:
-        drain_s = _seconds(options.drain_timeout)
-        changes["gateway"] = config.gateway.model_copy(update={"drain_s": drain_s})
-    return config.model_copy(update=changes), path
-
-
-def setup_of(options: PickerOptions) -> PickerSetup:
-    """Return the rest of what a picker needs."""
-    return PickerSetup(f":{options.grpc_health_port}", options.pool_name)
-
-
-def _source(options: PickerOptions) -> tuple[Config, Path | None]:
-    """Return what says where the servers are: a file, a list, or the name of a pool."""
     given = [bool(options.backends), bool(options.pool_name)]
     if sum(given) > 1:
         raise ConfigError("--backends and --pool-name both say where the servers are")
@@ -62,6 +38,37 @@ def _source(options: PickerOptions) -> tuple[Config, Path | None]:
     return parse_config("{}", "the options", stages), None
 
 
+def setup_of(options: PickerOptions, directory: Path) -> PickerSetup:
+    """Return the rest of what a picker needs; a certificate that has to be made is written to `directory`.
+
+    Raises ConfigError for options that have no such value.
+    """
+    is_secure = _truth("--secure-serving", options.secure_serving)
+    drain_s = _seconds(options.drain_timeout) if options.drain_timeout else None
+    made = _certificate(options, directory) if is_secure else None
+
+    def adapted(config: Config) -> Config:
+        return _adapted(config, options, (config.server.tls or made) if is_secure else None, drain_s)
+
+    return PickerSetup(f":{options.grpc_health_port}", options.pool_name, adapted)
+
+
+def _adapted(config: Config, options: PickerOptions, tls: TlsConfig | None, drain_s: float | None) -> Config:
+    """Return the configuration with what the options say, and the ports of pickers where nothing does."""
+    if config.server.transport != "thin":
+        raise ConfigError("a picker has one transport: server.transport must be thin")
+    server: dict[str, Any] = {"tls": tls}
+    if options.grpc_port is not None or "address" not in config.server.model_fields_set:
+        server["address"] = f":{options.grpc_port or GRPC_PORT}"
+    changes: dict[str, Any] = {"server": config.server.model_copy(update=server)}
+    if options.metrics_port is not None or "address" not in config.http.model_fields_set:
+        address = f":{options.metrics_port or METRICS_PORT}"
+        changes["http"] = config.http.model_copy(update={"address": address})
+    if drain_s is not None:
+        changes["gateway"] = config.gateway.model_copy(update={"drain_s": drain_s})
+    return config.model_copy(update=changes)
+
+
 def _listed(urls: str) -> dict[str, Any]:
     listed = [url.strip() for url in urls.split(",") if url.strip()]
     return {"backends": [{"name": f"vllm-{n}", "url": url} for n, url in enumerate(listed, 1)]}
@@ -72,12 +79,10 @@ def _pool(options: PickerOptions) -> dict[str, Any]:
     return {"discovery": {"kind": "inference_pool", "name": options.pool_name, "namespace": namespace}}
 
 
-def _tls(options: PickerOptions, config: Config, directory: Path) -> TlsConfig | None:
-    if not _truth("--secure-serving", options.secure_serving):
-        return None
-    if options.cert_path is not None:
-        return TlsConfig(cert_path=options.cert_path / "tls.crt", key_path=options.cert_path / "tls.key")
-    return config.server.tls or self_signed(directory)
+def _certificate(options: PickerOptions, directory: Path) -> TlsConfig:
+    if options.cert_path is None:
+        return self_signed(directory)
+    return TlsConfig(cert_path=options.cert_path / "tls.crt", key_path=options.cert_path / "tls.key")
 
 
 def _truth(flag: str, text: str) -> bool:

@@ -11,7 +11,7 @@ BUFFERED: the headers are let pass, and the body comes in one message. STREAMED:
 so that the request is placed without its body being known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from extproc.errors import ProtocolError
 from extproc.exchange.early_answers import bad_request, no_endpoint, too_large, too_much_at_once
@@ -34,7 +34,7 @@ from extproc.exchange.gateway_messages import (
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.messages import Answer, Continue, Hold, Instruction, Phase, RouteTo
 from extproc.exchange.placing import Placing
-from extproc.exchange.request_body import RequestBodyParts, cut
+from extproc.exchange.request_body import RequestBodyParts, whole_request
 from extproc.exchange.response_watch import ResponseWatch
 from extproc.outcomes.facts import BACKEND_KEY, LAYER_KEY, REASON_KEY
 from extproc.outcomes.outcome import LogEntry
@@ -47,7 +47,10 @@ _SHOWN = (BACKEND_KEY, LAYER_KEY, REASON_KEY)
 
 
 class GatewayExchange(Placing):
-    """The state of one exchange; `is_ready` while its request can be decided about, and is not yet."""
+    """The state of one exchange; `is_ready` while its request can be decided about, and is not yet.
+
+    `late` takes answers that follow from no event of its own.
+    """
 
     __slots__ = (
         "_attempts",
@@ -63,12 +66,13 @@ class GatewayExchange(Placing):
         "_watch",
         "is_announced",
         "is_ready",
+        "late",
     )
 
     def __init__(self, parts: GatewayParts) -> None:
         super().__init__(parts.place, parts.ratios, parts.rules)
         self._parts = parts
-        self._body = RequestBodyParts(parts.collected)
+        self._body = RequestBodyParts(parts.collected, self._without_room)
         self._watch = ResponseWatch()
         self._headers: Mapping[str, str] | None = None
         self._endpoints: frozenset[str] | None = None
@@ -77,6 +81,7 @@ class GatewayExchange(Placing):
         self._placed_s = 0.0
         self._attempts = 1
         self._has_trailers = self._is_upgrade = self.is_announced = self.is_ready = False
+        self.late: Callable[[Answers], None] | None = None
 
     @property
     def body_bytes(self) -> int:
@@ -179,17 +184,17 @@ class GatewayExchange(Placing):
             return (SendBody(event.data, event.end_of_stream),)
         if self._modes.request is BodyMode.STREAMED:
             return (Continue(Phase.REQUEST_BODY),)
+        return () if self._body.is_ended or self._is_read else self._collect(event)
+
+    def _collect(self, event: RequestBody) -> Answers:
         body = self._body
-        if body.is_ended or self._is_read:
-            return ()
         if event.endpoints is not None:
             self._endpoints = event.endpoints
         body.add(event.data)
-        if body.is_too_large or body.is_one_too_many:
-            return self._refused(too_large() if body.is_too_large else too_much_at_once())
-        if event.end_of_stream or self._modes.request in _WHOLE:
-            return self._body_ended()
-        return ()
+        if body.is_too_large and not body.is_ended:
+            return self._refused(too_large())
+        is_last = event.end_of_stream or self._modes.request in _WHOLE
+        return self._body_ended() if is_last and not body.is_ended else ()
 
     def _receive_trailers(self, event: RequestTrailers) -> Answers:
         if event.endpoints is not None:
@@ -200,7 +205,7 @@ class GatewayExchange(Placing):
         return self._body_ended()
 
     def _body_ended(self) -> Answers:
-        self._body.is_ended = True
+        self._body.end()
         length = (self._headers or {}).get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:18]) != self._body.size:
             return self._refused(bad_request("The body is not as long as its content-length says."))
@@ -229,17 +234,14 @@ class GatewayExchange(Placing):
 
     def _handed_back(self, route: RouteTo, body: bytes) -> Answers:
         """Return the answers to all that was received of the request, its body included."""
-        addresses = (route.address, *route.others)
-        if self._modes.request is not BodyMode.FULL_DUPLEX_STREAMED or self._is_upgrade:
-            return (Pick(route.phase, addresses),)
-        parts = cut(body)
-        last = len(parts) - 1
-        ends = not self._has_trailers
-        return (
-            Pick(route.phase, addresses, len(body) if body and ends else None),
-            *(SendBody(part, ends and number == last) for number, part in enumerate(parts)),
-            *(() if ends else (Continue(Phase.REQUEST_TRAILERS),)),
-        )
+        if self._modes.request is BodyMode.FULL_DUPLEX_STREAMED and not self._is_upgrade:
+            return whole_request(route, body, self._has_trailers)
+        return (Pick(route.phase, (route.address, *route.others)),)
+
+    def _without_room(self) -> None:
+        answers = self._refused(too_much_at_once())
+        if self.late is not None:
+            self.late(answers)
 
     def _refused(self, answer: Answer) -> Answers:
         self._body.take()

@@ -41,7 +41,8 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class GrpcService:
     """What is served: handlers by their method's path, `/SERVICE/METHOD`; `limits` are of each connection.
 
-    `refused` is told of all that ended a call, or the connection, because of what had been sent on it.
+    Over TLS both sides have to agree on HTTP/2, unless the peer `may_assume_h2`. `refused` is told of all
+    that ended a call, or the connection, because of what had been sent on it.
     """
 
     methods: Mapping[str, NewHandler]
@@ -49,6 +50,7 @@ class GrpcService:
     unfinished: UnfinishedMessages
     refused: Callable[[ProtocolError], None]
     limits: Limits = USUAL_LIMITS
+    may_assume_h2: bool = False
 
 
 class GrpcConnection:

@@ -27,7 +27,7 @@ backends: [{name: a, url: "http://10.0.0.9:80"}]
 
 
 def configured(tmp_path: Path, options: PickerOptions = LISTED) -> Config:
-    return config_of(options, tmp_path)[0]
+    return setup_of(options, tmp_path).adapted(config_of(options)[0])
 
 
 def in_file(tmp_path: Path, text: str = FILE) -> PickerOptions:
@@ -37,18 +37,18 @@ def in_file(tmp_path: Path, text: str = FILE) -> PickerOptions:
 
 
 def test_a_list_of_urls_is_enough(tmp_path: Path) -> None:
-    config, path = config_of(LISTED, tmp_path)
+    config, path = configured(tmp_path), config_of(LISTED)[1]
     assert [(each.name, each.endpoint.address) for each in config.backends] == [
         ("vllm-1", "10.0.0.1:8000"),
         ("vllm-2", "[fd00::1]:8000"),
     ]
     assert (config.server.address, config.http.address, path) == (":9002", ":9090", None)
-    assert setup_of(LISTED).health_address == ":9003"
+    assert setup_of(LISTED, tmp_path).health_address == ":9003"
 
 
 def test_the_file_counts_where_no_flag_is_given(tmp_path: Path) -> None:
     options = in_file(tmp_path)
-    config, path = config_of(options, tmp_path)
+    config, path = configured(tmp_path, options), config_of(options)[1]
     assert (config.server.address, config.http.address) == ("127.0.0.1:7002", "127.0.0.1:7090")
     assert path == options.config
     config = configured(tmp_path, replace(options, grpc_port=1, metrics_port=2, drain_timeout="1m"))
@@ -56,7 +56,8 @@ def test_the_file_counts_where_no_flag_is_given(tmp_path: Path) -> None:
 
 
 def test_backends_on_the_command_line_count_before_those_of_the_file(tmp_path: Path) -> None:
-    config, path = config_of(replace(in_file(tmp_path), backends=URLS), tmp_path)
+    options = replace(in_file(tmp_path), backends=URLS)
+    config, path = configured(tmp_path, options), config_of(options)[1]
     assert [each.name for each in config.backends] == ["vllm-1", "vllm-2"]
     assert (config.http.address, path) == ("127.0.0.1:7090", None)
 
@@ -89,6 +90,13 @@ def test_the_certificate_that_is_made_can_be_served(tmp_path: Path) -> None:
 def test_options_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, str], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         configured(tmp_path, replace(LISTED, **changes))
+
+
+def test_a_files_own_certificate_counts_before_one_that_is_made(tmp_path: Path) -> None:
+    tls = "tls: {cert_path: /a.crt, key_path: /a.key}"
+    config = configured(tmp_path, in_file(tmp_path, FILE.replace("server: {", f"server: {{{tls}, ")))
+    assert config.server.tls is not None
+    assert config.server.tls.cert_path == Path("/a.crt")
 
 
 def test_a_picker_has_one_transport(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ CHART = (
 def test_the_flags_of_a_chart_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[PickerOptions] = []
 
-    def note(options: PickerOptions, directory: Path) -> None:
+    def note(options: PickerOptions) -> None:
         seen.append(options)
         raise typer.Exit
 

@@ -175,17 +175,29 @@ def test_a_body_beyond_the_limit_is_refused_and_what_follows_ignored() -> None:
     assert (books.requests, books.collected.held_bytes) == ([], 0)
 
 
-def test_many_bodies_at_once_are_bounded() -> None:
+def test_where_there_is_no_room_the_largest_body_that_has_not_ended_is_given_up() -> None:
     books = GatewayBooks(max_body_bytes=100, max_bytes=150)
-    first, second = books.exchange(), books.exchange()
-    begun(first)
-    begun(second)
-    assert not first.receive(RequestBody(bytes(90), False), 1.0)
-    refusal, _ = second.receive(RequestBody(bytes(90), False), 1.0)
+    slow, small, large = (books.exchange() for _ in range(3))
+    refused: list[object] = []
+    for exchange in (slow, small, large):
+        exchange.late = refused.extend
+        begun(exchange)
+    assert not slow.receive(RequestBody(bytes(90), False), 1.0)
+    assert not small.receive(RequestBody(bytes(50), False), 1.0)
+    assert refused == []
+    assert not small.receive(RequestBody(bytes(20), True), 1.0)
+    refusal, end = refused
     assert isinstance(refusal, Reject)
     assert (refusal.status, refusal.headers["x-llm-d-request-dropped-reason"]) == (429, "rejected-saturated")
-    first.end(2.0)
-    assert books.collected.held_bytes == 0
+    assert (end, small.is_ready, books.collected.held_bytes) == (Finish(), True, 70)
+    assert list(slow.receive(RequestBody(bytes(90), True), 1.0)) == []
+    assert not large.receive(RequestBody(bytes(95), False), 1.0)
+    assert len(refused) == 4, "the whole one is not given up for one that has not ended"
+    returned = list(small.decide(1.0))
+    assert len(returned_body(returned)) == 70
+    for exchange in (slow, small, large):
+        exchange.end(2.0)
+    assert (books.collected.held_bytes, books.collected.unfinished) == (0, {})
 
 
 @pytest.mark.parametrize("length", ["7", "70"])
@@ -425,7 +437,7 @@ def test_in_whatever_order_messages_come_nothing_leaks(
     exchange.end(2.0)
     exchange.end(3.0)
     exchange.entry(3.0, 0.0)
-    assert (books.in_flight, books.collected.held_bytes) == (0, 0)
+    assert (books.in_flight, books.collected.held_bytes, books.collected.unfinished) == (0, 0, {})
 
 
 def test_the_choice_is_one_address_or_a_list_of_them() -> None:

@@ -15,9 +15,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from support.client_load import by_status, chat
+from support.client_load import Load, by_status, chat
+from support.patience import wait_until
 from support.picker_stack import PickerStack, picker_stack
 from support.process_stack import SharedStack, running
+from support.scripted_backend import ScriptedBackend, reset_at_once
 
 BUFFERED = {"mode": "BUFFERED", "allow_mode_override": True}
 GATEWAYS: Mapping[str, dict[str, Any]] = {
@@ -247,9 +249,8 @@ async def restart(stack: PickerStack) -> None:
     """Start the picker again, and wait until the gateways have found it."""
     stack.sidecar.start()
     await stack.until_routable(3)
-    async with asyncio.timeout(20.0):
-        while not (await stack.ask()).is_complete:
-            await asyncio.sleep(0.05)
+    await stack.until_gateways_see(1)
+    assert (await stack.ask()).is_complete
     await stack.until_idle()
 
 
@@ -299,3 +300,46 @@ def test_a_thousand_streams_at_once(shared: SharedStack) -> None:
         await stack.until_idle()
 
     shared.run(scenario())
+
+
+@pytest.mark.long
+def test_of_two_pickers_one_is_drained_and_no_request_fails(tmp_path: Path) -> None:
+    stack = picker_stack(tmp_path, options=("--drain-timeout", "5s"))
+    other = stack.another_picker()
+    for name in ("vllm-1", "vllm-2"):
+        stack.start_sim(name, "--speed", "8")
+
+    async def scenario() -> None:
+        async with running(stack):
+            other.start()
+            await stack.until_gateways_see(2)
+            async with Load(stack, 8, chat(max_tokens=20)) as load:
+                await load.until(50)
+                await stack.until(lambda state: any(each["foreign"] for each in state["backends"]))
+                assert stack.sidecar.pid is not None
+                os.kill(stack.sidecar.pid, signal.SIGTERM)
+                await asyncio.to_thread(wait_until, lambda: stack.sidecar.ending() is not None)
+                await load.until(50)
+            assert load.failures == []
+        await asyncio.to_thread(other.stop, 10.0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.long
+def test_a_gateway_with_a_list_tries_the_next_server_where_one_breaks_off(tmp_path: Path) -> None:
+    gateways: dict[str, dict[str, Any]] = {"override_host": {"picks": "override_host"}}
+    stack = picker_stack(tmp_path, gateways=gateways, stages={"gateway": {"max_endpoints": 2}})
+    stack.start_sim("vllm-1", "--speed", "8")
+
+    async def scenario() -> None:
+        async with ScriptedBackend().serving() as broken:
+            broken.on_request = reset_at_once
+            stack.backends["broken"] = broken.port
+            async with running(stack):
+                answers = await stack.ask_many(20, 2)
+                assert all(answer.is_complete for answer in answers)
+                assert broken.requests > 0
+                await stack.until_idle()
+
+    asyncio.run(scenario())

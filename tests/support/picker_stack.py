@@ -34,6 +34,7 @@ class PickerStack(LocalStack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.health_port = free_port()
+        self.picker_ports = [self.grpc_port]
         self.stages = {
             "server": {"address": f"127.0.0.1:{self.grpc_port}", "drain_s": 1.0},
             "gateway": {"finish_s": 10.0},
@@ -47,16 +48,34 @@ class PickerStack(LocalStack):
         """Start all gateways."""
         ports = list(self.backends.values())
         for name, fields in self.gateways.items():
-            config = gateway_config(self.grpc_port, ports, **{"tls": True, **fields})
+            config = gateway_config(self.picker_ports, ports, **{"tls": True, **fields})
             directory = self.directory / f"{name}-{len(self.envoys)}"
             self.envoys[name] = await asyncio.to_thread(RunningEnvoy, directory, config)
         self.envoy = next(iter(self.envoys.values()))
+
+    async def start(self) -> None:
+        """Start what is not started yet, and wait until the gateways have seen that the picker is ready."""
+        await super().start()
+        await self.until_gateways_see(1)
+
+    async def until_gateways_see(self, pickers: int) -> None:
+        """Wait until so many pickers are ready, as far as the gateways know."""
+        for envoy in self.envoys.values():
+            await asyncio.to_thread(envoy.until_stat, "cluster.picker.membership_healthy", pickers)
 
     async def stop(self) -> None:
         """End all processes that this started."""
         await super().stop()
         for envoy in self.envoys.values():
             await asyncio.to_thread(envoy.stop)
+
+    def another_picker(self) -> ChildProcess:
+        """One more picker for the same gateways, which is not started yet; before `start`."""
+        port = free_port()
+        self.picker_ports.append(port)
+        ports = ("--grpc-port", port, "--grpc-health-port", free_port(), "--metrics-port", free_port())
+        command = [*self.sidecar.command, *map(str, ports)]
+        return ChildProcess("another picker", command, self.directory / f"picker-{port}.log")
 
     @asynccontextmanager
     async def through(self, gateway: str) -> AsyncIterator[None]:

@@ -48,6 +48,7 @@ class PickCall(Handler):
     ) -> None:
         self._call = call
         self._exchange = new_exchange()
+        self._exchange.late = self._answer_late
         self._server = server
         self._large_messages = large_messages
         self._is_half_closed = False
@@ -113,7 +114,10 @@ class PickCall(Handler):
 
     def _settle(self, instruction: Instruction) -> None:
         """Answer a request that was held, and is no more."""
-        self._answer(self._exchange.settled(instruction, time.monotonic()))
+        self._answer_late(self._exchange.settled(instruction, time.monotonic()))
+
+    def _answer_late(self, answers: Answers) -> None:
+        self._answer(answers)
         self._server.flush_soon()
 
     def _answer(self, answers: Answers) -> None:

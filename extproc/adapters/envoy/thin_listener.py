@@ -36,6 +36,8 @@ _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
 class ThinListener(EnvoyServer):
     """Serves `methods` and health, from `start` to the end of `drain`; connections have `limits`."""
 
+    may_assume_h2 = False
+
     def __init__(
         self,
         config: ServerConfig,
@@ -57,7 +59,9 @@ class ThinListener(EnvoyServer):
         }
         unfinished = UnfinishedMessages(_LARGEST_MESSAGES * config.max_message_bytes, self._refused)
         methods = {**self.methods(), **self.health_methods}
-        self._service = GrpcService(methods, config.max_message_bytes, unfinished, self._refused, limits)
+        self._service = GrpcService(
+            methods, config.max_message_bytes, unfinished, self._refused, limits, self.may_assume_h2
+        )
 
     def methods(self) -> dict[str, NewHandler]:
         """Return the handlers of its calls by their paths."""
