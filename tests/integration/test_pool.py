@@ -26,7 +26,7 @@ from extproc.commands.picker_setup import config_of, setup_of
 from extproc.picker import Picker
 
 ENVOY_YAML = DEPLOY / "gateway-api" / "standalone" / "envoy.yaml"
-DRAIN_S = 0.6
+DRAIN_S = "0.6s"
 HOSTS = {"vllm-1": "127.0.0.2", "vllm-2": "127.0.0.3"}
 
 
@@ -68,14 +68,17 @@ class PickerReplica:
 
     def __init__(self, directory: Path, port: int) -> None:
         options = PickerOptions(
-            pool_name="vllm", grpc_port=port, grpc_health_port=free_port(), metrics_port=free_port()
+            pool_name="vllm",
+            grpc_port=port,
+            grpc_health_port=free_port(),
+            metrics_port=free_port(),
+            drain_timeout=DRAIN_S,
         )
         directory.mkdir()
-        config, _ = config_of(options, directory)
-        gateway = config.gateway.model_copy(update={"drain_s": DRAIN_S, "finish_s": 5.0})
-        config = config.model_copy(update={"gateway": gateway})
+        config, _ = config_of(options)
+        setup = setup_of(options, directory)
         self._stop = asyncio.Event()
-        self.picker = Picker(config, None, setup_of(options), np.random.default_rng(port))
+        self.picker = Picker(setup.adapted(config), None, setup, np.random.default_rng(port))
         self.running = asyncio.create_task(self.picker.run(self._stop))
 
     async def stop(self) -> None:
