@@ -24,7 +24,8 @@ LITELLM := $(VENV)/litellm/bin/litellm
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM ?= $(EXTPROC_VLLM)
 # These compute, or wait for Docker, while the others wait for processes and times.
-ASIDE := $(addprefix tests/,containers exchange fleet learning outcomes policy request routing $(addprefix lab/,engine evaluation rivals traffic twin))
+ASIDE := $(addprefix tests/,benchmarks commands config containers exchange fleet h2 learning outcomes policy request \
+	routing test_extending.py $(addprefix lab/,engine evaluation reports rivals traffic twin))
 SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
 	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
 	echo "    apt-get install --no-install-recommends prometheus"; }

@@ -64,6 +64,7 @@ class ServerConfig(Stage):
     transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
     tls: TlsConfig | None = None
     max_message_bytes: Annotated[int, Ge(1 << 16), Le(1 << 30)] = 33 << 20  # Envoy's 32 MiB and a margin
+    max_held_bytes: Annotated[int, Ge(1 << 20), Le(1 << 40)] = 768 << 20  # guessed: half of Envoy's heap
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
     def model_post_init(self, _: object) -> None:
@@ -92,13 +93,24 @@ class BackendConfig(Stage):
     url: BackendUrl
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
         """The server, as the registry knows it; its port is 80 where the URL names none."""
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(self.name, url.hostname or "", url.port or 80, models, self.max_num_seqs)
+        host, port = url.hostname or "", url.port or 80
+        return Endpoint(
+            self.name,
+            host,
+            port,
+            models,
+            self.max_num_seqs,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+        )
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 
+from extproc.fleet.adapter_affinity import near_tokens
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_averages import FleetAverages
@@ -22,6 +23,17 @@ class Fleet:
         self.responses = StoredResponses()
         self._rules = rules
         self._averages = FleetAverages()
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether a server has or had adapters."""
+        return self._averages.has_adapters
+
+    def adapter_tokens(
+        self, model: str, backends: Sequence[Backend], now_s: float, near: Mapping[Backend, float]
+    ) -> Mapping[Backend, float]:
+        """Return `near` less what waiting for an adapter stands for; see `fleet.adapter_affinity`."""
+        return near_tokens(model, backends, near, now_s - self._rules.stale_after_s)
 
     def view(
         self,

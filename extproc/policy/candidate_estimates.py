@@ -6,6 +6,7 @@ from heapq import nsmallest
 import msgspec
 
 from extproc.fleet.view import FleetView
+from extproc.policy import guard
 from extproc.policy.expected_wait import expected_wait, scores
 
 
@@ -25,7 +26,7 @@ class CandidateEstimate(msgspec.Struct, frozen=True):
 def candidate_estimates(view: FleetView, prompt_tokens: float, most: int) -> Sequence[CandidateEstimate]:
     """Return the candidates with the smallest scores, that one first, at most so many."""
     expected_s = scores(view, prompt_tokens)
-    fit = set(view.fit().backends)
+    fit = set(guard.fit(view, prompt_tokens)[0].backends)
     told = []
     for number in nsmallest(most, range(len(view)), key=expected_s.__getitem__):
         backend, load = view.backends[number], view.loads[number]

@@ -6,9 +6,11 @@ clock, no file and no socket: times and random numbers are arguments.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
@@ -16,7 +18,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.prediction_record import RankRecord
-from extproc.fleet.registry import Registry
+from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
@@ -27,11 +29,14 @@ from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
+from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 
+CONTEXTS_EVERY_S = 0.25
+"""Guessed: of thousands of servers that join at once each tells its contexts; a look at all takes 1 ms."""
 MAX_SCALED = 64
 """Guessed: an autoscaler looks after few models, but a fleet may have thousands of adapters."""
 
@@ -45,6 +50,7 @@ class CoreRules:
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    max_held_bytes: int = 768 << 20
 
 
 class Core:
@@ -60,6 +66,8 @@ class Core:
         self.model = ModelInUse()
         self._ranking = RankRecord()
         self.ratios = TokenRatios()
+        self._are_contexts_new = False
+        self._contexts_due_s = -inf
         self.router = Router(
             self.fleet,
             self.registry,
@@ -70,6 +78,8 @@ class Core:
             self._freed,
             first_booking,
         )
+        self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
+        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
@@ -90,19 +100,29 @@ class Core:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         backend.scraped(signals, own_when_asked, now_s)
         backend.review(now_s)
+        if self._are_contexts_new and now_s >= self._contexts_due_s:
+            self._are_contexts_new, self._contexts_due_s = False, now_s + CONTEXTS_EVERY_S
+            self.ratios.longest_prompts = self.registry.longest_prompts()
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
                 self.ratios.learn(sample)
 
     def learn_models(
-        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+        self,
+        backend: Backend,
+        models: frozenset[str],
+        context_lengths: Mapping[str, int],
+        bases: Mapping[str, str] = NO_BASES,
     ) -> None:
-        """Note what a server says it serves, and how long the contexts of some of the models are."""
-        self.registry.learn_models(backend, models)
+        """Note what a server says it serves, and how long the contexts of some of the models are.
+
+        `bases` are the models that those which are adapters belong to.
+        """
+        self.registry.learn_models(backend, models, bases)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
-            self.ratios.longest_prompts = self.registry.longest_prompts()
+            self._are_contexts_new = True
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
@@ -122,6 +142,7 @@ class Core:
         self.fleet.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
+            self._are_contexts_new = True
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
         return has_left
 

@@ -103,8 +103,8 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
     if outcome.are_headers_early is not None:
         backend.sends_headers_early = outcome.are_headers_early
     backend.observed(sample.ttft_s)
-    prompt_tokens = sample.new_tokens + sample.ahead_tokens
-    backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
+    seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
+    backend.paced(seen, now_s)
     if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
         backend.predictions.observe(sample.model_version, foretold)
 

@@ -31,14 +31,19 @@ _MESSAGES = {
     Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
     Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+    Reason.ASLEEP: "All backends that serve this model are in sleep mode. Please retry later.",
     Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
+    Reason.LARGE_BODIES: "Too many large requests are under way. Please retry later, or send less.",
     Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
 }
 
 MODEL_GONE_RETRY_S = 10
 """Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
+
+LARGE_BODIES_RETRY_S = 5
+"""Guessed: most bodies are here, and their responses begun, within seconds."""
 
 
 @dataclass(frozen=True, slots=True)

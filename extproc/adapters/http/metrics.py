@@ -66,7 +66,7 @@ _ENUMS = {
     "reason": (
         "extproc_backend_state",
         "state",
-        "1 for why it may be chosen (ok, probing) or may not (saturated, failing, joining, draining)",
+        "1 for why it may be chosen (ok, probing) or may not (saturated, asleep, failing, joining, draining)",
     ),
 }
 

@@ -110,11 +110,13 @@ def _backend(
 
 
 def _reason(backend: Backend, view: FleetView) -> str:
-    """Return why a backend is or is not chosen: lifecycle, then failures, then saturation."""
+    """Return why a backend is or is not chosen: lifecycle, then failures, sleep, and saturation."""
     if backend.lifecycle is not Lifecycle.ACTIVE:
         return backend.lifecycle.value
     if backend.breaker.admits_at_s > view.now_s:
         return "failing"
+    if backend.is_asleep:
+        return "asleep"
     if not view.has_room(backend) or backend.is_pausing(view.now_s):
         return "saturated"
     return "probing" if backend.breaker.is_tripped else "ok"

@@ -84,7 +84,7 @@ class RequestQueue:
         """Place a request now, or hold it, or refuse it."""
         is_behind_others = request.has_body and request.model in self._queues and not request.response
         if not is_behind_others and not self._is_at_zero(request):
-            tried = self._router.attempt(request, phase, now_s)
+            tried = self._router.attempt(request, phase, now_s, search=self._router.search)
             if isinstance(tried, Placement):
                 return tried
             if not self._may_wait(request, tried):
