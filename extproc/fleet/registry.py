@@ -7,7 +7,6 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 
 from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import replace
 from math import inf
 from types import MappingProxyType
 
@@ -152,14 +151,11 @@ class Registry:
         return self._by_name.get(name)
 
     def clusters(self) -> list[Endpoint]:
-        """Return what Envoy has to have a cluster for, with the models that are known of each.
-
-        Of two with one name it is the one that stays.
-        """
+        """Return what Envoy has to have a cluster for; of two with one name, the one that stays."""
         by_name: dict[str, Endpoint] = {}
         for member in self._fleet.backends:
             if member.name not in by_name or member.lifecycle is not Lifecycle.DRAINING:
-                by_name[member.name] = replace(member.endpoint, models=member.models)
+                by_name[member.name] = member.endpoint
         return list(by_name.values())
 
     def _drain(self, member: Backend, now_s: float) -> None:
