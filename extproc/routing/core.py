@@ -23,7 +23,7 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
-from extproc.policy.servers_wanted import servers_wanted
+from extproc.policy.servers_wanted import Use, servers_wanted, use_of
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
@@ -180,12 +180,13 @@ class Core:
         """Return how many servers each model wants, of the first ones that wait and that are served."""
         waiting = {} if self.queue is None else self.queue.depths()
         models = [model for model in waiting if model][:MAX_SCALED] + self.registry.models()[:MAX_SCALED]
-        return {
-            model: servers_wanted(
-                self.fleet.view(self.registry.candidates(model) or (), now_s), waiting.get(model, 0)
-            )
-            for model in models
-        }
+        wanted, uses = {}, dict[tuple[Backend, ...], Use]()
+        for model in models:
+            candidates = tuple(self.registry.candidates(model) or ())
+            if candidates not in uses:  # adapters have their servers in common
+                uses[candidates] = use_of(self.fleet.view(candidates, now_s))
+            wanted[model] = servers_wanted(uses[candidates], waiting.get(model, 0))
+        return wanted
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""
