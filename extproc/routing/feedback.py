@@ -49,7 +49,7 @@ class Feedback:
         if backend is not None:
             self.counts.count(outcome.sample)
             self._judge(backend, outcome, None if booking is None else booking.request, now_s)
-            _learn(backend, outcome, now_s)
+            _learn(backend, outcome, now_s, is_measure=booking is None or not booking.is_no_measure)
         return outcome
 
     def _judge(self, backend: Backend, outcome: Outcome, request: Request | None, now_s: float) -> None:
@@ -87,7 +87,7 @@ class Feedback:
             second.breaker.succeed(now_s)
 
 
-def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
+def _learn(backend: Backend, outcome: Outcome, now_s: float, *, is_measure: bool) -> None:
     sample = outcome.sample
     if sample.failure is None:
         backend.answered()
@@ -97,6 +97,8 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
     if not sample.is_clean or sample.ttft_s is None:
         return
     backend.observed(sample.ttft_s)
+    if not is_measure:
+        return
     prompt_tokens = sample.new_tokens + sample.ahead_tokens
     backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
     if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
