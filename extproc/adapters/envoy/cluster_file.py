@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
+from extproc.adapters.envoy.path_prefix import PREFIX_KEY
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.config.regular_file import read_whole
 from extproc.config.stages import BackendConfig
@@ -37,8 +39,8 @@ class ClusterFile:
         """
         if (backends, peers) == self._written and self._path.exists():
             return
-        addressed = {name: _addresses(others) for name, others in peers.items()}
-        version = hashlib.sha256(repr((_addresses(backends), addressed)).encode()).hexdigest()[:16]
+        located = {name: _locations(others) for name, others in peers.items()}
+        version = hashlib.sha256(repr((_locations(backends), located)).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
 
@@ -57,8 +59,8 @@ class ClusterFile:
             return []
 
 
-def _addresses(backends: Sequence[Endpoint]) -> list[tuple[str, str]]:
-    return [(backend.name, backend.address) for backend in backends]
+def _locations(backends: Sequence[Endpoint]) -> list[tuple[object, ...]]:
+    return [(backend.name, *backend.location) for backend in backends]
 
 
 def _read_backends(document: bytes) -> list[Endpoint]:
@@ -67,7 +69,14 @@ def _read_backends(document: bytes) -> list[Endpoint]:
 
 
 def _backend(cluster: dict[str, Any]) -> Endpoint:
-    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-    address = endpoint["address"]["socket_address"]
+    entry = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    address = entry["endpoint"]["address"]["socket_address"]
+    known = entry.get("metadata", {}).get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
     found = Endpoint(cluster["name"].removesuffix(ENDPOINT_SUFFIX), address["address"], address["port_value"])
-    return BackendConfig(name=found.name, url=f"http://{found.address}").endpoint
+    scheme = "https" if "ca_file" in known else "http"
+    return BackendConfig(
+        name=found.name,
+        url=f"{scheme}://{found.address}{known.get(PREFIX_KEY, '')}",
+        ca_file=known.get("ca_file"),
+        server_name=known.get("server_name") or None,
+    ).endpoint
