@@ -28,6 +28,8 @@ class Server:
     prefix: str = ""
     tls: ssl.SSLContext | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+    models: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     resets: list[str] = field(default_factory=list)
     """Shared: the next request is reset for each of these."""
@@ -46,11 +48,16 @@ class Server:
             url = f"{scheme}://127.0.0.1:{port}{self.prefix}"
             yield {"name": self.name, "url": url, **self.settings}
 
-    async def _metrics(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=PAGE)
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=PAGE) if self._lets_in(request) else web.Response(status=401)
 
-    async def _models(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"data": [{"id": self.name}, {"id": "all"}]})
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        if not self._lets_in(request):
+            return web.Response(status=401)
+        return web.json_response({"data": [{"id": model} for model in (self.name, "all", *self.models)]})
+
+    def _lets_in(self, request: web.Request) -> bool:
+        return not self.key or request.headers.get("authorization") == f"Bearer {self.key}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         await request.read()
@@ -83,11 +90,12 @@ def test_servers_behind_tls_and_prefixes_are_reached(stack: LocalStack, tmp_path
     named = ca_file | {"server_name": NAME}
     servers = [
         Server("plain"),
-        Server("prefixed", "/team/bge-m3"),
+        Server("prefixed", "/team/bge-m3", settings={"api_key_file": str(tmp_path / "key")}, key="k3y"),
         Server("by-address", tls=context_of(authority, "127.0.0.1"), settings=ca_file),
         Server("by-name", "/tls", context_of(authority, NAME), named),
     ]
 
+    (tmp_path / "key").write_text("k3y\n")
     resets: list[str] = []
     for server in servers:
         server.resets = resets
@@ -106,6 +114,10 @@ def test_servers_behind_tls_and_prefixes_are_reached(stack: LocalStack, tmp_path
             await stack.ask(chat(model="prefixed"), headers=own)
             assert servers[0].asked[-1] == "/v1/chat/completions"
             assert servers[1].asked[-1] == "/team/bge-m3/v1/chat/completions"
+            # An adapter that is loaded now is served now.
+            servers[0].models.append("new")
+            assert (await stack.ask(chat(model="new"))).body == b"plain"
+            assert (await stack.ask(chat(model="none has it"))).status == 404
             # A second attempt has the prefix of the server that it goes to.
             for _ in range(8):
                 for server in servers:
