@@ -52,10 +52,10 @@ class Registry:
         the backends that have joined. Beyond `MAX_MEMBERS` some join only when this is called again.
         """
         wanted = {endpoint.name: endpoint for endpoint in endpoints}
-        loaded = {(endpoint.name, endpoint.address) for endpoint in known_to_envoy}
+        loaded = {(endpoint.name, endpoint.location) for endpoint in known_to_envoy}
         for member in self._fleet.backends:
             endpoint = wanted.get(member.name)
-            if endpoint is None or endpoint.address != member.endpoint.address:
+            if endpoint is None or endpoint.location != member.endpoint.location:
                 self._drain(member, now_s)
                 continue
             del wanted[endpoint.name]
@@ -64,7 +64,7 @@ class Registry:
             member.configured(endpoint)
         room = MAX_MEMBERS - len(self._fleet.backends)
         joined = [
-            self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
+            self._join(endpoint, now_s, (endpoint.name, endpoint.location) in loaded)
             for endpoint in list(wanted.values())[:room]
         ]
         self._index()
