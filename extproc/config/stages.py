@@ -124,9 +124,7 @@ class BackendConfig(Stage):
             self.max_num_seqs,
             api_key_path=self.api_key_file,
             resolves_adapters=self.resolves_adapters,
-            tls=TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH)
-            if url.scheme == "https"
-            else None,
+            tls=tls if url.scheme == "https" else None,
             path_prefix=url.path,
         )
 
