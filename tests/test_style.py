@@ -16,13 +16,13 @@ from support.reference import ROOT
 from extproc.cli import app
 
 _WORDS = """
-Add Admit Advance Analyze Answer Apply Ask Begin Book Cancel Change Check Close Commit Compare Complete
-Copy Correlate Count Create Cut Decide Decode Describe Drain Draw Drive Drop Encode End Estimate Evaluate
-Fail Find Finish Fit Fold Follow Forget Free Give Go Greet Grow Guess Half-close Handle Have Hold Ignore
-Insert Iterate Judge Keep Learn Leave Let Listen Load Log Look Lose Lower Make Merge Move Note Open Pause
-Place Plan Prepare Print Propose Publish Put Queue Raise Read Receive Refuse Replace Replay Report Require
-Reserve Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size Sleep Sort Spare
-Spend Split Start Supervise Take Train Use Wait Watch Write Yield
+Add Admit Advance Analyze Answer Apply Ask Begin Book Cancel Change Check Close Collect Commit Compare
+Complete Copy Correlate Count Create Cut Decide Decode Describe Do Drain Draw Drive Drop Encode End
+Estimate Evaluate Fail Find Finish Fit Fold Follow Forget Free Give Go Greet Grow Guess Half-close Handle
+Have Hold Ignore Insert Iterate Join Judge Keep Learn Leave Let Listen Load Log Look Lose Lower Make Merge
+Move Note Open Pause Place Plan Prepare Print Propose Publish Put Queue Raise Read Receive Refuse Replace
+Replay Report Require Reserve Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size
+Sleep Sort Spare Spend Split Start Supervise Take Train Use Wait Watch Write Yield
 """
 VERBS = frozenset(_WORDS.split())
 SOURCES = [path for path in sorted((ROOT / "extproc").rglob("*.py")) if "_pb2" not in path.name]
