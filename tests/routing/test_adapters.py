@@ -224,7 +224,7 @@ def test_a_queue_for_places_is_none_that_tells_the_servers_limit() -> None:
             backend, running=6.0, waiting=3.0, now_s=1.5 + second, adapters=blocked, ended_total=float(second)
         )
     assert backend.waiting == 0.0
-    assert (backend.running_limit, backend.waits_above) == (inf, inf)
+    assert (backend.running_limit, backend.limits.waits_above) == (inf, inf)
 
 
 def test_a_request_that_waited_for_a_place_is_no_measure_of_the_servers_pace() -> None:
