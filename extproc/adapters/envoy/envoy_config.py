@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
+from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
+from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
 from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
@@ -52,7 +54,7 @@ def cds_document(
     for backend in backends:
         standing_in = _others(backends, backend) if peers is None else peers[backend.name]
         retry = _balanced(f"{backend.name}_retry", standing_in)
-        clusters += [_endpoint(backend), retry, _composite(backend.name)]
+        clusters += [_endpoint(backend), retry, _composite(backend.name, [backend, *standing_in])]
     resource = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
     lines = ",\n".join(json.dumps(resource | cluster) for cluster in clusters)
     return f'{{"version_info": {json.dumps(version)}, "resources": [\n{lines}\n]}}\n'.encode()
@@ -124,7 +126,8 @@ def _endpoint(backend: Endpoint) -> Document:
     return cluster
 
 
-def _composite(name: str) -> Document:
+def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
+    filters = prefix_filters(backends)  # those of the clusters that it consists of are not asked
     return {
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",
@@ -137,7 +140,21 @@ def _composite(name: str) -> Document:
                 "clusters": [{"name": name + ENDPOINT_SUFFIX}, {"name": f"{name}_retry"}],
             },
         },
+        **(_http_options(filters) if filters else {}),
     }
+
+
+def _http_options(more: Document) -> Document:
+    options = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http_protocol_options": {}},
+        # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
+        # send a request into a connection that is being closed.
+        "common_http_protocol_options": {"idle_timeout": "4s"},
+        **more,
+    }
+    key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {"typed_extension_protocol_options": {key: options}}
 
 
 def _pool(backends: Sequence[Endpoint]) -> Document:
@@ -191,15 +208,8 @@ def _backend_cluster(
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {}},
-                # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
-                # send a request into a connection that is being closed.
-                "common_http_protocol_options": {"idle_timeout": "4s"},
-            }
-        },
+        **_http_options(prefix_filters(backends)),
+        **tls_fields(backends),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": lb_endpoints or [_lb_endpoint(backend) for backend in backends]}],
@@ -208,10 +218,15 @@ def _backend_cluster(
 
 
 def _lb_endpoint(backend: Endpoint) -> Document:
-    """Its name is what the access log tells of a second attempt."""
+    """Its name is what the access log tells of a second attempt; all of it is read back after a restart."""
+    known: Document = {"backend": backend.name}
+    if backend.path_prefix:
+        known[PREFIX_KEY] = backend.path_prefix
+    if backend.tls is not None:
+        known |= {"ca_file": str(backend.tls.ca_path), "server_name": backend.tls.server_name}
     return {
         "endpoint": {"address": _socket_address(backend.host, backend.port)},
-        "metadata": {"filter_metadata": {METADATA_NAMESPACE: {"backend": backend.name}}},
+        "metadata": {"filter_metadata": {METADATA_NAMESPACE: known, **match_metadata(backend)}},
     }
 
 
