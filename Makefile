@@ -20,10 +20,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := $(BIN)/uv
+LITELLM := $(VENV)/litellm/bin/litellm
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM ?= $(EXTPROC_VLLM)
 # These compute, or wait for Docker, while the others wait for processes and times.
-ASIDE := $(addprefix tests/,containers exchange fleet learning outcomes policy request routing $(addprefix lab/,engine evaluation rivals traffic twin))
+ASIDE := $(addprefix tests/,benchmarks commands config containers exchange fleet h2 learning outcomes policy request \
+	routing test_extending.py $(addprefix lab/,engine evaluation reports rivals traffic twin))
 SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
 	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
 	echo "    apt-get install --no-install-recommends prometheus"; }
@@ -53,7 +55,7 @@ lint: $(INSTALLED)
 test-newest: $(UV)
 	@PYTHONPATH=tests $(BIN)/python -m support.newest $(UV) $(ARGS)
 
-test-long: $(INSTALLED)
+test-long: $(INSTALLED) $(LITELLM)
 	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
 
 test-faults: $(INSTALLED)
@@ -106,6 +108,11 @@ $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(wildcard protos/
 	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
 	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
+
+# A client of one test, with dependencies that are not ours.
+$(LITELLM): | $(BIN)/pip
+	$(PYTHON) -m venv $(VENV)/litellm
+	$(VENV)/litellm/bin/pip install --quiet --disable-pip-version-check 'litellm>=1.110,<2'
 
 $(UV): | $(BIN)/pip
 	@$(PIP_INSTALL) 'uv>=0.9,<1'

@@ -38,13 +38,15 @@ def core_rules(config: Config) -> CoreRules:
         admission=config.admission,
         queue=config.admission.queue if is_queueing else None,
         settle_s=config.envoy.settle_s,
+        max_held_bytes=config.server.max_held_bytes,
     )
 
 
 def header_rules(config: Config) -> HeaderRules:
     """Return how requests' headers are read."""
     tenant_header = config.admission.queue.tenant_header
-    return HeaderRules(tenant_header, config.slo, config.sessions.headers)
+    is_traced = config.tracing.endpoint is not None
+    return HeaderRules(tenant_header, config.slo, config.sessions.headers, is_traced=is_traced)
 
 
 def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:

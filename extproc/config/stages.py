@@ -31,6 +31,7 @@ from extproc.config.fields import (
 )
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -68,6 +69,7 @@ class ServerConfig(Stage):
     transport: Literal["thin", "grpcio"] = "thin"  # measured: a quarter of the CPU
     tls: TlsConfig | None = None
     max_message_bytes: Annotated[int, Ge(1 << 16), Le(1 << 30)] = 33 << 20  # Envoy's 32 MiB and a margin
+    max_held_bytes: Annotated[int, Ge(1 << 20), Le(1 << 40)] = 768 << 20  # guessed: half of Envoy's heap
     drain_s: Seconds = 5.0  # guessed: the longest that SIGTERM waits for streams to end
 
     def model_post_init(self, _: object) -> None:
@@ -117,11 +119,16 @@ class BackendConfig(Stage):
             url.port or DEFAULT_PORTS[url.scheme],
             models,
             self.max_num_seqs,
-            self.api_key_file,
-            self.resolves_adapters,
-            TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH) if url.scheme == "https" else None,
-            url.path,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+            tls=self._tls_rule(),
+            path_prefix=url.path,
         )
+
+    def _tls_rule(self) -> TlsRule | None:
+        if not self.url.startswith("https://"):
+            return None
+        return TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH)
 
 
 def _shown(endpoint: Endpoint) -> str:
@@ -227,6 +234,7 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
+    tracing: TracingConfig = TracingConfig()
 
 
 def parse_config(text: str, origin: str) -> Config:

@@ -11,6 +11,7 @@ through the callback that `then` was given.
 from collections.abc import Callable, Mapping
 
 from extproc.errors import ProtocolError
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import (
     BodyReceived,
     Continue,
@@ -22,7 +23,7 @@ from extproc.exchange.messages import (
 )
 from extproc.exchange.placement import HeldLease, Lease, Placement, Placer
 from extproc.request.header_rules import USUAL, HeaderRules
-from extproc.request.request import is_upgrade, read_request
+from extproc.request.request import api_of, is_upgrade, read_request
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -30,7 +31,9 @@ class Exchange:
     """The state of one exchange: awaiting headers, awaiting the body, perhaps held, placed, ended."""
 
     __slots__ = (
+        "_bodies",
         "_headers",
+        "_held_bytes",
         "_is_ended",
         "_is_read",
         "_lease",
@@ -41,7 +44,15 @@ class Exchange:
         "is_placed",
     )
 
-    def __init__(self, place: Placer, ratios: TokenRatios, rules: HeaderRules = USUAL) -> None:
+    def __init__(
+        self,
+        place: Placer,
+        ratios: TokenRatios,
+        rules: HeaderRules = USUAL,
+        bodies: HeldBodies | None = None,
+    ) -> None:
+        self._bodies = bodies
+        self._held_bytes = 0
         self._place = place
         self._ratios = ratios
         self._rules = rules
@@ -74,6 +85,8 @@ class Exchange:
         """End the exchange, for whatever reason; calling it again does nothing."""
         self._is_ended = True
         self._then = None
+        if self._held_bytes and self._bodies is not None:
+            self._held_bytes = self._bodies.arrived(self._held_bytes, 0)
         if self._lease is not None:
             self._lease.end(now_s)
 
@@ -87,6 +100,12 @@ class Exchange:
         self._headers = event.headers
         if event.end_of_stream or is_upgrade(event.headers):
             return self._placed(None, Phase.REQUEST_HEADERS, now_s)
+        if self._bodies is not None:
+            announced_bytes = self._bodies.announce(event.headers)
+            if announced_bytes is None:
+                self._is_read = self.is_placed = True
+                return self._bodies.refuse(api_of(event.headers))
+            self._held_bytes = announced_bytes
         return Continue(Phase.REQUEST_HEADERS)
 
     def _receive_body(self, event: BodyReceived, now_s: float) -> Instruction:
@@ -94,6 +113,8 @@ class Exchange:
             raise ProtocolError("a request body came before the headers")
         if self._is_read:
             raise ProtocolError("a request body came after the request had been read")
+        if self._bodies is not None:
+            self._held_bytes = self._bodies.arrived(self._held_bytes, len(event.body))
         return self._placed(event.body, Phase.REQUEST_BODY, now_s)
 
     def _placed(self, body: bytes | None, phase: Phase, now_s: float) -> Instruction:

@@ -74,7 +74,8 @@ class Backend:
     None where the server has none; `context_lengths` has those that the server tells, in tokens.
     `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
     While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one request
-    (`fleet.standing_gauges`). While it `is_asleep` it takes none.
+    (`fleet.standing_gauges`). It `sends_headers_early` where those of a stream come long before the first
+    token, as vLLM's do: where they do not come, it hangs. While it `is_asleep` it takes none.
     """
 
     __slots__ = (
@@ -123,6 +124,7 @@ class Backend:
         "running",
         "running_limit",
         "scraped_at_s",
+        "sends_headers_early",
         "silence",
         "token_window",
         "waiting",
@@ -182,6 +184,7 @@ class Backend:
         self._backlog = PrefillBacklog()
         self.longest_wait_s = rules.waiting.burst_s
         self.observed_ttft_s = nan
+        self.sends_headers_early = False
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
@@ -324,7 +327,8 @@ class Backend:
         if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
             self._pace_learning.withdraw(fleet.pace_learning, now_s)
             self.silence.patience_s = MIN_PATIENCE_S
-        fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
+        # Of the same weight in both, so that it can be withdrawn from the fleet's.
+        fleet.pace = common = fleet.pace_learning.learn(self.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
     def answered(self) -> None:

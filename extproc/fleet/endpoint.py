@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
+
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
 
@@ -24,6 +26,8 @@ class TlsRule:
 class Endpoint:
     """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
 
+    `stages` are the parts of a request that it computes. `rank` counts the ports of one pod: with data
+    parallelism each is an engine of its own.
     `api_key_path` is the file with the key for its metrics and its list of models. A server that
     `resolves_adapters` loads those that it does not list at their first request. Without `tls` it speaks
     plain HTTP; all its paths begin with `path_prefix`.
@@ -34,10 +38,17 @@ class Endpoint:
     port: int
     models: frozenset[str] | None = None
     max_num_seqs: int | None = None
+    stages: frozenset[InferenceStage] = ALL_STAGES
+    rank: int = 0
     api_key_path: Path | None = None
     resolves_adapters: bool = False
     tls: TlsRule | None = None
     path_prefix: str = ""
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a request may be sent there; a server that only prefills works for others."""
+        return InferenceStage.DECODE in self.stages
 
     @property
     def address(self) -> str:

@@ -9,6 +9,7 @@ from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.fleet.session_homes import SessionHomes
+from extproc.fleet.stored_responses import StoredResponses
 from extproc.fleet.view import NOTHING_CACHED, FleetView
 
 
@@ -19,6 +20,7 @@ class Fleet:
         self.backends: list[Backend] = []
         self.prefixes = SentPrefixes()
         self.sessions = SessionHomes()
+        self.responses = StoredResponses()
         self._rules = rules
         self._averages = FleetAverages()
 
@@ -64,6 +66,7 @@ class Fleet:
         self._averages.members = len(self.backends)
         self.prefixes.drop(gone)
         self.sessions.drop(gone)
+        self.responses.drop(gone)
         self._averages.drop(gone)
 
     def scrape_hung(self, backend: Backend, now_s: float) -> None:

@@ -5,6 +5,7 @@ cluster which it has not loaded is a 503. So a new backend is chosen only `settl
 written, and a departing one stops being chosen, drains, and only `settle_s` later loses its cluster.
 """
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence, Set
 from math import inf
 from types import MappingProxyType
@@ -89,14 +90,19 @@ class Registry:
 
         `bases` are the models that its adapters belong to.
         """
-        is_new = member.endpoint.models is None and member.models != models
+        known = member.models
+        is_new = member.endpoint.models is None and known != models
         if is_new:
             member.models = models
         if bases or member.adapters is not None:
-            is_new = is_new or member.adapters is None or member.adapters.bases != bases
+            is_any_new = is_new or member.adapters is None or member.adapters.bases != bases
             member.learn_adapters(bases)
-        if is_new:
+            if is_any_new:
+                self._index()
+        elif is_new and self._is_any_resolving:
             self._index()
+        elif is_new and member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer:
+            self._index_again(member, known, models)
 
     def longest_prompts(self) -> dict[str | None, float]:
         """Return the longest context of each model, but of those that a server has without saying its length.
@@ -127,6 +133,10 @@ class Registry:
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
         return self._lost_until_s.get(model, now_s) > now_s
+
+    def has_served(self, model: str) -> bool:
+        """Return whether a backend that served `model` has left, however long ago."""
+        return model in self._lost_until_s
 
     def models(self) -> list[str]:
         """Return what the backends that may be chosen say that they serve, adapters included, in order."""
@@ -165,8 +175,13 @@ class Registry:
 
     def _index(self) -> None:
         members = self._fleet.backends
-        active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
+        active = [
+            member
+            for member in members
+            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
+        ]
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
+        self._position = {member: index for index, member in enumerate(members)}
         self._by_name = {member.name: member for member in staying_last}
         self._active: Candidates = tuple(active)
         resolving = [member for member in active if member.endpoint.resolves_adapters]
@@ -181,6 +196,21 @@ class Registry:
             )
             for model, bases in _served(active).items()
         }
+
+    def _index_again(self, member: Backend, known: frozenset[str] | None, models: frozenset[str]) -> None:
+        """Follow the models of one active member: of thousands that join, each tells its own."""
+        if known is None:
+            self._of_unlisted_models = tuple(each for each in self._of_unlisted_models if each is not member)
+        for model in (known or frozenset()) - models:
+            others = tuple(each for each in self._candidates[model] if each is not member)
+            if others:
+                self._candidates[model] = others
+            else:
+                del self._candidates[model]
+        for model in models - (known or frozenset()):
+            serving = self._candidates.get(model, ())
+            at = bisect(serving, self._position[member], key=self._position.__getitem__)
+            self._candidates[model] = (*serving[:at], member, *serving[at:])
 
 
 def _served(active: Iterable[Backend]) -> dict[str, set[str]]:

@@ -6,9 +6,11 @@ clock, no file and no socket: times and random numbers are arguments.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
+from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
@@ -21,15 +23,22 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
+from extproc.policy.servers_wanted import servers_wanted
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
 from extproc.routing.model_search import ModelSearch
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
+
+CONTEXTS_EVERY_S = 0.25
+"""Guessed: of thousands of servers that join at once each tells its contexts; a look at all takes 1 ms."""
+MAX_SCALED = 64
+"""Guessed: an autoscaler looks after few models, but a fleet may have thousands of adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,7 @@ class CoreRules:
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    max_held_bytes: int = 768 << 20
 
 
 class Core:
@@ -56,6 +66,8 @@ class Core:
         self.model = ModelInUse()
         self._ranking = RankRecord()
         self.ratios = TokenRatios()
+        self._are_contexts_new = False
+        self._contexts_due_s = -inf
         self.router = Router(
             self.fleet,
             self.registry,
@@ -66,9 +78,10 @@ class Core:
             self._freed,
             first_booking,
         )
+        self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
-        self.feedback = Feedback(self.registry, self.router.bookings)
+        self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
@@ -87,6 +100,9 @@ class Core:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         backend.scraped(signals, own_when_asked, now_s)
         backend.review(now_s)
+        if self._are_contexts_new and now_s >= self._contexts_due_s:
+            self._are_contexts_new, self._contexts_due_s = False, now_s + CONTEXTS_EVERY_S
+            self.ratios.longest_prompts = self.registry.longest_prompts()
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
@@ -106,7 +122,7 @@ class Core:
         self.registry.learn_models(backend, models, bases)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
-            self.ratios.longest_prompts = self.registry.longest_prompts()
+            self._are_contexts_new = True
 
     def set_members(
         self, endpoints: Iterable[Endpoint], now_s: float, known_to_envoy: Iterable[Endpoint] = ()
@@ -126,6 +142,7 @@ class Core:
         self.fleet.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
+            self._are_contexts_new = True
             self.feedback.counts.keep_only(frozenset(member.name for member in self.registry.members))
         return has_left
 
@@ -137,6 +154,17 @@ class Core:
         for backend in self.registry.members:
             self._begin_model(backend)
         return True
+
+    def servers_wanted(self, now_s: float) -> dict[str, int]:
+        """Return how many servers each model wants, of the first ones that wait and that are served."""
+        waiting = {} if self.queue is None else self.queue.depths()
+        models = [model for model in waiting if model][:MAX_SCALED] + self.registry.models()[:MAX_SCALED]
+        return {
+            model: servers_wanted(
+                self.fleet.view(self.registry.candidates(model) or (), now_s), waiting.get(model, 0)
+            )
+            for model in models
+        }
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

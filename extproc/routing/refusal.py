@@ -18,6 +18,7 @@ from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
 from extproc.request.api import Api
+from extproc.request.request import Request
 from extproc.routing.promised_returns import PromisedReturns
 
 SPREAD = 0.25
@@ -34,11 +35,15 @@ _MESSAGES = {
     Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
+    Reason.LARGE_BODIES: "Too many large requests are under way. Please retry later, or send less.",
     Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
 }
 
 MODEL_GONE_RETRY_S = 10
 """Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
+
+LARGE_BODIES_RETRY_S = 5
+"""Guessed: most bodies are here, and their responses begun, within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,17 @@ def unknown_model(model: str, api: Api) -> Reject:
     kind = "not_found_error" if api.has_typed_errors else "NotFoundError"
     error = {"message": message, "type": kind, "param": "model", "code": 404}
     return _reject(404, error, Reason.UNKNOWN_MODEL, {}, api)
+
+
+def unknown_response(request: Request) -> Reject:
+    """Return the refusal of a request about a stored response that no backend is known to have."""
+    message = (
+        "No server is known to have this stored response. It was made before the router started, or not "
+        "through it, or its server has left."
+    )
+    param = request.api.previous_field or "response_id"
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": 404}
+    return _reject(404, error, Reason.UNKNOWN_RESPONSE, {}, request.api)
 
 
 def _reject(

@@ -79,7 +79,9 @@ def test_the_page_needs_nothing_else_and_is_small(tmp_path: Path) -> None:
     assert "Of 8,000 requests 5,000 are drawn" in structure.text
 
 
-def test_the_page_has_findings_and_proposal_that_can_be_pasted(tmp_path: Path) -> None:
+def test_the_page_has_findings_a_proposal_that_can_be_pasted_and_the_numbers_of_the_file(
+    tmp_path: Path,
+) -> None:
     analysis, page = published(tmp_path, queue())
     shown = re.search("<pre>(.*?)</pre>", page, re.DOTALL)
     assert shown is not None
@@ -88,6 +90,9 @@ def test_the_page_has_findings_and_proposal_that_can_be_pasted(tmp_path: Path) -
     assert config.guard.max_active == pytest.approx(40, abs=3)
     assert "the knee is at a load of" in page
     assert "Hinkley" in page
+    numbers = msgspec.json.decode((tmp_path / "report.json").read_bytes())
+    assert msgspec.json.decode(msgspec.json.encode(analysis)) == numbers
+    assert f"<td>{numbers['knees'][0]['load']:.1f}" in page
 
 
 def test_names_of_backends_are_only_text(tmp_path: Path) -> None:
@@ -97,13 +102,6 @@ def test_names_of_backends_are_only_text(tmp_path: Path) -> None:
     assert structure.tags.count("pre") == 1
     assert structure.open == []
     assert HOSTILE in structure.text
-
-
-def test_the_numbers_are_those_of_the_page(tmp_path: Path) -> None:
-    analysis, page = published(tmp_path, queue())
-    numbers = msgspec.json.decode((tmp_path / "report.json").read_bytes())
-    assert msgspec.json.decode(msgspec.json.encode(analysis)) == numbers
-    assert f"<td>{numbers['knees'][0]['load']:.1f}" in page
 
 
 def test_the_same_samples_give_the_same_files(tmp_path: Path) -> None:

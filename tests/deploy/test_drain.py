@@ -46,6 +46,7 @@ def test_vllm_waits_for_requests_in_flight(stack: LocalStack) -> None:
             under_way = asyncio.create_task(stack.ask(chat(max_tokens=100)))
             await stack.until(lambda state: (state["backends"][0]["running"] or 0) == 1)
             hook = await started([sys.executable, VLLM_SCRIPT], PORT=str(stack.backends["vllm-1"]))
+            await stack.change_speed(20.0)
             assert (await under_way).is_complete
             assert hook.returncode is None, "the gauges have to be quiet for a while"
             async with asyncio.timeout(PATIENCE_S):

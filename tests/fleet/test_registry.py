@@ -1,12 +1,16 @@
+import time
 from collections.abc import Sequence
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.build import a_fleet, an_endpoint, reserve, scrape
 
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.inference_stage import InferenceStage
 from extproc.fleet.registry import LOST_FOR_S, MAX_LOST_MODELS, MAX_MEMBERS, Registry
 
 SETTLE_S = 1.5
@@ -117,6 +121,15 @@ def test_candidates_are_those_that_serve_the_model(registry: Registry) -> None:
     assert names(registry, None) == {"vllm-1", "vllm-2"}
 
 
+def test_a_server_that_only_prefills_is_a_member_but_no_candidate(registry: Registry) -> None:
+    prefill = endpoint(2, "a", stages=frozenset({InferenceStage.PREFILL}))
+    active(registry, endpoint(1, "a"), prefill)
+    assert names(registry, "a") == names(registry) == {"vllm-1"}
+    assert len(registry.members) == 2
+    registry.apply([endpoint(1, "a"), endpoint(2, "a")], 100.0)
+    assert names(registry, "a") == {"vllm-1", "vllm-2"}, "its label has changed"
+
+
 def test_a_model_that_no_backend_serves_is_known_to_be_missing(registry: Registry) -> None:
     active(registry, endpoint(1, "a"))
     assert names(registry, "z") is None
@@ -151,6 +164,37 @@ def test_the_longest_prompt_of_a_model_is_that_of_the_server_with_the_longest_co
     assert registry.longest_prompts() == {"adapter": 4096}, "the other has not said"
     two.context_lengths = {"m": 8192}
     assert registry.longest_prompts() == {"m": 8192, "adapter": 4096}
+
+
+MODELS = st.frozensets(st.sampled_from("abc"), max_size=3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), MODELS), max_size=20))
+def test_candidates_follow_what_servers_tell_as_if_all_were_looked_at_again(
+    told: list[tuple[int, frozenset[str]]],
+) -> None:
+    registry = Registry(a_fleet(0), SETTLE_S)
+    found = [endpoint(number) for number in range(4)]
+    members = active(registry, *found)
+    (late,) = registry.apply([*found, endpoint(9)], 1.0)
+
+    def seen() -> list[object]:
+        return [registry.models(), *(registry.candidates(model) for model in (None, "a", "b", "c", "z"))]
+
+    for number, models in told:
+        registry.learn_models([*members, late][number], models)
+        at_once = seen()
+        registry.apply([*found, endpoint(9)], 1.0)
+        assert seen() == at_once
+
+
+def test_a_thousand_servers_that_join_at_once_tell_their_models_in_little_time(registry: Registry) -> None:
+    members = active(registry, *(endpoint(number) for number in range(1000)))
+    began_s = time.thread_time()
+    for member in members:
+        registry.learn_models(member, frozenset({"m"}))
+    assert time.thread_time() - began_s < 0.5, "it took seconds to look at all members for each"
+    assert registry.candidates("m") == tuple(members)
 
 
 def test_configured_models_have_precedence_over_what_the_server_says(registry: Registry) -> None:

@@ -1,15 +1,19 @@
 """One hostile client at the whole stack, beside others: the others are neither refused nor failed."""
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 from support.client_load import Answer, chat
+from support.fault_drill import scripted
+from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
-from support.scripted_backend import END, EVENT, MODELS
+from support.scripted_backend import END, EVENT, MODELS, never_answer, stream
 
 STREAM_S = 2.0
 POISON = chat(words=3)
@@ -112,5 +116,68 @@ def test_poison_of_one_client_refuses_and_fails_no_request_of_others(
                 assert all(answer.is_complete for answer in answers if answer.status == 200)
             shares = Counter(answer.backend for answer in after)
             assert len(shares) == len(servers), "each has a share again"
+
+    asyncio.run(scenario())
+
+
+MIB = 1 << 20
+HEAP_MIB, HELD_MIB = 110, 60
+
+
+def with_little_memory(bootstrap: str) -> str:
+    shipped = "max_heap_size_bytes: 1610612736"
+    assert shipped in bootstrap
+    return bootstrap.replace(shipped, f"max_heap_size_bytes: {HEAP_MIB * MIB}")
+
+
+async def half_sent(stack: LocalStack) -> asyncio.StreamWriter:
+    """Send 30 MiB of a body of 31, unless it is refused before."""
+    url = urlsplit(stack.envoy.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {31 * MIB}\r\n\r\n"
+    writer.write(head.encode())
+    with suppress(TimeoutError):
+        await asyncio.wait_for(reader.readline(), 0.2)
+        return writer
+    for _ in range(30):
+        writer.write(bytes(MIB))
+        await writer.drain()
+    return writer
+
+
+def large() -> io.BytesIO:
+    return io.BytesIO(b'{"model": "sim", "messages": [], "pad": "%s"}' % (b"x" * 20 * MIB))
+
+
+def test_large_bodies_of_one_client_leave_room_for_the_requests_of_others(stack: LocalStack) -> None:
+    """A third of them fills Envoy's heap, in which case all requests were refused."""
+    stack.edit_envoy = with_little_memory
+    address = f"127.0.0.1:{stack.grpc_port}"
+    stack.stages["server"] = {"address": address, "drain_s": 2.0, "max_held_bytes": HELD_MIB * MIB}
+
+    async def scenario() -> None:
+        async with scripted(stack, 1) as (backend,):
+            assert (await stack.ask()).is_complete
+            halves = [await half_sent(stack) for _ in range(4)]
+            assert all([(await stack.ask()).is_complete for _ in range(2)])
+            refused = await stack.ask(data=large())
+            assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "large_bodies")
+            assert int(refused.headers["retry-after"]) >= 1
+            for half in halves:
+                half.close()
+            async with asyncio.timeout(PATIENCE_S):
+                while (await stack.ask(data=large())).status != 200:
+                    await asyncio.sleep(0.1)
+
+            backend.on_request = never_answer
+            whole = [asyncio.create_task(stack.ask(data=large())) for _ in range(4)]
+            async with asyncio.timeout(PATIENCE_S):
+                while sum(task.done() for task in whole) < 2:
+                    await asyncio.sleep(0.02)
+            backend.on_request = stream
+            assert (await stack.ask()).is_complete
+            for task in whole:
+                task.cancel()
+            await asyncio.gather(*whole, return_exceptions=True)
 
     asyncio.run(scenario())

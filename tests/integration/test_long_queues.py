@@ -9,7 +9,7 @@ from support.process_stack import LocalStack, running
 
 LIMIT_S = 3.0
 PLACES = 2
-RATE_PER_S, REQUESTS = 20.0, 200
+RATE_PER_S, REQUESTS = 20.0, 140
 BODY = chat(max_tokens=8)
 """Some 0.4 s on a server of speed 1: two servers answer ten a second."""
 

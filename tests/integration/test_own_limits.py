@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from support.client_load import by_status, chat
-from support.process_stack import LocalStack, running
+from support.process_stack import LocalStack, SharedStack, running
 from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare
-from support.served import TRANSPORTS
+from support.stack_fixtures import sharing
 
 NAMES = ("x-slo-ttft-ms", "x-llm-d-slo-ttft-ms")
 
@@ -25,45 +26,45 @@ async def ask_with_lines(stack: LocalStack, *lines: str) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_earliest_limit_is_let_in_first(stack: LocalStack, transport: str) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    """A stack whose only place is taken: others wait for it."""
+    with sharing(tmp_path_factory.mktemp("shared"), lambda stack: prepare(stack, max_wait_s=60.0)) as made:
+        yield made
+
+
+def test_the_earliest_limit_is_let_in_first(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            slo, llm_d = NAMES
-            limits = [{}, {slo: "40000"}, {llm_d: "30000"}, {slo: "-1"}]
-            done = await order_of_letting_in(stack, limits)
-            assert done == [3, 2, 1, 4]
+        slo, llm_d = NAMES
+        limits = [{}, {slo: "40000"}, {llm_d: "30000"}, {slo: "-1"}]
+        done = await order_of_letting_in(stack, limits)
+        assert done == [3, 2, 1, 4]
 
-    asyncio.run(scenario())
+    shared.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(
-    stack: LocalStack, transport: str
-) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+def test_a_request_is_refused_when_its_own_time_is_over_and_others_wait_on(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            first = await occupy(stack)
-            usual = await hold(stack, 1)
-            refused = [await stack.ask(chat(), headers={name: "500"}) for name in NAMES]
-            assert by_status(refused) == {503: 2}
-            assert {answer.headers["x-extproc-reason"] for answer in refused} == {"too_late"}
-            assert not usual.done()
-            await stack.change_speed(FAST)
-            assert by_status([*await first, await usual]) == {200: 2}
+        first = await occupy(stack)
+        usual = await hold(stack, 1)
+        refused = [await stack.ask(chat(), headers={name: "500"}) for name in NAMES]
+        assert by_status(refused) == {503: 2}
+        assert {answer.headers["x-extproc-reason"] for answer in refused} == {"too_late"}
+        assert not usual.done()
+        await stack.change_speed(FAST)
+        assert by_status([*await first, await usual]) == {200: 2}
 
-    asyncio.run(scenario())
+    shared.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_in(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport, max_wait_s=60.0)
+    prepare(stack, max_wait_s=60.0)
     stack.stages["admission"]["mode"] = "reject"
     stack.stages["guard"] = {"max_active": 8, "max_predicted_ttft_s": 60.0}
 
@@ -83,19 +84,18 @@ def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_
     asyncio.run(scenario())
 
 
-def test_a_limit_that_comes_twice_is_ignored(stack: LocalStack) -> None:
-    prepare(stack, TRANSPORTS[0], max_wait_s=60.0)
+def test_a_limit_that_comes_twice_is_ignored(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            first = await occupy(stack)
-            twice = asyncio.create_task(ask_with_lines(stack, "x-slo-ttft-ms: 100", "x-slo-ttft-ms: 100"))
-            await stack.until(lambda state: state["queue"]["waiting"] == 1)
-            refused = await stack.ask(chat(), headers={"x-slo-ttft-ms": "200"})
-            assert refused.status == 503
-            assert not twice.done(), "it waits as long as a request without a limit"
-            await stack.change_speed(FAST)
-            assert by_status(await first) == {200: 1}
-            assert (await twice).startswith(b"HTTP/1.1 200")
+        first = await occupy(stack)
+        twice = asyncio.create_task(ask_with_lines(stack, "x-slo-ttft-ms: 100", "x-slo-ttft-ms: 100"))
+        await stack.until(lambda state: state["queue"]["waiting"] == 1)
+        refused = await stack.ask(chat(), headers={"x-slo-ttft-ms": "200"})
+        assert refused.status == 503
+        assert not twice.done(), "it waits as long as a request without a limit"
+        await stack.change_speed(FAST)
+        assert by_status(await first) == {200: 1}
+        assert (await twice).startswith(b"HTTP/1.1 200")
 
-    asyncio.run(scenario())
+    shared.run(scenario())

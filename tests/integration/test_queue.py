@@ -1,20 +1,23 @@
-"""Requests that wait at the router, with a real Envoy that is asked for patience."""
+"""Requests that wait at the router, with a real Envoy that is asked for patience.
+
+Either transport holds, lets go and ends them alike: tests/adapters/envoy/test_server_conformance.py.
+"""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 from support.client_load import by_status, chat
 from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
-from support.process_stack import LocalStack, running
+from support.process_stack import LocalStack, SharedStack, running
 from support.router_queue import FAST, hold, occupy, order_of_letting_in, prepare, until_waiting
-from support.served import TRANSPORTS
+from support.stack_fixtures import sharing
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_burst_beyond_the_limit_is_queued_and_no_request_is_refused(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport, max_active=3)
+    prepare(stack, max_active=3)
 
     async def scenario() -> None:
         async with running(stack):
@@ -34,24 +37,32 @@ def test_a_burst_beyond_the_limit_is_queued_and_no_request_is_refused(
     asyncio.run(scenario())
 
 
-def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(stack: LocalStack) -> None:
-    prepare(stack, min_priority=-1, max_priority=1)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    """A stack whose only place is taken: four may wait for it."""
+    with sharing(
+        tmp_path_factory.mktemp("shared"),
+        lambda stack: prepare(stack, min_priority=-1, max_priority=1, max_waiting=4),
+    ) as made:
+        yield made
+
+
+def test_they_are_let_in_by_priority_then_in_the_order_of_their_arrival(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            headers = [{"x-extproc-priority": priority} for priority in ("0", "-1", "0", "7")]
-            done = await order_of_letting_in(stack, headers)
-            assert done == [4, 1, 3, 2]
+        headers = [{"x-extproc-priority": priority} for priority in ("0", "-1", "0", "7")]
+        done = await order_of_letting_in(stack, headers)
+        assert done == [4, 1, 3, 2]
 
-    asyncio.run(scenario())
+    shared.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
     stack.message_timeout_s = SHIPPED_MESSAGE_TIMEOUT_S
-    prepare(stack, transport, max_wait_s=SHIPPED_MESSAGE_TIMEOUT_S + 0.5)
+    prepare(stack, max_wait_s=SHIPPED_MESSAGE_TIMEOUT_S + 0.5)
 
     async def scenario() -> None:
         async with running(stack):
@@ -68,46 +79,43 @@ def test_when_its_time_is_over_a_request_is_refused_and_not_passed_on(
     asyncio.run(scenario())
 
 
-def test_a_full_queue_refuses_at_once(stack: LocalStack) -> None:
-    prepare(stack, max_waiting=2)
+def test_a_full_queue_refuses_at_once(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            first = await occupy(stack)
-            waiting = [await hold(stack, number) for number in (1, 2)]
-            refused = await stack.ask()
-            assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "queue_full")
-            assert not first.done()
-            await stack.change_speed(FAST)
-            assert by_status([*await first, *await asyncio.gather(*waiting)]) == {200: 3}
+        first = await occupy(stack)
+        waiting = [await hold(stack, number) for number in (1, 2, 3, 4)]
+        refused = await stack.ask()
+        assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "queue_full")
+        assert not first.done()
+        await stack.change_speed(FAST)
+        assert by_status([*await first, *await asyncio.gather(*waiting)]) == {200: 5}
 
-    asyncio.run(scenario())
+    shared.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_client_that_leaves_gives_its_place_up(stack: LocalStack, transport: str) -> None:
-    prepare(stack, transport)
+def test_a_client_that_leaves_gives_its_place_up(shared: SharedStack) -> None:
+    stack = shared.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            first = await occupy(stack)
-            gone, stays = await hold(stack, 1), await hold(stack, 2)
-            gone.cancel()
-            await until_waiting(stack, 1)
-            assert not first.done()
-            await stack.change_speed(FAST)
-            assert by_status([*await first, await stays]) == {200: 2}
-            state = await stack.until_idle()
-            assert state["queue"]["ended"] == {"client_left": 1, "let_in": 1}
+        first = await occupy(stack)
+        gone, stays = await hold(stack, 1), await hold(stack, 2)
+        gone.cancel()
+        await until_waiting(stack, 1)
+        assert not first.done()
+        await stack.change_speed(FAST)
+        assert by_status([*await first, await stays]) == {200: 2}
+        state = await stack.until_idle()
+        assert state["queue"]["waiting"] == 0
+        assert state["queue"]["ended"]["client_left"] == 1
 
-    asyncio.run(scenario())
+    shared.run(scenario())
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_waiting_requests_are_served_by_envoys_pool_when_the_sidecar_ends(
-    stack: LocalStack, transport: str
+    stack: LocalStack,
 ) -> None:
-    prepare(stack, transport)
+    prepare(stack)
 
     async def scenario() -> None:
         async with running(stack):

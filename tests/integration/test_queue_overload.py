@@ -145,7 +145,7 @@ def test_while_requests_wait_the_limit_is_used_up_and_tenants_get_equal_shares(
             before = {tenant: len(load.answers) for tenant, load in loads.items()}
             served: Counter[str] = Counter()
             own = []
-            while served.total() < 240:
+            while served.total() < 150:
                 state = await stack.state()
                 if state["queue"]["waiting"]:
                     own += [backend["own"] for backend in state["backends"]]

@@ -3,17 +3,13 @@
 import asyncio
 
 from support.client_load import Load, chat
+from support.fault_drill import start_sims
 from support.patience import PATIENCE_S
-from support.process_stack import LocalStack, running
-
-
-def start_sims(stack: LocalStack, count: int = 2) -> None:
-    for number in range(1, count + 1):
-        stack.start_sim(f"vllm-{number}", "--speed", "4")
+from support.process_stack import LocalStack, SharedStack, running
 
 
 def test_a_backend_joins_and_another_leaves_under_load(stack: LocalStack) -> None:
-    start_sims(stack, count=3)
+    start_sims(stack, 3)
 
     async def scenario() -> None:
         all_three = dict(stack.backends)
@@ -36,38 +32,37 @@ def test_a_backend_joins_and_another_leaves_under_load(stack: LocalStack) -> Non
     asyncio.run(scenario())
 
 
-def test_a_wrong_configuration_is_refused_and_the_fleet_stays(stack: LocalStack) -> None:
-    start_sims(stack)
+def test_a_wrong_configuration_is_refused_and_the_fleet_stays(shared_stack: SharedStack) -> None:
+    stack = shared_stack.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            good = stack.config_path.read_text()
-            stack.config_path.write_text(good.replace("backends:", "backendz:") + "nonsense: 1\n")
-            async with asyncio.timeout(PATIENCE_S):
-                while "config_refused" not in stack.sidecar.log_path.read_text():
-                    await asyncio.sleep(0.02)
-            log = stack.sidecar.log_path.read_text()
-            assert "backendz" in log
-            assert "nonsense" in log
-            assert (await stack.ask()).is_complete
-            assert len((await stack.state())["backends"]) == 2
+        good = stack.config_path.read_text()
+        stack.config_path.write_text(good.replace("backends:", "backendz:") + "nonsense: 1\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while "config_refused" not in stack.sidecar.log_path.read_text():
+                await asyncio.sleep(0.02)
+        log = stack.sidecar.log_path.read_text()
+        assert "backendz" in log
+        assert "nonsense" in log
+        assert (await stack.ask()).is_complete
+        assert len((await stack.state())["backends"]) == 2
+        stack.config_path.write_text(good)
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())
 
 
-def test_envoy_may_be_restarted_under_the_sidecar(stack: LocalStack) -> None:
-    start_sims(stack)
+def test_envoy_may_be_restarted_under_the_sidecar(shared_stack: SharedStack) -> None:
+    stack = shared_stack.stack
 
     async def scenario() -> None:
-        async with running(stack):
-            requests = [asyncio.create_task(stack.ask(chat(max_tokens=500))) for _ in range(10)]
-            await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == 10)
-            await asyncio.to_thread(stack.envoy.stop)
-            await asyncio.gather(*requests, return_exceptions=True)
-            await stack.until_idle()
-            await stack.launch_envoy()
-            answer = await stack.ask()
-            assert answer.is_complete
-            assert answer.backend in stack.backends, "the sidecar chose"
+        requests = [asyncio.create_task(stack.ask(chat(max_tokens=500))) for _ in range(10)]
+        await stack.until(lambda state: sum(b["own"] for b in state["backends"]) == 10)
+        await asyncio.to_thread(stack.envoy.stop)
+        await asyncio.gather(*requests, return_exceptions=True)
+        await stack.until_idle()
+        await stack.launch_envoy()
+        answer = await stack.ask()
+        assert answer.is_complete
+        assert answer.backend in stack.backends, "the sidecar chose"
 
-    asyncio.run(scenario())
+    shared_stack.run(scenario())

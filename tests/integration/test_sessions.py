@@ -6,10 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-import pytest
 from support.client_load import Answer, chat
 from support.process_stack import LocalStack, running
-from support.served import TRANSPORTS
 
 from extproc.request.session import SESSION_HEADERS
 
@@ -35,13 +33,10 @@ async def homes(stack: LocalStack, headers: Mapping[str, str]) -> set[str]:
     return {(await turn(stack, headers, number)).backend for number in range(3)}
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_turns_that_cannot_be_read_go_where_their_session_is(stack: LocalStack, transport: str) -> None:
+def test_turns_that_cannot_be_read_go_where_their_session_is(stack: LocalStack) -> None:
     for name in NAMES:
         stack.start_sim(name, "--speed", "20")
     stack.edit_envoy = with_own_header
-    address = f"127.0.0.1:{stack.grpc_port}"
-    stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
     stack.stages["sessions"] = {"header": OWN}
 
     async def scenario() -> None:

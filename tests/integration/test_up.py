@@ -247,17 +247,6 @@ def test_learning_stack_has_a_trainer_of_its_own_which_comes_back_when_it_is_kil
         assert not [pid for pid in pids if is_alive(pid)]
 
 
-def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    with running(tmp_path) as up:
-        pids = children(up.process.pid)
-        assert len(pids) == 5
-        assert list(up.temporary.iterdir())
-        up.process.send_signal(signal.SIGINT)
-        assert up.process.wait(PATIENCE_S) == 0
-        assert not [pid for pid in pids if is_alive(pid)]
-        assert not list(up.temporary.iterdir())
-
-
 def test_nothing_survives_when_up_itself_is_killed(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         pids = children(up.process.pid)
@@ -275,13 +264,16 @@ def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
     assert not list(up.temporary.iterdir())
 
 
-def test_killed_backend_is_reported_and_its_place_is_taken_by_the_others(tmp_path: Path) -> None:
+def test_killed_backend_is_reported_and_replaced_by_the_others_and_ctrl_c_leaves_nothing(
+    tmp_path: Path,
+) -> None:
     async def scenario(up: Up) -> None:
         async with aiohttp.ClientSession() as session:
             answers = await asyncio.gather(*(ask(session, up) for _ in range(20)))
         assert all(is_complete(status, body) for status, body, _ in answers)
 
     with running(tmp_path) as up:
+        assert len(children(up.process.pid)) == 5
         sim = up.child(b"\0sim\0")
         assert sim is not None
         os.kill(sim, signal.SIGKILL)
@@ -289,16 +281,12 @@ def test_killed_backend_is_reported_and_its_place_is_taken_by_the_others(tmp_pat
         assert "was killed by SIGKILL" in up.output()
         asyncio.run(scenario(up))
 
-
-def test_envoy_that_ends_stops_everything_with_an_error(tmp_path: Path) -> None:
-    with running(tmp_path) as up:
         pids = children(up.process.pid)
-        envoy = up.child(b"envoy.yaml")
-        assert envoy is not None
-        os.kill(envoy, signal.SIGKILL)
-        assert up.process.wait(PATIENCE_S) == 1
-        assert "extproc: envoy was killed by SIGKILL" in up.output()
+        assert list(up.temporary.iterdir())
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(PATIENCE_S) == 0
         assert not [pid for pid in pids if is_alive(pid)]
+        assert not list(up.temporary.iterdir())
 
 
 def test_taken_ports_are_named_before_anything_starts(tmp_path: Path) -> None:
@@ -315,7 +303,9 @@ def test_taken_ports_are_named_before_anything_starts(tmp_path: Path) -> None:
     assert not list(up.temporary.iterdir())
 
 
-def test_policy_file_and_run_directory_are_used(tmp_path: Path) -> None:
+def test_policy_file_and_run_directory_are_used_and_an_envoy_that_ends_stops_everything(
+    tmp_path: Path,
+) -> None:
     policy, run_dir = tmp_path / "policy.yaml", tmp_path / "run"
     policy.write_text("guard: {max_active: 1}\nserver: {address: '127.0.0.1:1', drain_s: 1}\n")
     with running(tmp_path, "--config", str(policy), "--run-dir", str(run_dir)) as up:
@@ -328,6 +318,13 @@ def test_policy_file_and_run_directory_are_used(tmp_path: Path) -> None:
             assert statuses == [200] * 3 + [503] * 7
 
         asyncio.run(scenario())
+        pids = children(up.process.pid)
+        envoy = up.child(b"envoy.yaml")
+        assert envoy is not None
+        os.kill(envoy, signal.SIGKILL)
+        assert up.process.wait(PATIENCE_S) == 1
+        assert "extproc: envoy was killed by SIGKILL" in up.output()
+        assert not [pid for pid in pids if is_alive(pid)]
     assert {path.name for path in run_dir.iterdir()} >= {
         *("extproc.yaml", "envoy.yaml", "cds.json", "samples.sqlite"),
         *("sidecar.log", "envoy.log", "sim-1.log", "sim-2.log", "sim-3.log"),

@@ -205,6 +205,19 @@ def test_clients_are_told_all_models_of_the_fleet() -> None:
     assert not any(backend.own for backend in core.registry.members)
 
 
+def test_contexts_that_servers_tell_one_after_another_are_looked_at_now_and_then() -> None:
+    core = a_core([an_endpoint(number, model=None) for number in (1, 2)])
+    one, two = core.registry.members
+    core.learn_models(one, frozenset({"m"}), {"m": 4096})
+    core.scraped(one, Signals(0, 0), 0, 10.0)
+    assert core.ratios.longest_prompts == {"m": 4096}
+    core.learn_models(two, frozenset({"m"}), {"m": 8192})
+    core.scraped(two, Signals(0, 0), 0, 10.1)
+    assert core.ratios.longest_prompts == {"m": 4096}
+    core.scraped(one, Signals(0, 0), 0, 10.3)
+    assert core.ratios.longest_prompts == {"m": 8192}
+
+
 def test_a_backend_lists_its_models_where_none_are_known_yet() -> None:
     core = a_core([an_endpoint(1, model=None)])
     assert listed(core) is None

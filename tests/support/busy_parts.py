@@ -47,3 +47,4 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.core.router.bookings.retries_withheld += 1
     parts.core.feedback.counts.unplaced += 1
     parts.server.protocol_errors += 1
+    parts.spans["exported"] += 1

@@ -12,12 +12,9 @@ LONG = chat(max_tokens=600)
 """Some minutes on a slow server: it has its place until the test has seen what it wants to, and is fast."""
 
 
-def prepare(stack: LocalStack, transport: str | None = None, max_active: int = 1, **queue: Any) -> None:
+def prepare(stack: LocalStack, max_active: int = 1, **queue: Any) -> None:
     """A backend that takes `max_active` requests, is slow, and a sidecar that holds the others."""
     stack.start_sim("vllm-1", "--max-num-seqs", str(max_active), "--speed", str(SLOW))
-    if transport is not None:
-        address = f"127.0.0.1:{stack.grpc_port}"
-        stack.stages["server"] = {"address": address, "drain_s": 2.0, "transport": transport}
     stack.stages["guard"] = {"max_active": max_active, "max_predicted_ttft_s": 60.0}
     stack.stages["admission"] = {"mode": "queue", "queue": queue}
 
@@ -34,7 +31,8 @@ async def hold(stack: LocalStack, number: int, **options: Any) -> asyncio.Task[A
 
 
 async def occupy(stack: LocalStack, places: int = 1) -> asyncio.Future[list[Answer]]:
-    """Requests that take all places."""
+    """Requests that take all places, for as long as the server is slow."""
+    await stack.change_speed(SLOW)
     asked = asyncio.gather(*(stack.ask(LONG) for _ in range(places)))
     await stack.until(lambda state: state["backends"][0]["own"] == places)
     return asked

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,30 @@ def stack(tmp_path: Path, start_envoy: StartEnvoy) -> LocalStack:
     return LocalStack(tmp_path, start_envoy)
 
 
-@pytest.fixture(scope="module")
-def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
-    """A stack of two backends that runs, for those tests of a module that leave it as it was."""
-    directory = tmp_path_factory.mktemp("shared")
+@contextmanager
+def sharing(directory: Path, prepare: Callable[[LocalStack], None]) -> Iterator[SharedStack]:
+    """Runs a stack that was prepared so, for those tests of a module that leave it as it was."""
     with envoys(directory) as start_envoy, asyncio.Runner() as runner:
         stack = LocalStack(directory, start_envoy)
-        for name in ("vllm-1", "vllm-2"):
-            stack.start_sim(name, "--speed", "4")
+        prepare(stack)
         try:
             runner.run(stack.start())
             yield SharedStack(stack, runner.run)
         finally:
             runner.run(stack.stop())
+
+
+def two_sims(stack: LocalStack) -> None:
+    """Two fast backends."""
+    for name in ("vllm-1", "vllm-2"):
+        stack.start_sim(name, "--speed", "4")
+
+
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    """A stack of two backends that runs."""
+    with sharing(tmp_path_factory.mktemp("shared"), two_sims) as shared:
+        yield shared
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Builds the document of `/v1/state` from the running parts."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
@@ -33,6 +34,7 @@ class Runtime:
     samples: SampleStore | None
     discovery: DiscoveryCounts
     membership: MembershipFeed
+    span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
 def state_document(runtime: Runtime, now_s: float) -> FleetState:

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
@@ -46,6 +48,27 @@ def test_a_repeated_name_has_its_last_value_but_a_repeated_limit_is_no_number() 
     )
     headers = {"x-tenant": "the gateway's", "x-slo-ttft-ms": "100, 200"}
     assert decode(message) == HeadersReceived(headers, end_of_stream=False)
+
+
+@given(
+    length=st.integers(0, 10**15).map(str) | st.text(max_size=8),
+    path=st.text(max_size=8),
+    is_last=st.booleans(),
+)
+def test_the_length_of_a_body_is_that_of_its_own_message(length: str, path: str, is_last: bool) -> None:
+    told = {":path": path, "content-length": length}
+    message = headers_message(
+        *(pb.HeaderValue(key=name, raw_value=value.encode()) for name, value in told.items()),
+        end_of_stream=is_last,
+    )
+    for _ in range(2):
+        assert decode(message) == HeadersReceived(told, is_last)
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x05", b"\x05123", b"\x00", b"\xff" * 9])
+def test_a_message_that_ends_within_a_length_is_no_fault_of_ours(rest: bytes) -> None:
+    with suppress(ProtocolError):
+        decode(b"\x12\x80\x0a\x0econtent-length\x1a" + rest)
 
 
 def test_value_is_read_where_raw_value_is_empty() -> None:

@@ -430,7 +430,6 @@ def test_a_signal_ends_it_while_it_tunes(
     [
         ({"samples": {"path": None}}, "samples.path is not set"),
         ({"zones": {"low_s": 10.0}}, "zones.low_s must be below 10"),
-        ({"trainer": {"interval": 5}}, "trainer.interval"),
     ],
 )
 def test_an_unusable_configuration_is_refused_with_a_message(

@@ -241,8 +241,8 @@ def test_a_prompt_is_estimated_up_to_the_context_that_the_server_tells() -> None
     async def scenario() -> None:
         listed = '{"data": [{"id": "m", "max_model_len": 2048}]}'
         async with scraping(good, listed) as setup:
-            await setup.until(lambda: setup.backend.models is not None)
-            assert setup.core.ratios.estimate("m", InputSize(text_bytes=1 << 20)) == 2048
+            million = InputSize(text_bytes=1 << 20)
+            await setup.until(lambda: setup.core.ratios.estimate("m", million) == 2048)
 
     asyncio.run(scenario())
 
