@@ -29,6 +29,8 @@ from extproc.config.fields import (
     Stage,
     TcpAddress,
 )
+from extproc.config.gateway_stage import GatewayConfig
+from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
 from extproc.config.tracing_stage import TracingConfig
@@ -113,6 +115,7 @@ class BackendConfig(Stage):
         """The server, as the registry knows it; its port is 80 or 443 where the URL names none."""
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
+        tls = TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH)
         return Endpoint(
             self.name,
             url.hostname or "",
@@ -121,14 +124,9 @@ class BackendConfig(Stage):
             self.max_num_seqs,
             api_key_path=self.api_key_file,
             resolves_adapters=self.resolves_adapters,
-            tls=self._tls_rule(),
+            tls=tls if url.scheme == "https" else None,
             path_prefix=url.path,
         )
-
-    def _tls_rule(self) -> TlsRule | None:
-        if not self.url.startswith("https://"):
-            return None
-        return TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH)
 
 
 def _shown(endpoint: Endpoint) -> str:
@@ -220,6 +218,7 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
+    gateway: GatewayConfig = GatewayConfig()
     backends: Backends = ()
     discovery: Source = StaticDiscovery()
     scrape: Checked[ScrapeRule] = ScrapeRule()
@@ -237,12 +236,16 @@ class Config(Stage):
     tracing: TracingConfig = TracingConfig()
 
 
-def parse_config(text: str, origin: str) -> Config:
+def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration from YAML text; `origin` names it in the message.
+
+    Where `stages` are given, they say where backends come from in place of the text.
 
     Raises ConfigError with every fault, one a line, up to `_MAX_FAULTS`.
     """
     document = read_document(text, origin)
+    if stages:
+        document = with_sources(document, stages)
     try:
         return Config.model_validate(document)
     except ValidationError as error:
@@ -252,10 +255,10 @@ def parse_config(text: str, origin: str) -> Config:
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, stages: Mapping[str, Any] | None = None) -> Config:
     """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
     try:
-        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path))
+        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path), stages)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

@@ -150,6 +150,11 @@ class Registry:
         """Return the member of that name; of two, not the departing one."""
         return self._by_name.get(name)
 
+    def backend_at(self, address: str) -> Backend | None:
+        """Return the member at HOST:PORT; of two, not the departing one."""
+        at = (member for member in self._fleet.backends if member.endpoint.address == address)
+        return min(at, key=lambda member: member.lifecycle is Lifecycle.DRAINING, default=None)
+
     def clusters(self) -> list[Endpoint]:
         """Return what Envoy has to have a cluster for; of two with one name, the one that stays."""
         by_name: dict[str, Endpoint] = {}

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from extproc.exchange.placement import Lease
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Backend, BookedRequest
 from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER
@@ -124,9 +124,15 @@ class Bookings:
 
     def move(self, backend: Backend, other: Backend, now_s: float) -> None:
         """Book a request of `backend` on `other`, where Envoy has sent it, unless it has ended by now."""
-        if backend is other or not backend.open:
+        if backend is not other and backend.open:
+            self.move_one(next(reversed(backend.open)), other, now_s)
+
+    def move_one(self, booking: BookedRequest, other: Backend, now_s: float) -> None:
+        """Book a request on another backend, unless it has ended by now."""
+        backend = booking.backend
+        if booking not in backend.open:
             return
-        booking, _ = backend.open.popitem()
+        del backend.open[booking]
         booking.backend = other
         other.open[booking] = None
         if backend.adapters is not None:

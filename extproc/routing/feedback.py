@@ -98,6 +98,8 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float, *, is_measure: bool
     else:
         backend.token_window.spoil()
         _follow_refusal(backend, outcome, now_s)
+    if sample.failure is None and sample.cached_tokens is not None:
+        backend.cache.found(sample.expected_cached_tokens, sample.cached_tokens)
     if not sample.is_clean or sample.ttft_s is None:
         return
     if outcome.are_headers_early is not None:

@@ -32,6 +32,9 @@ Document = dict[str, Any]
 POOL_CLUSTER = "extproc_pool"
 SIDECAR_CLUSTER = "extproc"
 
+MAX_MODELS, MAX_MODEL_NAME = 16, 128
+"""Guessed: Envoy keeps a balancer for each model. A request for another one goes to any backend."""
+
 _NO_LIMIT = 1_000_000
 """For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
 
@@ -157,13 +160,21 @@ def _http_options(more: Document) -> Document:
 def _pool(backends: Sequence[Endpoint]) -> Document:
     # The budget that extproc keeps elsewhere; a retry is counted until the response begins.
     budget = {"budget_percent": {"value": 100 * RETRY_SHARE}, "min_retry_concurrency": int(MAX_SAVED_RETRIES)}
-    return _balanced(POOL_CLUSTER, backends) | {
-        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]}
+    return _balanced(POOL_CLUSTER, backends, [_served_endpoint(backend) for backend in backends]) | {
+        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]},
+        # Where extproc was not asked, Envoy has read the model (envoy.yaml, the Lua filter).
+        "lb_subset_config": {
+            "fallback_policy": "ANY_ENDPOINT",
+            "subset_selectors": [{"keys": ["model"]}],
+            "list_as_any": True,
+        },
     }
 
 
-def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
-    return _backend_cluster(name, backends) | {
+def _balanced(
+    name: str, backends: Sequence[Endpoint], lb_endpoints: Sequence[Document] | None = None
+) -> Document:
+    return _backend_cluster(name, backends, lb_endpoints) | {
         "lb_policy": "LEAST_REQUEST",
         # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
         # connection count: a 503 is how a busy server speaks.
@@ -184,7 +195,9 @@ def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
     }
 
 
-def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
+def _backend_cluster(
+    name: str, backends: Sequence[Endpoint], lb_endpoints: Sequence[Document] | None = None
+) -> Document:
     return {
         "name": name,
         "type": _discovery_type(*(backend.host for backend in backends)),
@@ -199,7 +212,7 @@ def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
         **tls_fields(backends),
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [_lb_endpoint(backend) for backend in backends]}],
+            "endpoints": [{"lb_endpoints": lb_endpoints or [_lb_endpoint(backend) for backend in backends]}],
         },
     }
 
@@ -215,6 +228,15 @@ def _lb_endpoint(backend: Endpoint) -> Document:
         "endpoint": {"address": _socket_address(backend.host, backend.port)},
         "metadata": {"filter_metadata": {METADATA_NAMESPACE: known, **match_metadata(backend)}},
     }
+
+
+def _served_endpoint(backend: Endpoint) -> Document:
+    """The same with the models that it serves, by which Envoy chooses where extproc does not."""
+    endpoint = _lb_endpoint(backend)
+    named = [model for model in sorted(backend.models or ()) if len(model) <= MAX_MODEL_NAME]
+    if named:
+        endpoint["metadata"]["filter_metadata"]["envoy.lb"] = {"model": named[:MAX_MODELS]}
+    return endpoint
 
 
 def _socket_address(host: str, port: int) -> Document:
