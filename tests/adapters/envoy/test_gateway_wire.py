@@ -167,6 +167,14 @@ def test_the_choice_is_in_a_header_and_in_metadata(phase: Phase) -> None:
     assert metadata == {"envoy.lb": {DESTINATION: "10.0.0.1:80,10.0.0.2:80"}}
 
 
+def test_a_trace_goes_on_with_our_span() -> None:
+    sent = pb.ProcessingResponse.FromString(
+        encode(Pick(Phase.REQUEST_HEADERS, ("10.0.0.1:80",), traceparent="00-1-2-01"))
+    )
+    options = sent.request_headers.response.header_mutation.set_headers
+    assert ("traceparent", b"00-1-2-01") in [(each.header.key, each.header.raw_value) for each in options]
+
+
 def test_headers_by_which_a_client_could_choose_are_removed() -> None:
     sent = pb.ProcessingResponse.FromString(encode(Pick(Phase.REQUEST_HEADERS, ("10.0.0.1:80",))))
     mutation = sent.request_headers.response.header_mutation
