@@ -26,8 +26,8 @@ class TrainOptions:
     )
     report: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
     tuning_s: float = option(10.0, "Time for the search of good settings, in seconds.", "--tuning", min=0)
-    low_s: float = option(1.0, "TTFT at which the medium zone begins, in seconds.", "--low")
-    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated")
+    low_s: float = option(1.0, "TTFT at which the medium zone begins, in seconds.", "--low-s")
+    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated-s")
     margin: float = option(
         0.05, "Share by which the new model's error has to be smaller than the incumbent's.", min=0, max=1
     )
@@ -43,12 +43,12 @@ def train(options: TrainOptions) -> None:
     """
     from rich.console import Console
 
-    from extproc.commands.train_view import describe
+    from extproc.commands.train_view import describe, next_step
 
     if not 0 < options.low_s < options.saturated_s:
-        raise typer.BadParameter("--low must be above 0 and below --saturated")
+        raise typer.BadParameter("--low-s must be above 0 and below --saturated-s")
     run = run_training(options)
-    Console().print(describe(run))
+    Console().print(describe(run), next_step(run, options.samples, options.out), sep="\n")
     if not run.is_published:
         raise typer.Exit(1)
 
