@@ -77,6 +77,10 @@ class AdapterPlaces:
         """Return whether requests for `model` need a place."""
         return model in self.bases or model in self._known or (self.takes_any and model not in self.listed)
 
+    def is_running(self, model: str) -> bool:
+        """Return whether an adapter has requests here, as far as is known."""
+        return model in self._own or model in self._active
+
     def begin(self, request: object, model: str | None) -> None:
         """Count a request that is placed here, if it is for an adapter."""
         if model is None or not self.is_adapter(model):

@@ -119,7 +119,7 @@ class FleetView:
             [
                 backend
                 for backend in admitting.backends
-                if backend.bodyless == least and least < backend.max_active and not backend.is_asleep
+                if backend.bodyless == least and least < backend.limits.max_active and not backend.is_asleep
             ]
         )
 
@@ -152,7 +152,7 @@ class FleetView:
     def is_any_below_limit(self) -> bool:
         """Return whether a backend may hold another request, its queue aside."""
         return any(
-            load <= backend.full_above for backend, load in zip(self.backends, self.loads, strict=True)
+            load <= backend.limits.full_above for backend, load in zip(self.backends, self.loads, strict=True)
         )
 
     def load(self, backend: Backend) -> float:

@@ -113,7 +113,7 @@ def _route(instruction: RouteTo) -> bytes:
     """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
     header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if instruction.traceparent:
-        header += _trace_header(instruction.phase, instruction.traceparent)
+        header += _trace_header(instruction)
     if not instruction.metadata:
         return header
     response = pb.ProcessingResponse()
@@ -134,10 +134,10 @@ def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     return response.SerializeToString()
 
 
-def _trace_header(phase: Phase, traceparent: str) -> bytes:
+def _trace_header(instruction: RouteTo) -> bytes:
     response = pb.ProcessingResponse()
-    common: pb.CommonResponse = getattr(response, phase.value).response
-    overwrite(common.header_mutation, TRACE_HEADER, traceparent)
+    common: pb.CommonResponse = getattr(response, instruction.phase.value).response
+    overwrite(common.header_mutation, TRACE_HEADER, instruction.traceparent)
     return response.SerializeToString()
 
 
