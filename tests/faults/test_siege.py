@@ -6,7 +6,10 @@
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,10 @@ import pytest
 from support.client_load import Answer, Load, chat
 from support.fault_drill import resident_bytes
 from support.fault_table import write_siege
+from support.ports import free_port
 from support.process_stack import LocalStack, running
-from support.scripted_backend import ScriptedBackend
-from support.siege import besiege, lie
 
+ROOT = Path(__file__).parents[2]
 DURATION_S = float(os.environ.get("EXTPROC_SIEGE_S", "600"))
 CALM_S, AFTER_S = 60.0, 30.0
 PLACES = 8
@@ -27,14 +30,14 @@ USED = 0.5
 MOST_TIMES, MARGIN_S = 1.5, 0.1
 """How much longer the slowest first tokens in a hundred may take; the attackers use the same machine."""
 MAX_GROWTH_BYTES = 64 << 20
-BODY = chat(words=100, max_tokens=16)
+MAX_TOKENS = 16
 
 
 async def capacity_per_s(stack: LocalStack) -> float:
     """What the honest servers answer with all places taken."""
     stack.write_config(HONEST)
     await stack.until(lambda state: [each["name"] for each in state["backends"]] == list(HONEST))
-    async with Load(stack, len(HONEST) * PLACES, BODY) as load:
+    async with Load(stack, len(HONEST) * PLACES, chat(200, MAX_TOKENS)) as load:
         await load.until(50)
         begun_s = asyncio.get_running_loop().time()
         await load.until(200)
@@ -45,12 +48,14 @@ async def capacity_per_s(stack: LocalStack) -> float:
 
 
 async def use(stack: LocalStack, per_s: float, lasts_s: float) -> list[Answer]:
-    """Ask as many users do: at a rate, whatever becomes of the requests before."""
-    loop, rng = asyncio.get_running_loop(), np.random.default_rng(1)
+    """Ask as many users do: at a rate, whatever becomes of the requests before; no two prompts begin alike."""
+    loop, rng = asyncio.get_running_loop(), np.random.default_rng()
     ends_s = loop.time() + lasts_s
     asked = []
     while loop.time() < ends_s:
-        asked.append(asyncio.create_task(stack.ask(BODY)))
+        body = chat(int(rng.integers(10, 400)), MAX_TOKENS)
+        body["messages"][0]["content"] = f"{rng.random()} {body['messages'][0]['content']}"
+        asked.append(asyncio.create_task(stack.ask(body)))
         await asyncio.sleep(float(rng.exponential(1 / per_s)))
     return list(await asyncio.gather(*asked))
 
@@ -66,6 +71,20 @@ async def learned_s(stack: LocalStack) -> dict[str, float]:
     return {each["name"]: each["expected_s"] for each in state["backends"] if each["name"] in HONEST}
 
 
+@asynccontextmanager
+async def besieging(port: int) -> AsyncIterator[Any]:
+    """The process of the hostile client and server."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", "tests"])}
+    command = (sys.executable, "-m", "support.siege", str(port))
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
 @pytest.mark.long
 def test_a_hostile_client_and_a_hostile_server_harm_no_one_else(stack: LocalStack) -> None:
     for name in HONEST:
@@ -73,17 +92,17 @@ def test_a_hostile_client_and_a_hostile_server_harm_no_one_else(stack: LocalStac
 
     async def scenario() -> None:
         async with AsyncExitStack() as exits:
-            hostile = await exits.enter_async_context(ScriptedBackend().serving())
-            stack.backends["vllm-3"] = hostile.port
+            stack.backends["vllm-3"] = free_port()
+            hostile = await exits.enter_async_context(besieging(stack.backends["vllm-3"]))
             await exits.enter_async_context(running(stack))
             per_s = USED * await capacity_per_s(stack)
             before = await use(stack, per_s, CALM_S)
             known_s = await learned_s(stack)
             assert stack.sidecar.pid is not None
             resident = resident_bytes(stack.sidecar.pid)
-            during, attacks, _ = await asyncio.gather(
-                use(stack, per_s, DURATION_S), besiege(stack, DURATION_S), lie(hostile, DURATION_S)
-            )
+            hostile.stdin.write(f"{stack.envoy.url} {DURATION_S}\n".encode())
+            during = await use(stack, per_s, DURATION_S)
+            attacks = int(await hostile.stdout.readline())
             grown = resident_bytes(stack.sidecar.pid) - resident
             after = await use(stack, per_s, AFTER_S)
             drift = {name: since_s / known_s[name] for name, since_s in (await learned_s(stack)).items()}

@@ -1,19 +1,28 @@
-"""One hostile client and one hostile server of a fleet: what each does, in turn, beside other clients."""
+"""One hostile client and one hostile server of a fleet: what each does, in turn, beside other clients.
+
+    python -m support.siege PORT
+
+It is a process of its own, so that attacks do not delay the measurements. The server listens on PORT at
+once, and answers well; the attacks begin with a line on stdin, with Envoy's URL and the seconds. It prints
+how many it has made.
+"""
 
 import asyncio
+import io
 import json
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from itertools import count, cycle
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from support.client_load import chat
 from support.hostile_metrics import in_chunks, padded, until_closed, with_headers
-from support.process_stack import LocalStack
 from support.scripted_backend import Behaviour, ScriptedBackend, page
 
-Attack = Callable[[LocalStack], Awaitable[object]]
+Attack = Callable[["Client"], Awaitable[object]]
 
 PER_S, SOCKETS = 100, 64
 """The most that the hostile client asks, and has open."""
@@ -32,62 +41,81 @@ ODD_BODIES = cycle(
 )
 
 
-async def raw(stack: LocalStack, head: str, body: bytes, holds_s: float) -> None:
-    """Send the beginning of a request, wait, and hang up."""
-    url = urlsplit(stack.envoy.url)
-    _, writer = await asyncio.open_connection(url.hostname, url.port)
-    try:
-        writer.write(f"{head}\r\nhost: x\r\ncontent-type: application/json\r\n".encode() + body)
-        async with asyncio.timeout(holds_s):
-            await writer.drain()
-        await asyncio.sleep(holds_s)
-    finally:
-        writer.close()
+class Client:
+    """The hostile client: a session, and the URL that it attacks."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def ask(self, body: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Send a chat, and read the answer."""
+        data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        sent = {"content-type": "application/json", **(headers or {})}
+        url = f"{self._url}/v1/chat/completions"
+        async with self._session.post(url, data=data, headers=sent) as response:
+            await response.read()
+
+    async def get(self, path: str) -> None:
+        """Send a request without a body."""
+        async with self._session.get(self._url + path) as response:
+            await response.read()
+
+    async def leave_half(self, body: bytes, length: int, holds_s: float) -> None:
+        """Send a part of a body, wait, and hang up."""
+        url = urlsplit(self._url)
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+        try:
+            writer.write(head.encode() + body)
+            async with asyncio.timeout(holds_s):
+                await writer.drain()
+            await asyncio.sleep(holds_s)
+        finally:
+            writer.close()
 
 
-async def giant(stack: LocalStack) -> None:
+async def giant(client: Client) -> None:
     """A small body that claims a great deal of work."""
     media = [{"type": "video_url", "video_url": {"url": "x"}}] * 4000
     body = chat(max_tokens=1) | {"messages": [{"role": "user", "content": media}]}
     with suppress(TimeoutError):
         async with asyncio.timeout(0.15):
-            await stack.ask(body)
+            await client.ask(body)
 
 
-async def slow_upload(stack: LocalStack) -> None:
+async def slow_upload(client: Client) -> None:
     """A request whose last byte does not come."""
     body = json.dumps(chat()).encode()
-    length = f"content-length: {len(body)}\r\n\r\n".encode()
-    await raw(stack, "POST /v1/chat/completions HTTP/1.1", length + body[:-1], HOLDS_S)
+    await client.leave_half(body[:-1], len(body), HOLDS_S)
 
 
-async def half_body(stack: LocalStack) -> None:
+async def half_body(client: Client) -> None:
     """Half of a very large body."""
-    length = f"content-length: {31 * MIB}\r\n\r\n".encode()
-    await raw(stack, "POST /v1/chat/completions HTTP/1.1", length + bytes(24 * MIB), HOLDS_S)
+    await client.leave_half(bytes(24 * MIB), 31 * MIB, HOLDS_S)
 
 
-async def odd_body(stack: LocalStack) -> None:
+async def odd_body(client: Client) -> None:
     """JSON that is deep, wide or wrong."""
-    await stack.ask(data=next(ODD_BODIES))
+    await client.ask(next(ODD_BODIES))
 
 
-async def new_name(stack: LocalStack) -> None:
+async def new_name(client: Client) -> None:
     """A model, a session and a tenant that were never heard of."""
     number = next(NUMBERS)
-    await stack.ask(chat(model=f"m-{number}"), headers={"session-id": f"{number}"})
+    await client.ask(chat(model=f"m-{number}"), headers={"session-id": f"{number}"})
 
 
-async def no_body(stack: LocalStack) -> None:
+async def no_body(client: Client) -> None:
     """A request without a body, to a server."""
-    await stack.session.get(f"{stack.envoy.url}/v1/responses/resp_{next(NUMBERS)}")
+    await client.get(f"/v1/responses/resp_{next(NUMBERS)}")
 
 
-async def aborted(stack: LocalStack) -> None:
+async def aborted(client: Client) -> None:
     """A stream that is left as soon as it has begun."""
     with suppress(TimeoutError):
         async with asyncio.timeout(0.05):
-            await stack.ask(chat(max_tokens=50))
+            await client.ask(chat(max_tokens=50))
 
 
 ATTACKS: tuple[tuple[Attack, float], ...] = (
@@ -126,7 +154,7 @@ LIES: tuple[Behaviour, ...] = (
 )
 
 
-async def besiege(stack: LocalStack, lasts_s: float) -> int:
+async def besiege(client: Client, lasts_s: float) -> int:
     """Make every attack for its share of the time; how many were made."""
     loop = asyncio.get_running_loop()
     made: set[asyncio.Task[object]] = set()
@@ -135,7 +163,7 @@ async def besiege(stack: LocalStack, lasts_s: float) -> int:
         ends_s = loop.time() + lasts_s / len(ATTACKS)
         while loop.time() < ends_s:
             if len(made) < SOCKETS:
-                task = asyncio.ensure_future(_once(attack, stack))
+                task = asyncio.ensure_future(_once(attack, client))
                 made.add(task)
                 task.add_done_callback(made.discard)
                 total += 1
@@ -144,9 +172,9 @@ async def besiege(stack: LocalStack, lasts_s: float) -> int:
     return total
 
 
-async def _once(attack: Attack, stack: LocalStack) -> object:
+async def _once(attack: Attack, client: Client) -> object:
     with suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-        return await attack(stack)
+        return await attack(client)
     return None
 
 
@@ -157,3 +185,17 @@ async def lie(server: ScriptedBackend, lasts_s: float) -> None:
         server.on_scrape = behaviour
         await asyncio.sleep(lasts_s / len(LIES))
     server.on_scrape = honest
+
+
+async def main(port: int) -> None:
+    server = ScriptedBackend()
+    async with server.serving(port), aiohttp.ClientSession() as session:
+        url, lasts_s = (await asyncio.to_thread(sys.stdin.readline)).split()
+        client = Client(session, url)
+        made, _ = await asyncio.gather(besiege(client, float(lasts_s)), lie(server, float(lasts_s)))
+        print(made, flush=True)
+        await asyncio.to_thread(sys.stdin.readline)  # it goes on answering until it is told to end
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
