@@ -20,6 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := $(BIN)/uv
+LITELLM := $(VENV)/litellm/bin/litellm
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM ?= $(EXTPROC_VLLM)
 # These compute, or wait for Docker, while the others wait for processes and times.
@@ -54,7 +55,7 @@ lint: $(INSTALLED)
 test-newest: $(UV)
 	@PYTHONPATH=tests $(BIN)/python -m support.newest $(UV) $(ARGS)
 
-test-long: $(INSTALLED)
+test-long: $(INSTALLED) $(LITELLM)
 	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m long $(ARGS)
 
 test-faults: $(INSTALLED)
@@ -107,6 +108,11 @@ $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(wildcard protos/
 	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
 	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
+
+# A client of one test, with dependencies that are not ours.
+$(LITELLM): | $(BIN)/pip
+	$(PYTHON) -m venv $(VENV)/litellm
+	$(VENV)/litellm/bin/pip install --quiet --disable-pip-version-check 'litellm>=1.110,<2'
 
 $(UV): | $(BIN)/pip
 	@$(PIP_INSTALL) 'uv>=0.9,<1'

@@ -8,11 +8,11 @@ hostile bodies at the end have no target; they show that no body stalls the loop
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 
-from extproc.request.api import CHAT, COMPLETION, TRANSCRIPTION, Api
+from extproc.request.api import CHAT, COMPLETION, MESSAGES, RESPONSES, TRANSCRIPTION, Api
 from extproc.request.body import read_body
 from extproc.request.content import readable_content
 from extproc.request.request import read_request
@@ -55,6 +55,20 @@ def variants(size_bytes: int) -> Iterator[tuple[str, Api, bytes]]:
     yield "completion, token ids", COMPLETION, prompt
     yield "chat, half a surrogate pair", CHAT, chat(*messages, "\ud83d", ensure_ascii=True)
     yield "form, an audio file", TRANSCRIPTION, form(size_bytes)
+    yield "messages, blocks and tools", MESSAGES, anthropic(messages)
+    yield "responses, a later turn", RESPONSES, responses(messages)
+
+
+def anthropic(contents: Sequence[str]) -> bytes:
+    turns = [{"role": "user", "content": [{"type": "text", "text": text}]} for text in contents]
+    tools = [{"name": "find", "input_schema": {"type": "object", "properties": {"q": {"type": "string"}}}}]
+    body = {"model": "model", "max_tokens": 64, "messages": turns, "tools": tools}
+    return json.dumps({"system": [{"type": "text", "text": "Be brief."}], **body}).encode()
+
+
+def responses(contents: Sequence[str]) -> bytes:
+    turns = [{"role": "user", "content": [{"type": "input_text", "text": text}]} for text in contents]
+    return json.dumps({"model": "model", "input": turns, "previous_response_id": "resp_1"}).encode()
 
 
 def form(size_bytes: int) -> bytes:

@@ -7,17 +7,19 @@ watches, waits for SIGTERM or SIGINT, and drains.
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import raise_descriptor_limit
-from extproc.adapters.discovery.kinds import new_source
+from extproc.adapters.discovery.kinds import new_pool_rules, new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
@@ -29,9 +31,12 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
+from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
+from extproc.config.environment import usual_api_key
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
+from extproc.config.tracing_stage import TracingConfig
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -39,8 +44,12 @@ from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import LogEntry
+from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from extproc.adapters.tracing.decision_tracing import DecisionTracing
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +66,15 @@ class Sidecar:
         self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 61)))
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
-        self._scraper = Scraper(config.scrape, core)
-        new_exchange = partial(Exchange, core.place, core.ratios, rules.header_rules(config), core.bodies)
+        self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
+        self._tracing = _new_tracing(config.tracing, core, rng)
+        place = core.place if self._tracing is None else self._tracing.place
+        headers = rules.header_rules(config)
+        new_exchange = partial(Exchange, place, core.ratios, headers, core.bodies)
         self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
         self._samples: SampleStore | None = None
         self._source = new_source(config)
+        self._pool_rules = new_pool_rules(config, headers.objectives, ModelRewrites())
         self._membership = MembershipFeed(
             self._source,
             KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
@@ -77,6 +90,8 @@ class Sidecar:
                 self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
+            if self._tracing is not None:
+                stack.push_async_callback(self._tracing.stop)
             self._membership.start()
             runtime = Runtime(
                 core=self._core,
@@ -85,6 +100,7 @@ class Sidecar:
                 samples=self._samples,
                 discovery=self._source.counts,
                 membership=self._membership,
+                span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime)
             await http.start()
@@ -106,8 +122,11 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
+        watches.append(follow_searches(self._core.search, self._scraper))
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
+        if self._pool_rules is not None:
+            watches.append(self._pool_rules.follow())
         tasks: list[asyncio.Task[object]] = [
             asyncio.create_task(watch) for watch in (*membership, *watches, stop.wait())
         ]
@@ -200,6 +219,19 @@ async def serve(config_path: Path) -> None:
     sidecar = Sidecar(config, config_path, np.random.default_rng())
     with stop_event() as stop:
         await sidecar.run(stop)
+
+
+def _new_tracing(config: TracingConfig, core: Core, rng: np.random.Generator) -> "DecisionTracing | None":
+    """Return what traces decisions, None where nothing does; raises ConfigError without its packages."""
+    if config.endpoint is None:
+        return None
+    try:
+        from extproc.adapters.tracing.decision_tracing import (  # noqa: PLC0415 - an optional dependency
+            DecisionTracing,
+        )
+    except ImportError as error:
+        raise ConfigError("tracing: pip install 'vllm-extproc[tracing]'") from error
+    return DecisionTracing(config, core, rng.spawn(1)[0])
 
 
 def _spare_what_stays() -> None:

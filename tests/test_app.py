@@ -9,7 +9,8 @@ from support.running_parts import MAX_ACTIVE, Parts
 from extproc.app import Sidecar, keep_advancing
 from extproc.config.stages import MAX_CONFIG_BYTES, parse_config
 from extproc.outcomes.outcome import LogEntry, Outcome
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 
 PATIENCE_S = 10.0
 MOST_OF_IT_S = 3.0

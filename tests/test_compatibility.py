@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith(("| request ", "| body ", "| | "))
+    for line in PAGE.partition("## Reading time")[0].splitlines()
+    if line.startswith("| ") and not line.startswith(("| request ", "| body ", "| client ", "| | "))
 ]
 
 

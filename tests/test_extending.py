@@ -123,7 +123,15 @@ def test_a_new_score_places_the_requests_of_a_sidecar(tree: Path, stack: LocalSt
 
 def test_a_new_term_is_part_of_every_estimate(tree: Path, stack: LocalStack) -> None:
     RECIPES["A term of the estimate"].apply(tree)
-    tests = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/policy/test_expected_wait.py")
+    tests = run(
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/policy/test_expected_wait.py",
+        "tests/policy/test_guard.py",
+    )
     assert "passed" in tests
 
     async def scenario() -> None:

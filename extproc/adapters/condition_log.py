@@ -11,11 +11,14 @@ class ConditionLog:
     """Follows one condition, separately for each set of fields, such as the name of a backend.
 
     A line has one of the two events, the fields, and the error. Without a `holds_event` the end of a fault is
-    not logged.
+    not logged. A fault that lasts is logged again after `repeat_s`, with inf once.
     """
 
-    def __init__(self, logger: logging.Logger, failed_event: str, holds_event: str = "") -> None:
+    def __init__(
+        self, logger: logging.Logger, failed_event: str, holds_event: str = "", repeat_s: float = REPEAT_S
+    ) -> None:
         self._logger = logger
+        self._repeat_s = repeat_s
         self._failed_event, self._holds_event = failed_event, holds_event
         self._said_at_s: dict[tuple[str, ...], float] = {}
 
@@ -23,7 +26,7 @@ class ConditionLog:
         """Log that the condition does not hold; `error` may be a different one each time."""
         subject = tuple(fields.values())
         said_at_s = self._said_at_s.get(subject)
-        if said_at_s is None or now_s - said_at_s >= REPEAT_S:
+        if said_at_s is None or now_s - said_at_s >= self._repeat_s:
             self._said_at_s[subject] = now_s
             shown = " ".join(error.split())[:MAX_ERROR]  # it may hold what a peer has sent
             self._logger.warning("%s error=%s", _line(self._failed_event, fields), shown)

@@ -74,7 +74,8 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def _limits(options: CalibrateOptions) -> "EngineLimits":
-    from extproc.adapters.vllm.exposition import KvCacheSize, ask_kv_cache_size
+    from extproc.adapters.vllm.dialects import KvCacheSize
+    from extproc.adapters.vllm.exposition import ask_kv_cache_size
     from extproc.lab.engine.engine_profile import EngineLimits
 
     if options.server:

@@ -8,9 +8,20 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from extproc.config.fields import HostName, ModelNames, NameServer, Port, PortName, Selector, Stage
+from extproc.config.fields import (
+    FilePath,
+    HostName,
+    ModelNames,
+    NameServer,
+    ObjectName,
+    Port,
+    PortName,
+    Selector,
+    Stage,
+)
 from extproc.fleet.bounds import Count, Seconds
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.inference_stage import stages_of_role
 
 
 class StaticDiscovery(Stage):
@@ -26,12 +37,25 @@ class FoundBackends(Stage):
     family: Literal["any", "ipv4", "ipv6"] = "any"
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
     empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 60.0  # guessed: a restart of what answers
 
-    def endpoint(self, name: str, host: str, port: int) -> Endpoint:
-        """Return one that was found."""
+    def endpoint(self, name: str, host: str, port: int, role: str | None = None, rank: int = 0) -> Endpoint:
+        """Return one that was found; `role` is llm-d's label."""
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(name, host, port, models, self.max_num_seqs)
+        stages = stages_of_role(role)
+        return Endpoint(
+            name,
+            host,
+            port,
+            models,
+            self.max_num_seqs,
+            stages=stages,
+            rank=rank,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+        )
 
 
 class DnsDiscovery(FoundBackends):
@@ -54,4 +78,23 @@ class KubernetesDiscovery(FoundBackends):
     port: Port | PortName | None = None
 
 
-Discovery = Annotated[StaticDiscovery | DnsDiscovery | KubernetesDiscovery, Field(discriminator="kind")]
+class InferencePoolDiscovery(FoundBackends):
+    """The ready pods that an InferencePool of the Gateway API selects, at every port that it targets."""
+
+    kind: Literal["inference_pool"]
+    name: ObjectName
+    namespace: ObjectName | None = None
+    empty_grace_s: Annotated[float, Ge(0), Le(86400)] = 0.0  # borrowed: llm-d's picker believes it at once
+
+
+class LlmdFileDiscovery(FoundBackends):
+    """The servers that a file lists in the format of llm-d's file discovery."""
+
+    kind: Literal["llm_d_file"]
+    path: FilePath
+
+
+Discovery = Annotated[
+    StaticDiscovery | DnsDiscovery | KubernetesDiscovery | InferencePoolDiscovery | LlmdFileDiscovery,
+    Field(discriminator="kind"),
+]

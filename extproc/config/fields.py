@@ -122,6 +122,13 @@ Selector = Annotated[
 PortName = Annotated[
     str, _matching(r"(?=.{1,63}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?", "the number or the name of a port")
 ]
+ObjectName = Annotated[
+    str,
+    _matching(
+        r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+        "a name in Kubernetes",
+    ),
+]
 HeaderName = Annotated[
     str, _matching(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}", "the name of a header, in lower case")
 ]

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from extproc.config.fields import Checked, HeaderName, Stage
+from extproc.config.fields import Checked, HeaderName, ModelNames, Stage
 from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.bounds import Count, Seconds
 from extproc.fleet.fleet_rules import RESUME_SHARE, SaturationRule, WaitingRule
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.refusal import AdmissionRules
 
 
@@ -59,6 +59,7 @@ class QueueConfig(QueueRules):
     """Which requests may wait in mode `queue`, for how long, and which of them take turns."""
 
     tenant_header: HeaderName | None = None
+    models: ModelNames | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def core_rules(config: Config) -> CoreRules:
 def header_rules(config: Config) -> HeaderRules:
     """Return how requests' headers are read."""
     tenant_header = config.admission.queue.tenant_header
-    return HeaderRules(tenant_header, config.slo, config.sessions.headers)
+    is_traced = config.tracing.endpoint is not None
+    return HeaderRules(tenant_header, config.slo, config.sessions.headers, is_traced=is_traced)
 
 
 def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:

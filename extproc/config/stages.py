@@ -29,6 +29,7 @@ from extproc.config.fields import (
 )
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
@@ -92,13 +93,24 @@ class BackendConfig(Stage):
     url: BackendUrl
     models: ModelNames | None = None
     max_num_seqs: Count | None = None
+    api_key_file: FilePath | None = None
+    resolves_adapters: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
         """The server, as the registry knows it; its port is 80 where the URL names none."""
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
-        return Endpoint(self.name, url.hostname or "", url.port or 80, models, self.max_num_seqs)
+        host, port = url.hostname or "", url.port or 80
+        return Endpoint(
+            self.name,
+            host,
+            port,
+            models,
+            self.max_num_seqs,
+            api_key_path=self.api_key_file,
+            resolves_adapters=self.resolves_adapters,
+        )
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
@@ -200,6 +212,7 @@ class Config(Stage):
     model: ModelConfig = ModelConfig()
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
+    tracing: TracingConfig = TracingConfig()
 
 
 def parse_config(text: str, origin: str) -> Config:

@@ -1,4 +1,4 @@
-"""YAML as configuration files have it: a mapping of stages, in which nothing is said twice."""
+"""YAML as configuration files have it, a mapping of stages in which nothing is said twice; and long lists."""
 
 from typing import Any
 
@@ -59,3 +59,21 @@ def read_document(text: str, origin: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"{origin}: expected a mapping of stages, found {type(document).__name__}")
     return document
+
+
+class _ListLoader(yaml.CSafeLoader):
+    """YAML without merges, which are not counted here. It is faster: libyaml parses, not Python."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse a mapping that merges another."""
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                raise yaml.MarkedYAMLError(problem="a merge (<<)", problem_mark=key.start_mark)
+
+
+def read_list_document(text: str, origin: str) -> Any:
+    """Return the content of a file that may be long; raises ConfigError where it is no YAML, or merges."""
+    try:
+        return yaml.load(text, _ListLoader)
+    except _NOT_YAML as error:
+        raise ConfigError(f"{origin}: not YAML: {error}") from error

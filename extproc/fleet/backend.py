@@ -14,6 +14,7 @@ from enum import StrEnum
 from math import inf, isnan, nan
 from typing import Protocol
 
+from extproc.fleet.adapter_places import AdapterPlaces
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
@@ -34,6 +35,9 @@ from extproc.request.token_ratio import CounterWindow
 
 PREFILLING = 0.6
 """Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
+
+ASLEEP = -1.0
+"""No load is as small, so that a sleeping server takes no request."""
 
 OBSERVED_WEIGHT = 0.2
 """Guessed: the share of the newest TTFT in `observed_ttft_s`."""
@@ -66,10 +70,12 @@ class Backend:
     which one more would wait too long in its queue (there has been one for `queued_s`), and of what follows
     from its places where these are known. `observed_ttft_s` is
     NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
-    `models` is None until they are known, and asked again where the list `is_list_doubted`; `context_lengths`
-    has those that the server tells, in tokens. `retried_models` are those that all its peers serve, None
-    where that is all of its own (see `peers`). While `is_doubted` its gauges are no evidence: it is taken to
-    be idle, and takes one request (`fleet.standing_gauges`).
+    `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
+    None where the server has none; `context_lengths` has those that the server tells, in tokens.
+    `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
+    While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one request
+    (`fleet.standing_gauges`). It `sends_headers_early` where those of a stream come long before the first
+    token, as vLLM's do: where they do not come, it hangs. While it `is_asleep` it takes none.
     """
 
     __slots__ = (
@@ -82,6 +88,7 @@ class Backend:
         "_rules",
         "_running_limit",
         "_standing",
+        "adapters",
         "bodyless",
         "breaker",
         "cache",
@@ -93,6 +100,7 @@ class Backend:
         "endpoint",
         "foreign",
         "full_above",
+        "is_asleep",
         "is_doubted",
         "is_list_doubted",
         "is_refusing",
@@ -116,6 +124,7 @@ class Backend:
         "running",
         "running_limit",
         "scraped_at_s",
+        "sends_headers_early",
         "silence",
         "token_window",
         "waiting",
@@ -140,6 +149,9 @@ class Backend:
         self.lifecycle = lifecycle
         self.changes_at_s = changes_at_s
         self.retried_models: frozenset[str] | None = None
+        self.adapters: AdapterPlaces | None = None
+        if endpoint.resolves_adapters:
+            self.learn_adapters({})
         # requests
         self.open: dict[BookedRequest, None] = {}
         self.own = self.ended = self.bodyless = 0
@@ -153,7 +165,7 @@ class Backend:
         self.kv_cache_fraction = nan
         self.scraped_at_s = -inf
         self.own_at_scrape = 0
-        self.is_refusing = self.is_doubted = False
+        self.is_refusing = self.is_doubted = self.is_asleep = False
         self._standing = StandingGauges()
         # limits
         saturation = rules.saturation
@@ -172,9 +184,26 @@ class Backend:
         self._backlog = PrefillBacklog()
         self.longest_wait_s = rules.waiting.burst_s
         self.observed_ttft_s = nan
+        self.sends_headers_early = False
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
+
+    def configured(self, endpoint: Endpoint) -> None:
+        """Take over other settings of the same server."""
+        self.endpoint = endpoint
+        self.models = self.models if endpoint.models is None else endpoint.models
+        if endpoint.resolves_adapters or self.adapters is not None:
+            self.learn_adapters({} if self.adapters is None else self.adapters.bases)
+
+    def learn_adapters(self, bases: Mapping[str, str]) -> None:
+        """Note the adapters that the server lists, and the models that they belong to."""
+        if self.adapters is None:
+            self.adapters = AdapterPlaces()
+            self._averages.has_adapters = True
+        self.adapters.takes_any = self.endpoint.resolves_adapters
+        self.adapters.bases = bases
+        self.adapters.listed = self.models or frozenset()
 
     def has_peers_for(self, model: str | None) -> bool:
         """Return whether a second attempt of a request for `model` meets servers that have it."""
@@ -249,6 +278,11 @@ class Backend:
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:
             signals = replace(signals, running=0.0, waiting=0.0)
+        self.is_asleep = signals.is_asleep
+        if signals.adapters is not None and self.adapters is None:
+            self.learn_adapters({})
+        if self.adapters is not None:
+            self.adapters.scraped(signals.adapters, is_idle=not signals.running + signals.waiting)
         self.running = signals.running
         self.waiting = signals.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
@@ -290,7 +324,8 @@ class Backend:
         if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
             self._pace_learning.withdraw(fleet.pace_learning, now_s)
             self.silence.patience_s = MIN_PATIENCE_S
-        fleet.pace = common = fleet.pace_learning.learn(fleet.pace, seen, limit, fleet.pace, now_s)
+        # Of the same weight in both, so that it can be withdrawn from the fleet's.
+        fleet.pace = common = fleet.pace_learning.learn(self.pace, seen, limit, fleet.pace, now_s)
         self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
     def answered(self) -> None:
@@ -311,6 +346,9 @@ class Backend:
     def review(self, now_s: float) -> None:
         """Note whether the backend is due for a request because nothing was heard of it, or has started."""
         fleet = self._averages
+        if self.is_asleep and not self.is_fresh(now_s):
+            self.is_asleep = False  # else, once scrapes stop, it would be for good
+            self._update_saturation(now_s)
         if self in fleet.starting and fleet.starting[self].is_over(now_s):
             del fleet.starting[self]
         fleet.unheard.pop(self, None)
@@ -375,3 +413,5 @@ class Backend:
             self.closed_above = min(self.full_above, self.waits_above, self._burst_above)
         if self.is_doubted and is_fresh:
             self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves
+        if self.is_asleep and is_fresh:
+            self.closed_above = ASLEEP

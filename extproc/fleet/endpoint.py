@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
@@ -9,13 +12,28 @@ ENDPOINT_SUFFIX = "_endpoint"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked."""
+    """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
+
+    `stages` are the parts of a request that it computes. `rank` counts the ports of one pod: with data
+    parallelism each is an engine of its own.
+    `api_key_path` is the file with the key for its metrics and its list of models. A server that
+    `resolves_adapters` loads those that it does not list at their first request.
+    """
 
     name: str
     host: str
     port: int
     models: frozenset[str] | None = None
     max_num_seqs: int | None = None
+    stages: frozenset[InferenceStage] = ALL_STAGES
+    rank: int = 0
+    api_key_path: Path | None = None
+    resolves_adapters: bool = False
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a request may be sent there; a server that only prefills works for others."""
+        return InferenceStage.DECODE in self.stages
 
     @property
     def address(self) -> str:

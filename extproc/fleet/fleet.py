@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence, Set
 
+from extproc.fleet.adapter_affinity import near_tokens
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.fleet.session_homes import SessionHomes
+from extproc.fleet.stored_responses import StoredResponses
 from extproc.fleet.view import NOTHING_CACHED, FleetView
 
 
@@ -18,8 +20,20 @@ class Fleet:
         self.backends: list[Backend] = []
         self.prefixes = SentPrefixes()
         self.sessions = SessionHomes()
+        self.responses = StoredResponses()
         self._rules = rules
         self._averages = FleetAverages()
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether a server has or had adapters."""
+        return self._averages.has_adapters
+
+    def adapter_tokens(
+        self, model: str, backends: Sequence[Backend], now_s: float, near: Mapping[Backend, float]
+    ) -> Mapping[Backend, float]:
+        """Return `near` less what waiting for an adapter stands for; see `fleet.adapter_affinity`."""
+        return near_tokens(model, backends, near, now_s - self._rules.stale_after_s)
 
     def view(
         self,
@@ -52,6 +66,7 @@ class Fleet:
         self._averages.members = len(self.backends)
         self.prefixes.drop(gone)
         self.sessions.drop(gone)
+        self.responses.drop(gone)
         self._averages.drop(gone)
 
     def scrape_hung(self, backend: Backend, now_s: float) -> None:

@@ -19,7 +19,7 @@ class FleetAverages:
     `usual_places` is the median of how many requests backends are sure to run at once: one that lies about
     its own tells nothing of the others'. `placed` requests were placed on its `members` so far; those of them
     that are `unheard` are due for one, by the length of their silence, and those that are `starting` have a
-    window.
+    window. Where one of them has adapters, `has_adapters` from then on.
     """
 
     usual_places: float = 0.0
@@ -27,6 +27,7 @@ class FleetAverages:
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
     members: int = 0
     placed: int = 0
+    has_adapters: bool = False
     unheard: "dict[Backend, None]" = field(default_factory=dict)
     starting: "dict[Backend, SlowStart]" = field(default_factory=dict)
     _sure_places: dict["Backend", float] = field(default_factory=dict)

@@ -1,11 +1,16 @@
 """How fast a backend is, learned from its own outcomes: the parameters of `policy.expected_wait`.
 
-`base` and `token` are the line of TTFT over prompt tokens where a place was free, least squares of relative
-errors, so that a few long waits do not tell what a short prompt takes, drawn towards the fleet's line (ridge
-regression). `turn` is the time from one end of a request to the next when all places are taken: the waits
-that were seen, by the places in the queue that they were for, drawn towards Little's law (1961), which is
-stay / limit. All prompts are without the tokens that are expected in the backend's prefix cache
-(`fleet.sent_prefixes`).
+`base` and `token` are the line of TTFT over all tokens that had to be computed until then, where a place was
+free. How many were ahead of a request is the router's own estimate, which goes by `token` itself. So the
+slope is told by the request's own tokens alone, which are known: instrumental variable (Wald, "The fitting
+of straight lines if both variables are subject to error", 1940). Where all prompts are of one length they
+tell no slope, and the line is the fleet's, scaled to what was seen. Errors count in proportion, so that a few
+long waits do not tell what a short prompt takes, and the line is drawn towards the fleet's (ridge
+regression).
+
+`turn` is the time from one end of a request to the next when all places are taken: the waits that were seen,
+by the places in the queue that they were for, drawn towards Little's law (1961), which is stay / limit. All
+prompts are without the tokens that are expected in the backend's prefix cache (`fleet.sent_prefixes`).
 
 Everything is forgotten by time, towards what is true of the whole fleet: a backend that got no traffic for
 some minutes is tried again, and a backend that changes is learned anew. With nothing known all are equal, and
@@ -35,22 +40,33 @@ USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
 NOISE_S = 0.1
 """Tried on tuning traffic: the error that a short TTFT may have; a longer one may be wrong in proportion."""
+SURPRISE = 4.0
+"""Guessed: a TTFT longer than foretold by more than this factor weighs as if it had been foretold by that
+factor too short. Else the first long ones would outweigh, for minutes, the short ones that follow."""
 UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
 SHORTEST_TOKEN_S = 1e-7
 SHORTEST_TURN_S = 1e-6
+SHORTEST_TTFT_S = 1e-3
 """Guessed: no engine is as fast. Answers of one token take no time after it, and others divide by these."""
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """An outcome: the load that was met, the prompt without what was expected in the prefix cache, time to
-    the first token, and from there to the last, None where that is not known.
+    """An outcome: the load that was met, the prompt without what was expected in the prefix cache, what was
+    to be computed before it, time to the first token, and from there to the last, None where that is not
+    known.
     """
 
     load: float
-    prompt_tokens: float
+    new_tokens: float
+    ahead_tokens: float
     ttft_s: float
     decode_s: float | None
+
+    @property
+    def tokens(self) -> float:
+        """All that had to be computed until its first token."""
+        return self.new_tokens + self.ahead_tokens
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -73,8 +89,9 @@ class _Line:
     weights: float = 0.0
     tokens: float = 0.0
     ttft_s: float = 0.0
-    tokens_squared: float = 0.0
-    tokens_ttft: float = 0.0
+    new_tokens: float = 0.0
+    new_by_tokens: float = 0.0
+    new_by_ttft: float = 0.0
 
     @property
     def is_known(self) -> bool:
@@ -83,18 +100,20 @@ class _Line:
     def add(self, weight: float, seen: Answered) -> None:
         self.outcomes += 1
         self.weights += weight
-        self.tokens += weight * seen.prompt_tokens
+        self.tokens += weight * seen.tokens
         self.ttft_s += weight * seen.ttft_s
-        self.tokens_squared += weight * seen.prompt_tokens**2
-        self.tokens_ttft += weight * seen.prompt_tokens * seen.ttft_s
+        self.new_tokens += weight * seen.new_tokens
+        self.new_by_tokens += weight * seen.new_tokens * seen.tokens
+        self.new_by_ttft += weight * seen.new_tokens * seen.ttft_s
 
     def fade(self, kept: float) -> None:
         self.outcomes *= kept
         self.weights *= kept
         self.tokens *= kept
         self.ttft_s *= kept
-        self.tokens_squared *= kept
-        self.tokens_ttft *= kept
+        self.new_tokens *= kept
+        self.new_by_tokens *= kept
+        self.new_by_ttft *= kept
 
     def subtract(self, other: "_Line") -> None:
         for name in self.__slots__:
@@ -104,10 +123,12 @@ class _Line:
         """Return base and token of the line, drawn towards the fleet's."""
         weights, prior = self.weights, PRIOR_OUTCOMES * self.weights / self.outcomes
         mean_tokens, mean_s = self.tokens / weights, self.ttft_s / weights
-        spread = max(0.0, self.tokens_squared - weights * mean_tokens**2)
-        together = self.tokens_ttft - weights * mean_tokens * mean_s
+        common_s = max(SHORTEST_TTFT_S, common.base_s + common.token_s * mean_tokens)
+        scale = _drawn(weights * mean_s / common_s, weights, 1.0, prior)
+        spread = max(0.0, self.new_by_tokens - self.new_tokens * mean_tokens)
+        together = self.new_by_ttft - self.new_tokens * mean_s
         ridge = prior * USUAL_PROMPT_SPREAD**2
-        token_s = max(0.0, (together + ridge * common.token_s) / (spread + ridge))
+        token_s = max(0.0, (together + ridge * scale * common.token_s) / (spread + ridge))
         above_s = weights * (mean_s - token_s * mean_tokens)
         return max(0.0, _drawn(above_s, weights, common.base_s, prior)), token_s
 
@@ -131,10 +152,11 @@ class PaceLearning:
         base_s, token_s, turns = pace.base_s, pace.token_s, seen.load - limit + 1
         if turns > 0:
             self._turns += turns
-            self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.prompt_tokens)
+            self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
         else:
             # By what was foretold: a short TTFT out of the prefix cache, by surprise, is no surer for it.
-            weight = (NOISE_S / (NOISE_S + base_s + token_s * seen.prompt_tokens)) ** 2
+            foretold_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
+            weight = (NOISE_S / (NOISE_S + foretold_s)) ** 2
             self._line.add(weight, seen)
         if seen.decode_s is not None:
             self._outcomes += 1

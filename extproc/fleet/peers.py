@@ -39,7 +39,7 @@ def retry_peers(members: Sequence[Backend]) -> dict[str, Peers]:
     fit = [
         member
         for member in members
-        if member.lifecycle is not Lifecycle.DRAINING and not member.breaker.is_tripped
+        if not (member.lifecycle is Lifecycle.DRAINING or member.breaker.is_tripped or member.is_asleep)
     ]
     position = {member: index for index, member in enumerate(fit)}
     standing_in: dict[frozenset[str] | None, tuple[list[Backend], list[Backend]]] = {}
@@ -68,7 +68,13 @@ def _peers(member: Backend, equals: Sequence[Backend], others: Sequence[Backend]
     chosen = equals or others
     if not chosen:
         return Peers((member.endpoint,))
-    shared = None if equals else frozenset.intersection(*(other.models or frozenset() for other in others))
+    if equals:  # peers that do not load adapters by themselves lack those that are not listed
+        is_more = member.endpoint.resolves_adapters and not all(
+            other.endpoint.resolves_adapters for other in equals
+        )
+        shared = member.models if is_more else None
+    else:
+        shared = frozenset.intersection(*(other.models or frozenset() for other in others))
     return Peers(tuple(other.endpoint for other in chosen), shared)
 
 

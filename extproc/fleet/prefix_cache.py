@@ -57,9 +57,9 @@ class PrefixCache:
         self._take(0.0)
 
     def scraped(self, signals: Signals) -> None:
-        """Follow the server's counters: generated tokens take room too, and a restart empties the cache."""
+        """Follow the server's counters: generated tokens take room, a restart or sleep empties the cache."""
         if signals.prompt_tokens_total is not None:
-            if signals.prompt_tokens_total < self.prompt_tokens_total:
+            if signals.prompt_tokens_total < self.prompt_tokens_total or signals.is_asleep:
                 self._empty()
             self.prompt_tokens_total = signals.prompt_tokens_total
         if signals.prefix_hits_total is not None:

@@ -6,8 +6,9 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 """
 
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from math import inf
+from types import MappingProxyType
 
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.bounds import MAX_BACKENDS
@@ -18,6 +19,8 @@ MAX_MEMBERS = 2 * MAX_BACKENDS
 """All backends can be replaced at once: departing ones stay members until they have drained."""
 
 Candidates = tuple[Backend, ...]
+
+NO_BASES: Mapping[str, str] = MappingProxyType({})
 
 
 LOST_FOR_S = 900.0
@@ -58,8 +61,7 @@ class Registry:
             del wanted[endpoint.name]
             if member.lifecycle is Lifecycle.DRAINING:
                 member.lifecycle = Lifecycle.ACTIVE
-            member.models = member.models if endpoint.models is None else endpoint.models
-            member.endpoint = endpoint
+            member.configured(endpoint)
         room = MAX_MEMBERS - len(self._fleet.backends)
         joined = [
             self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
@@ -81,12 +83,26 @@ class Registry:
             self._index()
         return bool(gone)
 
-    def learn_models(self, member: Backend, models: frozenset[str]) -> None:
-        """Note what the server says it serves; configured models have precedence."""
-        if member.endpoint.models is None and member.models != models:
-            known, member.models = member.models, models
-            if member.lifecycle is Lifecycle.ACTIVE:
-                self._index_again(member, known, models)
+    def learn_models(
+        self, member: Backend, models: frozenset[str], bases: Mapping[str, str] = NO_BASES
+    ) -> None:
+        """Note what the server says it serves; configured models have precedence.
+
+        `bases` are the models that its adapters belong to.
+        """
+        known = member.models
+        is_new = member.endpoint.models is None and known != models
+        if is_new:
+            member.models = models
+        if bases or member.adapters is not None:
+            is_any_new = is_new or member.adapters is None or member.adapters.bases != bases
+            member.learn_adapters(bases)
+            if is_any_new:
+                self._index()
+        elif is_new and self._is_any_resolving:
+            self._index()
+        elif is_new and member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer:
+            self._index_again(member, known, models)
 
     def longest_prompts(self) -> dict[str | None, float]:
         """Return the longest context of each model, but of those that a server has without saying its length.
@@ -104,26 +120,31 @@ class Registry:
     def candidates(self, model: str | None) -> Candidates | None:
         """Return the backends that serve `model`, all active ones for None; None where certainly none does.
 
-        Members that have not said yet which models they serve come into question only where no other does.
+        Members that have not said yet which models they serve, or load adapters that they do not list, come
+        into question only where no other does.
         """
         if model is None:
             return self._active
         serving = self._candidates.get(model)
         if serving is not None:
             return serving
-        return self._of_unknown_models if self._of_unknown_models or not self._active else None
+        return self._of_unlisted_models if self._of_unlisted_models or not self._active else None
 
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
         return self._lost_until_s.get(model, now_s) > now_s
+
+    def has_served(self, model: str) -> bool:
+        """Return whether a backend that served `model` has left, however long ago."""
+        return model in self._lost_until_s
 
     def models(self) -> list[str]:
         """Return what the backends that may be chosen say that they serve, adapters included, in order."""
         return sorted(self._candidates)
 
     def is_served(self, model: str) -> bool:
-        """Return whether a backend that may be chosen has said that it serves `model`."""
-        return model in self._candidates
+        """Return whether a backend that may be chosen has said that it serves `model`, or will load it."""
+        return model in self._candidates or self._is_any_resolving
 
     def backend_named(self, name: str) -> Backend | None:
         """Return the member of that name; of two, not the departing one."""
@@ -154,22 +175,32 @@ class Registry:
 
     def _index(self) -> None:
         members = self._fleet.backends
-        active = [member for member in members if member.lifecycle is Lifecycle.ACTIVE]
-        models = {model for member in active for model in member.models or ()}
+        active = [
+            member
+            for member in members
+            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
+        ]
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
         self._position = {member: index for index, member in enumerate(members)}
         self._by_name = {member.name: member for member in staying_last}
         self._active: Candidates = tuple(active)
-        self._of_unknown_models = tuple(member for member in active if member.models is None)
+        resolving = [member for member in active if member.endpoint.resolves_adapters]
+        self._is_any_resolving = bool(resolving)
+        self.has_askable = any(member.endpoint.models is None for member in members)
+        self._of_unlisted_models = tuple(
+            member for member in active if member.models is None or member.endpoint.resolves_adapters
+        )
         self._candidates: dict[str, Candidates] = {
-            model: tuple(member for member in active if member.models and model in member.models)
-            for model in models
+            model: tuple(
+                member for member in active if _serves(member, model) or (resolving and _loads(member, bases))
+            )
+            for model, bases in _served(active).items()
         }
 
     def _index_again(self, member: Backend, known: frozenset[str] | None, models: frozenset[str]) -> None:
         """Follow the models of one active member: of thousands that join, each tells its own."""
         if known is None:
-            self._of_unknown_models = tuple(each for each in self._of_unknown_models if each is not member)
+            self._of_unlisted_models = tuple(each for each in self._of_unlisted_models if each is not member)
         for model in (known or frozenset()) - models:
             others = tuple(each for each in self._candidates[model] if each is not member)
             if others:
@@ -180,3 +211,24 @@ class Registry:
             serving = self._candidates.get(model, ())
             at = bisect(serving, self._position[member], key=self._position.__getitem__)
             self._candidates[model] = (*serving[:at], member, *serving[at:])
+
+
+def _served(active: Iterable[Backend]) -> dict[str, set[str]]:
+    """Return all models that are listed, and those that they belong to, where they are adapters."""
+    served: dict[str, set[str]] = {}
+    for member in active:
+        bases = {} if member.adapters is None else member.adapters.bases
+        for model in member.models or ():
+            of_model = served.setdefault(model, set())
+            if model in bases:
+                of_model.add(bases[model])
+    return served
+
+
+def _loads(member: Backend, bases: Set[str]) -> bool:
+    """Return whether a server will load an adapter that another server lists."""
+    return member.endpoint.resolves_adapters and any(_serves(member, base) for base in bases)
+
+
+def _serves(member: Backend, model: str) -> bool:
+    return member.models is not None and model in member.models

@@ -9,7 +9,7 @@ notes are swept out in slices: one walk over all of them would hold the event lo
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from math import inf
 
 from extproc.fleet.backend import Backend
@@ -91,32 +91,48 @@ class SentPrefixes:
             self._leaving = frozenset()
         return bool(self._unswept or self._gone)
 
-    def cached_tokens(self, request: Request) -> Mapping[Backend, float]:
-        """Return how many of the prompt's tokens each backend need not compute, where there are any."""
-        blocks = self.blocks_at(request.prefix)
+    def cached_tokens(
+        self, request: Request, among: Collection[Backend] | None = None
+    ) -> Mapping[Backend, float]:
+        """Return how many of the prompt's tokens each of some (or all) backends need not compute, if any."""
+        blocks = self.blocks_at(request.prefix, among)
         if not blocks:
             return {}
         tokens_per_byte = request.input_tokens / request.prompt_bytes
         return {backend: BLOCK_ENDS[count - 1] * tokens_per_byte for backend, count in blocks.items()}
 
-    def blocks_at(self, chain: Sequence[int]) -> Mapping[Backend, int]:
-        """Return how many blocks of a prompt each backend is expected to hold, where it holds any.
+    def blocks_at(
+        self, chain: Sequence[int], among: Collection[Backend] | None = None
+    ) -> Mapping[Backend, int]:
+        """Return how many blocks of a prompt each of some (or all) backends is expected to hold, if any.
 
-        A backend that holds block *n* also holds all earlier blocks, so a shorter prefix adds no backend once
-        all holders are found.
+        A backend that holds block *n* also holds all earlier blocks, so the deepest one says all. A block
+        adds backends only where more hold it than the one looked at before, and none where all do that hold
+        the first.
         """
         notes = self._notes
         begun = notes.get(chain[0]) if chain else None
-        if begun is None:
-            return {}
-        live = sum(clock >= backend.cache.oldest for backend, clock in begun.items())
         found: dict[Backend, int] = {}
+        if begun is None:
+            return found
+        looked_at, most = 0, len(begun)
         for number in range(len(chain), 0, -1):
-            if len(found) == live:
-                break
             holders = notes.get(chain[number - 1])
-            if holders is not None and len(holders) > len(found):
-                for backend, clock in holders.items():
-                    if backend not in found and clock >= backend.cache.oldest:
+            if holders is not None and len(holders) > looked_at:
+                looked_at = len(holders)
+                for backend in holders if among is None or looked_at <= len(among) else among:
+                    if backend not in found and holders.get(backend, -inf) >= backend.cache.oldest:
                         found[backend] = number
+                if looked_at >= most:
+                    break
         return found
+
+    def holders(self, chain: Sequence[int], most: int) -> Sequence[Backend]:
+        """Return at most so many backends that hold more of a prompt than all others do."""
+        found: dict[Backend, None] = {}
+        for block in reversed(chain):
+            holders = self._notes.get(block, {})
+            if len(holders) > most:
+                break
+            found.update(dict.fromkeys(each for each in holders if holders[each] >= each.cache.oldest))
+        return list(found)[:most]

@@ -72,7 +72,7 @@ class SessionHomes:
 
         It is `cached` itself where the session tells nothing more.
         """
-        home = self._home(request.session) if request.session else None
+        home = self.home(request)
         if home is None:
             return cached
         held, tokens = cached.get(home.backend, 0.0), min(home.tokens, request.input_tokens)
@@ -80,8 +80,10 @@ class SessionHomes:
             return cached
         return {**cached, home.backend: tokens}
 
-    def _home(self, session: int) -> Home | None:
-        home = self._came_back.get(session) or self._came_once.get(session)
+    def home(self, request: Request) -> Home | None:
+        """Return the home of the request's session, if it is one, and as far as it was not forgotten."""
+        session = request.session
+        home = (self._came_back.get(session) or self._came_once.get(session)) if session else None
         return home if home is not None and home.clock >= home.backend.cache.oldest else None
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from extproc.fleet.adapter_places import AdaptersSeen
 from extproc.fleet.bounds import Seconds
 
 
@@ -14,7 +15,8 @@ class Signals:
 
     `kv_cache_fraction` (0 to 1, mean over engines), the token counters and the size of the KV cache are None
     where the server does not report them, as are `prefix_hits_total`, the prompt tokens that were found in
-    the prefix cache, and the requests of whomever that have ended, `ended_total`.
+    the prefix cache, and the requests of whomever that have ended, `ended_total`. A server that `is_asleep`
+    (vLLM's sleep mode) answers nothing until it is woken up, and has lost its prefix cache.
     """
 
     running: float
@@ -25,6 +27,8 @@ class Signals:
     prefix_hits_total: float | None = None
     ended_total: float | None = None
     kv_cache_tokens: float | None = None
+    is_asleep: bool = False
+    adapters: AdaptersSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)

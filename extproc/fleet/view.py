@@ -119,20 +119,7 @@ class FleetView:
             [
                 backend
                 for backend in admitting.backends
-                if backend.bodyless == least and least < backend.max_active
-            ]
-        )
-
-    def fit(self) -> "FleetView":
-        """Return the view of those that neither fail nor are saturated."""
-        now_s = self.now_s
-        return self.narrowed(
-            [
-                backend
-                for backend, load in zip(self.backends, self.loads, strict=True)
-                if load <= backend.closed_above
-                and backend.breaker.admits_at_s <= now_s
-                and backend.prefilled_at_s - now_s <= backend.longest_wait_s
+                if backend.bodyless == least and least < backend.max_active and not backend.is_asleep
             ]
         )
 
@@ -184,26 +171,21 @@ class FleetView:
         """Return whether the backend is not saturated: by its load, and by the prompts ahead."""
         return self.load(backend) <= backend.closed_above and not self._is_backlog_long(backend)
 
-    def signals(self, backend: Backend) -> tuple[float, float, float, float]:
-        """Return running (estimated for now), load, waiting requests and KV-cache fraction."""
-        load = self.load(backend)
-        change = backend.own - backend.own_at_scrape
-        running = running_now(backend.running, change, load, backend.running_limit, self.is_fresh(backend))
-        kv_cache_fraction = backend.kv_cache_fraction
-        return running, load, backend.waiting, 0.0 if isnan(kv_cache_fraction) else kv_cache_fraction
-
     def facts(self, backend: Backend, estimate: ExpectedWait = NO_ESTIMATE) -> CandidateFacts:
         """Return all that is known of one of them, as it is recorded."""
-        num_running, load, num_waiting, kv_cache_fraction = self.signals(backend)
+        is_fresh = self.is_fresh(backend)
+        own, kv_cache_fraction = backend.own, backend.kv_cache_fraction
+        foreign = backend.foreign if is_fresh else 0.0
+        load, change = own + foreign, own - backend.own_at_scrape
         age_s = self.now_s - backend.scraped_at_s
         return CandidateFacts(
             zone=self._zone(backend, load, estimate).value,
-            num_running=num_running,
+            num_running=running_now(backend.running, change, load, backend.running_limit, is_fresh),
             load=load,
-            num_waiting=num_waiting,
-            kv_cache_fraction=kv_cache_fraction,
-            own=backend.own,
-            foreign=load - backend.own,
+            num_waiting=backend.waiting,
+            kv_cache_fraction=0.0 if isnan(kv_cache_fraction) else kv_cache_fraction,
+            own=own,
+            foreign=foreign,
             scrape_age_s=None if isinf(age_s) else age_s,
             expected_cached_tokens=min(MAX_TOKENS, self.cached_tokens.get(backend, 0.0)),
             ahead_tokens=self._ahead_tokens(backend),

@@ -55,9 +55,13 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class PlacedFacts(Facts, frozen=True, kw_only=True):
-    """The facts as they travel: `booking` is the number under which the router has the request."""
+    """The facts as they travel: `booking` is the number under which the router has the request.
+
+    Where Envoy reads `expects_headers`, it waits for the headers of a stream for a minute only.
+    """
 
     booking: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    expects_headers: bool = False
 
 
 _ENCODER = msgspec.json.Encoder()

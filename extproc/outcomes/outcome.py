@@ -12,7 +12,9 @@ from enum import StrEnum
 import msgspec
 
 from extproc.outcomes.facts import Sample, from_metadata
+from extproc.outcomes.server_times import read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
+from extproc.request.stored_response import NO_RESPONSE, response_number
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -40,12 +42,10 @@ OVERLOADED = frozenset({429, 503})
 """Statuses by which a server says that it takes no more, 503 only with Retry-After."""
 
 
-TTFT_TAG = "ttft_us"
-DECODE_TAG = "decode_us"
-"""From the first byte of the response that came from the server to the last one."""
+RESPONSE_KEY = "response_id"
+"""In the metadata: the id of a response that the server may have stored (see envoy.yaml)."""
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
-MAX_TAG_S = 24 * 3600.0
 STAGE_TAG = "retry_stage"
 FIRST_TAG = "retry_first"
 SECOND_TAG = "retry_second"
@@ -93,6 +93,8 @@ class Outcome(msgspec.Struct, frozen=True):
     `decode_s` is the time from the first byte to the last as the server sent them, None where that is not
     known. Neither a client that is slow to send or to read is in it, nor a wait in the router's queue.
     `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
+    `are_headers_early` tells of a stream whether its headers came well before its first token, None where
+    that is not known. `response` is the number of the response that it made, which the server may have kept.
     """
 
     sample: Sample
@@ -102,6 +104,8 @@ class Outcome(msgspec.Struct, frozen=True):
     booking: int
     retry_after_s: float | None = None
     is_model_missing: bool = False
+    are_headers_early: bool | None = None
+    response: int = NO_RESPONSE
 
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
@@ -112,10 +116,11 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     failure = _failure(entry)
     api = apis.get(facts.kind, OTHER)
     is_timed = facts.is_stream and api.first_byte_is_first_token and failure not in _WITHOUT_TTFT
-    first_byte_s, decode_s = _tag_s(entry, TTFT_TAG), _tag_s(entry, DECODE_TAG)
-    ttft_s = (first_byte_s or None) if is_timed else None
+    times = read_times(entry.tags, entry.metadata)
+    ttft_s = (times.first_token_s or None) if is_timed else None
     known = msgspec.structs.asdict(facts)
     booking = known.pop("booking")
+    del known["expects_headers"]
     sample = Sample(
         **known,
         at_s=entry.started_at_s,
@@ -124,13 +129,22 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         failure=failure.value if failure else None,
         is_clean=failure is None and entry.status == 200 and ttft_s is not None,
         ttft_s=ttft_s,
-        duration_s=_duration_s(entry, first_byte_s, decode_s),
+        duration_s=times.whole_s or entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
     )
     is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
-    is_computed = failure is None or (entry.status == 200 and first_byte_s is not None)
-    refused = (entry.retry_after_s, is_model_missing)
-    return Outcome(sample, _blame(failure), decode_s, is_computed, booking, *refused)
+    is_computed = failure is None or (entry.status == 200 and times.first_token_s is not None)
+    return Outcome(
+        sample,
+        _blame(failure),
+        times.decode_s,
+        is_computed,
+        booking,
+        retry_after_s=entry.retry_after_s,
+        is_model_missing=is_model_missing,
+        are_headers_early=times.are_headers_early if sample.is_clean else None,
+        response=response_number(entry.metadata.get(RESPONSE_KEY, "")) if api.previous_field else NO_RESPONSE,
+    )
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
@@ -166,22 +180,6 @@ def _blame(failure: Failure | None) -> bool | None:
     if failure is None or failure is Failure.CLIENT_ERROR:
         return False
     return None if failure in _NOBODYS_FAULT else True
-
-
-def _duration_s(entry: LogEntry, first_byte_s: float | None, decode_s: float | None) -> float:
-    """Return the server's part of the exchange; the whole of it where the server's is not known."""
-    if first_byte_s is None or decode_s is None:
-        return entry.duration_s or 0.0
-    return first_byte_s + decode_s
-
-
-def _tag_s(entry: LogEntry, tag: str) -> float | None:
-    """Return the seconds that a tag has in microseconds; None where it has none that can be."""
-    try:
-        tag_s = float(entry.tags.get(tag, "")) / 1e6
-    except ValueError:
-        return None
-    return tag_s if 0.0 <= tag_s <= MAX_TAG_S else None
 
 
 class RetryStage(StrEnum):

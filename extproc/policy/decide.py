@@ -16,7 +16,7 @@ from extproc.fleet.fleet_rules import WaitingRule
 from extproc.fleet.view import FleetView
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import PredictRule
-from extproc.policy import expected_wait
+from extproc.policy import expected_wait, guard
 from extproc.policy.decision import Decision, Layer, Prediction, Reason
 from extproc.policy.exploration import worth_trying
 from extproc.policy.least_load import SCORES, Score, least_loaded
@@ -56,12 +56,14 @@ def decide(
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
     # For the sake of the servers' HTTP layer these have a limit of their own.
-    fit = view.fit() if request.has_body else view.admitting_bodyless()
-    if wait_left_s < inf and request.has_body:
-        fit = expected_wait.in_time(fit, wait_left_s)
+    if request.has_body:
+        fit, expected_s = guard.fit(view, request.input_tokens, wait_left_s)
+    else:
+        fit = view.admitting_bodyless()
+        expected_s = expected_wait.scores(fit, request.input_tokens)
     guarded = len(view) - len(fit)
     if fit.backends:
-        decision = _placed(request, fit, model, rules, rng)
+        decision = _placed(request, fit, expected_s, model, rules, rng)
     else:
         decision = _unfit(request, view, rules, rng, wait_left_s)
     return replace(decision, guarded=guarded) if guarded else decision
@@ -70,17 +72,17 @@ def decide(
 def _placed(
     request: Request,
     fit: FleetView,
+    expected_s: list[float],
     model: CorrectionModel | None,
     rules: PolicyRules,
     rng: np.random.Generator,
 ) -> Decision:
-    if fit.watched.starting:
-        fit = fit.unhurried()
+    if fit.watched.starting and (unhurried := fit.unhurried()) is not fit:
+        fit, expected_s = unhurried, expected_wait.scores(unhurried, request.input_tokens)
     if fit.watched.unheard and request.is_stream:  # only of a stream is heard how long it took to begin
-        tried = worth_trying(fit, request.input_tokens, rules.scored_by)
+        tried = worth_trying(fit, _scores(request, fit, expected_s, rules))
         if tried is not None:
-            return _decision(request, fit, fit.backends.index(tried), Layer.LEAST_LOAD, Reason.UNHEARD)
-    expected_s = expected_wait.scores(fit, request.input_tokens)
+            return _decision(request, fit, tried, Layer.LEAST_LOAD, Reason.UNHEARD)
     if min(expected_s) < rules.low_s:
         return _least_load(request, fit, expected_s, rules, Reason.LOW_ZONE, rng)
     if model is None or not _is_predictable(request, rules):
@@ -110,9 +112,12 @@ def _unfit(
 
     Otherwise one client whose requests make vLLM fail could take the whole fleet out for everyone else.
     """
+    view = view.narrowed([backend for backend in view.backends if not backend.is_asleep])
+    if not view.backends:
+        return Decision(Layer.REJECT, Reason.ASLEEP)
     admitting = view.admitting()
     if admitting.backends:
-        if wait_left_s < inf and not expected_wait.in_time(admitting, wait_left_s).backends:
+        if expected_wait.shortest_wait_s(admitting) > wait_left_s:
             return Decision(Layer.REJECT, Reason.TOO_LATE)
         is_queue_long = request.has_body and admitting.is_any_below_limit()
         return Decision(Layer.REJECT, Reason.WAIT_TOO_LONG if is_queue_long else Reason.SATURATED)

@@ -42,12 +42,14 @@ class Reason(StrEnum):
     WAIT_TOO_LONG = "wait_too_long"  # below their limits, but in the queue of any of them
     TOO_LATE = "too_late"  # by the request's own limit of the wait
     FAILING = "failing"
+    ASLEEP = "asleep"  # in vLLM's sleep mode
     TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
     LARGE_BODIES = "large_bodies"  # Envoy holds so many already
     UNKNOWN_MODEL = "unknown_model"
     MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
+    UNKNOWN_RESPONSE = "unknown_response"  # which backend has that stored response is not known
     # neither: Envoy's own pool takes the request
     NO_BACKEND = "no_backend"
 

@@ -11,8 +11,7 @@ parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`
 A score is compared, not foretold. It adds `crowding_s`: a place and a share of the engine that this request
 takes are lacking for those that come after it.
 
-`expected_wait` is the definition; `scores` is the same for all candidates of a decision at once, written out
-in one loop for speed, and a test holds the two equal.
+`expected_wait` is the definition; `policy.guard.fit` has it written out once more, for speed.
 """
 
 from extproc.fleet.backend import Backend
@@ -36,28 +35,17 @@ def expected_wait(
 
 
 def scores(view: FleetView, prompt_tokens: float) -> list[float]:
-    """Return the score of each candidate in seconds; 1,000 of them in half a millisecond."""
-    now_s, near_tokens = view.now_s, view.near_tokens
-    expected_s = []
-    for backend, load in zip(view.backends, view.loads, strict=True):
-        pace, load_with_it = backend.pace, load + 1
-        turns = CROWDING * load_with_it
-        if load_with_it > backend.places:
-            turns += load_with_it - backend.places
-        each_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens.get(backend, 0.0))
-        if backend.prefilled_at_s > now_s:
-            each_s += backend.prefilled_at_s - now_s
-        expected_s.append(each_s + pace.turn_s * turns)
-    return expected_s
+    """Return the score of each candidate in seconds."""
+    near = view.near_tokens
+    return [
+        expected_wait(backend, load, prompt_tokens, near.get(backend, 0.0), view.now_s).score_s
+        for backend, load in zip(view.backends, view.loads, strict=True)
+    ]
 
 
-def in_time(view: FleetView, limit_s: float) -> FleetView:
-    """Return the view of those where `wait_s` is at most `limit_s`, in one loop like the scores."""
-    now_s, found = view.now_s, []
-    for backend, load in zip(view.backends, view.loads, strict=True):
-        wait_s = backend.prefilled_at_s - now_s if backend.prefilled_at_s > now_s else 0.0
-        if load + 1 > backend.places:
-            wait_s += backend.pace.turn_s * (load + 1 - backend.places)
-        if wait_s <= limit_s:
-            found.append(backend)
-    return view.narrowed(found)
+def shortest_wait_s(view: FleetView) -> float:
+    """Return what a request has to wait where it is least, whatever its prompt."""
+    return min(
+        expected_wait(backend, load, 0.0, 0.0, view.now_s).wait_s
+        for backend, load in zip(view.backends, view.loads, strict=True)
+    )

@@ -7,9 +7,7 @@ seconds is tried after twice as many, and one that is believed to be useless har
 
 from itertools import islice
 
-from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
-from extproc.policy.least_load import Score
 
 COST_SHARE = 0.5
 """Guessed, see above."""
@@ -18,15 +16,14 @@ MAX_TRIED = 4
 """Guessed: so many of the silent are looked at in one decision, those that are due for longest."""
 
 
-def worth_trying(view: FleetView, prompt_tokens: float, score: Score) -> Backend | None:
-    """Return a backend of the view that is due, and for which this request does not pay too much."""
-    members = set(view.backends)
-    due = [backend for backend in islice(view.watched.unheard, MAX_TRIED) if backend in members]
-    if not due:
-        return None
-    found = dict(zip(view.backends, score(view, prompt_tokens), strict=True))
-    least = min(found.values())
-    for backend in due:
-        if found[backend] - least <= COST_SHARE * (view.now_s - backend.silence.since_s):
-            return backend
+def worth_trying(view: FleetView, scores: list[float]) -> int | None:
+    """Return the number of a candidate that is due, and for which this request does not pay too much."""
+    numbers = {backend: number for number, backend in enumerate(view.backends)}
+    least = min(scores)
+    for backend in islice(view.watched.unheard, MAX_TRIED):
+        number = numbers.get(backend)
+        if number is not None:
+            silent_s = view.now_s - backend.silence.since_s
+            if scores[number] - least <= COST_SHARE * silent_s:
+                return number
     return None

@@ -35,7 +35,8 @@ class Api:
     the prompt; where it is None, the whole body counts as text. `opening_field`, if there is one, holds text
     that the engine reads before the prompt, and is part of its prefix. `read_plain`, if there is one, reads a
     body of the usual shape faster, and returns None for others. The first of `token_limit_fields` with a
-    positive integer counts; without any, the server takes its `default_token_limit`, if it has one. Each file
+    positive integer counts; without any, the server takes its `default_token_limit`, if it has one.
+    `previous_field`, if there is one, names the stored response that a request goes on from. Each file
     in a form counts as `file_tokens`. A request may have many prompts if it `takes_batches`. `is_upgrade`
     marks an API whose requests have no body and become a WebSocket: the model is in the query.
 
@@ -55,6 +56,7 @@ class Api:
     read_plain: Callable[[bytes], BodyFacts | None] | None = None
     token_limit_fields: tuple[str, ...] = ()
     default_token_limit: int | None = None
+    previous_field: str | None = None
     file_tokens: int = FILE_TOKENS
     takes_batches: bool = False
     is_upgrade: bool = False
@@ -111,6 +113,7 @@ RESPONSES: Final = Api(
     input_fields=("input", "instructions", "tools"),
     read_size=conversation_size,
     token_limit_fields=("max_output_tokens",),
+    previous_field="previous_response_id",
     is_generation=True,
     first_byte_is_first_token=False,  # vLLM sends an event before it schedules the request
     answer_shape="responses",

@@ -79,12 +79,13 @@ def read_body(api: Api, body: bytes) -> BodyFacts:
     if fields is None:
         return read_form(api, body) or unreadable(body)
     return BodyFacts(
-        model=_model(fields.model),
+        model=_name(fields.model),
         is_stream=bytes(fields.stream) == b"true",
         input_size=_input_size(api, fields, condensed),
         token_limit=_token_limit(api, fields),
         is_readable=True,
         cache_salt=_salt(fields.cache_salt),
+        previous_response=_previous_response(api, fields),
     )
 
 
@@ -131,15 +132,23 @@ def _fields(api: Api, json: bytes) -> _Fields | None:
 
 @cache
 def _decoder(api: Api) -> msgspec.json.Decoder[_Fields]:
-    fields = [(name, Raw, _ABSENT) for name in (*api.input_fields, *api.token_limit_fields)]
+    previous = () if api.previous_field is None else (api.previous_field,)
+    names = (*api.input_fields, *api.token_limit_fields, *previous)
+    fields = [(name, Raw, _ABSENT) for name in names]
     return msgspec.json.Decoder(defstruct("Fields", fields, bases=(_Fields,), gc=False))
 
 
-def _model(raw: Raw) -> str | None:
+def _name(raw: Raw) -> str | None:
     try:
         return _STRING.decode(raw) or None
     except ODD_SHAPE:
         return None
+
+
+def _previous_response(api: Api, fields: _Fields) -> str:
+    if api.previous_field is None:
+        return ""
+    return _name(getattr(fields, api.previous_field)) or ""
 
 
 def _salt(raw: Raw) -> str:

@@ -30,6 +30,7 @@ class BodyFacts(msgspec.Struct, frozen=True):
     Where it is not readable (neither a JSON object nor a form), `input_size` is that of a short text and the
     rest is unknown. `token_limit` is None where it is absent, not a positive integer, or above 2**31 - 1.
     `cache_salt` separates the engine's prefix cache: requests share nothing with those of another salt.
+    `previous_response` is the id of the stored response that the request goes on from, empty without one.
     """
 
     model: str | None
@@ -38,3 +39,4 @@ class BodyFacts(msgspec.Struct, frozen=True):
     token_limit: int | None
     is_readable: bool
     cache_salt: str = ""
+    previous_response: str = ""

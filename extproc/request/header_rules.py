@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from extproc.request.objectives import Objectives
 from extproc.request.session import SESSION_HEADERS
 from extproc.request.slo import SloRule
 
@@ -10,12 +11,15 @@ from extproc.request.slo import SloRule
 class HeaderRules:
     """`tenant_header` names the header with the tenant; without one all requests are of one tenant.
 
-    The first of `session_headers` that a request has tells its session.
+    The first of `session_headers` that a request has tells its session. `objectives` may be replaced while
+    the rules are in use. Where it `is_traced` a client's trace is read.
     """
 
     tenant_header: str | None = None
     slo: SloRule = field(default_factory=SloRule)
     session_headers: tuple[str, ...] = SESSION_HEADERS
+    objectives: Objectives = field(default_factory=Objectives)
+    is_traced: bool = False
 
 
 USUAL = HeaderRules()

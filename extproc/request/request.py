@@ -19,6 +19,7 @@ from extproc.request.content import readable_content
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.session import NO_SESSION, read_session
+from extproc.request.stored_response import NO_RESPONSE, response_in_path, response_number
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -31,7 +32,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
-    session, if it has one.
+    session, if it has one, and `response` that of the stored response that it is about. `traceparent` is the
+    client's, where requests are traced.
     """
 
     api: Api
@@ -47,8 +49,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     wait_limit_s: float | None = None
     session: int = NO_SESSION
+    response: int = NO_RESPONSE
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
+    traceparent: str = ""
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -77,8 +81,9 @@ def read_request(
     api = apis.get(path, OTHER)
     if headers.get(":method") != api.method:
         api = OTHER
-    if body is None:
-        return _without_body(api, path, headers)
+    response = response_in_path(path)
+    if body is None or response:
+        return _without_body(api, path, headers, rules, response)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
@@ -91,14 +96,16 @@ def read_request(
         input_size=facts.input_size,
         input_tokens=ratios.estimate(facts.model, facts.input_size),
         token_limit=facts.token_limit,
-        priority=_priority(headers),
+        priority=_priority(headers, rules),
         body_bytes=len(body),
         has_body=True,
         tenant=tenant,
         wait_limit_s=rules.slo.limit_s(headers),
         session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
+        response=response_number(facts.previous_response),
         prefix=prefix,
         prompt_bytes=prompt_bytes,
+        traceparent=headers.get("traceparent", "") if rules.is_traced else "",
     )
 
 
@@ -116,13 +123,17 @@ def _path(headers: Mapping[str, str]) -> str:
     return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
 
 
-def _without_body(api: Api, path: str, headers: Mapping[str, str]) -> Request:
+def _without_body(
+    api: Api, path: str, headers: Mapping[str, str], rules: HeaderRules, response: int
+) -> Request:
+    """Read a request of which no engine computes anything, as one about a stored response."""
     return Request(
         api=api if api.method == "GET" else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
-        priority=_priority(headers),
+        priority=_priority(headers, rules),
         has_body=False,
+        response=response,
     )
 
 
@@ -131,12 +142,17 @@ def _model_in_query(target: str) -> str | None:
     return unquote_plus(found[1], errors="replace") if found else None
 
 
-def _priority(headers: Mapping[str, str]) -> int:
-    """Return the client's priority, clamped to +-MAX_PRIORITY; 0 where it is absent or no integer."""
-    try:
-        priority = int(headers.get(PRIORITY_HEADER, "0"))
-    except ValueError:
-        return 0
+def _priority(headers: Mapping[str, str], rules: HeaderRules) -> int:
+    """Return the priority of the request's objective, or else the client's own, within +-MAX_PRIORITY.
+
+    It is 0 where there is neither, or the client's is no integer.
+    """
+    priority = rules.objectives.rank(headers)
+    if priority is None:
+        try:
+            priority = int(headers.get(PRIORITY_HEADER, "0"))
+        except ValueError:
+            return 0
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 

@@ -76,6 +76,8 @@ class Bookings:
         self._number += 1
         booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
         backend.open[booking] = None
+        if backend.adapters is not None:
+            backend.adapters.begin(booking, request.model)
         if request.tenant:
             self.shares.begin(request.tenant)
         if request.has_body:
@@ -91,6 +93,8 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
+        if backend.adapters is not None:
+            backend.adapters.end(booking)
         if booking.request.tenant:
             self.shares.end(booking.request.tenant)
         if booking.request.has_body:
@@ -121,6 +125,10 @@ class Bookings:
         booking, _ = backend.open.popitem()
         booking.backend = other
         other.open[booking] = None
+        if backend.adapters is not None:
+            backend.adapters.end(booking)
+        if other.adapters is not None:
+            other.adapters.begin(booking, booking.request.model)
         if not booking.request.has_body:
             backend.bodyless -= 1
             other.bodyless += 1

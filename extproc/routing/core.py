@@ -18,22 +18,27 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.prediction_record import RankRecord
-from extproc.fleet.registry import Registry
+from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
+from extproc.policy.servers_wanted import servers_wanted
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
 from extproc.routing.feedback import Feedback
 from extproc.routing.model_list import model_list
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.model_search import ModelSearch
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
 from extproc.routing.router import Router
 
 CONTEXTS_EVERY_S = 0.25
 """Guessed: of thousands of servers that join at once each tells its contexts; a look at all takes 1 ms."""
+MAX_SCALED = 64
+"""Guessed: an autoscaler looks after few models, but a fleet may have thousands of adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,9 @@ class Core:
             first_booking,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
+        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
-        self.feedback = Feedback(self.registry, self.router.bookings)
+        self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
@@ -103,10 +109,17 @@ class Core:
                 self.ratios.learn(sample)
 
     def learn_models(
-        self, backend: Backend, models: frozenset[str], context_lengths: Mapping[str, int]
+        self,
+        backend: Backend,
+        models: frozenset[str],
+        context_lengths: Mapping[str, int],
+        bases: Mapping[str, str] = NO_BASES,
     ) -> None:
-        """Note what a server says it serves, and how long the contexts of some of the models are."""
-        self.registry.learn_models(backend, models)
+        """Note what a server says it serves, and how long the contexts of some of the models are.
+
+        `bases` are the models that those which are adapters belong to.
+        """
+        self.registry.learn_models(backend, models, bases)
         if backend.context_lengths != context_lengths:
             backend.context_lengths = context_lengths
             self._are_contexts_new = True
@@ -141,6 +154,17 @@ class Core:
         for backend in self.registry.members:
             self._begin_model(backend)
         return True
+
+    def servers_wanted(self, now_s: float) -> dict[str, int]:
+        """Return how many servers each model wants, of the first ones that wait and that are served."""
+        waiting = {} if self.queue is None else self.queue.depths()
+        models = [model for model in waiting if model][:MAX_SCALED] + self.registry.models()[:MAX_SCALED]
+        return {
+            model: servers_wanted(
+                self.fleet.view(self.registry.candidates(model) or (), now_s), waiting.get(model, 0)
+            )
+            for model in models
+        }
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

@@ -3,6 +3,7 @@
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
+from extproc.fleet.stored_responses import StoredResponses
 from extproc.outcomes.facts import foretold_of
 from extproc.outcomes.outcome import (
     NOT_ROUTED_FLAGS,
@@ -23,10 +24,11 @@ from extproc.routing.culprits import Culprits
 class Feedback:
     """Hands every outcome to the backend that it is about."""
 
-    def __init__(self, registry: Registry, bookings: Bookings) -> None:
+    def __init__(self, registry: Registry, bookings: Bookings, responses: StoredResponses) -> None:
         self.counts = OutcomeCounts()
         self._registry = registry
         self._bookings = bookings
+        self._responses = responses
         self._culprits = Culprits()
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
@@ -46,6 +48,8 @@ class Feedback:
             return None
         booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
+        if booking is not None and outcome.response:
+            self._responses.kept(outcome.response, booking.backend)
         if backend is not None:
             self.counts.count(outcome.sample)
             self._judge(backend, outcome, None if booking is None else booking.request, now_s)
@@ -96,9 +100,11 @@ def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
         _follow_refusal(backend, outcome, now_s)
     if not sample.is_clean or sample.ttft_s is None:
         return
+    if outcome.are_headers_early is not None:
+        backend.sends_headers_early = outcome.are_headers_early
     backend.observed(sample.ttft_s)
-    prompt_tokens = sample.new_tokens + sample.ahead_tokens
-    backend.paced(Answered(sample.load, prompt_tokens, sample.ttft_s, outcome.decode_s), now_s)
+    seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
+    backend.paced(seen, now_s)
     if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
         backend.predictions.observe(sample.model_version, foretold)
 

@@ -18,6 +18,7 @@ from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
 from extproc.policy.decision import Layer, Reason
 from extproc.request.api import Api
+from extproc.request.request import Request
 from extproc.routing.promised_returns import PromisedReturns
 
 SPREAD = 0.25
@@ -30,6 +31,7 @@ _MESSAGES = {
     Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
     Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
+    Reason.ASLEEP: "All backends that serve this model are in sleep mode. Please retry later.",
     Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
     Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
@@ -120,6 +122,17 @@ def unknown_model(model: str, api: Api) -> Reject:
     kind = "not_found_error" if api.has_typed_errors else "NotFoundError"
     error = {"message": message, "type": kind, "param": "model", "code": 404}
     return _reject(404, error, Reason.UNKNOWN_MODEL, {}, api)
+
+
+def unknown_response(request: Request) -> Reject:
+    """Return the refusal of a request about a stored response that no backend is known to have."""
+    message = (
+        "No server is known to have this stored response. It was made before the router started, or not "
+        "through it, or its server has left."
+    )
+    param = request.api.previous_field or "response_id"
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": 404}
+    return _reject(404, error, Reason.UNKNOWN_RESPONSE, {}, request.api)
 
 
 def _reject(

@@ -1,5 +1,6 @@
 """The router: candidates, decision, reservation and instruction, in one step without an await."""
 
+from collections.abc import Sequence
 from math import inf
 
 import msgspec
@@ -14,11 +15,15 @@ from extproc.fleet.registry import Registry
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
 from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
 from extproc.request.api import Api
 from extproc.request.request import Request
+from extproc.request.stored_response import NO_RESPONSE
 from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.contenders import contenders
+from extproc.routing.model_search import ModelSearch
 from extproc.routing.refusal import (
     LARGE_BODIES_RETRY_S,
     MODEL_GONE_RETRY_S,
@@ -26,6 +31,7 @@ from extproc.routing.refusal import (
     Returns,
     overloaded,
     unknown_model,
+    unknown_response,
 )
 from extproc.routing.tenant_shares import is_crowded
 
@@ -55,12 +61,18 @@ class Router:
         self._policy = policy
         self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
+        self.search: ModelSearch | None = None
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, or refuse it."""
         if request.tenant and self._has_used_its_share(request, now_s):
             self.counts.count(Decision(Layer.REJECT, Reason.TENANT_SHARE))
             return self._refused(request, Reason.TENANT_SHARE, self._bare_view(request, now_s))
+        tried = self.attempt(request, phase, now_s, search=self.search)
+        return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
+
+    def place_searched(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Place a request for whose model servers have been asked; it is not held again."""
         tried = self.attempt(request, phase, now_s)
         return tried if isinstance(tried, Placement) else self.refuse(request, phase, tried, now_s)
 
@@ -70,32 +82,51 @@ class Router:
         return self._policy.max_predicted_ttft_s if own_s is None else own_s
 
     def attempt(
-        self, request: Request, phase: Phase, now_s: float, waited_s: float = 0.0
+        self,
+        request: Request,
+        phase: Phase,
+        now_s: float,
+        waited_s: float = 0.0,
+        search: ModelSearch | None = None,
     ) -> Placement | Decision:
         """Decide, and reserve a place on the chosen backend before anything else can run.
 
         A request that has `waited_s` here may wait so much less at the server. Returns the decision where no
         backend can take the request now; it is not counted yet. Fails open where no backend can be chosen
-        yet.
+        yet. A request for an unknown model is held by a `search`, where that can help.
         """
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if candidates is None:
-            return Placement(self._refuse_model(request, now_s))
-        cached = self._fleet.prefixes.cached_tokens(request)
-        near = self._fleet.sessions.near_tokens(request, cached)
-        view = self._fleet.view(candidates, now_s, cached, near)
+            held = None if search is None else search.hold(request, phase)
+            return held or Placement(self._refuse_model(request, now_s))
+        if request.response and not candidates and self._registry.candidates(None):
+            self.counts.count(Decision(Layer.REJECT, Reason.UNKNOWN_RESPONSE))
+            return Placement(unknown_response(request))
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
-        decision = decide(request, view, self._model.current, self._policy, self._rng, left_s)
+        looked_at = contenders(candidates, self._fleet, request, self._rng)
+        decision = self._decide(request, looked_at, now_s, left_s)
+        if decision.chosen is None and len(looked_at) < len(candidates):
+            decision = self._decide(request, candidates, now_s, left_s)
         if decision.reason is Reason.NO_BACKEND:
             return self.pass_through(phase)
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
-        if near is not cached:
-            chosen = decision.chosen
-            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
+
+    def _decide(
+        self, request: Request, candidates: Sequence[Backend], now_s: float, wait_left_s: float
+    ) -> Decision:
+        cached = self._fleet.prefixes.cached_tokens(request, candidates)
+        near = nearest = self._fleet.sessions.near_tokens(request, cached)
+        if self._fleet.has_adapters and request.model is not None:
+            nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
+        view = self._fleet.view(candidates, now_s, cached, nearest)
+        decision = decide(request, view, self._model.current, self._policy, self._rng, wait_left_s)
+        if near is not cached and (chosen := decision.chosen) is not None:
+            self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
+        return decision
 
     def refuse(
         self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
@@ -112,9 +143,22 @@ class Router:
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
 
+    def candidate_estimates(self, request: Request, now_s: float, most: int) -> Sequence[CandidateEstimate]:
+        """Return what the best candidates have to offer a request; nothing is decided or changed."""
+        candidates = self._candidates(request) or ()
+        view = self._fleet.view(candidates, now_s, self._fleet.prefixes.cached_tokens(request))
+        return candidate_estimates(view, request.input_tokens, most)
+
+    def _candidates(self, request: Request) -> Sequence[Backend] | None:
+        """Return the backends that could take a request; None where certainly none serves its model."""
+        candidates = self._registry.candidates(request.model)
+        if candidates and request.response:
+            return self._fleet.responses.candidates(request.response, candidates)
+        return candidates
+
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
-        return self._fleet.view(self._registry.candidates(request.model) or (), now_s)
+        return self._fleet.view(self._candidates(request) or (), now_s)
 
     def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
@@ -158,8 +202,9 @@ class Router:
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
-        # All others are full where this one is the last resort.
-        has_another = decision.reason is not Reason.LAST_RESORT and backend.has_peers_for(request.model)
+        # All others are full where this one is the last resort, and none has a stored response but this one.
+        is_only_one = decision.reason is Reason.LAST_RESORT or request.response != NO_RESPONSE
+        has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
@@ -172,6 +217,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
     return PlacedFacts(
         **msgspec.structs.asdict(known),
         booking=booking.number,
+        expects_headers=request.is_stream and booking.backend.sends_headers_early,
         backend=booking.backend.name,
         layer=decision.layer,
         reason=decision.reason,

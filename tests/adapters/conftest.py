@@ -7,7 +7,8 @@ from support.clean_sample import SAMPLE
 from support.running_parts import Parts
 
 from extproc.outcomes.facts import Sample
-from extproc.routing.queue.request_queue import QueueRules, RequestQueue
+from extproc.routing.queue.queue_rules import QueueRules
+from extproc.routing.queue.request_queue import RequestQueue
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,13 @@ import yaml
 from pydantic import ValidationError
 
 from extproc.config import rules
-from extproc.config.discovery_stage import DnsDiscovery, KubernetesDiscovery
+from extproc.config.discovery_stage import (
+    DnsDiscovery,
+    FoundBackends,
+    InferencePoolDiscovery,
+    KubernetesDiscovery,
+    LlmdFileDiscovery,
+)
 from extproc.config.stages import MAX_CONFIG_BYTES, BackendConfig, Config, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.fleet.adaptive_limit import AdaptiveRule
@@ -45,6 +51,9 @@ def test_example_documents_every_field_with_its_default() -> None:
     assert (example["models"], example["max_num_seqs"]) == (None, None)
 
 
+KINDS = (DnsDiscovery, KubernetesDiscovery, InferencePoolDiscovery, LlmdFileDiscovery)
+
+
 def commented_examples() -> dict[str, dict[str, Any]]:
     """The kinds of discovery that the example shows in comments, as documents."""
     blocks = EXAMPLE.read_text().split("# discovery:\n")[1:]
@@ -53,19 +62,23 @@ def commented_examples() -> dict[str, dict[str, Any]]:
     return {document["kind"]: document for document in documents}
 
 
-@pytest.mark.parametrize("kind", [DnsDiscovery, KubernetesDiscovery])
+@pytest.mark.parametrize("kind", KINDS)
 def test_example_documents_every_kind_of_discovery_with_its_defaults(
-    kind: type[DnsDiscovery | KubernetesDiscovery],
+    kind: type[FoundBackends],
 ) -> None:
     document = commented_examples()[get_args(kind.model_fields["kind"].annotation)[0]]
     config = parse_config(yaml.safe_dump({"discovery": document}), "test.yaml")
     needed = {name: document[name] for name, field in kind.model_fields.items() if field.is_required()}
-    assert config.discovery == kind(**needed)
+    assert config.discovery == kind.model_validate(needed)
     assert document.keys() == kind.model_fields.keys()
 
 
 DNS = {"kind": "dns", "host": "vllm.default.svc", "port": 8000}
 KUBERNETES = {"kind": "kubernetes", "selector": "kubernetes.io/service-name=vllm"}
+
+
+POOL = {"kind": "inference_pool", "name": "vllm"}
+FILE = {"kind": "llm_d_file", "path": "endpoints.yaml"}
 
 
 def discovery_faults(document: object) -> str:
@@ -74,7 +87,7 @@ def discovery_faults(document: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("discovery", [DNS, KUBERNETES])
+@pytest.mark.parametrize("discovery", [DNS, KUBERNETES, POOL, FILE])
 def test_who_finds_backends_lists_none(discovery: dict[str, Any]) -> None:
     config = parse_config(yaml.safe_dump({"discovery": discovery}), "test.yaml")
     assert config.backends == ()
@@ -112,6 +125,8 @@ def test_without_discovery_a_list_is_needed_and_told_with_the_other_faults() -> 
         *(DNS | {"nameservers": ["dns.example:53"]}, DNS | {"family": "ipv5"}, DNS | {"empty_grace_s": -1}),
         *(KUBERNETES | {"selector": selector} for selector in ("", "a=b\n", "a=b&watch=true", "a=b#", 5)),
         *(KUBERNETES | {"port": port} for port in (0, "", "HTTP", "a b", "-a", True, 70000)),
+        *(POOL | {"name": name} for name in ("", "Vllm", "a b", "a,b", "-a", "a/b", "a" * 254, None)),
+        *(POOL | {"namespace": ""}, POOL | {"port": 8000}, FILE | {"path": ""}, FILE | {"path": "/"}),
         *(KUBERNETES | {"namespace": ""}, KUBERNETES | {"models": []}, KUBERNETES | {"max_num_seqs": 0}),
     ],
     ids=str,
@@ -128,6 +143,8 @@ def test_other_discoveries_are_refused(document: object) -> None:
         DNS | {"nameservers": ["10.0.0.10:53", "[fd00::10]:53"], "family": "ipv6", "interval_s": 0.5},
         KUBERNETES | {"selector": "app in (a, b),!canary", "port": "http", "namespace": "llm"},
         KUBERNETES | {"port": 8000, "models": ["m"], "empty_grace_s": 0},
+        POOL | {"name": "llama-3.1-8b", "namespace": "llm", "family": "ipv6"},
+        FILE | {"models": ["m"], "family": "ipv4"},
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ def test_the_open_paths_are_those_of_envoy_yaml() -> None:
 
 
 def test_the_access_log_carries_what_envoy_yaml_has_in_it() -> None:
-    (log,) = shipped()["access_log"]
+    log, _ = shipped()["access_log"]
     config = log["typed_config"]["common_config"]
     for field in ("custom_tags", "buffer_flush_interval"):
         assert patches()[field]["value"] == config[field]

@@ -9,7 +9,7 @@ import pytest
 from support.prometheus_rules import grouping_labels, matchers, names, panel_expressions, rules
 from support.reference import all_metrics
 
-from extproc.adapters.vllm.scraper import ScrapeResult
+from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.fleet.backend import Lifecycle
 from extproc.fleet.zone import Zone
 from extproc.outcomes.outcome import Failure
@@ -19,7 +19,14 @@ VALUES = {
     "layer": {layer.value for layer in Layer},
     "reason": {reason.value for reason in Reason},
     "zone": {zone.value for zone in Zone},
-    "state": {"ok", "probing", "failing", "saturated", *(membership.value for membership in Lifecycle)},
+    "state": {
+        "ok",
+        "probing",
+        "failing",
+        "saturated",
+        "asleep",
+        *(membership.value for membership in Lifecycle),
+    },
     "result": {"ok", *(failure.value for failure in Failure), *(result.value for result in ScrapeResult)},
     "job": {"extproc", "envoy"},
 }

@@ -38,7 +38,9 @@ def release(backend: Backend, count: int, now_s: float) -> None:
 def pace(backend: Backend, ttft_s: float, now_s: float, count: int) -> None:
     """Report streams that met the queue of `queueing`, and had their first token after `ttft_s`."""
     for _ in range(count):
-        backend.paced(Answered(load=8.0, prompt_tokens=100.0, ttft_s=ttft_s, decode_s=1.0), now_s)
+        backend.paced(
+            Answered(load=8.0, new_tokens=100.0, ahead_tokens=0.0, ttft_s=ttft_s, decode_s=1.0), now_s
+        )
 
 
 def test_a_reservation_counts_at_once_and_a_release_gives_it_back(backend: Backend) -> None:
@@ -210,8 +212,8 @@ def test_a_queue_that_stood_is_no_reason_once_the_scrape_is_stale(queueing: Back
 
 def test_once_scrapes_stop_an_empty_backend_is_not_closed_by_a_queue_that_never_ran(backend: Backend) -> None:
     for second in range(20):
-        backend.paced(Answered(0.0, 100.0, 3.0, 500.0), float(second))
-        scrape(backend, running=0, waiting=5, now_s=float(second), prompt_tokens_total=100.0 * second)
+        backend.paced(Answered(0.0, 100.0, 0.0, 3.0, 500.0), float(second))
+        scrape(backend, running=0, waiting=5, now_s=float(second), prompt_tokens_total=float(second))
     assert backend.pace.turn_s > 5.0, "the wait of one alone is too long"
     assert not has_room(backend, 19.0)
     assert has_room(backend, 60.0), "it has none of ours, so that nothing but a request can tell more"
@@ -224,8 +226,8 @@ def test_a_queue_before_a_pause_without_scrapes_has_not_been_standing_since(queu
 
 def test_a_queue_can_be_judged_where_answers_end_with_their_first_token(backend: Backend) -> None:
     for hundredth in range(2000):
-        backend.paced(Answered(0.0, 8000.0, 0.1, 0.0), hundredth / 100)
-    assert backend.pace.base_s == 0.0, "long prompts explain all of the time, and nothing is left"
+        backend.paced(Answered(0.0, 8000.0, 0.0, 0.1, 0.0), hundredth / 100)
+    assert backend.pace.base_s < 1e-5, "long prompts explain all of the time, and nothing is left"
     for tenth in range(20):
         scrape(backend, running=4, waiting=5, now_s=20.0 + tenth / 10)
     assert has_room(backend, 22.0)

@@ -90,15 +90,15 @@ def test_a_new_backend_is_taken_to_be_like_the_fleet_and_knows_nothing_of_the_on
     fleet: Fleet, one: Backend, two: Backend
 ) -> None:
     for second in range(50):
-        one.paced(Answered(1.0, 100.0, 0.5, 1.0), float(second))
-        two.paced(Answered(1.0, 100.0, 2.5, 1.0), float(second))
-    assert one.pace.base_s < 0.6
-    assert two.pace.base_s > 2.0
+        one.paced(Answered(1.0, 100.0, 0.0, 0.5, 1.0), float(second))
+        two.paced(Answered(1.0, 100.0, 0.0, 2.5, 1.0), float(second))
+    assert one.pace.base_s + 100 * one.pace.token_s < 0.6
+    assert two.pace.base_s + 100 * two.pace.token_s > 2.0
     fleet.leave({two})
     newcomer = fleet.join(two.endpoint)
     fleet_base_s = newcomer.pace.base_s
     assert one.pace.base_s < fleet_base_s < 2.0
-    newcomer.paced(Answered(1.0, 100.0, 0.1, 1.0), 50.0)
+    newcomer.paced(Answered(1.0, 100.0, 0.0, 0.1, 1.0), 50.0)
     assert newcomer.pace.base_s < fleet_base_s
 
 

@@ -18,7 +18,7 @@ from extproc.outcomes.outcome import LogEntry
 from extproc.request.token_ratio import CounterWindow
 from extproc.routing.bookings import Booking
 from extproc.routing.core import Core
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 ROUNDS = 10_000
 MEMBERS = 3

@@ -10,6 +10,7 @@ from support.build import a_fleet, an_endpoint, reserve, scrape
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.inference_stage import InferenceStage
 from extproc.fleet.registry import LOST_FOR_S, MAX_LOST_MODELS, MAX_MEMBERS, Registry
 
 SETTLE_S = 1.5
@@ -118,6 +119,15 @@ def test_candidates_are_those_that_serve_the_model(registry: Registry) -> None:
     assert names(registry, "a") == {"vllm-1", "vllm-2"}
     assert names(registry, "b") == {"vllm-2"}
     assert names(registry, None) == {"vllm-1", "vllm-2"}
+
+
+def test_a_server_that_only_prefills_is_a_member_but_no_candidate(registry: Registry) -> None:
+    prefill = endpoint(2, "a", stages=frozenset({InferenceStage.PREFILL}))
+    active(registry, endpoint(1, "a"), prefill)
+    assert names(registry, "a") == names(registry) == {"vllm-1"}
+    assert len(registry.members) == 2
+    registry.apply([endpoint(1, "a"), endpoint(2, "a")], 100.0)
+    assert names(registry, "a") == {"vllm-1", "vllm-2"}, "its label has changed"
 
 
 def test_a_model_that_no_backend_serves_is_known_to_be_missing(registry: Registry) -> None:

@@ -56,17 +56,14 @@ def test_a_backend_is_alive_while_its_scrapes_are_answered() -> None:
     assert [view.is_alive(each) for each in (one, two, three)] == [True, False, False]
 
 
-def test_failing_backends_are_left_out_by_both_ways_to_narrow_and_full_ones_by_one() -> None:
+def test_only_failing_backends_do_not_admit() -> None:
     failing, full, good = backends(0, 10, 3)
     trip(failing)
-    view = look([failing, full, good])
-    assert list(view.admitting().backends) == [full, good]
-    assert list(view.fit().backends) == [good]
+    assert list(look([failing, full, good]).admitting().backends) == [full, good]
 
 
-def test_a_view_in_which_all_are_fit_is_not_made_again() -> None:
+def test_a_view_in_which_all_admit_is_not_made_again() -> None:
     view = look(backends(1, 2))
-    assert view.fit() is view
     assert view.admitting() is view
 
 
@@ -93,11 +90,9 @@ def test_a_backend_with_too_many_prompts_ahead_is_saturated_until_they_are_compu
     one.expect_prompt("a long one", (one.longest_wait_s + 1.0) / one.pace.token_s, NOW_S)
     view = look([one])
     assert not view.has_room(one)
-    assert view.fit().backends == []
     assert view.facts(one).zone == "saturated"
     later = view_of([one], NOW_S + 1.5)
     assert later.has_room(one)
-    assert later.fit().backends == [one]
 
 
 def test_the_zone_follows_the_estimate_and_a_full_backend_is_saturated_whatever_it_is() -> None:
@@ -146,4 +141,3 @@ def test_what_is_worked_out_for_all_at_once_is_what_each_one_would_get(
     assert view.loads == pytest.approx([view.load(each) for each in found])
     admitting = [each for each in found if not each.breaker.is_tripped]
     assert list(view.admitting().backends) == admitting
-    assert list(view.fit().backends) == [each for each in admitting if view.has_room(each)]

@@ -8,7 +8,7 @@ from fuzz.sidecar_parts import parts
 
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Exchange
-from extproc.adapters.vllm.scraper import MAX_MODELS, MAX_NAME, read_models
+from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME, read_models
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"

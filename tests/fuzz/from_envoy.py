@@ -15,7 +15,8 @@ from extproc.h2.frames import PREFACE
 from extproc.h2.grpc_connection import GrpcConnection
 from extproc.h2.grpc_wire import prefixed
 from extproc.outcomes.facts import FACTS_KEY
-from extproc.outcomes.outcome import TTFT_TAG, LogEntry
+from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.server_times import COMMENTS_KEY, HEADERS_TAG, TTFT_TAG
 
 STEP = b"~~"
 """Where one step of an exchange ends and the next begins."""
@@ -40,7 +41,10 @@ def facts(data: bytes) -> None:
     metadata = {FACTS_KEY: text.replace("@version@", parts().offer_shipped_model())}
     status = (200, 200, 0, 404, 500, 503, 2**32 - 1)[head[0] % 7]
     flags = frozenset(("UF", "DC", "UC", "NR")[: head[1] % 5])
-    tags = {TTFT_TAG: ("1500000", "1", "86400000000", "-", "nan", "1e308", "-1", "")[head[2] % 8]}
+    times = ("1500000", "1", "86400000000", "-", "nan", "1e308", "-1", "")
+    tags = {TTFT_TAG: times[head[2] % 8], HEADERS_TAG: times[head[2] // 8 % 8]}
+    if head[2] & 64:
+        metadata[COMMENTS_KEY] = times[head[2] // 8 % 8]
     learn([LogEntry(1.7e9, 2.0, status, 1 + head[1] // 128, flags, 2**64 - 1, metadata, tags)])
 
 

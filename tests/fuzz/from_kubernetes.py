@@ -4,37 +4,52 @@ import dns.exception
 import dns.message
 import dns.rdataclass
 import dns.rdatatype
-import msgspec
 
+from extproc.adapters.discovery import pool_endpoints
 from extproc.adapters.discovery.dns import usable_addresses
-from extproc.adapters.discovery.endpoint_slices import backends_of
-from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, SliceList, _read_event
+from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_of
+from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, read_event, read_list
+from extproc.adapters.discovery.pool_endpoints import InferencePool, Pod
 from extproc.adapters.discovery.source import can_be_a_backend, name_of_address
 from extproc.adapters.envoy.envoy_config import cds_document
-from extproc.config.discovery_stage import KubernetesDiscovery
+from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
 from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import Endpoint
 
 PORT = 8000
 CONFIG = KubernetesDiscovery(kind="kubernetes", selector="app=vllm")
+POOL = InferencePoolDiscovery(kind="inference_pool", name="vllm")
 
 
 def watch(data: bytes) -> None:
     """One line, and the backends that it makes."""
     try:
-        _, found = _read_event(data.decode("utf-8", "replace"))
+        _, _, found = read_event(data.decode("utf-8", "replace"), EndpointSlice)
     except (KubernetesError, *_FAULTS):
         return
-    check(backends_of([found], CONFIG))
+    check(backends_of([] if found is None else [found], CONFIG))
 
 
 def slices(data: bytes) -> None:
     """A list of EndpointSlices."""
     try:
-        found = msgspec.json.decode(data, type=SliceList)
+        found = read_list(data, EndpointSlice)
     except _FAULTS:
         return
     check(backends_of(found.items, CONFIG))
+
+
+def pool(data: bytes) -> None:
+    """A pool, and a list of pods after the first line's end."""
+    first, _, rest = data.partition(b"\n")
+    try:
+        _, _, found = read_event(first.decode("utf-8", "replace"), InferencePool)
+        pods = read_list(rest, Pod).items
+    except (KubernetesError, *_FAULTS):
+        return
+    if found is not None:
+        assert isinstance(found.label_selector, str)
+        check(pool_endpoints.backends_of(found, pods, POOL))
 
 
 def dns_answer(data: bytes) -> None:

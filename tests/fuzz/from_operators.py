@@ -1,14 +1,17 @@
-"""What is put on the disk: model files, the trees in them, and the configuration."""
+"""Files that are put on the disk: models, the trees in them, the configuration, clusters and endpoints."""
 
 from contextlib import suppress
 
 import msgspec
 import numpy as np
+from fuzz.from_kubernetes import check
 from fuzz.sidecar_parts import shipped_model
 
+from extproc.adapters.discovery.llm_d_file import read_servers
 from extproc.adapters.envoy.cluster_file import NO_CLUSTERS, _read_backends
 from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config import rules
+from extproc.config.discovery_stage import LlmdFileDiscovery
 from extproc.config.stages import BackendConfig, parse_config
 from extproc.errors import ConfigError, ModelFileError
 from extproc.learning.features import FEATURES
@@ -17,6 +20,7 @@ from extproc.learning.model_file import ModelFile, dump, load
 from extproc.learning.trees import Trees, check_trees
 
 ROWS = np.random.default_rng(0).uniform(-1e6, 1e6, (4, len(FEATURES)))
+SERVERS = LlmdFileDiscovery(kind="llm_d_file", path="endpoints.yaml")
 TREES = b'"@trees@"'
 """Stands for the shipped model's trees, which are too long for a fuzzer to keep whole."""
 
@@ -54,6 +58,12 @@ def cluster_file(data: bytes) -> None:
         assert BackendConfig(name=backend.name, url=f"http://{backend.address}").endpoint == backend
     cds_document(found, "1")
     msgspec.json.encode([backend.address for backend in found])
+
+
+def endpoints_file(data: bytes) -> None:
+    """A list of servers in llm-d's format."""
+    with suppress(ValueError, ConfigError):
+        check(read_servers(data, SERVERS))
 
 
 def config(data: bytes) -> None:

@@ -22,11 +22,13 @@ TARGETS: dict[str, Target] = {
     "models": from_backends.models,
     "watch": from_kubernetes.watch,
     "slices": from_kubernetes.slices,
+    "pool": from_kubernetes.pool,
     "dns_answer": from_kubernetes.dns_answer,
     "model_file": from_operators.model_file,
     "trees": from_operators.trees,
     "config": from_operators.config,
     "cluster_file": from_operators.cluster_file,
+    "endpoints_file": from_operators.endpoints_file,
 }
 CORPUS = Path(__file__).parent / "corpus"
 

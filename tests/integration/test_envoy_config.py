@@ -68,6 +68,20 @@ def test_sidecar_is_sent_only_the_headers_that_it_reads(start_envoy: StartEnvoy)
     asyncio.run(scenario())
 
 
+def test_a_clients_trace_reaches_the_server_as_it_is(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+    trace = {"Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Tracestate": "a=b"}
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = route_to("a")
+            await stack.post(headers=trace)
+
+    asyncio.run(scenario())
+    received = {name.lower(): value for name, value in backend.received[0][0].items()}
+    assert {name.lower(): value for name, value in trace.items()}.items() <= received.items()
+
+
 def test_decision_chooses_the_backend(start_envoy: StartEnvoy) -> None:
     async def scenario() -> None:
         async with running(start_envoy, Backend("a"), Backend("b")) as stack:

@@ -10,6 +10,7 @@ from support.toy_api import TOY
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.outcomes.facts import PlacedFacts, from_metadata, to_metadata
 from extproc.outcomes.outcome import Failure, LogEntry, Retry, RetryStage, read_outcome, read_retry
+from extproc.outcomes.server_times import COMMENTS_KEY
 
 FACTS = PlacedFacts(
     booking=7,
@@ -67,7 +68,46 @@ def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
     assert outcome is not None
     known = asdict(FACTS)
     assert outcome.booking == known.pop("booking")
+    del known["expects_headers"]
     assert known.items() <= asdict(outcome.sample).items()
+
+
+def commented(comments_ms: str, **change: object) -> LogEntry:
+    return replace(ENTRY, metadata={**to_metadata(FACTS), COMMENTS_KEY: comments_ms}, **change)
+
+
+def test_comments_before_the_first_token_are_not_taken_for_it() -> None:
+    outcome = read_outcome(commented("1000"))
+    assert outcome is not None
+    assert (outcome.sample.ttft_s, outcome.decode_s, outcome.sample.duration_s) == (2.25, 0.25, 2.5)
+    assert outcome.sample.is_clean
+
+
+@pytest.mark.parametrize("comments_ms", ["endless", "nan", "-1", "1e30", "-"])
+def test_a_stream_of_nothing_but_comments_has_no_first_token(comments_ms: str) -> None:
+    outcome = read_outcome(commented(comments_ms, response_flags=frozenset({"DC"})))
+    assert outcome is not None
+    assert (outcome.sample.ttft_s, outcome.decode_s, outcome.is_computed) == (None, None, False)
+    assert not outcome.sample.is_clean
+
+
+@pytest.mark.parametrize(
+    ("headers_us", "are_early"),
+    [("2000", True), ("600000", True), ("700000", False), ("1249000", False), ("-", None), ("", None)],
+)
+def test_headers_that_come_with_the_first_token_are_told_from_early_ones(
+    headers_us: str, are_early: bool | None
+) -> None:
+    outcome = read_outcome(replace(ENTRY, tags={**ENTRY.tags, "headers_us": headers_us}))
+    assert outcome is not None
+    assert outcome.are_headers_early is are_early
+
+
+def test_two_times_that_are_close_tell_nothing_of_the_headers() -> None:
+    tags = {**ENTRY.tags, "ttft_us": "9000", "headers_us": "1000"}
+    outcome = read_outcome(replace(ENTRY, tags=tags))
+    assert outcome is not None
+    assert outcome.are_headers_early is False
 
 
 def test_neither_a_slow_upload_nor_a_wait_in_our_queue_is_part_of_what_the_server_took() -> None:

@@ -1,15 +1,14 @@
 from collections.abc import Iterable
-from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.build import STALE_AFTER_S, a_backend, reserve, view_of
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait, in_time, scores
+from extproc.policy.expected_wait import expected_wait, scores
 
 NOW_S = 100.0
 
@@ -70,41 +69,6 @@ def test_prompts_that_were_sent_delay_the_next_until_they_are_computed() -> None
     assert scores(view_of([backend], 1.0 + backlog_s), 0.0) == pytest.approx([before_s])
 
 
-_seconds = st.floats(0.0, 1e4)
-_paces = st.builds(Pace, base_s=_seconds, token_s=st.floats(0.0, 1.0), turn_s=_seconds, stay_s=_seconds)
-_candidates = st.fixed_dictionaries(
-    {
-        "pace": _paces,
-        "own": st.integers(0, 500),
-        "foreign": st.floats(0.0, 500.0),
-        "scraped_at_s": st.sampled_from([-inf, NOW_S - 9.0, NOW_S - 0.1]),
-        "places": st.just(inf) | st.floats(1.0, 500.0),
-        "prefilled_at_s": st.just(-inf) | st.floats(NOW_S - 60.0, NOW_S + 60.0),
-    }
-)
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(_candidates, st.none() | st.floats(0.0, 1e6)), max_size=8),
-    st.floats(0.0, 1e6),
-)
-def test_the_score_of_every_candidate_is_its_expected_wait(
-    candidates: list[tuple[dict[str, object], float | None]], prompt_tokens: float
-) -> None:
-    backends = [with_fields(a_backend(number=n), each.items()) for n, (each, _) in enumerate(candidates)]
-    held = [(each, tokens) for each, (_, tokens) in zip(backends, candidates, strict=True)]
-    cached_tokens = {each: tokens for each, tokens in held if tokens is not None}
-    view = FleetView(backends, NOW_S, NOW_S - STALE_AFTER_S, cached_tokens)
-    assert scores(view, prompt_tokens) == pytest.approx(
-        [
-            expected_wait(each, view.load(each), prompt_tokens, cached_tokens.get(each, 0.0), NOW_S).score_s
-            for each in backends
-        ],
-        rel=1e-12,
-    )
-
-
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8))
 def test_among_backends_of_the_same_pace_the_least_loaded_expects_the_least(loads: list[int]) -> None:
     backends = [a_backend(number=number, max_num_seqs=4) for number in range(len(loads))]
@@ -112,19 +76,3 @@ def test_among_backends_of_the_same_pace_the_least_loaded_expects_the_least(load
         reserve(backend, load, NOW_S)
     found = scores(view_of(backends, NOW_S), 100.0)
     assert loads[found.index(min(found))] == min(loads)
-
-
-@settings(deadline=None)
-@given(st.lists(_candidates, max_size=8), st.floats(0.0, 1e4))
-def test_those_in_time_are_those_whose_wait_is_within_the_limit(
-    candidates: list[dict[str, object]], limit_s: float
-) -> None:
-    view = view_of(
-        [with_fields(a_backend(number=n), each.items()) for n, each in enumerate(candidates)], NOW_S
-    )
-    waits_s = [
-        expected_wait(backend, load, 500.0, 0.0, NOW_S).wait_s
-        for backend, load in zip(view.backends, view.loads, strict=True)
-    ]
-    expected = [backend for backend, wait_s in zip(view.backends, waits_s, strict=True) if wait_s <= limit_s]
-    assert list(in_time(view, limit_s).backends) == expected

@@ -15,7 +15,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.signals import Signals
 from extproc.outcomes.outcome import FIRST_TAG, SECOND_TAG, STAGE_TAG, LogEntry, RetryStage
 from extproc.request.request import Request
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 SETTLE_S, MAX_WAIT_S = 1.0, 5.0
 QUEUE = QueueRules(max_waiting=3, max_wait_s=MAX_WAIT_S, min_priority=-5, max_priority=5)

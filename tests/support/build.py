@@ -24,7 +24,7 @@ from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.refusal import AdmissionRules
 
 MODEL = "m"

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.adapters.http.metrics import sidecar_registry
-from extproc.adapters.vllm.scraper import ScrapeResult
+from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.outcomes.facts import Sample
 
 SampleWith = Callable[..., Sample]
@@ -47,3 +47,4 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.core.router.bookings.retries_withheld += 1
     parts.core.feedback.counts.unplaced += 1
     parts.server.protocol_errors += 1
+    parts.spans["exported"] += 1

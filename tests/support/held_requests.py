@@ -10,7 +10,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_rules import WaitingRule
 from extproc.request.request import Request
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 MAX_ACTIVE = 2
 RULES = QueueRules(max_waiting=100, max_wait_s=10.0, min_priority=-5, max_priority=5)

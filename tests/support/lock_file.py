@@ -29,6 +29,8 @@ OPTIONS = (
     *("--only-binary", ":all:"),
 )
 
+EXTRAS_IN_IMAGE = ("--extra", "kubernetes", "--extra", "tracing")
+
 Versions = dict[str, set[str]]
 """The locked versions by name. Most names have one; a second one is for other Pythons or platforms."""
 
@@ -73,7 +75,7 @@ def write_lock(target: Path, uv: str, arguments: Sequence[str]) -> None:
         "-", "pyproject.toml", "--all-extras", "--generate-hashes", "-o", target, *arguments, asked=building
     )
     everything = entries(target.read_text())
-    in_image = versions(resolve("pyproject.toml", "--extra", "kubernetes", "-c", target))
+    in_image = versions(resolve("pyproject.toml", *EXTRAS_IN_IMAGE, "-c", target))
     for_building = versions(resolve("-", "-c", target, asked=building))
 
     sections: dict[str, list[str]] = {IMAGE: [], BUILDING: [], DEVELOPMENT: []}
@@ -82,7 +84,7 @@ def write_lock(target: Path, uv: str, arguments: Sequence[str]) -> None:
         title = IMAGE if name in in_image else BUILDING if name in for_building else DEVELOPMENT
         sections[title].append(entry)
     meanings = {
-        IMAGE: "what the package needs, and its extra `kubernetes`",
+        IMAGE: "what the package needs, and its extras `kubernetes` and `tracing`",
         BUILDING: "what [build-system] needs beside that",
         DEVELOPMENT: "what the other extras need beside that",
     }

@@ -12,7 +12,12 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway")
+GATEWAYS = ("istio", "agentgateway", "envoy-ai-gateway", "nginx", "gke")
+"""Those of the Gateway API; each has a directory, and is a provider of the chart."""
+
+PICKERS = tuple(f"gateway-api/{gateway}" for gateway in (*GATEWAYS, "standalone"))
+VARIANTS = ("kubernetes/sidecar", "kubernetes/service", "kubernetes/vllm", "envoy-gateway", "keda", *PICKERS)
+CHART = DEPLOY / "gateway-api" / "chart"
 WORKLOADS = ("Deployment",)
 
 
@@ -40,6 +45,14 @@ def built(variant: str) -> list[dict[str, Any]]:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     return [document for document in yaml.safe_load_all(answer.stdout) if document is not None]
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Render the chart as the release `vllm` in the namespace `llm`; skips the test without helm."""
+    if not shutil.which("helm"):
+        pytest.skip("helm is not installed: python .ci/helm.py /usr/local/bin/helm")
+    command = ["helm", "template", "vllm", str(CHART), "--namespace", "llm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def of_kind(variant: str, *kinds: str) -> list[dict[str, Any]]:

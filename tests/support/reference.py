@@ -23,7 +23,7 @@ from support.running_parts import Parts
 
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.config.stages import Config
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "extproc.example.yaml"

@@ -21,7 +21,7 @@ from extproc.fleet.endpoint import KnownBackends
 from extproc.fleet.prediction_record import Foretold
 from extproc.fleet.signals import ScrapeRule
 from extproc.learning.model_in_use import read_offer
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
 BACKENDS = endpoints(2)
@@ -38,6 +38,7 @@ class Parts:
 
     def __init__(self, samples: SampleStore | None = None, queue: QueueRules | None = None) -> None:
         self.started_s = time.monotonic()
+        self.spans = {"exported": 0, "failed": 0, "left_out": 0}
         fleet = fleet_rules(
             max_active=MAX_ACTIVE,
             resume_load=2 if queue is None else MAX_ACTIVE - 1,
@@ -61,6 +62,7 @@ class Parts:
             samples=samples,
             discovery=source.counts,
             membership=self.membership,
+            span_counts=lambda: self.spans,
         )
 
     def place(self, model: str = "m", now_s: float | None = None) -> Placement:

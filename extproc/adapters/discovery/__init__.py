@@ -1,1 +1,1 @@
-"""Where the backends come from: the configuration's list, DNS, or the Kubernetes API; see `source`."""
+"""Where the backends come from: a list, DNS, the Kubernetes API, or a file; see `source` and `kinds`."""

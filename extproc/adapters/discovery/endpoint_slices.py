@@ -5,24 +5,16 @@ one endpoint may be in two. So all of them are looked at together, and each pod 
 See https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/.
 """
 
-import ipaddress
 from collections.abc import Iterable
-from functools import lru_cache
 
 import msgspec
 
-from extproc.adapters.discovery.source import can_be_a_backend, name_of_address, name_of_pod
+from extproc.adapters.discovery.kubernetes_objects import KubernetesObject
+from extproc.adapters.discovery.source import name_of_address, name_of_pod, usable_host
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
 
 _FAMILIES = {"any": ("IPv4", "IPv6"), "ipv4": ("IPv4",), "ipv6": ("IPv6",)}
-
-
-class Metadata(msgspec.Struct, rename="camel"):
-    """What is read of an object's metadata; `resource_version` is opaque."""
-
-    name: str = ""
-    resource_version: str = ""
 
 
 class Conditions(msgspec.Struct):
@@ -66,10 +58,9 @@ class SlicePort(msgspec.Struct):
         return self.port is not None and 0 < self.port < 65536 and self.protocol in (None, "TCP")
 
 
-class EndpointSlice(msgspec.Struct, rename="camel"):
+class EndpointSlice(KubernetesObject, rename="camel"):
     """One slice, as far as it is read."""
 
-    metadata: Metadata
     address_type: str = ""
     endpoints: list[SliceEndpoint] | None = None
     ports: list[SlicePort] | None = None
@@ -101,23 +92,10 @@ def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
 
 
 def _backend(endpoint: SliceEndpoint, port: int, config: KubernetesDiscovery) -> Endpoint | None:
-    host = _host(endpoint.addresses[0]) if endpoint.addresses else None
+    host = usable_host(endpoint.addresses[0]) if endpoint.addresses else None
     if host is None:
         return None
     target = endpoint.target_ref
     is_pod = target is not None and target.kind == "Pod" and target.name
     name = name_of_pod(target.name) if target and is_pod else name_of_address("endpoint", host)
     return config.endpoint(name, host, port)
-
-
-@lru_cache(maxsize=8192)
-def _host(address: str) -> str | None:
-    """The address in its usual form, None where it is none of a backend's.
-
-    It is kept, since hundreds are read again at every change.
-    """
-    try:
-        host = str(ipaddress.ip_address(address))
-        return host if can_be_a_backend(host) else None
-    except ValueError:
-        return None

@@ -1,44 +1,41 @@
-"""List and watch EndpointSlices: requests to the Kubernetes API, their lines read one by one.
+"""List and watch objects: requests to the Kubernetes API, their lines read one by one.
 
 lightkube knows where the API is, and who we are: in a pod by its service account, whose token is read again
 when it is refused (401), elsewhere by the kubeconfig. Its own `watch` is not used: it cannot ask for
 bookmarks, and starts again without a pause. See https://kubernetes.io/docs/reference/using-api/api-concepts/.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
 
 import httpx2
 import msgspec
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.core.exceptions import ConfigError, LoadResourceError
 from lightkube.core.generic_client import GenericAsyncClient
-from lightkube.resources.discovery_v1 import EndpointSlice as EndpointSliceResource
 
-from extproc.adapters.discovery.endpoint_slices import EndpointSlice, Metadata
+from extproc.adapters.discovery.kubernetes_objects import Metadata, Object, ObjectList
 from extproc.errors import ExtprocError
 
 WATCH_S = 60
 """How long a watch lasts before the server ends it. A connection that died without a word is noticed then."""
 
 _TIMEOUT_S = 10.0
-_OK, _GONE = 200, 410
+_OK, _NOT_FOUND, _GONE = 200, 404, 410
 _MAX_MESSAGE = 200
 
 
 class KubernetesError(ExtprocError):
-    """The API cannot be asked, refuses, or answers with something else; `is_gone`: list again."""
+    """The API cannot be asked, refuses, or answers with something else.
 
-    def __init__(self, message: str, *, must_list: bool = False) -> None:
+    `must_list`: what is known may be wrong; `is_absent`: there are no objects of this kind at all.
+    """
+
+    def __init__(self, message: str, *, must_list: bool = False, is_absent: bool = False) -> None:
         super().__init__(message)
         self.must_list = must_list
-
-
-class SliceList(msgspec.Struct):
-    """The answer to a list."""
-
-    metadata: Metadata
-    items: list[EndpointSlice]
+        self.is_absent = is_absent
 
 
 class WatchEvent(msgspec.Struct):
@@ -48,39 +45,57 @@ class WatchEvent(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Bookmark(msgspec.Struct):
+    metadata: Metadata
+
+
 class _Status(msgspec.Struct):
     code: int = 0
     message: str = ""
 
 
-class KubernetesApi:
-    """The EndpointSlices of one namespace that `selector` finds; without a namespace our own."""
+@dataclass(frozen=True, slots=True)
+class ObjectQuery(Generic[Object]):
+    """The objects of one kind in one namespace, without a name our own, that the `selection` finds.
 
-    def __init__(self, namespace: str | None, selector: str) -> None:
+    `resource` is lightkube's class for the kind, `kind` the type that its objects are read as; `selection`
+    has the request's own parameters, such as `labelSelector`.
+    """
+
+    resource: Any
+    kind: type[Object]
+    namespace: str | None
+    selection: Mapping[str, str]
+
+
+class ObjectApi(Generic[Object]):
+    """Asks for the objects of one query."""
+
+    def __init__(self, query: ObjectQuery[Object]) -> None:
         try:
             params = ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_S))
-            self._client: Any = GenericAsyncClient(params, namespace=namespace)  # half of it has no types
+            self._client: Any = GenericAsyncClient(params, namespace=query.namespace)  # half has no types
         except (ConfigError, LoadResourceError, OSError, KeyError, ValueError, AssertionError) as error:
             raise KubernetesError(f"no access to the API: {type(error).__name__}: {error}") from error
-        self._selector = selector
+        self._query = query
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def list(self) -> SliceList:
-        """All slices, and the version from which on a watch tells what has changed."""
+    async def list(self) -> ObjectList[Object]:
+        """Return all objects, and the version after which a watch begins."""
         try:
             response = await self._client.send(self._request({}, _TIMEOUT_S))
             _check(response)
-            return msgspec.json.decode(response.content, type=SliceList)
+            return read_list(response.content, self._query.kind)
         except _FAULTS as error:
             raise _translated(error) from error
 
-    async def watch(self, version: str) -> AsyncGenerator[tuple[str, EndpointSlice], None]:
-        """Changes since `version`, as type and slice, until the server ends the watch.
+    async def watch(self, version: str) -> AsyncGenerator[tuple[str, str, Object | None], None]:
+        """Yield changes since `version`, as type, new version and object, until the server ends the watch.
 
-        Of a BOOKMARK only the version counts. Raises KubernetesError, also where it was simply cut off.
+        A BOOKMARK has no object. Raises KubernetesError, also where the watch was simply cut off.
         """
         params = {
             "watch": "true",
@@ -96,16 +111,15 @@ class KubernetesApi:
                 _check(response)
                 async for line in response.aiter_lines():
                     if line:
-                        yield _read_event(line)
+                        yield read_event(line, self._query.kind)
             finally:
                 await response.aclose()
         except _FAULTS as error:
             raise _translated(error) from error
 
     def _request(self, params: dict[str, str], read_timeout_s: float) -> Any:
-        request = self._client.prepare_request(
-            "list", EndpointSliceResource, params={"labelSelector": self._selector, **params}
-        )
+        query = self._query
+        request = self._client.prepare_request("list", query.resource, params={**query.selection, **params})
         request.timeout = httpx2.Timeout(_TIMEOUT_S, read=read_timeout_s)
         return self._client.build_adapter_request(request)
 
@@ -114,13 +128,22 @@ _GARBAGE = (msgspec.MsgspecError, UnicodeDecodeError)
 _FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, *_GARBAGE)
 
 
-def _read_event(line: str) -> tuple[str, EndpointSlice]:
+def read_list(content: bytes, kind: type[Object]) -> ObjectList[Object]:
+    """Read the answer to a list; raises one of the faults that `list` translates."""
+    return msgspec.json.decode(content, type=ObjectList[kind])  # type: ignore[valid-type] # known at run time
+
+
+def read_event(line: str, kind: type[Object]) -> tuple[str, str, Object | None]:
+    """Read one line of a watch, as `watch` yields it; raises KubernetesError, or what `watch` makes it of."""
     event = msgspec.json.decode(line, type=WatchEvent)
     if event.type == "ERROR":
         status = msgspec.json.decode(event.object, type=_Status)
         # Mostly 410; whatever it is, the version may be what is wrong.
         raise KubernetesError(f"the watch ended: {status.code} {status.message}", must_list=True)
-    return event.type, msgspec.json.decode(event.object, type=EndpointSlice)
+    if event.type == "BOOKMARK":
+        return event.type, msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version, None
+    found = msgspec.json.decode(event.object, type=kind)
+    return event.type, found.metadata.resource_version, found
 
 
 def _check(response: httpx2.Response) -> None:
@@ -131,7 +154,9 @@ def _check(response: httpx2.Response) -> None:
     except _GARBAGE:
         message = response.text
     raise KubernetesError(
-        f"status {response.status_code} {message[:_MAX_MESSAGE]}", must_list=response.status_code == _GONE
+        f"status {response.status_code} {message[:_MAX_MESSAGE]}",
+        must_list=response.status_code == _GONE,
+        is_absent=response.status_code == _NOT_FOUND,
     )
 
 

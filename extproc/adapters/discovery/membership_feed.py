@@ -80,23 +80,28 @@ class MembershipFeed:
         async with aclosing(self._source.sets()) as sets:
             async for backends in sets:
                 now_s = time.monotonic()
-                if self._known.offer(backends, now_s):
+                is_changed = self._known.offer(backends, now_s)
+                if is_changed:
                     self._apply()
                 self._tell_of_oddities(now_s)
-                if not self.is_known.is_set():
-                    await self._publish()  # who sees us ready finds the file
+                if is_changed or not self.is_known.is_set():
+                    await self._settle()  # a caller that sees us ready finds the file
                     self.is_known.set()
 
     async def advance(self) -> None:
         """Let members settle, drain and leave as time passes."""
         while True:
-            now_s = time.monotonic()
-            has_left = self.is_known.is_set() and await self._publish() and self._core.advance(now_s)
-            if has_left:
-                self._handle_change()
-            if self._known.advance(now_s) or has_left:
-                self._apply()  # after a departure there may be room for more
+            if self.is_known.is_set():
+                await self._settle()
+            if self._known.advance(time.monotonic()):
+                self._apply()
             await asyncio.sleep(INTERVAL_S)
+
+    async def _settle(self) -> None:
+        """Publish, and let those members join and leave whose time has come."""
+        if await self._publish() and self._core.advance(time.monotonic()):
+            self._handle_change()
+            self._apply()  # after a departure there may be room for more
 
     def _apply(self, known_to_envoy: Iterable[Endpoint] = ()) -> None:
         joined = self._core.set_members(self._known.backends, time.monotonic(), known_to_envoy)

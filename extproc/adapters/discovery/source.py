@@ -21,7 +21,7 @@ from extproc.fleet.endpoint import Endpoint
 
 _HASH_CHARACTERS = 8
 _MAX_PREFIX = 20
-_MAX_KEPT = 8192  # the same names are made again at every answer
+_MAX_KEPT = 8192  # the same names are made, and addresses read, again at every answer
 _SIDECAR_CLUSTER = "extproc"
 
 
@@ -52,6 +52,21 @@ def can_be_a_backend(address: str) -> bool:
     host = getattr(found, "ipv4_mapped", None) or found
     is_odd = host.is_unspecified or host.is_multicast or host.is_link_local
     return not (is_odd or (host.version == 4 and host.is_reserved))
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def usable_host(address: str) -> str | None:
+    """Return the IP address in its usual form, None where it is none of a backend's."""
+    try:
+        host = str(ipaddress.ip_address(address))
+        return host if can_be_a_backend(host) else None
+    except ValueError:
+        return None
+
+
+def is_of_family(host: str, family: str) -> bool:
+    """Return whether an address is of the configured family: any, ipv4 or ipv6."""
+    return family in ("any", "ipv6" if ":" in host else "ipv4")
 
 
 @lru_cache(maxsize=_MAX_KEPT)

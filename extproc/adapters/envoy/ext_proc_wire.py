@@ -28,6 +28,7 @@ from extproc.request.slo import SLO_HEADERS
 
 CLUSTER_HEADER = "x-extproc-cluster"
 ADDRESS_HEADER = "x-extproc-address"
+TRACE_HEADER = "traceparent"
 METADATA_NAMESPACE = "extproc"
 
 REJECT_DETAILS, ANSWER_DETAILS = "extproc_reject", "extproc_answer"
@@ -111,6 +112,8 @@ def _headers(received: pb.HeaderMap) -> dict[str, str]:
 def _route(instruction: RouteTo) -> bytes:
     """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
     header = _route_header(instruction.phase, instruction.cluster, instruction.address)
+    if instruction.traceparent:
+        header += _trace_header(instruction.phase, instruction.traceparent)
     if not instruction.metadata:
         return header
     response = pb.ProcessingResponse()
@@ -128,6 +131,13 @@ def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
     if address:
         _overwrite(common.header_mutation, ADDRESS_HEADER, address)
+    return response.SerializeToString()
+
+
+def _trace_header(phase: Phase, traceparent: str) -> bytes:
+    response = pb.ProcessingResponse()
+    common: pb.CommonResponse = getattr(response, phase.value).response
+    _overwrite(common.header_mutation, TRACE_HEADER, traceparent)
     return response.SerializeToString()
 
 

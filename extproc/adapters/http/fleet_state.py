@@ -38,7 +38,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     too long: `prompts_ahead_s`.
 
     `membership` is joining, active or draining. `reason` repeats it unless it is active, and else is ok,
-    probing, saturated or failing; a backend is routable if it is ok or probing.
+    probing, saturated, asleep or failing; a backend is routable if it is ok or probing.
 
     `predicted_ttft_s` is the estimate of TTFT for `REFERENCE_TOKENS` as the model corrects it: null without a
     model, in the low zone, and without a fresh scrape. `expected_s` is the time that layer 3 compares, for

@@ -66,7 +66,7 @@ _ENUMS = {
     "reason": (
         "extproc_backend_state",
         "state",
-        "1 for why it may be chosen (ok, probing) or may not (saturated, failing, joining, draining)",
+        "1 for why it may be chosen (ok, probing) or may not (saturated, asleep, failing, joining, draining)",
     ),
 }
 
@@ -91,10 +91,12 @@ class SidecarCollector(Collector):
         yield from _backend_gauges(_one_per_name(state.backends))
         yield from self._decisions()
         yield from self._queue()
+        yield self._servers_wanted()
         yield from self._outcomes()
         yield from self._model()
         yield from self._health(state.draining)
         yield from self._discovery()
+        yield from self._spans()
 
     def _decisions(self) -> Iterator[Metric]:
         counts = self._runtime.core.router.counts
@@ -145,6 +147,16 @@ class SidecarCollector(Collector):
         wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
+
+    def _servers_wanted(self) -> Metric:
+        wanted = GaugeMetricFamily(
+            "extproc_servers_wanted",
+            "Servers that a model's requests want, by the estimate, for an autoscaler; of 64 models",
+            labels=["model"],
+        )
+        for model, number in self._runtime.core.servers_wanted(time.monotonic()).items():
+            wanted.add_metric([model], number)
+        return wanted
 
     def _outcomes(self) -> Iterator[Metric]:
         counts = self._runtime.core.feedback.counts
@@ -202,6 +214,14 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _spans(self) -> Iterator[Metric]:
+        counts = self._runtime.span_counts
+        if counts is not None:
+            by_result = [((result,), count) for result, count in counts().items()]
+            yield _counters(
+                "extproc_spans", "Spans of traced decisions, by what became of them", ["result"], by_result
+            )
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery

@@ -1,6 +1,7 @@
 """Builds the document of `/v1/state` from the running parts."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from extproc.adapters.discovery.membership_feed import MembershipFeed
@@ -33,6 +34,7 @@ class Runtime:
     samples: SampleStore | None
     discovery: DiscoveryCounts
     membership: MembershipFeed
+    span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
 def state_document(runtime: Runtime, now_s: float) -> FleetState:
@@ -108,11 +110,13 @@ def _backend(
 
 
 def _reason(backend: Backend, view: FleetView) -> str:
-    """Return why a backend is or is not chosen: lifecycle, then failures, then saturation."""
+    """Return why a backend is or is not chosen: lifecycle, then failures, sleep, and saturation."""
     if backend.lifecycle is not Lifecycle.ACTIVE:
         return backend.lifecycle.value
     if backend.breaker.admits_at_s > view.now_s:
         return "failing"
+    if backend.is_asleep:
+        return "asleep"
     if not view.has_room(backend) or backend.is_pausing(view.now_s):
         return "saturated"
     return "probing" if backend.breaker.is_tripped else "ok"

@@ -31,10 +31,11 @@ _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A whole answer: its status, and its body as it came."""
+    """A whole answer: its status, its body as it came, and where else it points to (`location`)."""
 
     status: int
     body: bytes
+    location: bytes = b""
 
 
 class AnswerTooLargeError(OSError):
@@ -45,11 +46,11 @@ class KeptConnection:
     """One server, asked one thing at a time; `host` may be a name, which is resolved with each connection."""
 
     def __init__(self, host: str, port: int, timeout_s: float, max_body_bytes: int) -> None:
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host, self._port = host, port
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._end_of_request = f" HTTP/1.1\r\nhost: {authority}\r\nuser-agent: extproc\r\n\r\n".encode()
+        self._end_of_request = f" HTTP/1.1\r\nhost: {self.authority}\r\nuser-agent: extproc\r\n".encode()
         self._exchange: _Exchange | None = None
         self._spent_s = 0.0
 
@@ -58,13 +59,13 @@ class KeptConnection:
         """The CPU that all answers together have taken, in seconds."""
         return self._spent_s + (self._exchange.spent_s if self._exchange is not None else 0.0)
 
-    async def get(self, path: str) -> HttpAnswer:
-        """The answer to a GET, a redirection included.
+    async def get(self, path: str, headers: bytes = b"") -> HttpAnswer:
+        """The answer to a GET with these headers besides, each with its end of line, a redirection included.
 
         Raises OSError where there is none: ConnectionRefusedError where nothing listens, TimeoutError,
         AnswerTooLargeError, ConnectionError for what is no HTTP.
         """
-        request = b"GET " + path.encode() + self._end_of_request
+        request = b"GET " + path.encode() + self._end_of_request + headers + b"\r\n"
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._ask(request)
@@ -125,6 +126,7 @@ class _Exchange(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._body = bytearray()
+        self._location = b""
         self._reads = 0
         self._has_head = self._has_length = False
 
@@ -135,6 +137,7 @@ class _Exchange(asyncio.Protocol):
             raise ConnectionResetError("the server has closed the connection")
         self._parser = httptools.HttpResponseParser(self)  # one reads no two answers
         self._has_head = self._has_length = False
+        self._location = b""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -162,8 +165,11 @@ class _Exchange(asyncio.Protocol):
             self._fail(error)
         self.spent_s += time.thread_time() - started_s + _READ_S
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        self._has_length = self._has_length or name.lower() in _LENGTH_HEADERS
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._has_length = self._has_length or name in _LENGTH_HEADERS
+        if name == b"location":
+            self._location = value
 
     def on_headers_complete(self) -> None:
         self._has_head = True
@@ -208,7 +214,7 @@ class _Exchange(asyncio.Protocol):
 
     def _succeed(self, parser: httptools.HttpResponseParser) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(HttpAnswer(parser.get_status_code(), bytes(self._body)))
+            self._answer.set_result(HttpAnswer(parser.get_status_code(), bytes(self._body), self._location))
 
     def _fail(self, error: OSError) -> None:
         if self._answer is not None and not self._answer.done():

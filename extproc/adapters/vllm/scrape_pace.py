@@ -5,6 +5,8 @@ pauses: a token bucket in seconds of CPU. A server whose answers are of no use i
 whatever they cost.
 """
 
+from math import inf
+
 from extproc.fleet.signals import ScrapeRule
 
 CPU_SHARE = 0.01
@@ -28,6 +30,7 @@ class ScrapePace:
         self._left_s = _BURST_S
         self._filled_at_s = now_s
         self._useless = self._useless_models = 0
+        self._longest_pause_s = MAX_PAUSE_S
         self._models_due_s = now_s
         self._models_asked_at_s = now_s - MIN_MODELS_INTERVAL_S
 
@@ -37,15 +40,21 @@ class ScrapePace:
         self._left_s = min(_BURST_S, self._left_s + earned_s) - cpu_s
         self._filled_at_s = now_s
 
-    def answered(self, *, is_useful: bool) -> None:
-        """Note whether the newest answer, or its absence, tells anything."""
+    def answered(self, *, is_useful: bool, is_locked: bool = False) -> None:
+        """Note whether the newest answer, or its absence, tells anything.
+
+        A server that wants another key logs each question, and is asked as rarely as for its models.
+        """
         self._useless = 0 if is_useful else self._useless + 1
+        self._longest_pause_s = self._rule.models_interval_s if is_locked else MAX_PAUSE_S
 
     def interval_s(self, *, is_busy: bool) -> float:
         """Return how long after the last question the next one comes."""
         interval_s = self._rule.busy_interval_s if is_busy else self._rule.idle_interval_s
         if self._useless:
-            interval_s = max(interval_s, _doubled(self._rule.idle_interval_s, self._useless, MAX_PAUSE_S))
+            interval_s = max(
+                interval_s, _doubled(self._rule.idle_interval_s, self._useless, self._longest_pause_s)
+            )
         return max(interval_s, -self._left_s / CPU_SHARE)
 
     def are_models_due(self, now_s: float) -> bool:
@@ -60,14 +69,18 @@ class ScrapePace:
         self._models_asked_at_s = now_s
         self._models_due_s = now_s + (rule.models_interval_s if is_useful else pause_s)
 
+    def want_models(self) -> None:
+        """Note that its models are wanted now, whenever it was asked last."""
+        self._models_due_s = -inf
+
     def doubt_models(self) -> None:
         """Note that the server does not serve what it has listed: it is asked again soon."""
         self._models_due_s = min(self._models_due_s, self._models_asked_at_s + MIN_MODELS_INTERVAL_S)
 
     def restarted(self) -> None:
-        """Note that nothing listened there: what answers next may be another server."""
+        """Note that nothing listened there, or that there is another key: the next answer may be another."""
         self._models_due_s = 0.0
-        self._useless_models = 0
+        self._useless = self._useless_models = 0
 
 
 def _doubled(first_s: float, times: int, longest_s: float) -> float:

@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from extproc.adapters.vllm.scraper import decode_models
+from extproc.adapters.vllm.model_list import decode_models
 from extproc.config.fields import BackendUrl
 from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError, ProfileError

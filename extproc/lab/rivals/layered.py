@@ -27,7 +27,8 @@ from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.facts import Sample
-from extproc.outcomes.outcome import DECODE_TAG, TTFT_TAG, LogEntry
+from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
 from extproc.policy import expected_wait
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize

@@ -15,62 +15,37 @@ A request's limit holds over both waits: what it has waited here it may not wait
 router and at the servers pass at the same pace. So a request that has less left than it would have to wait at
 any server waits in vain: it is refused at once, and does not hold up those behind it.
 
+A model may have no server for a while: it is scaled to zero, and the requests that wait for it are why it is
+started. They have a deadline of their own, and once it has a server their wait for a place begins.
+
 A backend is filled up to its limit here, without hysteresis (`config.guard_stage` sets the limit so).
 Hysteresis keeps clients from being taken in and refused in turns; but here the next one follows at once, and
 a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated
-
-from annotated_types import Ge, Gt, Le
 
 from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
-from extproc.fleet.bounds import Count
 from extproc.fleet.registry import Registry
 from extproc.policy.decision import Decision, Layer, Reason
-from extproc.request.request import MAX_PRIORITY, Request
+from extproc.request.request import Request
 from extproc.routing.queue.model_queue import ModelQueue
+from extproc.routing.queue.queue_rules import HOLD_MARGIN_S, QueueRules
 from extproc.routing.queue.wait_counts import Ending, WaitCounts
 from extproc.routing.queue.waiting_requests import Waiter, WaitingRequests
 from extproc.routing.router import Router
 
-HOLD_MARGIN_S = 5.0
-"""Guessed: Envoy is asked for so much more patience than a request may wait. A request that is not answered
-within it, because the sidecar stands still, goes to Envoy's own pool."""
-
 RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
-
-SERVER_SHARE = 0.2
-"""Guessed: the share of a limit that is left for the server's own queue. A request that is let in with less
-needs an idle server, and servers would idle between two such requests."""
 
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
 
 MAX_TRIED = 64
 """Guessed: so many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
-
-Priority = Annotated[int, Ge(-MAX_PRIORITY), Le(MAX_PRIORITY)]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRules:
-    """How many may wait for each model, for how long, and what priorities they may have."""
-
-    max_waiting: Annotated[Count, Le(100_000)] = 1000  # guessed: ten times a backend's max_active
-    max_wait_s: Annotated[float, Gt(0), Le(600)] = 10.0  # guessed; what envoy.yaml allows is 600
-    min_priority: Priority = 0  # both 0: whatever clients ask for, they are equal
-    max_priority: Priority = 0
-
-    def __post_init__(self) -> None:
-        if self.min_priority > self.max_priority:
-            raise ValueError("min_priority must not be larger than max_priority")
 
 
 class RequestQueue:
@@ -84,6 +59,7 @@ class RequestQueue:
         self._queues: OrderedDict[str | None, ModelQueue] = OrderedDict()
         self._waiting = WaitingRequests()
         self._arrivals = 0
+        self._starting: set[str | None] = set()
         self._is_closed = False
 
     @property
@@ -106,8 +82,9 @@ class RequestQueue:
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
-        if not (request.has_body and request.model in self._queues):
-            tried = self._router.attempt(request, phase, now_s)
+        is_behind_others = request.has_body and request.model in self._queues and not request.response
+        if not is_behind_others and not self._is_at_zero(request):
+            tried = self._router.attempt(request, phase, now_s, search=self._router.search)
             if isinstance(tried, Placement):
                 return tried
             if not self._may_wait(request, tried):
@@ -130,19 +107,40 @@ class RequestQueue:
             self._leave(waiter)
             self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
 
+    def _is_at_zero(self, request: Request) -> bool:
+        """Return whether no server serves its model now, but one may be started for it."""
+        model = request.model
+        if self._registry.candidates(model) or model is None or not request.has_body or request.response:
+            return False
+        is_known = model in (self._rules.models or ()) or self._registry.has_served(model)
+        return is_known and self._rules.max_start_wait_s > 0
+
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
-        """Return whether to hold it; not where all backends fail, or it would be late."""
+        """Return whether to hold it; not where all backends fail, or it would be late.
+
+        Nor one that goes on from a stored response: it waits for a single backend, and would hold up those
+        behind it, which others could take.
+        """
         is_known = request.model is None or self._registry.is_served(request.model)
         is_in_vain = refusal.reason in {Reason.FAILING, Reason.TOO_LATE}
-        return request.has_body and is_known and not is_in_vain
+        return request.has_body and is_known and not is_in_vain and not request.response
 
     def _hold(self, request: Request, phase: Phase, now_s: float) -> Placement:
         self._expire(now_s)
         rules = self._rules
         self._arrivals += 1
         priority = max(rules.min_priority, min(rules.max_priority, request.priority))
-        longest_s = min(rules.max_wait_s, (1.0 - SERVER_SHARE) * self._router.wait_limit_s(request))
+        limit_s = self._router.wait_limit_s(request)
+        longest_s = held_s = rules.place_wait_s(limit_s)
+        is_starting = self._is_at_zero(request)
+        if is_starting:
+            self._starting.add(request.model)
+        elif request.model in self._starting and request.model in self._queues:
+            self._begin(request.model, now_s)  # before this one, which came later
+        if is_starting and request.wait_limit_s is None:
+            longest_s, held_s = rules.max_start_wait_s, rules.both_waits_s(limit_s)
         waiter = Waiter(request, phase, priority, self._arrivals, now_s, now_s + longest_s, self._given_up)
+        waiter.is_starting = is_starting
         queue = self._queues.setdefault(request.model, ModelQueue(rules.max_waiting))
         self._waiting.add(waiter)
         shed = queue.join(waiter)
@@ -153,7 +151,21 @@ class RequestQueue:
                 self.counts.count(_ending(refusal, Ending.FULL), 0.0)
                 return refusal
             self._settle(shed, refusal, _ending(refusal, Ending.DISPLACED), now_s)
-        return Placement(Hold(longest_s + HOLD_MARGIN_S), waiter)
+        return Placement(Hold(held_s + HOLD_MARGIN_S), waiter)
+
+    def _begin(self, model: str | None, now_s: float) -> None:
+        """Have the requests for a model that has got a server wait for a place there, from now on."""
+        self._starting.discard(model)
+        queue = self._queues[model]
+        for waiter in [each for each in self._waiting if each.is_starting and each.request.model == model]:
+            queue.leave(waiter)
+            if waiter.request.wait_limit_s is None:
+                limit_s = self._router.wait_limit_s(waiter.request)
+                until_s = waiter.since_s + self._rules.both_waits_s(limit_s)
+                self._waiting.put_off(waiter, min(until_s, now_s + self._rules.place_wait_s(limit_s)))
+                waiter.counts_from_s = now_s
+            waiter.is_starting = False
+            queue.join(waiter)
 
     def _given_up(self, waiter: Waiter, now_s: float) -> None:
         """Take out a request whose client has left."""
@@ -186,7 +198,12 @@ class RequestQueue:
     def _try_first(self, queue: ModelQueue, now_s: float) -> Placement | None:
         """Return the placement of the first request in the queue; None where it still has to wait."""
         waiter = queue.first()
-        placement = self._router.attempt(waiter.request, waiter.phase, now_s, now_s - waiter.since_s)
+        if self._is_at_zero(waiter.request):
+            return None
+        if waiter.request.model in self._starting:
+            self._begin(waiter.request.model, now_s)
+            waiter = queue.first()
+        placement = self._router.attempt(waiter.request, waiter.phase, now_s, now_s - waiter.counts_from_s)
         if not isinstance(placement, Placement):
             return self._time_out(waiter, now_s) if placement.reason is Reason.TOO_LATE else None
         queue.end_turn(waiter)
@@ -203,6 +220,8 @@ class RequestQueue:
         left = len(self._queues.get(waiter.request.model, ()))
         is_own_limit = waiter.request.wait_limit_s is not None
         reason = Reason.TOO_LATE if is_own_limit else Reason.QUEUE_TIMEOUT
+        if self._is_at_zero(waiter.request):
+            reason = Reason.MODEL_GONE
         refusal = self._refusal(waiter, reason, now_s, left)
         self._settle(waiter, refusal, _ending(refusal, Ending.TIMEOUT), now_s)
         return refusal

@@ -17,10 +17,21 @@ from extproc.request.request import Request
 class Waiter(HeldLease):
     """A request that waits, when it arrived, and until when it may; `gave_up` follows a client that leaves.
 
-    `priority` is within the configured bounds; `number` grows with every arrival.
+    `priority` is within the configured bounds; `number` grows with every arrival. While its model
+    `is_starting` no server serves that; its wait counts from `counts_from_s`, when there was one.
     """
 
-    __slots__ = ("_gave_up", "deadline_s", "number", "phase", "priority", "request", "since_s")
+    __slots__ = (
+        "_gave_up",
+        "counts_from_s",
+        "deadline_s",
+        "is_starting",
+        "number",
+        "phase",
+        "priority",
+        "request",
+        "since_s",
+    )
 
     def __init__(
         self,
@@ -37,7 +48,8 @@ class Waiter(HeldLease):
         self.phase = phase
         self.priority = priority
         self.number = number
-        self.since_s = since_s
+        self.since_s = self.counts_from_s = since_s
+        self.is_starting = False
         self.deadline_s = deadline_s
         self._gave_up = gave_up
 
@@ -87,6 +99,14 @@ class WaitingRequests:
         del self._by_arrival[waiter]
         del self._by_turn[waiter.turn]
         del self._turns[bisect_left(self._turns, waiter.turn)]
+
+    def put_off(self, waiter: Waiter, deadline_s: float) -> None:
+        """Give one that is there another deadline."""
+        del self._by_turn[waiter.turn]
+        del self._turns[bisect_left(self._turns, waiter.turn)]
+        waiter.deadline_s = deadline_s
+        self._by_turn[waiter.turn] = waiter
+        insort(self._turns, waiter.turn)
 
     def first(self) -> Waiter:
         """Return the one whose deadline is the earliest; there must be one."""

@@ -1,50 +1,25 @@
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.found_backends import Found
 from support.kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fake_kubernetes
 
 from extproc.adapters.discovery.kubernetes import KubernetesSource
+from extproc.adapters.discovery.object_watch import Pauses
 from extproc.config.discovery_stage import KubernetesDiscovery
-from extproc.fleet.endpoint import Endpoint
 
 ONE, TWO, THREE = (endpoint(f"vllm-{n}", f"10.0.0.{n}") for n in (1, 2, 3))
-Scenario = Callable[[FakeKubernetes, "Found"], Awaitable[None]]
+Scenario = Callable[[FakeKubernetes, Found], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
 def access(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-
-
-class Found:
-    """What a source says, and what it counts."""
-
-    def __init__(self, source: KubernetesSource, sets: AsyncGenerator[Sequence[Endpoint], None]) -> None:
-        self.source = source
-        self._sets = sets
-
-    async def next(self) -> list[str]:
-        async with asyncio.timeout(10):
-            return [f"{backend.name} {backend.address}" for backend in await anext(self._sets)]
-
-    async def until(self, *backends: str) -> None:
-        async with asyncio.timeout(10):
-            while await self.next() != list(backends):
-                pass
-
-    async def nothing_until(self, is_so: Callable[[], object]) -> "asyncio.Task[list[str]]":
-        """Wait for a condition, during which nothing may be said; the next set, to be awaited."""
-        following = asyncio.create_task(self.next())
-        async with asyncio.timeout(10):
-            while not is_so():
-                assert not following.done()
-                await asyncio.sleep(0.005)
-        return following
 
 
 def run(tmp_path: Path, scenario: Scenario, *endpoints: Any, **fields: Any) -> None:
@@ -57,17 +32,11 @@ def run(tmp_path: Path, scenario: Scenario, *endpoints: Any, **fields: Any) -> N
         async with fake_kubernetes(tmp_path) as fake:
             await fake.put(endpoint_slice("vllm-a", endpoints))
             await fake.put(endpoint_slice("other-a", [endpoint("other-1", "10.9.9.9")], service="other"))
-            source = KubernetesSource(settings, min_pause_s=0.01, max_pause_s=0.02)
+            source = KubernetesSource(settings, Pauses(0.01, 0.02))
             async with aclosing(source.sets()) as sets:
                 await scenario(fake, Found(source, sets))
 
     asyncio.run(running())
-
-
-async def until_watched(fake: FakeKubernetes) -> None:
-    async with asyncio.timeout(10):
-        while not fake.watching:
-            await asyncio.sleep(0.005)
 
 
 def test_ready_pods_are_found_and_followed(tmp_path: Path) -> None:
@@ -135,7 +104,6 @@ def test_bookmarks_are_asked_for_and_a_watch_is_taken_up_at_the_last(tmp_path: P
     async def scenario(fake: FakeKubernetes, found: Found) -> None:
         await found.next()
         await fake.put(endpoint_slice("other-a", [], service="other"))
-        await found.next()  # this fake does not filter what is watched
         await fake.bookmark()
         assert await found.next() == ["vllm-1 10.0.0.1:8000"]
         bookmarked = fake.version

@@ -34,8 +34,10 @@ class Told:
 
 
 class Feed:
-    def __init__(self, directory: Path, grace_s: float = 60.0, limit: int = 8) -> None:
-        self.core = a_core(rules=core_rules(settle_s=SETTLE_S))
+    def __init__(
+        self, directory: Path, grace_s: float = 60.0, limit: int = 8, settle_s: float = SETTLE_S
+    ) -> None:
+        self.core = a_core(rules=core_rules(settle_s=settle_s))
         self.source = Told()
         self.cds_path = directory / "cds.json"
         known = KnownBackends(grace_s, limit)
@@ -101,6 +103,15 @@ def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -
             await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(running())
+
+
+def test_where_clusters_need_no_time_members_can_be_chosen_from_the_first_moment_on(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        feed.find(A)
+        await feed.feed.is_known.wait()
+        assert feed.members == {"a": Lifecycle.ACTIVE}
+
+    run(lambda: Feed(tmp_path, settle_s=0.0), scenario)
 
 
 async def busy_b_beside_a(feed: Feed) -> Backend:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.adapters.vllm.dialects import KvCacheSize
 from extproc.adapters.vllm.exposition import (
-    KvCacheSize,
     ask_kv_cache_size,
     read_kv_cache_size,
     read_signals,
@@ -55,27 +55,10 @@ def test_series_of_several_engines_are_summed_and_their_cache_usage_averaged() -
     assert read_signals(exposition() + other) == Signals(7.0, 3.0, 0.5, 1024.0, 2048.0)
 
 
-def test_sglang_is_a_second_dialect() -> None:
-    text = (
-        b'sglang:num_running_reqs{model_name="m"} 5\n'
-        b'sglang:num_queue_reqs{model_name="m"} 6\n'
-        b'sglang:token_usage{model_name="m"} 0.5\n'
-    )
-    assert read_signals(text) == Signals(5.0, 6.0, 0.5, None, None)
-
-
 def test_the_size_of_the_kv_cache_is_that_of_the_first_engine() -> None:
     signals = read_signals(exposition() + (INFO % 0 + INFO.replace("1024", "2048") % 1).encode())
     assert signals is not None
     assert signals.kv_cache_tokens == 32_768
-
-
-def test_sglang_tells_the_size_of_its_cache_in_pages() -> None:
-    info = b'sglang:cache_config_info{model_name="m",num_pages="500",page_size="64"} 1.0\n'
-    signals = read_signals(b"sglang:num_running_reqs 5\nsglang:num_queue_reqs 6\n" + info)
-    assert signals is not None
-    assert signals.kv_cache_tokens == 32_000
-    assert read_kv_cache_size(info) == KvCacheSize(32_000, 64)
 
 
 def test_a_label_value_with_braces_does_not_hide_the_number() -> None:
@@ -98,14 +81,18 @@ def test_windows_line_ends_and_a_missing_last_newline_are_read() -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "-1", "+Inf", "1e300", "", "four", "0x4"])
-@pytest.mark.parametrize("gauge", ["running", "waiting"])
-def test_a_gauge_that_cannot_be_true_makes_the_scrape_invalid(gauge: str, value: str) -> None:
-    assert read_signals(exposition(**{gauge: value})) is None
+def test_without_the_number_of_running_requests_a_scrape_is_invalid(value: str) -> None:
+    assert read_signals(exposition(running=value)) is None
 
 
-@pytest.mark.parametrize("value", ["NaN", "-0.1", "1.5", "Inf"])
-def test_a_cache_usage_that_is_no_fraction_makes_the_scrape_invalid(value: str) -> None:
-    assert read_signals(exposition(kv=value)) is None
+@pytest.mark.parametrize("value", ["NaN", "-1", "+Inf", "1e300", "", "four", "0x4"])
+def test_a_queue_that_cannot_be_true_costs_the_queue_alone(value: str) -> None:
+    assert read_signals(exposition(waiting=value)) == Signals(4.0, 0.0, 0.25, 512.0, 1024.0)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0.39", "1.5", "25", "Inf", "x"])
+def test_a_cache_usage_that_is_no_fraction_costs_the_cache_usage_alone(value: str) -> None:
+    assert read_signals(exposition(kv=value)) == Signals(4.0, 2.0, None, 512.0, 1024.0)
 
 
 @pytest.mark.parametrize(
@@ -198,3 +185,28 @@ def test_a_cache_that_no_machine_has_is_none() -> None:
     signals = read_signals(b"vllm:num_requests_running 5\nvllm:num_requests_waiting 6\n" + info)
     assert signals is not None
     assert signals.kv_cache_tokens is None
+
+
+def sleep_states(awake: str, offloaded: str, engine: int = 0) -> bytes:
+    states = {"awake": awake, "weights_offloaded": offloaded, "discard_all": "0.0"}
+    return "".join(
+        f'vllm:engine_sleep_state{{engine="{engine}",model_name="m",sleep_state="{state}"}} {value}\n'
+        for state, value in states.items()
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("states", "is_asleep"),
+    [
+        (b"", False),
+        (sleep_states("1.0", "0.0"), False),
+        (sleep_states("0.0", "1.0"), True),
+        (sleep_states("1.0", "0.0") + sleep_states("0.0", "1.0", engine=1), True),
+        (sleep_states("NaN", "x"), False),
+    ],
+    ids=["never told", "awake", "asleep", "one of two engines", "odd"],
+)
+def test_a_server_sleeps_where_one_of_its_engines_is_not_awake(states: bytes, is_asleep: bool) -> None:
+    signals = read_signals(exposition() + states)
+    assert signals is not None
+    assert signals.is_asleep is is_asleep

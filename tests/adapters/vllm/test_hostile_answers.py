@@ -9,8 +9,9 @@ import pytest
 from support.build import a_core, an_endpoint, core_rules
 from support.hostile_metrics import answering, in_chunks, padded, until_closed, whole, with_headers
 
+from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, KeptConnection
-from extproc.adapters.vllm.scraper import Scraper, ScrapeResult
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.signals import ScrapeRule
 
 ATTACK_S = 3.0

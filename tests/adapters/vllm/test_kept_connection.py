@@ -109,7 +109,10 @@ def test_a_server_that_wants_no_further_request_is_connected_to_anew() -> None:
         (b"HTTP/1.1 200 OK\r\n\r\nto the end", HttpAnswer(200, b"to the end")),
         (b"HTTP/1.0 200 OK\r\n\r\n", HttpAnswer(200, b"")),
         (b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno", HttpAnswer(500, b"no")),
-        (b"HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n", HttpAnswer(302, b"")),
+        (
+            b"HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n",
+            HttpAnswer(302, b"", b"http://other/"),
+        ),
     ],
 )
 def test_an_answer_of_any_form_is_read_as_it_came(answer: bytes, expected: HttpAnswer) -> None:

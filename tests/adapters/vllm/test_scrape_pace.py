@@ -28,6 +28,15 @@ def test_one_answer_that_was_slow_to_read_delays_nothing() -> None:
     assert pace.interval_s(is_busy=True) == RULE.busy_interval_s
 
 
+def test_a_server_that_wants_another_key_is_asked_as_rarely_as_for_its_models() -> None:
+    pace = ScrapePace(RULE, 0.0)
+    for _ in range(8):
+        pace.answered(is_useful=False, is_locked=True)
+    assert pace.interval_s(is_busy=True) == RULE.models_interval_s
+    pace.answered(is_useful=True)
+    assert pace.interval_s(is_busy=True) == RULE.busy_interval_s
+
+
 def test_useless_answers_are_asked_for_less_and_less_often_until_one_is_useful() -> None:
     pace = ScrapePace(RULE, 0.0)
     intervals_s = []

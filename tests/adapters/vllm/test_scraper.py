@@ -12,16 +12,17 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_core, an_endpoint, core_rules
+from support.local_application import application_at
 
-from extproc.adapters.vllm.scraper import (
+from extproc.adapters.vllm.asked_server import ScrapeResult
+from extproc.adapters.vllm.model_list import (
     MAX_MODELS,
     MAX_NAME,
-    Scraper,
-    ScrapeResult,
     ServedModels,
     read_context_lengths,
     read_models,
 )
+from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
@@ -66,25 +67,25 @@ class Setup:
 
 @asynccontextmanager
 async def scraping(
-    metrics: Handler, models: str = '{"data": [{"id": "m"}]}', **settings: float
+    metrics: Handler,
+    models: str = '{"data": [{"id": "m"}]}',
+    elsewhere: Handler | None = None,
+    **settings: float,
 ) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
         setup.asked_for_models += 1
         return web.Response(text=models)
 
-    application = web.Application()
-    application.add_routes([web.get("/metrics", metrics), web.get("/v1/models", serve_models)])
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    setup = Setup(runner.addresses[0][1], replace(CONFIG, **settings))
-    setup.scraper.follow()
-    try:
-        yield setup
-    finally:
-        await setup.scraper.stop()
-        await runner.cleanup()
+    routes = [web.get("/metrics", metrics), web.get("/v1/models", serve_models)]
+    if elsewhere is not None:
+        routes.append(web.get("/prometheus/metrics", elsewhere))
+    async with application_at(routes) as port:
+        setup = Setup(port, replace(CONFIG, **settings))
+        setup.scraper.follow()
+        try:
+            yield setup
+        finally:
+            await setup.scraper.stop()
 
 
 def test_signals_and_models_reach_the_fleet() -> None:
@@ -111,7 +112,7 @@ def test_signals_and_models_reach_the_fleet() -> None:
         (GAUGES + "#" * 10_000, 200, ScrapeResult.TOO_LARGE),
     ],
 )
-def test_what_is_not_believed_changes_nothing_and_is_counted(
+def test_metrics_that_are_not_believed_change_nothing_and_the_models_are_known_all_the_same(
     body: str, status: int, expected: ScrapeResult
 ) -> None:
     async def bad(_: web.Request) -> web.StreamResponse:
@@ -121,7 +122,25 @@ def test_what_is_not_believed_changes_nothing_and_is_counted(
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
             assert setup.backend.scraped_at_s == -np.inf
-            assert setup.backend.models is None
+            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+
+    asyncio.run(scenario())
+
+
+def test_metrics_are_found_where_tensorrt_llm_has_them_and_at_the_usual_path_again_later() -> None:
+    is_elsewhere = True
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        has_gauges = (request.path == "/prometheus/metrics") is is_elsewhere
+        return web.Response(text=GAUGES if has_gauges else "[]")
+
+    async def scenario() -> None:
+        nonlocal is_elsewhere
+        async with scraping(page, elsewhere=page) as setup:
+            await setup.until_result(ScrapeResult.OK, count=3)
+            is_elsewhere = False
+            await setup.until_result(ScrapeResult.OK, count=6)
+            assert set(setup.scraper.results) == {("vllm-1", ScrapeResult.OK)}
 
     asyncio.run(scenario())
 
@@ -138,14 +157,15 @@ def test_a_list_in_doubt_is_asked_for_soon() -> None:
     asyncio.run(scenario())
 
 
-def test_a_server_that_never_answers_is_given_up_and_asked_again() -> None:
+def test_a_server_whose_metrics_never_come_is_asked_again_and_for_its_models() -> None:
     async def hang(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
 
     async def scenario() -> None:
-        async with scraping(hang) as setup:
+        async with scraping(hang, timeout_s=0.1) as setup:
             await setup.until_result(ScrapeResult.HUNG, count=2)
+            assert setup.backend.models == frozenset({"m"})
 
     asyncio.run(scenario())
 

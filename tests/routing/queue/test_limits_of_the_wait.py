@@ -7,7 +7,8 @@ from support.build import a_request
 from support.held_requests import MAX_ACTIVE, RULES, Client, Clinic
 
 from extproc.exchange.messages import Hold
-from extproc.routing.queue.request_queue import HOLD_MARGIN_S, MAX_TRIED
+from extproc.routing.queue.queue_rules import HOLD_MARGIN_S
+from extproc.routing.queue.request_queue import MAX_TRIED
 
 GUARD_S = 5.0
 

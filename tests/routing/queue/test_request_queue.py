@@ -11,7 +11,8 @@ from extproc.config.stages import Config
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
-from extproc.routing.queue.request_queue import HOLD_MARGIN_S, RETRY_S, QueueRules
+from extproc.routing.queue.queue_rules import HOLD_MARGIN_S, QueueRules
+from extproc.routing.queue.request_queue import RETRY_S
 from extproc.routing.queue.wait_counts import Ending
 from extproc.routing.refusal import SPREAD
 
@@ -217,19 +218,33 @@ def test_a_new_backend_takes_held_requests(clinic: Clinic) -> None:
     assert clinic.own("new") == MAX_ACTIVE
 
 
-def test_when_the_last_backend_of_a_model_leaves_its_held_requests_are_sent_away_for_a_while(
+def test_when_the_last_backend_of_a_model_leaves_its_held_requests_are_sent_away_at_their_time(
     clinic: Clinic,
 ) -> None:
     clinic.fill()
     held = clinic.arrive()
     others = [an_endpoint(9, model="other")]
     clinic.core.set_members(others, clinic.now_s, others)
+    clinic.wait(RULES.max_wait_s - 0.1)
+    assert held.is_held
+    clinic.wait(0.2)
+    assert held.refusal == "model_gone"
+    assert clinic.queue.counts.endings[Ending.TIMEOUT] == 1
+
+
+def test_without_a_wait_for_starts_they_are_sent_away_at_once() -> None:
+    clinic = Clinic(replace(RULES, max_start_wait_s=0.0))
+    clinic.fill()
+    held = clinic.arrive()
+    others = [an_endpoint(9, model="other")]
+    clinic.core.set_members(others, clinic.now_s, others)
     clinic.wait(0.05)
     assert held.refusal == "model_gone"
-    assert clinic.queue.counts.endings[Ending.UNKNOWN_MODEL] == 1
+    assert clinic.arrive().refusal == "model_gone"
 
 
-def test_when_the_last_backend_leaves_held_requests_go_to_envoys_pool(clinic: Clinic) -> None:
+def test_when_the_last_backend_leaves_held_requests_go_to_envoys_pool() -> None:
+    clinic = Clinic(replace(RULES, max_start_wait_s=0.0))
     clinic.fill()
     held = clinic.arrive()
     clinic.core.set_members([], clinic.now_s)

@@ -9,7 +9,7 @@ from support.build import a_request, an_endpoint
 from support.held_requests import MAX_ACTIVE, Client, Clinic
 
 from extproc.exchange.messages import Hold
-from extproc.routing.queue.request_queue import QueueRules
+from extproc.routing.queue.queue_rules import QueueRules
 
 MODELS = ("a", "b")
 BACKENDS = (

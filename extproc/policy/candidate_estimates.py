@@ -1,0 +1,36 @@
+"""What a decision compares, told of each candidate: for a trace of it, never for the decision itself."""
+
+from collections.abc import Sequence
+from heapq import nsmallest
+
+import msgspec
+
+from extproc.fleet.view import FleetView
+from extproc.policy import guard
+from extproc.policy.expected_wait import expected_wait, scores
+
+
+class CandidateEstimate(msgspec.Struct, frozen=True):
+    """A candidate, its requests in flight, and what the request has to expect there.
+
+    `is_open` where the guard lets requests in.
+    """
+
+    backend: str
+    load: float
+    wait_s: float
+    ttft_s: float
+    is_open: bool
+
+
+def candidate_estimates(view: FleetView, prompt_tokens: float, most: int) -> Sequence[CandidateEstimate]:
+    """Return the candidates with the smallest scores, that one first, at most so many."""
+    expected_s = scores(view, prompt_tokens)
+    fit = set(guard.fit(view, prompt_tokens)[0].backends)
+    told = []
+    for number in nsmallest(most, range(len(view)), key=expected_s.__getitem__):
+        backend, load = view.backends[number], view.loads[number]
+        cached_tokens = view.cached_tokens.get(backend, 0.0)
+        terms = expected_wait(backend, load, prompt_tokens, cached_tokens, view.now_s)
+        told.append(CandidateEstimate(backend.name, load, terms.wait_s, terms.ttft_s, backend in fit))
+    return told

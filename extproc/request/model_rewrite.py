@@ -1,0 +1,78 @@
+"""Other names for models, with weights: the `InferenceModelRewrite` objects of an InferencePool.
+
+A rule names the models that it is for, or is for any, and has targets, of which one is drawn by weight: a
+canary, or a base model behind a public name. The rule that names the model comes before one for any model,
+and the rule of the older object before that of a newer one. Without a rule the model stays. A rewritten name
+is not rewritten again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteTarget:
+    """A model that may take a request, and its share in relation to the others'."""
+
+    model: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteRule:
+    """The models that it is for, any where there is none, and at least one target."""
+
+    models: frozenset[str]
+    targets: Sequence[RewriteTarget]
+
+
+class ModelRewrites:
+    """The rules in force; `replace` puts others in their place."""
+
+    def __init__(self) -> None:
+        self._by_model: dict[str, RewriteRule] = {}
+        self._of_any: RewriteRule | None = None
+
+    def replace(self, rules: Iterable[RewriteRule]) -> None:
+        """Take these rules, the oldest first."""
+        self._by_model, self._of_any = {}, None
+        for rule in rules:
+            for model in rule.models:
+                self._by_model.setdefault(model, rule)
+            if not rule.models and self._of_any is None:
+                self._of_any = rule
+
+    def target(self, model: str | None, draw: float) -> str | None:
+        """Return the model that a request for `model` is to have; `draw` is a random number in [0, 1).
+
+        A request without a model has no name to change.
+        """
+        rule = None if model is None else self._by_model.get(model, self._of_any)
+        return model if rule is None else _drawn(rule.targets, draw)
+
+
+def _drawn(targets: Sequence[RewriteTarget], draw: float) -> str:
+    """Return one target by weight; where no target has one, they are equal."""
+    total = sum(target.weight for target in targets)
+    if not total:
+        return targets[int(draw * len(targets))].model
+    reached = draw * total
+    for target in targets:
+        reached -= target.weight
+        if reached < 0:
+            return target.model
+    return targets[-1].model
+
+
+def with_model(body: bytes, model: str) -> bytes | None:
+    """Return a JSON body with another model, its other values as they are; None where it is no such body."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if "model" not in fields:
+        return None
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)

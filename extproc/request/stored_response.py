@@ -1,0 +1,26 @@
+"""The stored response that a request is about: one that goes on from it, asks for it, or cancels it.
+
+A server keeps its responses in its own memory (OpenAI's Responses API, `store`). No other server knows them.
+An id is kept as a number alone, which no client can foretell (`request.prefix` says of which hash).
+"""
+
+import re
+from typing import Final
+
+MAX_RESPONSE_ID: Final = 256
+"""Guessed: a longer text is no id. vLLM's have 37 characters."""
+
+NO_RESPONSE: Final = 0
+
+_IN_PATH: Final = re.compile(r"/v1/responses/([^/]+)(?:/[a-z_]+)?")
+
+
+def response_number(response_id: str) -> int:
+    """Return the number of a stored response, NO_RESPONSE for what is no id."""
+    return hash(("response", response_id)) or 1 if 0 < len(response_id) <= MAX_RESPONSE_ID else NO_RESPONSE
+
+
+def response_in_path(path: str) -> int:
+    """Return the number of the response that a path names, NO_RESPONSE where it names none."""
+    found = _IN_PATH.fullmatch(path) if path.startswith("/v1/responses/") else None
+    return NO_RESPONSE if found is None else response_number(found[1])

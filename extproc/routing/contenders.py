@@ -1,0 +1,43 @@
+"""The candidates that a request looks at: all of them, or of a large fleet those that can win.
+
+The best of some dozens taken at random is nearly as good as the best of all (Mitzenmacher, "The power of two
+choices in randomized load balancing", 2001, where two are enough for most of it). What chance would miss are
+the few that hold this prompt, or the home of its session: they are always among them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from extproc.fleet.backend import Backend, Lifecycle
+from extproc.fleet.fleet import Fleet
+from extproc.request.request import Request
+
+MOST_LOOKED_AT = 64
+"""Guessed: a decision over so many takes 40 µs; `benchmarks/README.md` has what is lost by it."""
+
+MOST_HOLDERS = 15
+"""A block that more backends hold is a common one, and chance finds some of them."""
+
+TAKEN_AT_RANDOM = MOST_LOOKED_AT - MOST_HOLDERS - 1
+
+
+def contenders(
+    candidates: Sequence[Backend], fleet: Fleet, request: Request, rng: np.random.Generator
+) -> Sequence[Backend]:
+    """Return at most `MOST_LOOKED_AT` of the candidates."""
+    if len(candidates) <= MOST_LOOKED_AT:
+        return candidates
+    numbers = rng.integers(0, len(candidates), TAKEN_AT_RANDOM).tolist()
+    found = dict.fromkeys([candidates[number] for number in numbers])
+    home = fleet.sessions.home(request)
+    known = [*fleet.prefixes.holders(request.prefix, MOST_HOLDERS), *([home.backend] if home else [])]
+    for backend in known:
+        if _serves(backend, request.model):
+            found[backend] = None
+    return list(found)
+
+
+def _serves(backend: Backend, model: str | None) -> bool:
+    is_active = backend.lifecycle is Lifecycle.ACTIVE
+    return is_active and (model is None or (backend.models is not None and model in backend.models))

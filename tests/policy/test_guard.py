@@ -1,0 +1,75 @@
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.build import FAILURES, STALE_AFTER_S, a_backend, reserve, view_of
+
+from extproc.fleet.backend import Backend
+from extproc.fleet.pace import Pace
+from extproc.fleet.view import FleetView
+from extproc.policy.expected_wait import expected_wait
+from extproc.policy.guard import fit
+
+NOW_S = 100.0
+
+_seconds = st.floats(0.0, 1e4)
+_paces = st.builds(Pace, base_s=_seconds, token_s=st.floats(0.0, 1.0), turn_s=_seconds, stay_s=_seconds)
+_candidates = st.fixed_dictionaries(
+    {
+        "pace": _paces,
+        "own": st.integers(0, 500),
+        "is_failing": st.booleans(),
+        "closed_above": st.sampled_from([0.0, 9.0, inf]),
+        "longest_wait_s": st.sampled_from([0.5, 30.0]),
+        "foreign": st.floats(0.0, 500.0),
+        "scraped_at_s": st.sampled_from([-inf, NOW_S - 9.0, NOW_S - 0.1]),
+        "places": st.just(inf) | st.floats(1.0, 500.0),
+        "prefilled_at_s": st.just(-inf) | st.floats(NOW_S - 60.0, NOW_S + 60.0),
+    }
+)
+
+
+def _backend(number: int, fields: dict[str, object]) -> Backend:
+    backend = a_backend(number=number)
+    for _ in range(FAILURES * bool(fields["is_failing"])):
+        backend.breaker.fail(NOW_S)
+    for name in fields.keys() - {"is_failing"}:
+        setattr(backend, name, fields[name])
+    return backend
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(_candidates, st.none() | st.floats(0.0, 1e6)), max_size=8),
+    st.floats(0.0, 1e6),
+    st.just(inf) | st.floats(0.0, 1e4),
+)
+def test_the_pass_finds_those_that_admit_have_room_and_are_in_time_with_their_estimates(
+    candidates: list[tuple[dict[str, object], float | None]], prompt_tokens: float, limit_s: float
+) -> None:
+    held = [(_backend(number, fields), tokens) for number, (fields, tokens) in enumerate(candidates)]
+    cached = {backend: tokens for backend, tokens in held if tokens is not None}
+    view = FleetView([backend for backend, _ in held], NOW_S, NOW_S - STALE_AFTER_S, cached)
+    estimates = {
+        backend: expected_wait(backend, view.load(backend), prompt_tokens, cached.get(backend, 0.0), NOW_S)
+        for backend in view.admitting().backends
+        if view.has_room(backend)
+    }
+    expected = {each: estimate.score_s for each, estimate in estimates.items() if estimate.wait_s <= limit_s}
+    found, scores = fit(view, prompt_tokens, limit_s)
+    assert list(found.backends) == list(expected)
+    assert scores == pytest.approx(list(expected.values()), rel=1e-9)
+
+
+def test_a_view_in_which_all_are_fit_is_not_made_again() -> None:
+    view = view_of([a_backend(), a_backend(number=2)], NOW_S)
+    assert fit(view, 100.0)[0] is view
+
+
+def test_a_backend_with_too_many_prompts_ahead_is_out_until_they_are_computed() -> None:
+    backend = a_backend()
+    reserve(backend, 1, NOW_S)
+    backend.expect_prompt("a long one", (backend.longest_wait_s + 1.0) / backend.pace.token_s, NOW_S)
+    assert fit(view_of([backend], NOW_S), 0.0)[0].backends == []
+    assert fit(view_of([backend], NOW_S + 1.5), 0.0)[0].backends == [backend]

@@ -1,0 +1,128 @@
+"""A request for an unknown model is held until the servers have been asked, and then placed or refused."""
+
+import pytest
+from support.build import a_core, a_request, an_endpoint, core_rules
+
+from extproc.exchange.messages import Hold, Instruction, Phase, Reject, RouteTo
+from extproc.exchange.placement import HeldLease, Placement
+from extproc.routing.core import Core
+from extproc.routing.model_search import MAX_NAME, MAX_SEARCHING
+from extproc.routing.queue.request_queue import QueueRules
+
+BODY = Phase.REQUEST_BODY
+
+
+class Asked:
+    """A core whose servers can be asked, and how often it wanted that."""
+
+    def __init__(self, queue: QueueRules | None = None) -> None:
+        self.core = a_core([an_endpoint(1, model=None), an_endpoint(2, model=None)], core_rules(queue=queue))
+        for member in self.core.registry.members:
+            self.core.learn_models(member, frozenset({"base"}), {})
+        self.wanted = 0
+        self.core.search.handle_wanted = self._want
+
+    def _want(self) -> None:
+        self.wanted += 1
+
+    def place(self, model: str = "new", **changes: object) -> Placement:
+        return self.core.place(a_request(model, **changes), BODY, 1.0)
+
+    def held(self, model: str = "new") -> list[Instruction]:
+        """The later answers to a request that is held now."""
+        placement, answers = self.place(model), list[Instruction]()
+        assert isinstance(placement.instruction, Hold)
+        assert isinstance(placement.lease, HeldLease)
+        placement.lease.respond = lambda later: answers.append(later.instruction)
+        return answers
+
+    def learn(self, number: int, *models: str) -> None:
+        self.core.learn_models(self.core.registry.members[number], frozenset(models), {})
+
+
+@pytest.fixture(params=[None, QueueRules()], ids=["reject", "queue"])
+def asked(request: pytest.FixtureRequest) -> Asked:
+    return Asked(request.param)
+
+
+def test_a_model_that_a_server_has_by_now_is_placed_there(asked: Asked) -> None:
+    answers = asked.held()
+    asked.core.search.begin()
+    asked.learn(1, "base", "new")
+    asked.core.search.listed(1.1)
+    (answer,) = answers
+    assert isinstance(answer, RouteTo)
+    assert answer.cluster.removesuffix("_endpoint") == "vllm-2"
+    asked.core.search.end(1.2)
+    assert len(answers) == 1
+
+
+def test_a_model_that_none_has_is_refused_when_all_have_been_asked_and_counts_once(asked: Asked) -> None:
+    answers = asked.held()
+    asked.core.search.begin()
+    asked.core.search.listed(1.1)
+    assert not answers
+    asked.core.search.end(1.2)
+    (answer,) = answers
+    assert isinstance(answer, Reject)
+    assert answer.status == 404
+    assert sum(asked.core.router.counts.by_reason.values()) == 1
+
+
+def test_a_request_that_comes_after_the_question_waits_for_the_next_one(asked: Asked) -> None:
+    first = asked.held()
+    asked.core.search.begin()
+    second = asked.held()
+    asked.core.search.end(1.1)
+    assert (len(first), len(second)) == (1, 0)
+    asked.core.search.begin()
+    asked.core.search.end(1.2)
+    assert len(second) == 1
+
+
+def test_a_client_that_leaves_is_forgotten(asked: Asked) -> None:
+    placement = asked.place()
+    assert placement.lease is not None
+    assert len(asked.core.search) == 1
+    placement.lease.end(1.1)
+    assert len(asked.core.search) == 0
+    asked.core.search.begin()
+    asked.core.search.end(1.2)
+
+
+def test_a_flood_of_unknown_names_is_refused_beyond_a_limit(asked: Asked) -> None:
+    for number in range(MAX_SEARCHING):
+        asked.held(f"unknown-{number}")
+    assert isinstance(asked.place("one more").instruction, Reject)
+    assert len(asked.core.search) == MAX_SEARCHING
+
+
+@pytest.mark.parametrize("model", ["x" * (MAX_NAME + 1), "no body"])
+def test_what_asking_cannot_help_is_refused_at_once(asked: Asked, model: str) -> None:
+    assert isinstance(asked.place(model, has_body=model != "no body").instruction, Reject)
+    assert asked.wanted == 0
+
+
+def test_a_known_model_asks_no_server(asked: Asked) -> None:
+    assert isinstance(asked.place("base").instruction, RouteTo)
+    assert asked.wanted == 0
+
+
+def test_where_all_models_are_configured_there_is_nothing_to_ask() -> None:
+    core: Core = a_core([an_endpoint(1), an_endpoint(2)])
+    core.search.handle_wanted = pytest.fail
+    assert isinstance(core.place(a_request("new"), BODY, 1.0).instruction, Reject)
+
+
+def test_found_and_full_it_is_refused_not_held_again() -> None:
+    asked = Asked(QueueRules())
+    answers = asked.held()
+    asked.core.search.begin()
+    asked.learn(1, "base", "new")
+    member = asked.core.registry.members[1]
+    for _ in range(member.max_active):
+        member.reserve(1.0)
+    asked.core.search.end(1.1)
+    (answer,) = answers
+    assert isinstance(answer, Reject)
+    assert answer.status == 503

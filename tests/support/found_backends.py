@@ -1,0 +1,33 @@
+"""The sets that a source of backends yields, waited for one by one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from extproc.adapters.discovery.source import BackendSource
+from extproc.fleet.endpoint import Endpoint
+
+
+class Found:
+    """The sets of a source, and its counts."""
+
+    def __init__(self, source: BackendSource, sets: AsyncGenerator[Sequence[Endpoint], None]) -> None:
+        self.source = source
+        self._sets = sets
+
+    async def next(self) -> list[str]:
+        async with asyncio.timeout(10):
+            return [f"{backend.name} {backend.address}" for backend in await anext(self._sets)]
+
+    async def until(self, *backends: str) -> None:
+        async with asyncio.timeout(10):
+            while await self.next() != list(backends):
+                pass
+
+    async def nothing_until(self, is_so: Callable[[], object]) -> asyncio.Task[list[str]]:
+        """Wait for a condition, during which nothing may be said; the next set, to be awaited."""
+        following = asyncio.create_task(self.next())
+        async with asyncio.timeout(10):
+            while not is_so():
+                assert not following.done()
+                await asyncio.sleep(0.005)
+        return following
