@@ -48,7 +48,7 @@ async def capacity_per_s(stack: LocalStack) -> float:
 
 
 async def use(stack: LocalStack, per_s: float, lasts_s: float) -> list[Answer]:
-    """Ask as many users do: at a rate, whatever becomes of the requests before; no two prompts begin alike."""
+    """Ask as many users do: at a rate, whatever becomes of those before; no two prompts begin alike."""
     loop, rng = asyncio.get_running_loop(), np.random.default_rng()
     ends_s = loop.time() + lasts_s
     asked = []
