@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from prometheus_client.registry import Collector
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import raise_descriptor_limit
@@ -25,6 +26,7 @@ from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
+from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.envoy.thin_server import ThinServer
 from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
@@ -45,7 +47,7 @@ from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.model_rewrite import ModelRewrites
-from extproc.routing.core import Core
+from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import RequestQueue
 
 if TYPE_CHECKING:
@@ -58,30 +60,55 @@ SERVERS: Mapping[str, type[ThinServer | GrpcServer]] = {"thin": ThinServer, "grp
 
 
 class Sidecar:
-    """All parts of one sidecar, built but not started."""
+    """All parts of one sidecar, built but not started; without a `config_path` no file is followed."""
 
-    def __init__(self, config: Config, config_path: Path, rng: np.random.Generator) -> None:
+    def __init__(self, config: Config, config_path: Path | None, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._core = core = Core(rules.core_rules(config), rng, int(rng.integers(1 << 61)))
+        self._core = core = Core(self.core_rules(config), rng, int(rng.integers(1 << 61)))
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
         self._tracing = _new_tracing(config.tracing, core, rng)
-        place = core.place if self._tracing is None else self._tracing.place
-        headers = rules.header_rules(config)
-        new_exchange = partial(Exchange, place, core.ratios, headers, core.bodies)
-        self._server = SERVERS[config.server.transport](config.server, new_exchange, self._handle_entries)
+        self.place = core.place if self._tracing is None else self._tracing.place
+        self.header_rules = rules.header_rules(config)
+        self.rewrites = ModelRewrites()
+        self._server = self.new_server(config, core)
         self._samples: SampleStore | None = None
         self._source = new_source(config)
-        self._pool_rules = new_pool_rules(config, headers.objectives, ModelRewrites())
+        self._pool_rules = new_pool_rules(config, self.header_rules.objectives, self.rewrites)
         self._membership = MembershipFeed(
             self._source,
             KnownBackends(config.discovery.empty_grace_s, MAX_BACKENDS, rules.backends(config)),
             core,
-            ClusterFile(config.envoy.cds_path),
+            self.new_clusters(config),
             self._handle_change,
         )
+
+    def core_rules(self, config: Config) -> CoreRules:
+        """Return the rules of the core."""
+        return rules.core_rules(config)
+
+    def new_server(self, config: Config, core: Core) -> EnvoyServer:
+        """Make the server that Envoy talks to."""
+        new_exchange = partial(Exchange, self.place, core.ratios, self.header_rules, core.bodies)
+        return SERVERS[config.server.transport](config.server, new_exchange, self.handle_entries)
+
+    def new_clusters(self, config: Config) -> ClusterFile:
+        """Make the file of Envoy's clusters."""
+        return ClusterFile(config.envoy.cds_path)
+
+    def collectors(self, runtime: Runtime) -> Iterable[Collector]:
+        """Return what `/metrics` has besides the sidecar's own."""
+        return ()
+
+    def accepted(self, config: Config) -> Config:
+        """Return a configuration as it counts here; raises ConfigError where it is none for this process."""
+        return config
+
+    async def until_stopped(self, stop: asyncio.Event) -> None:
+        """Go on until the end is near; everything is followed until then."""
+        await stop.wait()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain. A watch that dies takes the process down, never silently."""
@@ -102,7 +129,7 @@ class Sidecar:
                 membership=self._membership,
                 span_counts=None if self._tracing is None else self._tracing.counts,
             )
-            http = HttpServer(self._config.http.address, runtime)
+            http = HttpServer(self._config.http.address, runtime, more=self.collectors(runtime))
             await http.start()
             stack.push_async_callback(http.stop)
             await self._watch_until(stop, stack)
@@ -128,7 +155,7 @@ class Sidecar:
         if self._pool_rules is not None:
             watches.append(self._pool_rules.follow())
         tasks: list[asyncio.Task[object]] = [
-            asyncio.create_task(watch) for watch in (*membership, *watches, stop.wait())
+            asyncio.create_task(watch) for watch in (*membership, *watches, self.until_stopped(stop))
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +166,8 @@ class Sidecar:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _handle_entries(self, entries: Iterable[LogEntry]) -> None:
+    def handle_entries(self, entries: Iterable[LogEntry]) -> None:
+        """Learn from exchanges that have ended."""
         now_s = time.monotonic()
         for entry in entries:
             try:
@@ -162,13 +190,16 @@ class Sidecar:
         self._drift.keep_only(frozenset(member.name for member in self._core.registry.members))
 
     async def _follow_config(self) -> None:
+        if self._config_path is None:
+            await asyncio.Event().wait()
+            return
         async for content in watch_file(self._config_path, MAX_CONFIG_BYTES + 1):
             if content is not None and len(content) > MAX_CONFIG_BYTES:
                 logger.error("config_refused error=more than %d bytes", MAX_CONFIG_BYTES)
                 continue
             try:
                 text = (content or b"").decode()
-                config = await asyncio.to_thread(parse_config, text, str(self._config_path))
+                config = self.accepted(await asyncio.to_thread(parse_config, text, str(self._config_path)))
             except (ConfigError, UnicodeDecodeError) as error:
                 logger.error("config_refused error=%s", error)
                 continue

@@ -10,6 +10,7 @@ from extproc.commands.analyze import analyze
 from extproc.commands.calibrate import calibrate
 from extproc.commands.clusters import clusters
 from extproc.commands.evaluate import evaluate
+from extproc.commands.picker import PickerCommand, picker
 from extproc.commands.profile import profile
 from extproc.commands.samples import samples_app
 from extproc.commands.serve import serve
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for command in (up, serve, clusters, status, profile, analyze, train, trainer, calibrate, evaluate, sim):
     app.command()(command)
+app.command(cls=PickerCommand)(picker)
 app.add_typer(samples_app, name="samples")
 
 

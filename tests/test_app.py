@@ -80,6 +80,6 @@ def test_one_bad_entry_costs_no_other_its_outcome_and_fills_no_log(caplog: pytes
 
     core.learn = fail_at_every_other  # type: ignore[method-assign]  # the fault
     bad = LogEntry(1.7e9, 1.0, 500, 1, frozenset(), 0, {}, {})
-    sidecar._handle_entries([bad, ENTRY, bad, ENTRY, bad])
+    sidecar.handle_entries([bad, ENTRY, bad, ENTRY, bad])
     assert core.feedback.counts.unplaced == 2
     assert caplog.text.count("entry_failed") == 1

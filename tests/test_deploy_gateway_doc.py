@@ -11,7 +11,6 @@ import yaml
 from support.command_line import parameters
 from support.manifests import CHART, DEPLOY, GATEWAYS, ROOT, documents
 
-from extproc.cli import app
 from extproc.config.stages import parse_config
 
 TEXT = (ROOT / "docs" / "deploy-gateway.md").read_text()
@@ -69,7 +68,6 @@ def test_values_of_the_chart_exist(call: list[str]) -> None:
         assert field in VALUES[stage], setting
 
 
-@pytest.mark.skipif("picker" not in {each.name for each in app.registered_commands}, reason="not merged yet")
 def test_options_of_extproc_exist() -> None:
     for call in calls("extproc"):
         command, rest = parameters(call)

@@ -1,53 +1,43 @@
-"""The README names nothing that is not there: commands, options, targets, files, metrics."""
+"""README stays short, and its first steps and figures are those of the project."""
 
 import re
-import shlex
+import textwrap
 
-import pytest
-from support.command_line import parameters
-from support.prometheus_rules import rules
-from support.reference import METRICS, ROOT
+from support.documents import README, shell_lines
+from support.reference import ROOT
 
-README = (ROOT / "README.md").read_text()
-CODE_LINES = [
-    line.strip()
-    for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", " "), re.DOTALL)
-    for line in block.splitlines()
-]
-SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
-COMMAND = re.compile(r"^(?:\.venv/bin/)?extproc (?P<arguments>.+)")
-CALLS = [
-    match["arguments"].partition("   #")[0] for match in map(COMMAND.match, (*CODE_LINES, *SPANS)) if match
-]
+from extproc.config.stages import parse_config
+
+TEXT = README.read_text()
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_command_and_its_options_exist(call: str) -> None:
-    command, rest = parameters(shlex.split(call))
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    assert {word for word in rest if word.startswith("-")} <= known
+def test_the_readme_is_read_in_some_minutes() -> None:
+    assert len(TEXT.split()) <= 1000
 
 
-def test_make_has_the_targets() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    calls = [line for line in (*CODE_LINES, *SPANS) if re.match(r"(\w+=\w+ )?make ", line)]
-    targets = {re.split(r"\s+", call.partition("make ")[2])[0] for call in calls}
-    assert {"up", "test", "bench"} <= targets
-    assert [target for target in targets if f"\n{target}: " not in makefile] == []
+def test_the_first_two_commands_start_the_stack_and_ask_it() -> None:
+    first, second, *_ = shell_lines(TEXT)
+    assert first == "make up"
+    assert second.startswith("curl -iN http://127.0.0.1:8080/v1/chat/completions")
 
 
-def test_links_lead_somewhere() -> None:
-    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    anchors = {f"#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}" for heading in headings}
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    assert len(links) > 5
-    assert [link for link in links if link not in anchors and not (ROOT / link).exists()] == []
+def test_the_configuration_of_the_five_steps_is_accepted() -> None:
+    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", TEXT, re.DOTALL | re.MULTILINE)
+    config = parse_config(textwrap.dedent(block), "README.md")
+    assert [backend.name for backend in config.backends] == ["vllm-1", "vllm-2"]
 
 
-def test_metrics_and_alerts_exist() -> None:
-    metrics = set(re.findall(r"^\| `(\w+)`", METRICS.read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bextproc_[a-z0-9_]+", README)) - {"extproc_pool"}
-    assert named
-    assert named <= metrics
-    alerts = {rule.name for rule in rules() if rule.is_alert}
-    assert set(re.findall(r"`((?:Extproc|Envoy)[A-Z]\w+)`", README)) <= alerts
+def test_the_ports_are_those_of_envoy_and_of_the_defaults() -> None:
+    ports = set(re.findall(r"^\| (\d{4}) \|", TEXT, re.MULTILINE))
+    files = ((ROOT / name).read_text() for name in ("envoy/envoy.yaml", "extproc.example.yaml"))
+    text = "\n".join(files)
+    assert len(ports) == 4
+    assert [port for port in ports if f"port_value: {port}" not in text and f":{port}" not in text] == []
+
+
+def test_the_figures_are_those_of_the_report() -> None:
+    results = (ROOT / "benchmarks" / "README.md").read_text()
+    (row,) = re.findall(r"^\| mixed 0\.95 \| (\d.+)$", results, re.MULTILINE)[:1]
+    figures = re.findall(r"\b\d+\.\d{2} s\b", TEXT)
+    assert len(figures) == 3
+    assert [figure for figure in figures if figure not in row] == []

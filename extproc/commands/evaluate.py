@@ -126,7 +126,8 @@ def evaluate(options: EvaluateOptions) -> None:
     failing, elastic, h100-70b, of engines of full size full-4, full-8, full-mixed-4, full-mixed-8 (two
     speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list of machines
     PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
-    PROFILE may be the file of a calibration. With
+    PROFILE may be the file of a calibration. With /N behind the limits (8xa100-8b*1:32/4) requests of at most
+    N adapters run at once. With
     @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
     that time: a100-8b*1:8@60-, a100-8b*1:8!100-160.
 
@@ -136,7 +137,8 @@ def evaluate(options: EvaluateOptions) -> None:
     bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
     with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
-    all that was said before.
+    all that was said before. With adapters=COUNT:SKEW each is for one of so many adapters, the n-th of which
+    is as popular as 1 / n ** SKEW.
 
     Or a workload is a recorded trace, "trace:FILE[@LOAD] [for=SECONDS]". The file is one of Azure's CSV
     files (TIMESTAMP, ContextTokens, GeneratedTokens), of BurstGPT's CSV files, of Mooncake's JSONL files,
@@ -144,7 +146,8 @@ def evaluate(options: EvaluateOptions) -> None:
     is stretched or compressed in time, bursts included, until its mean rate is that share of what the fleet
     can answer. With for=SECONDS it ends after so many seconds of the simulation.
 
-    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), round-robin, random,
+    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-adapters
+    (the same without affinity to adapters), round-robin, random,
     least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
     queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
     (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times

@@ -96,10 +96,22 @@ def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) ->
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """Return lines for each layered policy: which layers decided, and how well its estimate foretold; and for
-    each policy whose clients sent requests again: what became of these.
+    each policy whose clients sent requests again: what became of these; and where servers have places for
+    adapters how many requests waited for one, and how balanced the servers were.
     """
     layered = [_remark(summary) for summary in evaluation.policies if summary.layer_shares]
-    return layered + [_retried(summary) for summary in evaluation.policies if summary.retried_given_up_share]
+    retried = [_retried(summary) for summary in evaluation.policies if summary.retried_given_up_share]
+    return layered + retried + [_adapters(each) for each in evaluation.policies if each.adapter_waits_share]
+
+
+def _adapters(summary: PolicySummary) -> str:
+    waits, imbalance = summary.adapter_waits_share, summary.imbalance
+    assert waits is not None
+    assert imbalance is not None
+    return (
+        f"{summary.policy}: {waits.median:.1%} of the requests waited for a place for their adapter; "
+        f"the servers' shares differ by up to {imbalance.median:.1%} from the mean"
+    )
 
 
 def _retried(summary: PolicySummary) -> str:

@@ -45,6 +45,8 @@ Rule = TypeVar("Rule")
 Checked = Annotated[Rule, _StrictInside]
 
 _RESERVED_NAME = rf"extproc(_pool)?$|.*({ENDPOINT_SUFFIX}|_retry)$"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_PATH_PREFIX = re.compile(r"(?=.{1,200}$)(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -85,10 +87,14 @@ def _is_ip_and_port(text: str) -> bool:
 
 
 def _checked_url(text: str) -> str:
-    host_and_port = text.removeprefix("http://").removesuffix("/")
-    if not text.startswith("http://") or not _is_host_and_port(host_and_port, default_port=80):
-        raise ValueError("expected http://HOST:PORT, without path, query or user")
-    return f"http://{host_and_port}"
+    scheme, _, rest = text.partition("://")
+    host_and_port, slash, path = rest.removesuffix("/").partition("/")
+    is_server = scheme in DEFAULT_PORTS and _is_host_and_port(host_and_port, DEFAULT_PORTS[scheme])
+    if not is_server or (slash and not _PATH_PREFIX.fullmatch(path)):
+        raise ValueError("expected http[s]://HOST:PORT[/PREFIX], without query or user")
+    if path.rpartition("/")[2] in {"v1", "v2"}:
+        raise ValueError(f"leave the /{path.rpartition('/')[2]} out: it belongs to the paths of requests")
+    return f"{scheme}://{host_and_port}{slash}{path}"
 
 
 GrpcAddress = Annotated[

@@ -17,16 +17,20 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from extproc.config.discovery_stage import Discovery, StaticDiscovery
 from extproc.config.fields import (
+    DEFAULT_PORTS,
     BackendName,
     BackendUrl,
     Checked,
     FilePath,
     GrpcAddress,
     HeaderName,
+    HostName,
     ModelNames,
     Stage,
     TcpAddress,
 )
+from extproc.config.gateway_stage import GatewayConfig
+from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
 from extproc.config.tracing_stage import TracingConfig
@@ -34,7 +38,7 @@ from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
 from extproc.fleet.bounds import MAX_BACKENDS, Count, Seconds, Share
 from extproc.fleet.breaker import BreakerRule
-from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.endpoint import Endpoint, TlsRule
 from extproc.fleet.signals import ScrapeRule
 from extproc.fleet.zone import ZoneRule
 from extproc.learning.model_rules import GateRule, PredictRule
@@ -44,6 +48,9 @@ from extproc.request.slo import SloRule
 
 MAX_CONFIG_BYTES = 1 << 20
 """Some 8,000 backends; a longer file is refused."""
+
+USUAL_CA_PATH = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Where Debian, Ubuntu, Alpine and Envoy's images have the public authorities."""
 
 _MAX_FAULTS = 100
 """More would only fill the log."""
@@ -95,22 +102,35 @@ class BackendConfig(Stage):
     max_num_seqs: Count | None = None
     api_key_file: FilePath | None = None
     resolves_adapters: bool = False
+    ca_file: FilePath | None = None
+    server_name: HostName | None = None
+
+    def model_post_init(self, _: object) -> None:
+        """Raise ValueError where settings of TLS have no use."""
+        if not self.url.startswith("https://") and (self.ca_file or self.server_name):
+            raise ValueError("ca_file and server_name need a url that begins with https://")
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server, as the registry knows it; its port is 80 where the URL names none."""
+        """The server, as the registry knows it; its port is 80 or 443 where the URL names none."""
         url = urlsplit(self.url)
         models = None if self.models is None else frozenset(self.models)
-        host, port = url.hostname or "", url.port or 80
+        tls = TlsRule(self.server_name or "", self.ca_file or USUAL_CA_PATH)
         return Endpoint(
             self.name,
-            host,
-            port,
+            url.hostname or "",
+            url.port or DEFAULT_PORTS[url.scheme],
             models,
             self.max_num_seqs,
             api_key_path=self.api_key_file,
             resolves_adapters=self.resolves_adapters,
+            tls=tls if url.scheme == "https" else None,
+            path_prefix=url.path,
         )
+
+
+def _shown(endpoint: Endpoint) -> str:
+    return f"{endpoint.host}:{endpoint.port}{endpoint.path_prefix}"
 
 
 def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, ...]:
@@ -119,7 +139,7 @@ def _checked_fleet(backends: tuple[BackendConfig, ...]) -> tuple[BackendConfig, 
         faults.append(f"expected 1 to {MAX_BACKENDS}, found {len(backends)}")
     for what, values in (
         ("name", [backend.name for backend in backends]),
-        ("address", [f"{one.host}:{one.port}" for one in (backend.endpoint for backend in backends)]),
+        ("address", [_shown(backend.endpoint) for backend in backends]),
     ):
         repeated = sorted(value for value, count in Counter(values).items() if count > 1)
         if repeated:
@@ -198,6 +218,7 @@ class Config(Stage):
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
     envoy: EnvoyConfig = EnvoyConfig()
+    gateway: GatewayConfig = GatewayConfig()
     backends: Backends = ()
     discovery: Source = StaticDiscovery()
     scrape: Checked[ScrapeRule] = ScrapeRule()
@@ -215,12 +236,16 @@ class Config(Stage):
     tracing: TracingConfig = TracingConfig()
 
 
-def parse_config(text: str, origin: str) -> Config:
+def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration from YAML text; `origin` names it in the message.
+
+    Where `stages` are given, they say where backends come from in place of the text.
 
     Raises ConfigError with every fault, one a line, up to `_MAX_FAULTS`.
     """
     document = read_document(text, origin)
+    if stages:
+        document = with_sources(document, stages)
     try:
         return Config.model_validate(document)
     except ValidationError as error:
@@ -230,10 +255,10 @@ def parse_config(text: str, origin: str) -> Config:
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, stages: Mapping[str, Any] | None = None) -> Config:
     """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
     try:
-        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path))
+        return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path), stages)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

@@ -57,13 +57,15 @@ class RouteTo(msgspec.Struct, frozen=True):
     """Set the headers that choose the backend, and attach the decision's features as dynamic metadata.
 
     Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
-    in one cluster; empty where it is not sent. `traceparent`, if there is one, replaces the client's.
+    in one cluster; empty where it is not sent. `others` are addresses that may be tried after it.
+    `traceparent`, if there is one, replaces the client's.
     """
 
     phase: Phase
     cluster: str
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     address: str = ""
+    others: tuple[str, ...] = ()
     traceparent: str = ""
 
 

@@ -14,6 +14,13 @@ from extproc.fleet.backend import Backend
 LOADING_S = 0.05
 """Guessed: for weights of tens of megabytes from the CPU's memory; it also keeps adapters together."""
 
+CROWDED_S = 0.1
+"""Tried on simulated fleets: more than loading, so that a popular adapter is loaded by another server
+where the first one has more requests than the mean, and less than waiting for a place."""
+
+FEW = 4.0
+"""Guessed: a server with so few requests is not crowded, however idle the others are."""
+
 SHORTEST_PLACE_S = 0.5
 """Guessed: at the least for a place that is taken by others, until the last of their requests has ended."""
 
@@ -25,7 +32,9 @@ def near_tokens(
 
     It is `near` itself where nothing has to be waited for, and where `model` is no adapter.
     """
-    waits_s = {backend: _wait_s(model, backend, fresh_from_s) for backend in candidates}
+    mean_load = sum(backend.own + backend.foreign for backend in candidates) / max(1, len(candidates))
+    usual = max(FEW, mean_load)
+    waits_s = {backend: _wait_s(model, backend, fresh_from_s, usual) for backend in candidates}
     if not any(waits_s.values()):
         return near
     return {
@@ -33,12 +42,14 @@ def near_tokens(
     }
 
 
-def _wait_s(model: str, backend: Backend, fresh_from_s: float) -> float:
+def _wait_s(model: str, backend: Backend, fresh_from_s: float, usual_load: float) -> float:
     places = backend.adapters
     if places is None or not places.is_adapter(model):
         return 0.0
     wait = places.wait(model, is_fresh=backend.scraped_at_s >= fresh_from_s)
+    load = backend.own + backend.foreign
+    wait_s = CROWDED_S if load > usual_load else 0.0
     if wait is AdapterWait.PLACE:
         # Little's law: a request stays for as long as it takes until all that are there have ended.
-        return max(SHORTEST_PLACE_S, backend.pace.turn_s * (backend.own + backend.foreign))
-    return LOADING_S if wait is AdapterWait.LOADING else 0.0
+        return wait_s + max(SHORTEST_PLACE_S, backend.pace.turn_s * load)
+    return wait_s + (LOADING_S if wait is AdapterWait.LOADING else 0.0)

@@ -19,10 +19,21 @@ MAX_ADAPTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class AdaptersSeen:
-    """What a server tells of its adapters: those with requests that it `named`, and how many fit at once."""
+    """What a server tells of its adapters: whose requests run, whose wait, and how many can run at once."""
 
-    named: frozenset[str]
+    running: frozenset[str]
+    waiting: frozenset[str] = frozenset()
     places: float = inf
+
+    @property
+    def named(self) -> frozenset[str]:
+        """All that have requests there."""
+        return self.running | self.waiting
+
+    @property
+    def is_queue_for_places(self) -> bool:
+        """Whether requests wait because all places for adapters are taken: that tells nothing of the rest."""
+        return len(self.running) >= self.places and not self.waiting <= self.running
 
 
 class AdapterWait(Enum):
@@ -48,6 +59,7 @@ class AdapterPlaces:
     _known: set[str] = field(default_factory=set)
     _own: dict[str, int] = field(default_factory=dict)
     _counted: dict[object, str] = field(default_factory=dict)
+    _waited: set[object] = field(default_factory=set)
     _kept: dict[str, None] = field(default_factory=dict)
 
     def scraped(self, seen: AdaptersSeen | None, *, is_idle: bool) -> None:
@@ -56,6 +68,8 @@ class AdapterPlaces:
             self._active = frozenset()
             return
         self.places = seen.places
+        if blocked := seen.waiting - seen.running:
+            self._waited.update(request for request, model in self._counted.items() if model in blocked)
         self._active = frozenset() if is_idle else seen.named
         self._known.update(islice(seen.named - self._known, MAX_ADAPTERS - len(self._known)))
 
@@ -67,6 +81,8 @@ class AdapterPlaces:
         """Count a request that is placed here, if it is for an adapter."""
         if model is None or not self.is_adapter(model):
             return
+        if self.wait(model, is_fresh=True) is AdapterWait.PLACE:
+            self._waited.add(request)
         self._counted[request] = model
         self._own[model] = self._own.get(model, 0) + 1
         self._kept.pop(model, None)
@@ -74,14 +90,17 @@ class AdapterPlaces:
         if len(self._kept) > min(self.places, MAX_ADAPTERS):
             del self._kept[next(iter(self._kept))]
 
-    def end(self, request: object) -> None:
-        """Count a request off, if it was counted."""
+    def end(self, request: object) -> bool:
+        """Count a request off, if it was counted; True where it is known to have waited for a place."""
         model = self._counted.pop(request, None)
         if model is None:
-            return
+            return False
         left = self._own.pop(model) - 1
         if left:
             self._own[model] = left
+        has_waited = request in self._waited
+        self._waited.discard(request)
+        return has_waited
 
     def wait(self, model: str, *, is_fresh: bool) -> AdapterWait:
         """Return what a request for an adapter has to wait for; a gauge that is not fresh tells nothing."""

@@ -283,16 +283,19 @@ class Backend:
             self.learn_adapters({})
         if self.adapters is not None:
             self.adapters.scraped(signals.adapters, is_idle=not signals.running + signals.waiting)
+        is_blocked = signals.adapters is not None and signals.adapters.is_queue_for_places
+        engine = replace(signals, waiting=0.0) if is_blocked else signals
         self.running = signals.running
-        self.waiting = signals.waiting
+        self.waiting = engine.waiting
         self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
         self.scraped_at_s = now_s
         self.own_at_scrape = own_when_asked
         self.foreign = foreign_load(signals.running, signals.waiting, largest_own)
-        self._follow_running_limit(signals, smallest_own)
+        if not is_blocked:
+            self._follow_running_limit(signals, smallest_own)
         self.cache.scraped(signals)
         if self._adaptive is not None:
-            self._adaptive.scraped(signals, smallest_own, now_s)
+            self._adaptive.scraped(engine, smallest_own, now_s)
             self.max_active = int(self._adaptive.limit)
         if self.is_refusing:
             self.is_refusing = False

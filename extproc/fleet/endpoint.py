@@ -11,13 +11,26 @@ ENDPOINT_SUFFIX = "_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
+class TlsRule:
+    """How a server is reached by TLS: the name that its certificate has to have, and the authorities for it.
+
+    An empty `server_name` stands for its host. The authorities are in the file at `ca_path`, which Envoy
+    reads as well.
+    """
+
+    server_name: str
+    ca_path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A vLLM server: `name` is its cluster in Envoy; `models` is None where the server has to be asked.
 
     `stages` are the parts of a request that it computes. `rank` counts the ports of one pod: with data
     parallelism each is an engine of its own.
     `api_key_path` is the file with the key for its metrics and its list of models. A server that
-    `resolves_adapters` loads those that it does not list at their first request.
+    `resolves_adapters` loads those that it does not list at their first request. Without `tls` it speaks
+    plain HTTP; all its paths begin with `path_prefix`.
     """
 
     name: str
@@ -29,6 +42,8 @@ class Endpoint:
     rank: int = 0
     api_key_path: Path | None = None
     resolves_adapters: bool = False
+    tls: TlsRule | None = None
+    path_prefix: str = ""
 
     @property
     def can_answer(self) -> bool:
@@ -40,6 +55,11 @@ class Endpoint:
         """HOST:PORT, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def location(self) -> tuple[str, str, TlsRule | None]:
+        """Where it is and how it is reached: a server with another location is another one."""
+        return self.address, self.path_prefix, self.tls
 
 
 class KnownBackends:

@@ -5,7 +5,8 @@ longest ago (Kwon et al., "PagedAttention", SOSP 2023, and vLLM's automatic pref
 before `oldest`, by the clock, count as forgotten, as does everything sent before a restart of the server.
 
 Other routers may use the server too, so this serves an estimate of the wait, and nothing else. A server that
-never reports a hit where there should have been many has no such cache.
+never reports a hit where there should have been many has no such cache. Where a response says how many tokens
+were found, less than that is expected the next time.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,13 @@ DOUBTED_TOKENS = 16_384.0
 """Guessed: so many tokens that should have been in the cache, and no hit, tell that there is none."""
 
 
+FOUND_WEIGHT = 0.1
+"""Guessed: the share of the newest response in `found_share`."""
+
+LEAST_FOUND = 0.05
+"""Guessed: what is expected is never nothing, so that a cache that works again is noticed."""
+
+
 class SentPrompt(msgspec.Struct, frozen=True):
     """A prompt that was sent: the blocks that its backend was not sent before, and the time by its clock."""
 
@@ -34,7 +42,10 @@ class SentPrompt(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class PrefixCache:
-    """The clock, the size in tokens, since when it has not been emptied, and the server's last counters."""
+    """The clock, the size in tokens, since when it has not been emptied, and the server's last counters.
+
+    `found_share` is the share of the tokens that should be there which is really found, 1 until it is known.
+    """
 
     clock: float = 0.0
     oldest: float = 0.0
@@ -42,6 +53,7 @@ class PrefixCache:
     filled_from: float = 0.0
     expected_tokens: float = 0.0
     has_hits: bool = True
+    found_share: float = 1.0
     prompt_tokens_total: float = 0.0
     generation_tokens_total: float = inf
 
@@ -55,6 +67,15 @@ class PrefixCache:
         self.expected_tokens = max(0.0, self.expected_tokens - cached_tokens)
         self.clock = max(self.filled_from, self.clock - (tokens - cached_tokens))
         self._take(0.0)
+
+    def found(self, expected_tokens: float, cached_tokens: float) -> None:
+        """Learn from a response that says how many tokens were found, where `expected_tokens` were."""
+        if cached_tokens > 0:
+            self.has_hits = True
+        if expected_tokens > 0:
+            seen = min(1.0, self.found_share * cached_tokens / expected_tokens)
+            share = self.found_share + FOUND_WEIGHT * (seen - self.found_share)
+            self.found_share = max(LEAST_FOUND, share)
 
     def scraped(self, signals: Signals) -> None:
         """Follow the server's counters: generated tokens take room, a restart or sleep empties the cache."""

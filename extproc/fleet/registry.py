@@ -52,10 +52,10 @@ class Registry:
         the backends that have joined. Beyond `MAX_MEMBERS` some join only when this is called again.
         """
         wanted = {endpoint.name: endpoint for endpoint in endpoints}
-        loaded = {(endpoint.name, endpoint.address) for endpoint in known_to_envoy}
+        loaded = {(endpoint.name, endpoint.location) for endpoint in known_to_envoy}
         for member in self._fleet.backends:
             endpoint = wanted.get(member.name)
-            if endpoint is None or endpoint.address != member.endpoint.address:
+            if endpoint is None or endpoint.location != member.endpoint.location:
                 self._drain(member, now_s)
                 continue
             del wanted[endpoint.name]
@@ -64,7 +64,7 @@ class Registry:
             member.configured(endpoint)
         room = MAX_MEMBERS - len(self._fleet.backends)
         joined = [
-            self._join(endpoint, now_s, (endpoint.name, endpoint.address) in loaded)
+            self._join(endpoint, now_s, (endpoint.name, endpoint.location) in loaded)
             for endpoint in list(wanted.values())[:room]
         ]
         self._index()
@@ -149,6 +149,11 @@ class Registry:
     def backend_named(self, name: str) -> Backend | None:
         """Return the member of that name; of two, not the departing one."""
         return self._by_name.get(name)
+
+    def backend_at(self, address: str) -> Backend | None:
+        """Return the member at HOST:PORT; of two, not the departing one."""
+        at = (member for member in self._fleet.backends if member.endpoint.address == address)
+        return min(at, key=lambda member: member.lifecycle is Lifecycle.DRAINING, default=None)
 
     def clusters(self) -> list[Endpoint]:
         """Return what Envoy has to have a cluster for; of two with one name, the one that stays."""

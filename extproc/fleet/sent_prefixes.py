@@ -99,7 +99,10 @@ class SentPrefixes:
         if not blocks:
             return {}
         tokens_per_byte = request.input_tokens / request.prompt_bytes
-        return {backend: BLOCK_ENDS[count - 1] * tokens_per_byte for backend, count in blocks.items()}
+        return {
+            backend: BLOCK_ENDS[count - 1] * tokens_per_byte * backend.cache.found_share
+            for backend, count in blocks.items()
+        }
 
     def blocks_at(
         self, chain: Sequence[int], among: Collection[Backend] | None = None

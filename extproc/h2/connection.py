@@ -16,22 +16,18 @@ For the protocol around it:
   after the last open stream `is_closed` becomes true. A deadline for that is the protocol's to set.
 """
 
-from typing import Final
-
 from extproc.h2.events import ConnectionEnded, ErrorCode, Event, FatalError, StreamClosed, StreamError
 from extproc.h2.frames import MAX_STREAM_ID, PING, frame, goaway, server_preface
-from extproc.h2.h2_limits import Limits
+from extproc.h2.h2_limits import USUAL_LIMITS, Limits
 from extproc.h2.receiving import DRAIN_PING, Receiver
 from extproc.h2.sending import Sender
 from extproc.h2.stream import StreamTable
-
-_DEFAULT_LIMITS: Final = Limits()
 
 
 class ServerConnection:
     """One connection, from its first byte to its last."""
 
-    def __init__(self, limits: Limits = _DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = USUAL_LIMITS) -> None:
         self.is_closed = False
         self._max_unsent_bytes = limits.max_unsent_bytes
         self._events: list[Event] = []

@@ -30,6 +30,7 @@ from extproc.h2.grpc_wire import (
     refusal,
     trailers,
 )
+from extproc.h2.h2_limits import USUAL_LIMITS, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +39,18 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 @dataclass(frozen=True, slots=True)
 class GrpcService:
-    """What is served: handlers by their method's path, `/SERVICE/METHOD`.
+    """What is served: handlers by their method's path, `/SERVICE/METHOD`; `limits` are of each connection.
 
-    `refused` is told of all that ended a call, or the connection, because of what had been sent on it.
+    Over TLS both sides have to agree on HTTP/2, unless the peer `may_assume_h2`. `refused` is told of all
+    that ended a call, or the connection, because of what had been sent on it.
     """
 
     methods: Mapping[str, NewHandler]
     max_message_bytes: int
     unfinished: UnfinishedMessages
     refused: Callable[[ProtocolError], None]
+    limits: Limits = USUAL_LIMITS
+    may_assume_h2: bool = False
 
 
 class GrpcConnection:
@@ -55,7 +59,7 @@ class GrpcConnection:
     def __init__(self, service: GrpcService, call_later: CallLater) -> None:
         self._service = service
         self._call_later = call_later
-        self._connection = ServerConnection()
+        self._connection = ServerConnection(service.limits)
         self._calls: dict[int, Call] = {}
 
     @property

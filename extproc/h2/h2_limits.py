@@ -50,6 +50,9 @@ class Limits:
     so that none of them can spend this for the others."""
 
 
+USUAL_LIMITS = Limits()
+
+
 class Budget:
     """A token bucket; time is an argument."""
 

@@ -70,7 +70,8 @@ class GrpcProtocol(asyncio.Protocol):
         """Greet; over TLS only where both sides have agreed on HTTP/2."""
         self._transport = cast(asyncio.Transport, transport)
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() != ALPN_PROTOCOL:
+        agreed = ALPN_PROTOCOL if tls is None else tls.selected_alpn_protocol()
+        if agreed != ALPN_PROTOCOL and not (agreed is None and self._service.may_assume_h2):
             self._service.refused(ProtocolError(f"TLS without h2: {transport.get_extra_info('peername')}"))
             self._transport.abort()
             return

@@ -108,6 +108,13 @@ class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
     output_tokens: int | None = None
     cached_tokens: int | None = None
 
+    @property
+    def computed_tokens(self) -> float:
+        """The input that the server had to compute: by its own number where that was read."""
+        if self.cached_tokens is None:
+            return self.new_tokens
+        return max(0.0, self.input_tokens - self.cached_tokens)
+
 
 def foretold_of(sample: Sample) -> Foretold | None:
     """Return what the model and the plain estimate foretold of a request, and what became of it.

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from extproc.outcomes.facts import Sample, from_metadata
+from extproc.outcomes.response_end import Usage
 from extproc.outcomes.server_times import read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
 from extproc.request.stored_response import NO_RESPONSE, response_number
@@ -20,11 +21,13 @@ from extproc.request.stored_response import NO_RESPONSE, response_number
 class LogEntry(msgspec.Struct, frozen=True):
     """An entry of Envoy's access log, without its wire format: one exchange, to its end, however it ended.
 
+    Behind a gateway of another make there is no such log, and an entry is made of the exchange itself.
+
     `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
     got none; `attempts` counts the backends tried, at least 1. `response_flags` are Envoy's short names
     ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
     empty if extproc was not asked; `tags` are the access log's custom tags. `retry_after_s` is a header of
-    responses with status 429 or 503.
+    responses with status 429 or 503. `usage` is the server's, where the response was seen.
     """
 
     started_at_s: float
@@ -36,6 +39,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
     tags: Mapping[str, str]
     retry_after_s: float | None = None
+    usage: Usage | None = None
 
 
 OVERLOADED = frozenset({429, 503})
@@ -131,6 +135,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         ttft_s=ttft_s,
         duration_s=times.whole_s or entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,
+        output_tokens=None if entry.usage is None else entry.usage.output_tokens,
+        cached_tokens=None if entry.usage is None else entry.usage.cached_tokens,
     )
     is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
     is_computed = failure is None or (entry.status == 200 and times.first_token_s is not None)

@@ -8,6 +8,7 @@ divided by the use that each should have
 """
 
 from math import ceil
+from typing import NamedTuple
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
@@ -16,17 +17,28 @@ TARGET = 0.8
 """Guessed: how much of a server is to be used; the rest is for what comes until another one has started."""
 
 
-def servers_wanted(view: FleetView, waiting: int) -> int:
+class Use(NamedTuple):
+    """How many servers are used up, in all, and the requests that one can take; 0 where there is none."""
+
+    servers: float = 0.0
+    room: float = 0.0
+
+
+def use_of(view: FleetView) -> Use:
+    """Return how far some backends are used."""
+    if not view.backends:
+        return Use()
+    pairs = zip(view.backends, view.loads, strict=True)
+    used = sum(_share_used(backend, load, view.now_s) for backend, load in pairs)
+    return Use(used, sum(map(_room, view.backends)) / len(view))
+
+
+def servers_wanted(use: Use, waiting: int) -> int:
     """Return the number of servers for what the backends of a model have, and for so many that wait.
 
     It is 0 where there is nothing to do, and 1 while nothing is known of the model's servers.
     """
-    used = sum(
-        _share_used(backend, load, view.now_s)
-        for backend, load in zip(view.backends, view.loads, strict=True)
-    )
-    if view.backends:
-        used += waiting * len(view) / sum(map(_room, view.backends))
+    used = use.servers + (waiting / use.room if use.room else 0.0)
     return max(1, ceil(used / TARGET)) if used or waiting else 0
 
 

@@ -6,7 +6,7 @@ and the rule of the older object before that of a newer one. Without a rule the 
 is not rewritten again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -34,6 +34,11 @@ class ModelRewrites:
     def __init__(self) -> None:
         self._by_model: dict[str, RewriteRule] = {}
         self._of_any: RewriteRule | None = None
+
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no rule."""
+        return not self._by_model and self._of_any is None
 
     def replace(self, rules: Iterable[RewriteRule]) -> None:
         """Take these rules, the oldest first."""
@@ -64,6 +69,27 @@ def _drawn(targets: Sequence[RewriteTarget], draw: float) -> str:
         if reached < 0:
             return target.model
     return targets[-1].model
+
+
+def rewritten(rewrites: ModelRewrites, draw: Callable[[], float], body: bytes) -> bytes:
+    """Return the body of a request with the model that it is to have; itself where no rule is for it.
+
+    A body that cannot be read here, such as a compressed one, keeps its model.
+    """
+    if rewrites.are_none:
+        return body
+    try:
+        model = msgspec.json.decode(body, type=_Named).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return body
+    target = rewrites.target(model, draw())
+    if target is None or target == model:
+        return body
+    return with_model(body, target) or body
+
+
+class _Named(msgspec.Struct):
+    model: str
 
 
 def with_model(body: bytes, model: str) -> bytes | None:

@@ -33,7 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
     session, if it has one, and `response` that of the stored response that it is about. `traceparent` is the
-    client's, where requests are traced.
+    client's, where requests are traced. `endpoints` are the addresses, IP:PORT or IP for all ports of it,
+    that a gateway allows; None where it leaves the choice open.
     """
 
     api: Api
@@ -53,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prefix: tuple[int, ...] = ()
     prompt_bytes: int = 0
     traceparent: str = ""
+    endpoints: frozenset[str] | None = None
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -71,6 +73,7 @@ def read_request(
     ratios: TokenRatios,
     rules: HeaderRules = USUAL,
     apis: Mapping[str, Api] = APIS_BY_PATH,
+    endpoints: frozenset[str] | None = None,
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
@@ -83,7 +86,7 @@ def read_request(
         api = OTHER
     response = response_in_path(path)
     if body is None or response:
-        return _without_body(api, path, headers, rules, response)
+        return _without_body(api, path, headers, rules, response, endpoints)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
@@ -106,6 +109,7 @@ def read_request(
         prefix=prefix,
         prompt_bytes=prompt_bytes,
         traceparent=headers.get("traceparent", "") if rules.is_traced else "",
+        endpoints=endpoints,
     )
 
 
@@ -124,7 +128,12 @@ def _path(headers: Mapping[str, str]) -> str:
 
 
 def _without_body(
-    api: Api, path: str, headers: Mapping[str, str], rules: HeaderRules, response: int
+    api: Api,
+    path: str,
+    headers: Mapping[str, str],
+    rules: HeaderRules,
+    response: int,
+    endpoints: frozenset[str] | None,
 ) -> Request:
     """Read a request of which no engine computes anything, as one about a stored response."""
     return Request(
@@ -134,6 +143,7 @@ def _without_body(
         priority=_priority(headers, rules),
         has_body=False,
         response=response,
+        endpoints=endpoints,
     )
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from extproc.exchange.placement import Lease
-from extproc.fleet.backend import Backend
+from extproc.fleet.backend import Backend, BookedRequest
 from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.request.api import OTHER
@@ -35,9 +35,12 @@ Freed = Callable[[Backend, float], None]
 
 
 class Booking(Lease):
-    """One request in flight, and the backend on which it counts; `number` comes back with its outcome."""
+    """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
-    __slots__ = ("_bookings", "backend", "number", "prompt", "request")
+    One that has waited for a place for its adapter `is_no_measure` of how fast the backend is.
+    """
+
+    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prompt", "request")
 
     def __init__(
         self, bookings: "Bookings", number: int, backend: Backend, request: Request, prompt: SentPrompt
@@ -48,6 +51,7 @@ class Booking(Lease):
         self.backend = backend
         self.request = request
         self.prompt = prompt
+        self.is_no_measure = False
 
     def _release(self, now_s: float) -> None:
         self._bookings.close(self, now_s)
@@ -94,7 +98,7 @@ class Bookings:
         backend = booking.backend
         del backend.open[booking]
         if backend.adapters is not None:
-            backend.adapters.end(booking)
+            booking.is_no_measure |= backend.adapters.end(booking)
         if booking.request.tenant:
             self.shares.end(booking.request.tenant)
         if booking.request.has_body:
@@ -120,9 +124,15 @@ class Bookings:
 
     def move(self, backend: Backend, other: Backend, now_s: float) -> None:
         """Book a request of `backend` on `other`, where Envoy has sent it, unless it has ended by now."""
-        if backend is other or not backend.open:
+        if backend is not other and backend.open:
+            self.move_one(next(reversed(backend.open)), other, now_s)
+
+    def move_one(self, booking: BookedRequest, other: Backend, now_s: float) -> None:
+        """Book a request on another backend, unless it has ended by now."""
+        backend = booking.backend
+        if booking not in backend.open:
             return
-        booking, _ = backend.open.popitem()
+        del backend.open[booking]
         booking.backend = other
         other.open[booking] = None
         if backend.adapters is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from extproc.exchange.held_bodies import HeldBodies
 from extproc.exchange.messages import Phase
-from extproc.exchange.placement import Placement
+from extproc.exchange.placement import Lease, Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
@@ -23,11 +23,13 @@ from extproc.fleet.signals import Signals
 from extproc.learning.model_in_use import ModelInUse, ModelOffer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.policy.decide import PolicyRules
-from extproc.policy.servers_wanted import servers_wanted
+from extproc.policy.servers_wanted import Use, servers_wanted, use_of
 from extproc.request.api import MODELS
 from extproc.request.request import Request
 from extproc.request.token_ratio import TokenRatios
+from extproc.routing.bookings import Booking
 from extproc.routing.feedback import Feedback
+from extproc.routing.gateway_rules import GatewayRules
 from extproc.routing.model_list import model_list
 from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.queue_rules import QueueRules
@@ -43,13 +45,17 @@ MAX_SCALED = 64
 
 @dataclass(frozen=True, slots=True)
 class CoreRules:
-    """The configuration of the core; without a `queue` no request is held."""
+    """The configuration of the core; without a `queue` no request is held.
+
+    With a `gateway` requests are placed by address, and refused in the gateway's way.
+    """
 
     fleet: FleetRules = field(default_factory=FleetRules)
     policy: PolicyRules = field(default_factory=PolicyRules)
     admission: AdmissionRules = field(default_factory=AdmissionRules)
     queue: QueueRules | None = None
     settle_s: float = 0.0
+    gateway: GatewayRules | None = None
     max_held_bytes: int = 768 << 20
 
 
@@ -77,6 +83,7 @@ class Core:
             rng,
             self._freed,
             first_booking,
+            rules.gateway,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
@@ -91,6 +98,20 @@ class Core:
                 self.router.counts.answered += 1
                 return Placement(model_list(models))
         return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
+
+    def served_elsewhere(self, lease: Lease, address: str, now_s: float) -> bool:
+        """Book a request on the server at `address`, which has served it; False where that is none of ours.
+
+        The backend that was chosen is not blamed: a gateway may have had reasons of its own.
+        """
+        backend = self.registry.backend_at(address)
+        if backend is None or not isinstance(lease, Booking):
+            return False
+        if lease.backend is backend or lease not in lease.backend.open:
+            return False
+        self.router.bookings.retried()
+        self.router.bookings.move_one(lease, backend, now_s)
+        return True
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
         """Learn from an entry of the access log; see `Feedback.learn`."""
@@ -159,12 +180,13 @@ class Core:
         """Return how many servers each model wants, of the first ones that wait and that are served."""
         waiting = {} if self.queue is None else self.queue.depths()
         models = [model for model in waiting if model][:MAX_SCALED] + self.registry.models()[:MAX_SCALED]
-        return {
-            model: servers_wanted(
-                self.fleet.view(self.registry.candidates(model) or (), now_s), waiting.get(model, 0)
-            )
-            for model in models
-        }
+        wanted, uses = {}, dict[tuple[Backend, ...], Use]()
+        for model in models:
+            candidates = tuple(self.registry.candidates(model) or ())
+            if candidates not in uses:  # adapters have their servers in common
+                uses[candidates] = use_of(self.fleet.view(candidates, now_s))
+            wanted[model] = servers_wanted(uses[candidates], waiting.get(model, 0))
+        return wanted
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

@@ -53,7 +53,7 @@ class Feedback:
         if backend is not None:
             self.counts.count(outcome.sample)
             self._judge(backend, outcome, None if booking is None else booking.request, now_s)
-            _learn(backend, outcome, now_s)
+            _learn(backend, outcome, now_s, is_measure=booking is None or not booking.is_no_measure)
         return outcome
 
     def _judge(self, backend: Backend, outcome: Outcome, request: Request | None, now_s: float) -> None:
@@ -91,18 +91,22 @@ class Feedback:
             second.breaker.succeed(now_s)
 
 
-def _learn(backend: Backend, outcome: Outcome, now_s: float) -> None:
+def _learn(backend: Backend, outcome: Outcome, now_s: float, *, is_measure: bool) -> None:
     sample = outcome.sample
     if sample.failure is None:
         backend.answered()
     else:
         backend.token_window.spoil()
         _follow_refusal(backend, outcome, now_s)
+    if sample.failure is None and sample.cached_tokens is not None:
+        backend.cache.found(sample.expected_cached_tokens, sample.cached_tokens)
     if not sample.is_clean or sample.ttft_s is None:
         return
     if outcome.are_headers_early is not None:
         backend.sends_headers_early = outcome.are_headers_early
     backend.observed(sample.ttft_s)
+    if not is_measure:
+        return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)
     if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:

@@ -4,6 +4,9 @@
 serves the model, both with an error body in the form of OpenAI's API, or of Anthropic's. The time to come
 back is measured: what has to drain, and those that were told to come back before, divided by how fast it
 drains.
+
+Gateways have a rule of their own, by the Endpoint Picker Protocol: 429 where there is capacity and it is
+contended, 503 where there is none, and a header that says why.
 """
 
 import math
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from extproc.exchange.early_answers import DROPPED_HEADER, NO_ENDPOINTS, SATURATED
 from extproc.exchange.messages import Reject
 from extproc.fleet.bounds import Count
 from extproc.fleet.view import FleetView
@@ -37,7 +41,18 @@ _MESSAGES = {
     Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
     Reason.LARGE_BODIES: "Too many large requests are under way. Please retry later, or send less.",
     Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
+    Reason.NO_BACKEND: "No backend is ready. Please retry later.",
 }
+
+_CONTENDED = {
+    Reason.SATURATED: SATURATED,
+    Reason.WAIT_TOO_LONG: SATURATED,
+    Reason.TOO_LATE: SATURATED,
+    Reason.TENANT_SHARE: SATURATED,
+    Reason.QUEUE_FULL: SATURATED,
+    Reason.QUEUE_TIMEOUT: "rejected-ttl-expired",
+}
+"""Refusals for which there is capacity, and what a gateway is told of them; of all others there is none."""
 
 MODEL_GONE_RETRY_S = 10
 """Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
@@ -109,10 +124,15 @@ def turn_s(view: FleetView, before: int) -> float:
     return min(waits_s) + (before / total_per_s if total_per_s > 0 else 0.0)
 
 
-def overloaded(reason: Reason, retry_s: int, api: Api) -> Reject:
+def overloaded(reason: Reason, retry_s: int, api: Api, *, is_for_gateway: bool = False) -> Reject:
     """Return the refusal of a request that some backend would serve at another time."""
-    error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": 503}
-    return _reject(503, error, reason, {"retry-after": str(retry_s)}, api)
+    headers = {"retry-after": str(retry_s)}
+    status = 503
+    if is_for_gateway:
+        headers[DROPPED_HEADER] = _CONTENDED.get(reason, NO_ENDPOINTS)
+        status = 429 if reason in _CONTENDED else 503
+    error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": status}
+    return _reject(status, error, reason, headers, api)
 
 
 def unknown_model(model: str, api: Api) -> Reject:

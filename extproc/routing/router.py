@@ -23,6 +23,7 @@ from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
 from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.contenders import contenders
+from extproc.routing.gateway_rules import SOON_S, GatewayRules, next_best
 from extproc.routing.model_search import ModelSearch
 from extproc.routing.refusal import (
     LARGE_BODIES_RETRY_S,
@@ -52,6 +53,7 @@ class Router:
         rng: np.random.Generator,
         freed: Freed = lambda backend, now_s: None,
         first_booking: int = 0,
+        gateway: GatewayRules | None = None,
     ) -> None:
         self.counts = DecisionCounts()
         self.bookings = Bookings(fleet.prefixes, freed, first_booking)
@@ -61,6 +63,7 @@ class Router:
         self._policy = policy
         self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
+        self._gateway = gateway
         self.search: ModelSearch | None = None
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -104,16 +107,21 @@ class Router:
             return Placement(unknown_response(request))
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
-        looked_at = contenders(candidates, self._fleet, request, self._rng)
+        looked_at = self._contenders(candidates, request)
         decision = self._decide(request, looked_at, now_s, left_s)
         if decision.chosen is None and len(looked_at) < len(candidates):
             decision = self._decide(request, candidates, now_s, left_s)
         if decision.reason is Reason.NO_BACKEND:
-            return self.pass_through(phase)
+            return self.pass_through(request, phase)
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
         return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
+
+    def _contenders(self, candidates: Sequence[Backend], request: Request) -> Sequence[Backend]:
+        if request.endpoints is not None:  # others are not allowed, whatever they hold
+            return candidates
+        return contenders(candidates, self._fleet, request, self._rng)
 
     def _decide(
         self, request: Request, candidates: Sequence[Backend], now_s: float, wait_left_s: float
@@ -150,11 +158,16 @@ class Router:
         return candidate_estimates(view, request.input_tokens, most)
 
     def _candidates(self, request: Request) -> Sequence[Backend] | None:
-        """Return the backends that could take a request; None where certainly none serves its model."""
-        candidates = self._registry.candidates(request.model)
+        """Return the backends that may take a request; None where certainly none serves its model."""
+        candidates: Sequence[Backend] | None = self._registry.candidates(request.model)
         if candidates and request.response:
-            return self._fleet.responses.candidates(request.response, candidates)
-        return candidates
+            candidates = self._fleet.responses.candidates(request.response, candidates)
+        allowed = request.endpoints
+        if allowed is None or candidates is None:
+            return candidates
+        return [
+            each for each in candidates if each.endpoint.address in allowed or each.endpoint.host in allowed
+        ]
 
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
@@ -162,11 +175,14 @@ class Router:
 
     def _refused(self, request: Request, reason: Reason, view: FleetView, waiting: int = 0) -> Placement:
         retry_s = self._returns.retry_after_s(request.model, view, waiting)
-        return Placement(overloaded(reason, retry_s, request.api))
+        return Placement(self._overloaded(reason, retry_s, request))
+
+    def _overloaded(self, reason: Reason, retry_s: int, request: Request) -> Reject:
+        return overloaded(reason, retry_s, request.api, is_for_gateway=self._gateway is not None)
 
     def _has_used_its_share(self, request: Request, now_s: float) -> bool:
         """Return whether other tenants need the places that are left more."""
-        candidates = self._registry.candidates(request.model)
+        candidates = self._candidates(request)
         if not candidates or not request.has_body or not self.bookings.shares.is_used_up(request.tenant):
             return False
         return all(is_crowded(backend, now_s) for backend in candidates)
@@ -178,15 +194,18 @@ class Router:
         self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
         if not is_gone:
             return unknown_model(model, request.api)
-        return overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request.api)
+        return self._overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request)
 
     def refuse_body(self, api: Api) -> Reject:
         """Refuse a request, of an API because Envoy holds too many large bodies."""
         self.counts.count(Decision(Layer.REJECT, Reason.LARGE_BODIES))
         return overloaded(Reason.LARGE_BODIES, self._returns.spread_s(LARGE_BODIES_RETRY_S), api)
 
-    def pass_through(self, phase: Phase) -> Placement:
-        """Fail open: without a cluster header Envoy's own pool takes over."""
+    def pass_through(self, request: Request, phase: Phase) -> Placement:
+        """Fail open: without a cluster header Envoy's own pool takes over. A gateway has none."""
+        if self._gateway is not None:
+            self.counts.count(Decision(Layer.REJECT, Reason.NO_BACKEND))
+            return Placement(self._overloaded(Reason.NO_BACKEND, self._returns.spread_s(SOON_S), request))
         self.counts.passed_through += 1
         return Placement(Continue(phase))
 
@@ -207,7 +226,18 @@ class Router:
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
-        return Placement(RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address), booking)
+        others = self._others(request, backend, now_s) if may_be_retried else ()
+        route = RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address, others)
+        return Placement(route, booking)
+
+    def _others(self, request: Request, chosen: Backend, now_s: float) -> tuple[str, ...]:
+        """Return the addresses that a gateway may try next; none where it takes one."""
+        if self._gateway is None or self._gateway.max_endpoints < 2:
+            return ()
+        candidates = self._contenders(self._candidates(request) or (), request)
+        cached = self._fleet.prefixes.cached_tokens(request, candidates)
+        view = self._fleet.view(candidates, now_s, cached)
+        return next_best(view, chosen, request, self._gateway.max_endpoints - 1)
 
 
 def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:

@@ -88,7 +88,8 @@ MUTATION = {
     ],
     "remove_headers": ["c"],
 }
-COMMON = {"response": {"header_mutation": MUTATION, "clear_route_cache": True}}
+PART = {"streamed_response": {"body": "e30=", "end_of_stream": True}}
+COMMON = {"response": {"header_mutation": MUTATION, "body_mutation": PART, "clear_route_cache": True}}
 METADATA = {"extproc": {"load": 1.5, "layer": "predict", "is_stream": True}}
 COMMON_PROPERTIES = {
     "start_time": "2026-01-02T03:04:05.000678Z",
@@ -109,6 +110,16 @@ LOG_ENTRY = {
         "response_headers": {"retry-after": "7"},
     },
 }
+MODES = {"request_body_mode": "FULL_DUPLEX_STREAMED", "response_body_mode": "BUFFERED"}
+MODE = {
+    "request_header_mode": "SEND",
+    "response_header_mode": "SEND",
+    "request_body_mode": "BUFFERED",
+    "response_body_mode": "STREAMED",
+    "request_trailer_mode": "SKIP",
+    "response_trailer_mode": "SEND",
+}
+CONTEXT = {"metadata_context": {"filter_metadata": METADATA}, "protocol_config": MODES}
 IMMEDIATE = {"status": {"code": 503}, "headers": MUTATION, "body": "e30=", "details": "why"}
 
 SAMPLES: list[tuple[type[Message], Any, dict[str, Any]]] = [
@@ -130,6 +141,8 @@ SAMPLES: list[tuple[type[Message], Any, dict[str, Any]]] = [
             {f"{side}_trailers": {"header_mutation": MUTATION}},
         )
     ],
+    (*ROOTS[0], {"request_headers": {"headers": HEADERS}, **CONTEXT}),
+    (*ROOTS[1], {"request_headers": {}, "mode_override": MODE}),
     (*ROOTS[1], {"immediate_response": IMMEDIATE}),
     (*ROOTS[1], {"override_message_timeout": "2.500s"}),
     (*ROOTS[2], {"http_logs": {"log_entry": [LOG_ENTRY, {}]}}),

@@ -15,10 +15,18 @@ from extproc.config.discovery_stage import (
     KubernetesDiscovery,
     LlmdFileDiscovery,
 )
-from extproc.config.stages import MAX_CONFIG_BYTES, BackendConfig, Config, load_config, parse_config
+from extproc.config.stages import (
+    MAX_CONFIG_BYTES,
+    USUAL_CA_PATH,
+    BackendConfig,
+    Config,
+    load_config,
+    parse_config,
+)
 from extproc.errors import ConfigError
 from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.bounds import MAX_BACKENDS
+from extproc.fleet.endpoint import TlsRule
 from extproc.fleet.fleet_rules import SaturationRule
 
 EXAMPLE = Path(__file__).parents[2] / "extproc.example.yaml"
@@ -385,6 +393,9 @@ def test_http_address_is_tcp_only(address: str) -> None:
         ("http://vllm.default.svc", "vllm.default.svc", 80),
         ("http://[::1]:8000/", "::1", 8000),
         ("http://vLLM_1:65535", "vllm_1", 65535),
+        ("https://vllm.example", "vllm.example", 443),
+        ("https://10.0.0.1:8443/", "10.0.0.1", 8443),
+        ("http://host:1/bge-m3", "host", 1),
     ],
 )
 def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None:
@@ -395,7 +406,7 @@ def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None
 @pytest.mark.parametrize(
     "url",
     [
-        "https://host",
+        "HTTPS://host",
         "host:8000",
         "http://",
         "http://host/v1",
@@ -409,6 +420,15 @@ def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None
         "http://host:0",
         "http://host:",
         "http://host//",
+        "http://host/a//b",
+        "http://host/../a",
+        "http://host/a/..",
+        "http://host/%2e",
+        "http://host/a b",
+        "http://host/a?b",
+        "http://host/a/v1/",
+        "https://",
+        "https://:443",
         "http://:password@host",
         "http://user:password@host",
         "http://ho st:8000",
@@ -420,6 +440,29 @@ def test_backend_url_gives_host_and_port(url: str, host: str, port: int) -> None
 )
 def test_other_backend_urls_are_refused(url: str) -> None:
     assert "backends.0.url: " in backend_faults(url=url)
+
+
+def test_a_url_may_have_tls_and_a_prefix_of_all_paths() -> None:
+    settings = {"ca_file": "/tls/ca.pem", "server_name": "vllm.example"}
+    (backend,) = parse(backends=[{"name": "a", "url": "https://10.0.0.1/team/bge-m3/", **settings}]).backends
+    assert backend.endpoint.tls == TlsRule("vllm.example", Path("/tls/ca.pem"))
+    assert backend.endpoint.path_prefix == "/team/bge-m3"
+    assert backend.endpoint.address == "10.0.0.1:443"
+
+
+def test_without_a_file_of_authorities_the_public_ones_count() -> None:
+    (backend,) = parse(backends=[{"name": "a", "url": "https://host"}]).backends
+    assert backend.endpoint.tls == TlsRule("", USUAL_CA_PATH)
+
+
+@pytest.mark.parametrize("setting", [{"ca_file": "ca.pem"}, {"server_name": "name"}])
+def test_settings_of_tls_need_tls(setting: dict[str, str]) -> None:
+    assert "https://" in backend_faults(url="http://host", **setting)
+
+
+def test_two_prefixes_of_one_address_are_two_servers() -> None:
+    backends = [{"name": "a", "url": "http://host/a"}, {"name": "b", "url": "http://host/b"}]
+    assert len(parse(backends=backends).backends) == 2
 
 
 @pytest.mark.parametrize(

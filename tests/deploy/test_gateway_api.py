@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from support.command_line import parameters
 from support.kubernetes_api import KINDS, fake_kubernetes, inference_pool, path_of
 from support.manifests import (
     CHART,
@@ -79,6 +80,8 @@ def test_ports_and_probes_are_those_of_the_flags(variant: str) -> None:
     container = containers(variant)["vllm-epp/picker"]
     ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
     given = flags(variant)
+    command, _ = parameters(["picker"])
+    assert given.keys() <= {option for parameter in command.params for option in parameter.opts}
     assert ports == {
         "grpc": given["--grpc-port"],
         "health": given["--grpc-health-port"],
@@ -108,6 +111,8 @@ def test_the_settings_can_be_used_and_lie_where_the_container_has_room(variant: 
         mount["mountPath"]: mount.get("readOnly", False)
         for mount in containers(variant)["vllm-epp/picker"]["volumeMounts"]
     }
+    grace_s = pod_specs(variant)["vllm-epp"]["terminationGracePeriodSeconds"]
+    assert config.gateway.drain_s + config.gateway.finish_s < grace_s
     assert config.samples.path is not None
     assert mounts[str(config.samples.path.parent)] is False
     assert mounts[str(config.model.path.parent)] is True

@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extproc.fleet.prefix_cache import DOUBTED_TOKENS, PrefixCache
+from extproc.fleet.prefix_cache import DOUBTED_TOKENS, LEAST_FOUND, PrefixCache
 from extproc.fleet.signals import Signals
 
 SIZE = 1000.0
@@ -90,3 +92,30 @@ def test_a_server_that_never_reports_a_hit_has_no_cache(cache: PrefixCache) -> N
 def test_a_server_that_does_not_count_hits_is_believed(cache: PrefixCache) -> None:
     scrape(cache)
     assert holds(cache, send(cache, 10 * DOUBTED_TOKENS, cached_tokens=10 * DOUBTED_TOKENS))
+
+
+def test_less_is_expected_of_a_cache_that_is_found_to_hold_less_and_more_again_later() -> None:
+    cache = PrefixCache()
+    for _ in range(50):
+        cache.found(1000.0 * cache.found_share, 500)
+    assert cache.found_share == pytest.approx(0.5, rel=0.02)
+    for _ in range(200):
+        cache.found(1000.0 * cache.found_share, 0)
+    assert cache.found_share == LEAST_FOUND
+    for _ in range(50):
+        cache.found(1000.0 * cache.found_share, 990)
+    assert cache.found_share > 0.9
+
+
+def test_tokens_that_were_not_expected_show_that_there_is_a_cache() -> None:
+    cache = PrefixCache(has_hits=False)
+    cache.found(0.0, 16)
+    assert (cache.has_hits, cache.found_share) == (True, 1.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e7), st.integers(0, 10**7))))
+def test_whatever_servers_say_is_found_the_share_stays_one(said: list[tuple[float, int]]) -> None:
+    cache = PrefixCache()
+    for expected_tokens, cached_tokens in said:
+        cache.found(expected_tokens, cached_tokens)
+    assert LEAST_FOUND <= cache.found_share <= 1.0

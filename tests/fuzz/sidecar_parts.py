@@ -58,7 +58,7 @@ class Parts:
         self.server = sidecar._server
         self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
         self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
-        self.learn = sidecar._handle_entries
+        self.learn = sidecar.handle_entries
         sidecar._learning.failed = _fault  # type: ignore[method-assign]  # which a sidecar only logs
 
     @property

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anthropic
+import openai
 import pytest
 from support.client_load import Answer, by_status, chat
 from support.process_stack import LocalStack, running
@@ -207,3 +209,37 @@ def test_the_twin_of_a_real_server_foretells_another_load(vllm_stack: LocalStack
     found = json.loads(numbers.read_text())["agreements"][1]
     for name, most in (("ttft_p50_s", 2.0), ("ttft_p90_s", 1.6), ("tokens_per_s", 1.3)):
         assert 1 / most < found[name]["twin"] / found[name]["server"] < most, name
+
+
+def test_sdks_get_the_servers_own_answers(vllm_stack: LocalStack) -> None:
+    """Of the openai and anthropic SDKs. Stored responses are asked for where the servers keep them."""
+    hello: Any = [{"role": "user", "content": "hello"}]
+
+    async def scenario() -> None:
+        async with (
+            running(vllm_stack) as stack,
+            openai.AsyncOpenAI(base_url=f"{stack.envoy.url}/v1", api_key="none", max_retries=0) as client,
+            anthropic.AsyncAnthropic(base_url=stack.envoy.url, api_key="none", max_retries=0) as other,
+        ):
+            asked: Any = {"model": await served_model(stack), "max_tokens": 5}
+            chat = await client.chat.completions.create(messages=hello, **asked)
+            assert chat.usage.completion_tokens <= 5
+            stream = await client.chat.completions.create(messages=hello, stream=True, **asked)
+            assert [chunk async for chunk in stream][-1].choices[0].finish_reason in {"length", "stop"}
+            plain = await client.completions.create(prompt="hello", **asked)
+            assert plain.object == "text_completion"
+            whole = await other.messages.create(messages=hello, **asked)
+            assert whole.stop_reason in {"max_tokens", "end_turn"}
+            async with other.messages.stream(messages=hello, **asked) as told:
+                assert (await told.get_final_message()).usage.output_tokens <= 5
+            for _ in range(4):
+                made = await client.responses.create(
+                    model=asked["model"], input="hello", max_output_tokens=5, store=True
+                )
+                assert made.id.startswith("resp_")
+                url = f"{stack.envoy.url}/v1/responses/{made.id}"
+                async with stack.session.get(url) as found:  # else VLLM_ENABLE_RESPONSES_API_STORE is off
+                    assert found.status == 200 or found.headers.get("x-extproc-reason") is None
+            await stack.until_idle()
+
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""What the README's troubleshooting says of faults in the set-up, seen on the real thing."""
+"""Faults in the set-up show the symptoms of the troubleshooting table in docs/operate.md, on a real stack."""
 
 import asyncio
 import os

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.request.model_rewrite import ModelRewrites, RewriteRule, RewriteTarget, with_model
+from extproc.request.model_rewrite import (
+    ModelRewrites,
+    RewriteRule,
+    RewriteTarget,
+    rewritten,
+    with_model,
+)
 
 
 def rule(*models: str, to: dict[str, int]) -> RewriteRule:
@@ -81,3 +87,24 @@ def test_only_the_model_of_a_body_changes() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"a": 1}', b'{"model"', b"\xff", b"[" * 5000, b'"model"'])
 def test_a_body_without_a_model_to_change_is_left_alone(body: bytes) -> None:
     assert with_model(body, "m") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model": "m", "n": 1}', {"model": "canary", "n": 1}),
+        (b'{"model": "other", "n": 1}', {"model": "other", "n": 1}),
+        (b'{"model": 5}', {"model": 5}),
+        (b'{"n": 1}', {"n": 1}),
+    ],
+)
+def test_a_body_gets_the_model_that_its_rule_says(body: bytes, expected: object) -> None:
+    found = rewrites(rule("m", to={"stable": 1, "canary": 1}))
+    assert json.loads(rewritten(found, lambda: 0.9, body)) == expected
+
+
+def test_a_body_that_cannot_be_read_or_has_no_rule_is_the_same_object() -> None:
+    packed, plain = b"\x1f\x8b\x08", b'{"model": "m"}'
+    assert rewritten(rewrites(rule(to={"any": 1})), lambda: 0.0, packed) is packed
+    assert rewritten(rewrites(rule("x", to={"y": 1})), lambda: 0.0, plain) is plain
+    assert rewritten(rewrites(), lambda: 1 / 0, plain) is plain

@@ -1,15 +1,17 @@
 """Requests for adapters go where their adapter runs, then where a place for one is free, then by load."""
 
 from collections import Counter
+from math import inf
 
 import pytest
-from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules, scrape
+from support.build import a_core, a_request, an_endpoint, core_rules, fleet_rules, reserve, scrape
 
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.adapter_places import AdaptersSeen, AdapterWait
 from extproc.fleet.backend import Backend
 from extproc.fleet.peers import retry_peers
+from extproc.routing.bookings import Booking
 from extproc.routing.core import Core
 
 NAMES = [f"a{number}" for number in range(8)]
@@ -27,7 +29,7 @@ def a_fleet(count: int = 3, **changes: object) -> Core:
 
 
 def see(backend: Backend, *named: str, places: float = 2, running: float = 1.0, now_s: float = 1.0) -> None:
-    seen = AdaptersSeen(frozenset(named), places)
+    seen = AdaptersSeen(frozenset(named), places=places)
     scrape(backend, running=running if named else 0.0, now_s=now_s, adapters=seen)
 
 
@@ -77,9 +79,9 @@ def test_a_crowded_server_is_left_for_an_idle_one() -> None:
 def test_an_idle_servers_last_names_take_no_place() -> None:
     core = a_fleet()
     for backend in core.fleet.backends[:2]:
-        scrape(backend, running=1.0, now_s=1.0, adapters=AdaptersSeen(frozenset({"a1", "a2"}), 2))
+        scrape(backend, running=1.0, now_s=1.0, adapters=AdaptersSeen(frozenset({"a1", "a2"}), places=2))
     idle = core.fleet.backends[2]
-    scrape(idle, running=0.0, now_s=1.0, adapters=AdaptersSeen(frozenset({"a3", "a4"}), 2))
+    scrape(idle, running=0.0, now_s=1.0, adapters=AdaptersSeen(frozenset({"a3", "a4"}), places=2))
     assert send(core, "a0") == "vllm-3"
 
 
@@ -207,3 +209,41 @@ def test_an_unlisted_model_has_a_second_attempt_only_where_it_can_be_loaded(
     one.retried_models = peers.models
     assert one.has_peers_for("unlisted") is is_retried
     assert one.has_peers_for("m")
+
+
+# What waiting for a place teaches
+
+
+def test_a_queue_for_places_is_none_that_tells_the_servers_limit() -> None:
+    core = a_fleet(count=1)
+    (backend,) = core.fleet.backends
+    blocked = AdaptersSeen(frozenset({"a0", "a1"}), frozenset({"a2"}), 2)
+    for second in range(30):
+        reserve(backend, 1, 1.0 + second)
+        scrape(
+            backend, running=6.0, waiting=3.0, now_s=1.5 + second, adapters=blocked, ended_total=float(second)
+        )
+    assert backend.waiting == 0.0
+    assert (backend.running_limit, backend.waits_above) == (inf, inf)
+
+
+def test_a_request_that_waited_for_a_place_is_no_measure_of_the_servers_pace() -> None:
+    core = a_fleet(count=1)
+    (backend,) = core.fleet.backends
+    taken = [core.place(a_request(name), Phase.REQUEST_BODY, 1.1).lease for name in ("a0", "a1", "a2")]
+    see(backend, "a0", "a1", now_s=1.2)
+    for lease in taken:
+        assert isinstance(lease, Booking)
+        lease.end(2.0)
+    assert [lease.is_no_measure for lease in taken if isinstance(lease, Booking)] == [False, False, True]
+
+
+def test_a_place_that_others_took_meanwhile_is_seen_by_the_gauge() -> None:
+    core = a_fleet(count=1)
+    (backend,) = core.fleet.backends
+    lease = core.place(a_request("a0"), Phase.REQUEST_BODY, 1.1).lease
+    blocked = AdaptersSeen(frozenset({"a5", "a6"}), frozenset({"a0"}), 2)
+    scrape(backend, running=2.0, waiting=1.0, now_s=1.2, adapters=blocked)
+    assert isinstance(lease, Booking)
+    lease.end(2.0)
+    assert lease.is_no_measure

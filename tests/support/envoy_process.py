@@ -22,34 +22,14 @@ MESSAGE_TIMEOUT_S = 30
 the machine stalls for so long; who tests what comes of that second asks for it."""
 
 
-class EnvoyProcess:
-    """One Envoy: `url` for clients, `admin_url`, and `cds_path`, which it watches.
+class RunningEnvoy:
+    """One Envoy with this configuration: `url` for clients, and `admin_url`."""
 
-    It waits `message_timeout_s` for the sidecar. `edit` may change the bootstrap's text before Envoy reads
-    it.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        ext_proc: str,
-        backends: Sequence[Endpoint],
-        edit: Callable[[str], str] = lambda text: text,
-        message_timeout_s: int = MESSAGE_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, directory: Path, config: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.cds_path = directory / "cds.json"
-        self._version = 0
         self._log_path = directory / "envoy.log"
-        write_atomically(self.cds_path, cds_document(backends, "0"))
-        config = bootstrap(
-            shipped_bootstrap(), listen_port=0, admin_port=0, ext_proc=ext_proc, cds_path=self.cds_path
-        )
-        shipped = f" message_timeout: {SHIPPED_MESSAGE_TIMEOUT_S}s\n"
-        assert shipped in config
-        config = config.replace(shipped, f" message_timeout: {message_timeout_s}s\n")
         config_path, address_path = directory / "envoy.yaml", directory / "admin"
-        config_path.write_text(edit(config))
+        config_path.write_text(config)
         command: list[str | Path] = [ENVOY, "-c", config_path, "--admin-address-path", address_path]
         command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
         with self._log_path.open("wb") as log:
@@ -75,13 +55,6 @@ class EnvoyProcess:
         stats = self.admin(f"/stats?format=json&filter=^{name}$")["stats"]
         return next((stat["value"] for stat in stats if stat.get("name") == name), None)
 
-    def replace_backends(self, backends: Sequence[Endpoint]) -> None:
-        """Write another cluster file, and wait until Envoy has it."""
-        self._version += 1
-        version = str(self._version)
-        write_atomically(self.cds_path, cds_document(backends, version))
-        self.until_stat("cluster_manager.cds.version_text", version)
-
     def until_stat(self, name: str, value: object) -> None:
         """Wait until a counter, gauge or text has that value."""
         self._until(lambda: self.stat(name) == value)
@@ -101,6 +74,41 @@ class EnvoyProcess:
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 raise AssertionError(f"Envoy is not as expected\n{self.log()}")
             time.sleep(0.02)
+
+
+class EnvoyProcess(RunningEnvoy):
+    """One Envoy with the shipped configuration, and `cds_path`, which it watches.
+
+    It waits `message_timeout_s` for the sidecar. `edit` may change the bootstrap's text before Envoy reads
+    it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ext_proc: str,
+        backends: Sequence[Endpoint],
+        edit: Callable[[str], str] = lambda text: text,
+        message_timeout_s: int = MESSAGE_TIMEOUT_S,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.cds_path = directory / "cds.json"
+        self._version = 0
+        write_atomically(self.cds_path, cds_document(backends, "0"))
+        config = bootstrap(
+            shipped_bootstrap(), listen_port=0, admin_port=0, ext_proc=ext_proc, cds_path=self.cds_path
+        )
+        shipped = f" message_timeout: {SHIPPED_MESSAGE_TIMEOUT_S}s\n"
+        assert shipped in config
+        config = config.replace(shipped, f" message_timeout: {message_timeout_s}s\n")
+        super().__init__(directory, edit(config))
+
+    def replace_backends(self, backends: Sequence[Endpoint]) -> None:
+        """Write another cluster file, and wait until Envoy has it."""
+        self._version += 1
+        version = str(self._version)
+        write_atomically(self.cds_path, cds_document(backends, version))
+        self.until_stat("cluster_manager.cds.version_text", version)
 
 
 StartEnvoy = Callable[..., EnvoyProcess]

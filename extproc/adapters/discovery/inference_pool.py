@@ -20,6 +20,8 @@ from extproc.fleet.endpoint import Endpoint
 PoolResource = create_namespaced_resource(
     "inference.networking.k8s.io", "v1", "InferencePool", "inferencepools"
 )
+GATHER_S = 0.1
+"""Guessed: many pods change at once, and all of them are looked at together. (Measured: 13 ms for 1,000.)"""
 
 
 class InferencePoolSource:
@@ -45,6 +47,7 @@ class InferencePoolSource:
                     found = await self._found(known.get(self._config.name))
                     if found is not None:
                         yield found
+                        await asyncio.sleep(GATHER_S)
         finally:
             await pools.stop()
             await self._select("")

@@ -9,7 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -119,12 +121,20 @@ class MembershipFeed:
             if seen != self._seen:  # of 2,048 members retry_peers takes the event loop 11 ms (measured)
                 self._seen, self._peers = seen, retry_peers(members)
             peers = self._peers
-            is_written = await asyncio.to_thread(self._write, self._core.registry.clusters(), peers)
+            clusters, served = self._core.registry.clusters(), {each.name: each.models for each in members}
+            is_written = await asyncio.to_thread(self._write, clusters, peers, served)
             if is_written:
                 follow_peers(members, peers)
             return is_written
 
-    def _write(self, backends: list[Endpoint], peers: Mapping[str, Peers]) -> bool:
+    def _write(
+        self,
+        clusters: Sequence[Endpoint],
+        peers: Mapping[str, Peers],
+        served: Mapping[str, frozenset[str] | None] = MappingProxyType({}),
+    ) -> bool:
+        """Write the clusters, with the models that each is known to serve by now."""
+        backends = [replace(each, models=served.get(each.name, each.models)) for each in clusters]
         try:
             self._clusters.write(backends, {name: each.endpoints for name, each in peers.items()})
         except OSError as error:

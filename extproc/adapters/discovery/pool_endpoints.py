@@ -110,8 +110,9 @@ def backends_of(pool: InferencePool, pods: Iterable[Pod], config: InferencePoolD
     """Return the endpoints of all ready pods, sorted by name; of two with one name or address, the first."""
     by_name: dict[str, Endpoint] = {}
     addresses: set[str] = set()
+    ports = pool.ports
     for pod in sorted(pods, key=lambda pod: pod.metadata.name):
-        for backend in _backends(pod, pool.ports, config) if pod.is_ready else ():
+        for backend in _backends(pod, ports, config) if pod.is_ready else ():
             if backend.name not in by_name and backend.address not in addresses:
                 by_name[backend.name] = backend
                 addresses.add(backend.address)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
+from extproc.adapters.envoy.path_prefix import PREFIX_KEY
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.config.regular_file import read_whole
 from extproc.config.stages import BackendConfig
@@ -17,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 MAX_FILE_BYTES = 32 << 20
-"""Measured: at most 4.5 KB for each of at most 4,096 backends."""
+"""Measured: at most 4.5 KB for each of at most 4,096 backends, and 2 KB for its models."""
 
 _MAX_ERROR = 300
 NO_CLUSTERS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
@@ -37,8 +39,9 @@ class ClusterFile:
         """
         if (backends, peers) == self._written and self._path.exists():
             return
-        addressed = {name: _addresses(others) for name, others in peers.items()}
-        version = hashlib.sha256(repr((_addresses(backends), addressed)).encode()).hexdigest()[:16]
+        located = {name: _locations(others) for name, others in peers.items()}
+        models = [sorted(backend.models or ()) for backend in backends]
+        version = hashlib.sha256(repr((_locations(backends), located, models)).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
 
@@ -57,8 +60,22 @@ class ClusterFile:
             return []
 
 
-def _addresses(backends: Sequence[Endpoint]) -> list[tuple[str, str]]:
-    return [(backend.name, backend.address) for backend in backends]
+class NoClusterFile(ClusterFile):
+    """In place of the file where no Envoy of ours reads one."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/dev/null"))
+
+    def write(self, backends: Sequence[Endpoint], peers: Mapping[str, Sequence[Endpoint]]) -> None:
+        """Write nothing."""
+
+    def read_known(self) -> list[Endpoint]:
+        """Know of none."""
+        return []
+
+
+def _locations(backends: Sequence[Endpoint]) -> list[tuple[object, ...]]:
+    return [(backend.name, *backend.location) for backend in backends]
 
 
 def _read_backends(document: bytes) -> list[Endpoint]:
@@ -67,7 +84,14 @@ def _read_backends(document: bytes) -> list[Endpoint]:
 
 
 def _backend(cluster: dict[str, Any]) -> Endpoint:
-    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-    address = endpoint["address"]["socket_address"]
+    entry = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    address = entry["endpoint"]["address"]["socket_address"]
+    known = entry.get("metadata", {}).get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
     found = Endpoint(cluster["name"].removesuffix(ENDPOINT_SUFFIX), address["address"], address["port_value"])
-    return BackendConfig(name=found.name, url=f"http://{found.address}").endpoint
+    scheme = "https" if "ca_file" in known else "http"
+    return BackendConfig(
+        name=found.name,
+        url=f"{scheme}://{found.address}{known.get(PREFIX_KEY, '')}",
+        ca_file=known.get("ca_file"),
+        server_name=known.get("server_name") or None,
+    ).endpoint

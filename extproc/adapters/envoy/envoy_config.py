@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
+from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
+from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
 from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
@@ -29,6 +31,9 @@ Document = dict[str, Any]
 
 POOL_CLUSTER = "extproc_pool"
 SIDECAR_CLUSTER = "extproc"
+
+MAX_MODELS, MAX_MODEL_NAME = 16, 128
+"""Guessed: Envoy keeps a balancer for each model. A request for another one goes to any backend."""
 
 _NO_LIMIT = 1_000_000
 """For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
@@ -49,7 +54,7 @@ def cds_document(
     for backend in backends:
         standing_in = _others(backends, backend) if peers is None else peers[backend.name]
         retry = _balanced(f"{backend.name}_retry", standing_in)
-        clusters += [_endpoint(backend), retry, _composite(backend.name)]
+        clusters += [_endpoint(backend), retry, _composite(backend.name, [backend, *standing_in])]
     resource = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
     lines = ",\n".join(json.dumps(resource | cluster) for cluster in clusters)
     return f'{{"version_info": {json.dumps(version)}, "resources": [\n{lines}\n]}}\n'.encode()
@@ -121,7 +126,8 @@ def _endpoint(backend: Endpoint) -> Document:
     return cluster
 
 
-def _composite(name: str) -> Document:
+def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
+    filters = prefix_filters(backends)  # those of the clusters that it consists of are not asked
     return {
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",
@@ -134,19 +140,41 @@ def _composite(name: str) -> Document:
                 "clusters": [{"name": name + ENDPOINT_SUFFIX}, {"name": f"{name}_retry"}],
             },
         },
+        **(_http_options(filters) if filters else {}),
     }
+
+
+def _http_options(more: Document) -> Document:
+    options = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http_protocol_options": {}},
+        # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
+        # send a request into a connection that is being closed.
+        "common_http_protocol_options": {"idle_timeout": "4s"},
+        **more,
+    }
+    key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {"typed_extension_protocol_options": {key: options}}
 
 
 def _pool(backends: Sequence[Endpoint]) -> Document:
     # The budget that extproc keeps elsewhere; a retry is counted until the response begins.
     budget = {"budget_percent": {"value": 100 * RETRY_SHARE}, "min_retry_concurrency": int(MAX_SAVED_RETRIES)}
-    return _balanced(POOL_CLUSTER, backends) | {
-        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]}
+    return _balanced(POOL_CLUSTER, backends, [_served_endpoint(backend) for backend in backends]) | {
+        "circuit_breakers": {"thresholds": [_NO_LIMITS | {"retry_budget": budget}]},
+        # Where extproc was not asked, Envoy has read the model (envoy.yaml, the Lua filter).
+        "lb_subset_config": {
+            "fallback_policy": "ANY_ENDPOINT",
+            "subset_selectors": [{"keys": ["model"]}],
+            "list_as_any": True,
+        },
     }
 
 
-def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
-    return _backend_cluster(name, backends) | {
+def _balanced(
+    name: str, backends: Sequence[Endpoint], lb_endpoints: Sequence[Document] | None = None
+) -> Document:
+    return _backend_cluster(name, backends, lb_endpoints) | {
         "lb_policy": "LEAST_REQUEST",
         # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
         # connection count: a 503 is how a busy server speaks.
@@ -167,7 +195,9 @@ def _balanced(name: str, backends: Sequence[Endpoint]) -> Document:
     }
 
 
-def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
+def _backend_cluster(
+    name: str, backends: Sequence[Endpoint], lb_endpoints: Sequence[Document] | None = None
+) -> Document:
     return {
         "name": name,
         "type": _discovery_type(*(backend.host for backend in backends)),
@@ -178,28 +208,35 @@ def _backend_cluster(name: str, backends: Sequence[Endpoint]) -> Document:
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {}},
-                # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
-                # send a request into a connection that is being closed.
-                "common_http_protocol_options": {"idle_timeout": "4s"},
-            }
-        },
+        **_http_options(prefix_filters(backends)),
+        **tls_fields(backends),
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [_lb_endpoint(backend) for backend in backends]}],
+            "endpoints": [{"lb_endpoints": lb_endpoints or [_lb_endpoint(backend) for backend in backends]}],
         },
     }
 
 
 def _lb_endpoint(backend: Endpoint) -> Document:
-    """Its name is what the access log tells of a second attempt."""
+    """Its name is what the access log tells of a second attempt; all of it is read back after a restart."""
+    known: Document = {"backend": backend.name}
+    if backend.path_prefix:
+        known[PREFIX_KEY] = backend.path_prefix
+    if backend.tls is not None:
+        known |= {"ca_file": str(backend.tls.ca_path), "server_name": backend.tls.server_name}
     return {
         "endpoint": {"address": _socket_address(backend.host, backend.port)},
-        "metadata": {"filter_metadata": {METADATA_NAMESPACE: {"backend": backend.name}}},
+        "metadata": {"filter_metadata": {METADATA_NAMESPACE: known, **match_metadata(backend)}},
     }
+
+
+def _served_endpoint(backend: Endpoint) -> Document:
+    """The same with the models that it serves, by which Envoy chooses where extproc does not."""
+    endpoint = _lb_endpoint(backend)
+    named = [model for model in sorted(backend.models or ()) if len(model) <= MAX_MODEL_NAME]
+    if named:
+        endpoint["metadata"]["filter_metadata"]["envoy.lb"] = {"model": named[:MAX_MODELS]}
+    return endpoint
 
 
 def _socket_address(host: str, port: int) -> Document:

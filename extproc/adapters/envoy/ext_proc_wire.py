@@ -80,7 +80,7 @@ def _decode(message: bytes) -> Event:
         return BodyReceived(request.request_body.body)
     if phase == "request_headers":
         received = request.request_headers
-        return HeadersReceived(_headers(received.headers), received.end_of_stream)
+        return HeadersReceived(read_headers(received.headers), received.end_of_stream)
     if phase is None:
         raise ProtocolError("ext_proc: a ProcessingRequest without a phase that is known here")
     return OtherReceived(_PHASES[phase])
@@ -97,7 +97,7 @@ def encode(instruction: Instruction) -> bytes:
     return _answer(instruction)
 
 
-def _headers(received: pb.HeaderMap) -> dict[str, str]:
+def read_headers(received: pb.HeaderMap) -> dict[str, str]:
     """Keep the last value of a repeated name: where a gateway adds to what the client sent, its own is last.
 
     Limits that contradict each other are joined as RFC 9110 (5.3) has it, and are then no number.
@@ -128,16 +128,16 @@ def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     response = pb.ProcessingResponse()
     common: pb.CommonResponse = getattr(response, phase.value).response
     common.clear_route_cache = True
-    _overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
+    overwrite(common.header_mutation, CLUSTER_HEADER, cluster)
     if address:
-        _overwrite(common.header_mutation, ADDRESS_HEADER, address)
+        overwrite(common.header_mutation, ADDRESS_HEADER, address)
     return response.SerializeToString()
 
 
 def _trace_header(phase: Phase, traceparent: str) -> bytes:
     response = pb.ProcessingResponse()
     common: pb.CommonResponse = getattr(response, phase.value).response
-    _overwrite(common.header_mutation, TRACE_HEADER, traceparent)
+    overwrite(common.header_mutation, TRACE_HEADER, traceparent)
     return response.SerializeToString()
 
 
@@ -156,11 +156,12 @@ def _answer(instruction: Answer) -> bytes:
     immediate.body = instruction.body
     immediate.details = REJECT_DETAILS if isinstance(instruction, Reject) else ANSWER_DETAILS
     for name, value in instruction.headers.items():
-        _overwrite(immediate.headers, name, value)
+        overwrite(immediate.headers, name, value)
     return response.SerializeToString()
 
 
-def _overwrite(mutation: pb.HeaderMutation, name: str, value: str) -> None:
+def overwrite(mutation: pb.HeaderMutation, name: str, value: str) -> None:
+    """Have a header set, whatever the client sent by that name."""
     option = mutation.set_headers.add()
     option.append_action = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     option.header.key = name

@@ -39,7 +39,8 @@ class GrpcServer(EnvoyServer):
         new_exchange: Callable[[], Exchange],
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
-        super().__init__(config, new_exchange, handle_entries)
+        super().__init__(config, handle_entries)
+        self._new_exchange = new_exchange
         self._stopped = asyncio.Event()
         self._placed: set[asyncio.Task[None] | None] = set()
         self._server = grpc.aio.server(
@@ -85,7 +86,7 @@ class GrpcServer(EnvoyServer):
         await self._server.stop(self._config.drain_s)
 
     async def _process(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        exchange = self.new_exchange()
+        exchange = self._new_exchange()
         self.open_streams += 1
         try:
             await self._converse(exchange, context)

@@ -15,7 +15,6 @@ from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.protos import health_pb2 as pb
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError
-from extproc.exchange.exchange import Exchange
 from extproc.outcomes.outcome import LogEntry
 
 EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -23,28 +22,35 @@ ACCESS_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 SERVICE_UNKNOWN = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
 """The answer of `Watch` where `Check` fails with NOT_FOUND."""
-_SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
+SERVING = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING).SerializeToString()
+SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
 
 
 class EnvoyServer:
     """Serves from `start` to `drain`, in between it `is_serving`; `open_streams` are of ext_proc.
 
-    `protocol_errors` counts what was ended for what had been sent on it.
+    `protocol_errors` counts what was ended for what had been sent on it. `services` all have the same health,
+    but those that are `living`, which serve as long as they can be asked.
     """
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        new_exchange: Callable[[], Exchange],
-        handle_entries: Callable[[Iterable[LogEntry]], None],
-    ) -> None:
+    services = SERVICES
+    living: frozenset[str] = frozenset()
+
+    def __init__(self, config: ServerConfig, handle_entries: Callable[[Iterable[LogEntry]], None]) -> None:
         self.protocol_errors = 0
         self.open_streams = 0
         self.is_serving = self.is_draining = False
-        self.new_exchange = new_exchange
         self._config = config
-        self._handle_entries = handle_entries
+        self.handle_entries = handle_entries
         self._protocol = ConditionLog(logging.getLogger(type(self).__module__), "grpc_protocol_error")
+
+    async def start(self) -> int:
+        """Listen, and report SERVING; returns the port, 0 for a unix socket."""
+        raise NotImplementedError
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, end the streams cleanly, then stop."""
+        raise NotImplementedError
 
     def health(self) -> bytes:
         """Return the response about any service that is there."""
@@ -57,12 +63,14 @@ class EnvoyServer:
             service = pb.HealthCheckRequest.FromString(message).service
         except DecodeError:
             return None
-        return self.health() if service in _SERVICES else None
+        if service not in self.services:
+            return None
+        return SERVING if service in self.living else self.health()
 
     def take_entries(self, message: bytes) -> None:
         """Take a message of the access log; bytes that are none are reported, and skipped."""
         try:
-            self._handle_entries(decode_entries(message))
+            self.handle_entries(decode_entries(message))
         except ProtocolError as error:
             self._refused(error)
 

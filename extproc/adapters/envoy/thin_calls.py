@@ -5,12 +5,14 @@ the lease back; the access log is read to its end; health is told at once, and t
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
 from extproc.errors import ProtocolError
+from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Hold, Instruction
 from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
@@ -21,9 +23,15 @@ class ProcessCall(Handler):
 
     __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server", "_unread")
 
-    def __init__(self, server: EnvoyServer, large_messages: LargeMessages, call: Call) -> None:
+    def __init__(
+        self,
+        server: EnvoyServer,
+        new_exchange: Callable[[], Exchange],
+        large_messages: LargeMessages,
+        call: Call,
+    ) -> None:
         self._call = call
-        self._exchange = server.new_exchange()
+        self._exchange = new_exchange()
         self._server = server
         self._large_messages = large_messages
         self._unread = 0

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import HTTP_SHARE, MAX_HTTP, share_of_descriptors
@@ -44,13 +46,19 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class HttpServer:
-    """Serves until `stop`."""
+    """Serves until `stop`; `more` is shown by `/metrics` beside the sidecar's own metrics."""
 
-    def __init__(self, address: str, runtime: Runtime, times: HttpTimes = DEFAULT_TIMES) -> None:
+    def __init__(
+        self,
+        address: str,
+        runtime: Runtime,
+        times: HttpTimes = DEFAULT_TIMES,
+        more: Iterable[Collector] = (),
+    ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._runtime = runtime
-        self._metrics = sidecar_registry(runtime)
+        self._metrics = sidecar_registry(runtime, more)
         self._times = times
         self._connections: HttpConnections | None = None
         self._listener: asyncio.Server | None = None

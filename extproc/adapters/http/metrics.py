@@ -71,10 +71,11 @@ _ENUMS = {
 }
 
 
-def sidecar_registry(runtime: Runtime) -> CollectorRegistry:
-    """All metrics of a sidecar, those of its process included."""
+def sidecar_registry(runtime: Runtime, more: Iterable[Collector] = ()) -> CollectorRegistry:
+    """All metrics of a sidecar, those of its process and of `more` collectors included."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(SidecarCollector(runtime))
+    for collector in (SidecarCollector(runtime), *more):
+        registry.register(collector)
     ProcessCollector(namespace="extproc", registry=registry)
     return registry
 

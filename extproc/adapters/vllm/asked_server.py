@@ -11,6 +11,7 @@ from enum import StrEnum
 from urllib.parse import urljoin, urlsplit
 
 from extproc.adapters.vllm.kept_connection import AnswerTooLargeError, HttpAnswer, KeptConnection
+from extproc.config.fields import DEFAULT_PORTS
 
 MAX_REDIRECTIONS = 2
 """Guessed: one for a slash at the end, one to spare."""
@@ -43,10 +44,11 @@ class Answer:
 
 
 class AskedServer:
-    """Asks one server over the connection that is kept to it."""
+    """Asks one server over the connection that is kept to it; its paths begin with `path_prefix`."""
 
-    def __init__(self, connection: KeptConnection) -> None:
+    def __init__(self, connection: KeptConnection, path_prefix: str = "") -> None:
         self._connection = connection
+        self._path_prefix = path_prefix
         self._moved: dict[str, str] = {}
 
     @property
@@ -76,7 +78,8 @@ class AskedServer:
         return Answer(result, detail=f"status {answer.status} of {path}")
 
     async def _followed(self, path: str, key_header: bytes) -> HttpAnswer:
-        asked = self._moved.get(path, path)
+        usual = self._path_prefix + path
+        asked = self._moved.get(path, usual)
         answer = await self._connection.get(asked, key_header)
         for _ in range(MAX_REDIRECTIONS):
             if answer.status not in _REDIRECTIONS:
@@ -86,7 +89,7 @@ class AskedServer:
                 break
             asked = found
             answer = await self._connection.get(asked, key_header)
-        if answer.status == 200 and asked != path:
+        if answer.status == 200 and asked != usual:
             self._moved[path] = asked
         else:
             self._moved.pop(path, None)
@@ -95,10 +98,11 @@ class AskedServer:
     def _path_here(self, asked: str, location: bytes) -> str | None:
         """Return the path that a redirection leads to; None where that is no path of the same server."""
         connection = self._connection
-        base = f"http://{connection.authority}"
+        base = f"{connection.scheme}://{connection.authority}"
         try:
             here, found = urlsplit(base), urlsplit(urljoin(base + asked, location.decode("ascii")))
-            is_here = (found.scheme, found.hostname, found.port or 80) == ("http", here.hostname, here.port)
+            port = found.port or DEFAULT_PORTS.get(found.scheme)
+            is_here = (found.scheme, found.hostname, port) == (here.scheme, here.hostname, here.port)
         except ValueError:
             return None
         target = found._replace(scheme="", netloc="", fragment="").geturl()

@@ -21,6 +21,7 @@ from extproc.adapters.vllm.kept_connection import KeptConnection
 from extproc.adapters.vllm.model_list import read_bases, read_context_lengths, read_models
 from extproc.adapters.vllm.pause import Pause
 from extproc.adapters.vllm.scrape_pace import ScrapePace
+from extproc.adapters.vllm.server_tls import ServerTls
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule, Signals
 from extproc.routing.core import Core
@@ -87,9 +88,11 @@ class BackendWatch:
         self._asking = asking
         self._pause = Pause()
         rule, endpoint = asking.rule, backend.endpoint
-        self._server = AskedServer(
-            KeptConnection(endpoint.host, endpoint.port, rule.timeout_s, rule.max_response_bytes)
+        tls = None if endpoint.tls is None else ServerTls(endpoint.tls)
+        connection = KeptConnection(
+            endpoint.host, endpoint.port, rule.timeout_s, rule.max_response_bytes, tls
         )
+        self._server = AskedServer(connection, endpoint.path_prefix)
         self._pace = ScrapePace(rule, time.monotonic())
         self._key_header = b""
         self._metrics_path = METRICS

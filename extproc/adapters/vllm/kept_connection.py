@@ -13,6 +13,8 @@ from typing import cast
 
 import httptools
 
+from extproc.adapters.vllm.server_tls import ServerTls
+
 MAX_HEAD_BYTES = 64 * 1024
 """Guessed: for the head of an answer and the framing of its chunks, and a share of the body on top."""
 
@@ -45,14 +47,26 @@ class AnswerTooLargeError(OSError):
 class KeptConnection:
     """One server, asked one thing at a time; `host` may be a name, which is resolved with each connection."""
 
-    def __init__(self, host: str, port: int, timeout_s: float, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        max_body_bytes: int,
+        tls: ServerTls | None = None,
+    ) -> None:
         self.authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._host, self._port = host, port
+        self._host, self._port, self._tls = host, port, tls
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._end_of_request = f" HTTP/1.1\r\nhost: {self.authority}\r\nuser-agent: extproc\r\n".encode()
         self._exchange: _Exchange | None = None
         self._spent_s = 0.0
+
+    @property
+    def scheme(self) -> str:
+        """That of URLs of this server."""
+        return "http" if self._tls is None else "https"
 
     @property
     def spent_s(self) -> float:
@@ -97,10 +111,11 @@ class KeptConnection:
         """The first of the name's addresses that answers; refused is only what all of them refuse."""
         loop = asyncio.get_running_loop()
         errors: list[OSError] = []
+        tls = {} if self._tls is None else self._tls.options(self._host)
         for *_, address in await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
             try:
                 _, exchange = await loop.create_connection(
-                    lambda: _Exchange(self._max_body_bytes), str(address[0]), self._port
+                    lambda: _Exchange(self._max_body_bytes), str(address[0]), self._port, **tls
                 )
             except OSError as error:
                 errors.append(error)

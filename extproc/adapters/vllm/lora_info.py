@@ -13,7 +13,9 @@ from extproc.fleet.adapter_places import AdaptersSeen
 MAX_PLACES = 1e5
 """A server with more places for adapters is not believed."""
 
-_NAMES = re.compile(rb'[{,](?:running|waiting)_lora_adapters="((?:[^"\\]|\\.)*)"')
+_RUNNING, _WAITING = (
+    re.compile(rb'[{,]%b_lora_adapters="((?:[^"\\]|\\.)*)"' % state) for state in (b"running", b"waiting")
+)
 _PLACES = re.compile(rb'[{,]max_lora="(\d{1,6})"')
 _ESCAPED = re.compile(rb"\\(.)")
 
@@ -25,7 +27,8 @@ def read_adapters(lines: bytes, name: bytes) -> AdaptersSeen | None:
         return None
     places = _PLACES.search(labels)
     limit = int(places[1]) if places else 0
-    return AdaptersSeen(_names(labels), limit if 0 < limit <= MAX_PLACES else inf)
+    running, waiting = (_names(pattern.search(labels)) for pattern in (_RUNNING, _WAITING))
+    return AdaptersSeen(running, waiting, limit if 0 < limit <= MAX_PLACES else inf)
 
 
 def _newest(lines: bytes, needle: bytes) -> bytes | None:
@@ -42,11 +45,10 @@ def _newest(lines: bytes, needle: bytes) -> bytes | None:
     return newest
 
 
-def _names(labels: bytes) -> frozenset[str]:
+def _names(label: re.Match[bytes] | None) -> frozenset[str]:
     found = {
         name.strip().decode(errors="replace")
-        for listed in _NAMES.findall(labels)
-        for name in _ESCAPED.sub(rb"\1", listed).split(b",")
+        for name in (_ESCAPED.sub(rb"\1", label[1]) if label else b"").split(b",")
         if 0 < len(name.strip()) <= MAX_NAME
     }
     return frozenset(sorted(found)[:MAX_MODELS])

@@ -28,8 +28,9 @@ class Sequence(msgspec.Struct, eq=False, gc=False):
 
     `total_tokens` are those of the prompt and of all the output, `known_tokens` of the output so far.
     `content` names the full blocks of the text, prompt first, as far as others may have them too. `place` is
-    the sequence's number among all that were ever admitted. While it decodes its progress is kept by
-    `Decoders`, which know the iteration `last_step` that brings its last token; `known_tokens`,
+    the sequence's number among all that were ever admitted; `adapter` is the number of its adapter, 0 for
+    the base model, and it `has_waited` where there was no place for that. While it decodes its progress is
+    kept by `Decoders`, which know the iteration `last_step` that brings its last token; `known_tokens`,
     `computed_tokens` and `blocks` are then those at the time when it joined.
     """
 
@@ -44,6 +45,8 @@ class Sequence(msgspec.Struct, eq=False, gc=False):
     pinned: int = 0
     place: int = 0
     last_step: int = NOT_DECODING
+    adapter: int = 0
+    has_waited: bool = False
 
 
 _NOBODY: list[Sequence] = []

@@ -61,14 +61,21 @@ class Engine:
         return 1 - free / memory.size
 
     @property
+    def adapters(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The numbers of the adapters whose requests run, and of those whose requests wait in the queue."""
+        waiting = {each.adapter for each in self._scheduler.waiting.values()} - {0}
+        return frozenset(self._scheduler.running_adapters), frozenset(waiting)
+
+    @property
     def decoding(self) -> int:
         """Requests that get one more token in each iteration of the run that has begun."""
         return self._scheduler.decoders.count
 
     def may_admit(self) -> bool:
         """Whether the next iteration will try to admit a request that has just been submitted."""
-        scheduler = self._scheduler
-        return len(scheduler.waiting) == 1 and len(scheduler.running) < self.limits.max_num_seqs
+        scheduler, limits = self._scheduler, self.limits
+        is_first = len(scheduler.waiting) == 1 or limits.adapter_places is not None
+        return is_first and len(scheduler.running) < limits.max_num_seqs
 
     def submit(
         self,
@@ -77,6 +84,7 @@ class Engine:
         output_tokens: int,
         now_s: float,
         content: Content[int] = (),
+        adapter: int = 0,
     ) -> None:
         """Queue a request; with 0 output tokens (an embedding) it finishes when its prompt is computed.
 
@@ -92,7 +100,9 @@ class Engine:
         total_tokens = prompt_tokens + output_tokens
         if total_tokens > self._kv_cache_tokens:
             raise ValueError(f"{prompt_tokens} + {output_tokens} tokens exceed the KV cache")
-        sequence = Sequence(request_id, prompt_tokens, total_tokens, prompt_tokens, content, now_s)
+        sequence = Sequence(
+            request_id, prompt_tokens, total_tokens, prompt_tokens, content, now_s, adapter=adapter
+        )
         if self.limits.http_limit is None:
             waiting[request_id] = sequence
         else:

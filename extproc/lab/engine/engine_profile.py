@@ -142,6 +142,8 @@ class EngineLimits:
     With an `http_limit`, at most that many requests are inside the engine, running or waiting; the others are
     stuck before it, first come first served, where no gauge of the engine counts them. This is how real
     deployments show a TTFT of 20 s while `num_requests_waiting` reads 0.
+
+    With `adapter_places` (vLLM's `--max-loras`) requests of at most so many adapters run at once.
     """
 
     kv_cache_tokens: int
@@ -149,6 +151,7 @@ class EngineLimits:
     max_num_batched_tokens: int = 2048  # borrowed: vLLM's default for an API server
     block_size: int = DEFAULT_BLOCK_SIZE
     http_limit: int | None = None
+    adapter_places: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -156,6 +159,7 @@ class EngineLimits:
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "block_size": self.block_size,
             "http_limit": 1 if self.http_limit is None else self.http_limit,
+            "adapter_places": 1 if self.adapter_places is None else self.adapter_places,
         }
         faults = [f"{name} must be at least 1, not {size}" for name, size in sizes.items() if size < 1]
         if self.max_num_batched_tokens < self.max_num_seqs:  # vLLM refuses it as well

@@ -49,6 +49,7 @@ class EngineCounters:
     """Totals since the start; prompt tokens count once, when the prompt has been computed.
 
     `prefix_queries` are the prompt tokens looked up in the prefix cache, `prefix_hits` those found there.
+    `adapter_waits` are requests that could have run but for a place for their adapter.
     """
 
     prompt_tokens: int = 0
@@ -56,6 +57,7 @@ class EngineCounters:
     prefix_queries: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
+    adapter_waits: int = 0
     finished: dict[FinishReason, int] = field(default_factory=lambda: dict.fromkeys(FinishReason, 0))
 
 

@@ -3,7 +3,8 @@
 First come first served; in each iteration the running sequences go first, which puts decoding before the one
 prefill that may be under way; what is left of the token budget admits waiting ones in chunks; KV memory is
 given out in blocks; a running sequence that finds none preempts the youngest, which loses its KV cache, goes
-back to the head of the queue and is recomputed. Sources: Yu et al., "Orca" (OSDI 2022); Kwon et al.,
+back to the head of the queue and is recomputed. A request without a place for its adapter is overtaken
+until one of the running adapters has no request left. Sources: Yu et al., "Orca" (OSDI 2022); Kwon et al.,
 "PagedAttention" (SOSP 2023); Agrawal et al., "Sarathi-Serve" (OSDI 2024).
 """
 
@@ -31,6 +32,7 @@ class Scheduler:
         self._places = 0
         self.waiting: OrderedDict[str, Sequence] = OrderedDict()
         self.running: dict[str, Sequence] = {}
+        self.running_adapters: dict[int, int] = {}  # and how many requests of each
         self.chunks = _NO_CHUNKS
         self.decoders = Decoders(limits.block_size)
         self.memory = KvMemory(limits.kv_cache_blocks, limits.block_size)
@@ -79,9 +81,12 @@ class Scheduler:
 
     def drop(self, request_id: str, is_step_under_way: bool) -> bool:
         """Forget a request that is not complete; whether it was here."""
-        sequence = self.waiting.pop(request_id, None) or self.running.pop(request_id, None)
+        sequence = self.waiting.pop(request_id, None)
         if sequence is None:
-            return False
+            sequence = self.running.pop(request_id, None)
+            if sequence is None:
+                return False
+            self._leave_adapter(sequence)
         if sequence.last_step != NOT_DECODING:
             self.decoders.leave(sequence, is_step_under_way)
         self.chunks = [chunk for chunk in self.chunks if chunk[0] is not sequence]
@@ -94,6 +99,7 @@ class Scheduler:
         twin._counters = counters
         twin.waiting = OrderedDict((key, twins[sequence]) for key, sequence in self.waiting.items())
         twin.running = {key: twins[sequence] for key, sequence in self.running.items()}
+        twin.running_adapters = self.running_adapters.copy()
         twin.chunks = [(twins[sequence], tokens) for sequence, tokens in self.chunks]
         twin.decoders = self.decoders.copied(twins)
         twin.memory = self.memory.copied()
@@ -138,14 +144,19 @@ class Scheduler:
         waiting, running, memory = self.waiting, self.running, self.memory
         limits, counters = self._limits, self._counters
         while waiting and budget and len(running) < limits.max_num_seqs:
-            sequence = next(iter(waiting.values()))
+            sequence = self._first_with_place()
+            if sequence is None:
+                return
             known_tokens = sequence.known_tokens
             known, shared = memory.known(sequence) if sequence.content else (0, 0)
             # Blocks are taken chunk by chunk, but an input that cannot fit whole would only be preempted.
             if limits.blocks_for(known_tokens) - shared > memory.free:
                 return
-            waiting.popitem(last=False)
+            del waiting[sequence.request_id]
             running[sequence.request_id] = sequence
+            if sequence.adapter:
+                adapters = self.running_adapters
+                adapters[sequence.adapter] = adapters.get(sequence.adapter, 0) + 1
             place = self._places = self._places + 1
             sequence.place = place
             if known:
@@ -157,6 +168,24 @@ class Scheduler:
             tokens = pending_tokens if pending_tokens < budget else budget
             self._compute(sequence, tokens)
             budget -= tokens
+
+    def _first_with_place(self) -> Sequence | None:
+        """The oldest in the queue that has a place for its adapter, or needs none."""
+        places, adapters = self._limits.adapter_places, self.running_adapters
+        for sequence in self.waiting.values():
+            adapter = sequence.adapter
+            if places is None or not adapter or adapter in adapters or len(adapters) < places:
+                return sequence
+            if not sequence.has_waited:
+                sequence.has_waited = True
+                self._counters.adapter_waits += 1
+        return None
+
+    def _leave_adapter(self, sequence: Sequence) -> None:
+        if sequence.adapter:
+            left = self.running_adapters.pop(sequence.adapter) - 1
+            if left:
+                self.running_adapters[sequence.adapter] = left
 
     def _compute(self, sequence: Sequence, tokens: int) -> None:
         blocks = self._limits.blocks_for(sequence.computed_tokens + tokens)
@@ -196,12 +225,14 @@ class Scheduler:
 
     def _finish(self, sequence: Sequence, result: RunResult, reason: FinishReason) -> None:
         del self.running[sequence.request_id]
+        self._leave_adapter(sequence)
         self.memory.release(sequence)
         self._counters.finished[reason] += 1
         result.finished.append(sequence.request_id)
 
     def _preempt_youngest(self) -> None:
         request_id, sequence = self.running.popitem()
+        self._leave_adapter(sequence)
         if sequence.last_step != NOT_DECODING:
             self.decoders.leave(sequence, is_step_under_way=False)
         self.memory.release(sequence)

@@ -207,7 +207,9 @@ class _Run:
         request_id = str(number)
         self._in_flight[request_id] = request
         prompt_tokens, output_tokens = arrival.prompt_tokens, arrival.output_tokens
-        ends_s = server.submit(request_id, prompt_tokens, output_tokens, now_s, arrival.content)
+        ends_s = server.submit(
+            request_id, prompt_tokens, output_tokens, now_s, arrival.content, arrival.adapter
+        )
         if ends_s is not None:
             self._plan(ends_s, server)
 

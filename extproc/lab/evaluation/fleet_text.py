@@ -1,9 +1,10 @@
-"""A fleet as text: `PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]][@FROM-TO][!FROM-TO]`, ...
+"""A fleet as text: `PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]][/LORAS][@FROM-TO][!FROM-TO]`.
 
 Machines are separated by commas; a profile is a shipped one, or a file that `extproc calibrate` has written.
-After @ is when the machine is there, and after ! when it fails, in seconds; either end of @ may be left out.
-`5x` before a machine stands for five of them. Backends are called sim-1, sim-2 and so on, in order, as
-`extproc up` calls its simulated ones; a model file that knows some by these names starts from what it says.
+LORAS adapters at most run at once, any number where it is left out. After @ is when the machine is there, and
+after ! when it fails, in seconds; either end of @ may be left out. `5x` before a machine stands for five of
+them. Backends are called sim-1, sim-2 and so on, in order, as `extproc up` calls its simulated ones; a model
+file that knows some by these names starts from what it says.
 """
 
 import re
@@ -41,7 +42,7 @@ FLEETS: Mapping[str, str] = {
 
 _MACHINE = re.compile(
     r"(?:(?P<count>[1-9]\d{0,3})x)?(?P<profile>[^*]+)\*(?P<speed>\d+(?:\.\d+)?)"
-    r":(?P<seqs>\d{1,6})(?::(?P<kv>\d{1,9}))?(?::(?P<http>\d{1,6}))?"
+    r":(?P<seqs>\d{1,6})(?::(?P<kv>\d{1,9}))?(?::(?P<http>\d{1,6}))?(?:/(?P<adapters>\d{1,4}))?"
     r"(?:@(?P<joins>\d{0,7})-(?P<leaves>\d{0,7}))?(?:!(?P<fails>\d{1,7})-(?P<recovers>\d{1,7}))?"
 )
 
@@ -74,6 +75,7 @@ def _machine(text: str, find_profile: FindProfile) -> tuple[int, ServerSpec]:
         kv_cache_tokens=int(match["kv"] or profile.kv_cache_tokens),
         max_num_seqs=int(match["seqs"]),
         http_limit=int(match["http"]) if match["http"] else None,
+        adapter_places=int(match["adapters"]) if match["adapters"] else None,
     )
     return int(match["count"] or 1), _scheduled(
         ServerSpec("", replace(profile, speed=float(match["speed"])), limits), match

@@ -71,7 +71,8 @@ class PolicyRun:
 
     All attempts of a client are one request; `attempts` counts them, `retried` is there if there were more
     than one of any. `decisions` counts those of the layered policy by layer and reason, `layer_shares` are
-    the layers' shares of them. `estimate` is there where it was judged.
+    the layers' shares of them. `estimate` is there where it was judged, `adapter_waits` (requests that waited
+    for a place for their adapter) where servers have so many places.
     """
 
     policy: str
@@ -93,6 +94,19 @@ class PolicyRun:
     decisions: dict[str, int]
     layer_shares: dict[str, float]
     estimate: EstimateQuality | None
+    adapter_waits: int | None = None
+
+    @property
+    def adapter_waits_share(self) -> float | None:
+        """Requests that waited for a place for their adapter, of all; None where servers have any number."""
+        return None if self.adapter_waits is None else self.adapter_waits / max(1, self.requests)
+
+    @property
+    def imbalance(self) -> float:
+        """By which share of the mean a server answered more or fewer requests, at the most."""
+        answered = [backend.requests for backend in self.backends]
+        mean = sum(answered) / max(1, len(answered))
+        return max(abs(each / mean - 1) for each in answered) if mean else 0.0
 
     @property
     def refused_share(self) -> float:
@@ -155,6 +169,8 @@ class PolicySummary:
     retried_given_up_share: Spread | None
     retried_ttft_p50_s: Spread | None
     retried_ttft_p90_s: Spread | None
+    adapter_waits_share: Spread | None = None
+    imbalance: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +222,8 @@ def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
         retried_given_up_share=_spread_of_known(retried, lambda each: each.given_up_share),
         retried_ttft_p50_s=_spread_of_known(retried, lambda each: each.ttft_p50_s),
         retried_ttft_p90_s=_spread_of_known(retried, lambda each: each.ttft_p90_s),
+        adapter_waits_share=_spread_of_known(own, lambda run: run.adapter_waits_share),
+        imbalance=_spread(run.imbalance for run in own),
     )
 
 

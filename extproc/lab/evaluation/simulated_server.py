@@ -46,11 +46,15 @@ class ServerSpec:
         return present_s / duration_s
 
 
+NO_ADAPTERS: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+
+
 class Gauges(msgspec.Struct, frozen=True):
     """What a scrape reads: gauges, and totals since the start.
 
     `engine_ttft_s` is the sum of `ttfts` times from entering the engine to the first token, as vLLM's own
     histogram has it; `decode_s` the sum of the times from there to the last token of `finished` requests.
+    `adapters` are those whose requests run, and those whose requests wait.
     """
 
     running: int
@@ -64,6 +68,7 @@ class Gauges(msgspec.Struct, frozen=True):
     finished: int
     prefix_hits: int
     kv_cache_tokens: int
+    adapters: tuple[frozenset[int], frozenset[int]] = NO_ADAPTERS
 
 
 class Server:
@@ -119,10 +124,11 @@ class Server:
         output_tokens: int,
         now_s: float,
         content: Content[int] = (),
+        adapter: int = 0,
     ) -> float | None:
         """Take a request; `run_ends_s` where it has become another by that."""
         engine = self.engine
-        engine.submit(request_id, prompt_tokens, output_tokens, now_s, content)
+        engine.submit(request_id, prompt_tokens, output_tokens, now_s, content, adapter)
         self.submitted += 1
         run = engine.run
         if run is None:
@@ -174,6 +180,7 @@ class Server:
             self._finished,
             engine.counters.prefix_hits,
             engine.limits.kv_cache_tokens,
+            NO_ADAPTERS if engine.limits.adapter_places is None else engine.adapters,
         )
 
     def copied(self) -> "Server":

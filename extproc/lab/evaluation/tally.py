@@ -100,6 +100,7 @@ class Tally:
         self._answered_by = np.zeros(len(servers), np.int64)
         self._ttft_sums_s = np.zeros(len(servers))
         self._busy_before_s = [0.0] * len(servers)
+        self._waits_before = 0
         self._new_backends: list[int] = []
         self._new_ttfts_s: list[float] = []
         self._new_prompts: list[int] = []
@@ -107,6 +108,7 @@ class Tally:
     def begin(self) -> None:
         """Count the servers' computing from now on, which is at `from_s`."""
         self._busy_before_s = [server.busy_s for server in self._servers]
+        self._waits_before = self._adapter_waits()
 
     def arrived(self, request: Arrival) -> None:
         """Count a request."""
@@ -175,7 +177,15 @@ class Tally:
             decisions=dict(decisions),
             layer_shares=layer_shares(decisions),
             estimate=estimate,
+            adapter_waits=self._adapter_waits() - self._waits_before if self._has_adapter_places() else None,
         )
+
+    def _has_adapter_places(self) -> bool:
+        return any(server.spec.limits.adapter_places is not None for server in self._servers)
+
+    def _adapter_waits(self) -> int:
+        """Those on servers that have failed are lost with these."""
+        return sum(server.engine.counters.adapter_waits for server in self._servers)
 
     def _retried(self) -> RetriedRequests | None:
         answered, given_up = self._ttft_of_retried, self._given_up

@@ -1,5 +1,8 @@
 """A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or a trace.
 
+With `adapters=COUNT:SKEW` instead of turns each request is for one of so many adapters (see
+`lab.traffic.adapters`).
+
 Arrivals are `poisson:RATE`, `bursts:RATE:HEIGHT:PERIOD_S:BURST_S` or `daily:RATE:SWING:PERIOD_S`; a rate is
 in requests per second, or with an x behind it in shares of what the fleet can answer. A named workload may be
 followed by `@LOAD`, which is such a share.
@@ -21,6 +24,7 @@ import numpy as np
 
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.trace_spec import MAX_DURATION_S, TraceSpec
+from extproc.lab.traffic.adapters import Adapters, AdapterTraffic
 from extproc.lab.traffic.arrivals import (
     Arrival,
     Bursts,
@@ -55,6 +59,8 @@ WORKLOADS: Mapping[str, str] = {
 
 MAX_MODEL_LEN = 8192
 """Guessed: what a model's context holds, where the smallest KV cache of the fleet does not hold less."""
+MAX_ADAPTERS = 4096  # guessed: more than any fleet serves
+MAX_SKEW = 10.0  # guessed: nearly all requests are for one then
 MAX_LOAD = 100.0  # guessed: nothing is learned from a fleet that gets even more
 _PATIENCE = 10
 """A sample is given up where it takes so many conversations for each of its requests."""
@@ -71,7 +77,8 @@ _EXPECTED = (
     f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, "
     "trace:FILE[@LOAD] [for=SECONDS], or "
     "poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, followed by "
-    "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS"
+    "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS "
+    "or adapters=COUNT:SKEW"
 )
 
 
@@ -85,6 +92,7 @@ class WorkloadSpec:
     duration_s: float
     lengths: Workload
     turns: Turns | None = None
+    adapters: Adapters | None = None
 
     @property
     def longest_tokens(self) -> int:
@@ -97,7 +105,8 @@ class WorkloadSpec:
 
     def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
         """What arrives at a fleet with this context and capacity."""
-        return self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
+        traffic = self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
+        return traffic if self.adapters is None else AdapterTraffic(traffic, self.adapters)
 
     def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
         """Some requests, whatever their times; ConfigError where hardly any of them fits into the context."""
@@ -129,19 +138,22 @@ def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> W
     full_text = WORKLOADS[name].replace("LOAD", load or DEFAULT_LOAD) if name in WORKLOADS else text
     arrivals, *options = full_text.split() or [""]
     values = dict(option.split("=", 1) for option in options if "=" in option)
-    turns_text = values.pop("turns", None)
-    if set(values) != {"prompt", "output", "for"} or len(values) + (turns_text is not None) != len(options):
+    special = [values.pop(name) for name in ("turns", "adapters") if name in values]
+    is_known = set(values) == {"prompt", "output", "for"} and len(values) + len(special) == len(options)
+    if not is_known or len(special) > 1:
         raise ConfigError(f"{_EXPECTED}, not {text!r}")
     parsed = _arrivals(arrivals)
-    turns = None if turns_text is None else _turns(turns_text)
+    turns = _turns(special[0]) if "turns=" in full_text else None
+    adapters = _adapters(special[0]) if "adapters=" in full_text else None
     duration_s = _number(values["for"])
-    if parsed is None or not 0 < duration_s <= MAX_DURATION_S or (turns_text is not None and turns is None):
+    is_special = turns is not None or adapters is not None
+    if parsed is None or not 0 < duration_s <= MAX_DURATION_S or is_special != bool(special):
         raise ConfigError(f"{_EXPECTED}, not {text!r}")
     prompt, output = (
         parse_lengths(values[key], column, read_table)
         for key, column in zip(("prompt", "output"), LENGTH_COLUMNS, strict=True)
     )
-    return WorkloadSpec(*parsed, duration_s, Workload(prompt, output), turns)
+    return WorkloadSpec(*parsed, duration_s, Workload(prompt, output), turns, adapters)
 
 
 def _trace(text: str, read_trace: ReadTrace) -> TraceSpec:
@@ -184,6 +196,14 @@ def _turns(text: str) -> Turns | None:
             and kinds.is_integer()
         ):
             return Turns(turns=turns, pause_s=pause_s, shared_tokens=int(shared), kinds=int(kinds))
+    return None
+
+
+def _adapters(text: str) -> Adapters | None:
+    numbers = [_number(each) for each in text.split(":")]
+    match numbers:
+        case [count, skew] if 1 <= count <= MAX_ADAPTERS and count.is_integer() and 0 <= skew <= MAX_SKEW:
+            return Adapters(int(count), skew)
     return None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -51,9 +52,13 @@ def _backends(urls: list[str]) -> tuple[Endpoint, ...]:
 
 def _checked(url: str, option: str) -> str:
     try:
-        return _URL.validate_python(url)
+        found = _URL.validate_python(url)
     except ValidationError as error:
         raise ConfigError(f"{option}: {url!r}: {error.errors()[0]['msg']}") from error
+    parts = urlsplit(found)
+    if parts.scheme != "http" or parts.path:
+        raise ConfigError(f"{option}: {url!r}: load is sent over plain HTTP, without a prefix of the paths")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ NewPolicy = Callable[[RivalSetting], Policy]
 POLICIES: Mapping[str, NewPolicy] = {
     "layered": lambda setting: _layered(setting, setting.layered),
     "layered-no-model": lambda setting: _layered(setting, replace(setting.layered, model_file=None)),
+    "layered-no-adapters": lambda setting: _layered(setting, setting.layered, sees_adapters=False),
     "round-robin": lambda setting: RoundRobin(setting.rng),
     "random": lambda setting: Random(setting.rng),
     "least-request": lambda setting: LeastRequest(setting.rng),
@@ -48,8 +49,12 @@ POLICIES: Mapping[str, NewPolicy] = {
 }
 
 
-def _layered(setting: RivalSetting, rules: LayeredRules) -> Layered:
-    return Layered([server.spec.name for server in setting.servers], rules, setting.rng)
+def _layered(setting: RivalSetting, rules: LayeredRules, *, sees_adapters: bool = True) -> Layered:
+    specs = [server.spec for server in setting.servers]
+    places = [spec.limits.adapter_places for spec in specs]
+    if not sees_adapters or all(each is None for each in places):
+        places = []
+    return Layered([spec.name for spec in specs], rules, setting.rng, places)
 
 
 def parse_policies(text: str) -> tuple[str, ...]:

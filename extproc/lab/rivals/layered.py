@@ -19,6 +19,7 @@ from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
+from extproc.fleet.adapter_places import AdaptersSeen
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 from extproc.fleet.signals import Signals
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
@@ -60,13 +61,25 @@ def layered_rules(stages: Mapping[str, Any], model_file: bytes | None = None) ->
 
 
 class Layered(Policy):
-    """One sidecar's policy; `names` are those of the backends, which a model file may know."""
+    """One sidecar's policy; `names` are those of the backends, which a model file may know.
+
+    With `adapter_places` the backends have so many, and it knows which request is for which adapter.
+    """
 
     needs_gauges = True
 
-    def __init__(self, names: Sequence[str], rules: LayeredRules, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        rules: LayeredRules,
+        rng: np.random.Generator,
+        adapter_places: Sequence[int | None] = (),
+    ) -> None:
+        self._adapter_places = adapter_places
+        models, is_resolving = frozenset({MODEL}), bool(adapter_places)
         self._endpoints = [
-            Endpoint(name, "127.0.0.1", port, frozenset({MODEL})) for port, name in enumerate(names, start=1)
+            Endpoint(name, "127.0.0.1", port, models, resolves_adapters=is_resolving)
+            for port, name in enumerate(names, start=1)
         ]
         self._indices = {name: index for index, name in enumerate(names)}
         self.core = Core(rules.core, rng)
@@ -82,7 +95,7 @@ class Layered(Policy):
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
         """Have the core place it."""
         self._now_s = now_s
-        placement = self.core.place(_as_request(request), Phase.REQUEST_BODY, now_s)
+        placement = self.core.place(self._as_request(request), Phase.REQUEST_BODY, now_s)
         if not isinstance(placement.lease, HeldLease):
             return self._sent(request_id, placement)
         placement.lease.respond = partial(self._settle, request_id)
@@ -90,7 +103,7 @@ class Layered(Policy):
 
     def estimates_s(self, request: Arrival, now_s: float) -> dict[int, float]:
         """Return the estimated TTFT on each candidate, by its number in the fleet; this changes nothing."""
-        core, asked = self.core, _as_request(request)
+        core, asked = self.core, self._as_request(request)
         candidates = core.registry.candidates(asked.model) or ()
         view = core.fleet.view(candidates, now_s, core.fleet.prefixes.cached_tokens(asked))
         return {
@@ -167,10 +180,22 @@ class Layered(Policy):
             float(gauges.prefix_hits),
             float(gauges.finished),
             float(gauges.kv_cache_tokens),
+            adapters=self._adapters(backend, gauges),
         )
         member = self.core.registry.backend_named(self._endpoints[backend].name)
         if member is not None:
             self.core.scraped(member, signals, member.own, now_s)
+
+    def _adapters(self, backend: int, gauges: Gauges) -> AdaptersSeen | None:
+        places = self._adapter_places[backend] if self._adapter_places else None
+        if places is None:
+            return None
+        running, waiting = (frozenset(map(_name, each)) for each in gauges.adapters)
+        return AdaptersSeen(running, waiting, places)
+
+    def _as_request(self, arrival: Arrival) -> Request:
+        is_for_adapter = arrival.adapter and self._adapter_places
+        return _as_request(arrival, _name(arrival.adapter) if is_for_adapter else MODEL)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """The scraper was refused a connection."""
@@ -207,12 +232,16 @@ def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
     return tuple(content[end // (BYTES_PER_TOKEN * DEFAULT_BLOCK_SIZE) - 1] for end in ends)
 
 
-def _as_request(arrival: Arrival) -> Request:
+def _name(adapter: int) -> str:
+    return f"adapter-{adapter}"
+
+
+def _as_request(arrival: Arrival, model: str) -> Request:
     text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
     return Request(
         api=CHAT,
         path=CHAT.path,
-        model=MODEL,
+        model=model,
         is_stream=True,
         input_size=InputSize(text_bytes=text_bytes),
         input_tokens=arrival.prompt_tokens,

@@ -26,7 +26,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     """One request: when it comes, in seconds from the start, how long it is, and for whom.
 
     `content` is as in `Engine.submit`, in blocks of DEFAULT_BLOCK_SIZE. `session` is the number of the
-    conversation of which it is a turn, 0 without one.
+    conversation of which it is a turn, 0 without one; `adapter` that of the adapter that it is for.
     """
 
     at_s: float
@@ -36,6 +36,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     priority: int = 0
     tenant: str = ""
     session: int = 0
+    adapter: int = 0
 
 
 class Traffic(Protocol):

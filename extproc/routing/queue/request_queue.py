@@ -89,7 +89,11 @@ class RequestQueue:
                 return tried
             if not self._may_wait(request, tried):
                 return self._router.refuse(request, phase, tried, now_s)
-        return self._router.pass_through(phase) if self._is_closed else self._hold(request, phase, now_s)
+        return (
+            self._router.pass_through(request, phase)
+            if self._is_closed
+            else self._hold(request, phase, now_s)
+        )
 
     def advance(self, now_s: float) -> None:
         """Refuse requests whose time is over, and let in those that find room by now."""
@@ -105,7 +109,8 @@ class RequestQueue:
         self._is_closed = True
         for waiter in tuple(self._waiting):
             self._leave(waiter)
-            self._settle(waiter, self._router.pass_through(waiter.phase), Ending.PASSED_THROUGH, now_s)
+            passed = self._router.pass_through(waiter.request, waiter.phase)
+            self._settle(waiter, passed, Ending.PASSED_THROUGH, now_s)
 
     def _is_at_zero(self, request: Request) -> bool:
         """Return whether no server serves its model now, but one may be started for it."""

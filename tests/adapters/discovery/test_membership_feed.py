@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,15 @@ def test_clusters_that_cannot_be_written_let_membership_stand_still(tmp_path: Pa
         await feed.until(lambda: feed.members["a"] is Lifecycle.ACTIVE)
 
     run(lambda: Feed(directory), scenario)
+
+
+def test_envoy_is_told_what_a_server_has_said_that_it_serves(tmp_path: Path) -> None:
+    async def scenario(feed: Feed) -> None:
+        feed.find(replace(A, models=None))
+        await feed.until(lambda: feed.members)
+        assert b"envoy.lb" not in feed.cds_path.read_bytes()
+        (member,) = feed.core.registry.members
+        feed.core.learn_models(member, frozenset({"whisper"}), {})
+        await feed.until(lambda: b"whisper" in feed.cds_path.read_bytes())
+
+    run(lambda: Feed(tmp_path), scenario)

@@ -1,11 +1,12 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from extproc.adapters.envoy.cluster_file import MAX_FILE_BYTES, ClusterFile
-from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.endpoint import Endpoint, TlsRule
 from extproc.fleet.peers import MAX_PEERS
 from extproc.fleet.registry import MAX_MEMBERS
 
@@ -17,6 +18,16 @@ def test_what_was_written_is_known_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "cds.json"
     ClusterFile(path).write(BACKENDS, PEERS)
     assert ClusterFile(path).read_known() == BACKENDS
+
+
+def test_how_a_backend_is_reached_is_known_after_a_restart_and_a_change_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "cds.json"
+    tls = TlsRule("vllm.example", tmp_path / "ca.pem")
+    secure = Endpoint("vllm-1", "127.0.0.1", 8101, tls=tls, path_prefix="/a/b")
+    clusters = ClusterFile(path)
+    for backend in (BACKENDS[0], secure, replace(secure, tls=TlsRule("", tls.ca_path)), secure):
+        clusters.write([backend], {"vllm-1": (backend,)})
+        assert ClusterFile(path).read_known() == [backend]
 
 
 def test_the_same_clusters_are_not_written_twice(tmp_path: Path) -> None:

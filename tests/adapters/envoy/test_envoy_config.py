@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.envoy_config import (
+    MAX_MODEL_NAME,
+    MAX_MODELS,
+    bootstrap,
+    cds_document,
+    shipped_bootstrap,
+)
 from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import Endpoint
 
@@ -39,6 +45,25 @@ def clusters(backends: list[Endpoint]) -> dict[str, dict[str, Any]]:
         "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     }
     return {resource["name"]: resource for resource in resources}
+
+
+def pool_models(backends: list[Endpoint]) -> list[Any]:
+    """The models by which Envoy chooses in its pool, of each backend."""
+    (group,) = clusters(backends)["extproc_pool"]["load_assignment"]["endpoints"]
+    metadata = [endpoint["metadata"]["filter_metadata"] for endpoint in group["lb_endpoints"]]
+    return [each.get("envoy.lb", {}).get("model") for each in metadata]
+
+
+def test_the_pool_knows_some_of_the_models_that_each_backend_serves() -> None:
+    def served(*models: str) -> Endpoint:
+        return Endpoint("vllm-1", "127.0.0.1", 1, frozenset(models))
+
+    assert pool_models([served("b", "a")]) == [["a", "b"]]
+    assert pool_models([served("x" * (MAX_MODEL_NAME + 1)), served()]) == [None, None]
+    assert pool_models([Endpoint("vllm-1", "127.0.0.1", 1)]) == [None], "it has not been asked yet"
+    assert pool_models([served(*(f"m{number:03}" for number in range(100)))]) == [
+        [f"m{number:03}" for number in range(MAX_MODELS)]
+    ]
 
 
 def typed(document: dict[str, Any]) -> Cluster:

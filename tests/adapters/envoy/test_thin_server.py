@@ -254,7 +254,7 @@ def test_the_socket_file_of_a_successor_stays(tmp_path: Path) -> None:
 
 
 def test_of_too_many_connections_those_without_calls_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 5)
+    monkeypatch.setattr("extproc.adapters.envoy.thin_listener.MAX_GRPC", 5)
     greeting = PREFACE + bytes(3) + b"\x04" + bytes(5)  # and an empty SETTINGS frame
 
     async def scenario() -> None:
@@ -276,7 +276,7 @@ def test_of_too_many_connections_those_without_calls_make_room(monkeypatch: pyte
 
 
 def test_of_too_many_connections_with_calls_the_oldest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.adapters.envoy.thin_server.MAX_GRPC", 2)
+    monkeypatch.setattr("extproc.adapters.envoy.thin_listener.MAX_GRPC", 2)
 
     async def scenario() -> None:
         async with (

@@ -24,7 +24,7 @@ def seen(text: str) -> AdaptersSeen | None:
 def test_the_newest_series_counts_wherever_it_is() -> None:
     old, new = series("a,b", "c", at="1.7e9"), series("b", "d", at="1.7000001e9")
     for text in (old + new, new + old):
-        assert seen(text) == AdaptersSeen(frozenset({"b", "d"}), 4)
+        assert seen(text) == AdaptersSeen(frozenset({"b"}), frozenset({"d"}), 4)
 
 
 def test_without_adapters_nothing_is_told() -> None:
@@ -32,27 +32,27 @@ def test_without_adapters_nothing_is_told() -> None:
 
 
 def test_an_idle_server_names_none() -> None:
-    assert seen(series()) == AdaptersSeen(frozenset(), 4)
+    assert seen(series()) == AdaptersSeen(frozenset(), places=4)
 
 
 @pytest.mark.parametrize("places", ["0", "", "-1", "many", "9999999"])
 def test_places_that_cannot_be_true_are_no_limit(places: str) -> None:
-    assert seen(series("a", places=places)) == AdaptersSeen(frozenset({"a"}), inf)
+    assert seen(series("a", places=places)) == AdaptersSeen(frozenset({"a"}), places=inf)
 
 
 def test_names_are_read_as_they_are_written() -> None:
     found = seen(series(r"team/sql, 模型,a\"b,} 7"))
     assert found is not None
-    assert found.named == {"team/sql", "模型", 'a"b', "} 7"}
+    assert found.running == {"team/sql", "模型", 'a"b', "} 7"}
 
 
 def test_a_name_that_is_too_long_is_left_out() -> None:
-    assert seen(series(f"a,{'x' * 257}")) == AdaptersSeen(frozenset({"a"}), 4)
+    assert seen(series(f"a,{'x' * 257}")) == AdaptersSeen(frozenset({"a"}), places=4)
 
 
 def test_old_series_by_the_thousand_are_no_fault() -> None:
     text = "".join(series(f"a-{number}", at=str(number)) for number in range(3000))
-    assert seen(text) == AdaptersSeen(frozenset({"a-2999"}), 4)
+    assert seen(text) == AdaptersSeen(frozenset({"a-2999"}), places=4)
 
 
 @pytest.mark.parametrize("at", ["NaN", "x", ""])

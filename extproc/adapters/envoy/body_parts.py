@@ -1,0 +1,92 @@
+"""Parts of bodies on the wire: a gateway has each of them handed back.
+
+Those of a response are one for each token, so that a part is handed back as the bytes that came, in a longer
+frame, and is never parsed as a message. What a gateway sends of a body (HttpBody) and what it takes
+(StreamedBodyResponse) are the same bytes: `protos/ext_proc.proto`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from extproc.adapters.protos import ext_proc_pb2 as pb
+from extproc.errors import ProtocolError
+from extproc.exchange.gateway_messages import SendBody
+
+_RESPONSE_BODY = 0x2A  # the tags of ProcessingRequest.response_body, HttpBody.body and .end_of_stream
+_BODY, _ENDS = 0x0A, b"\x10\x01"
+_AROUND_PART = (b"\x1a", b"\x1a", b"\x0a")  # BodyMutation, CommonResponse and BodyResponse
+_REQUEST_BODY_ANSWER, _RESPONSE_BODY_ANSWER = b"\x1a", b"\x22"  # in ProcessingResponse
+_MAX_VARINT = 10
+
+
+def response_part(message: bytes) -> tuple[bytes, bool, bytes] | None:
+    """Return data and end of a part of the response's body, and the answer that hands it back.
+
+    None for any other message, and for one whose fields are in an unusual order.
+    """
+    if not message or message[0] != _RESPONSE_BODY:
+        return None
+    size, start = _read_varint(message, 1)
+    end = start + size
+    if end > len(message):
+        raise ProtocolError("ext_proc: a part of a body is cut short")
+    data, rest = b"", start
+    if size and message[start] == _BODY:
+        length, at = _read_varint(message, start + 1)
+        rest = at + length
+        if rest > end:
+            raise ProtocolError("ext_proc: a part of a body is cut short")
+        data = message[at:rest]
+    part = message[start:end]
+    return data, message[rest : rest + 2] == _ENDS and rest < end, _frames_of_response(size) + part
+
+
+def unusual_response_part(message: bytes) -> tuple[bytes, bool, bytes]:
+    """Do as `response_part` does, whatever the order of the fields; for what `decode` has read."""
+    body = pb.ProcessingRequest.FromString(message).response_body
+    part = body.SerializeToString()
+    return body.body, body.end_of_stream, _frames_of_response(len(part)) + part
+
+
+def request_part(instruction: SendBody) -> bytes:
+    """Write an answer that hands back a part of the request's body."""
+    data = instruction.data
+    part = b"\x0a" + varint(len(data)) + data if data else b""
+    if instruction.end_of_stream:
+        part += _ENDS
+    return framed((*_AROUND_PART, _REQUEST_BODY_ANSWER), len(part)) + part
+
+
+@lru_cache(maxsize=4096)
+def _frames_of_response(size: int) -> bytes:
+    return framed((*_AROUND_PART, _RESPONSE_BODY_ANSWER), size)
+
+
+def framed(tags: Sequence[bytes], size: int) -> bytes:
+    """Return the tags and lengths around a message of `size` bytes, which is within all of `tags`."""
+    frames = b""
+    for tag in tags:
+        frames = tag + varint(size + len(frames)) + frames
+    return frames
+
+
+def varint(number: int) -> bytes:
+    """Return a varint."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(0x80 | number & 0x7F)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return a varint, and where it ends."""
+    number = shift = 0
+    for position in range(at, min(at + _MAX_VARINT, len(message))):
+        byte = message[position]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position + 1
+        shift += 7
+    raise ProtocolError("ext_proc: a part of a body has no length")

@@ -1,0 +1,130 @@
+"""The calls of a gateway on the thin transport: what becomes of an exchange's messages, without a task.
+
+Parts of responses, one for each token, take the shortest way: they are handed back as the bytes that came.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from extproc.adapters.envoy.body_parts import response_part, unusual_response_part
+from extproc.adapters.envoy.gateway_wire import decode, encode
+from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
+from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.exchange.gateway_messages import Answers, Finish
+from extproc.exchange.messages import Continue, Instruction, Phase
+from extproc.h2.grpc_call import Call, Handler
+from extproc.outcomes.outcome import LogEntry
+
+UNSEEN_S = 1.0
+"""Guessed: so long a request counts of whose response nothing is seen; then scrapes are sure to show it."""
+
+_PASS_RESPONSE = encode(Continue(Phase.RESPONSE_BODY))
+
+
+class GatewaySide(Protocol):
+    """The server, as a call sees it: `is_ending` once nothing is waited for any more."""
+
+    is_ending: bool
+    open_streams: int
+    handle_entries: Callable[[Iterable[LogEntry]], None]
+
+    def flush_soon(self) -> None:
+        """Have what is sent while nothing is received written."""
+
+
+class PickCall(Handler):
+    """`ExternalProcessor.Process`, from a gateway: one HTTP exchange."""
+
+    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server")
+
+    def __init__(
+        self,
+        server: GatewaySide,
+        new_exchange: Callable[[], GatewayExchange],
+        large_messages: LargeMessages,
+        call: Call,
+    ) -> None:
+        self._call = call
+        self._exchange = new_exchange()
+        self._exchange.late = self._answer_late
+        self._server = server
+        self._large_messages = large_messages
+        self._is_half_closed = False
+        server.open_streams += 1
+
+    def receive(self, message: bytes) -> None:
+        """Take an event, and send the answers to it."""
+        part = response_part(message)
+        if part is None:
+            event = decode(message)
+            if event is not None:
+                self._answer(self._exchange.receive(event, time.monotonic()))
+                self._decide_if_ready()
+                return
+            part = unusual_response_part(message)
+        data, ends, answer = part
+        is_wanted = self._exchange.pass_response(data, ends, time.monotonic())
+        self._call.send(answer if is_wanted else _PASS_RESPONSE)
+
+    def half_close(self) -> None:
+        """Follow that the gateway has done with the exchange, or shows nothing of it but the request."""
+        self._is_half_closed = True
+        exchange = self._exchange
+        if exchange.is_announced or not (exchange.is_ready or exchange.is_held):
+            self._call.finish()
+
+    def drain(self) -> None:
+        """End the call in the end, once it is placed: where the gateway is Envoy, the request goes on."""
+        if self._server.is_ending and self._exchange.is_placed:
+            self._call.finish()
+
+    def end(self) -> None:
+        """Give the place back, and learn from what was seen."""
+        self._server.open_streams -= 1
+        exchange, now_s = self._exchange, time.monotonic()
+        if exchange.is_placed and not exchange.is_response_shown:
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNSEEN_S, lambda: exchange.end(time.monotonic()))
+            return
+        exchange.end(now_s)
+        entry = exchange.entry(now_s, time.time())
+        if entry is not None:
+            self._server.handle_entries((entry,))
+
+    def _decide_if_ready(self) -> None:
+        """Place the request once it is whole; a large one is read beside all others."""
+        if not self._exchange.is_ready:
+            return
+        if self._exchange.body_bytes >= LARGE_BYTES:
+            self._large_messages.read(self._exchange.body_bytes, self._decide_large)
+        else:
+            self._decide()
+
+    def _decide_large(self) -> None:
+        if not self._call.is_over and self._exchange.is_ready:
+            self._decide()
+            self._server.flush_soon()
+
+    def _decide(self) -> None:
+        self._answer(self._exchange.decide(time.monotonic()))
+        if self._exchange.is_held:
+            self._exchange.then(self._settle)
+
+    def _settle(self, instruction: Instruction) -> None:
+        """Answer a request that was held, and is no more."""
+        self._answer_late(self._exchange.settled(instruction, time.monotonic()))
+
+    def _answer_late(self, answers: Answers) -> None:
+        self._answer(answers)
+        self._server.flush_soon()
+
+    def _answer(self, answers: Answers) -> None:
+        for answer in answers:
+            if isinstance(answer, Finish):
+                self._call.finish()
+            else:
+                self._call.send(encode(answer))
+        if self._is_half_closed and self._exchange.is_placed:
+            self._call.finish()

@@ -1,0 +1,19 @@
+"""Backends that are given elsewhere than in the file of the configuration, as on a command line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SOURCES = frozenset({"backends", "discovery"})
+"""Each of them says where backends come from: with one given, neither of the file's counts."""
+
+
+def with_sources(document: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stages of a text with these in place of those that say where backends come from.
+
+    Of a discovery of the same kind, the fields that are not given stay.
+    """
+    others = {name: stage for name, stage in document.items() if name not in _SOURCES}
+    discovery, known = stages.get("discovery"), document.get("discovery")
+    if discovery and isinstance(known, dict) and known.get("kind") == discovery["kind"]:
+        stages = {**stages, "discovery": {**known, **discovery}}
+    return {**others, **stages}

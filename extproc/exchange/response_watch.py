@@ -1,0 +1,90 @@
+"""A response as it passes: when it began, how it ended, and the last bytes of it.
+
+Every generated token passes here behind a gateway, so that a part costs as little as counting it and keeping
+the end of what came. The end is looked at once, when the exchange is over.
+"""
+
+from collections.abc import Mapping
+
+from extproc.outcomes.outcome import OVERLOADED, STREAM_ERROR_KEY, LogEntry
+from extproc.outcomes.response_end import TAIL_BYTES, Usage, read_stream_error, read_usage
+from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
+
+_MAX_DIGITS = 9
+
+
+class ResponseWatch:
+    """Follows one response: `status` is 0 before its headers, `is_complete` once it has ended well."""
+
+    __slots__ = ("_body_bytes", "_first_s", "_headers", "_last_s", "_tail", "is_complete", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.is_complete = False
+        self._headers: Mapping[str, str] = {}
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._body_bytes = 0
+        self._tail = b""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a part of the body has come."""
+        return self._first_s is not None
+
+    def begun(self, headers: Mapping[str, str], end_of_stream: bool) -> None:
+        """Note the headers."""
+        status = headers.get(":status", "")
+        self.status = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
+        self._headers = headers
+        self.is_complete = end_of_stream
+
+    def passed(self, data: bytes, end_of_stream: bool, now_s: float) -> None:
+        """Note a part of the body."""
+        if data:
+            if self._first_s is None:
+                self._first_s = now_s
+            self._last_s = now_s
+            self._body_bytes += len(data)
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+        if end_of_stream:
+            self.is_complete = True
+
+    def entry(
+        self, metadata: Mapping[str, str], placed_s: float, attempts: int, now_s: float, at_s: float
+    ) -> LogEntry:
+        """Return what an access log would have of the exchange; `at_s` is now as a unix time.
+
+        A response without its end is taken for one whose client has left: nothing tells it from one that the
+        server broke off.
+        """
+        flags = set() if self.is_complete else {"DC"}
+        if self._headers.get("x-envoy-overloaded"):
+            flags.add("UO")  # a limit of the gateway's own: no backend was asked
+        usage, error = self._said()
+        return LogEntry(
+            started_at_s=at_s - (now_s - placed_s),
+            duration_s=now_s - placed_s,
+            status=self.status,
+            attempts=attempts,
+            response_flags=frozenset(flags),
+            response_body_bytes=self._body_bytes,
+            metadata=metadata if error is None else {**metadata, STREAM_ERROR_KEY: error},
+            tags=self._times(placed_s),
+            retry_after_s=self._retry_after_s() if self.status in OVERLOADED else None,
+            usage=usage,
+        )
+
+    def _said(self) -> tuple[Usage | None, str | None]:
+        is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
+        return read_usage(self._tail), read_stream_error(self._tail) if is_stream else None
+
+    def _times(self, placed_s: float) -> dict[str, str]:
+        if self._first_s is None:
+            return {}
+        first_s, decode_s = self._first_s - placed_s, self._last_s - self._first_s
+        return {TTFT_TAG: f"{first_s * 1e6:.0f}", DECODE_TAG: f"{decode_s * 1e6:.0f}"}
+
+    def _retry_after_s(self) -> float | None:
+        text = self._headers.get("retry-after", "")
+        return float(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None

@@ -1,0 +1,57 @@
+"""What the last bytes of a response say: the server's own count of tokens, and an error in a stream.
+
+Servers write `usage` at the end of a JSON object and in one of the last events of a stream (of a stream only
+where the client asked for it). It is found by its name, not by parsing: what is looked at may begin anywhere.
+A generated text cannot be taken for it, since its quotation marks are escaped.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+TAIL_BYTES: Final = 4096
+"""Guessed: usage with its details has 300 bytes; what vLLM writes after it, less than a kilobyte."""
+
+_MAX_TOKENS: Final = 10**7
+_USAGE: Final = b'"usage"'
+_COUNT: Final = rb'"\s*:\s*([0-9]{1,9})'
+_PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens' + _COUNT)
+_OUTPUT: Final = re.compile(rb'"(?:completion|output)_tokens' + _COUNT)
+_CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)' + _COUNT)
+_ERROR: Final = re.compile(rb'(?:^|\n)data: ?\{(?:"type": ?"error", ?)?"error": ?\{')
+_CODE: Final = re.compile(rb'"code"\s*:\s*"?([0-9]{3})\b')
+_UNKNOWN_CODE: Final = "500"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens as the server counts them; None where it does not say."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+def read_usage(tail: bytes) -> Usage | None:
+    """Return the last usage that has numbers; None where there is none."""
+    at = len(tail)
+    while (at := tail.rfind(_USAGE, 0, at)) >= 0:
+        said = tail[at:]
+        usage = Usage(_count(_PROMPT, said), _count(_OUTPUT, said), _count(_CACHED, said))
+        if usage.prompt_tokens is not None:
+            return usage
+    return None
+
+
+def read_stream_error(tail: bytes) -> str | None:
+    """Return the code of an error that ended a stream of events, as text; None where none did."""
+    found = _ERROR.search(tail)
+    if found is None:
+        return None
+    code = _CODE.search(tail, found.end())
+    return _UNKNOWN_CODE if code is None else code[1].decode()
+
+
+def _count(pattern: "re.Pattern[bytes]", said: bytes) -> int | None:
+    found = pattern.search(said)
+    return None if found is None else min(_MAX_TOKENS, int(found[1]))

@@ -1,0 +1,29 @@
+"""Routing for a gateway that is given addresses: how many, and which ones after the first."""
+
+from dataclasses import dataclass
+from heapq import nsmallest
+
+from extproc.fleet.backend import Backend
+from extproc.fleet.view import FleetView
+from extproc.policy import guard
+from extproc.request.request import Request
+
+SOON_S = 5.0
+"""Guessed: backends that are all unknown have just been started, or their discovery has."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRules:
+    """A gateway is given at most `max_endpoints` addresses, to try one after the other."""
+
+    max_endpoints: int = 1
+
+
+def next_best(view: FleetView, chosen: Backend, request: Request, count: int) -> tuple[str, ...]:
+    """Return the addresses of the `count` best candidates after the chosen one, by the plain estimate."""
+    if count < 1:
+        return ()
+    fit, expected_s = guard.fit(view, request.input_tokens)
+    best = nsmallest(count + 1, range(len(fit)), key=expected_s.__getitem__)
+    others = [fit.backends[number] for number in best if fit.backends[number] is not chosen]
+    return tuple(each.endpoint.address for each in others[:count])

@@ -1,0 +1,345 @@
+"""A picker behind real Envoys: as llm-d's standalone chart, Istio, and Envoy AI Gateway configure theirs."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from support.client_load import Load, by_status, chat
+from support.patience import wait_until
+from support.picker_stack import PickerStack, picker_stack
+from support.process_stack import SharedStack, running
+from support.scripted_backend import ScriptedBackend, reset_at_once
+
+BUFFERED = {"mode": "BUFFERED", "allow_mode_override": True}
+GATEWAYS: Mapping[str, dict[str, Any]] = {
+    "original_dst": {"allow_content_length_header": True},
+    "override_host": {"picks": "override_host"},
+    "buffered": BUFFERED,
+}
+WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
+
+
+@dataclass
+class Echo:
+    """A server that tells what it was sent."""
+
+    port: int = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Echo"]:
+        application = web.Application(client_max_size=64 << 20)
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if request.path == "/metrics":
+            return web.Response(text="vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n")
+        if request.path == "/v1/models":
+            return web.json_response({"data": [{"id": "echo"}]})
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return web.json_response({"sha": hashlib.sha256(body).hexdigest(), "headers": headers})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
+    """Two simulated servers and an echo, a picker, and a gateway of each kind."""
+    stages = {"guard": {"max_active": 2000}}
+    stack = picker_stack(tmp_path_factory.mktemp("picker"), gateways=dict(GATEWAYS), stages=stages)
+    echo = Echo()
+    with asyncio.Runner() as runner:
+        serving = echo.serving()
+        runner.run(serving.__aenter__())
+        for name in ("vllm-1", "vllm-2"):
+            stack.start_sim(name, "--speed", "8")
+        stack.backends["echo"] = echo.port
+        try:
+            runner.run(stack.start())
+            yield SharedStack(stack, runner.run)
+        finally:
+            runner.run(stack.stop())
+            runner.run(serving.__aexit__(None, None, None))
+
+
+def picker_of(shared: SharedStack) -> PickerStack:
+    assert isinstance(shared.stack, PickerStack)
+    return shared.stack
+
+
+async def outcomes(stack: PickerStack) -> dict[str, float]:
+    """Finished requests by result."""
+    found: dict[str, float] = {}
+    for line in (await stack.metrics_page()).splitlines():
+        if line.startswith("extproc_outcomes_total{"):
+            result = line.partition('result="')[2].partition('"')[0]
+            found[result] = found.get(result, 0.0) + float(line.rpartition(" ")[2])
+    return found
+
+
+async def until_outcome(stack: PickerStack, result: str, more_than: float) -> None:
+    async with asyncio.timeout(20.0):
+        while (await outcomes(stack)).get(result, 0.0) <= more_than:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("body", [WITH_USAGE, chat(stream=False)], ids=["streamed", "whole"])
+def test_a_chat_is_answered_whole_and_its_outcome_learned(
+    shared: SharedStack, gateway: str, body: dict[str, Any]
+) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        known = (await outcomes(stack)).get("ok", 0.0)
+        async with stack.through(gateway):
+            answer = await stack.ask(body)
+        assert answer.is_complete, answer
+        assert answer.backend in {"vllm-1", "vllm-2"}
+        assert answer.layer == "least_load"
+        await until_outcome(stack, "ok", known)
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+def test_the_first_part_of_a_stream_is_its_ttft_and_usage_is_read(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await stack.ask(WITH_USAGE)
+        await stack.until_idle()
+        async with asyncio.timeout(20.0):
+            while 'extproc_ttft_seconds_count{backend="vllm-' not in await stack.metrics_page():
+                await asyncio.sleep(0.02)
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("size", [0, 1 << 20, 8 << 20])
+def test_a_body_of_any_size_reaches_the_server_as_it_was_sent(
+    shared: SharedStack, gateway: str, size: int
+) -> None:
+    stack = picker_of(shared)
+    data = json.dumps({"model": "echo", "prompt": "x" * size}).encode()
+    spoofed = {"x-gateway-destination-endpoint": "127.0.0.1:1", "x-prefiller-host-port": "127.0.0.1:1"}
+
+    async def scenario() -> None:
+        async with stack.through(gateway):
+            answer = await stack.ask(path="/v1/completions", data=io.BytesIO(data), headers=spoofed)
+        assert answer.status == 200
+        seen = json.loads(answer.body)
+        assert seen["sha"] == hashlib.sha256(data).hexdigest()
+        if gateway != "override_host":  # an Envoy that is not told to keep it sends the body in chunks
+            assert seen["headers"]["content-length"] == str(len(data))
+        assert seen["headers"]["x-gateway-destination-endpoint"] == f"127.0.0.1:{stack.backends['echo']}"
+        assert "x-prefiller-host-port" not in seen["headers"]
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_requests_without_a_body_are_answered(shared: SharedStack, gateway: str) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        url = stack.envoys[gateway].url
+        async with stack.session.get(f"{url}/v1/models") as response:
+            listed = await response.json()
+        assert [each["id"] for each in listed["data"]] == ["echo", "sim"]
+        async with stack.session.get(f"{url}/version") as response:
+            assert response.status in {200, 404}
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+def test_a_model_that_is_not_served_is_404_in_openais_form(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        answer = await stack.ask(chat(model="other"))
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, 404)
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_clients_that_leave_leave_nothing_behind(shared: SharedStack, gateway: str) -> None:
+    stack = picker_of(shared)
+
+    async def leave() -> None:
+        url = f"{stack.envoys[gateway].url}/v1/chat/completions"
+        async with stack.session.post(url, json=chat(max_tokens=2000)) as response:
+            await response.content.readany()
+            assert any(backend["own"] for backend in (await stack.state())["backends"])
+
+    async def scenario() -> None:
+        await asyncio.gather(*(leave() for _ in range(5)))
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+def test_many_streams_at_once(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        answers = await stack.ask_many(150, 150, chat(max_tokens=20))
+        assert all(answer.is_complete for answer in answers)
+        await stack.until_idle()
+        assert "extproc_protocol_errors_total 0.0" in await stack.metrics_page()
+
+    shared.run(scenario())
+
+
+def test_autoscalers_find_their_metrics(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        page = await stack.metrics_page()
+        assert 'inference_pool_ready_pods{name=""} 3.0' in page
+        assert 'inference_objective_running_requests{model_name="sim"}' in page
+        assert "llm_d_epp_flow_control_queue_size 0.0" in page
+
+    shared.run(scenario())
+
+
+def test_what_is_too_much_for_now_waits_in_the_queue_and_beyond_it_is_429(tmp_path: Path) -> None:
+    admission = {"mode": "queue", "queue": {"max_waiting": 3}}
+    stack = picker_stack(tmp_path, stages={"guard": {"max_active": 2}, "admission": admission})
+    stack.start_sim("vllm-1", "--speed", "8")
+
+    async def scenario() -> None:
+        async with running(stack):
+            answers = await stack.ask_many(12, 12, chat(max_tokens=20))
+            assert by_status(answers).keys() == {200, 429}
+            refused = next(answer for answer in answers if answer.status == 429)
+            assert refused.headers["x-llm-d-request-dropped-reason"] == "rejected-saturated"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert json.loads(refused.body)["error"]["type"] == "overloaded_error"
+            ended = (await stack.until_idle())["queue"]["ended"]
+            assert (ended["let_in"], ended["full"]) == (3, 12 - by_status(answers)[200])
+
+    asyncio.run(scenario())
+
+
+async def restart(stack: PickerStack) -> None:
+    """Start the picker again, and wait until the gateways have found it."""
+    stack.sidecar.start()
+    await stack.until_routable(3)
+    await stack.until_gateways_see(1)
+    assert (await stack.ask()).is_complete
+    await stack.until_idle()
+
+
+def test_a_picker_that_is_killed_costs_what_is_in_flight_and_nothing_after_its_restart(
+    shared: SharedStack,
+) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        url = f"{stack.envoy.url}/v1/chat/completions"
+        async with stack.session.post(url, json=chat(max_tokens=3000)) as response:
+            await response.content.readany()
+            assert stack.sidecar.pid is not None
+            os.kill(stack.sidecar.pid, signal.SIGKILL)
+            await asyncio.to_thread(stack.sidecar.stop, 5.0)
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+        refused = await stack.ask()
+        assert refused.status >= 500  # nothing fails open once bodies are streamed
+        await restart(stack)
+
+    shared.run(scenario())
+
+
+def test_a_picker_that_is_told_to_stop_brings_streams_to_their_end(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        asking = asyncio.create_task(stack.ask(chat(max_tokens=200)))
+        await stack.until(lambda state: any(each["own"] for each in state["backends"]))
+        assert stack.sidecar.pid is not None
+        os.kill(stack.sidecar.pid, signal.SIGTERM)
+        assert (await asking).is_complete
+        await asyncio.to_thread(stack.sidecar.stop, 10.0)
+        await restart(stack)
+
+    shared.run(scenario())
+
+
+@pytest.mark.long
+def test_a_thousand_streams_at_once(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        answers = await stack.ask_many(1000, 1000, chat(max_tokens=50))
+        assert all(answer.is_complete for answer in answers)
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+@pytest.mark.long
+def test_of_two_pickers_one_is_drained_and_no_request_fails(tmp_path: Path) -> None:
+    stack = picker_stack(tmp_path, options=("--drain-timeout", "5s"))
+    other = stack.another_picker()
+    for name in ("vllm-1", "vllm-2"):
+        stack.start_sim(name, "--speed", "8")
+
+    async def scenario() -> None:
+        async with running(stack):
+            other.start()
+            await stack.until_gateways_see(2)
+            async with Load(stack, 8, chat(max_tokens=20)) as load:
+                await load.until(50)
+                await stack.until(lambda state: any(each["foreign"] for each in state["backends"]))
+                assert stack.sidecar.pid is not None
+                os.kill(stack.sidecar.pid, signal.SIGTERM)
+                await asyncio.to_thread(wait_until, lambda: stack.sidecar.ending() is not None)
+                await load.until(50)
+            assert load.failures == []
+        await asyncio.to_thread(other.stop, 10.0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.long
+def test_a_gateway_with_a_list_tries_the_next_server_where_one_breaks_off(tmp_path: Path) -> None:
+    gateways: dict[str, dict[str, Any]] = {"override_host": {"picks": "override_host"}}
+    stack = picker_stack(tmp_path, gateways=gateways, stages={"gateway": {"max_endpoints": 2}})
+    stack.start_sim("vllm-1", "--speed", "8")
+
+    async def scenario() -> None:
+        async with ScriptedBackend().serving() as broken:
+            broken.on_request = reset_at_once
+            stack.backends["broken"] = broken.port
+            async with running(stack):
+                answers = await stack.ask_many(20, 2)
+                assert all(answer.is_complete for answer in answers)
+                assert broken.requests > 0
+                await stack.until_idle()
+
+    asyncio.run(scenario())

@@ -1,0 +1,107 @@
+"""Affinity to adapters in the evaluator: 32 adapters of skewed popularity, 8 servers with 4 places each."""
+
+from collections import Counter
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import pytest
+
+from extproc.errors import ConfigError
+from extproc.lab.evaluation.evaluator import evaluate
+from extproc.lab.evaluation.fleet_text import parse_fleet
+from extproc.lab.evaluation.offered_load import offered_load
+from extproc.lab.evaluation.result import PolicyRun, summaries
+from extproc.lab.evaluation.scenario import Scenario
+from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
+from extproc.lab.rivals.layered import layered_rules
+from extproc.lab.traffic.adapters import Adapters
+
+FLEET = "8xa100-8b*1:32/4"
+LENGTHS = "prompt=lognormal:250:0.9 output=lognormal:64:0.5"
+
+
+def workload(text: str) -> WorkloadSpec:
+    def nothing(_: str) -> None:
+        raise AssertionError("there is no file")
+
+    parsed = parse_workload(text, nothing, nothing)  # type: ignore[arg-type]  # not called
+    assert isinstance(parsed, WorkloadSpec)
+    return parsed
+
+
+@lru_cache
+def result(policy: str, load: float = 0.6) -> PolicyRun:
+    specs = parse_fleet(FLEET)
+    offered = offered_load(workload(f"poisson:{load}x {LENGTHS} for=60 adapters=32:1"), specs)
+    scenario = Scenario(
+        servers=specs,
+        capacities_per_s=offered.capacities_per_s,
+        traffic=offered.traffic,
+        routers=1,
+        scrape_interval_s=0.1,
+        gauge_delay_s=0.3,
+        slo_s=2.0,
+        layered=layered_rules({}),
+        from_s=10.0,
+    )
+    return evaluate(scenario, policy, seed=1)
+
+
+@pytest.mark.parametrize("without", ["layered-no-adapters", "least-request"])
+def test_with_affinity_waits_for_a_place_are_at_least_halved(without: str) -> None:
+    with_affinity, plain = result("layered"), result(without)
+    assert with_affinity.adapter_waits_share is not None
+    assert plain.adapter_waits_share is not None
+    assert with_affinity.adapter_waits_share <= plain.adapter_waits_share / 2
+    assert (with_affinity.refused, with_affinity.failed) == (0, 0)
+
+
+def test_with_affinity_the_servers_get_equal_shares() -> None:
+    answered = [backend.requests for backend in result("layered").backends]
+    # Four standard errors of so many requests would be 18 %.
+    assert result("layered").imbalance < 0.15, answered
+    assert result("layered").fairness > 0.99
+
+
+def test_the_summary_has_both() -> None:
+    (summary,) = summaries([result("layered")])
+    assert summary.adapter_waits_share is not None
+    assert summary.adapter_waits_share.median == result("layered").adapter_waits_share
+    assert summary.imbalance is not None
+    assert summary.imbalance.median == result("layered").imbalance
+
+
+def test_popularity_follows_zipfs_law_and_nothing_else_of_the_traffic_changes() -> None:
+    plain = workload(f"poisson:100 {LENGTHS} for=60").traffic(8192, 1.0)
+    skewed = workload(f"poisson:100 {LENGTHS} for=60 adapters=32:1").traffic(8192, 1.0)
+    one = list(plain.arrivals(np.random.default_rng(1)))
+    two = list(skewed.arrivals(np.random.default_rng(1)))
+    assert [msgspec.structs.replace(each, adapter=0) for each in two] == one
+    counts = Counter(each.adapter for each in two)
+    assert set(counts) == set(range(1, 33))
+    assert counts[1] / len(two) == pytest.approx(Adapters(32, 1.0).shares()[0], rel=0.1)
+    assert {each.adapter for each in one} == {0}
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [
+        "adapters=0:1",
+        "adapters=1.5:1",
+        "adapters=9:-1",
+        "adapters=9",
+        "adapters=99999:1",
+        "adapters=x:1",
+        "adapters=9:1 turns=6:20:1000:4",
+        "adapters=9:1 adapters=9:1",
+    ],
+)
+def test_odd_adapters_are_refused(adapters: str) -> None:
+    with pytest.raises(ConfigError, match="adapters=COUNT:SKEW"):
+        workload(f"poisson:100 {LENGTHS} for=60 {adapters}")
+
+
+def test_a_fleet_says_how_many_adapters_run_at_once() -> None:
+    specs = parse_fleet("a100-8b*1:32/4,a100-8b*1:32:4096:10/2@5-,a100-8b*1:8")
+    assert [spec.limits.adapter_places for spec in specs] == [4, 2, None]
