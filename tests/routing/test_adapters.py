@@ -71,6 +71,12 @@ def test_many_adapters_spread_over_the_places_that_there_are() -> None:
     assert Counter(next(iter(home)) for home in homes.values()) == {"vllm-1": 2, "vllm-2": 2, "vllm-3": 2}
 
 
+def test_of_a_large_fleet_the_servers_where_the_adapter_runs_are_looked_at() -> None:
+    core = a_fleet(count=300)
+    see(core.fleet.backends[277], "a0")
+    assert {send(core, "a0") for _ in range(4)} == {"vllm-278"}
+
+
 def test_a_crowded_server_is_left_for_an_idle_one() -> None:
     core = a_fleet()
     assert len({send(core, "a0") for _ in range(90)}) == 3
