@@ -114,7 +114,7 @@ class GatewayExchange(Placing):
     def pass_response(self, data: bytes, end_of_stream: bool, now_s: float) -> bool:
         """Note a part of the response's body; return whether it has to be handed back.
 
-        Of those events that are one for each token, this is the only one, and no object is made for it.
+        This is the only event that comes once for each token, and no object is made for it.
         """
         self._watch.passed(data, end_of_stream, now_s)
         return self._modes.response is BodyMode.FULL_DUPLEX_STREAMED
@@ -175,7 +175,7 @@ class GatewayExchange(Placing):
         return (AwaitBody(),) if mode in _WHOLE and not is_bodyless else ()
 
     def _receive_body(self, event: RequestBody) -> Answers:
-        """Collect; of what comes after the end nothing counts: some Envoys send the last part twice.
+        """Collect the body. Parts after its end do not count: some Envoys send the last part twice.
 
         On a WebSocket each part is handed back as it comes.
         """

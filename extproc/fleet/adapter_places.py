@@ -19,7 +19,7 @@ MAX_ADAPTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class AdaptersSeen:
-    """What a server tells of its adapters: whose requests run, whose wait, and how many can run at once."""
+    """A server's gauges of its adapters: whose requests run, whose wait, and how many can run at once."""
 
     running: frozenset[str]
     waiting: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class AdaptersSeen:
 
 
 class AdapterWait(Enum):
-    """What a request has to wait for besides everything else: nothing, for the weights, or for a place."""
+    """The extra wait of a request: nothing, for the weights, or for a place."""
 
     NOTHING = auto()
     LOADING = auto()

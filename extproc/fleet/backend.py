@@ -63,7 +63,7 @@ class Backend:
     """A member of the fleet; before its first scrape the signals say nothing.
 
     `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
-    Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
+    When the last good scrape was sent, `own_at_scrape` own requests were in flight.
     `running_limit` is the server's own limit, inf until known, and `places` how many requests it is taken to
     serve at once. It takes no request while its load is above `closed_above`, which follows from its
     `limits`, nor behind prompts that take more than `longest_wait_s`. `observed_ttft_s` is NaN until there

@@ -28,7 +28,7 @@ Tokens = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What was known of one backend when a request was placed: part of the facts of the decision.
+    """The state of one backend when a request was placed: part of the facts of the decision.
 
     Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
     the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the

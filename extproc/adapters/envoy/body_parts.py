@@ -1,8 +1,8 @@
 """Parts of bodies on the wire: a gateway has each of them handed back.
 
 Those of a response are one for each token, so that a part is handed back as the bytes that came, in a longer
-frame, and is never parsed as a message. What a gateway sends of a body (HttpBody) and what it takes
-(StreamedBodyResponse) are the same bytes: `protos/ext_proc.proto`.
+frame, and is never parsed as a message. A gateway sends parts of a body (HttpBody) and takes the
+same bytes (StreamedBodyResponse): `protos/ext_proc.proto`.
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ _PHASES = {phase.value: phase for phase in Phase}
 def decode(message: bytes) -> Event:
     """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
     if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
-        at = message.find(_CONTENT_LENGTH)
+        at = message.rfind(_CONTENT_LENGTH)
         return _decode_again(message) if at < 0 else _decode_with_length(message, at + len(_CONTENT_LENGTH))
     return _decode(message)
 
@@ -66,7 +66,7 @@ def _decode_with_length(message: bytes, at: int) -> Event:
 
 @lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Few headers are sent, and but for sessions hardly ever others than the last time."""
+    """Decode headers that differ from the last ones; apart from sessions they hardly ever do."""
     return _decode(message)
 
 
@@ -110,7 +110,7 @@ def read_headers(received: pb.HeaderMap) -> dict[str, str]:
 
 
 def _route(instruction: RouteTo) -> bytes:
-    """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
+    """Merge two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
     header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if instruction.traceparent:
         header += _trace_header(instruction)
@@ -143,7 +143,7 @@ def _trace_header(instruction: RouteTo) -> bytes:
 
 @lru_cache(maxsize=64)
 def _patience(timeout_s: float) -> bytes:
-    """Sent alone, and once for a message: Envoy waits so long for the answer to it."""
+    """Return the message that extends Envoy's wait; it is sent alone, and once for each message."""
     response = pb.ProcessingResponse()
     response.override_message_timeout.FromMilliseconds(round(timeout_s * 1000))
     return response.SerializeToString()

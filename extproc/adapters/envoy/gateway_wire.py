@@ -133,7 +133,7 @@ def _served(request: pb.ProcessingRequest) -> str | None:
 
 
 def _pick(instruction: Pick) -> bytes:
-    """Joins the bytes of header mutations, as Protobuf allows: one of them is often the same."""
+    """Join the bytes of header mutations, as Protobuf allows: one of them is often the same."""
     mutation = _destination(instruction.addresses)
     if instruction.body_bytes is not None:
         mutation += _length(instruction.body_bytes)
