@@ -43,7 +43,7 @@ from extproc.routing.contenders import contenders
 
 BUDGET_US = {16: 20, 100: 50, 1000: 500}  # design, section 10
 MODEL_BUDGET_US = 25
-_LOADS = {Layer.LEAST_LOAD: 4, Layer.PREDICT: 40}  # in flight per backend: low zone, medium zone
+_LOADS = {Layer.LEAST_LOAD: (2, 4), Layer.PREDICT: (16, 21)}  # in flight per backend: low zone, medium zone
 _PLACES = 8  # so that those in the medium zone wait for their turn
 _RULES = core_rules_of_stages({})  # the defaults
 _NOW_S = 1000.0
@@ -68,10 +68,12 @@ def _request() -> Request:
     )
 
 
-def _fleet(backends: int, in_flight: int, rng: np.random.Generator) -> Fleet:
-    """A fleet under load: about `in_flight` requests everywhere, of which a few are foreign."""
+def _fleet(backends: int, in_flight: tuple[int, int], rng: np.random.Generator) -> Fleet:
+    """A fleet under load: from `in_flight` requests, those of the second number not included, and a few more
+    that are foreign.
+    """
     fleet = Fleet(_RULES.fleet)
-    for number, own in enumerate(rng.integers(in_flight // 2, in_flight, backends)):
+    for number, own in enumerate(rng.integers(*in_flight, backends)):
         backend = fleet.join(Endpoint(f"vllm-{number}", "127.0.0.1", 8000, max_num_seqs=_PLACES))
         for _ in range(own):
             backend.reserve(_NOW_S - 5)

@@ -170,7 +170,7 @@ def limits(case: Case, load: float, mode: str, seed: int) -> tuple[np.ndarray, f
         def ended(self, request: Ended, now_s: float) -> None:
             super().ended(request, now_s)
             if self is watched[0] and DURATION_S / 2 <= now_s < DURATION_S:
-                seen.append([member.max_active for member in self.core.registry.members])
+                seen.append([member.limits.max_active for member in self.core.registry.members])
 
     def make(setting: RivalSetting) -> Layered:
         watched.append(

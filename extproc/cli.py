@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 for command in (up, serve, clusters, status, profile, analyze, train, trainer, calibrate, evaluate, sim):
     app.command()(command)
-app.command(cls=PickerCommand)(picker)
+app.command("picker", cls=PickerCommand)(picker)
 app.add_typer(samples_app, name="samples")
 
 

@@ -1,6 +1,6 @@
 """The exceptions of the project, one small tree.
 
-Refusing a request is a value, not an exception. What is raised here is bad configuration, a file that
+Refusing a request is a value, not an exception. They stand for bad configuration, a file that
 must not be used, a peer that breaks its protocol, or a local stack that cannot start.
 """
 

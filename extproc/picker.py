@@ -104,8 +104,12 @@ class Picker(Sidecar):
 
 
 def require_addresses(config: Config) -> None:
-    """Raise ConfigError where a listed backend has a name: gateways take IP addresses alone."""
-    named = [each.name for each in rules.backends(config) if not _is_address(each.host)]
+    """Raise ConfigError where a listed backend has a name or a path: gateways take IP addresses alone."""
+    listed = rules.backends(config)
+    below = [each.name for each in listed if each.path_prefix]
+    if below:
+        raise ConfigError(f"gateways change no paths, and these backends have one: {', '.join(below)}")
+    named = [each.name for each in listed if not _is_address(each.host)]
     if named:
         raise ConfigError(
             f"gateways are given addresses, and these backends have names: {', '.join(named)}. "

@@ -117,7 +117,7 @@ def test_simulated_server_on_a_taken_port_is_a_message(
 
 
 def test_stack_with_faulty_backends_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert run(monkeypatch, "up", "--backends", "http://host:1, https://host") == 1
+    assert run(monkeypatch, "up", "--backends", "http://host:1, ftp://host") == 1
     error = capsys.readouterr().err
     assert "backends.1.url: " in error
     assert "backends.0" not in error

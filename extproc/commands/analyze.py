@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class AnalyzeOptions:
     """The options of `extproc analyze`."""
 
-    samples: Path = required("What a sidecar or a profile has recorded.", metavar="FILE")
-    out: Path = required("The report to write, one HTML page.", metavar="FILE")
+    samples: Path = required("Sample store that a sidecar or `extproc profile` has written.", metavar="FILE")
+    out: Path = required("File for the report, one HTML page.", metavar="FILE")
     json: Path | None = option(
-        None, "The numbers to write.", metavar="FILE", show_default="beside the report"
+        None, "File for the numbers, as JSON.", metavar="FILE", show_default="beside the report"
     )
-    low_s: float = option(1.0, "TTFT below it is the low zone.", min=0.001)
-    saturated_s: float = option(10.0, "TTFT from it on is the saturated zone.")
+    low_s: float = option(1.0, "TTFT at which the low zone ends, in seconds.", min=0.001)
+    saturated_s: float = option(10.0, "TTFT at which the saturated zone begins, in seconds.")
 
     @property
     def numbers(self) -> Path:
@@ -32,7 +32,7 @@ class AnalyzeOptions:
 
 @takes_options
 def analyze(options: AnalyzeOptions) -> None:
-    """Say what TTFT depends on, where requests wait, and where the guard should stand."""
+    """Report what TTFT depends on, where requests wait, and which guard settings fit."""
     from extproc.learning.analysis.summary import summary
 
     if not options.low_s < options.saturated_s:

@@ -21,22 +21,31 @@ if TYPE_CHECKING:
 class CalibrateOptions:
     """The options of `extproc calibrate`; exactly one of `samples` and `profile` has to be given."""
 
-    max_num_seqs: int = required("That of the server.", min=1)
+    max_num_seqs: int = required("Setting max_num_seqs of the recorded server.", min=1)
     samples: Path | None = option(
-        None, "Fit a profile to this load, which `extproc profile` has recorded.", metavar="FILE"
+        None, "Sample store of the load to fit to, written by `extproc profile`.", metavar="FILE"
     )
-    out: Path | None = option(None, "Write the fitted profile here, a .json file.", metavar="FILE")
-    profile: str = option("", "Or check one that there is: a name or a file.", metavar="PROFILE")
+    out: Path | None = option(None, "File for the fitted profile, ending in .json.", metavar="FILE")
+    profile: str = option(
+        "", "Existing profile to check instead of fitting one: a name or a file.", metavar="PROFILE"
+    )
     check: tuple[Path, ...] = option(
-        (), "A load that is foretold and compared; may be repeated.", metavar="FILE"
+        (), "Sample store of a load to predict and compare; may be repeated.", metavar="FILE"
     )
-    backend: str | None = option(None, "Which one, where a load was put on several.", metavar="NAME")
-    server: str = option("", "Ask the running server how large its KV cache is.", metavar="URL")
-    kv_cache_tokens: int | None = option(None, "Or say it, in tokens.", min=1, show_default="the profile's")
-    block_size: int = option(16, "And the tokens of a block.", min=1)
-    max_num_batched_tokens: int = option(2048, "Tokens that the server computes in one iteration.", min=1)
-    page: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
-    json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
+    backend: str | None = option(None, "Name of the server, if the load was sent to several.", metavar="NAME")
+    server: str = option("", "URL of the running server, to ask for its KV cache size.", metavar="URL")
+    kv_cache_tokens: int | None = option(
+        None,
+        "KV cache size of the server in tokens, instead of --server.",
+        min=1,
+        show_default="the profile's",
+    )
+    block_size: int = option(16, "Size of a KV cache block, in tokens.", min=1)
+    max_num_batched_tokens: int = option(
+        2048, "Setting max_num_batched_tokens of the server: tokens computed in one iteration.", min=1
+    )
+    page: Path | None = option(None, "File for a page with plots.", metavar="FILE")
+    json: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
 
     def __post_init__(self) -> None:
         if (self.samples is None) == (not self.profile):

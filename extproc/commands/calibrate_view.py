@@ -1,4 +1,4 @@
-"""What `extproc calibrate` says in the terminal: a bar while it fits, then the fit and every comparison."""
+"""The output of `extproc calibrate`: a bar while it fits, then the fit and every comparison."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def show(calibration: Calibration, console: Console) -> None:
 
 
 def fit_table(fit: Fit) -> Table:
-    """The times of the profile, and by how much they differ between fits to halves of the requests."""
+    """Return the times of the profile, and by how much they differ between fits to halves of the requests."""
     table = _table("profile", "microseconds", "halves differ by")
     for name in FITTED:
         time_us = getattr(fit.profile, name) * 1e6
@@ -40,12 +40,12 @@ def fit_table(fit: Fit) -> Table:
 
 
 def fit_sentence(fit: Fit) -> str:
-    """How good it is."""
+    """Return how good it is."""
     return f"TTFT and decoding time of a request are off by {fit.typical_error:.1%}, half of them by less."
 
 
 def agreement_table(agreements: Sequence[Agreement], *, is_first_fitted: bool) -> Table:
-    """The figures of each load: the server's, the twin's, and by how much that is off. 80 columns hold it."""
+    """Return the figures of each load, of server and twin, and the error; 80 columns hold it."""
     table = _table("load", "figure", "server", "twin", "error")
     for number, each in enumerate(agreements):
         verdict = f"within {TOLERANCE:.0%}" if each.is_within else f"NOT within {TOLERANCE:.0%}"

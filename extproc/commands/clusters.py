@@ -11,10 +11,10 @@ from extproc.commands.serve import LOG_FORMAT
 
 def clusters(
     config: Annotated[
-        Path, typer.Option(help="The sidecars' configuration, with a `discovery`.", metavar="FILE")
+        Path, typer.Option(help="Configuration file of the sidecars, with a `discovery`.", metavar="FILE")
     ] = Path("extproc.yaml"),
 ) -> None:
-    """Only write Envoy's cluster file, beside an Envoy whose sidecars run elsewhere. Ends as `serve` does."""
+    """Write only Envoy's cluster file, for an Envoy whose sidecars run elsewhere, until SIGTERM or SIGINT."""
     import uvloop
 
     from extproc.adapters.discovery.membership_feed import write_clusters

@@ -26,8 +26,12 @@ EVALUATED_STAGES = {"scrape", "zones", "guard", "breaker", "predict", "least_loa
 class EvaluateOptions:
     """The options of `extproc evaluate`; texts are not yet checked."""
 
-    fleet: str = option("local", "A name, or machines.", metavar="FLEET")
-    workload: str = option("chat", "A name, or a text.", metavar="WORKLOAD")
+    fleet: str = option(
+        "local", "Simulated fleet: one of the names above, or a list of machines.", metavar="FLEET"
+    )
+    workload: str = option(
+        "chat", "Simulated traffic: one of the names above, a description, or a trace.", metavar="WORKLOAD"
+    )
     max_model_len: int | None = option(
         None,
         "Context of the served model in tokens, prompt and output together; longer requests are cut to it.",
@@ -35,40 +39,44 @@ class EvaluateOptions:
         max=131_072,
         show_default="8192; for a trace as long as it needs",
     )
-    policies: str = option("all", "Some of them, or all.", metavar="NAME,NAME")
-    seeds: int = option(3, "How many runs of each policy.", min=1, max=1000)
-    first_seed: int = option(1, "The others follow it.", min=0)
-    routers: int = option(1, "Routers that do not see each other; a request goes to any.", min=1, max=256)
+    policies: str = option("all", "Policies to compare, or all.", metavar="NAME,NAME")
+    seeds: int = option(3, "Number of runs of each policy, each with its own seed.", min=1, max=1000)
+    first_seed: int = option(1, "Seed of the first run; the others have the next seeds.", min=0)
+    routers: int = option(
+        1, "Number of routers, which do not see each other; a request goes to any.", min=1, max=256
+    )
     scrape_interval_s: float = option(
-        0.1, "Seconds between two scrapes of a backend.", "--scrape-interval", min=0.01, max=60.0
+        0.1, "Time between two scrapes of a backend, in seconds.", "--scrape-interval", min=0.01, max=60.0
     )
     gauge_delay_s: float = option(
-        0.3, "Seconds by which a scrape is late.", "--gauge-delay", min=0.0, max=60.0
+        0.3, "Age of the gauges in a scrape, in seconds.", "--gauge-delay", min=0.0, max=60.0
     )
     config: Path | None = option(
-        None, "A sidecar's configuration, for layered.", metavar="FILE", show_default="none"
+        None, "Configuration file of a sidecar, for the policy layered.", metavar="FILE", show_default="none"
     )
     admission: Literal["reject", "queue"] | None = option(
         None,
-        "What layered does where all backends are saturated.",
+        "Behavior of layered if all backends are saturated.",
         show_default="as configured, else reject",
     )
-    slo_s: float = option(2.0, "TTFT in seconds that is asked of a request.", "--slo", min=0.001)
+    slo_s: float = option(
+        2.0, "TTFT up to which a request counts as in time, in seconds.", "--slo", min=0.001
+    )
     delay_limit_s: float = option(
         2.0,
-        "Seconds by which a first token may come later than on the fastest idle machine.",
+        "Delay up to which a request is good, in seconds after its first token on the fastest idle machine.",
         "--delay-limit",
         min=0.0,
     )
     from_s: float = option(
         0.0,
-        "Only requests that arrive from this second on are counted.",
+        "Second of the simulation from which on requests are counted.",
         "--from",
         metavar="SECONDS",
         min=0.0,
     )
     is_estimate_judged: bool = option(
-        False, "Compare the estimates of layered with the truth; slow.", "--judge-estimate"
+        False, "Compare the estimates of layered with the truth, which is slow.", "--judge-estimate"
     )
     ttft_noise: float = option(
         0.0,
@@ -79,43 +87,46 @@ class EvaluateOptions:
     )
     speed_noise: float = option(
         0.0,
-        "Noise of each machine's speed, in the same measure; it gets another every 10 s.",
+        "Noise of each machine's speed, as a standard deviation of its logarithm; it changes every 10 s.",
         "--speed-noise",
         min=0.0,
         max=2.0,
     )
     retries: int = option(
         0,
-        "How often a client sends again what was refused or lost; the SDKs do it twice.",
+        "Number of times that a client sends a refused or lost request again; SDKs do it twice.",
         min=0,
         max=10,
     )
     stalls: str | None = option(
         None,
-        "Once in each PERIOD a router stands still for LENGTH seconds.",
+        "Stalls of a router: once in PERIOD seconds, for LENGTH seconds.",
         metavar="PERIOD:LENGTH",
         show_default="none",
     )
     frozen_gauges: str | None = option(
         None,
-        "Once in each PERIOD a server's metrics do not change for LENGTH seconds.",
+        "Standstills of a server's metrics: once in PERIOD seconds, for LENGTH seconds.",
         "--frozen-gauges",
         metavar="PERIOD:LENGTH",
         show_default="none",
     )
     cold_start: str | None = option(
         None,
-        "For so many seconds after its start a server takes so many times as long.",
+        "Slow start of a server: for SECONDS it takes TIMES as long.",
         "--cold-start",
         metavar="SECONDS:TIMES",
         show_default="none",
     )
-    model: Path | None = option(None, "A model file for layer 2.", metavar="FILE", show_default="none")
+    model: Path | None = option(None, "Model file for layer 2.", metavar="FILE", show_default="none")
     samples: Path | None = option(
-        None, "Add what layered has recorded here, for extproc train.", metavar="FILE", show_default="none"
+        None,
+        "Sample store to which layered adds its samples, for `extproc train`.",
+        metavar="FILE",
+        show_default="none",
     )
-    out: Path | None = option(None, "Write a page with plots here.", metavar="FILE")
-    json: Path | None = option(None, "Write all numbers here.", metavar="FILE")
+    out: Path | None = option(None, "File for a page with plots.", metavar="FILE")
+    json: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
 
 
 @takes_options

@@ -1,4 +1,4 @@
-"""What `extproc evaluate` says in the terminal: a bar while it runs, then a table."""
+"""The output of `extproc evaluate`: a bar while it runs, then a table."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ def runs_with_progress(
 
 
 def heading(evaluation: Evaluation) -> str:
-    """What was evaluated, in two lines."""
+    """Say in two lines what was evaluated."""
     seeds = len({run.seed for run in evaluation.runs})
     requests = sum(run.requests for run in evaluation.runs)
     model = evaluation.model_version or "none"
@@ -57,9 +57,9 @@ def heading(evaluation: Evaluation) -> str:
 
 
 def comparison_table(evaluation: Evaluation) -> Table:
-    """A row for each policy: medians over seeds, with the smallest and the largest value below.
+    """Return a row for each policy: medians over seeds, with the smallest and the largest value below.
 
-    It fits into 80 columns. What it leaves out is on the page and in the JSON.
+    It fits into 80 columns. Everything else is on the page and in the JSON.
     """
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("policy", no_wrap=True)
@@ -81,7 +81,7 @@ def comparison_table(evaluation: Evaluation) -> Table:
 
 
 def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) -> tuple[str, ...]:
-    """The figures of one policy; with `is_spread` they have two lines."""
+    """Return the figures of one policy; with `is_spread` they have two lines."""
     times = (summary.ttft_p50_s, summary.ttft_p99_s, summary.delay_p99_s)
     failed = (summary.failed_share,) if has_failures else ()
     shares = (summary.good, summary.goodput, summary.refused_share, *failed)

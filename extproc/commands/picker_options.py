@@ -25,7 +25,7 @@ FLAGS = frozenset(
 )
 """Those that are true or false."""
 
-_NOTHING = "Taken, and without a meaning here."
+_NOTHING = "Flag of other pickers, accepted and without effect here."
 
 
 def _ignored(flag: str) -> str:
@@ -34,36 +34,36 @@ def _ignored(flag: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PickerOptions:
-    """What can be said on the command line; an option that is not given is the configuration's."""
+    """The options of the command line; an option that is not given is the configuration's."""
 
     config: Path | None = option(
-        None, "The configuration; extproc.example.yaml documents it.", "--config", metavar="FILE"
+        None, "Configuration file; extproc.example.yaml documents it.", "--config", metavar="FILE"
     )
     backends: str = option(
-        "", "The servers, without a configuration: http://IP:PORT,...", "--backends", metavar="URLS"
+        "", "URLs of vLLM servers, without a configuration: http://IP:PORT.", "--backends", metavar="URLS"
     )
-    pool_name: str = option("", "The InferencePool whose pods are the servers.", "--pool-name")
+    pool_name: str = option("", "Name of the InferencePool whose pods are the servers.", "--pool-name")
     pool_namespace: str = option(
-        "", "The namespace of the InferencePool.", "--pool-namespace", envvar="NAMESPACE"
+        "", "Namespace of the InferencePool.", "--pool-namespace", envvar="NAMESPACE"
     )
-    grpc_port: int | None = option(None, "The port for gateways.", "--grpc-port", min=1, max=65535)
+    grpc_port: int | None = option(None, "Port that gateways call.", "--grpc-port", min=1, max=65535)
     grpc_health_port: int = option(
-        9003, "The port of gRPC's health service.", "--grpc-health-port", min=1, max=65535
+        9003, "Port of the gRPC health service.", "--grpc-health-port", min=1, max=65535
     )
     metrics_port: int | None = option(
-        None, "The port of /metrics and of the live page.", "--metrics-port", min=1, max=65535
+        None, "Port of /metrics and the live page.", "--metrics-port", min=1, max=65535
     )
     secure_serving: str = option(
-        "true", "Whether gateways speak TLS; without files a certificate is made.", "--secure-serving"
+        "true", "Use of TLS by gateways; without --cert-path a certificate is made.", "--secure-serving"
     )
     cert_path: Path | None = option(
-        None, "The directory with tls.crt and tls.key.", "--cert-path", metavar="DIRECTORY"
+        None, "Directory with tls.crt and tls.key.", "--cert-path", metavar="DIRECTORY"
     )
     drain_timeout: str = option(
-        "", "How long to serve on after SIGTERM: seconds, or 30s, 1m.", "--drain-timeout"
+        "", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.", "--drain-timeout"
     )
     log_level: Literal["debug", "info", "warning"] = option(
-        "info", "debug adds a line for every request, at its outcome.", "--log-level"
+        "info", "Level of the log; debug adds a line for every request, at its outcome.", "--log-level"
     )
     pool_group: str = _ignored("--pool-group")
     config_file: str = _ignored("--config-file")

@@ -20,39 +20,49 @@ DEFAULT_PROMPT, DEFAULT_OUTPUT = "lognormal:250:0.9", "fixed:64"
 class ProfileOptions:
     """The options of `extproc profile`; texts are not yet checked."""
 
-    samples: Path = required("Record here; a store that exists is appended to.", metavar="FILE")
-    backends: str = option("", "vLLM servers, which it sends to directly.", metavar="URL,URL")
-    stack: str = option("", "Or the Envoy of a stack, with --state.", metavar="URL")
-    state: str = option("", "HTTP address of the stack's sidecar.", metavar="URL")
-    model: str | None = option(None, "The model to ask for.", show_default="what the servers have")
-    rates: str = option(
-        "0.5,1,2,4,8,16,32", "Requests per second, in all; a step for each.", metavar="N,N,..."
+    samples: Path = required(
+        "Sample store to write to; samples are added to an existing one.", metavar="FILE"
     )
-    step_s: float = option(15.0, "Seconds of a step.", "--step", min=0.1, max=3600.0)
-    passes: int = option(4, "How often through all steps.", min=1, max=1000)
+    backends: str = option("", "URLs of vLLM servers, to send to directly.", metavar="URL,URL")
+    stack: str = option(
+        "", "URL of a stack's Envoy, to send through instead of --backends; needs --state.", metavar="URL"
+    )
+    state: str = option("", "HTTP address of the sidecar of --stack.", metavar="URL")
+    model: str | None = option(None, "Model that the requests name.", show_default="what the servers have")
+    rates: str = option(
+        "0.5,1,2,4,8,16,32",
+        "Request rates, in requests per second for all servers together; one step for each.",
+        metavar="N,N,...",
+    )
+    step_s: float = option(15.0, "Length of a step, in seconds.", "--step", min=0.1, max=3600.0)
+    passes: int = option(4, "Number of passes through all steps.", min=1, max=1000)
     prompt: str | None = option(
         None,
-        "Prompt tokens: fixed:N, lognormal:MEDIAN:SIGMA, mix:SHORT:LONG:SHARE_OF_LONG, csv:FILE (columns"
-        " prompt_tokens, output_tokens; or a trace).",
+        "Distribution of prompt tokens: fixed:N, lognormal:MEDIAN:SIGMA, mix:SHORT:LONG:SHARE_OF_LONG,"
+        " csv:FILE (columns prompt_tokens, output_tokens; or a trace).",
         metavar="LENGTHS",
         show_default=DEFAULT_PROMPT,
     )
     output: str | None = option(
         None,
-        "Output tokens, likewise; of the same file, rows are kept.",
+        "Distribution of output tokens, written as for --prompt; with the same csv:FILE, prompt and output"
+        " come from one row.",
         metavar="LENGTHS",
         show_default=DEFAULT_OUTPUT,
     )
     trace: str | None = option(
         None,
-        "Instead of --prompt and --output: the requests of a recorded trace, with its bursts and shared"
+        "Recorded trace to send instead of --prompt and --output, with its bursts and shared"
         " prefixes, stretched to the rate of each step. Formats as for `extproc evaluate`.",
         metavar="FILE",
     )
     max_in_flight: int = option(
-        400, "More are not sent, and the pass ends: it is past saturation.", min=2, max=20_000
+        400,
+        "Limit of requests in flight, beyond which the pass ends: the servers are past saturation.",
+        min=2,
+        max=20_000,
     )
-    seed: int = option(1, "Of arrivals, lengths, prompts and places.", min=0)
+    seed: int = option(1, "Seed of the random arrivals, lengths, prompts and servers.", min=0)
 
 
 @takes_options

@@ -51,7 +51,7 @@ class ProfileView:
 
 
 def progress_text(figures: Figures, passes: int, now_s: float) -> str:
-    """The present moment in one line."""
+    """Return the present moment in one line."""
     step = figures.steps[-1].step
     doing = f"{step.rate:g}/s" if figures.is_step_running else "draining"
     return (
@@ -61,7 +61,7 @@ def progress_text(figures: Figures, passes: int, now_s: float) -> str:
 
 
 def step_line(step: StepFigures) -> str:
-    """One step at its end; TTFT is that of the requests that have ended."""
+    """Return the line of a step that has ended; TTFT is that of the requests that have ended."""
     extras = "".join(
         f", {count} {what}"
         for what, count in (("refused", step.refused), ("not sent", step.not_sent))
@@ -75,7 +75,7 @@ def step_line(step: StepFigures) -> str:
 
 
 def summary_table(figures: Figures) -> Table:
-    """A row for each rate, all passes together."""
+    """Return a row for each rate, all passes together."""
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in (
         "asked\n1/s",
@@ -102,7 +102,7 @@ def summary_table(figures: Figures) -> Table:
 
 
 def result_lines(result: ProfileResult, samples: Path) -> list[str]:
-    """What the table does not say: where the samples are, what went wrong, what the client itself cost."""
+    """Say what the table leaves out: where the samples are, what went wrong, what the client itself cost."""
     figures = result.figures
     failures = sum((step.failures for step in figures.steps), start=Counter[str]())
     lines = [f"{figures.samples} samples of {figures.sent} requests for {result.model}, in {samples}"]

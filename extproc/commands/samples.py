@@ -15,8 +15,11 @@ def _samples() -> None:
 
 @samples_app.command()
 def export(
-    samples: Annotated[Path, typer.Option(help="What a sidecar or `profile` has recorded.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.", metavar="FILE")],
+    samples: Annotated[
+        Path,
+        typer.Option(help="Sample store that a sidecar or `extproc profile` has written.", metavar="FILE"),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, ending in .csv or .parquet.", metavar="FILE")],
 ) -> None:
     """Write all samples as CSV or Parquet."""
     from extproc.adapters.files.sample_export import export_samples

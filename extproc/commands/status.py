@@ -13,9 +13,11 @@ INTERVAL_S = 1.0
 
 def status(
     url: Annotated[
-        str, typer.Option(help="The sidecar's HTTP address.")
+        str, typer.Option(help="HTTP address of the sidecar.")
     ] = f"http://127.0.0.1:{StackOptions().http_port}",
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh the table every second, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show the fleet: zones, load, signals, predicted and observed TTFT, decisions by layer."""
     from rich.console import Console

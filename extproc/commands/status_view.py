@@ -69,7 +69,7 @@ def _decisions(state: FleetState) -> Text:
 
 
 def _queue(queue: QueueStatus) -> Text:
-    ended = ", ".join(f"{name} {count}" for name, count in queue.ended.items()) or "nobody has waited yet"
+    ended = ", ".join(f"{name} {count}" for name, count in queue.ended.items()) or "none has waited yet"
     waiting = f"{queue.waiting} waiting, the oldest for {queue.oldest_s:.1f} s; {ended}"
     return Text.assemble(("queue      ", "bold"), waiting)
 

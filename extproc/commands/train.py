@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 class TrainOptions:
     """The options of `extproc train`."""
 
-    samples: Path = required("What a sidecar or a profile has recorded.", metavar="FILE")
+    samples: Path = required("Sample store that a sidecar or `extproc evaluate` has written.", metavar="FILE")
     out: Path = required(
-        "The model file: the incumbent is read from it, a better model is written to it, and a sidecar that"
-        " uses it takes that over.",
+        "Model file, with the present model or none; a better one replaces it, and a sidecar that uses the"
+        " file takes it over.",
         metavar="FILE",
     )
-    report: Path | None = option(None, "Write all numbers here, as JSON.", metavar="FILE")
-    tuning_s: float = option(10.0, "Seconds to search for good settings.", "--tuning", min=0)
-    low_s: float = option(1.0, "TTFT in seconds at which the medium zone begins.", "--low")
-    saturated_s: float = option(10.0, "TTFT in seconds at which it ends.", "--saturated")
-    margin: float = option(0.05, "By which share the incumbent's error has to be beaten.", min=0, max=1)
-    force: bool = option(False, "Publish whatever the gate says.", "--force")
-    seed: int = option(0, "Of the search and the trees.")
+    report: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
+    tuning_s: float = option(10.0, "Time for the search of good settings, in seconds.", "--tuning", min=0)
+    low_s: float = option(1.0, "TTFT at which the medium zone begins, in seconds.", "--low")
+    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated")
+    margin: float = option(
+        0.05, "Share by which the new model's error has to be smaller than the incumbent's.", min=0, max=1
+    )
+    force: bool = option(False, "Publish the model even if the gate refuses it.", "--force")
+    seed: int = option(0, "Seed of the search and the trees.")
 
 
 @takes_options
 def train(options: TrainOptions) -> None:
-    """Fit layer 2 on recorded samples of the medium zone, judge it, and publish it if it is better.
+    """Train the model of layer 2 on recorded samples, judge it, and publish it if it is better.
 
     Exit status 1 where the gate has refused it.
     """

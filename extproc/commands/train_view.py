@@ -1,4 +1,4 @@
-"""What a training run says in the terminal: what it had, how good the model is, and the gate's verdict."""
+"""The output of a training run: what it had, how good the model is, and the gate's verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class TrainingRun:
 
 
 def describe(run: TrainingRun) -> Group:
-    """All of it, as tables."""
+    """Return all of it, as tables."""
     return Group(_samples(run), _zones(run.training.quality), _other_checks(run))
 
 

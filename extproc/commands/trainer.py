@@ -13,10 +13,10 @@ from extproc.commands.serve import LOG_FORMAT
 def trainer(
     config: Annotated[
         Path,
-        typer.Option(help="The sidecar's configuration; its stage `trainer` is for this.", metavar="FILE"),
+        typer.Option(help="Configuration file of the sidecar, with the stage `trainer`.", metavar="FILE"),
     ] = Path("extproc.yaml"),
 ) -> None:
-    """Make better models from what the sidecar records, at the lowest priority, until SIGTERM or SIGINT."""
+    """Train models from the sidecar's samples, at the lowest priority, until SIGTERM or SIGINT."""
     for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 

@@ -32,7 +32,7 @@ class StaticDiscovery(Stage):
 
 
 class FoundBackends(Stage):
-    """What all backends have in common that are found, not listed."""
+    """The properties of all backends that are found, not listed."""
 
     family: Literal["any", "ipv4", "ipv6"] = "any"
     models: ModelNames | None = None

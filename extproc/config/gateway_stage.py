@@ -11,7 +11,7 @@ MAX_ENDPOINTS = 16
 
 
 class GatewayConfig(Stage):
-    """What a gateway is told, what is taken from it, and how long a picker takes to stop."""
+    """The messages to and from a gateway, and how long a picker takes to stop."""
 
     max_endpoints: Annotated[int, Ge(1), Le(MAX_ENDPOINTS)] = 1  # three of six gateways take no list
     ends_after_request: bool = False

@@ -10,7 +10,7 @@ _SOURCES = frozenset({"backends", "discovery"})
 def with_sources(document: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stages of a text with these in place of those that say where backends come from.
 
-    Of a discovery of the same kind, the fields that are not given stay.
+    In a discovery of the same kind, the fields that are not given stay.
     """
     others = {name: stage for name, stage in document.items() if name not in _SOURCES}
     discovery, known = stages.get("discovery"), document.get("discovery")

@@ -7,7 +7,7 @@ import yaml
 from extproc.errors import ConfigError
 
 _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-"""What PyYAML raises: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
+"""Errors of PyYAML: for `2026-13-01` or `!!int x` it is whatever the conversion happens to raise."""
 
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_document(text: str, origin: str) -> dict[str, Any]:
-    """The stages that YAML text has, not checked; raises ConfigError where it is no mapping of stages."""
+    """Return the unchecked stages of YAML text; raises ConfigError where it is no mapping of stages."""
     try:
         document: Any = yaml.load(text, _Loader)
     except _NOT_YAML as error:

@@ -23,7 +23,6 @@ from extproc.exchange.gateway_messages import (
     Finish,
     GatewayEvent,
     MarkResponse,
-    Pick,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
@@ -34,7 +33,7 @@ from extproc.exchange.gateway_messages import (
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.messages import Answer, Continue, Hold, Instruction, Phase, RouteTo
 from extproc.exchange.placing import Placing
-from extproc.exchange.request_body import RequestBodyParts, whole_request
+from extproc.exchange.request_body import RequestBodyParts, pick_of, whole_request
 from extproc.exchange.response_watch import ResponseWatch
 from extproc.outcomes.facts import BACKEND_KEY, LAYER_KEY, REASON_KEY
 from extproc.outcomes.outcome import LogEntry
@@ -115,7 +114,7 @@ class GatewayExchange(Placing):
     def pass_response(self, data: bytes, end_of_stream: bool, now_s: float) -> bool:
         """Note a part of the response's body; return whether it has to be handed back.
 
-        Of those events that are one for each token, this is the only one, and no object is made for it.
+        This is the only event that comes once for each token, and no object is made for it.
         """
         self._watch.passed(data, end_of_stream, now_s)
         return self._modes.response is BodyMode.FULL_DUPLEX_STREAMED
@@ -176,7 +175,7 @@ class GatewayExchange(Placing):
         return (AwaitBody(),) if mode in _WHOLE and not is_bodyless else ()
 
     def _receive_body(self, event: RequestBody) -> Answers:
-        """Collect; of what comes after the end nothing counts: some Envoys send the last part twice.
+        """Collect the body. Parts after its end do not count: some Envoys send the last part twice.
 
         On a WebSocket each part is handed back as it comes.
         """
@@ -216,7 +215,7 @@ class GatewayExchange(Placing):
         if isinstance(event, ResponseTrailers):
             self._watch.is_complete = True
             return (Continue(Phase.RESPONSE_TRAILERS),)
-        self._watch.begun(event.headers, event.end_of_stream)
+        self._watch.begun(event.headers, event.end_of_stream, now_s)
         if self._route is None:  # the gateway has answered by itself, before us
             self._give_up(now_s)
             return (Continue(Phase.RESPONSE_HEADERS),)
@@ -236,7 +235,7 @@ class GatewayExchange(Placing):
         """Return the answers to all that was received of the request, its body included."""
         if self._modes.request is BodyMode.FULL_DUPLEX_STREAMED and not self._is_upgrade:
             return whole_request(route, body, self._has_trailers)
-        return (Pick(route.phase, (route.address, *route.others)),)
+        return (pick_of(route),)
 
     def _without_room(self) -> None:
         answers = self._refused(too_much_at_once())

@@ -1,6 +1,6 @@
 """The request of an exchange: read, placed, perhaps held, and its lease given back once.
 
-What all kinds of exchanges share, whatever messages they are made of: a request is placed in one step, or
+The part that all kinds of exchanges share, whatever their messages: a request is placed in one step, or
 held first, and then settled by the queue.
 """
 

@@ -87,6 +87,11 @@ class RequestBodyParts:
         return bytes(body)
 
 
+def pick_of(route: RouteTo, body_bytes: int | None = None) -> Pick:
+    """Return where a request goes, for a gateway."""
+    return Pick(route.phase, (route.address, *route.others), body_bytes, route.traceparent)
+
+
 def whole_request(route: RouteTo, body: bytes, has_trailers: bool) -> Answers:
     """Return the answers that hand a request back: where it goes, its body in parts, and its trailers.
 
@@ -94,7 +99,7 @@ def whole_request(route: RouteTo, body: bytes, has_trailers: bool) -> Answers:
     """
     cuts = range(0, max(1, len(body)), MAX_PART_BYTES)
     length = len(body) if body and not has_trailers else None
-    pick = Pick(route.phase, (route.address, *route.others), length)
+    pick = pick_of(route, length)
     parts = [
         SendBody(body[start : start + MAX_PART_BYTES], start == cuts[-1] and not has_trailers)
         for start in cuts

@@ -7,8 +7,14 @@ the end of what came. The end is looked at once, when the exchange is over.
 from collections.abc import Mapping
 
 from extproc.outcomes.outcome import OVERLOADED, STREAM_ERROR_KEY, LogEntry
-from extproc.outcomes.response_end import TAIL_BYTES, Usage, read_stream_error, read_usage
-from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
+from extproc.outcomes.response_end import (
+    TAIL_BYTES,
+    Usage,
+    is_comment,
+    read_stream_error,
+    read_usage,
+)
+from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
 _MAX_DIGITS = 9
 
@@ -16,34 +22,43 @@ _MAX_DIGITS = 9
 class ResponseWatch:
     """Follows one response: `status` is 0 before its headers, `is_complete` once it has ended well."""
 
-    __slots__ = ("_body_bytes", "_first_s", "_headers", "_last_s", "_tail", "is_complete", "status")
+    __slots__ = (
+        "_begun_s",
+        "_body_bytes",
+        "_first_s",
+        "_headers",
+        "_last_s",
+        "_tail",
+        "has_body",
+        "is_complete",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.status = 0
-        self.is_complete = False
+        self.is_complete = self.has_body = False
         self._headers: Mapping[str, str] = {}
+        self._begun_s = 0.0
         self._first_s: float | None = None
         self._last_s = 0.0
         self._body_bytes = 0
         self._tail = b""
 
-    @property
-    def has_body(self) -> bool:
-        """Whether a part of the body has come."""
-        return self._first_s is not None
-
-    def begun(self, headers: Mapping[str, str], end_of_stream: bool) -> None:
+    def begun(self, headers: Mapping[str, str], end_of_stream: bool, now_s: float) -> None:
         """Note the headers."""
+        self._begun_s = now_s
         status = headers.get(":status", "")
         self.status = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
         self._headers = headers
         self.is_complete = end_of_stream
 
     def passed(self, data: bytes, end_of_stream: bool, now_s: float) -> None:
-        """Note a part of the body."""
+        """Note a part of the body; comments that keep a stream alive are no beginning of it."""
         if data:
             if self._first_s is None:
-                self._first_s = now_s
+                self.has_body = True
+                if not is_comment(data):
+                    self._first_s = now_s
             self._last_s = now_s
             self._body_bytes += len(data)
             self._tail = (self._tail + data)[-TAIL_BYTES:]
@@ -83,7 +98,8 @@ class ResponseWatch:
         if self._first_s is None:
             return {}
         first_s, decode_s = self._first_s - placed_s, self._last_s - self._first_s
-        return {TTFT_TAG: f"{first_s * 1e6:.0f}", DECODE_TAG: f"{decode_s * 1e6:.0f}"}
+        times_s = {TTFT_TAG: first_s, DECODE_TAG: decode_s, HEADERS_TAG: self._begun_s - placed_s}
+        return {tag: f"{time_s * 1e6:.0f}" for tag, time_s in times_s.items()}
 
     def _retry_after_s(self) -> float | None:
         text = self._headers.get("retry-after", "")

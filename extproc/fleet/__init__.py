@@ -1,1 +1,1 @@
-"""What is known of every backend: membership, signals, load, leases, breakers."""
+"""The knowledge of every backend: membership, signals, load, leases, breakers."""

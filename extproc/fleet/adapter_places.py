@@ -19,7 +19,7 @@ MAX_ADAPTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class AdaptersSeen:
-    """What a server tells of its adapters: whose requests run, whose wait, and how many can run at once."""
+    """A server's gauges of its adapters: whose requests run, whose wait, and how many can run at once."""
 
     running: frozenset[str]
     waiting: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class AdaptersSeen:
 
 
 class AdapterWait(Enum):
-    """What a request has to wait for besides everything else: nothing, for the weights, or for a place."""
+    """The extra wait of a request: nothing, for the weights, or for a place."""
 
     NOTHING = auto()
     LOADING = auto()
@@ -76,6 +76,10 @@ class AdapterPlaces:
     def is_adapter(self, model: str) -> bool:
         """Return whether requests for `model` need a place."""
         return model in self.bases or model in self._known or (self.takes_any and model not in self.listed)
+
+    def is_running(self, model: str) -> bool:
+        """Return whether an adapter has requests here, as far as is known."""
+        return model in self._own or model in self._active
 
     def begin(self, request: object, model: str | None) -> None:
         """Count a request that is placed here, if it is for an adapter."""

@@ -168,7 +168,7 @@ class AdaptiveLimit:
         self.limit = max(self._rule.min_active, min(self._rule.max_active, found))
 
     def _fall(self, running: float, in_flight: float, step_s: float) -> None:
-        """Less may be what runs at most, if that is seen for long enough."""
+        """Lower the limit, if less has run for long enough."""
         self._window_s += step_s
         if running > self._most:
             self._most, self._waited_s = running, 0.0
@@ -182,7 +182,7 @@ class AdaptiveLimit:
             self._most, self._window_s, self._waited_s = running, 0.0, 0.0
 
     def _rise(self, running: float, in_flight: float, is_full: bool, step_s: float) -> None:
-        """More is the knee at once; else it is time to probe, or to stop it."""
+        """Raise the limit at once if more runs; else begin to probe, or stop probing."""
         if running > self._knee:
             self._knee = running
             if self._is_probing:

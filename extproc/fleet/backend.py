@@ -15,11 +15,11 @@ from math import inf, isnan, nan
 from typing import Protocol
 
 from extproc.fleet.adapter_places import AdapterPlaces
-from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_averages import FleetAverages
-from extproc.fleet.fleet_rules import FleetRules, queued_s
+from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.limits import Limits
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import Answered, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord, RankRecord
@@ -63,13 +63,11 @@ class Backend:
     """A member of the fleet; before its first scrape the signals say nothing.
 
     `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
-    Of the scraped gauges `own_at_scrape` own requests were in flight when the last good scrape was sent.
-    `running_limit` is the server's own limit, inf until known, `most_running` the most it was seen to run,
-    and `places` how many requests it is taken to serve at once. It takes no request while its load is above
-    `closed_above`: the smallest of `full_above`, which follows from `max_active`, of `waits_above`, beyond
-    which one more would wait too long in its queue (there has been one for `queued_s`), and of what follows
-    from its places where these are known. `observed_ttft_s` is
-    NaN until there was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
+    When the last good scrape was sent, `own_at_scrape` own requests were in flight.
+    `running_limit` is the server's own limit, inf until known, and `places` how many requests it is taken to
+    serve at once. It takes no request while its load is above `closed_above`, which follows from its
+    `limits`, nor behind prompts that take more than `longest_wait_s`. `observed_ttft_s` is NaN until there
+    was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
     None where the server has none; `context_lengths` has those that the server tells, in tokens.
     `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
@@ -79,10 +77,8 @@ class Backend:
     """
 
     __slots__ = (
-        "_adaptive",
         "_averages",
         "_backlog",
-        "_burst_above",
         "_history",
         "_pace_learning",
         "_rules",
@@ -99,17 +95,15 @@ class Backend:
         "ended",
         "endpoint",
         "foreign",
-        "full_above",
         "is_asleep",
         "is_doubted",
         "is_list_doubted",
         "is_refusing",
         "kv_cache_fraction",
         "lifecycle",
+        "limits",
         "longest_wait_s",
-        "max_active",
         "models",
-        "most_running",
         "name",
         "observed_ttft_s",
         "open",
@@ -119,7 +113,6 @@ class Backend:
         "places",
         "predictions",
         "prefilled_at_s",
-        "queued_s",
         "retried_models",
         "running",
         "running_limit",
@@ -128,7 +121,6 @@ class Backend:
         "silence",
         "token_window",
         "waiting",
-        "waits_above",
     )
 
     def __init__(
@@ -168,13 +160,9 @@ class Backend:
         self.is_refusing = self.is_doubted = self.is_asleep = False
         self._standing = StandingGauges()
         # limits
-        saturation = rules.saturation
-        self._adaptive = None if saturation.adaptive is None else AdaptiveLimit(saturation.adaptive)
-        self.max_active: int = saturation.max_active
-        self.closed_above: float = saturation.opened(self.max_active)
-        self.full_above: float = self.closed_above
-        self.waits_above = self._burst_above = inf
-        self.queued_s = self.most_running = 0.0
+        self.limits = Limits(rules)
+        self.closed_above: float = self.limits.full_above
+        self.longest_wait_s = self.limits.longest_wait_s
         self._running_limit = RunningLimit(inf if endpoint.max_num_seqs is None else endpoint.max_num_seqs)
         self.running_limit = self.places = self._running_limit.limit
         # learned
@@ -182,7 +170,6 @@ class Backend:
         self._pace_learning = PaceLearning()
         self.prefilled_at_s = -inf
         self._backlog = PrefillBacklog()
-        self.longest_wait_s = rules.waiting.burst_s
         self.observed_ttft_s = nan
         self.sends_headers_early = False
         self.cache = PrefixCache()
@@ -278,32 +265,15 @@ class Backend:
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:
             signals = replace(signals, running=0.0, waiting=0.0)
-        self.is_asleep = signals.is_asleep
-        if signals.adapters is not None and self.adapters is None:
-            self.learn_adapters({})
-        if self.adapters is not None:
-            self.adapters.scraped(signals.adapters, is_idle=not signals.running + signals.waiting)
-        is_blocked = signals.adapters is not None and signals.adapters.is_queue_for_places
+        is_blocked = self._follow_adapters(signals)
         engine = replace(signals, waiting=0.0) if is_blocked else signals
-        self.running = signals.running
-        self.waiting = engine.waiting
-        self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
-        self.scraped_at_s = now_s
-        self.own_at_scrape = own_when_asked
+        self._take_gauges(engine, own_when_asked, now_s)
         self.foreign = foreign_load(signals.running, signals.waiting, largest_own)
         if not is_blocked:
             self._follow_running_limit(signals, smallest_own)
         self.cache.scraped(signals)
-        if self._adaptive is not None:
-            self._adaptive.scraped(engine, smallest_own, now_s)
-            self.max_active = int(self._adaptive.limit)
-        if self.is_refusing:
-            self.is_refusing = False
-            self.breaker.probe_soon(now_s)
-            self._averages.starting[self] = SlowStart(now_s)
-        elif self in self._averages.starting:
-            self._averages.starting[self].scraped(signals, self.own, elapsed_s)
-        self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
+        self.limits.adapt(engine, smallest_own, now_s)
+        self._heard_by_scrape(signals, elapsed_s, now_s)
         self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
@@ -358,6 +328,33 @@ class Backend:
         if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
 
+    def _follow_adapters(self, signals: Signals) -> bool:
+        """Note which adapters run, and return whether requests wait for a place for theirs alone."""
+        seen = signals.adapters
+        if seen is not None and self.adapters is None:
+            self.learn_adapters({})
+        if self.adapters is not None:
+            self.adapters.scraped(seen, is_idle=not signals.running + signals.waiting)
+        return seen is not None and seen.is_queue_for_places
+
+    def _take_gauges(self, signals: Signals, own_when_asked: int, now_s: float) -> None:
+        self.running, self.waiting = signals.running, signals.waiting
+        self.kv_cache_fraction = nan if signals.kv_cache_fraction is None else signals.kv_cache_fraction
+        self.is_asleep = signals.is_asleep
+        self.scraped_at_s = now_s
+        self.own_at_scrape = own_when_asked
+
+    def _heard_by_scrape(self, signals: Signals, elapsed_s: float, now_s: float) -> None:
+        """Note that it answers scrapes: once it did not, it has to show first what it can do."""
+        starting = self._averages.starting
+        if self.is_refusing:
+            self.is_refusing = False
+            self.breaker.probe_soon(now_s)
+            starting[self] = SlowStart(now_s)
+        elif self in starting:
+            starting[self].scraped(signals, self.own, elapsed_s)
+        self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
+
     def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
 
@@ -372,7 +369,7 @@ class Backend:
             fleet.learn_places(self, limit)
         self.running_limit = self.places = limit
         if limit == inf and fleet.usual_places:
-            self.places = max(min(fleet.usual_places, self.max_active), signals.running)
+            self.places = max(min(fleet.usual_places, self.limits.max_active), signals.running)
 
     def _heard_by_choice(self) -> None:
         """Note that it gets a request: as a try, or for its own sake."""
@@ -387,33 +384,20 @@ class Backend:
         self._update_saturation(now_s)
 
     def _update_waiting(self, elapsed_s: float) -> None:
-        """Judge the queue after a scrape; a queue from before a pause in scrapes is none that stands."""
-        rules = self._rules
-        is_known = elapsed_s <= rules.stale_after_s
-        self.queued_s = queued_s(self.queued_s, self.waiting, elapsed_s) if is_known else 0.0
-        self.most_running = max(self.most_running, self.running)
-        self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
-        waits_above = inf
-        if not self._is_prefilling:
-            waits_above = rules.waiting.closes_above(
-                self.own_at_scrape + self.foreign, self.waiting, self.queued_s, self.pace.turn_s
-            )
-        # One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
-        least = max(self.most_running - 1, 0.0)
-        self.waits_above = max(waits_above, least)
-        self._burst_above = inf
-        if self._running_limit.is_sure:
-            in_burst = rules.waiting.closes_above_in_burst(self.running_limit, self.pace.turn_s)
-            self._burst_above = max(in_burst, least)
+        """Judge the queue after a scrape; where prompts are waited for, it is no sign of places."""
+        limits, load = self.limits, self.own_at_scrape + self.foreign
+        limits.follow_age(self.waiting, elapsed_s)
+        self.longest_wait_s = limits.longest_wait_s
+        waiting = 0.0 if self._is_prefilling else self.waiting
+        limits.follow_queue(self.running, load, waiting, self.pace.turn_s)
+        limits.follow_places(
+            self._running_limit.limit if self._running_limit.is_sure else inf, self.pace.turn_s
+        )
 
     def _update_saturation(self, now_s: float) -> None:
-        rules = self._rules
-        is_fresh = now_s - self.scraped_at_s <= rules.stale_after_s
+        is_fresh = now_s - self.scraped_at_s <= self._rules.stale_after_s
         load = self.own + (self.foreign if is_fresh else 0.0)
-        self.full_above = rules.saturation.closes_above(load, self.full_above, self.max_active)
-        self.closed_above = self.full_above
-        if is_fresh:
-            self.closed_above = min(self.full_above, self.waits_above, self._burst_above)
+        self.closed_above = self.limits.closed_above(load, is_fresh)
         if self.is_doubted and is_fresh:
             self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves
         if self.is_asleep and is_fresh:

@@ -89,7 +89,7 @@ class KnownBackends:
     def offer(self, backends: Iterable[Endpoint], now_s: float) -> bool:
         """Take in an answer of discovery; True if the set in force is another one now.
 
-        Of too many, those stay that are in force.
+        If there are too many, those in force stay.
         """
         known = {backend.name for backend in self.backends}
         found = sorted(backends, key=lambda backend: (backend.name not in known, backend.name))

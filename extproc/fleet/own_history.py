@@ -58,8 +58,8 @@ ANSWER_S = 10.0
 class DrainRate:
     """Requests finished per second on one backend, by an exponentially decaying count of ends.
 
-    It is the basis of the `Retry-After` of a refusal. Of a backend that was idle until a moment ago the count
-    says little: its rate is at least as large as what is in flight lets expect, for the first seconds.
+    It is the basis of the `Retry-After` of a refusal. For a backend that was idle until a moment ago the
+    count says little: its rate is at least as large as what is in flight lets expect, for the first seconds.
     """
 
     __slots__ = ("_busy_since_s", "_count", "_counted_at_s")

@@ -70,7 +70,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """What is known; the start is guessed, and the same for all, so that it changes no order."""
+    """The state so far; the start is guessed, and the same for all, so that it changes no order."""
 
     base_s: float = 0.02
     token_s: float = 1e-4
@@ -135,7 +135,7 @@ class _Line:
 
 @dataclass(slots=True)
 class PaceLearning:
-    """What was seen of one backend, or of the whole fleet, slowly forgotten."""
+    """The observations of one backend, or of the whole fleet, slowly forgotten."""
 
     _known_at_s: float = 0.0
     _line: _Line = field(default_factory=_Line)

@@ -5,7 +5,7 @@ next few members, in the order of the fleet, that do not fail and serve whatever
 the requests of a dying backend spread, and a fleet of any size needs a few lines for each backend. Where
 no other serves all of it, those that share some of it, and requests for its other models have no second
 attempt; where none does, the backend itself: that still mends a connection which the server closed a moment
-ago. Of a backend whose models are not known nothing is known that its peers could serve, so others like it
+ago. Nothing says which peers could serve the models of a backend without known ones, so others like it
 stand in.
 """
 

@@ -1,4 +1,5 @@
-"""What one backend's prefix cache can still hold, by a clock that counts the tokens it has had to take.
+"""The blocks that one backend's prefix cache can still hold, by a clock that counts the tokens it has had
+to take.
 
 An engine keeps the KV cache of what it has computed until it needs the memory, and forgets what was used the
 longest ago (Kwon et al., "PagedAttention", SOSP 2023, and vLLM's automatic prefix caching). Blocks sent

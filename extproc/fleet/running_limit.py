@@ -1,10 +1,11 @@
 """A server's limit of running requests, learned from its queue: what runs while others have to wait.
 
 They wait in the engine's queue, or before the engine, where only we know of them: more of our own were in
-flight for a whole second than the server admits to. But that somebody waits at one moment shows no limit: a
+flight for a whole second than the server admits to. But a request that waits at one moment shows no limit: a
 request waits for the next iteration, and as long as the prompt before it fills the iterations. So what runs
-then is the limit until nobody waits any more. It stays the limit where the places of those who have left were
-taken, and others waited all the while: a backend with a limit that is too low gets no traffic to show more.
+then is the limit until no request waits any more. It stays the limit where the places of those who have
+left were taken, and others waited all the while: a backend with a limit that is too low gets no traffic to
+show more.
 """
 
 from math import inf
@@ -26,7 +27,7 @@ class RunningLimit:
     def seen(
         self, running: float, waiting: float, smallest_own: float, ended: float, is_prefilling: bool = False
     ) -> None:
-        """The gauges, the fewest of our own in flight in the last second, how many requests ever ended."""
+        """Take gauges, the fewest own requests in flight in the last second, and the ended requests."""
         if self.is_sure:
             self.limit = max(self.limit, running)
         elif is_prefilling or running <= 0 or not (waiting > 0 or smallest_own > running + waiting):

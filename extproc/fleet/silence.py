@@ -1,6 +1,6 @@
 """How long nothing was heard of a backend, and when it is to be tried again.
 
-What was learned of a backend changes only by its own outcomes, so one that is believed to be slow gets no
+The knowledge of a backend changes only by its own outcomes, so one that is believed to be slow gets no
 traffic that could show otherwise: the fleet explores (as in Sutton and Barto, "Reinforcement Learning", 2018,
 chapter 2). A backend is due for one request when nothing of ours was there for a while, and others have got
 several times its share of the requests in between. A try that changes nothing doubles the patience.

@@ -1,7 +1,7 @@
 """Which backend has which stored response, as far as ids have been heard of.
 
 Envoy reads the id at the beginning of the answer that made it, and the access log brings it here
-(`routing.feedback`): before the client has it, or together with it. Of other ids nothing is known: of those
+(`routing.feedback`): before the client has it, or together with it. Other ids are unknown: of those
 from before the router has started, or that came by another router. Only where a single backend comes into
 question such a request can be placed; anywhere else it would be answered by chance.
 

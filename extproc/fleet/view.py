@@ -28,7 +28,7 @@ Tokens = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What was known of one backend when a request was placed: part of the facts of the decision.
+    """The state of one backend when a request was placed: part of the facts of the decision.
 
     Loads are in requests; `scrape_age_s` is None before the first scrape. `num_running` is the estimate of
     the running requests for now; `expected_cached_tokens` of the request's prompt are expected in the
@@ -119,7 +119,7 @@ class FleetView:
             [
                 backend
                 for backend in admitting.backends
-                if backend.bodyless == least and least < backend.max_active and not backend.is_asleep
+                if backend.bodyless == least and least < backend.limits.max_active and not backend.is_asleep
             ]
         )
 
@@ -152,7 +152,7 @@ class FleetView:
     def is_any_below_limit(self) -> bool:
         """Return whether a backend may hold another request, its queue aside."""
         return any(
-            load <= backend.full_above for backend, load in zip(self.backends, self.loads, strict=True)
+            load <= backend.limits.full_above for backend, load in zip(self.backends, self.loads, strict=True)
         )
 
     def load(self, backend: Backend) -> float:

@@ -42,7 +42,7 @@ class ServerConnection:
         return len(self._streams.live)
 
     def receive(self, data: bytes, now_s: float) -> list[Event]:
-        """Never raises for what a peer sends. `now_s` is monotonic."""
+        """Take bytes; never raises for what a peer sends. `now_s` is monotonic."""
         if not self.is_closed:
             try:
                 self._receiver.receive(data, now_s)
@@ -52,20 +52,20 @@ class ServerConnection:
         return self._drained_events()
 
     def data_to_send(self) -> bytes:
-        """All that is to be written; empties it."""
+        """Return all that is to be written; empties it."""
         data = bytes(self._sender.out)
         self._sender.out.clear()
         return data
 
     def send_headers(self, stream_id: int, block: bytes, end_stream: bool = False) -> None:
-        """The answer's headers, or its trailers; `block` is an HPACK block that uses no dynamic table."""
+        """Send the answer's headers or trailers; `block` is an HPACK block without a dynamic table."""
         stream = self._streams.live.get(stream_id)
         if stream is not None and not stream.is_ending:
             self._sender.send_headers(stream, block, end_stream=end_stream)
             self._settle()
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        """What the peer's windows do not admit waits; too much resets the stream (ENHANCE_YOUR_CALM)."""
+        """Send data; what the windows do not admit waits, too much resets the stream."""
         stream = self._streams.live.get(stream_id)
         if stream is not None and not stream.is_ending:
             try:
@@ -97,14 +97,14 @@ class ServerConnection:
             self._sender.out += goaway(MAX_STREAM_ID, code) + frame(PING, 0, 0, DRAIN_PING)
 
     def connection_lost(self) -> list[Event]:
-        """The transport is gone: nothing can be sent any more."""
+        """Close all streams: the transport is gone."""
         if not self.is_closed:
             self._end(ErrorCode.NO_ERROR, "connection lost")
         self._sender.out.clear()
         return self._drained_events()
 
     def _settle(self) -> None:
-        """What may follow from any call: a peer that does not read, or the end of a drain."""
+        """Handle a peer that does not read, and the end of a drain; any call can lead to either."""
         sender, streams = self._sender, self._streams
         if len(sender.out) + sender.queued_bytes > self._max_unsent_bytes:
             sender.out.clear()
@@ -113,7 +113,7 @@ class ServerConnection:
             self._end(ErrorCode.NO_ERROR, "drained")
 
     def _fail(self, code: ErrorCode, reason: str) -> None:
-        """§5.4.1."""
+        """End the connection with an error (§5.4.1)."""
         self._sender.out += goaway(self._streams.highest_accepted, code, reason)
         self._end(code, reason)
 

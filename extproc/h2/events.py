@@ -1,4 +1,4 @@
-"""What became of a peer's bytes: the events that `ServerConnection.receive` returns, in order, and faults.
+"""The events in a peer's bytes: the events that `ServerConnection.receive` returns, in order, and faults.
 
 A fault reaches one stream or the whole connection (RFC 9113 §5.4, §7). It is raised where a rule is broken
 and caught in `ServerConnection`; none of them leaves this package.
@@ -37,7 +37,7 @@ _BY_VALUE = {int(code): code for code in ErrorCode}
 
 
 def error_code(value: int) -> ErrorCode:
-    """§7: an unknown code may be taken for INTERNAL_ERROR."""
+    """Return the error code; an unknown one counts as INTERNAL_ERROR (§7)."""
     return _BY_VALUE.get(value, ErrorCode.INTERNAL_ERROR)
 
 

@@ -36,28 +36,28 @@ _GOAWAY: Final = Struct(">LL")
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes | bytearray = b"") -> bytes:
-    """Any frame."""
+    """Return any frame."""
     size = len(payload)
     return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
 
 
 def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
-    """§6.4."""
+    """Encode RST_STREAM (§6.4)."""
     return _WITH_UINT32.pack(0, 4, RST_STREAM, 0, stream_id, code)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
-    """§6.9."""
+    """Encode WINDOW_UPDATE (§6.9)."""
     return _WITH_UINT32.pack(0, 4, WINDOW_UPDATE, 0, stream_id, increment)
 
 
 def goaway(last_stream_id: int, code: ErrorCode, reason: str = "") -> bytes:
-    """§6.8; the reason travels as debug data."""
+    """Encode GOAWAY (§6.8); the reason travels as debug data."""
     return frame(GOAWAY, 0, 0, _GOAWAY.pack(last_stream_id, code) + reason.encode())
 
 
 def content(flags: int, payload: bytes) -> bytes:
-    """The payload of HEADERS, or of DATA, without padding and priority (§6.1, §6.2)."""
+    """Return the payload of HEADERS, or of DATA, without padding and priority (§6.1, §6.2)."""
     start, padding = 0, 0
     if flags & PADDED:
         start, padding = 1, payload[0] if payload else 0
@@ -71,7 +71,7 @@ def content(flags: int, payload: bytes) -> bytes:
 
 
 def uint32(payload: bytes) -> int:
-    """The only field of RST_STREAM and WINDOW_UPDATE, which have no other length (§6.4, §6.9)."""
+    """Return the only field of RST_STREAM and WINDOW_UPDATE, which have no other length (§6.4, §6.9)."""
     if len(payload) != 4:
         raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "payload must have 4 octets")
     value: int = UINT32.unpack(payload)[0]
@@ -96,7 +96,7 @@ class FrameReader:
         self._has_preface = False
 
     def read(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete with `data`; raises FatalError in their midst."""
+        """Yield the frames that are complete with `data`; raises FatalError in their midst."""
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed_bytes:
@@ -126,7 +126,7 @@ class FrameReader:
             self._partial += data[offset:]
 
     def _is_preface(self, data: bytes) -> bool:
-        """False as long as it is only the beginning of one."""
+        """Return False as long as it is only the beginning of one."""
         if not PREFACE.startswith(data[: len(PREFACE)]):
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "not the preface of HTTP/2")
         self._has_preface = len(data) >= len(PREFACE)
@@ -149,7 +149,7 @@ _SETTING: Final = Struct(">HL")
 
 
 def server_preface(limits: Limits) -> bytes:
-    """§3.4: no HPACK table, and large windows; no setting can change the connection's (§6.9.2)."""
+    """Encode our SETTINGS: no HPACK table, large windows (§3.4); none sets the connection's (§6.9.2)."""
     settings = {
         HEADER_TABLE_SIZE: 0,
         MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
@@ -162,7 +162,7 @@ def server_preface(limits: Limits) -> bytes:
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """The settings in their order, with values that §6.5.2 allows; unknown ones included."""
+    """Return the settings in their order, with values that §6.5.2 allows; unknown ones included."""
     if len(payload) % _SETTING.size:
         raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
     settings: list[tuple[int, int]] = list(_SETTING.iter_unpack(payload))

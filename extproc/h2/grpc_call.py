@@ -1,6 +1,6 @@
 """One gRPC call: an HTTP/2 stream on one side, a method's handler on the other.
 
-There is no task per call. What arrives is handed on in the order of its arrival, the handler answers at once
+There is no task per call. Messages are handed on in the order of their arrival, the handler answers at once
 or later, and learns exactly once that the call is over, however that came about.
 """
 
@@ -26,17 +26,17 @@ class Handler:
         """Follow that the caller sends no more."""
 
     def drain(self) -> None:
-        """End the call if nobody needs it any more: the server is about to stop."""
+        """End the call if it is no longer needed: the server is about to stop."""
 
     def end(self) -> None:
         """Follow the end of the call: what is sent from now on goes nowhere."""
 
 
 class Timer(Protocol):
-    """What has been put on an event loop, to happen later."""
+    """A callback that an event loop will run later."""
 
     def cancel(self) -> None:
-        """It shall not happen."""
+        """Cancel the call."""
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Call:
             self._handler.half_close()
 
     def drain(self) -> None:
-        """The server is about to stop."""
+        """Prepare for the server's stop."""
         self._handler.drain()
 
     def send(self, message: bytes) -> None:
@@ -148,7 +148,7 @@ class Call:
         self.end()
 
     def end(self) -> None:
-        """The stream is gone; ending again does nothing."""
+        """End the call: its stream is gone. Ending again does nothing."""
         if self.is_over:
             return
         self.is_over = True

@@ -39,7 +39,7 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 @dataclass(frozen=True, slots=True)
 class GrpcService:
-    """What is served: handlers by their method's path, `/SERVICE/METHOD`; `limits` are of each connection.
+    """The services: handlers by their method's path, `/SERVICE/METHOD`; `limits` are of each connection.
 
     Over TLS both sides have to agree on HTTP/2, unless the peer `may_assume_h2`. `refused` is told of all
     that ended a call, or the connection, because of what had been sent on it.
@@ -81,11 +81,11 @@ class GrpcConnection:
                 self._handle(event)
 
     def data_to_send(self) -> bytes:
-        """What is to be written."""
+        """Return the bytes to write."""
         return self._connection.data_to_send()
 
     def drain(self) -> None:
-        """Take no more calls, and end those that nobody needs any more."""
+        """Take no more calls, and end those that are no longer needed."""
         for call in tuple(self._calls.values()):
             call.drain()
         self._connection.go_away()
@@ -97,7 +97,7 @@ class GrpcConnection:
         self._connection.go_away()
 
     def connection_lost(self) -> None:
-        """There is no connection any more: every call ends here, whatever it was at."""
+        """End every call: the connection is gone."""
         for event in self._connection.connection_lost():
             self._handle(event)
 
@@ -139,7 +139,7 @@ class GrpcConnection:
                 self._take(event.stream_id, b"", True)
 
     def _answer(self, event: StreamOpened, block: bytes) -> None:
-        """The whole of a response that has no body; a caller that would go on is told to stop."""
+        """Send a whole response without a body, and stop a caller that would go on."""
         self._connection.send_headers(event.stream_id, block, end_stream=True)
         if not event.is_ended:
             self._connection.reset(event.stream_id, ErrorCode.NO_ERROR)

@@ -57,14 +57,14 @@ RESPONSE_HEADERS = _block(
 
 @lru_cache(maxsize=64)
 def trailers(status: Status, text: str = "") -> bytes:
-    """The block after the last message; `text` may be any, of which the beginning is sent."""
+    """Return the block after the last message; `text` may be any, of which the beginning is sent."""
     message = quote(text[:_MAX_TEXT], safe=_UNQUOTED, errors="replace")
     return _block(("grpc-status", str(int(status))), *([("grpc-message", message)] if text else ()))
 
 
 @lru_cache(maxsize=8)
 def refusal(http_status: int) -> bytes:
-    """The block of a response to what is no gRPC."""
+    """Return the block of a response to what is no gRPC."""
     return _block((":status", str(http_status)), ("content-length", "0"))
 
 
@@ -114,7 +114,7 @@ PREFIX_BYTES = _PREFIX.size
 
 
 def prefixed(message: bytes) -> bytes:
-    """The message as it is sent: flag, length, message."""
+    """Return the message as it is sent: flag, length, message."""
     return _PREFIX.pack(0, len(message)) + message
 
 
@@ -143,7 +143,7 @@ class MessageReader:
         self._pending = None
 
     def receive(self, data: bytes) -> list[bytes]:
-        """The messages that these bytes complete.
+        """Return the messages that these bytes complete.
 
         Raises CallError for a compressed message (UNIMPLEMENTED) and for one that is too large
         (RESOURCE_EXHAUSTED), as soon as its prefix is there.

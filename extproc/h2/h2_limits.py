@@ -1,4 +1,4 @@
-"""What a peer may cost (RFC 9113 §10.5).
+"""The cost that a peer may cause (RFC 9113 §10.5).
 
 Two kinds of limits: sizes, of which a peer can never have more; and budgets, for frames that are legal but of
 no use in large numbers. A budget is a token bucket: a burst, refilled at a rate.
@@ -11,7 +11,7 @@ from extproc.h2.events import ErrorCode, FatalError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one connection. Guessed where nothing else is said; all far above what Envoy and gRPC clients do."""
+    """The limits of one connection, far above the use of Envoy and gRPC; guessed unless it says otherwise."""
 
     max_concurrent_streams: int = 16_384
     """One stream per request in flight; REFUSED_STREAM beyond."""
@@ -63,7 +63,7 @@ class Budget:
         self._refilled_at_s: float | None = None
 
     def spend(self, now_s: float, cost: float = 1.0) -> None:
-        """Raises FatalError once more was spent than the burst and the rate allow."""
+        """Spend from the budget; raises FatalError beyond the burst and the rate."""
         if self._refilled_at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._refilled_at_s) * self._per_s)
         self._refilled_at_s = now_s

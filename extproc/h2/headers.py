@@ -54,11 +54,11 @@ class BlockDecoder:
         self._cache: dict[bytes, Section] = {}
 
     def forbid_table(self) -> None:
-        """Our SETTINGS are acknowledged: the next block must give up the table (§4.3.1)."""
+        """Require that the next block gives up the table: our SETTINGS are acknowledged (§4.3.1)."""
         self._hpack.max_allowed_table_size = 0
 
     def decode(self, block: bytes) -> Section:
-        """Raises FatalError: without the block, the table would be lost for all streams (§4.3)."""
+        """Decode a block; raises FatalError, since an unread one loses the table of all streams (§4.3)."""
         if (known := self._cache.get(block)) is not None:
             return known
         try:
@@ -87,7 +87,7 @@ def _section(fields: Fields) -> Section:
 
 
 def _is_request(fields: Fields) -> bool:
-    """§8.3.1, without CONNECT, which gRPC has no use for: it lacks the path that all others must have."""
+    """Check §8.3.1, without CONNECT, which gRPC does not use and which has no path."""
     count = 0
     while count < len(fields) and fields[count][0].startswith(b":"):
         count += 1
@@ -102,7 +102,7 @@ def _is_request(fields: Fields) -> bool:
 
 
 def _is_regular(name: bytes, value: bytes) -> bool:
-    """§8.2.1: lower case, no control characters, no colon; §8.2.2: nothing that is about a connection."""
+    """Check §8.2.1 (lower case, no control characters or colon) and §8.2.2 (nothing about a connection)."""
     return (
         _NAME.fullmatch(name) is not None
         and _ILLEGAL_IN_VALUE.search(value) is None

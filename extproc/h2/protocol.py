@@ -98,19 +98,19 @@ class GrpcProtocol(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
-        """The peer does not read: nothing more is taken from it until it does."""
+        """Take nothing more from a peer that does not read, until it does."""
         if not self._is_closing:
             self._transport.pause_reading()
             self._limit = self._loop.call_later(self._times.stall_s, self._transport.abort)
 
     def resume_writing(self) -> None:
-        """The peer reads again."""
+        """Go on with a peer that reads again."""
         if not self._is_closing and self._limit is not None:
             self._limit.cancel()
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Every call of it ends."""
+        """End every call of the connection."""
         self._connections.discard(self)
         if not self._connections:
             self._emptied.set()
@@ -120,7 +120,7 @@ class GrpcProtocol(asyncio.Protocol):
         self._grpc.connection_lost()
 
     def drain(self) -> None:
-        """Take no more calls, end those that nobody needs any more, and close after the last one."""
+        """Take no more calls, end those that are no longer needed, and close after the last one."""
         self._grpc.drain()
         self.flush()
 
@@ -141,7 +141,7 @@ class GrpcProtocol(asyncio.Protocol):
         return self._loop.call_later(delay_s, run)
 
     def _expect_beginning(self) -> None:
-        """The state machine ends a connection that begins wrong, so that counting its bytes is enough."""
+        """Count the first bytes; the state machine ends a connection that begins wrong."""
         if self._received_bytes < _SHORTEST_BEGINNING:
             self.abort()
         else:

@@ -1,4 +1,4 @@
-"""What each frame of a client means (RFC 9113 §6, in the order of its sections).
+"""The meaning of each frame of a client (RFC 9113 §6, in the order of its sections).
 
 A handler changes the streams, queues answers and appends events, or raises the fault that the RFC names.
 """
@@ -48,7 +48,7 @@ class Receiver:
         self._partial = PartialBlock(0, 0, b"")
 
     def receive(self, data: bytes, now_s: float) -> None:
-        """Raises FatalError; what went wrong on a stream is settled here (§5.4.2)."""
+        """Take bytes; raises FatalError. Errors of one stream are settled here (§5.4.2)."""
         self._now_s = now_s
         for kind, flags, stream_id, payload in self._reader.read(data):
             if self._expected is not None and kind != self._expected:
@@ -64,7 +64,7 @@ class Receiver:
                 self._resets.spend(self._now_s)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.1. Padding, and what comes for closed streams, count against the connection's window (§6.9)."""
+        """Receive DATA (§6.1). Padding and data of closed streams use the connection's window, too (§6.9)."""
         stream = self._streams.live.get(stream_id) or self._streams.find(stream_id)
         size, window = len(payload), self._window
         if size > window.left:
@@ -99,7 +99,7 @@ class Receiver:
             self._events.append(DataReceived(stream.stream_id, payload, ends))
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.2. The priority fields are skipped (§5.3.2)."""
+        """Receive HEADERS (§6.2). The priority fields are skipped (§5.3.2)."""
         if not stream_id & 1:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client opens")
         if flags & (frames.PADDED | frames.HAS_PRIORITY):
@@ -111,7 +111,7 @@ class Receiver:
             self._expected = frames.CONTINUATION
 
     def _on_block(self, stream_id: int, block: bytes, *, ends: bool) -> None:
-        """A whole header block: a request, or its trailers (§8.1). It is decoded in any case (§4.3)."""
+        """Receive a header block: a request, or its trailers (§8.1). It is decoded in any case (§4.3)."""
         section = self._decoder.decode(block)
         stream = self._streams.live.get(stream_id)
         if stream is not None:
@@ -148,13 +148,13 @@ class Receiver:
         self._events.append(StreamEnded(stream.stream_id))
 
     def _end(self, stream: Stream) -> None:
-        """§5.1: half closed (remote), or closed if we have ended before."""
+        """Half-close the stream (remote), or close it if our side has ended before (§5.1)."""
         stream.is_received = True
         if stream.is_sent:
             del self._streams.live[stream.stream_id]
 
     def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.3: ignored, if it is one. Where there is no stream to reset, the error is the connection's."""
+        """Ignore a valid PRIORITY (§6.3). Without a stream to reset, the error is the connection's."""
         if stream_id == 0:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "PRIORITY without a stream")
         if len(payload) != 5:
@@ -164,7 +164,7 @@ class Receiver:
         self._control.spend(self._now_s)
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.4. On a closed stream it may have crossed our own end of it (§5.1)."""
+        """Receive RST_STREAM (§6.4). On a closed stream it may have crossed our own end of it (§5.1)."""
         code = error_code(frames.uint32(payload))
         stream = self._sender.forget(stream_id)
         if stream is None:
@@ -175,7 +175,7 @@ class Receiver:
             self._resets.spend(self._now_s)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.5. The first frame of a client must be one, and no acknowledgement (§3.4)."""
+        """Receive SETTINGS (§6.5). The first frame of a client must be one, and no acknowledgement (§3.4)."""
         if stream_id:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
         self._control.spend(self._now_s)
@@ -192,11 +192,11 @@ class Receiver:
         self._sender.apply(settings)
 
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
-        """§8.4: a client cannot push."""
+        """Refuse PUSH_PROMISE: a client cannot push (§8.4)."""
         raise FatalError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.7."""
+        """Receive PING (§6.7)."""
         if stream_id:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
@@ -209,7 +209,7 @@ class Receiver:
             self._sender.out += frames.goaway(self._streams.highest_accepted, ErrorCode.NO_ERROR)
 
     def _on_goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.8: about streams that we would open; the client's own go on."""
+        """Receive GOAWAY (§6.8): it is about streams that we would open; the client's own go on."""
         if stream_id:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
@@ -217,7 +217,7 @@ class Receiver:
         self._control.spend(self._now_s)
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.9."""
+        """Receive WINDOW_UPDATE (§6.9)."""
         increment = frames.uint32(payload) & MAX_WINDOW
         if stream_id == 0:
             if increment == 0:
@@ -229,7 +229,7 @@ class Receiver:
             self._sender.widen_stream(stream, increment)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.10; CVE-2024-27316 and its kin: neither many frames nor many octets."""
+        """Receive CONTINUATION (§6.10), neither many frames nor many octets (CVE-2024-27316 and similar)."""
         partial = self._partial
         if self._expected is None or stream_id != partial.stream_id:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of no header block")

@@ -1,4 +1,4 @@
-"""What is to be written, and what the peer's windows hold back (RFC 9113 §5.2, §6.9).
+"""The bytes to write, and those that the peer's windows hold back (RFC 9113 §5.2, §6.9).
 
 A stream that is held back by its own window waits for its own WINDOW_UPDATE. Those held back by the
 connection's window stand in line, so that a WINDOW_UPDATE costs no more than what it lets through.
@@ -29,7 +29,7 @@ class Sender:
         self._waiting: OrderedDict[int, Stream] = OrderedDict()
 
     def send_headers(self, stream: Stream, block: bytes, *, end_stream: bool) -> None:
-        """Headers are not flow-controlled, but trailers stay behind the data."""
+        """Send headers, which are not flow-controlled, but trailers stay behind the data."""
         stream.is_answered = True
         stream.is_ending = end_stream
         if stream.queue:
@@ -38,7 +38,7 @@ class Sender:
             self._write_headers(stream, block)
 
     def send_data(self, stream: Stream, data: bytes, *, end_stream: bool) -> None:
-        """Raises StreamError if more waits than a stream may hold back."""
+        """Send data; raises StreamError if more waits than a stream may hold back."""
         size = len(data)
         stream.is_ending = end_stream
         if size > stream.send_window or size > self._window or size > self._peer_max_frame or stream.queue:
@@ -51,7 +51,7 @@ class Sender:
             self._end(stream)
 
     def widen(self, increment: int) -> None:
-        """WINDOW_UPDATE of the connection."""
+        """Send WINDOW_UPDATE for the connection."""
         self._window += increment
         if self._window > MAX_WINDOW:
             raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "connection window over 2^31-1")
@@ -59,7 +59,7 @@ class Sender:
             self._flush(self._waiting.popitem(last=False)[1])
 
     def widen_stream(self, stream: Stream, increment: int) -> None:
-        """WINDOW_UPDATE of a stream."""
+        """Send WINDOW_UPDATE for a stream."""
         stream.send_window += increment
         if stream.send_window > MAX_WINDOW:
             raise StreamError(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR)
@@ -67,7 +67,7 @@ class Sender:
             self._flush(stream)
 
     def apply(self, peer_settings: list[tuple[int, int]]) -> None:
-        """§6.5.3: all settings, the acknowledgement, and only then what they admit.
+        """Apply all settings, acknowledge them, and only then send what they admit (§6.5.3).
 
         Those for pushes, and the advice on header lists, do not concern us.
         """
@@ -85,13 +85,13 @@ class Sender:
             self._flush(stream)
 
     def reset(self, stream_id: int, code: ErrorCode) -> bool:
-        """RST_STREAM; returns whether the stream was there."""
+        """Send RST_STREAM; returns whether the stream was there."""
         self.out += frames.rst_stream(stream_id, code)
         self._streams.highest_reset = max(self._streams.highest_reset, stream_id)
         return self.forget(stream_id) is not None
 
     def forget(self, stream_id: int) -> Stream | None:
-        """The stream is gone, and with it what waited."""
+        """Forget a stream that is gone, and its waiting data."""
         stream = self._streams.live.pop(stream_id, None)
         if stream is not None and stream.queue is not None:
             self.queued_bytes -= len(stream.queue)
@@ -99,13 +99,13 @@ class Sender:
         return stream
 
     def forget_all(self) -> None:
-        """The connection is over."""
+        """Forget all streams: the connection is over."""
         self._streams.live.clear()
         self.queued_bytes = 0
         self._waiting.clear()
 
     def _resize_windows(self, initial_window: int) -> None:
-        """§6.9.2: the windows of all open streams change by the difference, perhaps below zero."""
+        """Change the windows of all open streams by the difference, perhaps below zero (§6.9.2)."""
         increment = initial_window - self.initial_window
         self.initial_window = initial_window
         for stream in self._streams.live.values():
@@ -143,7 +143,7 @@ class Sender:
             self._end(stream)
 
     def _write_headers(self, stream: Stream, block: bytes) -> None:
-        """§4.3, §6.10: one block, in as many frames as the peer's MAX_FRAME_SIZE asks for."""
+        """Write one block, in as many frames as the peer's MAX_FRAME_SIZE asks for (§4.3, §6.10)."""
         if self._block_prefix:
             block, self._block_prefix = self._block_prefix + block, b""
         flags, size = int(stream.is_ending), self._peer_max_frame
@@ -160,7 +160,7 @@ class Sender:
             self._end(stream)
 
     def _end(self, stream: Stream) -> None:
-        """§5.1: half closed (local), or closed if the peer has ended before."""
+        """Half-close the stream (local), or close it if the peer has ended before (§5.1)."""
         stream.is_sent = True
         if stream.is_received:
             del self._streams.live[stream.stream_id]

@@ -63,7 +63,7 @@ class Stream:
         self.is_answered = self.is_ending = self.is_reset_when_sent = False
 
     def count_content(self, size: int, *, ends: bool) -> None:
-        """§8.1.1: all DATA together is as long as the content-length says."""
+        """Check that all DATA together is as long as the content-length says (§8.1.1)."""
         left = (self.unreceived_bytes or 0) - size
         if left < 0 or (ends and left > 0):
             raise StreamError(self.stream_id, ErrorCode.PROTOCOL_ERROR)
@@ -86,13 +86,13 @@ class StreamTable:
         self.is_draining = self.is_refusing = False
 
     def find(self, stream_id: int) -> Stream | None:
-        """None: closed. An idle stream, which all even ones are, must not be spoken of (§5.1)."""
+        """Return the stream, None if it is closed; an idle one, as all even ones, is an error (§5.1)."""
         stream = self.live.get(stream_id)
         if stream is None and (stream_id > self.highest or not stream_id & 1):
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "frame on an idle stream")
         return stream
 
     def forgive(self, stream_id: int) -> None:
-        """Content on a closed stream is an error, unless the peer could not know (§5.1)."""
+        """Raise an error for content on a closed stream, unless the peer could not know (§5.1)."""
         if stream_id > self.highest_reset:
             raise FatalError(ErrorCode.STREAM_CLOSED, "frame on a closed stream")

@@ -1,4 +1,4 @@
-"""What a corrected estimate has to beat, beside the plain one: the load, and the last TTFT.
+"""The orders that a corrected estimate has to beat, beside the plain one: the load, and the last TTFT.
 
 Each is what a simpler router could do with the same knowledge. Least load predicts no time, only an order.
 """
@@ -13,12 +13,12 @@ _LOAD = FEATURES.index("load")
 
 
 def least_load(observed: Observations) -> npt.NDArray[np.float64]:
-    """The load that each request met: an order of backends, not a time."""
+    """Return the load that each request met: an order of backends, not a time."""
     return observed.features[:, _LOAD]
 
 
 def last_ttft(before: Observations, observed: Observations) -> npt.NDArray[np.float64]:
-    """The log of the newest TTFT that was known of the backend when each request came.
+    """Return the log of the newest TTFT that was known of the backend when each request came.
 
     `before` is what was observed earlier, on the same fleet. Where a backend is new, the median of all of it.
     """

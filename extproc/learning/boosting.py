@@ -2,8 +2,9 @@
 
 Friedman, "Greedy function approximation", 2001: each tree corrects the sum of those before it. The target is
 log(ttft / estimate), so that no tree has to learn what the estimate knows already: how fast each backend is,
-and how long its queue. What is left is small, and where it is noise the trees find nothing: a correction of
-zero. Outside of what they have seen they say what they said at its edge. The loss is squared error.
+and how long its queue. The remaining error is small, and where it is noise the trees find nothing: a
+correction of zero. Outside of what they have seen they say what they said at its edge. The loss is squared
+error.
 """
 
 from dataclasses import dataclass

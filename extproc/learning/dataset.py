@@ -86,7 +86,7 @@ class Observations:
         return estimates_s(self.features)
 
     def take(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> "Observations":
-        """The observations that a mask, indices or a slice select; the fleet stays."""
+        """Return the observations that a mask, indices or a slice select; the fleet stays."""
         return Observations(
             self.at_s[which], self.features[which], self.ttft_s[which], self.backend[which], self.fleet
         )
@@ -155,18 +155,18 @@ def medium_zone(observations: Observations, zone: ZoneBounds) -> Observations:
 
 
 def split_by_time(observations: Observations, newest_share: float) -> tuple[Observations, Observations]:
-    """The older part and the newest: a model is judged on what came after what it was made from."""
+    """Return the older part and the newest: a model is judged on what came after what it was made from."""
     cut = len(observations) - round(len(observations) * newest_share)
     return observations.take(slice(None, cut)), observations.take(slice(cut, None))
 
 
 def _backend_name(found: object) -> str:
-    """A name that a backend can have, or an empty one."""
+    """Return a name that a backend can have, or an empty one."""
     return found if isinstance(found, str) and len(found) <= MAX_BACKEND_NAME else ""
 
 
 def _repeated(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Which rows say the same as an earlier one."""
+    """Return which rows say the same as an earlier one."""
     rows = np.column_stack([np.unique(column, return_inverse=True)[1] for column in columns])
     is_repeated = np.ones(len(rows), dtype=bool)
     is_repeated[np.unique(rows, axis=0, return_index=True)[1]] = False
@@ -176,7 +176,7 @@ def _repeated(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 def _sift(
     faults: Mapping[Dropped, npt.NDArray[np.bool_]],
 ) -> tuple[npt.NDArray[np.bool_], dict[Dropped, int]]:
-    """Which rows have no fault at all, and how many have each fault first."""
+    """Return which rows have no fault at all, and how many have each fault first."""
     keep = np.ones(len(next(iter(faults.values()))), dtype=bool)
     dropped = {}
     for reason, is_faulty in faults.items():

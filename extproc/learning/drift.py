@@ -45,7 +45,7 @@ class DriftWatch:
         self._errors: dict[str, Contest] = {}
 
     def begin(self, version: str | None) -> None:
-        """Another model is in use, or none."""
+        """Begin anew: another model is in use, or none."""
         if version != self._version:
             self._version = version
             self._errors, self.drifted = {}, {}

@@ -24,7 +24,7 @@ TERMS: tuple[str, ...] = ExpectedWait._fields
 FEATURES: tuple[str, ...] = (*GAUGES, *TERMS)
 
 LARGEST: tuple[float, ...] = (1e5, 1e5, 1e5, 1.0, 1e8, *(1e6 for _ in TERMS))
-"""What no feature exceeds on a real server; a larger or negative value in a sample is garbage."""
+"""A bound that no feature exceeds on a real server; a larger or negative value in a sample is garbage."""
 
 _Positive = Annotated[float, Meta(gt=0)]
 

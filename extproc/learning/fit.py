@@ -92,7 +92,7 @@ def _too_few(n_usable: int, dropped: Mapping[Dropped, int]) -> str:
 
 
 def _self_test(predictor: Predictor, train: Observations) -> SelfTest:
-    """Rows spread evenly over the training time, and both corners of what the features were."""
+    """Return rows spread evenly over the training time, and both extremes of the features."""
     spread = np.linspace(0, len(train) - 1, _SELF_TEST_ROWS - 2).round().astype(np.intp)
     corners = [train.features.min(axis=0), train.features.max(axis=0)]
     rows = np.vstack([train.features[spread], *corners])

@@ -1,4 +1,4 @@
-"""What a model file says about the model in it: for what it was made, from what, and how good it is.
+"""A model file's description of its model: for what it was made, from what, and how good it is.
 
 A sidecar shows it, and believes none of it: whether the model helps it measures itself. Bounds are part of
 the types, so decoding a file checks them.

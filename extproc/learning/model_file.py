@@ -3,7 +3,7 @@
 It holds the manifest, the trees, a self-test (rows and what they must give) and a SHA-256 over its canonical
 content. There is no pickle: a file is numbers, and cannot run code.
 
-What is guaranteed. A truncated or damaged file is found by the checksum, which does not protect against
+The guarantees. A truncated or damaged file is found by the checksum, which does not protect against
 intent: whoever writes a file can write its checksum. Against a hostile file there are bounds on every part;
 so any bytes at all either load or raise ModelFileError, within bounded time and memory. Not guaranteed: that
 an accepted model is right. Bad trees are found in use: they have a say only where they foretell better than
@@ -68,13 +68,13 @@ def model_version(trees: Trees, trained_at: str) -> str:
 
 
 def dump(model_file: ModelFile) -> bytes:
-    """The bytes of a model file: the same content always gives the same ones."""
+    """Return the bytes of a model file: the same content always gives the same ones."""
     sealed = _Sealed(model_file.manifest, model_file.self_test, model_file.trees, _checksum(model_file))
     return msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n"
 
 
 def load(data: bytes) -> Predictor:
-    """The predictor in a model file; whatever the bytes are, raises nothing but ModelFileError."""
+    """Return the predictor in a model file; whatever the bytes are, raises nothing but ModelFileError."""
     model_file = _decode(data)
     check_manifest(model_file.manifest, FEATURES)
     check_trees(model_file.trees)

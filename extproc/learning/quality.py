@@ -1,7 +1,7 @@
 """How good predictions are, in the terms that routing needs: relative error, and the order of two backends.
 
-A plain R² would be decided by the few longest waits. What counts is how far off a typical prediction is, how
-many are near enough, and how often the backend predicted to be faster was.
+A plain R² would be decided by the few longest waits. The measures are how far off a typical prediction is,
+how many are near enough, and how often the backend predicted to be faster was.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Errors:
 
 
 def errors_of(ttft_s: npt.NDArray[np.float64], predicted_log_ttft: npt.NDArray[np.float64]) -> Errors | None:
-    """The errors of `(n,)` predictions; None without any."""
+    """Return the errors of `(n,)` predictions; None without any."""
     if not len(ttft_s):
         return None
     residual = predicted_log_ttft - np.log(ttft_s)

@@ -1,4 +1,4 @@
-"""What a training run is worth, as plain numbers: per zone and against what simpler routers would do.
+"""The worth of a training run, as plain numbers: per zone and against what simpler routers would do.
 
 The zones are by the observed TTFT, so the model is shown outside of its own as well, where it is not asked.
 """
@@ -21,7 +21,7 @@ from extproc.learning.tuning import TuningResult
 
 
 class Route(StrEnum):
-    """What the faster backend is picked by."""
+    """The value by which the faster backend is picked."""
 
     MODEL = "model"
     ESTIMATE = "estimate"

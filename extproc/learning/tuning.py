@@ -1,9 +1,9 @@
 """Which settings of the boosting predict best what came later.
 
-Random search: of the settings only few matter, and nobody knows beforehand which, so random ones find good
+Random search: of the settings only few matter, and it is unknown beforehand which, so random ones find good
 values of those in fewer tries than a grid (Bergstra and Bengio, 2012). Each is judged on the newest part of
-the *training* samples. What judges the final model
-is not seen here. How long to search is the caller's business: it ends the sequence of settings.
+the *training* samples. The samples that judge the
+final model are not seen here. How long to search is the caller's business: it ends the sequence of settings.
 """
 
 from collections.abc import Iterable, Iterator

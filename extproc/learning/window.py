@@ -30,7 +30,7 @@ _Key = tuple[str, int]
 class Window:
     """The newest `rows_per_stratum` observations of every stratum, or fewer where `max_rows` demands it.
 
-    Of more than `max_strata`, the strata that were fed least recently are dropped. `duplicates` counts the
+    Beyond `max_strata`, the strata that were fed least recently are dropped. `duplicates` counts the
     rows that equal another one that is kept.
     """
 
@@ -70,7 +70,7 @@ class Window:
             self._compact()
 
     def observations(self) -> Observations:
-        """All that is kept, in the order of time."""
+        """Return all that is kept, in the order of time."""
         self._compact()
         rows = self._kept[np.argsort(self._kept[:, _AT_S], kind="stable")]
         numbers, stratum = np.unique(rows[:, _STRATUM], return_inverse=True)

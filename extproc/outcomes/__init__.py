@@ -1,1 +1,1 @@
-"""What became of a request: access-log entry to outcome to sample."""
+"""The end of a request: access-log entry to outcome to sample."""

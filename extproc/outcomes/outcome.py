@@ -84,7 +84,7 @@ _BY_FLAGS = (
     (_CLIENT_FLAGS, Failure.CLIENT_LEFT),
 )
 _WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
-"""What was timed is another backend's first byte, or an error's."""
+"""The time is that of another backend's first byte, or of an error."""
 _NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED, Failure.OVERLOADED})
 
 

@@ -1,4 +1,4 @@
-"""What the last bytes of a response say: the server's own count of tokens, and an error in a stream.
+"""The last bytes of a response: the server's own count of tokens, and an error in a stream.
 
 Servers write `usage` at the end of a JSON object and in one of the last events of a stream (of a stream only
 where the client asked for it). It is found by its name, not by parsing: what is looked at may begin anywhere.
@@ -50,6 +50,13 @@ def read_stream_error(tail: bytes) -> str | None:
         return None
     code = _CODE.search(tail, found.end())
     return _UNKNOWN_CODE if code is None else code[1].decode()
+
+
+def is_comment(data: bytes) -> bool:
+    """Return whether the beginning of a stream of events has nothing but comments, which keep it alive."""
+    if not data.startswith(b":"):
+        return False
+    return all(line.startswith(b":") for line in data.splitlines() if line)
 
 
 def _count(pattern: "re.Pattern[bytes]", said: bytes) -> int | None:

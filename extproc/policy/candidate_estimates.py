@@ -1,4 +1,4 @@
-"""What a decision compares, told of each candidate: for a trace of it, never for the decision itself."""
+"""The estimates that a decision compares, for each candidate. They serve its trace, never the decision."""
 
 from collections.abc import Sequence
 from heapq import nsmallest

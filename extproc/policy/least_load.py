@@ -1,8 +1,8 @@
 """Layer 3: the candidate with the smallest score; of those that nearly have it, the least loaded.
 
 A score in seconds is an estimate, and small differences between equal machines are noise: without a tie the
-one that happened to answer first would get nearly everything. Of equals, the one that was chosen longest
-ago; where none was, ties are broken at random.
+one that happened to answer first would get nearly everything. Among equals, the one that was chosen
+longest ago; where none was, ties are broken at random.
 
 A score is a number for each candidate, smaller is better. The one in use is named by `least_load.score` in
 the configuration; see docs/extending.md for how to add one.
@@ -58,7 +58,7 @@ def least_loaded(view: FleetView, found: list[float], rng: np.random.Generator) 
 def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> int:
     """Return the least loaded of those that are nearly the `first`.
 
-    Of equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
+    Among equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
     noise: none of them has fewer expected cached tokens.
     """
     backends, loads, cached = view.backends, view.loads, view.near_tokens

@@ -48,4 +48,4 @@ def _share_used(backend: Backend, load: float, now_s: float) -> float:
 
 
 def _room(backend: Backend) -> float:
-    return min(backend.places, backend.max_active)
+    return min(backend.places, backend.limits.max_active)

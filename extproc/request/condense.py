@@ -6,7 +6,7 @@ Finding all quotes at once takes a tenth of that. A long string from quote to qu
 numbers between two strings, is measured where it lies and replaced by a marked literal that holds its size
 (`literal`); only the rest is parsed.
 
-What was replaced is not validated: a body with a fault in there is routed as if it had none, and the
+The replaced text is not validated: a body with a fault in there is routed as if it had none, and the
 server refuses it. If the quotes mislead (a run of 64 backslashes, an unbalanced array), the result is not
 JSON, and `body` parses the original instead.
 """
@@ -34,7 +34,7 @@ _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 
 def condense(body: bytes) -> bytes:
-    """A JSON object with marked literals for its long values; media in base64 are marked as empty text."""
+    """Return a JSON object with marked literals for long values; base64 media are marked as empty text."""
     pieces: list[bytes] = []
     kept_from = 0
     for start, end in _long_values(body):
@@ -71,7 +71,7 @@ def _long_values(body: bytes) -> list[tuple[int, int]]:
 
 
 def _string_edges(body: bytes) -> npt.NDArray[np.int64]:
-    """0, then start and end of each string literal, then the body's end; only 0 if there are too many."""
+    """Return 0, start and end of each string literal, and the body's end; only 0 if there are too many."""
     codes = np.frombuffer(body, np.uint8)
     is_quote = codes == _QUOTE
     if np.count_nonzero(is_quote) * _MIN_BYTES_PER_QUOTE > len(body):
@@ -83,7 +83,7 @@ def _string_edges(body: bytes) -> npt.NDArray[np.int64]:
 
 
 def _is_escaped(codes: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether an odd number of backslashes is before each quote."""
+    """Return whether an odd number of backslashes is before each quote."""
     is_escaped = np.zeros(len(quotes), np.bool_)
     run = np.flatnonzero(codes[quotes - 1] == _BACKSLASH)
     looks_left = 2 * len(quotes) + _MAX_LOOKS  # millions of long runs are hostile: then parsing falls back

@@ -26,7 +26,7 @@ _MAX_PARTS: Final = 128
 
 _MAX_HEAD_BYTES: Final = 4096
 _MAX_VALUE_BYTES: Final = 4096
-"""Of a longer field only the length counts."""
+"""For a longer field only the length counts."""
 
 _TRUE: Final = frozenset({b"true", b"1", b"on", b"t", b"yes", b"y"})
 """Borrowed from pydantic, which reads the forms of vLLM."""

@@ -133,7 +133,7 @@ def messages_size(raw: Raw) -> InputSize:
 
 
 def content_size(raw: Raw, *, is_nested: bool = False) -> tuple[int, int]:
-    """Text bytes and media tokens of a string, null, or an array of parts, which may hold such arrays."""
+    """Count text bytes and media tokens of a string, null, or an array of parts, also nested."""
     texts = _decoded(_TEXT_PARTS, raw) if len(memoryview(raw)) <= _TEXT_UP_TO_BYTES else None
     if texts is not None:
         return sum(map(_text_part_bytes, texts)), 0
@@ -149,7 +149,7 @@ def _text_part_bytes(part: _TextPart) -> int:
 
 
 def _part_size(raw: Raw, is_nested: bool) -> tuple[int, int]:
-    """Text bytes and media tokens of one part; the engine also takes a bare string for one."""
+    """Count text bytes and media tokens of one part; the engine also takes a bare string for one."""
     try:
         part = _PART.decode(raw)
     except ODD_SHAPE:
@@ -172,7 +172,7 @@ def _tool_calls_bytes(raw: Raw) -> int:
 
 
 def _decoded(decoder: msgspec.json.Decoder[list[_Element]], raw: Raw) -> list[_Element] | None:
-    """The array, or None for anything else; strings are told by their first byte, raising is slow."""
+    """Return the array, or None for anything else; strings are told by their first byte, raising is slow."""
     if not raw or memoryview(raw)[0] != _BRACKET:
         return None
     try:
@@ -260,7 +260,7 @@ def _string_size(literal: bytes) -> InputSize:
 
 
 def _count_ids(json: bytes) -> int:
-    """The numbers in an array, or in an array of arrays of which none is empty."""
+    """Return the numbers in an array, or in an array of arrays of which none is empty."""
     if not json.strip(b"[] \t\r\n"):
         return 0
     return count_byte(json, b",") + 1

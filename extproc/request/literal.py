@@ -1,8 +1,8 @@
 """How much input a piece of raw JSON stands for, measured without decoding all of it.
 
-The readers of `input_size` end here. What counts is the UTF-8 text that the model sees, not the
+The readers of `input_size` end here. The size is that of the UTF-8 text that the model sees, not the
 JSON that carries it: a client that escapes "漢" as \\u6f22 sends six bytes for three. A literal without a
-backslash is its own text. A short one is decoded. Of a long one only the backslashes are counted, and what
+backslash is its own text. A short one is decoded. In a long one only the backslashes are counted, and what
 an escape saves is taken from a sample spread over the literal: decoding 10 MB of escapes would block the
 event loop for tens of milliseconds.
 
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 ODD_SHAPE: Final = (ValueError, RecursionError)
-"""What msgspec raises for JSON that is malformed, of another type, not UTF-8 or nested too deeply."""
+"""Errors of msgspec for JSON that is malformed, of another type, not UTF-8 or nested too deeply."""
 
 TEXT_MARK: Final = b"\xff"
 IDS_MARK: Final = b"\xfe"
@@ -39,22 +39,22 @@ _ONE_BYTE: Final = re.compile(rb"\\u00[0-7]")
 
 
 def count_byte(data: bytes, byte: bytes) -> int:
-    """How often `byte` occurs: on dense data several times faster than `bytes.count`."""
+    """Return how often `byte` occurs: on dense data several times faster than `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord(byte)))
 
 
 def marked(mark: bytes, size: int) -> bytes:
-    """The literal that stands for `size` bytes of text, or for `size` token ids."""
+    """Return the literal that stands for `size` bytes of text, or for `size` token ids."""
     return b'"%s%d"' % (mark, size)
 
 
 def marked_ids(literal: bytes) -> int:
-    """The token ids that a literal stands for; 0 if it is not marked so."""
+    """Return the token ids that a literal stands for; 0 if it is not marked so."""
     return int(literal[2:-1]) if literal[1:2] == IDS_MARK else 0
 
 
 def text_bytes(literal: bytes) -> int:
-    """The UTF-8 bytes of the text that a string literal, quotes included, stands for.
+    """Return the UTF-8 bytes of the text that a string literal, quotes included, stands for.
 
     Exact without escapes or up to 16 KiB, else sampled.
     """
@@ -69,7 +69,7 @@ def text_bytes(literal: bytes) -> int:
 
 
 def field_bytes(raw: msgspec.Raw) -> int:
-    """A field's text: of a string its own, none of null or an absent field, of other JSON its bytes."""
+    """Return a field's text: a string's own, none for null or no field, and other JSON's bytes."""
     if not raw:
         return 0
     json = bytes(raw)
@@ -79,7 +79,7 @@ def field_bytes(raw: msgspec.Raw) -> int:
 
 
 def json_bytes(json: bytes) -> int:
-    """The bytes of any JSON taken as text, where a closer look is not possible or not worth its time."""
+    """Return the bytes of any JSON taken as text, where a closer look is impossible or too slow."""
     size = _sampled_text_bytes(json) if len(json) > _EXACT_UP_TO_BYTES else len(json)
     for after_mark in json.split(TEXT_MARK)[1:]:
         digits = after_mark.partition(b'"')[0]
@@ -98,13 +98,13 @@ def _sampled_text_bytes(escaped: bytes) -> int:
 
 
 def _slice(escaped: bytes, start: int) -> bytes:
-    """A piece of `escaped` that does not end within an escape."""
+    """Return a piece of `escaped` that does not end within an escape."""
     end = start + _SLICE_BYTES
     return escaped[start : max(end, escaped.rfind(b"\\", start, end) + _ESCAPE_BYTES)]
 
 
 def _bytes_saved(escaped: bytes) -> int:
-    """How much shorter the text is than its escaped form."""
+    """Return how much shorter the text is than its escaped form."""
     without_pairs = escaped.replace(b"\\\\", b"_")
     return (
         len(escaped)

@@ -1,4 +1,4 @@
-"""What a prompt begins with, as a chain of hashes: each stands for a block of it and for everything before.
+"""The beginning of a prompt, as a chain of hashes: each stands for a block of it and for everything before.
 
 An engine does not compute again what it has in its KV cache, and looks that up from the beginning on. So two
 requests share as much work as their chains do. A chain is made of the body's bytes from the prompt's field

@@ -10,12 +10,13 @@ from the prefix cache or not. So it was on vLLM 0.32.0: 586 = 490 computed + 96 
 https://github.com/vllm-project/vllm/pull/56923.
 
 The rule of `CounterWindow`, one per backend. A window opens at a scrape. At each later scrape the tokens
-counted since belong to the text sent since, except for two kinds of text of which nobody knows on which side
-of the edge they were counted: what was in flight at the opening, and what is in flight now. The window
-closes, and gives a sample, once the text sent in it is at least 20 times the larger of the two, so that each
-edge is wrong by at most 5 %, and at least 2 KB. A window teaches nothing, and another is opened, if others
-used the server (foreign load), if more than one model or an unknown text was sent, if there was media, whose
-tokens are only a guess, if the counter went backwards (the server was restarted), or if the caller says so.
+counted since belong to the text sent since, except for two kinds of text for which it is unknown on which
+side of the edge they were counted: what was in flight at the opening, and what is in flight now. The window
+closes, and gives a sample, once the text sent in it is at least 20 times the larger of the two, so that
+each edge is wrong by at most 5 %, and at least 2 KB. A window teaches nothing, and another is opened, if
+others used the server (foreign load), if more than one model or an unknown text was sent, if there was
+media, whose tokens are only a guess, if the counter went backwards (the server was restarted), or if the
+caller says so.
 
 `TokenRatios` folds samples by their weight, which is their bytes: the ratio is tokens over bytes, both summed
 and forgotten exponentially per byte. A sample outside the range of real tokenizers is an accident, not text.
@@ -175,5 +176,5 @@ class CounterWindow:
 
 
 def _as_text_bytes(size: InputSize) -> float:
-    """Text of about as many tokens: what doubt about a request weighs."""
+    """Return text bytes of about as many tokens, for requests that are in doubt."""
     return size.text_bytes + (size.exact_tokens + size.media_tokens) / DEFAULT_TOKENS_PER_BYTE

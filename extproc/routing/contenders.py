@@ -1,11 +1,12 @@
 """The candidates that a request looks at: all of them, or of a large fleet those that can win.
 
 The best of some dozens taken at random is nearly as good as the best of all (Mitzenmacher, "The power of two
-choices in randomized load balancing", 2001, where two are enough for most of it). What chance would miss are
-the few that hold this prompt, or the home of its session: they are always among them.
+choices in randomized load balancing", 2001, where two are enough for most of it). Chance would miss the few
+that hold this prompt, the home of its session, and those where its adapter runs: they are always among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -25,7 +26,7 @@ TAKEN_AT_RANDOM = MOST_LOOKED_AT - MOST_HOLDERS - 1
 def contenders(
     candidates: Sequence[Backend], fleet: Fleet, request: Request, rng: np.random.Generator
 ) -> Sequence[Backend]:
-    """Return at most `MOST_LOOKED_AT` of the candidates."""
+    """Return at most `MOST_LOOKED_AT` of the candidates, and `MOST_HOLDERS` more that run its adapter."""
     if len(candidates) <= MOST_LOOKED_AT:
         return candidates
     numbers = rng.integers(0, len(candidates), TAKEN_AT_RANDOM).tolist()
@@ -35,9 +36,18 @@ def contenders(
     for backend in known:
         if _serves(backend, request.model):
             found[backend] = None
+    if fleet.has_adapters and request.model is not None:
+        found |= dict.fromkeys(islice(_running(candidates, request.model), MOST_HOLDERS))
     return list(found)
+
+
+def _running(candidates: Sequence[Backend], model: str) -> Iterator[Backend]:
+    for backend in candidates:
+        if backend.adapters is not None and backend.adapters.is_running(model):
+            yield backend
 
 
 def _serves(backend: Backend, model: str | None) -> bool:
     is_active = backend.lifecycle is Lifecycle.ACTIVE
-    return is_active and (model is None or (backend.models is not None and model in backend.models))
+    is_listed = model is None or (backend.models is not None and model in backend.models)
+    return is_active and (is_listed or backend.endpoint.resolves_adapters)

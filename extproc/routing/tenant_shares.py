@@ -42,6 +42,6 @@ class TenantShares:
 
 def is_crowded(backend: Backend, now_s: float) -> bool:
     """Return whether a backend is nearly full: by its places, its queue, or the prompts ahead."""
-    places = min(backend.closed_above, backend.max_active - 1) + 1
+    places = min(backend.closed_above, backend.limits.max_active - 1) + 1
     is_behind = backend.prefilled_at_s - now_s > CROWDED * backend.longest_wait_s
     return is_behind or backend.own + backend.foreign >= CROWDED * places

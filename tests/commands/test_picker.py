@@ -84,7 +84,7 @@ def test_the_certificate_that_is_made_can_be_served(tmp_path: Path) -> None:
         ({"secure_serving": "maybe"}, "true or false"),
         ({"drain_timeout": "soon"}, "drain-timeout"),
         ({"drain_timeout": "2h"}, "drain-timeout"),
-        ({"backends": "10.0.0.1:8000"}, "http://HOST:PORT"),
+        ({"backends": "10.0.0.1:8000"}, "HOST:PORT"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, str], match: str) -> None:
@@ -110,6 +110,9 @@ def test_backends_with_names_are_refused_since_a_gateway_needs_addresses(tmp_pat
     with pytest.raises(ConfigError, match="vllm-1"):
         require_addresses(config)
     require_addresses(configured(tmp_path))
+    below = configured(tmp_path, PickerOptions(backends="http://10.0.0.1:8000/llm"))
+    with pytest.raises(ConfigError, match=r"paths.*vllm-1"):
+        require_addresses(below)
 
 
 def test_flags_without_a_meaning_are_said_to_have_none(

@@ -37,7 +37,7 @@ from extproc.exchange.messages import Answer, Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.outcomes.outcome import STREAM_ERROR_KEY
 from extproc.outcomes.response_end import Usage
-from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
+from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
 SSE = {":status": "200", "content-type": "text/event-stream"}
 
@@ -291,6 +291,7 @@ def test_the_response_tells_the_choice_and_its_end_the_outcome() -> None:
         b'data: {"choices":[],"usage":{"prompt_tokens":9,"total_tokens":12,"completion_tokens":3,'
         b'"prompt_tokens_details":{"cached_tokens":8}}}\n\ndata: [DONE]\n\n'
     )
+    assert exchange.pass_response(b": still there\n\n", False, 1.4)
     assert exchange.pass_response(b"data: {}\n\n", False, 1.6)
     assert exchange.pass_response(usage, False, 2.1)
     assert exchange.pass_response(b"", True, 2.2)
@@ -298,7 +299,7 @@ def test_the_response_tells_the_choice_and_its_end_the_outcome() -> None:
     entry = exchange.entry(2.3, 1000.0)
     assert entry is not None
     assert (entry.status, entry.attempts, entry.response_flags) == (200, 1, frozenset())
-    assert entry.tags == {TTFT_TAG: "500000", DECODE_TAG: "500000"}
+    assert entry.tags == {TTFT_TAG: "500000", DECODE_TAG: "500000", HEADERS_TAG: "100000"}
     assert entry.usage == Usage(9, 3, 8)
     assert entry.started_at_s == pytest.approx(1000.0 - 1.2)
     assert entry.metadata["backend"] == "vllm-1"

@@ -63,7 +63,7 @@ def test_a_fleet_of_newcomers_takes_a_burst_at_once_and_evenly() -> None:
 def test_a_newcomer_takes_what_the_others_have_no_room_for() -> None:
     core, newcomer = a_fleet_with_a_newcomer()
     for backend in core.registry.members[:2]:
-        backend.full_above = backend.closed_above = 9
+        backend.limits.full_above = backend.closed_above = 9
     assert place(core, 5, NOW_S)["vllm-3"] == 5
     assert newcomer.own == 5
 

@@ -81,7 +81,7 @@ def test_a_queue_that_closes_a_backend_is_no_limit() -> None:
     view = look([one])
     assert not view.has_room(one)
     assert view.is_any_below_limit()
-    one.full_above = 2.0
+    one.limits.full_above = 2.0
     assert not look([one]).is_any_below_limit()
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from support.envoy_process import StartEnvoy
 from support.scripted_sidecar import (
     CHUNK,
@@ -20,7 +21,8 @@ from support.scripted_sidecar import (
 )
 
 from extproc.adapters.files.atomic_file import write_atomically
-from extproc.exchange.messages import BodyReceived, HeadersReceived, Reject
+from extproc.adapters.tracing.traced_placer import NEW_TRACE_KEY
+from extproc.exchange.messages import BodyReceived, Event, HeadersReceived, Instruction, Reject, RouteTo
 from extproc.fleet.endpoint import Endpoint
 
 
@@ -80,6 +82,34 @@ def test_a_clients_trace_reaches_the_server_as_it_is(start_envoy: StartEnvoy) ->
     asyncio.run(scenario())
     received = {name.lower(): value for name, value in backend.received[0][0].items()}
     assert {name.lower(): value for name, value in trace.items()}.items() <= received.items()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_trace_of_a_decision_replaces_the_one_that_it_goes_on_with_and_no_other(
+    start_envoy: StartEnvoy, is_new: bool
+) -> None:
+    backend = Backend("a")
+    clients, ours = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
+
+    def place(event: Event) -> Instruction:
+        routed = route_to("a")(event)
+        if not isinstance(routed, RouteTo):
+            return routed
+        if is_new:
+            return replace(routed, metadata={**routed.metadata, NEW_TRACE_KEY: ours})
+        return replace(routed, traceparent=ours)
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = place
+            for headers in ({}, {"traceparent": clients}):
+                assert (await stack.post(headers=headers)).headers["x-answered-by"] == "a"
+            stack.sidecar.script = wave_through
+            await stack.post()
+
+    asyncio.run(scenario())
+    received = [{name.lower(): value for name, value in headers.items()} for headers, _ in backend.received]
+    assert [each.get("traceparent") for each in received] == [ours, clients if is_new else ours, None]
 
 
 def test_decision_chooses_the_backend(start_envoy: StartEnvoy) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.outcomes.response_end import Usage, read_stream_error, read_usage
+from extproc.outcomes.response_end import Usage, is_comment, read_stream_error, read_usage
 
 CHAT = b'{"usage": {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3}}'
 DETAILS = (
@@ -40,3 +40,17 @@ def test_usage_is_the_last_one_with_numbers(tail: bytes, usage: Usage | None) ->
 )
 def test_an_error_is_an_event_of_its_own(tail: bytes, code: str | None) -> None:
     assert read_stream_error(tail) == code
+
+
+@pytest.mark.parametrize(
+    ("data", "is_one"),
+    [
+        (b": ping\n\n", True),
+        (b": ping\n\n: ping\n\n", True),
+        (b": ping\n\ndata: {}\n\n", False),
+        (b"data: {}\n\n", False),
+        (b"{}", False),
+    ],
+)
+def test_comments_are_told_from_what_follows_them(data: bytes, is_one: bool) -> None:
+    assert is_comment(data) == is_one

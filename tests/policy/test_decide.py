@@ -73,7 +73,7 @@ def a_candidate(
     backend.scraped_at_s = NOW_S - (0.1 if is_fresh else 9.0)
     backend.breaker.admits_at_s = 0.0 if is_admitting else inf
     backend.is_refusing = is_refusing
-    backend.full_above = -1.0 if is_saturated else inf
+    backend.limits.full_above = -1.0 if is_saturated else inf
     backend.closed_above = -1.0 if is_saturated or is_queue_long else inf
     backend.predictions.begin("v1", RankRecord())
     if is_trusted:

@@ -71,6 +71,12 @@ def test_many_adapters_spread_over_the_places_that_there_are() -> None:
     assert Counter(next(iter(home)) for home in homes.values()) == {"vllm-1": 2, "vllm-2": 2, "vllm-3": 2}
 
 
+def test_of_a_large_fleet_the_servers_where_the_adapter_runs_are_looked_at() -> None:
+    core = a_fleet(count=300)
+    see(core.fleet.backends[277], "a0")
+    assert {send(core, "a0") for _ in range(4)} == {"vllm-278"}
+
+
 def test_a_crowded_server_is_left_for_an_idle_one() -> None:
     core = a_fleet()
     assert len({send(core, "a0") for _ in range(90)}) == 3
@@ -224,7 +230,7 @@ def test_a_queue_for_places_is_none_that_tells_the_servers_limit() -> None:
             backend, running=6.0, waiting=3.0, now_s=1.5 + second, adapters=blocked, ended_total=float(second)
         )
     assert backend.waiting == 0.0
-    assert (backend.running_limit, backend.waits_above) == (inf, inf)
+    assert (backend.running_limit, backend.limits.waits_above) == (inf, inf)
 
 
 def test_a_request_that_waited_for_a_place_is_no_measure_of_the_servers_pace() -> None:

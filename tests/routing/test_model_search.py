@@ -120,7 +120,7 @@ def test_found_and_full_it_is_refused_not_held_again() -> None:
     asked.core.search.begin()
     asked.learn(1, "base", "new")
     member = asked.core.registry.members[1]
-    for _ in range(member.max_active):
+    for _ in range(member.limits.max_active):
         member.reserve(1.0)
     asked.core.search.end(1.1)
     (answer,) = answers

@@ -68,7 +68,7 @@ def test_where_all_sleep_the_reason_says_so(core: Core) -> None:
 
 
 def test_where_the_others_are_full_that_is_the_reason(core: Core) -> None:
-    for _ in range(core.fleet.backends[1].max_active):
+    for _ in range(core.fleet.backends[1].limits.max_active):
         core.place(ANY, Phase.REQUEST_BODY, 10.1)
     assert rejected(core.place(ANY, Phase.REQUEST_BODY, 10.1)) == (503, "saturated")
 

@@ -1,8 +1,9 @@
 """The addresses of a DNS name, typically of a headless service: A and AAAA records, asked for at an interval.
 
-Only a complete answer counts. NXDOMAIN and an answer without records are answers: nobody is there. A failure
-of one of the two questions (SERVFAIL, no answer in time, something that is no DNS) makes the whole one fail,
-or half the fleet would come and go with one lost packet. Answers too long for UDP are fetched by TCP.
+Only a complete answer counts. NXDOMAIN and an answer without records are answers: there is no backend. A
+failure of one of the two questions (SERVFAIL, no answer in time, something that is no DNS) makes the whole
+one fail, or half the fleet would come and go with one lost packet. Answers too long for UDP are fetched by
+TCP.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class DnsSource:
         self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_in")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """One set for each answer; asks again `interval_s` after it."""
+        """Yield one set for each answer; asks again `interval_s` after it."""
         while True:
             try:
                 addresses = await self._ask()
@@ -83,7 +84,7 @@ class DnsSource:
         return [record.address for record in answer]
 
     def _resolver(self) -> dns.asyncresolver.Resolver:
-        """Made anew for each question: /etc/resolv.conf may have changed."""
+        """Make a resolver for one question: /etc/resolv.conf may have changed."""
         resolver = dns.asyncresolver.Resolver(configure=self._config.nameservers is None)
         resolver.lifetime = self._config.timeout_s
         if self._config.nameservers is not None:

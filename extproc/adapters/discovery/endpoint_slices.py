@@ -25,7 +25,7 @@ class Conditions(msgspec.Struct):
 
 
 class SliceTarget(msgspec.Struct):
-    """What an endpoint is, normally a pod."""
+    """The object behind an endpoint, normally a pod."""
 
     kind: str = ""
     name: str = ""
@@ -67,7 +67,7 @@ class EndpointSlice(KubernetesObject, rename="camel"):
 
 
 def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) -> list[Endpoint]:
-    """The ready endpoints of all slices, sorted by name; one whose address is none is left out."""
+    """Return the ready endpoints of all slices, sorted by name; one whose address is none is left out."""
     families = _FAMILIES[config.family]
     fitting = [one for one in slices if one.address_type in families]
     fitting.sort(key=lambda one: (families.index(one.address_type), one.metadata.name))
@@ -84,7 +84,7 @@ def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) ->
 
 
 def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:
-    """The configured port, by number or name; without one the slice's first."""
+    """Return the configured port, by number or name; without one the slice's first."""
     if isinstance(wanted, int):
         return wanted
     ports = [port for port in one.ports or [] if port.is_usable]

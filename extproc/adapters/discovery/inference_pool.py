@@ -36,7 +36,7 @@ class InferencePoolSource:
         self._pods: FollowedObjects[Pod] | None = None
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """One set for each change, or for several at once."""
+        """Yield one set for each change, or for several at once."""
         pools = FollowedObjects(self._pool_watch(), self._changed)
         try:
             while True:

@@ -25,7 +25,7 @@ class KubernetesSource:
         self._slices = ObjectWatch(query, self.counts, pauses)
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """One set for each answer or event."""
+        """Yield one set for each answer or event."""
         async with aclosing(self._slices.changes()) as changes:
             async for _ in changes:
                 yield backends_of(self._slices.objects.values(), self._config)

@@ -58,7 +58,7 @@ class LlmdFileSource:
         self._conditions = ConditionLog(logger, "endpoints_file_refused", "endpoints_file_read")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """One set for each version of the file that can be used."""
+        """Yield one set for each version of the file that can be used."""
         path = self._config.path
         async for content in watch_file(path, MAX_BYTES + 1):
             try:

@@ -78,7 +78,7 @@ class _OfAllGroups(Generic[Object]):
         self._groups = [FollowedObjects(watch, changed) for watch in watches]
 
     def known(self) -> list[Object]:
-        """All objects that are known; those of a group that has not answered yet are missing."""
+        """Return all objects that are known; those of a group that has not answered yet are missing."""
         merged: dict[str, Object] = {}
         for group in reversed(self._groups):
             merged |= group.known or {}

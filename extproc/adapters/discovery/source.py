@@ -39,7 +39,7 @@ class BackendSource(Protocol):
     counts: DiscoveryCounts
 
     def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """Every set of backends that is found, from the first one on; it never ends."""
+        """Yield every set of backends that is found, from the first one on; it never ends."""
 
 
 def can_be_a_backend(address: str) -> bool:
@@ -97,12 +97,12 @@ class StaticList:
         self._is_new.set()
 
     def replace(self, backends: Sequence[Endpoint]) -> None:
-        """The file has changed."""
+        """Use a new list: the file has changed."""
         self._backends = backends
         self._is_new.set()
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
-        """The list, whenever it is another one."""
+        """Yield the list, whenever it is another one."""
         while True:
             await self._is_new.wait()
             self._is_new.clear()

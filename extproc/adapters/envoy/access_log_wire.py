@@ -1,7 +1,8 @@
 """From messages of Envoy's access log service to neutral log entries.
 
-An entry is made for every request, so this is on the hot path, though nobody waits for it. The wire format is
-`protos/access_log.proto`. Protobuf's maps are read by their keys: `items()` and `dict()` take twice as long.
+An entry is made for every request, so this is on the hot path, though no request waits for it. The wire
+format is `protos/access_log.proto`. Protobuf's maps are read by their keys: `items()` and `dict()` take
+twice as long.
 """
 
 from typing import Any
@@ -91,7 +92,7 @@ def _bounded_s(time: Any, longest_s: float) -> float:
 
 
 def _retry_after_s(response: pb.HTTPResponseProperties) -> float | None:
-    """Seconds; the other form, a date, is rare, and as good as none."""
+    """Return seconds; the other form, a date, is rare and counts as none."""
     text = response.response_headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
@@ -101,7 +102,7 @@ def _flags(flags: pb.ResponseFlags) -> frozenset[str]:
 
 
 def _metadata(metadata: pb.Metadata) -> dict[str, str]:
-    """The decision's metadata; a value that is no string, or an empty one, is none of ours, and left out."""
+    """Return the decision's metadata, without values that are no strings, or empty: these are not ours."""
     namespaces = metadata.filter_metadata
     if METADATA_NAMESPACE not in namespaces:  # reading a missing key would add it
         return {}

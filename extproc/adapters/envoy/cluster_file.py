@@ -46,7 +46,7 @@ class ClusterFile:
         self._written = (backends, peers)
 
     def read_known(self) -> list[Endpoint]:
-        """The backends whose clusters are there, and so in Envoy by now; none if it is no such file.
+        """Return the backends whose clusters are there, and so in Envoy by now; none if it is no such file.
 
         Others may write to the directory: the file is checked as the configuration is, and refused whole.
         """
@@ -70,7 +70,7 @@ class NoClusterFile(ClusterFile):
         """Write nothing."""
 
     def read_known(self) -> list[Endpoint]:
-        """Know of none."""
+        """Return no backends."""
         return []
 
 

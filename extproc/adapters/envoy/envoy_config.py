@@ -44,7 +44,7 @@ _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requ
 def cds_document(
     backends: Sequence[Endpoint], version: str, peers: Mapping[str, Sequence[Endpoint]] | None = None
 ) -> bytes:
-    """The discovery response with every cluster, as JSON, one cluster a line.
+    """Return the discovery response with every cluster, as JSON, one cluster a line.
 
     `peers` are the backends that are tried in place of each, by name; all others where there is no say.
     Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
@@ -65,7 +65,7 @@ def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoin
 
 
 def shipped_bootstrap() -> str:
-    """The text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
+    """Return the text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
     here = Path(__file__)
     for path in (here.with_name("envoy.yaml"), here.parents[3] / "envoy" / "envoy.yaml"):
         if path.is_file():
@@ -82,7 +82,7 @@ def bootstrap(
     cds_path: Path,
     listen_host: str = "127.0.0.1",
 ) -> str:
-    """`base` (YAML) with its addresses replaced; everything else stays, but for the comments.
+    """Return `base` (YAML) with its addresses replaced; everything else stays, but for the comments.
 
     `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` is not YAML or lacks one
     of the places to be replaced.
@@ -176,7 +176,7 @@ def _balanced(
 ) -> Document:
     return _backend_cluster(name, backends, lb_endpoints) | {
         "lb_policy": "LEAST_REQUEST",
-        # With the sidecar gone nobody else notices a dead backend. Only failures to connect or to keep a
+        # With the sidecar gone nothing else notices a dead backend. Only failures to connect or to keep a
         # connection count: a 503 is how a busy server speaks.
         "outlier_detection": {
             "split_external_local_origin_errors": True,
@@ -218,7 +218,7 @@ def _backend_cluster(
 
 
 def _lb_endpoint(backend: Endpoint) -> Document:
-    """Its name is what the access log tells of a second attempt; all of it is read back after a restart."""
+    """Return an endpoint, whose name the access log gives for a second attempt; a restart reads it back."""
     known: Document = {"backend": backend.name}
     if backend.path_prefix:
         known[PREFIX_KEY] = backend.path_prefix
@@ -231,7 +231,7 @@ def _lb_endpoint(backend: Endpoint) -> Document:
 
 
 def _served_endpoint(backend: Endpoint) -> Document:
-    """The same with the models that it serves, by which Envoy chooses where extproc does not."""
+    """Return the same with the models that it serves, by which Envoy chooses where extproc does not."""
     endpoint = _lb_endpoint(backend)
     named = [model for model in sorted(backend.models or ()) if len(model) <= MAX_MODEL_NAME]
     if named:

@@ -66,7 +66,7 @@ def _decode_with_length(message: bytes, at: int) -> Event:
 
 @lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Few headers are sent, and but for sessions hardly ever others than the last time."""
+    """Decode headers that differ from the last ones; apart from sessions they hardly ever do."""
     return _decode(message)
 
 
@@ -110,10 +110,10 @@ def read_headers(received: pb.HeaderMap) -> dict[str, str]:
 
 
 def _route(instruction: RouteTo) -> bytes:
-    """Merges two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
+    """Merge two messages by joining their bytes, which Protobuf allows: one of them is always the same."""
     header = _route_header(instruction.phase, instruction.cluster, instruction.address)
     if instruction.traceparent:
-        header += _trace_header(instruction.phase, instruction.traceparent)
+        header += _trace_header(instruction)
     if not instruction.metadata:
         return header
     response = pb.ProcessingResponse()
@@ -134,16 +134,16 @@ def _route_header(phase: Phase, cluster: str, address: str) -> bytes:
     return response.SerializeToString()
 
 
-def _trace_header(phase: Phase, traceparent: str) -> bytes:
+def _trace_header(instruction: RouteTo) -> bytes:
     response = pb.ProcessingResponse()
-    common: pb.CommonResponse = getattr(response, phase.value).response
-    overwrite(common.header_mutation, TRACE_HEADER, traceparent)
+    common: pb.CommonResponse = getattr(response, instruction.phase.value).response
+    overwrite(common.header_mutation, TRACE_HEADER, instruction.traceparent)
     return response.SerializeToString()
 
 
 @lru_cache(maxsize=64)
 def _patience(timeout_s: float) -> bytes:
-    """Sent alone, and once for a message: Envoy waits so long for the answer to it."""
+    """Return the message that extends Envoy's wait; it is sent alone, and once for each message."""
     response = pb.ProcessingResponse()
     response.override_message_timeout.FromMilliseconds(round(timeout_s * 1000))
     return response.SerializeToString()

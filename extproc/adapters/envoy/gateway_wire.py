@@ -9,8 +9,8 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 
 from extproc.adapters.envoy.body_parts import framed, request_part, varint
+from extproc.adapters.envoy.ext_proc_wire import TRACE_HEADER, overwrite, read_headers
 from extproc.adapters.envoy.ext_proc_wire import encode as encode_instruction
-from extproc.adapters.envoy.ext_proc_wire import overwrite, read_headers
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.gateway_messages import (
@@ -133,10 +133,12 @@ def _served(request: pb.ProcessingRequest) -> str | None:
 
 
 def _pick(instruction: Pick) -> bytes:
-    """Joins the bytes of header mutations, as Protobuf allows: one of them is often the same."""
+    """Join the bytes of header mutations, as Protobuf allows: one of them is often the same."""
     mutation = _destination(instruction.addresses)
     if instruction.body_bytes is not None:
         mutation += _length(instruction.body_bytes)
+    if instruction.traceparent:
+        mutation += _header(TRACE_HEADER, instruction.traceparent)
     common = _MUTATION + varint(len(mutation)) + mutation + _CLEAR_ROUTE_CACHE
     frames = framed((_RESPONSE, _TAGS[instruction.phase]), len(common))
     return frames + common + _metadata(instruction.addresses)
@@ -151,8 +153,12 @@ def _destination(addresses: tuple[str, ...]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _length(body_bytes: int) -> bytes:
+    return _header("content-length", str(body_bytes))
+
+
+def _header(name: str, value: str) -> bytes:
     mutation = pb.HeaderMutation()
-    overwrite(mutation, "content-length", str(body_bytes))
+    overwrite(mutation, name, value)
     return mutation.SerializeToString()
 
 

@@ -24,7 +24,7 @@ from extproc.h2.protocol import DEFAULT_TIMES, GrpcProtocol
 from extproc.outcomes.outcome import LogEntry
 
 BODIES_AT_ONCE = 8
-"""Guessed: of the largest bodies. What is collected is bounded by it, and what waits to be sent back."""
+"""Guessed: of the largest bodies. It bounds the bytes that are collected, or wait to be sent back."""
 
 _FRAME_BYTES = 1 << 10
 """Guessed: more than the frames around a part of a body, which has 62,000 bytes; and of a short body."""

@@ -39,7 +39,7 @@ class ProcessCall(Handler):
         server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
-        """An event, and the instruction that answers it; a large one is read beside all others."""
+        """Take an event and answer it with an instruction; a large one is read beside all others."""
         if len(message) >= LARGE_BYTES:
             self._unread += 1
             self._large_messages.read(len(message), partial(self._read_large, message))
@@ -68,23 +68,23 @@ class ProcessCall(Handler):
             self.drain()
 
     def half_close(self) -> None:
-        """Envoy has done with the exchange."""
+        """End the exchange: Envoy is done with it."""
         self._is_half_closed = True
         if not self._unread:
             self._call.finish()
 
     def drain(self) -> None:
-        """Once it is placed, the request goes on in Envoy without us."""
+        """Let go of a placed request, which goes on in Envoy without the sidecar."""
         if self._exchange.is_placed:
             self._call.finish()
 
     def end(self) -> None:
-        """The place is free again."""
+        """Free the request's capacity."""
         self._server.open_streams -= 1
         self._exchange.end(time.monotonic())
 
     def _answer_later(self, instruction: Instruction) -> None:
-        """The request was held, and is no more."""
+        """Answer a request that is no longer held."""
         self._call.send(encode(instruction))
         self._server.flush_soon()
         if self._server.is_draining:
@@ -101,11 +101,11 @@ class AccessLogCall(Handler):
         self._server = server
 
     def receive(self, message: bytes) -> None:
-        """Some entries."""
+        """Take some entries."""
         self._server.take_entries(message)
 
     def half_close(self) -> None:
-        """The one answer, which is empty."""
+        """Send the one answer, which is empty."""
         self._call.send(b"")
         self._call.finish()
 
@@ -121,7 +121,7 @@ class CheckCall(Handler):
         self._request: bytes | None = None
 
     def receive(self, message: bytes) -> None:
-        """The only message that the method takes."""
+        """Take the only message of the method."""
         if self._request is not None:
             raise CallError(Status.UNIMPLEMENTED, "the method takes one message")
         self._request = message
@@ -148,7 +148,7 @@ class WatchCall(Handler):
         self._server = server
 
     def receive(self, message: bytes) -> None:
-        """Which service is asked about."""
+        """Take the name of the service that is asked about."""
         answer = self._server.answer(message)
         self._call.send(SERVICE_UNKNOWN if answer is None else answer)
         if answer is None or not self._server.is_serving:

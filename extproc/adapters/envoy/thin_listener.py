@@ -1,6 +1,6 @@
 """A gRPC server on our own HTTP/2: what listens, and its connections. Its services are a subclass's.
 
-What arrives is answered within the same turn of the event loop: no task, queue or thread per call.
+A message is answered within the same turn of the event loop: no task, queue or thread per call.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ _UNIX = "unix://"
 _BACKLOG = 1024
 _LARGEST_MESSAGES = 8
 """Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
-30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`)."""
+30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`).
+"""
 _TLS_HANDSHAKE_S = 10.0  # guessed
 _LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
 

@@ -29,7 +29,7 @@ class TlsFiles:
     """
 
     def __init__(self, config: TlsConfig, alpn_protocol: str) -> None:
-        """Raises OSError where the files cannot be used; ssl.SSLError is one."""
+        """Load the files; raises OSError where the files cannot be used; ssl.SSLError is one."""
         self._config = config
         self._alpn_protocol = alpn_protocol
         paths = (config.cert_path, config.key_path, config.client_ca_path)

@@ -36,7 +36,7 @@ def write_json(path: Path, content: object, error: type[ExtprocError], indent: i
 
 @contextmanager
 def replacement(path: Path) -> Iterator[Path]:
-    """A temporary file for the block to write, which then takes the place of `path`, with mode 0644.
+    """Yield a temporary file for the block to write, which then takes the place of `path`, with mode 0644.
 
     The content is on disk before the name changes. On any failure the old file stays, and nothing else.
     """

@@ -1,7 +1,7 @@
 """The sample store as CSV or Parquet, for tools that do not read SQLite.
 
 Rows are copied in chunks, so memory does not grow with the store, and the file appears whole or not at all.
-What is not known is empty in CSV and null in Parquet.
+An unknown value is empty in CSV and null in Parquet.
 """
 
 import csv

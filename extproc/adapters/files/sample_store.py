@@ -1,9 +1,10 @@
 """The sample store: one SQLite file of `Sample` rows, appended by sidecars and read by the trainer.
 
 It takes samples where an outcome is complete and must never hold the event loop up: `append` puts a sample
-into a bounded queue, and a thread writes batches. What does not fit is dropped and counted, because a missing
-sample costs nothing and a late decision does. SQLite's write-ahead log (https://sqlite.org/wal.html) lets
-several sidecars and a reader share the file, which is kept to its newest rows.
+into a bounded queue, and a thread writes batches. A sample without room is dropped and counted, because a
+missing sample costs nothing and a late decision does. SQLite's write-ahead log
+(https://sqlite.org/wal.html) lets several sidecars and a reader share the file, which is kept to its newest
+rows.
 """
 
 import logging
@@ -28,7 +29,7 @@ _TRIM_SHARE = 0.01
 """Old rows are deleted once this share of `max_rows` was added: by so much the table may be too long."""
 
 _UNSTORABLE = (OverflowError, ValueError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError)
-"""What SQLite raises for a value, not for a file: integers beyond 64 bits, text that is no Unicode."""
+"""Errors of SQLite for a value, not for a file: integers beyond 64 bits, text that is no Unicode."""
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class SampleStore:
         return unstorable
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one after a failure, or where the file was deleted or replaced."""
+        """Return the connection; a new one after a failure, or where the file was deleted or replaced."""
         if self._connection is not None and self._inode == _inode(self._path):
             return self._connection
         self._disconnect()

@@ -40,7 +40,7 @@ Row = tuple[Any, ...]
 
 
 def _plain_type(annotation: Any) -> type:
-    """`float` for `float | None`, and so on."""
+    """Return `float` for `float | None`, and so on."""
     plain: type = get_args(annotation)[0] if get_origin(annotation) in (Union, UnionType) else annotation
     return plain
 
@@ -68,7 +68,7 @@ sqlite3.register_adapter(type(None), lambda none: none)
 
 @lru_cache(maxsize=64)
 def insert_statement(rows: int) -> str:
-    """The statement that inserts so many rows."""
+    """Return the statement that inserts so many rows."""
     row = f"({', '.join('?' * len(COLUMNS))})"
     return f"INSERT INTO samples ({_NAMES}) VALUES {', '.join([row] * rows)}"
 
@@ -80,7 +80,7 @@ def row_of(sample: Sample) -> Row:
 
 
 def open_table(path: Path) -> sqlite3.Connection:
-    """A connection for writing; creates file and table. Raises SampleStoreError for any other file."""
+    """Return a connection for writing; creates file and table. Raises SampleStoreError for any other file."""
     try:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)
         try:
@@ -97,7 +97,7 @@ def open_table(path: Path) -> sqlite3.Connection:
 
 
 def read_samples(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, npt.NDArray[Any]]:
-    """The samples by column, in the order in which they were written.
+    """Return the samples by column, in the order in which they were written.
 
     Numbers are float64, NaN where there is none; texts are objects, None where there is none; booleans are
     bool, False where there is none. Raises SampleStoreError where the file is not a readable store.
@@ -113,7 +113,7 @@ def read_samples(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, npt.
 
 @contextmanager
 def open_for_reading(path: Path, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, for the block; SQLite's errors in it become SampleStoreError."""
+    """Yield a connection that changes nothing; SQLite's errors in the block become SampleStoreError."""
     try:
         url = f"{path.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(url, uri=True, timeout=busy_timeout_s)) as connection:
@@ -127,7 +127,7 @@ def open_for_reading(path: Path, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> Ite
 def read_samples_after(
     connection: sqlite3.Connection, rowid: int, limit: int, columns: Sequence[str]
 ) -> tuple[dict[str, npt.NDArray[Any]], int]:
-    """The next samples after `rowid`, at most `limit`, as `read_samples` has them; and the last one's rowid.
+    """Return at most `limit` samples after `rowid`, as `read_samples` has them, and the last one's rowid.
 
     Without a next sample the columns are empty, and the rowid is the one that was given.
     """
@@ -142,7 +142,7 @@ def read_samples_after(
 
 
 def read_chunks(connection: sqlite3.Connection) -> Iterator[dict[str, list[Any]]]:
-    """All samples by column, some thousand rows at a time; each value has its column's type, or is None."""
+    """Yield all samples by column, some thousand rows at a time; a value has its column's type or is None."""
     cursor = connection.execute(f"SELECT {_selected(COLUMNS)} FROM samples ORDER BY rowid")
     while rows := cursor.fetchmany(_ROWS_PER_READ):
         yield {
@@ -188,7 +188,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _selected(columns: Sequence[str]) -> str:
-    """SQLite stores any type in any column; what is of the wrong one, or endless, counts as missing."""
+    """Select a column with its type: SQLite stores any, and a wrong or infinite value counts as missing."""
     return ", ".join(f'CASE WHEN {_is_valid(name)} THEN "{name}" END' for name in columns)
 
 

@@ -114,11 +114,11 @@ class HttpServer:
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """The process lives and its event loop turns."""
+        """Answer 200: the process lives and its event loop runs."""
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        """Requests are taken: not before the gRPC server listens, not while draining."""
+        """Answer 200 while requests are taken: not before the gRPC server listens, not while draining."""
         if self._runtime.server.is_serving:
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready\n")

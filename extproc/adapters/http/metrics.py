@@ -72,7 +72,7 @@ _ENUMS = {
 
 
 def sidecar_registry(runtime: Runtime, more: Iterable[Collector] = ()) -> CollectorRegistry:
-    """All metrics of a sidecar, those of its process and of `more` collectors included."""
+    """Return all metrics of a sidecar, those of its process and of `more` collectors included."""
     registry = CollectorRegistry(auto_describe=False)
     for collector in (SidecarCollector(runtime), *more):
         registry.register(collector)
@@ -87,7 +87,7 @@ class SidecarCollector(Collector):
         self._runtime = runtime
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, as of now."""
+        """Yield all metrics, as of now."""
         state = state_document(self._runtime, time.monotonic())
         yield from _backend_gauges(_one_per_name(state.backends))
         yield from self._decisions()

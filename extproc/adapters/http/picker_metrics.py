@@ -1,4 +1,4 @@
-"""What autoscalers and dashboards of the Gateway API's inference extension read, by the names they know.
+"""The metrics that autoscalers and dashboards of the Gateway API's inference extension read, by name.
 
 They stand beside our own metrics, and are made from the same parts at the moment of a scrape. The names are
 those of the llm-d router (its docs/metrics.md) and of the extension before it.
@@ -24,7 +24,7 @@ class PickerCollector(Collector):
         self._pool = pool
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, as of now."""
+        """Yield all metrics, as of now."""
         core, now_s = self._runtime.core, time.monotonic()
         active = [member for member in core.registry.members if member.lifecycle is Lifecycle.ACTIVE]
         known = [member for member in active if member.is_fresh(now_s)]
@@ -51,7 +51,7 @@ class PickerCollector(Collector):
         return family
 
     def _running(self, members: Iterable[Backend]) -> Iterator[Metric]:
-        """Models that are served have a series, so that it is there before the first request."""
+        """Yield a series for each served model, also before its first request."""
         served = self._runtime.core.registry.models()
         running = Counter(booking.request.model or "" for member in members for booking in member.open)
         family = GaugeMetricFamily(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Tracer
+from opentelemetry.sdk.trace import ReadableSpan, Tracer
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -26,6 +26,9 @@ from extproc.routing.router import Router
 
 MAX_CANDIDATES = 16
 """Guessed: the best ones; a span should stay small."""
+
+NEW_TRACE_KEY = "traceparent"
+"""In the metadata: see envoy.yaml, `request_headers_to_add`."""
 
 MAX_NAME = 256
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -147,7 +150,7 @@ def _ended(span: Span, placement: Placement) -> Placement:
             )
             if facts.predicted_ttft_s is not None:
                 span.set_attribute("extproc.predicted_ttft_s", facts.predicted_ttft_s)
-        placement = Placement(replace(instruction, traceparent=_traceparent(span)), placement.lease)
+        placement = Placement(_handed_on(instruction, span), placement.lease)
     else:
         span.set_attribute("extproc.layer", "pool")
     span.end()
@@ -157,6 +160,14 @@ def _ended(span: Span, placement: Placement) -> Placement:
 _FACTS = ("backend", "layer", "reason", "zone", "load", "expected_cached_tokens")
 
 
-def _traceparent(span: Span) -> str:
+def _handed_on(instruction: RouteTo, span: Span) -> RouteTo:
+    """Return the instruction with the span's id for the server.
+
+    That of a new trace is metadata, which envoy.yaml adds where the client has sent none: it may not have
+    been shown to extproc.
+    """
     context = span.get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+    traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+    if isinstance(span, ReadableSpan) and span.parent is None:
+        return replace(instruction, metadata={**instruction.metadata, NEW_TRACE_KEY: traceparent})
+    return replace(instruction, traceparent=traceparent)

@@ -55,13 +55,13 @@ class SampleCursor:
         self._mark: _Mark | None = None
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
-        """The next samples, in the order of writing, as `read_samples` has them; there may be none.
+        """Return the next samples, in the order of writing, as `read_samples` has them; there may be none.
 
-        Of a store that was replaced it begins at the start. Raises SampleStoreError where nothing can be
+        In a store that was replaced it begins at the start. Raises SampleStoreError where nothing can be
         read; nothing is lost by that.
         """
         self.is_behind = False
-        if not self._path.is_file():  # SQLite would wait for somebody to write to a FIFO
+        if not self._path.is_file():  # SQLite would wait for a writer of a FIFO
             raise SampleStoreError(f"{self._path}: there is no such file")
         with open_for_reading(self._path, _BUSY_TIMEOUT_S) as connection:
             after = 0 if self._is_another_store(connection) else self._rowid

@@ -22,7 +22,7 @@ class Occasion(StrEnum):
 
 
 class TrainingSchedule:
-    """What was seen and tried so far; `now_s` is of one monotonic clock."""
+    """The samples and runs so far; `now_s` is of one monotonic clock."""
 
     def __init__(self, interval_s: float, min_new_samples: int, now_s: float) -> None:
         self._interval_s = interval_s
@@ -34,12 +34,12 @@ class TrainingSchedule:
         self._drift_needs = MIN_DRIFT_SAMPLES
 
     def saw(self, medium_samples: int) -> None:
-        """So many more samples of the medium zone have come."""
+        """Count more samples of the medium zone."""
         self._new_samples += medium_samples
         self._all_samples += medium_samples
 
     def due(self, now_s: float, *, has_model: bool, drift_samples: int) -> Occasion | None:
-        """Why to train now, if at all; `drift_samples` are those of a drifted backend since its drift."""
+        """Return why to train now, or None; `drift_samples` counts a drifted backend's since its drift."""
         if not has_model and self._new_samples >= self._first_model_needs:
             return Occasion.NO_MODEL
         if has_model and drift_samples >= self._drift_needs:
@@ -48,7 +48,7 @@ class TrainingSchedule:
         return Occasion.SCHEDULE if is_time and self._new_samples >= self._min_new_samples else None
 
     def tried(self, occasion: Occasion, now_s: float, *, is_published: bool, drift_samples: int) -> None:
-        """A run has ended."""
+        """Note that a run has ended."""
         if is_published:
             self._drift_needs = MIN_DRIFT_SAMPLES
         elif occasion is Occasion.DRIFT:

@@ -115,7 +115,7 @@ class Trainer:
         )
 
     def _try(self, occasion: Occasion, incumbent: Predictor | None) -> bool:
-        """Whether a better model was made and published."""
+        """Return whether a better model was made and published."""
         try:
             training = self._train(occasion, incumbent)
             if training.verdict.is_accepted:
@@ -124,7 +124,7 @@ class Trainer:
             reason = training.verdict.reason
         except ExtprocError as error:
             reason = str(error)
-        except Exception:  # data that nobody has thought of must not end the process: it would meet it again
+        except Exception:  # unforeseen data must not end the process: it would meet it again
             logger.exception("training_failed reason=%s", occasion)
             return False
         logger.info("model_not_published reason=%s", reason)

@@ -1,1 +1,1 @@
-"""What the backends are asked: their metrics, and the models that they serve."""
+"""The side of the backends: their metrics, and the models that they serve."""

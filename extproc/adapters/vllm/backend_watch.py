@@ -70,7 +70,7 @@ def _log(failed_event: str, holds_event: str, repeat_s: float = 30.0) -> Conditi
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What all watches share."""
+    """The part that all watches share."""
 
     rule: ScrapeRule
     core: Core

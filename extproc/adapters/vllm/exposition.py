@@ -81,7 +81,7 @@ def _gauge(values: list[float]) -> float | None:
 
 
 def _fraction(values: list[float]) -> float | None:
-    """The mean; None where one of them is no fraction, but for rounding."""
+    """Return the mean; None where one of them is no fraction, but for rounding."""
     if not values or not all(0.0 <= value <= 1.0 + 1e-6 for value in values):
         return None
     return min(1.0, sum(values) / len(values))

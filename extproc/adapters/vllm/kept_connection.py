@@ -74,7 +74,7 @@ class KeptConnection:
         return self._spent_s + (self._exchange.spent_s if self._exchange is not None else 0.0)
 
     async def get(self, path: str, headers: bytes = b"") -> HttpAnswer:
-        """The answer to a GET with these headers besides, each with its end of line, a redirection included.
+        """Return the answer to a GET, a redirection included; each extra header has its end of line.
 
         Raises OSError where there is none: ConnectionRefusedError where nothing listens, TimeoutError,
         AnswerTooLargeError, ConnectionError for what is no HTTP.
@@ -108,7 +108,7 @@ class KeptConnection:
         return await self._exchange.ask(request)
 
     async def _connect(self) -> "_Exchange":
-        """The first of the name's addresses that answers; refused is only what all of them refuse."""
+        """Return the first of the name's addresses that answers; refused is only what all of them refuse."""
         loop = asyncio.get_running_loop()
         errors: list[OSError] = []
         tls = {} if self._tls is None else self._tls.options(self._host)

@@ -3,7 +3,7 @@
 Each of those gets one token in every iteration. With n of them an iteration brings n tokens and reads n
 tokens more of KV cache than the one before. A sequence needs a new block whenever its computed tokens fill
 the ones it has, which is every `block_size` iterations; so it is enough to count the sequences by the
-remainder at which they do. What a sequence has become is worked out when it leaves. Any number of iterations
+remainder at which they do. The state of a sequence is worked out when it leaves. Any number of iterations
 costs the same.
 """
 
@@ -66,7 +66,7 @@ class Decoders:
         self._by_end: list[tuple[int, int, Sequence]] = []
 
     def join(self, sequence: Sequence) -> None:
-        """From the next iteration on; all but its newest token is computed."""
+        """Add a sequence from the next iteration on; all but its newest token is computed."""
         steps, computed = self.steps, sequence.computed_tokens
         self.count += 1
         self.tokens += computed
@@ -75,7 +75,7 @@ class Decoders:
         heappush(self._by_end, (end, sequence.place, sequence))
 
     def advance(self, steps: int) -> list[Sequence]:
-        """So many iterations have ended; take those out that have all their tokens, oldest first."""
+        """Advance by some iterations; take out the sequences that have all their tokens, oldest first."""
         now = self.steps = self.steps + steps
         self.tokens += steps * self.count
         by_end = self._by_end
@@ -97,11 +97,11 @@ class Decoders:
             sequence.blocks = -(-(sequence.computed_tokens + 1) // self._block_size)
 
     def new_blocks(self) -> int:
-        """How many blocks the next iteration needs."""
+        """Return how many blocks the next iteration needs."""
         return self._at_block_end[self.steps % self._block_size]
 
     def new_blocks_of(self, first: int, steps: int) -> int:
-        """How many `steps` iterations need from number `first` on, if the next one is number 0."""
+        """Return how many `steps` iterations need from number `first` on, if the next one is number 0."""
         block_size, by_remainder = self._block_size, self._at_block_end
         begin = (self.steps + first) % block_size
         end = begin + steps % block_size
@@ -109,7 +109,7 @@ class Decoders:
         return needed + sum(by_remainder[: end - block_size]) if end > block_size else needed
 
     def run_length(self, free_blocks: int) -> int:
-        """Iterations until one of them has all its tokens, as long as there is memory.
+        """Return the iterations until one of them has all its tokens, as long as there is memory.
 
         The first of them has its blocks already.
         """
@@ -123,7 +123,7 @@ class Decoders:
         return steps
 
     def copied(self, twins: Mapping[Sequence, Sequence]) -> "Decoders":
-        """The same with other sequences in the place of these."""
+        """Return the same with other sequences in the place of these."""
         twin = copy.copy(self)
         twin._at_block_end = list(self._at_block_end)
         twin._by_end = [(end, place, twins[sequence]) for end, place, sequence in self._by_end]

@@ -72,7 +72,7 @@ class Engine:
         return self._scheduler.decoders.count
 
     def may_admit(self) -> bool:
-        """Whether the next iteration will try to admit a request that has just been submitted."""
+        """Return whether the next iteration will try to admit a request that has just been submitted."""
         scheduler, limits = self._scheduler, self.limits
         is_first = len(scheduler.waiting) == 1 or limits.adapter_places is not None
         return is_first and len(scheduler.running) < limits.max_num_seqs
@@ -89,7 +89,7 @@ class Engine:
         """Queue a request; with 0 output tokens (an embedding) it finishes when its prompt is computed.
 
         `content` names the full blocks of its text, from the first one on, by numbers that are not negative;
-        equal numbers stand for equal content *and* equal content before it. What it does not name is unique.
+        equal numbers stand for equal content *and* equal content before it. The rest of the prompt is unique.
         Raises ValueError for an id in use, an empty prompt, or a request that the whole KV cache cannot hold.
         """
         running, waiting, stuck = self._scheduler.running, self._scheduler.waiting, self._stuck
@@ -147,7 +147,7 @@ class Engine:
         return self._scheduler.complete(run.steps, now_s)
 
     def copied(self) -> "Engine":
-        """One that goes on from here by itself."""
+        """Return a copy that goes on from here by itself."""
         twin = copy.copy(self)
         twin.counters = replace(self.counters, finished=dict(self.counters.finished))
         queues = (self._stuck, self._scheduler.waiting, self._scheduler.running)

@@ -26,17 +26,17 @@ class StepTicks:
     attention_pair: int
 
     def step(self, prefill_tokens: int, decoding: int, kv_tokens: int, attention_pairs: int = 0) -> int:
-        """How long an iteration with this much work takes."""
+        """Return how long an iteration with this much work takes."""
         prefill = prefill_tokens * self.prefill_token + attention_pairs * self.attention_pair
         return prefill + self.decode_step(decoding, kv_tokens)
 
     def decode_step(self, decoding: int, kv_tokens: int) -> int:
-        """How long an iteration without prefill takes."""
+        """Return how long an iteration without prefill takes."""
         return self.base + decoding * self.decode_sequence + kv_tokens * self.kv_token
 
 
 def attended_pairs(computed_tokens: int, tokens: int) -> int:
-    """How many tokens those of a chunk attend to: what is computed, those before it in the chunk, itself."""
+    """Return how many tokens a chunk's tokens attend to: computed ones, earlier ones of the chunk, itself."""
     return tokens * computed_tokens + tokens * (tokens + 1) // 2
 
 
@@ -62,11 +62,11 @@ class EngineProfile:
     speed: float = 1.0
 
     def overhead_s(self, prompt_tokens: int) -> float:
-        """What a request takes outside of the engine."""
+        """Return the seconds that a request takes outside of the engine."""
         return (self.request_s + prompt_tokens * self.request_token_s) / self.speed
 
     def step_ticks(self) -> StepTicks:
-        """The same in ticks, each cost rounded to a whole one (a picosecond)."""
+        """Return the same in ticks, each cost rounded to a whole one (a picosecond)."""
         ticks_per_s = TICKS_PER_S / self.speed
         return StepTicks(
             round(self.base_step_s * ticks_per_s),
@@ -127,7 +127,7 @@ PROFILES: dict[str, EngineProfile] = {
 
 
 def shipped_profile(name: str) -> EngineProfile:
-    """One of PROFILES; raises ConfigError for another name."""
+    """Return one of PROFILES; raises ConfigError for another name."""
     if name not in PROFILES:
         raise ConfigError(
             f"profile must be one of {', '.join(PROFILES)}, or the .json file of a calibration, not {name}"
@@ -177,5 +177,5 @@ class EngineLimits:
         return self.kv_cache_tokens // self.block_size
 
     def blocks_for(self, tokens: int) -> int:
-        """How many blocks hold this many tokens."""
+        """Return how many blocks hold this many tokens."""
         return -(-tokens // self.block_size)

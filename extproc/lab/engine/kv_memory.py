@@ -1,6 +1,6 @@
 """The KV memory of a simulated engine: blocks in use, and free ones that may still hold what is asked again.
 
-As in vLLM, full blocks are known by their content and everything before it. A block that nobody uses any more
+As in vLLM, full blocks are known by their content and everything before it. A block that is no longer used
 keeps its content at the end of one queue, in order of least recent use, from whose head new blocks are taken;
 of one request the last blocks go first. A prompt that begins with known blocks does not compute these again.
 Source: Kwon et al., "PagedAttention" (SOSP 2023), and vLLM's documentation of automatic prefix caching.
@@ -31,7 +31,7 @@ class KvMemory:
             self._cache.evict(blocks)
 
     def known(self, sequence: Sequence) -> tuple[int, int]:
-        """How many of its first blocks are there, and in use; one token is computed, for its logits."""
+        """Return how many of its first blocks are there, and in use; one token is left to compute."""
         if self._cache is None:
             return 0, 0
         return self._cache.known(sequence.content[: (sequence.known_tokens - 1) // self._block_size])
@@ -63,7 +63,7 @@ class KvMemory:
         sequence.blocks = sequence.pinned = 0
 
     def copied(self) -> "KvMemory":
-        """One that goes on from here by itself."""
+        """Return a copy that goes on from here by itself."""
         twin = copy.copy(self)
         if self._cache is not None:
             twin._cache = self._cache.copied()
@@ -95,7 +95,7 @@ class _PrefixCache:
         return known, in_use
 
     def pin(self, content: Content[int], blocks: int) -> int:
-        """How many of them were free."""
+        """Return how many of them were free."""
         woken = 0
         for block in content[:blocks]:
             if self._idle.pop(block, 0):
@@ -114,7 +114,7 @@ class _PrefixCache:
         return end
 
     def unpin(self, content: Content[int], blocks: int) -> int:
-        """How many of them nobody uses any more."""
+        """Return how many of them are no longer used."""
         freed = 0
         for block in reversed(content[:blocks]):
             self._pins[block] -= 1

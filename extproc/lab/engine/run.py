@@ -23,11 +23,11 @@ class Run(msgspec.Struct, gc=False):
     growth: int
 
     def ticks(self, steps: int) -> int:
-        """How long so many of its iterations take."""
+        """Return how long so many of its iterations take."""
         return steps * self.first + self.growth * (steps * (steps - 1) // 2)
 
     def step_at(self, ticks: float) -> int:
-        """About which one is under way after so many ticks, from 1 on; rounding may make it one off."""
+        """Return about which step is under way after some ticks, from 1 on; rounding may make it one off."""
         if not self.growth:
             step = int(ticks / self.first) + 1
         else:
@@ -62,7 +62,7 @@ class EngineCounters:
 
 
 class RunResult(msgspec.Struct, gc=False):
-    """What a run brought, by request, oldest first: those whose prefill is done, and those that finished.
+    """The result of a run, by request, oldest first: those whose prefill is done, and those that finished.
 
     `begun` have got a token by it: their first one, or if they had been preempted a further one. `ttfts_s`
     holds one time per prompt completed, counted from entering the engine as vLLM's own histogram does: what
@@ -76,7 +76,7 @@ class RunResult(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one iteration brought: the requests that got a token, those that finished, by id, oldest first.
+    """The result of one iteration: the requests that got a token, those that finished, by id, oldest first.
 
     `ttfts_s` is as in `RunResult`.
     """

@@ -38,7 +38,7 @@ class Scheduler:
         self.memory = KvMemory(limits.kv_cache_blocks, limits.block_size)
 
     def plan(self, is_one_step: bool) -> Run | None:
-        """The next iterations, all of one batch; None if there is nothing to do."""
+        """Return the next iterations, all of one batch; None if there is nothing to do."""
         decoders, memory = self.decoders, self.memory
         has_room = True
         if new_blocks := decoders.new_blocks():
@@ -60,7 +60,7 @@ class Scheduler:
         return Run(steps, cost.decode_step(count, decoders.tokens), count * cost.kv_token)
 
     def complete(self, steps: int, now_s: float) -> RunResult:
-        """So many iterations of the plan have ended."""
+        """Complete some iterations of the plan."""
         decoders, counters = self.decoders, self._counters
         if steps > 1 and (new_blocks := decoders.new_blocks_of(1, steps - 1)):
             self.memory.take(new_blocks)
@@ -94,7 +94,7 @@ class Scheduler:
         return True
 
     def copied(self, twins: Mapping[Sequence, Sequence], counters: EngineCounters) -> "Scheduler":
-        """The same with other sequences in the place of these."""
+        """Return the same with other sequences in the place of these."""
         twin = copy.copy(self)
         twin._counters = counters
         twin.waiting = OrderedDict((key, twins[sequence]) for key, sequence in self.waiting.items())
@@ -115,7 +115,7 @@ class Scheduler:
         memory.take(missing)
 
     def _prefill(self, has_room: bool) -> bool:
-        """Give the prompts what is left of the tokens; whether nobody had to make room for others."""
+        """Give the prompts what is left of the tokens; whether no request had to make room for others."""
         running, limits = self.running, self._limits
         budget = limits.max_num_batched_tokens - self.decoders.count
         if len(running) > self.decoders.count:
@@ -127,7 +127,7 @@ class Scheduler:
         return has_room
 
     def _continue_prefill(self, budget: int) -> int:
-        """The next chunk of the youngest; no tokens where there is no memory for it, and it is preempted.
+        """Return the next chunk of the youngest; none if there is no memory and it is preempted.
 
         No other prefill is under way: the budget ends at one that is not complete.
         """
@@ -140,7 +140,7 @@ class Scheduler:
         return tokens
 
     def _admit(self, budget: int) -> None:
-        """Admit from the head of the queue; nobody overtakes a request that does not fit."""
+        """Admit from the head of the queue; no request overtakes one that does not fit."""
         waiting, running, memory = self.waiting, self.running, self.memory
         limits, counters = self._limits, self._counters
         while waiting and budget and len(running) < limits.max_num_seqs:
@@ -170,7 +170,7 @@ class Scheduler:
             budget -= tokens
 
     def _first_with_place(self) -> Sequence | None:
-        """The oldest in the queue that has a place for its adapter, or needs none."""
+        """Return the oldest in the queue that has a place for its adapter, or needs none."""
         places, adapters = self._limits.adapter_places, self.running_adapters
         for sequence in self.waiting.values():
             adapter = sequence.adapter
@@ -206,7 +206,7 @@ class Scheduler:
         return Run(1, self._cost.step(prefill_tokens, self.decoders.count, kv_tokens, attention_pairs), 0)
 
     def _end_prefill(self, sequence: Sequence, result: RunResult, now_s: float) -> None:
-        """The prompt is computed, and its first token is there; or all that was lost is computed again."""
+        """End a prefill: the first token is there, or all that was lost is computed again."""
         counters, prompt_tokens = self._counters, sequence.prompt_tokens
         has_output = prompt_tokens < sequence.total_tokens
         if sequence.known_tokens == prompt_tokens:

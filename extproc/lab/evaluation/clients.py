@@ -2,8 +2,8 @@
 
 The rule is that of OpenAI's and Anthropic's Python SDKs (`_base_client.py` of openai, read in November 2026):
 two retries after a 503 or a failed connection; each after exactly `Retry-After`, where the answer has one,
-otherwise after 0.5 s, 1 s and so on up to 8 s, less up to a quarter. Of a response that has begun nothing is
-sent again.
+otherwise after 0.5 s, 1 s and so on up to 8 s, less up to a quarter. A request whose response has begun is
+not sent again.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """How well the estimate of the layered policy foretells TTFT, held against what the engines would really do.
 
-Some decisions are looked at, evenly spread over the run. Of each, the TTFT that the request would have is
+Some decisions are looked at, evenly spread over the run. For each, the TTFT that the request would have is
 found by letting copies of the engines run on, as the oracle does: on two candidates drawn at random, and on
 the one that was chosen. A run is not changed by being judged: engines are copied, and the draws are the
 judge's own.

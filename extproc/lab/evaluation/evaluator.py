@@ -1,10 +1,10 @@
 """A fleet, its traffic and its routers in virtual time: a discrete-event simulation, exact by seed.
 
-Arrivals are a stream of their own. The other events, each planned by somebody for some moment, are the ends
+Arrivals are a stream of their own. The other events, each planned for some moment, are the ends
 of an engine's runs (see `lab.engine.engine`), scrapes and what they bring, backends that join, leave or fail,
 and routers that look after the requests that they hold. The clock jumps from event to event; events of the
 same moment come in the order in which they were planned. The traffic of a seed is the same for every policy,
-so policies are compared on equal requests. What is kept does not grow with the number of requests.
+so policies are compared on equal requests. The memory does not grow with the number of requests.
 
 A client may send a request again (see `clients`). For routers and servers each attempt is a request of its
 own, which arrives when it is sent; in the figures they are one, which arrived with the first.
@@ -139,7 +139,7 @@ class _Run:
         self._decisions_before = decisions_of(router.policy for router in self._routers)
 
     def _catch_up(self, until_s: float) -> None:
-        """All events before that time."""
+        """Handle all events before that time."""
         events = self._events
         while events and events[0][0] < until_s:
             now_s, _, event = heappop(events)
@@ -189,7 +189,7 @@ class _Run:
             self._plan(again_s, partial(self._advance, router))
 
     def _settle(self, router: SimulatedRouter, now_s: float) -> None:
-        """Those who are held no more go where they were sent."""
+        """Send the requests that are no longer held where they were placed."""
         for number, arrival, backend in router.settled():
             self._send(number, arrival, router, backend, now_s)
 
@@ -257,7 +257,7 @@ class _Run:
         self._hear(router, ended, now_s)
 
     def _fail(self, backend: int, now_s: float) -> None:
-        """All requests of a backend fail at once."""
+        """Fail all requests of a backend at once."""
         lost = [key for key, request in self._in_flight.items() if request.backend == backend]
         for request_id in lost:
             self._fail_request(self._in_flight.pop(request_id), now_s)

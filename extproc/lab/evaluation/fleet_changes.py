@@ -1,8 +1,9 @@
-"""Who is in the fleet, and who is up: backends that join, leave or fail while an evaluation goes on.
+"""The members of the fleet, and those that are up: backends that join, leave or fail while an evaluation
+goes on.
 
 A backend that leaves is taken from the routers' lists and finishes what it has. One that fails loses its
-requests and its KV cache, and refuses connections until it is back. What watches over the fleet (a readiness
-probe, a health check) notices a failure only after `NOTICED_AFTER_S`; until then it is up to the routers.
+requests and its KV cache, and refuses connections until it is back. A readiness probe or a health check
+notices a failure only after `NOTICED_AFTER_S`; until then it is up to the routers.
 """
 
 from collections.abc import Callable, Sequence

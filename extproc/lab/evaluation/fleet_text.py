@@ -51,7 +51,7 @@ FindProfile = Callable[[str], EngineProfile]
 
 
 def parse_fleet(text: str, find_profile: FindProfile = shipped_profile) -> tuple[ServerSpec, ...]:
-    """The servers of a named fleet or of a text; raises ConfigError, saying what is expected.
+    """Return the servers of a named fleet or of a text; raises ConfigError, saying what is expected.
 
     `find_profile` knows what PROFILE may stand for, and raises ConfigError for anything else.
     """

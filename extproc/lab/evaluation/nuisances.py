@@ -1,4 +1,4 @@
-"""What makes a simulated world as unpleasant as a real one; by default nothing of it.
+"""The nuisances that make a simulated world like the real one; by default none.
 
 Each nuisance is an option of `extproc evaluate` and has a number or two; `lab.evaluation.world` makes it.
 """

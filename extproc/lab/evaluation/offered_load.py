@@ -29,7 +29,7 @@ Sample = Callable[[int, int, np.random.Generator], list[Arrival]]
 
 
 def requests_per_s(spec: ServerSpec, sample: Sample, max_model_len: int) -> float:
-    """The throughput of one saturated server."""
+    """Return the throughput of one saturated server."""
     least = max(MIN_REQUESTS, REQUESTS_PER_PLACE * spec.limits.max_num_seqs)
     requests = sample(least, max_model_len, np.random.default_rng(0))
     server = Server(spec)
@@ -44,7 +44,7 @@ def requests_per_s(spec: ServerSpec, sample: Sample, max_model_len: int) -> floa
 
 
 def capacities_per_s(specs: Sequence[ServerSpec], sample: Sample, max_model_len: int) -> tuple[float, ...]:
-    """Of each server; equal machines are measured once."""
+    """Return the capacity of each server; equal machines are measured once."""
     known: dict[object, float] = {}
     for spec in specs:
         machine = (spec.profile, spec.limits)
@@ -56,7 +56,7 @@ def capacities_per_s(specs: Sequence[ServerSpec], sample: Sample, max_model_len:
 def present_capacities_per_s(
     capacities: Sequence[float], specs: Sequence[ServerSpec], duration_s: float
 ) -> tuple[float, ...]:
-    """The same capacities as means over so long a time, in parts of which a server may not be there."""
+    """Return the mean capacities over a time in parts of which a server may be absent."""
     return tuple(each * spec.present_share(duration_s) for each, spec in zip(capacities, specs, strict=True))
 
 
@@ -67,7 +67,7 @@ _ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class OfferedLoad:
-    """What arrives, for how long, and how much each server can answer, on average over that time."""
+    """The arrivals, their duration, and how much each server can answer, on average over that time."""
 
     traffic: Traffic
     duration_s: float

@@ -1,9 +1,9 @@
-"""What one policy did on one seed's traffic, and the middle of several seeds.
+"""The result of one policy on one seed's traffic, and the middle of several seeds.
 
 Goodput is the share of all requests, refused and failed ones included, whose first token came within the
 objective. The delay of a request is how much later its first token came than it would have on the fleet's
 fastest idle machine with nothing cached. *Good* is the share of all requests whose delay was within its
-limit. What a prefix cache saves may make a delay negative; below a tenth of a millisecond its size is not
+limit. The savings of a prefix cache may make a delay negative; below a tenth of a millisecond its size is not
 kept.
 
 Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own capacity that each backend had to
@@ -21,7 +21,7 @@ from extproc.lab.evaluation.nuisances import Nuisances
 Judged = TypeVar("Judged")
 
 QUANTILES = tuple(percent / 100 for percent in range(1, 100))
-"""What is kept of the distributions of TTFT and of the delay."""
+"""Summaries of the distributions of TTFT and of the delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class BackendResult:
 class EstimateQuality:
     """How well the layered policy's estimate foretells TTFT, by some of its decisions.
 
-    Of each decision two candidates are compared: `pairs` counts those whose true TTFTs differ by more than
+    For each decision two candidates are compared: `pairs` counts those whose true TTFTs differ by more than
     a fifth, and `pairwise_accuracy` is the share of these that the estimate puts in the right order.
     `median_error` is the relative error of the estimate for the backend that was chosen.
     """
@@ -125,11 +125,11 @@ class PolicyRun:
         return self.failed / self.requests if self.requests else 0.0
 
     def ttft_s(self, percent: int) -> float | None:
-        """A quantile of TTFT, 1 to 99."""
+        """Return a quantile of TTFT, 1 to 99."""
         return None if self.ttft_quantiles_s is None else self.ttft_quantiles_s[percent - 1]
 
     def delay_s(self, percent: int) -> float | None:
-        """A quantile of the delay, 1 to 99."""
+        """Return a quantile of the delay, 1 to 99."""
         return None if self.delay_quantiles_s is None else self.delay_quantiles_s[percent - 1]
 
 
@@ -193,7 +193,7 @@ class Evaluation:
 
 
 def summaries(runs: Sequence[PolicyRun]) -> tuple[PolicySummary, ...]:
-    """Each policy over its seeds, in the order in which they first come."""
+    """Return each policy over its seeds, in the order in which they first come."""
     return tuple(_summary(policy, runs) for policy in dict.fromkeys(run.policy for run in runs))
 
 
@@ -246,6 +246,6 @@ def _spread(values: Iterable[float]) -> Spread:
 
 
 def fairness(used_shares: Sequence[float]) -> float:
-    """Jain's index; 1 where nothing was used at all."""
+    """Return Jain's index; 1 where nothing was used at all."""
     squares = sum(share * share for share in used_shares)
     return sum(used_shares) ** 2 / (len(used_shares) * squares) if squares else 1.0

@@ -1,4 +1,4 @@
-"""What every policy of an evaluation has to cope with."""
+"""The setting that every policy of an evaluation faces."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ DELAY_LIMIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What every policy has to cope with; `capacities_per_s` are the servers', in requests.
+    """The setting that every policy faces; `capacities_per_s` are the servers', in requests.
 
     Requests that arrive before `from_s` are served, but in no figure. With `is_estimate_judged` some
     decisions of the layered policy are held against what the engines would really do (see `estimate_judge`).

@@ -16,7 +16,7 @@ Event = Callable[[float], None]
 
 
 class Exporter:
-    """What one server's `/metrics` says; it may stand still from one scrape to the end of a span."""
+    """One server's `/metrics`, which may stand still from one scrape to the end of a span."""
 
     def __init__(self, server: Server, frozen_until_s: Callable[[float], float]) -> None:
         self.server = server

@@ -27,7 +27,7 @@ class SimulatedRouter:
         self._hears_ends = type(policy).ended is not Policy.ended
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
-        """Who may be chosen from now on."""
+        """Set the backends that may be chosen from now on."""
         self._members = [self._all[number] for number in backends]
         self.policy.members(backends, now_s)
 
@@ -43,7 +43,7 @@ class SimulatedRouter:
         return chosen
 
     def settled(self) -> Iterator[tuple[int, Arrival, int | None]]:
-        """Requests that are held no more, and a backend for each, or None where it was refused."""
+        """Yield requests that are no longer held, with a backend for each, or None if it was refused."""
         for request_id, backend in self.policy.settled():
             request = self.held.pop(request_id)
             if backend is not None:
@@ -60,7 +60,7 @@ class SimulatedRouter:
         ended_s: float,
         now_s: float,
     ) -> None:
-        """The response was complete, or failed, at `ended_s`."""
+        """Note that the response was complete, or failed, at `ended_s`."""
         candidate = self._all[backend]
         candidate.in_flight -= 1
         candidate.tokens_in_flight -= arrival.prompt_tokens
@@ -69,7 +69,7 @@ class SimulatedRouter:
             self.policy.ended(ended, now_s)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
-        """A scrape has come back."""
+        """Note that a scrape has come back."""
         self._all[backend].gauges = gauges
         self.policy.scraped(backend, gauges, now_s)
 

@@ -35,11 +35,11 @@ class ServerSpec:
     recovers_s: float = 0.0
 
     def engine(self) -> Engine:
-        """A new engine, without work."""
+        """Return a new engine, without work."""
         return Engine(self.profile, self.limits)
 
     def present_share(self, duration_s: float) -> float:
-        """The share of the time from 0 to `duration_s` at which it serves requests."""
+        """Return the share of the time from 0 to `duration_s` at which it serves requests."""
         present_s = max(0.0, min(self.leaves_s or duration_s, duration_s) - self.joins_s)
         if self.fails_s is not None:
             present_s -= max(0.0, min(self.recovers_s, duration_s) - self.fails_s)
@@ -50,7 +50,7 @@ NO_ADAPTERS: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 
 class Gauges(msgspec.Struct, frozen=True):
-    """What a scrape reads: gauges, and totals since the start.
+    """The content of a scrape: gauges, and totals since the start.
 
     `engine_ttft_s` is the sum of `ttfts` times from entering the engine to the first token, as vLLM's own
     histogram has it; `decode_s` the sum of the times from there to the last token of `finished` requests.
@@ -160,12 +160,12 @@ class Server:
         self._ttfts = self._finished = 0
 
     def finished(self, decode_s: float) -> None:
-        """A request has ended, so long after its first token."""
+        """Note that a request has ended, and the time since its first token."""
         self._decode_s += decode_s
         self._finished += 1
 
     def gauges(self, now_s: float) -> Gauges:
-        """What `/metrics` says now."""
+        """Return the gauges that `/metrics` shows now."""
         engine = self.engine
         steps = 0 if engine.run is None else self._step_under_way(engine.run, now_s) - 1
         return Gauges(
@@ -184,7 +184,7 @@ class Server:
         )
 
     def copied(self) -> "Server":
-        """One that goes on from here by itself."""
+        """Return a copy that goes on from here by itself."""
         twin = copy.copy(self)
         twin.engine = self.engine.copied()
         return twin
@@ -217,7 +217,7 @@ class Server:
         return self.run_ends_s
 
     def _step_under_way(self, run: Run, now_s: float) -> int:
-        """The first iteration of the run, counted from 1, that does not end before now."""
+        """Return the first iteration of the run, counted from 1, that does not end before now."""
         steps = run.step_at((now_s - self._begun_s) * TICKS_PER_S - self._begun_ticks)
         begun_s, begun_ticks, ticks = self._begun_s, self._begun_ticks, run.ticks
         while steps < run.steps and begun_s + (begun_ticks + ticks(steps)) * TICK_S < now_s:

@@ -1,4 +1,4 @@
-"""What is counted while a run goes on: fixed memory, whatever the number of requests."""
+"""The counts of a run under way: fixed memory, whatever the number of requests."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class FineHistogram:
         self._counts = np.zeros(_BUCKETS, np.int64)
 
     def add(self, ttfts_s: npt.NDArray[np.float64]) -> None:
-        """Some more."""
+        """Add some more requests."""
         self.count += len(ttfts_s)
         # The sum of all is the same, to the last digit, whatever part of them comes at once.
         self.sum_s = float(np.cumsum(np.append(self.sum_s, ttfts_s))[-1])
@@ -49,7 +49,7 @@ class FineHistogram:
         self._counts += np.bincount(buckets, minlength=_BUCKETS)
 
     def quantiles_s(self, *shares: float) -> tuple[float, ...] | None:
-        """The smallest TTFTs that these shares of the requests do not exceed; None without requests."""
+        """Return the smallest TTFTs that these shares of requests do not exceed; None without requests."""
         if not self.count:
             return None
         ranks = [max(1, math.ceil(share * self.count)) for share in shares]
@@ -62,7 +62,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """What is asked of the first token: to come within `slo_s`, and at most `delay_limit_s` later than on the
+    """The demands on the first token: to come within `slo_s`, and at most `delay_limit_s` later than on the
     fastest idle machine. Requests that arrive before `from_s` are not counted.
     """
 
@@ -153,7 +153,7 @@ class Tally:
         decisions: Mapping[str, int],
         estimate: EstimateQuality | None,
     ) -> PolicyRun:
-        """The figures at the end of the run."""
+        """Return the figures at the end of the run."""
         self._count_new()
         backends = self._backends(duration_s)
         used = [each.requests / capacity for each, capacity in zip(backends, capacities_per_s, strict=True)]
@@ -184,7 +184,7 @@ class Tally:
         return any(server.spec.limits.adapter_places is not None for server in self._servers)
 
     def _adapter_waits(self) -> int:
-        """Those on servers that have failed are lost with these."""
+        """Count waits for adapters; those on servers that have failed are lost."""
         return sum(server.engine.counters.adapter_waits for server in self._servers)
 
     def _retried(self) -> RetriedRequests | None:

@@ -10,8 +10,8 @@ followed by `@LOAD`, which is such a share.
 With `turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS` the requests are turns of conversations (see
 `lab.traffic.conversations`), and `prompt` is what each turn adds.
 
-A trace is `trace:FILE[@LOAD] [for=SECONDS]`; see `lab.evaluation.trace_spec`. What follows the last @ is a
-load if it is a number, and belongs to the name of the file otherwise.
+A trace is `trace:FILE[@LOAD] [for=SECONDS]`; see `lab.evaluation.trace_spec`. The text after the last @ is
+a load if it is a number, and belongs to the name of the file otherwise.
 """
 
 import math
@@ -100,16 +100,16 @@ class WorkloadSpec:
         return MAX_MODEL_LEN
 
     def lasts_s(self, capacity_per_s: float) -> float:
-        """The same time on any fleet."""
+        """Return the same time on any fleet."""
         return self.duration_s
 
     def traffic(self, max_model_len: int, capacity_per_s: float) -> Traffic:
-        """What arrives at a fleet with this context and capacity."""
+        """Return the traffic of a fleet with this context and capacity."""
         traffic = self._at(self.rate * capacity_per_s if self.is_relative else self.rate, max_model_len)
         return traffic if self.adapters is None else AdapterTraffic(traffic, self.adapters)
 
     def sample(self, count: int, max_model_len: int, rng: np.random.Generator) -> list[Arrival]:
-        """Some requests, whatever their times; ConfigError where hardly any of them fits into the context."""
+        """Return some requests, at any time; raises ConfigError where hardly any fits into the context."""
         turns = 1.0 if self.turns is None else self.turns.turns
         once = replace(self, curve=Steady(), duration_s=_PATIENCE * count * turns / self.rate)
         found = list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
@@ -131,7 +131,7 @@ class WorkloadSpec:
 
 
 def parse_workload(text: str, read_table: ReadTable, read_trace: ReadTrace) -> WorkloadSpec | TraceSpec:
-    """The workload of a name or of a text; raises ConfigError, saying what is expected."""
+    """Return the workload of a name or of a text; raises ConfigError, saying what is expected."""
     if text.startswith("trace:"):
         return _trace(text, read_trace)
     name, _, load = text.partition("@")
@@ -208,7 +208,7 @@ def _adapters(text: str) -> Adapters | None:
 
 
 def _number(text: str) -> float:
-    """NaN, which is in no range, for what is no number."""
+    """Return the number; NaN, which is in no range, for other text."""
     try:
         return float(text)
     except ValueError:

@@ -45,7 +45,7 @@ def completion_body(
     rng: np.random.Generator,
     content: Sequence[int] = (),
 ) -> bytes:
-    """A streamed completion with exactly these lengths and a usage event at its end.
+    """Return a streamed completion with exactly these lengths and a usage event at its end.
 
     `content` is as in `Arrival`: names of the first blocks, of the prompt and maybe of more.
     """
@@ -61,7 +61,7 @@ def completion_body(
 
 
 def _named_ids(content: Sequence[int]) -> npt.NDArray[np.int64]:
-    """The numbers of the ids in blocks with these names: SplitMix64 of the name and the place in the block.
+    """Return the token numbers of blocks by name: SplitMix64 of the name and the position in the block.
 
     Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
     """
@@ -155,7 +155,7 @@ class Reply:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Connections without a limit of their own; the load generator bounds what is in flight."""
+    """Open connections without a limit; the load generator bounds the requests in flight."""
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
@@ -211,7 +211,7 @@ async def _follow(content: aiohttp.StreamReader, reply: Reply, started_s: float)
 
 async def _wait_for_end(content: aiohttp.StreamReader) -> None:
     """Return at the end of the body, or after a while."""
-    if content.exception() is not None:  # of this nobody would be told any more
+    if content.exception() is not None:  # no reader would see this error any more
         return
     try:
         async with asyncio.timeout(_LOOK_EVERY_S):

@@ -1,6 +1,6 @@
 """Servers without a router: the load generator places its requests itself, at random.
 
-What is known of a server is kept by the same core and scraper as in the sidecar, so the features of a sample
+The same core and scraper as in the sidecar keep the state of a server, so the features of a sample
 are those that serving would have computed at that moment. There is no guard: the point is to
 see what lies beyond saturation. With two servers or more each arrival is a pair of requests, of the same
 lengths and at the same moment, for two different servers: afterwards it is known which was the faster one.

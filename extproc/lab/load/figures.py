@@ -1,4 +1,4 @@
-"""What a run has sent and seen so far, by step: for the progress display and the summary. No I/O."""
+"""The figures of a run so far, by step: for the progress display and the summary. No I/O."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -82,19 +82,19 @@ class Figures:
         return sum(step.errors for step in self.steps)
 
     def begin(self, step: Step, now_s: float) -> StepFigures:
-        """A step starts."""
+        """Return a step starts."""
         self.steps.append(StepFigures(step))
         self.step_began_s = now_s
         self.is_step_running = True
         return self.steps[-1]
 
     def end(self, now_s: float) -> None:
-        """The step is over."""
+        """Note that the step is over."""
         self.steps[-1].elapsed_s = now_s - self.step_began_s
         self.is_step_running = False
 
     def was_sent(self, requests: int, running: float, late_s: float) -> None:
-        """An arrival has been sent, `late_s` after its time."""
+        """Note that an arrival has been sent, `late_s` after its time."""
         step = self.steps[-1]
         self.in_flight += requests
         step.sent += requests
@@ -103,7 +103,7 @@ class Figures:
         self.max_late_s = max(self.max_late_s, late_s)
 
     def has_ended(self, sent_in: StepFigures, reply: Reply, is_refused: bool, now_s: float) -> None:
-        """A request has ended that `sent_in` had sent."""
+        """Note that a request has ended that `sent_in` had sent."""
         self.in_flight -= 1
         if is_refused:
             sent_in.refused += 1
@@ -118,13 +118,13 @@ class Figures:
             self._recent.append((now_s, reply.ttft_s))
 
     def recent_ttfts_s(self, now_s: float) -> list[float]:
-        """Of the requests that ended in the last RECENT_S."""
+        """Return the TTFTs of the requests that ended in the last RECENT_S."""
         while self._recent and self._recent[0][0] < now_s - RECENT_S:
             self._recent.popleft()
         return [ttft_s for _, ttft_s in self._recent]
 
     def by_rate(self) -> list[StepFigures]:
-        """The steps of all passes taken together, by rate."""
+        """Return the steps of all passes taken together, by rate."""
         merged: dict[float, StepFigures] = {}
         for step in self.steps:
             merged.setdefault(step.step.rate, StepFigures(step.step)).add(step)
@@ -132,5 +132,5 @@ class Figures:
 
 
 def percentiles_s(ttfts_s: list[float], *percents: float) -> tuple[float, ...] | None:
-    """Percentiles (0 to 100); None of nothing."""
+    """Return percentiles (0 to 100); None without values."""
     return tuple(np.percentile(ttfts_s, percents).tolist()) if ttfts_s else None

@@ -31,14 +31,14 @@ class Place(Protocol):
 
     @property
     def url(self) -> str:
-        """Of the server, without a path."""
+        """The server's URL, without a path."""
 
     def end(self, sent: Sent, reply: Reply) -> Sample | None:
-        """The request has ended, however it did; its sample, None where no backend is known to have it."""
+        """End the request, however it ended; returns its sample, None if its backend is not known."""
 
 
 class Target(Protocol):
-    """What load is put on; `running` is how many requests it was last seen to work on."""
+    """A target of load; `running` is how many requests it was last seen to work on."""
 
     model: str
     max_model_len: int | None
@@ -49,11 +49,11 @@ class Target(Protocol):
         """The sum over its backends."""
 
     def place(self) -> Sequence[Place]:
-        """The places of an arrival's requests, reserved at once."""
+        """Return the places of an arrival's requests, reserved at once."""
 
 
 def is_refused(reply: Reply) -> bool:
-    """Whether admission control turned the request away: that is no failure of a backend, and no sample."""
+    """Return whether admission control refused the request: no failure of a backend, and no sample."""
     return reply.headers.get(LAYER_HEADER) == _REFUSED
 
 

@@ -32,7 +32,7 @@ class _Row(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """What makes a line one of these."""
+    """The fields by which a line is recognized."""
 
     timestamp: msgspec.Raw
     input_length: msgspec.Raw
@@ -40,7 +40,7 @@ class _Named(msgspec.Struct):
 
 
 def is_mooncake(line: str) -> bool:
-    """Whether a first line has the fields of this format."""
+    """Return whether a first line has the fields of this format."""
     try:
         msgspec.json.decode(line, type=_Named)
     except (msgspec.MsgspecError, RecursionError):

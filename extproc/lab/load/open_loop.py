@@ -1,8 +1,8 @@
 """The open loop: requests are sent at their times, whether or not earlier ones have been answered.
 
 A closed loop, in which each client waits for its answer, slows down with the server and never shows what
-lies beyond saturation (Schroeder, Wierman and Harchol-Balter, "Open versus closed", NSDI 2006). What is sent
-is bounded by the schedule, and what is in flight by `max_in_flight`: arrivals beyond it are dropped and
+lies beyond saturation (Schroeder, Wierman and Harchol-Balter, "Open versus closed", NSDI 2006). The schedule
+bounds the arrivals, and `max_in_flight` the requests in flight: arrivals beyond it are dropped and
 counted, and end the pass, because higher rates would only drop more.
 """
 

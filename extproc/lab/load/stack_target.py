@@ -57,7 +57,7 @@ class StackTarget:
         return sum(backend.running or 0.0 for backend in self.snapshot.backends.values())
 
     def place(self) -> Sequence[Place]:
-        """One request, wherever Envoy sends it."""
+        """Return one request, which Envoy sends to any backend."""
         return [_StackPlace(self._url, self.snapshot, time.monotonic())]
 
 
@@ -79,7 +79,7 @@ class _StackPlace:
 async def open_stack(
     session: aiohttp.ClientSession, url: str, state_url: str, model: ServedModel
 ) -> AsyncIterator[StackTarget]:
-    """The stack, its state read until the block ends; ProfileError where no sidecar answers at first."""
+    """Yield the stack, with its state kept up to date; raises ProfileError where no sidecar answers."""
     try:
         snapshot = await _read_state(session, state_url)
     except _UNREADABLE as error:
@@ -95,7 +95,7 @@ async def open_stack(
 
 
 async def _keep_reading(session: aiohttp.ClientSession, state_url: str, target: StackTarget) -> None:
-    """The sidecar may go away for a while: the last state stays, and its age tells."""
+    """Keep reading the state. While the sidecar is away the last state stays, and its age shows it."""
     reading = ConditionLog(_log, "state_not_read", "state_recovered")
     while True:
         started_s = time.monotonic()

@@ -52,7 +52,7 @@ _EXPECTED = (
 
 @lru_cache(maxsize=2)  # prompt and output usually name the same file
 def read_length_file(name: str) -> Mapping[str, Tokens]:
-    """The columns of lengths, those of one request in one row; an output of 0 tokens counts as 1.
+    """Return the columns of lengths, those of one request in one row; an output of 0 tokens counts as 1.
 
     Raises ConfigError, naming the line, where the file cannot be read or has anything else in these columns.
     """

@@ -1,1 +1,1 @@
-"""What `extproc up` is made of: child processes, ports, files, and what it says."""
+"""The parts of `extproc up`: child processes, ports, files, and what it says."""

@@ -54,7 +54,7 @@ class ChildProcess:
         return None if self._process is None else self._process.pid
 
     def ending(self) -> str | None:
-        """How it ended, in words; None as long as it runs, and before it is started."""
+        """Return how it ended, in words; None as long as it runs, and before it is started."""
         status = None if self._process is None else self._process.poll()
         if status is None:
             return None
@@ -63,7 +63,7 @@ class ChildProcess:
         )
 
     def log_tail(self) -> str:
-        """The last lines of its log, indented."""
+        """Return the last lines of its log, indented."""
         with self.log_path.open("rb") as log:
             log.seek(max(0, self.log_path.stat().st_size - _TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
@@ -82,7 +82,7 @@ class ChildProcess:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What a child does before it runs its program; None where there is no such thing."""
+    """Return the function that a child runs before its program; None on other systems."""
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()

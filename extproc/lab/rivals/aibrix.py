@@ -2,7 +2,7 @@
 
 Source: vllm-project/aibrix, `least_latency.go` of its gateway plugin. A backend's expected latency is its
 mean queueing and prefill time and its mean decode time, this per token and for the mean output of the whole
-fleet; averages are since the start of the server. Of equal ones the last is taken.
+fleet; averages are since the start of the server. If several are equal the last is taken.
 
 Two things differ. The simulated engine tells the time to the first token, but not where queueing ends and
 prefill begins; so prefill is not set to the mean prompt of the fleet, which changes nothing where backends
@@ -24,7 +24,7 @@ class LeastLatency(Policy):
     needs_gauges = True
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The last of those with the smallest expected latency."""
+        """Return the last of those with the smallest expected latency."""
         all_gauges = [candidate.gauges for candidate in candidates]
         means = [mean for mean in map(_mean_output, all_gauges) if mean > 0]
         fleet_mean = sum(means) / len(means) if means else GUESSED_OUTPUT_TOKENS

@@ -19,7 +19,7 @@ from extproc.lab.rivals.prefill_load import LMetric, TokenLoadAffinity
 
 @dataclass(frozen=True, slots=True)
 class RivalSetting:
-    """What one router's policy is made from; only the oracles look into the servers, and know the limit."""
+    """The ingredients of one router's policy; only the oracles look into the servers, and know the limit."""
 
     servers: Sequence[Server]
     layered: LayeredRules
@@ -58,7 +58,7 @@ def _layered(setting: RivalSetting, rules: LayeredRules, *, sees_adapters: bool 
 
 
 def parse_policies(text: str) -> tuple[str, ...]:
-    """Names separated by commas, or "all"; raises ConfigError for any other."""
+    """Read names separated by commas, or "all"; raises ConfigError for any other."""
     if text == "all":
         return tuple(POLICIES)
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -16,7 +16,7 @@ class RoundRobin(Policy):
         self._next = int(rng.integers(1 << 30))
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The next one."""
+        """Return the next one."""
         self._next += 1
         return candidates[self._next % len(candidates)].backend
 
@@ -28,7 +28,7 @@ class Random(Policy):
         self._draws = Draws(rng)
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """Any one."""
+        """Return any one."""
         return candidates[self._draws.below(len(candidates))].backend
 
 
@@ -44,7 +44,7 @@ class LeastRequest(Policy):
         self._draws = Draws(rng)
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The less busy one of two; of two equally busy ones the first that was drawn."""
+        """Return the less busy one of two; of two equally busy ones the first that was drawn."""
         first = candidates[self._draws.below(len(candidates))]
         second = candidates[self._draws.below(len(candidates))]
         return second.backend if second.in_flight < first.in_flight else first.backend

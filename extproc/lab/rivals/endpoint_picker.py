@@ -34,7 +34,7 @@ TOKEN_THRESHOLD = 4_194_304
 
 
 def queue_scores(candidates: Candidates) -> list[float]:
-    """1 for the shortest scraped queue, 0 for the longest; 1 for all where they are equal."""
+    """Return 1 for the shortest scraped queue, 0 for the longest; 1 for all where they are equal."""
     waiting = [candidate.gauges.waiting for candidate in candidates]
     shortest, longest = min(waiting), max(waiting)
     if shortest == longest:
@@ -43,25 +43,25 @@ def queue_scores(candidates: Candidates) -> list[float]:
 
 
 def kv_cache_scores(candidates: Candidates) -> list[float]:
-    """The scraped share of the KV cache that is free."""
+    """Return the scraped share of the KV cache that is free."""
     return [1.0 - candidate.gauges.kv_cache_fraction for candidate in candidates]
 
 
 def token_load_scores(candidates: Candidates, prompt_tokens: int) -> list[float]:
-    """How far own prompt tokens in flight, those of the request included, are from the threshold."""
+    """Return how far own prompt tokens in flight, those of the request included, are from the threshold."""
     tokens = [candidate.tokens_in_flight + prompt_tokens for candidate in candidates]
     return [1.0 - min(each, TOKEN_THRESHOLD) / TOKEN_THRESHOLD for each in tokens]
 
 
 def active_request_scores(candidates: Candidates) -> list[float]:
-    """1 for none in flight, 0 for the most: the rule of least in flight, as a score."""
+    """Return 1 for none in flight, 0 for the most: the rule of least in flight, as a score."""
     counts = [candidate.in_flight for candidate in candidates]
     most = max(counts)
     return [(most - count) / most if most else 1.0 for count in counts]
 
 
 class PrefixIndex:
-    """What one picker believes to be in the prefix caches, by endpoint, the newest block last.
+    """One picker's belief about the prefix caches, by endpoint, the newest block last.
 
     A block has `block_tokens`, a multiple of the engine's; of a prompt the first `max_blocks` count.
     """
@@ -72,7 +72,7 @@ class PrefixIndex:
         self._max_blocks = max_blocks
 
     def scores(self, candidates: Candidates, request: Arrival) -> list[float]:
-        """The share of the request's full blocks that an endpoint is believed to have."""
+        """Return the share of the request's full blocks that an endpoint is believed to have."""
         total = self._full_blocks(request)
         return [count / total if total else 0.0 for count in self._matched(candidates, request)]
 
@@ -81,7 +81,7 @@ class PrefixIndex:
         return [count * self._block_tokens for count in self._matched(candidates, request)]
 
     def add(self, backend: int, request: Arrival, capacity: int = INDEXED_BLOCKS) -> None:
-        """The request goes there; the index keeps `capacity` blocks of that endpoint."""
+        """Note that the request goes there; the index keeps `capacity` blocks of that endpoint."""
         blocks = self._blocks.setdefault(backend, OrderedDict())
         for block in self._prompt_blocks(request):
             blocks[block] = None
@@ -100,7 +100,7 @@ class PrefixIndex:
         return counts
 
     def _prompt_blocks(self, request: Arrival) -> Sequence[int]:
-        """The blocks by the last engine's block in each: its number stands for all before it, too."""
+        """Return the blocks by the last engine's block in each: its number stands for all before it, too."""
         each = self._block_tokens // DEFAULT_BLOCK_SIZE
         return request.content[each - 1 : self._full_blocks(request) * each : each]
 

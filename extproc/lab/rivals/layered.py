@@ -2,7 +2,7 @@
 
 Nothing is copied or imitated: `Core.place` decides and reserves, or holds a request; the lease is ended as an
 exchange would end it, `Core.scraped` gets the gauges as the scraper hands them over, and `Core.learn` the
-entry that Envoy's access log would have. What production does around it is assumed to be done: the clusters
+entry that Envoy's access log would have. The surroundings of production are assumed: the clusters
 are loaded, the model is in place, input tokens are exact.
 """
 
@@ -144,7 +144,7 @@ class Layered(Policy):
         return self._indices[instruction.cluster.removesuffix(ENDPOINT_SUFFIX)]
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
-        """Service discovery has found these; Envoy has a cluster for each at once."""
+        """Note that service discovery has found these; Envoy has a cluster for each at once."""
         self.core.advance(now_s)
         found = [self._endpoints[backend] for backend in backends]
         self.core.set_members(found, now_s, found)
@@ -170,7 +170,7 @@ class Layered(Policy):
             self._record(outcome.sample)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
-        """The scraper has read a backend's metrics."""
+        """Note that the scraper has read a backend's metrics."""
         signals = Signals(
             float(gauges.running),
             float(gauges.waiting),
@@ -198,7 +198,7 @@ class Layered(Policy):
         return _as_request(arrival, _name(arrival.adapter) if is_for_adapter else MODEL)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
-        """The scraper was refused a connection."""
+        """Note that the scraper was refused a connection."""
         member = self.core.registry.backend_named(self._endpoints[backend].name)
         if member is not None:
             member.scrape_refused(now_s)

@@ -1,8 +1,8 @@
 """The oracle: it sees every engine as it is, knows how long every output will be, and looks ahead.
 
 For each backend that may be the earliest it runs a copy of the engine until the new request has its first
-token, and takes the earliest. It sees all requests at once, those of other routers included. What it does not
-know is who comes later: it is greedy, the bound of what a policy can do by choosing well for the request at
+token, and takes the earliest. It sees all requests at once, those of other routers included. It does not know
+later arrivals: it is greedy, the bound of what a policy can do by choosing well for the request at
 hand. In lasting overload that is no bound on goodput: who refuses requests, or lets some backends drown,
 keeps others in time. The shedding oracle refuses requests: those that would be late on every backend.
 
@@ -33,7 +33,7 @@ class Oracle(Policy):
         self._ahead = [_ahead_of(server) for server in servers]
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The backend at which the request would have its first token first."""
+        """Return the backend at which the request would have its first token first."""
         self._catch_up(now_s)
         backend, first_token_s = self._earliest(request, candidates, now_s)
         if self.is_refused(request, first_token_s):
@@ -96,7 +96,7 @@ def ttft_if_sent(server: Server, request: Arrival, now_s: float) -> float:
 
 
 def first_token_at(server: Server, request: Arrival, now_s: float, give_up_at_s: float) -> float:
-    """When `request`, submitted now, would have its first token there; inf if after `give_up_at_s`."""
+    """Return when `request`, submitted now, gets its first token there; inf if after `give_up_at_s`."""
     tried = server.copied()
     tried.submit(_PROBE, request.prompt_tokens, request.output_tokens, now_s, request.content)
     while tried.run_ends_s is not None and tried.run_ends_s <= give_up_at_s:
@@ -129,7 +129,7 @@ def _ahead_of(server: Server) -> Server:
 
 
 def _run_ahead(server: Server) -> Server:
-    """The server at the iteration that admits the last of those who wait."""
+    """Return the server at the iteration that admits the last of those who wait."""
     while server.run_ends_s is not None and (server.engine.waiting or server.engine.stuck):
         server.end_run(server.run_ends_s)
     return server

@@ -28,7 +28,7 @@ class PeakEwma(Policy):
         self._pending = [0] * backends
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The cheaper one of two."""
+        """Return the cheaper one of two."""
         count = len(candidates)
         index = self._draws.below(count)
         chosen = candidates[index]
@@ -40,12 +40,12 @@ class PeakEwma(Policy):
         return chosen.backend
 
     def first_token(self, request_id: int, backend: int, ttft_s: float, now_s: float) -> None:
-        """Its response time is known."""
+        """Note its response time."""
         self._pending[backend] -= 1
         self._update(backend, ttft_s, now_s)
 
     def ended(self, request: Ended, now_s: float) -> None:
-        """One that failed before it began is an answer, too: its time is that of the failure."""
+        """Count a request that failed before it began as an answer at the time of the failure."""
         if request.ttft_s is None:
             self.first_token(request.request_id, request.backend, request.duration_s, now_s)
 

@@ -1,7 +1,8 @@
-"""What every policy of an evaluation is: one router's rule, with what that router knows of the backends.
+"""The interface of every policy of an evaluation: one router's rule, with what that router knows of the
+backends.
 
-A policy is told what happens to its own requests and nothing of those of other routers. What it learns of a
-backend beyond that is what a scrape read, some time ago.
+A policy is told what happens to its own requests and nothing of those of other routers. Beyond that it
+learns of a backend only the content of an earlier scrape.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +23,7 @@ HELD = -1
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """What one router knows of one backend: its own requests there, their prompts, the last scrape.
+    """One router's knowledge of one backend: its own requests there, their prompts, the last scrape.
 
     `backend` is the backend's number in the fleet, which is not its place among the candidates of the moment.
     """
@@ -57,34 +58,34 @@ class Policy(ABC):
 
     @abstractmethod
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:
-        """The `backend` of one of at least one candidate, None to refuse the request, or HELD."""
+        """Return the `backend` of one of at least one candidate, None to refuse the request, or HELD."""
 
     def settled(self) -> Sequence[tuple[int, int | None]]:
-        """What became of held requests since the last call: their ids, and a backend or None for each."""
+        """Return held requests that were settled since the last call: their ids, and a backend or None."""
         return ()
 
     def retry_after_s(self, request_id: int) -> float | None:
-        """When a client may come back that was refused, as it was told; asked once of each refusal."""
+        """Return the `Retry-After` of a refused client; asked once for each refusal."""
         return None
 
     def advance(self, now_s: float) -> float | None:
-        """Look after those who are held; when to do so again, None where nobody is."""
+        """Look after held requests; returns when to do so again, None if none is held."""
         return None
 
     def members(self, backends: Sequence[int], now_s: float) -> None:
-        """The fleet consists of these backends from now on; it is told at the start, and at every change."""
+        """Set the fleet's backends; called at the start, and at every change."""
 
     def first_token(self, request_id: int, backend: int, ttft_s: float, now_s: float) -> None:
-        """The response to one of its requests has begun."""
+        """Note that the response to one of its requests has begun."""
 
     def ended(self, request: Ended, now_s: float) -> None:
-        """The response to one of its requests is complete, or has failed."""
+        """Note that the response to one of its requests is complete, or has failed."""
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
-        """A scrape has come back."""
+        """Note that a scrape has come back."""
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
-        """Nobody listens at a backend that was to be scraped."""
+        """Note that a backend has refused the connection of a scrape."""
 
 
 _BLOCK = 256
@@ -100,7 +101,7 @@ class Draws:
         self._block: list[float] = []
 
     def below(self, count: int) -> int:
-        """A whole number from 0 to `count` - 1."""
+        """Return a whole number from 0 to `count` - 1."""
         if not self._block:
             self._block = self._rng.random(_BLOCK)[::-1].tolist()
         return int(self._block.pop() * count)

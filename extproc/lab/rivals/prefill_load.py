@@ -104,10 +104,10 @@ class TokenLoadAffinity(LeastPrefill):
     token-load-scorer, inflight-load-producer and approx-prefix-cache-producer at their defaults, in the
     profile of llm-d's guide "optimized baseline"; max-score-picker. A request stays with the endpoints that
     have most of its prompt, unless the least loaded of these has so many more tokens in flight than the least
-    loaded of the others that its first token would come too late. Of the endpoints that are left it takes the
-    one with the fewest tokens in flight, its own included; of several one at random. Tokens in flight are
-    those of prompts, less what the router believes to be cached there, and are released with the first part
-    of the response.
+    loaded of the others that its first token would come too late. Among the endpoints that are left it takes
+    the one with the fewest tokens in flight, its own included; ties are broken at random. Tokens in flight
+    are those of prompts, less what the router believes to be cached there, and are released with the first
+    part of the response.
 
     The rate that turns tokens into seconds is the default, measured by llm-d on other machines; its guide
     recommends to measure one's own. Several routers do not tell each other what they have in flight.

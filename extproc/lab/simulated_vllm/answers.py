@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class VllmAnswer(ABC):
-    """What is known of an answer when its request arrives; `created_s` is a unix timestamp.
+    """The properties of an answer when its request arrives; `created_s` is a unix timestamp.
 
     A stream is `opening`, sent at once and before the request is scheduled; `first`, sent with the first
     token; `tokens` as often as needed; `closing`.
@@ -34,26 +34,26 @@ class VllmAnswer(ABC):
 
     @abstractmethod
     def body(self) -> bytes:
-        """The whole answer to a request that is no stream."""
+        """Return the whole answer to a request that is no stream."""
 
     def opening(self) -> bytes:
-        """Events before the request is scheduled."""
+        """Return the events before the request is scheduled."""
         return b""
 
     def first(self) -> bytes:
-        """Events that precede the first token."""
+        """Return the events that precede the first token."""
         return b""
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
-        """One event with this many tokens."""
+        """Return one event with this many tokens."""
         raise AssertionError(f"{self.work.api.kind} is never streamed")
 
     def closing(self) -> bytes:
-        """Events after the last token."""
+        """Return the events after the last token."""
         return b""
 
     def usage(self) -> Json:
-        """Token counts, as every API but Responses names them."""
+        """Return token counts, as every API but Responses names them."""
         prompt, output = self.work.prompt_tokens, self.work.output_tokens
         return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
 
@@ -69,16 +69,16 @@ class CompletionAnswer(VllmAnswer):
     id_prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
     def body(self) -> bytes:
-        """One choice with all the text."""
+        """Return one choice with all the text."""
         choice = self._choice(self._whole(self.text)) | {"finish_reason": "length"}
         return msgspec.json.encode(self._head(self.whole) | {"choices": [choice], "usage": self.usage()})
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
-        """A piece of the text."""
+        """Return a piece of the text."""
         return self._event(self._piece(TOKEN_TEXT * number), is_last)
 
     def closing(self) -> bytes:
-        """Usage if it was asked for, and the end mark."""
+        """Return usage, if the client asked for it, and the end mark."""
         if not self.work.includes_usage:
             return b"data: [DONE]\n\n"
         return _event(self._head(self.chunk) | {"choices": [], "usage": self.usage()}) + b"data: [DONE]\n\n"
@@ -107,7 +107,7 @@ class ChatAnswer(CompletionAnswer):
     id_prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def first(self) -> bytes:
-        """The role."""
+        """Return the role."""
         return self._event({"delta": {"role": "assistant", "content": ""}}, is_last=False)
 
     def _whole(self, text: str) -> Json:
@@ -121,11 +121,11 @@ class ResponsesAnswer(VllmAnswer):
     """`/v1/responses`, reduced to a minimum: as in vLLM, two events come before any token."""
 
     def body(self) -> bytes:
-        """A response that ran into its limit."""
+        """Return a response that ran into its limit."""
         return msgspec.json.encode(self._done())
 
     def opening(self) -> bytes:
-        """A response without output."""
+        """Return a response without output."""
         started = self._head() | {"status": "in_progress", "output": [], "usage": None}
         return b"".join(
             _event({"type": name, "response": started}, name)
@@ -133,13 +133,13 @@ class ResponsesAnswer(VllmAnswer):
         )
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
-        """A piece of the message."""
+        """Return a piece of the message."""
         name = "response.output_text.delta"
         item = {"item_id": f"msg_{self.key}", "output_index": 0, "content_index": 0}
         return _event({"type": name, **item, "delta": TOKEN_TEXT * number, "logprobs": []}, name)
 
     def closing(self) -> bytes:
-        """The whole response again; this API has no end mark."""
+        """Return the whole response again; this API has no end mark."""
         name = "response.completed"
         return _event({"type": name, "response": self._done()}, name)
 
@@ -163,7 +163,7 @@ class EmbeddingAnswer(VllmAnswer):
     """`/v1/embeddings`: one short constant vector per input; never a stream."""
 
     def body(self) -> bytes:
-        """A list of vectors."""
+        """Return a list of vectors."""
         vectors = [
             {"index": i, "object": "embedding", "embedding": EMBEDDING} for i in range(self.work.inputs)
         ]
@@ -175,7 +175,7 @@ class RerankAnswer(VllmAnswer):
     """`/v1/rerank`: the documents in their order, the first one the best; never a stream."""
 
     def body(self) -> bytes:
-        """A score for each document."""
+        """Return a score for each document."""
         results = [{"index": i, "relevance_score": 1 / (1 + i)} for i in range(self.work.inputs)]
         head = {"id": f"rerank-{self.key}", "model": self.work.model}
         return msgspec.json.encode(head | {"results": results, "usage": self.usage()})
@@ -185,24 +185,24 @@ class MessagesAnswer(VllmAnswer):
     """`/v1/messages`, Anthropic's API: as in vLLM, nothing is sent before the first token."""
 
     def body(self) -> bytes:
-        """One message with one block of text."""
+        """Return one message with one block of text."""
         message = self._message([{"type": "text", "text": self.text}], "max_tokens")
         return msgspec.json.encode(message)
 
     def first(self) -> bytes:
-        """A message without content, and a block without text."""
+        """Return a message without content, and a block without text."""
         block = {"type": "text", "text": ""}
         return _event(
             {"type": "message_start", "message": self._message([], None)}, "message_start"
         ) + _event({"type": "content_block_start", "index": 0, "content_block": block}, "content_block_start")
 
     def tokens(self, number: int, is_last: bool = False) -> bytes:
-        """A piece of the block."""
+        """Return a piece of the block."""
         delta = {"type": "text_delta", "text": TOKEN_TEXT * number}
         return _event({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
 
     def closing(self) -> bytes:
-        """Why it ends."""
+        """Return the reason of the end."""
         delta = {"stop_reason": "max_tokens", "stop_sequence": None}
         return b"".join(
             (
@@ -213,7 +213,7 @@ class MessagesAnswer(VllmAnswer):
         )
 
     def usage(self) -> Json:
-        """Token counts, as Anthropic's API names them."""
+        """Return token counts, as Anthropic's API names them."""
         return {"input_tokens": self.work.prompt_tokens, "output_tokens": self.work.output_tokens}
 
     def _message(self, content: list[Json], stop_reason: str | None) -> Json:

@@ -16,7 +16,7 @@ forgotten, or the engine would run faster than its machine for as long as it had
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Who is told of a request's tokens, and what is set at its end."""
+    """The listener to a request's tokens, and the future that is set at its end."""
 
     on_token: Callable[[bool], None]
     done: asyncio.Future[None]

@@ -1,4 +1,5 @@
-"""What the simulated vLLM reads from an OpenAI-style request body: how much work it is, or why it is refused.
+"""The fields that the simulated vLLM reads from an OpenAI-style request body: how much work it is, or why
+it is refused.
 
 Nothing is tokenized: a token is four bytes of text, and token ids are counted as they are. Several prompts or
 inputs in one request are worked on as one. Error bodies, types and codes are those of vLLM's server.
@@ -50,7 +51,7 @@ class Refusal:
     param: str | None = None
 
     def body(self) -> bytes:
-        """The answer in vLLM's form."""
+        """Return the answer in vLLM's form."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.status}
         return msgspec.json.encode({"error": error})
 
@@ -102,9 +103,9 @@ def read_work(api: Api, body: bytes, models: tuple[str, ...], max_model_len: int
 
 
 def count_tokens(value: object) -> int:
-    """Tokens of a prompt, of messages or of inputs, at least 1: text in bytes / 4, token ids exactly.
+    """Return the tokens of a prompt, messages or inputs, at least 1: bytes of text / 4, token ids exactly.
 
-    Of an object only `text` and `content` count.
+    In an object only `text` and `content` count.
     """
     text_bytes, token_ids = 0, 0
     for piece in _pieces(value):
@@ -116,7 +117,7 @@ def count_tokens(value: object) -> int:
 
 
 def content_blocks(value: object) -> tuple[int, ...]:
-    """A number for each full block of a prompt, which stands for the block and everything before it.
+    """Return a number for each full block of a prompt, which stands for the block and everything before it.
 
     A token id is worth as many bytes as a token of text.
     """
@@ -149,7 +150,7 @@ def _pieces(value: object) -> Iterator[bytes | int]:
 
 
 def _output_tokens(api: Api, asked: _Body, prompt_tokens: int, max_model_len: int) -> int | Refusal:
-    """Like vLLM, refuse an explicit limit that does not fit, and cut a default one to what fits."""
+    """Refuse an explicit limit that does not fit, and cut a default one to what fits, as vLLM does."""
     room = max_model_len - prompt_tokens
     context = f"This model's maximum context length is {max_model_len} tokens. However,"
     if room < (1 if api.is_generation else 0):

@@ -89,7 +89,7 @@ class SimApi:
         self._started_s = int(time.time())
 
     def application(self) -> web.Application:
-        """The endpoints, ready to be served."""
+        """Return the endpoints, ready to be served."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for api in APIS:
             if api.answer_shape:
@@ -117,7 +117,7 @@ class SimApi:
         return limit is not None and self._engine_loop.waiting >= limit
 
     async def _refuse(self, request: web.Request, is_stream: bool) -> web.StreamResponse:
-        """As vLLM does it: a stream has begun by then, so its error is an event."""
+        """Refuse as vLLM does: a stream has begun by then, so its error is an event."""
         refusal = Refusal(503, "ServiceUnavailableError", "The server has too many requests in its queue.")
         if not is_stream:
             return _json(refusal.body(), refusal.status)
@@ -133,7 +133,7 @@ class SimApi:
 
     async def _stream(self, request: web.Request, answer: VllmAnswer) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        with suppress(ConnectionResetError):  # The client has left: there is nobody to answer.
+        with suppress(ConnectionResetError):  # The client has left: there is no one to answer.
             await self._send(request, response, answer)
         return response
 

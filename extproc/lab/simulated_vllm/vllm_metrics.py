@@ -90,11 +90,11 @@ class EngineMetrics(Collector):
             self._ttft.observe(ttft_s)
 
     def exposition(self) -> bytes:
-        """All series in Prometheus' text format."""
+        """Return all series in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The engine's gauges and counters for one scrape."""
+        """Yield the engine's gauges and counters for one scrape."""
         engine = self._gauges.seen(monotonic())
         counters = engine.counters
         yield self._gauge(

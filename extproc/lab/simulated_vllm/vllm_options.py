@@ -15,30 +15,36 @@ MAX_GAUGE_DELAY_S = 60.0
 class SimOptions:
     """One simulated server; raises ConfigError for what cannot be simulated."""
 
-    port: int = option(8000, "0 picks a free one.", min=0, max=65535, metavar="PORT")  # borrowed: vLLM's
-    host: str = option("127.0.0.1", "The address to listen on.")
+    port: int = option(
+        8000, "Port to listen on; 0 picks a free one.", min=0, max=65535, metavar="PORT"
+    )  # borrowed: vLLM's
+    host: str = option("127.0.0.1", "Address to listen on.")
     models: tuple[str, ...] = option(
-        ("sim",), "What it serves; may be repeated.", "--model", show_default="sim"
+        ("sim",), "Name of a model to serve; may be repeated.", "--model", show_default="sim"
     )
-    profile: str = option("l4-8b", "The machine that it is: a name, or the file of a calibration.")
-    speed: float = option(1.0, "2 is twice as fast as the profile.")
-    max_num_seqs: int = option(256, "Places in the batch.")  # borrowed: vLLM's default
+    profile: str = option(
+        "l4-8b", "Profile of the simulated machine: a name, or a file of `extproc calibrate`."
+    )
+    speed: float = option(1.0, "Speed of the machine; 2 is twice as fast as the profile.")
+    max_num_seqs: int = option(256, "Number of requests in the batch at once.")  # borrowed: vLLM's default
     # Guessed; a model's own limit is often beyond what a small KV cache holds.
-    max_model_len: int = option(8192, "Tokens of input and output together.")
-    kv_cache_tokens: int | None = option(None, "Size of the KV cache.", show_default="the profile's")
+    max_model_len: int = option(8192, "Context of the model: tokens of input and output together.")
+    kv_cache_tokens: int | None = option(
+        None, "Size of the KV cache, in tokens.", show_default="the profile's"
+    )
     # Borrowed: vLLM's default for an API server.
-    max_num_batched_tokens: int = option(2048, "Tokens computed in one iteration.")
+    max_num_batched_tokens: int = option(2048, "Number of tokens computed in one iteration.")
     http_limit: int | None = option(
-        None, "Requests let into the engine; others wait where no gauge counts them."
+        None, "Number of requests in the engine; others wait in front of it, and no gauge counts them."
     )
     max_num_queued_reqs: int | None = option(
-        None, "Requests that may wait in the engine; further ones are refused as vLLM does it."
+        None, "Number of requests that may wait in the engine; others are refused, as vLLM does."
     )
     gauge_delay_s: float = option(
-        0.0, "Seconds by which gauges and counters are late; vLLM's are by 0.3 to 0.5.", "--gauge-delay"
+        0.0, "Delay of gauges and counters in seconds; vLLM has 0.3 to 0.5.", "--gauge-delay"
     )
-    fail_fraction: float = option(0.0, "Share of requests answered with 500.")
-    seed: int = option(0, "Of the failures.")
+    fail_fraction: float = option(0.0, "Share of requests that are answered with 500.")
+    seed: int = option(0, "Seed of the random failures.")
 
     def __post_init__(self) -> None:
         limits = self.limits()
@@ -61,11 +67,11 @@ class SimOptions:
             raise ConfigError("; ".join(faults))
 
     def engine_profile(self) -> EngineProfile:
-        """The machine that `profile`, a name or a file, stands for."""
+        """Return the machine that `profile`, a name or a file, stands for."""
         return find_profile(self.profile)
 
     def limits(self) -> EngineLimits:
-        """The engine's limits."""
+        """Return the engine's limits."""
         profile_tokens = self.engine_profile().kv_cache_tokens
         return EngineLimits(
             kv_cache_tokens=profile_tokens if self.kv_cache_tokens is None else self.kv_cache_tokens,

@@ -40,10 +40,10 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Traffic(Protocol):
-    """What arrives."""
+    """One arrival."""
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
-        """All requests, in the order in which they come."""
+        """Yield all requests, in the order in which they come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Steady:
         return 1.0
 
     def at(self, at_s: Floats) -> Floats:
-        """The mean everywhere."""
+        """Return the mean everywhere."""
         return np.ones_like(at_s)
 
 
@@ -74,7 +74,7 @@ class Bursts:
         return self.height
 
     def at(self, at_s: Floats) -> Floats:
-        """`height` within a burst, with which each period ends."""
+        """Return `height` within a burst, with which each period ends."""
         share = self.burst_s / self.period_s
         between = (1 - self.height * share) / (1 - share)
         return np.where(at_s % self.period_s >= self.period_s - self.burst_s, self.height, between)
@@ -93,7 +93,7 @@ class Daily:
         return 1 + self.swing
 
     def at(self, at_s: Floats) -> Floats:
-        """The sine at some times."""
+        """Return the sine at some times."""
         result: Floats = 1 - self.swing * np.sin(2 * math.pi * at_s / self.period_s)
         return result
 
@@ -104,7 +104,7 @@ Curve = Steady | Bursts | Daily
 
 @dataclass(frozen=True, slots=True)
 class OpenLoopTraffic:
-    """Poisson arrivals at `rate` requests per second on average; nobody waits for an answer to send more."""
+    """Poisson arrivals at `rate` requests per second on average; none waits for an earlier answer."""
 
     curve: Curve
     rate: float
@@ -113,7 +113,7 @@ class OpenLoopTraffic:
     max_model_len: int
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
-        """The requests of `duration_s`."""
+        """Yield the requests of `duration_s`."""
         return chain.from_iterable(self._blocks(rng))
 
     def _blocks(self, rng: np.random.Generator) -> Iterator[Iterator[Arrival]]:
@@ -123,7 +123,7 @@ class OpenLoopTraffic:
 
 
 def times_of(curve: Curve, rate: float, duration_s: float, rng: np.random.Generator) -> Iterator[float]:
-    """The times of a Poisson process at `rate` per second on average, following the curve."""
+    """Yield the times of a Poisson process at `rate` per second on average, following the curve."""
     for times_s in _blocks_of_times(curve, rate, duration_s, rng):
         yield from times_s.tolist()
 

@@ -1,8 +1,8 @@
 """Conversations: each turn's prompt is all that was said before, and what an engine knows it need not read.
 
 A conversation starts with a text that all of its kind share (a system prompt, the description of tools), and
-goes on for some turns. Nobody waits for an answer: the next turn comes after a time that is drawn, so that
-the traffic is the same whatever the fleet makes of it. What is held is the conversations under way.
+goes on for some turns. No turn waits for an answer: the next turn comes after a time that is drawn, so that
+the traffic is the same whatever the fleet makes of it. Only the conversations under way are held.
 """
 
 import math
@@ -31,7 +31,7 @@ class _Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """What makes conversations of requests.
+    """The settings that make conversations of requests.
 
     A conversation has geometrically many turns, `turns` on average, and exponential pauses with mean
     `pause_s`. It begins with one of `kinds` texts of `shared_tokens`.
@@ -47,7 +47,7 @@ class Turns:
 class Conversations(Turns):
     """Turns at `rate` per second on average.
 
-    What is drawn from `lengths` is what each turn adds to the prompt, and its answer. A conversation ends
+    The lengths are those of each turn's addition to the prompt, and of its answer. A conversation ends
     early where the context does not hold another turn.
     """
 
@@ -58,7 +58,7 @@ class Conversations(Turns):
     max_model_len: int
 
     def arrivals(self, rng: np.random.Generator) -> Iterator[Arrival]:
-        """The turns of `duration_s`."""
+        """Yield the turns of `duration_s`."""
         due: list[tuple[float, int, _Conversation]] = []
         begins = times_of(self.curve, self.rate / self.turns, self.duration_s, rng)
         begin_s, number = next(begins, math.inf), 0
@@ -92,7 +92,7 @@ class Conversations(Turns):
         return Arrival(at_s, prompt_tokens, answer, content, session=conversation.number)
 
     def _content(self, conversation: _Conversation) -> Content[int]:
-        """All full blocks of prompt and answer; all conversations of a kind have those of its text."""
+        """Return all full blocks of prompt and answer; all conversations of a kind have those of its text."""
         blocks = conversation.tokens // DEFAULT_BLOCK_SIZE
         shared = self.shared_tokens // DEFAULT_BLOCK_SIZE
         of_kind, own = conversation.kind << 32, conversation.number << 32

@@ -1,8 +1,9 @@
-"""What a load generator sends: how long prompts and outputs are, when requests arrive, and at which rates.
+"""The requests of a load generator: how long prompts and outputs are, when requests arrive, and at which
+rates.
 
 Arrivals are a Poisson process given its number: a step of a schedule has a fixed number of requests, at
 times that are uniform and sorted, which is how a Poisson process is distributed once its count is known
-(Ross, "Stochastic Processes", section 2.3). So nobody ever sends more than the schedule says. Lengths are
+(Ross, "Stochastic Processes", section 2.3). So no more is ever sent than the schedule says. Lengths are
 lognormal, as in published traces of LLM services, or one of the other shapes that are useful in tests.
 """
 
@@ -40,7 +41,7 @@ class Fixed:
     tokens: int
 
     def draw(self, rng: np.random.Generator, n: int) -> Tokens:
-        """`n` times the same."""
+        """Return `n` times the same."""
         return np.full(n, self.tokens, np.int64)
 
 
@@ -52,7 +53,7 @@ class Lognormal:
     sigma: float
 
     def draw(self, rng: np.random.Generator, n: int) -> Tokens:
-        """`n` lengths, rounded and cut to 1 and MAX_TOKENS."""
+        """Draw `n` lengths, rounded and cut to 1 and MAX_TOKENS."""
         drawn = rng.lognormal(math.log(self.median), self.sigma, n)
         return np.clip(np.rint(drawn), 1, MAX_TOKENS).astype(np.int64)
 
@@ -66,19 +67,19 @@ class Mix:
     share_of_long: float
 
     def draw(self, rng: np.random.Generator, n: int) -> Tokens:
-        """`n` lengths of the two."""
+        """Draw `n` lengths of the two."""
         return np.where(rng.random(n) < self.share_of_long, self.long, self.short).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
-    """Lengths that somebody has measured; `origin` says where, and makes two columns of one file a pair."""
+    """Lengths that were measured; `origin` says where, and makes two columns of one file a pair."""
 
     tokens: Tokens
     origin: str
 
     def draw(self, rng: np.random.Generator, n: int) -> Tokens:
-        """`n` of the lengths, with replacement."""
+        """Draw `n` of the lengths, with replacement."""
         return self.tokens[rng.integers(len(self.tokens), size=n)]
 
 
@@ -87,7 +88,7 @@ Lengths = Fixed | Lognormal | Mix | Listed
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What requests look like."""
+    """The shape of requests."""
 
     prompt: Lengths
     output: Lengths
@@ -95,7 +96,7 @@ class Workload:
     def draw(
         self, rng: np.random.Generator, n: int, max_model_len: int | None = None
     ) -> tuple[Tokens, Tokens]:
-        """Prompt and output lengths of `n` requests, cut to what the model's context holds of both.
+        """Draw prompt and output lengths of `n` requests, cut to what the model's context holds of both.
 
         Both from one list are drawn as rows, so that a long prompt keeps the output that it had.
         """
@@ -123,7 +124,7 @@ class Step:
     duration_s: float
 
     def arrivals(self, requests_per_arrival: int) -> int:
-        """How many arrivals the step has if each is of so many requests; never more than its rate says."""
+        """Return the arrivals of the step if each has so many requests; never more than its rate says."""
         return math.floor(self.rate * self.duration_s / requests_per_arrival + 1e-9)
 
 
@@ -136,17 +137,17 @@ class Schedule:
     passes: int
 
     def steps(self, pass_number: int) -> list[Step]:
-        """One pass."""
+        """Return the steps of one pass."""
         return [Step(pass_number, rate, self.step_s) for rate in self.rates]
 
 
 def arrival_offsets_s(rng: np.random.Generator, arrivals: int, duration_s: float) -> npt.NDArray[np.float64]:
-    """When the arrivals of a step come, in seconds from its start, sorted."""
+    """Return the times of a step's arrivals, in seconds from its start, sorted."""
     return np.sort(rng.uniform(0.0, duration_s, arrivals))
 
 
 def parse_rates(text: str) -> tuple[float, ...]:
-    """Rates from text such as "0.5,1,2", smallest first, none twice; raises ConfigError for other text."""
+    """Read rates such as "0.5,1,2", smallest first, none twice; raises ConfigError for other text."""
     try:
         rates = {float(part) for part in text.split(",")}
     except ValueError:
@@ -159,7 +160,7 @@ def parse_rates(text: str) -> tuple[float, ...]:
 
 
 def parse_lengths(text: str, column: str, read_table: ReadTable) -> Lengths:
-    """The distribution that a text names; `column` is what it takes from a CSV file.
+    """Return the distribution that a text names; `column` is what it takes from a CSV file.
 
     Raises ConfigError, saying what is expected.
     """

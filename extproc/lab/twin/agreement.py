@@ -8,7 +8,7 @@ from extproc.lab.twin.calibration import Fit, check_fits
 from extproc.lab.twin.recording import Floats, Recording, Timings, replay
 
 TOLERANCE = 0.2
-"""What is asked of a twin: TTFT and throughput within a fifth of the server's."""
+"""The demands on a twin: TTFT and throughput within a fifth of the server's."""
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ and of the time from there to the end agree best: nonlinear least squares, with 
 (Triggs et al., "Bundle adjustment", 2000). Relative errors count alike whether a request took milliseconds or
 minutes, but for one thing: in a queue near saturation a machine that is slower by 1 % makes requests wait by
 5 or 10 % longer, and the speed of real machines wanders by more than that. So the fit is repeated with each
-error divided by what a change of speed does to it, and becomes one of speed. What the load does not tell
-apart stays near its first guess, held by a weak prior.
+error divided by what a change of speed does to it, and becomes one of speed. Parameters that the load
+does not separate stay near its first guess, held by a weak prior.
 
 How far to trust a single time is told by fitting each half of the requests for itself, in stretches that take
 turns, as requests of one queue err together: times that replace each other come out differently.
@@ -63,7 +63,7 @@ class Fit:
 def fit_profile(
     recording: Recording, limits: EngineLimits, report: Callable[[float], None] = lambda _: None
 ) -> Fit:
-    """The profile under which the twin agrees best; `report` is told the share of the work that is done.
+    """Return the profile under which the twin agrees best; `report` gets the share of finished work.
 
     Raises CalibrationError for requests that the limits do not allow.
     """
@@ -71,8 +71,8 @@ def fit_profile(
     stretch = np.arange(len(recording.at_s)) * _STRETCHES // len(recording.at_s)
     is_odd = stretch[recording.is_complete] % 2 == 1
     found: list[_Problem] = []
-    for turn, heeded in enumerate((np.ones_like(is_odd), is_odd, ~is_odd)):
-        found.append(_Problem(recording, limits, heeded))
+    for turn, fitted_to in enumerate((np.ones_like(is_odd), is_odd, ~is_odd)):
+        found.append(_Problem(recording, limits, fitted_to))
         for number, step in enumerate(_STEPS):
             found[-1].solve(step)
             report((turn + (number + 1) / len(_STEPS)) / 3)
@@ -99,7 +99,7 @@ def fitted_profile(name: str, recording: Recording, limits: EngineLimits, fit: F
 
 
 def check_fits(recording: Recording, limits: EngineLimits) -> None:
-    """Raises CalibrationError for a request that the KV cache could not hold."""
+    """Check that each request fits into the KV cache; raises CalibrationError."""
     largest = int((recording.prompt_tokens + recording.output_tokens).max())
     capacity = limits.kv_cache_blocks * limits.block_size
     if largest > capacity:
@@ -107,7 +107,7 @@ def check_fits(recording: Recording, limits: EngineLimits) -> None:
 
 
 def _first_guess(recording: Recording) -> dict[str, float]:
-    """Orders of magnitude: most of a token's time is the step's, the fastest prefills did not wait."""
+    """Guess orders of magnitude: most of a token's time is the step's, the fastest prefills did not wait."""
     is_complete = recording.is_complete
     ttft_s = recording.ttft_s[is_complete]
     decode_s = np.maximum(recording.duration_s[is_complete] - ttft_s, 1e-5)
@@ -128,16 +128,16 @@ def _first_guess(recording: Recording) -> dict[str, float]:
 class _Problem:
     """`logs` are the logarithms of FITTED; `_spread` is what each request's error is measured by, `(2 n,)`.
 
-    It is endless for requests that are not `heeded`: they are load, and nothing else.
+    It is endless for requests that are not `fitted_to`: they are load, and nothing else.
     """
 
-    def __init__(self, recording: Recording, limits: EngineLimits, heeded: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, recording: Recording, limits: EngineLimits, fitted_to: npt.NDArray[np.bool_]) -> None:
         self._recording = recording
         self._limits = limits
         self._guess = np.log([_first_guess(recording)[name] for name in FITTED])
         self.logs: Floats = self._guess
-        self._unheeded = np.repeat(np.where(heeded, 1.0, np.inf), 2)
-        self._spread = _FIRST_ERROR * self._unheeded
+        self._not_fitted = np.repeat(np.where(fitted_to, 1.0, np.inf), 2)
+        self._spread = _FIRST_ERROR * self._not_fitted
 
     def solve(self, step: float) -> None:
         """Go on from `logs` to the best ones, then measure errors by what speed does to them there."""
@@ -152,15 +152,15 @@ class _Problem:
         )
         self.logs = found.x
         by_speed = np.abs(self._error_slopes(self.logs, step).sum(axis=1))
-        self._spread = _SPEED_ERROR * np.maximum(1.0, by_speed) * self._unheeded
+        self._spread = _SPEED_ERROR * np.maximum(1.0, by_speed) * self._not_fitted
 
     def profile(self, logs: Floats) -> EngineProfile:
-        """The machine with these times."""
+        """Return the machine with these times."""
         times = dict(zip(FITTED, np.exp(logs).tolist(), strict=True))
         return EngineProfile(**times, kv_cache_tokens=self._limits.kv_cache_tokens)
 
     def errors(self, logs: Floats) -> Floats:
-        """Logarithms of twin over server: TTFT and decoding time of each request in turn, `(2 n,)`."""
+        """Return logarithms of twin over server: TTFT and decoding time of each request in turn, `(2 n,)`."""
         recording, done = self._recording, self._recording.is_complete
         twin = replay(recording, self.profile(logs), self._limits)
         ttft = np.log(twin.ttft_s[done] / recording.ttft_s[done])

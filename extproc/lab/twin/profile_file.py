@@ -19,7 +19,7 @@ SUFFIX = ".json"
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a profile was fitted to; the others are as in `Fit`, `first_at_s` is a unix time."""
+    """The load that a profile was fitted to; other fields are as in `Fit`, `first_at_s` is a unix time."""
 
     samples: str
     backend: str
@@ -39,12 +39,12 @@ class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 def find_profile(name: str) -> EngineProfile:
-    """The shipped profile of this name, or that of a file; raises ConfigError where there is none."""
+    """Return the shipped profile of this name, or that of a file; raises ConfigError where there is none."""
     return read_profile_file(Path(name)).profile if name.endswith(SUFFIX) else shipped_profile(name)
 
 
 def read_profile_file(path: Path) -> ProfileFile:
-    """The file's content; raises ConfigError where it is no profile that an engine could have."""
+    """Return the file's content; raises ConfigError where it is no profile that an engine could have."""
     try:
         data = path.read_bytes()
         content = msgspec.json.decode(data, type=ProfileFile)

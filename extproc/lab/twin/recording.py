@@ -72,7 +72,7 @@ def read_recording(path: Path, backend: str | None) -> Recording:
 
 
 def recording_of(columns: Columns, backend: str | None = None) -> Recording:
-    """The recording of one backend's samples; None is the only one that there is.
+    """Return the recording of one backend's samples; None is the only one that there is.
 
     `columns` maps `RECORDING_COLUMNS` to arrays: NaN where a number is missing, None where a text is. Raises
     CalibrationError where they do not tell how fast a server is.
@@ -138,14 +138,14 @@ def _check_lengths(known: Columns, is_complete: npt.NDArray[np.bool_], outputs: 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timings:
-    """Of each request of a recording, in its order; NaN for those that were given up."""
+    """The times of each request of a recording, in its order; NaN for those that were given up."""
 
     ttft_s: Floats
     duration_s: Floats
 
 
 def replay(recording: Recording, profile: EngineProfile, limits: EngineLimits) -> Timings:
-    """Every request at its time, with its lengths, given up after as long as it was in the recording.
+    """Return every request at its time, with its lengths, given up after as long as it was in the recording.
 
     Raises ValueError for a request that the KV cache cannot hold.
     """

@@ -77,7 +77,7 @@ DEFAULT_LIMIT_S = WaitingRule().burst_s  # that of `guard.max_predicted_ttft_s`
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What the samples say.
+    """The findings from the samples.
 
     The first of `zones` is about all backends together, and that of `knees` where there are several.
     `rows` were read, `count` of them were usable, `listed` of the `backends` are looked at one by one.

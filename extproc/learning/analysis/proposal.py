@@ -3,7 +3,7 @@
 `guard.max_active` is the knee: beyond it requests only wait. It is one number for all backends, so it is the
 largest of their knees; `resume_active` is 80 % of it, as in the sidecar's default. `zones.low_s` is the 90 %
 quantile of TTFT at loads up to a quarter of the knee: what a lightly loaded backend shows.
-What the samples do not support is left out, with the reason.
+A setting that the samples do not support is left out, with the reason.
 """
 
 import re

@@ -13,7 +13,7 @@ HOLD_MARGIN_S = 5.0
 within it, because the sidecar stands still, goes to Envoy's own pool."""
 
 MAX_HELD_S = 600.0
-"""What envoy.yaml allows (`max_message_timeout`), less HOLD_MARGIN_S."""
+"""The bound of envoy.yaml (`max_message_timeout`), less HOLD_MARGIN_S."""
 
 SERVER_SHARE = 0.2
 """Guessed: the share of a limit that is left for the server's own queue. A request that is let in with less

@@ -26,7 +26,7 @@ a batch that has to shrink to the resume load before it is filled again is capac
 from collections import OrderedDict
 from itertools import islice
 
-from extproc.exchange.messages import Continue, Hold, Phase, RouteTo
+from extproc.exchange.messages import Hold, Phase, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
@@ -34,7 +34,7 @@ from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import Request
 from extproc.routing.queue.model_queue import ModelQueue
 from extproc.routing.queue.queue_rules import HOLD_MARGIN_S, QueueRules
-from extproc.routing.queue.wait_counts import Ending, WaitCounts
+from extproc.routing.queue.wait_counts import Ending, WaitCounts, ending_of
 from extproc.routing.queue.waiting_requests import Waiter, WaitingRequests
 from extproc.routing.router import Router
 
@@ -113,9 +113,12 @@ class RequestQueue:
             self._settle(waiter, passed, Ending.PASSED_THROUGH, now_s)
 
     def _is_at_zero(self, request: Request) -> bool:
-        """Return whether no server serves its model now, but one may be started for it."""
+        """Return whether no server serves its model now, but one may be started for it.
+
+        One that has not said yet what it serves is none: it may not even listen.
+        """
         model = request.model
-        if self._registry.candidates(model) or model is None or not request.has_body or request.response:
+        if model is None or self._registry.is_served(model) or not request.has_body or request.response:
             return False
         is_known = model in (self._rules.models or ()) or self._registry.has_served(model)
         return is_known and self._rules.max_start_wait_s > 0
@@ -153,9 +156,9 @@ class RequestQueue:
             self._waiting.remove(shed)
             refusal = self._refusal(shed, Reason.QUEUE_FULL, now_s, len(queue))
             if shed is waiter:
-                self.counts.count(_ending(refusal, Ending.FULL), 0.0)
+                self.counts.count(ending_of(refusal, Ending.FULL), 0.0)
                 return refusal
-            self._settle(shed, refusal, _ending(refusal, Ending.DISPLACED), now_s)
+            self._settle(shed, refusal, ending_of(refusal, Ending.DISPLACED), now_s)
         return Placement(Hold(held_s + HOLD_MARGIN_S), waiter)
 
     def _begin(self, model: str | None, now_s: float) -> None:
@@ -213,7 +216,7 @@ class RequestQueue:
             return self._time_out(waiter, now_s) if placement.reason is Reason.TOO_LATE else None
         queue.end_turn(waiter)
         self._leave(waiter)
-        self._settle(waiter, placement, _ending(placement), now_s)
+        self._settle(waiter, placement, ending_of(placement), now_s)
         return placement
 
     def _expire(self, now_s: float) -> None:
@@ -228,7 +231,7 @@ class RequestQueue:
         if self._is_at_zero(waiter.request):
             reason = Reason.MODEL_GONE
         refusal = self._refusal(waiter, reason, now_s, left)
-        self._settle(waiter, refusal, _ending(refusal, Ending.TIMEOUT), now_s)
+        self._settle(waiter, refusal, ending_of(refusal, Ending.TIMEOUT), now_s)
         return refusal
 
     def _refusal(self, waiter: Waiter, reason: Reason, now_s: float, waiting: int) -> Placement:
@@ -246,10 +249,3 @@ class RequestQueue:
         queue.leave(waiter)
         if not queue:
             del self._queues[waiter.request.model]
-
-
-def _ending(placement: Placement, refused: Ending = Ending.UNKNOWN_MODEL) -> Ending:
-    """Return how a placement has settled a request, `refused` where it was."""
-    if isinstance(placement.instruction, RouteTo):
-        return Ending.LET_IN
-    return Ending.PASSED_THROUGH if isinstance(placement.instruction, Continue) else refused

@@ -3,6 +3,8 @@
 from collections import Counter
 from enum import StrEnum
 
+from extproc.exchange.messages import Continue, RouteTo
+from extproc.exchange.placement import Placement
 from extproc.outcomes.outcome_counts import Histogram
 
 WAIT_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
@@ -32,3 +34,10 @@ class WaitCounts:
         self.endings[ending] += 1
         if ending is Ending.LET_IN:
             self.waits.add(waited_s)
+
+
+def ending_of(placement: Placement, refused: Ending = Ending.UNKNOWN_MODEL) -> Ending:
+    """Return how a placement has settled a request, `refused` where it was."""
+    if isinstance(placement.instruction, RouteTo):
+        return Ending.LET_IN
+    return Ending.PASSED_THROUGH if isinstance(placement.instruction, Continue) else refused

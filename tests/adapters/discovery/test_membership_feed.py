@@ -219,7 +219,7 @@ def test_clusters_that_cannot_be_written_let_membership_stand_still(tmp_path: Pa
 def test_envoy_is_told_what_a_server_has_said_that_it_serves(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find(replace(A, models=None))
-        await feed.until(lambda: feed.members)
+        await feed.feed.is_known.wait()
         assert b"envoy.lb" not in feed.cds_path.read_bytes()
         (member,) = feed.core.registry.members
         feed.core.learn_models(member, frozenset({"whisper"}), {})

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from support.build import MAX_ACTIVE, a_core, a_request, core_rules, endpoints
 
-from extproc.adapters.tracing.traced_placer import MAX_CANDIDATES, TracedPlacer
+from extproc.adapters.tracing.traced_placer import MAX_CANDIDATES, NEW_TRACE_KEY, TracedPlacer
 from extproc.exchange.messages import Hold, Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Placement
 from extproc.routing.core import Core
@@ -67,6 +67,7 @@ def test_a_sampled_trace_of_a_client_is_gone_on_with_and_handed_on() -> None:
     assert span.context is not None
     assert (span.parent.trace_id, span.parent.span_id) == (int(TRACE, 16), int(PARENT, 16))
     assert routed.traceparent == f"00-{TRACE}-{span.context.span_id:016x}-01"
+    assert NEW_TRACE_KEY not in routed.metadata
 
 
 def test_a_span_says_what_was_decided_and_what_the_others_had_to_offer() -> None:
@@ -105,10 +106,15 @@ def test_a_share_of_the_requests_without_a_trace_begins_one() -> None:
     traced = Traced(a_core(endpoints(2), core_rules()), share=0.3)
     for _ in range(400):
         placement = traced.place()
+        assert isinstance(placement.instruction, RouteTo)
+        assert not placement.instruction.traceparent
         assert placement.lease is not None
         placement.lease.end(1.0)
     assert 80 < len(traced.spans) < 160
     assert all(span.parent is None for span in traced.spans)
+    routed = Traced(a_core(endpoints(1)), share=1.0).place().instruction
+    assert isinstance(routed, RouteTo)
+    assert routed.metadata[NEW_TRACE_KEY].startswith("00-")
 
 
 def test_a_refusal_is_an_error_with_its_reason() -> None:

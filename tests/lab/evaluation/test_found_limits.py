@@ -37,7 +37,7 @@ def settled(scene: Scenario, mode: str) -> list[float]:
         def ended(self, request, now_s):
             super().ended(request, now_s)
             if now_s > DURATION_S / 2:
-                seen.append([member.max_active for member in self.core.registry.members])
+                seen.append([member.limits.max_active for member in self.core.registry.members])
 
     watched(Watched, scene)
     return np.median(seen, axis=0).tolist()

@@ -45,6 +45,22 @@ def test_requests_for_a_known_model_wait_until_it_has_a_server(clinic: Clinic) -
     assert client.is_placed
 
 
+def test_a_server_that_has_not_said_yet_what_it_serves_is_waited_for(clinic: Clinic) -> None:
+    client = clinic.arrive(asleep())
+    members = [an_endpoint(1), an_endpoint(2, model=None)]
+    clinic.core.set_members(members, clinic.now_s, members)
+    clinic.wait(0.05)
+    assert client.is_held
+    clinic.core.learn_models(clinic.backend("vllm-2"), frozenset({"asleep"}), {})
+    clinic.wait(0.05)
+    assert client.is_placed
+
+
+def test_a_server_that_takes_names_which_it_does_not_list_is_not_waited_for() -> None:
+    resolving = an_endpoint(1, resolves_adapters=True)
+    assert Clinic(KNOWN, backends=[resolving]).arrive(asleep()).is_placed
+
+
 def test_a_model_that_was_served_is_known_however_long_ago() -> None:
     clinic = Clinic(replace(KNOWN, models=None))
     assert clinic.arrive(asleep()).refusal == "unknown_model"

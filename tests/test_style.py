@@ -1,0 +1,104 @@
+"""Docstrings and help texts are plain sentences, which an engineer reads once.
+
+A docstring of a function begins with a verb, one of `VERBS`: a new verb is added there. A property is read as
+a value, so that its docstring may begin with a noun.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from support.reference import ROOT
+
+from extproc.cli import app
+
+_WORDS = """
+Add Admit Advance Analyze Answer Apply Ask Begin Book Cancel Change Check Close Collect Commit Compare
+Complete Copy Correlate Count Create Cut Decide Decode Describe Do Drain Draw Drive Drop Encode End
+Estimate Evaluate Fail Find Finish Fit Fold Follow Forget Free Give Go Greet Grow Guess Half-close Handle
+Have Hold Ignore Insert Iterate Join Judge Keep Learn Leave Let Listen Load Log Look Lose Lower Make Merge
+Move Note Open Pause Place Plan Prepare Print Propose Publish Put Queue Raise Read Receive Refuse Replace
+Replay Report Require Reserve Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size
+Sleep Sort Spare Spend Split Start Supervise Take Train Use Wait Watch Write Yield
+"""
+VERBS = frozenset(_WORDS.split())
+SOURCES = [path for path in sorted((ROOT / "extproc").rglob("*.py")) if "_pb2" not in path.name]
+PUZZLES = re.compile(r"(What|Who|Whoever|Of)\b(?!.*\?$)")
+"""Beginnings that hide the subject of a sentence; a question may begin so."""
+NO_MACHINE = re.compile(r"\b(nobody|somebody|everybody)\b", re.IGNORECASE)
+STANDS_ALONE = re.compile(r"[A-Z].*\.$", re.DOTALL)
+CONTINUATION = re.compile(
+    r"(And|Or|But|Of|That|Those|Some|Which|How|By|Here|There|Instead|Likewise|More|Less)\b"
+)
+"""Beginnings of a help text that needs the one before it."""
+
+
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    """Every docstring, also those of attributes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+
+
+def sentences(text: str) -> list[str]:
+    return [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.:!?])\s+|\n\n", text)]
+
+
+def is_property(node: ast.AST) -> bool:
+    return any("property" in ast.unparse(each) for each in getattr(node, "decorator_list", []))
+
+
+def help_texts() -> Iterator[tuple[str, str]]:
+    """Every help text of the command line, with the name of its command or option."""
+
+    def walk(command: object, name: str) -> Iterator[tuple[str, str]]:
+        yield name, (getattr(command, "help", None) or "").split("\n\n")[0]
+        for child, each in getattr(command, "commands", {}).items():
+            yield from walk(each, f"{name} {child}")
+        for parameter in getattr(command, "params", []):
+            yield f"{name} {parameter.opts[0]}", getattr(parameter, "help", None) or ""
+
+    yield from walk(typer.main.get_command(app), "extproc")
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
+def test_a_functions_docstring_begins_with_a_verb(trees: dict[Path, ast.Module]) -> None:
+    functions = [
+        (f"{path.relative_to(ROOT)}: {node.name}", text.split()[0].strip(".,:;"))
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_property(node)
+        if (text := ast.get_docstring(node))
+    ]
+    assert len(functions) > 1000
+    assert [(name, word) for name, word in functions if word not in VERBS] == []
+
+
+def test_no_sentence_of_a_docstring_hides_its_subject(trees: dict[Path, ast.Module]) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {sentence}"
+        for path, tree in trees.items()
+        for text in docstrings(tree)
+        for sentence in sentences(text)
+        if PUZZLES.match(sentence) or NO_MACHINE.search(sentence)
+    ]
+    assert found == []
+
+
+def test_a_help_text_is_a_sentence_of_its_own() -> None:
+    texts = list(help_texts())
+    assert len(texts) > 100
+    found = [
+        (name, text)
+        for name, text in texts
+        if not STANDS_ALONE.match(text) or CONTINUATION.match(text) or len(text.split()) < 4
+    ]
+    assert found == []
