@@ -49,7 +49,7 @@ def picker_side(processes: Processes, directory: Path) -> Side:
     document = {
         "model": {"path": str(directory / "none.json")},
         "samples": {"path": str(directory / "picker.sqlite")},
-        "guard": {"max_active": 1 << 20},
+        "guard": {"max_active": 1 << 20, "max_predicted_ttft_s": 3600.0},
         "backends": [{"name": "vllm-1", "url": f"http://127.0.0.1:{backend}"}],
     }
     config.write_text(yaml.safe_dump(document))

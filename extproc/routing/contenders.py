@@ -2,7 +2,7 @@
 
 The best of some dozens taken at random is nearly as good as the best of all (Mitzenmacher, "The power of two
 choices in randomized load balancing", 2001, where two are enough for most of it). Chance would miss the few
-that hold this prompt, the home of its session, or where its adapter runs: they are always among them.
+that hold this prompt, the home of its session, and those where its adapter runs: they are always among them.
 """
 
 from collections.abc import Iterator, Sequence

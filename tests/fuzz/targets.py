@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz import from_backends, from_clients, from_envoy, from_kubernetes, from_operators
+from fuzz import from_backends, from_clients, from_envoy, from_gateways, from_kubernetes, from_operators
 
 Target = Callable[[bytes], None]
 """Reads any bytes; raises AssertionError, or what the code under test should not, where there is a fault."""
@@ -15,6 +15,7 @@ TARGETS: dict[str, Target] = {
     "request": from_clients.request,
     "ext_proc": from_clients.ext_proc,
     "exchange": from_envoy.exchange,
+    "gateway": from_gateways.gateway,
     "access_log": from_envoy.access_log,
     "facts": from_envoy.facts,
     "exposition": from_backends.exposition,

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 import yaml
 from support.envoy_process import EnvoyProcess, StartEnvoy
@@ -34,6 +37,26 @@ def with_seconds(name: str, seconds: float) -> Callable[[str], str]:
         return yaml.safe_dump(document, sort_keys=False)
 
     return shorten
+
+
+def test_an_http2_connection_may_have_a_hundred_requests_in_flight(start_envoy: StartEnvoy) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a")) as stack:
+            url = urlsplit(stack.envoy.url)
+            reader, writer = await asyncio.open_connection(url.hostname, url.port)
+            client = h2.connection.H2Connection()
+            client.initiate_connection()
+            writer.write(client.data_to_send())
+            changed: list[h2.events.RemoteSettingsChanged] = []
+            async with asyncio.timeout(PATIENCE_S):
+                while not changed:
+                    events = client.receive_data(await reader.read(65536))
+                    changed = [each for each in events if isinstance(each, h2.events.RemoteSettingsChanged)]
+            writer.close()
+            told = changed[0].changed_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS]
+            assert told.new_value == 100
+
+    asyncio.run(scenario())
 
 
 def test_a_tunnel_is_refused_at_once(start_envoy: StartEnvoy) -> None:

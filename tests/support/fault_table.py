@@ -6,6 +6,7 @@ from pathlib import Path
 
 README = Path(__file__).parents[1] / "faults" / "README.md"
 SOAK_BEGIN, SOAK_END = "<!-- by make test-long -->", "<!-- end of soak -->"
+SIEGE_BEGIN, SIEGE_END = "<!-- by the siege of make test-long -->", "<!-- end of siege -->"
 BEGIN, END = "<!-- rows by make test-faults -->", "<!-- end of rows -->"
 HEAD = "| fault | what happens | requests failed | time to recover |\n|---|---|---|---|\n"
 
@@ -108,9 +109,18 @@ class FaultTable:
 
 def write_soak(said: str, path: Path = README) -> None:
     """What the last soak saw."""
+    _write(said, SOAK_BEGIN, SOAK_END, path)
+
+
+def write_siege(said: str, path: Path = README) -> None:
+    """What the last siege saw."""
+    _write(said, SIEGE_BEGIN, SIEGE_END, path)
+
+
+def _write(said: str, begin: str, end: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    before, after = text.split(SOAK_BEGIN)[0], text.split(SOAK_END)[1]
-    path.write_text(f"{before}{SOAK_BEGIN}\n{said}.\n{SOAK_END}{after}", encoding="utf-8")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    path.write_text(f"{before}{begin}\n{said}.\n{end}{after}", encoding="utf-8")
 
 
 def recorded(text: str) -> dict[str, str]:

@@ -96,9 +96,9 @@ class ScriptedBackend:
         self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["ScriptedBackend"]:
-        """Serve on a port that the kernel chooses."""
-        server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
+    async def serving(self, port: int = 0) -> AsyncIterator["ScriptedBackend"]:
+        """Serve, on a port that the kernel chooses by default."""
+        server = await asyncio.start_server(self._converse, "127.0.0.1", port)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -22,7 +22,7 @@ _MAX_VARINT = 10
 def response_part(message: bytes) -> tuple[bytes, bool, bytes] | None:
     """Return data and end of a part of the response's body, and the answer that hands it back.
 
-    None for any other message, and for one whose fields are in an unusual order.
+    None for any other message, and for one that has other fields, or in another order.
     """
     if not message or message[0] != _RESPONSE_BODY:
         return None
@@ -37,8 +37,10 @@ def response_part(message: bytes) -> tuple[bytes, bool, bytes] | None:
         if rest > end:
             raise ProtocolError("ext_proc: a part of a body is cut short")
         data = message[at:rest]
-    part = message[start:end]
-    return data, message[rest : rest + 2] == _ENDS and rest < end, _frames_of_response(size) + part
+    ends = rest < end
+    if ends and message[rest:end] != _ENDS:
+        return None
+    return data, ends, _frames_of_response(size) + message[start:end]
 
 
 def unusual_response_part(message: bytes) -> tuple[bytes, bool, bytes]:

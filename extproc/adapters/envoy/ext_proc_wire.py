@@ -43,7 +43,7 @@ _PHASES = {phase.value: phase for phase in Phase}
 def decode(message: bytes) -> Event:
     """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
     if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
-        at = message.find(_CONTENT_LENGTH)
+        at = message.rfind(_CONTENT_LENGTH)
         return _decode_again(message) if at < 0 else _decode_with_length(message, at + len(_CONTENT_LENGTH))
     return _decode(message)
 

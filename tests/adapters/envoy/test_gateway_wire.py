@@ -93,12 +93,24 @@ def test_any_bytes_are_an_event_or_a_protocol_error(message: bytes) -> None:
 
 
 @given(st.binary())
-def test_any_bytes_after_the_tag_are_a_part_or_a_protocol_error(message: bytes) -> None:
+def test_any_bytes_after_the_tag_are_read_as_protobuf_reads_them(rest: bytes) -> None:
+    message = b"\x2a" + rest
     try:
-        found = response_part(b"\x2a" + message)
+        part = response_part(message)
+        event = decode(message)
     except ProtocolError:
         return
-    assert found is not None
+    if part is not None and event is None and b"\x2a" not in rest:
+        assert part[:2] == unusual_response_part(message)[:2]
+
+
+def test_a_part_with_fields_that_are_not_known_goes_back_with_them() -> None:
+    body = pb.HttpBody(body=b"abc", end_of_stream=True).SerializeToString() + b"\x20\x01"
+    message = b"\x2a" + bytes([len(body)]) + body
+    assert response_part(message) is None
+    assert decode(message) is None
+    data, ends, answer_bytes = unusual_response_part(message)
+    assert (data, ends, body in answer_bytes) == (b"abc", True, True)
 
 
 def body_message(size: int, *, ends: bool, **more: Any) -> tuple[pb.HttpBody, bytes]:
