@@ -13,7 +13,7 @@ from support.clean_sample import SAMPLE
 from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
 from extproc.commands.train import TrainOptions, run_training
 from extproc.commands.train_view import describe, gain_sentence, next_step
-from extproc.errors import SampleStoreError, TrainingError
+from extproc.errors import ConfigError, SampleStoreError, TrainingError
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
@@ -150,3 +150,18 @@ def test_the_end_is_the_verdict_and_the_next_command(options: TrainOptions) -> N
     refused = str(next_step(replace(run, is_published=False), options.samples, options.out))
     assert f"{options.out} is as it was" in refused
     assert refused.endswith(f"extproc train --samples {options.samples} --out {options.out}")
+
+
+def test_the_medium_zone_begins_where_the_configuration_says_unless_an_option_does(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    config = tmp_path / "extproc.yaml"
+    config.write_text("backends: [{name: a, url: 'http://a:1'}]\nzones: {low_s: 1.2}\n")
+    configured = replace(options, config=config)
+    used = [
+        run_training(each).training.model_file.manifest.samples.train
+        for each in (configured, replace(options, low_s=1.2), replace(configured, low_s=1.0), options)
+    ]
+    assert used[0] == used[1] != used[2] == used[3]
+    with pytest.raises(ConfigError, match="begins at 20 s"):
+        run_training(replace(options, low_s=20.0))
