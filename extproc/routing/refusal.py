@@ -30,15 +30,15 @@ SPREAD = 0.25
 LAYER_HEADER = "x-extproc-layer"
 REASON_HEADER = "x-extproc-reason"
 
-_MESSAGES = {
+TEXTS = {
     Reason.SATURATED: "All backends that serve this model are at their limit. Please retry later.",
     Reason.WAIT_TOO_LONG: "All backends that serve this model have too long a queue. Please retry later.",
-    Reason.TOO_LATE: "No backend that serves this model would answer within the limit of this request.",
+    Reason.TOO_LATE: "No backend can keep the limit of this request. Retry elsewhere, or with a longer one.",
     Reason.FAILING: "All backends that serve this model are failing. Please retry later.",
     Reason.ASLEEP: "All backends that serve this model are in sleep mode. Please retry later.",
-    Reason.TENANT_SHARE: "This tenant has too many requests in flight while others need places. Retry later.",
-    Reason.QUEUE_FULL: "All backends that serve this model are at their limit, and too many requests wait.",
-    Reason.QUEUE_TIMEOUT: "No backend that serves this model could take the request in time. Please retry.",
+    Reason.TENANT_SHARE: "This tenant has too many requests in flight while others wait. Please retry later.",
+    Reason.QUEUE_FULL: "Too many requests wait for the backends that serve this model. Please retry later.",
+    Reason.QUEUE_TIMEOUT: "No backend of this model could take the request in time. Please retry later.",
     Reason.LARGE_BODIES: "Too many large requests are under way. Please retry later, or send less.",
     Reason.MODEL_GONE: "The backends that serve this model are gone for the moment. Please retry later.",
     Reason.NO_BACKEND: "No backend is ready. Please retry later.",
@@ -131,7 +131,7 @@ def overloaded(reason: Reason, retry_s: int, api: Api, *, is_for_gateway: bool =
     if is_for_gateway:
         headers[DROPPED_HEADER] = _CONTENDED.get(reason, NO_ENDPOINTS)
         status = 429 if reason in _CONTENDED else 503
-    error = {"message": _MESSAGES[reason], "type": "overloaded_error", "param": None, "code": status}
+    error = {"message": TEXTS[reason], "type": "overloaded_error", "param": None, "code": status}
     return _reject(status, error, reason, headers, api)
 
 

@@ -278,11 +278,14 @@ def test_envoys_own_errors_have_the_form_of_the_apis(start_envoy: StartEnvoy, de
         async with running(start_envoy, extra=(dead,)) as stack:
             large = await stack.post(b"x" * (33 << 20))
             assert (large.status, error_of(large)["type"]) == (413, "request_too_large")
+            assert len(large.headers["x-request-id"]) == 36
             for script in (route_to("dead"), wave_through, route_to("nowhere")):
                 stack.sidecar.script = script
                 gone = await stack.post()
                 assert (gone.status, error_of(gone)["type"]) == (503, "overloaded_error")
                 assert gone.headers["retry-after"] == "2"
+                assert "retry later" in error_of(gone)["message"]
+                assert len(gone.headers["x-request-id"]) == 36
             await stack.replace_backends()
             assert error_of(await stack.post())["code"] == 503
 

@@ -238,8 +238,9 @@ def test_rejection_reaches_the_client_as_it_is(start_envoy: StartEnvoy) -> None:
             stack.sidecar.script = lambda event: (
                 refusal if isinstance(event, BodyReceived) else wave_through(event)
             )
-            answer = await stack.post()
+            answer = await stack.post(headers={"x-request-id": "named-by-the-client"})
             assert (answer.status, json.loads(answer.body)) == (503, {"error": {}})
+            assert answer.headers["x-request-id"] == "named-by-the-client"
             assert (answer.headers["content-type"], answer.headers["retry-after"]) == (
                 "application/json",
                 "3",

@@ -343,3 +343,18 @@ def test_a_gateway_with_a_list_tries_the_next_server_where_one_breaks_off(tmp_pa
                 await stack.until_idle()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.long
+def test_an_envoy_goes_on_alone_where_calls_end_with_the_request(tmp_path: Path) -> None:
+    stack = picker_stack(tmp_path, stages={"gateway": {"ends_after_request": True}})
+    stack.start_sim("vllm-1", "--speed", "8")
+
+    async def scenario() -> None:
+        async with running(stack):
+            answers = await stack.ask_many(20, 4, chat(max_tokens=40))
+            assert all(answer.is_complete for answer in answers)
+            assert await outcomes(stack) == {}
+            await stack.until_idle()
+
+    asyncio.run(scenario())

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from extproc.commands.picker_setup import config_of, setup_of
 from extproc.picker import Picker
 
 ENVOY_YAML = DEPLOY / "gateway-api" / "standalone" / "envoy.yaml"
-DRAIN_S = "0.6s"
+DRAIN_S = "1.5s"
 HOSTS = {"vllm-1": "127.0.0.2", "vllm-2": "127.0.0.3"}
 
 
@@ -35,13 +35,13 @@ class Server:
     """A vLLM server, as far as a router looks at it; it answers with its name and the model it was sent."""
 
     name: str
-    answer_s: float = 0.0
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: int = 0
 
     async def complete(self, request: web.Request) -> web.Response:
         asked = await request.json()
         self.in_flight += 1
-        await asyncio.sleep(self.answer_s)
+        await self.answers.wait()
         self.in_flight -= 1
         return web.json_response({"server": self.name, "model": asked["model"]})
 
@@ -57,6 +57,7 @@ class Server:
         application.router.add_post("/v1/completions", self.complete)
         application.router.add_get("/metrics", self.metrics)
         application.router.add_get("/v1/models", self.models)
+        self.answers.set()
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
@@ -198,7 +199,7 @@ async def test_two_pickers_see_each_others_load_and_one_can_go_without_a_failed_
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     async with cluster(tmp_path, pickers=2) as here:
         for server in here.servers.values():
-            server.answer_s = 1.5
+            server.answers.clear()
         asked = [asyncio.create_task(here.ask()) for _ in range(20)]
         await until(lambda: sum(server.in_flight for server in here.servers.values()) == 20)
 
@@ -211,7 +212,7 @@ async def test_two_pickers_see_each_others_load_and_one_can_go_without_a_failed_
         leaving, staying = here.replicas
         gone = asyncio.create_task(leaving.stop())
         for server in here.servers.values():
-            server.answer_s = 0.02
+            server.answers.set()
         while not gone.done():
             asked += [asyncio.create_task(here.ask()) for _ in range(4)]
             await asyncio.sleep(0.05)

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import statistics
 
 import numpy as np
@@ -13,7 +14,15 @@ from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules, WaitingRule
 from extproc.policy.decision import Reason
 from extproc.request.api import CHAT, COUNT_TOKENS, MESSAGES, Api
-from extproc.routing.refusal import SPREAD, AdmissionRules, Returns, overloaded, turn_s, unknown_model
+from extproc.routing.refusal import (
+    SPREAD,
+    TEXTS,
+    AdmissionRules,
+    Returns,
+    overloaded,
+    turn_s,
+    unknown_model,
+)
 
 PAUSE_S = 20.0
 NOW_S = 100.0
@@ -199,6 +208,12 @@ def test_the_answer_is_always_a_whole_number_of_seconds_within_bounds(
     answer = returns().retry_after_s("m", fleet.view(fleet.backends, NOW_S + later_s))
     assert isinstance(answer, int)
     assert 1 <= answer <= 60
+
+
+def test_every_refusal_says_what_to_do() -> None:
+    for reason in TEXTS:
+        message = json.loads(overloaded(reason, 7, CHAT).body)["error"]["message"]
+        assert re.search(r"\bRetry|\bretry later", message), reason
 
 
 @pytest.mark.parametrize("reason", [Reason.SATURATED, Reason.WAIT_TOO_LONG, Reason.FAILING])

@@ -37,7 +37,8 @@ def built(variant: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; skips the test where there is neither kubectl nor kustomize."""
     directory = str(DEPLOY / variant)
     if shutil.which("kubectl"):
-        command = ["kubectl", "kustomize", directory]
+        # Some kinds of kubectl ask the cluster for its version first. Here is none, which is seen at once.
+        command = ["kubectl", "--server=http://127.0.0.1:1", "kustomize", directory]
     elif shutil.which("kustomize"):
         command = ["kustomize", "build", directory]
     else:
