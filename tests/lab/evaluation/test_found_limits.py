@@ -58,7 +58,8 @@ def test_the_limit_settles_at_what_the_engine_runs_at_once(
 def test_prompts_that_wait_behind_long_ones_are_no_queue(mode: str) -> None:
     two_class = Workload(Mix(100, 4000, 0.1), Lognormal(64, 0.5))
     scene = with_lengths(scenario("a100-8b*1:64", duration_s=DURATION_S), 1.3, two_class)
-    assert settled(scene, mode) == pytest.approx([64], rel=0.15)
+    (limit,) = settled(scene, mode)
+    assert limit >= 0.85 * 64, "it may not be found, where the wait for prompts binds before it"
 
 
 @pytest.mark.parametrize("mode", ["reject", "queue"])
