@@ -116,8 +116,8 @@ class GatewayExchange(Placing):
 
         This is the only event that comes once for each token, and no object is made for it.
         """
-        if self._watch.passed(data, end_of_stream, now_s) and self._lease is not None:
-            self._lease.answered(now_s)
+        if self._watch.passed(data, end_of_stream, now_s):
+            self._begin_answer(now_s)
         return self._modes.response is BodyMode.FULL_DUPLEX_STREAMED
 
     def decide(self, now_s: float) -> Answers:
@@ -224,6 +224,10 @@ class GatewayExchange(Placing):
         metadata = self._route.metadata
         marks = {f"x-extproc-{key}": metadata[key] for key in _SHOWN if key in metadata}
         return (MarkResponse(marks),)
+
+    def _begin_answer(self, now_s: float) -> None:
+        if self._lease is not None and self._watch.status == 200:
+            self._lease.answered(now_s)
 
     def _follow(self, served: str | None, now_s: float) -> None:
         """Book the request on the server that has served it, where the gateway has sent it elsewhere."""

@@ -24,7 +24,7 @@ class Lease(ABC):
             self._release(now_s)
 
     def answered(self, now_s: float) -> None:  # noqa: B027 - most leases end with the response alone
-        """Follow the first token of the response."""
+        """Follow the first token of a response that is no error."""
 
     @abstractmethod
     def _release(self, now_s: float) -> None:

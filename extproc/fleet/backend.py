@@ -260,6 +260,12 @@ class Backend:
         """Take back what is left of a request's prompt, however the request ended."""
         self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
 
+    def prompt_computed(self, request: object, now_s: float) -> None:
+        """Follow that a request's prompt is computed here, and with it all that were sent before it."""
+        self.prefilled_at_s = min(
+            self.prefilled_at_s, now_s + self.pace.token_s * self._backlog.computed(request)
+        )
+
     def move_to(self, other: "Backend", now_s: float) -> None:
         """Count a request on another backend: Envoy has tried again there."""
         for backend, change in ((self, -1), (other, 1)):

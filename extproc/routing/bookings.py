@@ -66,7 +66,7 @@ class Booking(Lease):
     def answered(self, now_s: float) -> None:
         """Note the first token: the server that has computed the prompt is done with it."""
         if self.prefill is not None:
-            self.prefill.end(now_s)
+            self.prefill.computed(now_s)
 
     def _release(self, now_s: float) -> None:
         self._bookings.close(self, now_s)

@@ -36,6 +36,11 @@ class Prefill(Lease):
         backend.expect_prompt(self, request.input_tokens - choice.cached_tokens, now_s)
         backend.token_window.sent(request.model, request.input_size)
 
+    def computed(self, now_s: float) -> None:
+        """End it with the first token; what waits there behind it does so no longer than for itself."""
+        self.backend.prompt_computed(self, now_s)
+        self.end(now_s)
+
     def learn(self, outcome: Outcome, now_s: float) -> None:
         """Learn what the transfer cost, and what was in the cache, by the usage in the response."""
         choice, sample = self.choice, outcome.sample

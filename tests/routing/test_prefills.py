@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.build import FAILURES, a_core, a_request, an_endpoint, core_rules, fleet_rules, reserve, scrape
 
 from extproc.exchange.messages import Phase, RouteTo
@@ -152,6 +154,21 @@ def test_a_prefill_counts_on_its_server_until_the_first_token_once() -> None:
     assert decoding.own == ROOM // 2
 
 
+def test_at_a_first_token_only_the_prompts_that_were_sent_later_wait_yet() -> None:
+    core = pd_core(busy=ROOM - 5)
+    (backend,) = prefillers(core)
+    first, second = (place(core, prefix=(), input_tokens=tokens) for tokens in (10_000, 30_000))
+    assert [prefiller(each) for each in (first, second)] == ["127.0.0.1:2"] * 2
+    assert backend.prefilled_at_s == pytest.approx(NOW_S + 4.0)
+    assert first.lease is not None
+    assert second.lease is not None
+    first.lease.answered(NOW_S + 0.5)
+    assert backend.prefilled_at_s == pytest.approx(NOW_S + 3.5)
+    second.lease.answered(NOW_S + 2.0)
+    first.lease.answered(NOW_S + 2.0)
+    assert is_clear(backend, NOW_S + 2.0)
+
+
 def test_a_request_that_ends_without_a_token_gives_its_prefill_back_and_is_in_no_cache() -> None:
     core = pd_core()
     (backend,) = prefillers(core)
@@ -227,3 +244,27 @@ def test_prefills_that_wait_for_their_first_token_elsewhere_are_no_queue() -> No
         scrape(backend, running=0.0, waiting=0.0, now_s=NOW_S + second)
     assert backend.own > 0
     assert backend.prefilled_at_s <= NOW_S + 11.0
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["place", "first token", "end", "scrape"]), st.integers(0, 9)))
+
+
+@given(STEPS)
+def test_whatever_happens_every_account_is_empty_in_the_end(steps: list[tuple[str, int]]) -> None:
+    core, now_s = pd_core(2), NOW_S
+    placed: list[Placement] = []
+    for step, number in steps:
+        now_s += 0.1
+        if step == "place":
+            placed.append(place(core, now_s, prefix=(number,), input_tokens=4_000 * number))
+        elif step == "scrape":
+            scrape(prefillers(core)[number % 2], running=number % 3, waiting=number % 2, now_s=now_s)
+        elif placed and (lease := placed[number % len(placed)].lease) is not None:
+            lease.answered(now_s) if step == "first token" else lease.end(now_s)
+    for placement in placed:
+        if placement.lease is not None:
+            answer(core, placement, now_s, 0.5 if len(placed) % 2 else None)
+    assert [member.own for member in core.registry.members] == [ROOM // 2, 0, 0]
+    for backend in prefillers(core):
+        scrape(backend, now_s=now_s + 1.0)
+        assert is_clear(backend, now_s + 1.0)
