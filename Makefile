@@ -11,6 +11,7 @@
 #   make audit                  known vulnerabilities of the dependencies, asked of a public database
 #   make lint                   the first half of `make test`
 #   make bench                  the sidecar's overhead, measured against an empty server
+#   make dist                   a wheel in dist/, to install with pip; DIST=DIR for another directory
 #   make lock                   writes requirements.lock after a change of pyproject.toml; ARGS=--upgrade for the newest
 #   make reference              writes the references of configuration and metrics, and the dashboard, from the code
 #   make clean                  removes whatever the others have made
@@ -23,6 +24,7 @@ UV := $(BIN)/uv
 LITELLM := $(VENV)/litellm/bin/litellm
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM ?= $(EXTPROC_VLLM)
+DIST ?= dist
 # These compute, or wait for Docker, while the others wait for processes and times.
 ASIDE := $(addprefix tests/,benchmarks commands config containers exchange fleet h2 learning outcomes policy request \
 	routing test_extending.py $(addprefix lab/,engine evaluation reports rivals traffic twin))
@@ -30,7 +32,7 @@ SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/
 	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
 	echo "    apt-get install --no-install-recommends prometheus"; }
 
-.PHONY: up test lint test-newest test-long test-faults test-vllm fuzz audit bench lock reference clean
+.PHONY: up test lint test-newest test-long test-faults test-vllm fuzz audit bench dist lock reference clean
 .DEFAULT_GOAL := test
 
 up: $(INSTALLED)
@@ -90,6 +92,10 @@ audit: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+# By the locked build tools, so that it needs no network.
+dist: $(INSTALLED)
+	$(PIP_INSTALL:install=wheel) --no-build-isolation --no-deps --wheel-dir $(DIST) .
 
 lock: $(UV)
 	@PYTHONPATH=tests $(BIN)/python -m support.lock_file $(UV) $(ARGS)

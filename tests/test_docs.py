@@ -94,6 +94,12 @@ def test_the_figures_of_the_comparison_are_those_of_the_report() -> None:
     assert len([name for name in POLICIES if not name.startswith("layered")]) == 11 + 2
 
 
+def test_the_wheel_to_install_is_the_one_that_is_built() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"dist/{project['name'].replace('-', '_')}-{project['version']}-py3-none-any.whl"
+    assert wheel in (ROOT / "docs" / "deploy.md").read_text()
+
+
 def test_every_room_is_on_the_map() -> None:
     rooms = {
         f"{path.parent.relative_to(PACKAGE)}/"

@@ -28,11 +28,13 @@ def show(calibration: Calibration, console: Console) -> None:
         console.print(fit_table(calibration.fit))
         console.print(fit_sentence(calibration.fit), highlight=False)
     console.print(agreement_table(calibration.agreements, is_first_fitted=calibration.fit is not None))
+    if not calibration.is_within and calibration.fit is not None:
+        console.print(advice(calibration.fit), highlight=False)
 
 
 def fit_table(fit: Fit) -> Table:
     """Return the times of the profile, and by how much they differ between fits to halves of the requests."""
-    table = _table("profile", "microseconds", "halves differ by")
+    table = _table("profile", "microseconds", "uncertain by")
     for name in FITTED:
         time_us = getattr(fit.profile, name) * 1e6
         table.add_row(name.removesuffix("_s"), f"{time_us:.4g}", f"{fit.halves_differ[name]:.0%}")
@@ -40,8 +42,20 @@ def fit_table(fit: Fit) -> Table:
 
 
 def fit_sentence(fit: Fit) -> str:
-    """Return how good it is."""
-    return f"TTFT and decoding time of a request are off by {fit.typical_error:.1%}, half of them by less."
+    """Say how good the fit is."""
+    return f"The twin predicts TTFT and decoding time of half of the requests within {fit.typical_error:.1%}."
+
+
+def advice(fit: Fit) -> str:
+    """Say what to do about a twin that is not good enough."""
+    name, uncertainty = max(fit.halves_differ.items(), key=lambda each: each[1])
+    if uncertainty > TOLERANCE:
+        said = f"{name.removesuffix('_s')} is uncertain by {uncertainty:.0%}: record longer"
+        return f"{said}, from idle to past saturation, and fit again."
+    return (
+        "The profile itself is certain. Check --max-num-seqs and the KV cache size, and that nothing else"
+        " used the server during the recordings; or fit to a load that is more like the checked one."
+    )
 
 
 def agreement_table(agreements: Sequence[Agreement], *, is_first_fitted: bool) -> Table:

@@ -10,6 +10,7 @@ from extproc.config.options import option, required, takes_options
 from extproc.errors import ConfigError, ProfileError
 
 if TYPE_CHECKING:
+    from extproc.lab.load.profiled_servers import Servers
     from extproc.lab.traffic.step_requests import DrawnRequests
     from extproc.lab.traffic.trace import Trace
 
@@ -63,6 +64,7 @@ class ProfileOptions:
         max=20_000,
     )
     seed: int = option(1, "Seed of the random arrivals, lengths, prompts and servers.", min=0)
+    yes: bool = option(False, "Start without a question, also if the servers hold other requests.", "--yes")
 
 
 @takes_options
@@ -71,7 +73,7 @@ def profile(options: ProfileOptions) -> None:
     import uvloop
     from rich.console import Console
 
-    from extproc.commands.profile_view import ProfileView, result_lines, summary_table
+    from extproc.commands.profile_view import ProfileView, plan_lines, result_lines, summary_table
     from extproc.commands.trace_view import missing_lines
     from extproc.lab.load.profiled_servers import parse_servers
     from extproc.lab.load.profiler import run_profile
@@ -82,6 +84,10 @@ def profile(options: ProfileOptions) -> None:
     trace = _trace(options)
     requests = _drawn(options) if trace is None else RecordedRequests(trace)
     schedule, console = Schedule(parse_rates(options.rates), options.step_s, options.passes), Console()
+    for line in plan_lines(schedule, options.max_in_flight):
+        console.print(line, highlight=False, soft_wrap=True)
+    if console.is_terminal and not options.yes:
+        _ask_first(servers)
     with ProfileView(console, schedule) as view:
         result = uvloop.run(
             run_profile(
@@ -106,6 +112,15 @@ def profile(options: ProfileOptions) -> None:
         raise ProfileError(result.ended_by)
     if result.was_interrupted and not result.figures.samples:
         raise typer.Exit(130)
+
+
+def _ask_first(servers: "Servers") -> None:
+    """Ask for confirmation where the servers hold requests of others; raises typer.Abort without it."""
+    from extproc.lab.load.other_traffic import requests_of_others
+
+    held = requests_of_others(servers)
+    if held >= 1:
+        typer.confirm(f"The servers hold {held:.0f} requests of others. Load them all the same?", abort=True)
 
 
 def _trace(options: ProfileOptions) -> "Trace | None":

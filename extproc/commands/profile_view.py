@@ -50,6 +50,18 @@ class ProfileView:
         self._console.print(step_line(step), highlight=False, soft_wrap=True)
 
 
+def plan_lines(schedule: Schedule, max_in_flight: int) -> list[str]:
+    """Say how long the run takes, and what it does to the servers."""
+    slowest, fastest = schedule.rates[0], schedule.rates[-1]
+    minutes = schedule.passes * len(schedule.rates) * schedule.step_s / 60
+    return [
+        f"{len(schedule.rates)} rates from {slowest:g} to {fastest:g} requests/s, {schedule.step_s:g} s each,"
+        f" {schedule.passes} passes: {minutes:.0f} min, and the time to drain after each pass.",
+        f"Servers are driven past saturation, with up to {max_in_flight} requests in flight. All other"
+        " requests to them will wait. Ctrl-C ends the run, and keeps the samples.",
+    ]
+
+
 def progress_text(figures: Figures, passes: int, now_s: float) -> str:
     """Return the present moment in one line."""
     step = figures.steps[-1].step

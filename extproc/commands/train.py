@@ -12,6 +12,7 @@ from extproc.config.options import option, required, takes_options
 
 if TYPE_CHECKING:
     from extproc.commands.train_view import TrainingRun
+    from extproc.learning.features import ZoneBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,18 @@ class TrainOptions:
     )
     report: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
     tuning_s: float = option(10.0, "Time for the search of good settings, in seconds.", "--tuning", min=0)
-    low_s: float = option(1.0, "TTFT at which the medium zone begins, in seconds.", "--low")
-    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated")
+    config: Path | None = option(
+        None,
+        "Configuration file of the sidecar; its zones.low_s is the default of --low-s.",
+        metavar="FILE",
+    )
+    low_s: float | None = option(
+        None,
+        "TTFT at which the medium zone begins, in seconds.",
+        "--low-s",
+        show_default="that of --config, else 1.0",
+    )
+    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated-s")
     margin: float = option(
         0.05, "Share by which the new model's error has to be smaller than the incumbent's.", min=0, max=1
     )
@@ -43,12 +54,10 @@ def train(options: TrainOptions) -> None:
     """
     from rich.console import Console
 
-    from extproc.commands.train_view import describe
+    from extproc.commands.train_view import describe, next_step
 
-    if not 0 < options.low_s < options.saturated_s:
-        raise typer.BadParameter("--low must be above 0 and below --saturated")
     run = run_training(options)
-    Console().print(describe(run))
+    Console().print(describe(run), next_step(run, options.samples, options.out), sep="\n")
     if not run.is_published:
         raise typer.Exit(1)
 
@@ -68,7 +77,6 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     from extproc.commands.train_view import TrainingRun
     from extproc.errors import TrainingError
     from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
-    from extproc.learning.features import ZoneBounds
     from extproc.learning.fit import fit
     from extproc.learning.model_rules import GateRule
     from extproc.learning.tuning import candidates
@@ -84,7 +92,7 @@ def run_training(options: TrainOptions) -> "TrainingRun":
         rule=GateRule(margin=options.margin),
         seed=options.seed,
         trained_at_s=time.time(),
-        zone=ZoneBounds(options.low_s, options.saturated_s),
+        zone=_zone(options),
     )
     is_published = training.verdict.is_accepted or options.force
     if is_published:
@@ -93,3 +101,17 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     if options.report is not None:
         write_json(options.report, run.document(), TrainingError, indent=1)
     return run
+
+
+def _zone(options: TrainOptions) -> "ZoneBounds":
+    """Return the medium zone; raises ConfigError where it ends before it begins."""
+    from extproc.config.stages import load_config
+    from extproc.errors import ConfigError
+    from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
+
+    low_s = options.low_s
+    if low_s is None:
+        low_s = DEFAULT_ZONE.low_s if options.config is None else load_config(options.config).zones.low_s
+    if not 0 < low_s < options.saturated_s:
+        raise ConfigError(f"the medium zone begins at {low_s:g} s: expected above 0, and below --saturated-s")
+    return ZoneBounds(low_s, options.saturated_s)

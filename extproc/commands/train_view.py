@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
 from extproc.learning.fit import Training
 from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality
 
 _UNKNOWN = "-"
+
+LITTLE_GAIN = 0.02
+"""Guessed: with some hundreds of pairs, a smaller difference of two shares is within the noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,41 @@ class TrainingRun:
 
 def describe(run: TrainingRun) -> Group:
     """Return all of it, as tables."""
-    return Group(_samples(run), _zones(run.training.quality), _other_checks(run))
+    quality = run.training.quality
+    return Group(Text(gain_sentence(quality)), _samples(run), _zones(quality), _other_checks(run))
+
+
+def gain_sentence(quality: TrainingQuality) -> str:
+    """Say how much better layer 2 would choose than the estimate alone, in the zone where it is asked."""
+    routes = quality.zones[Zone.MEDIUM]
+    model, estimate = (routes[route].pairwise_accuracy for route in (Route.MODEL, Route.ESTIMATE))
+    if model is None or estimate is None:
+        return (
+            "Whether layer 2 would help is unknown: there are too few pairs of medium-zone requests on two"
+            " backends. Record longer."
+        )
+    if model - estimate >= LITTLE_GAIN:
+        verdict = "layer 2 helps here"
+    else:
+        verdict = "little to gain here" if model > estimate else "nothing to gain here"
+    return (
+        f"Layer 2 would pick the faster of two backends in {model:.1%} of the cases, the estimate alone in"
+        f" {estimate:.1%}: {verdict}."
+    )
+
+
+def next_step(run: TrainingRun, samples: Path, out: Path) -> Text:
+    """Return the verdict, and the next command."""
+    if run.is_published:
+        said = (
+            f"Published: {out}. A sidecar that uses this file takes it over within 2 s. Next: extproc status"
+        )
+    else:
+        said = (
+            f"Not published ({run.training.verdict.reason}); {out} is as it was. There is nothing to do."
+            f" After more traffic: extproc train --samples {samples} --out {out}"
+        )
+    return Text(said)
 
 
 def _samples(run: TrainingRun) -> Table:

@@ -12,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from extproc.adapters.files.sample_table import open_table
 from extproc.commands.calibrate import calibrate
+from extproc.commands.calibrate_view import advice
 from extproc.commands.evaluate import evaluate
 from extproc.lab.engine.engine_profile import EngineProfile
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
+from extproc.lab.twin.calibration import Fit
 from extproc.lab.twin.profile_file import read_profile_file
 
 SIZES = ("--max-num-seqs", "4", "--kv-cache-tokens", "32768", "--block-size", "32")
@@ -74,6 +76,12 @@ def test_a_profile_that_is_off_ends_with_status_1(tmp_path: Path) -> None:
     result = invoke("--profile", "cpu-tiny", "--check", slow, *SIZES)
     assert result.exit_code == 1
     assert "NOT within 20%" in result.stdout
+
+
+def test_a_twin_that_is_uncertain_is_to_be_recorded_for_longer_and_another_is_not() -> None:
+    uncertain = Fit(SERVER, {"base_step_s": 0.05, "prefill_token_s": 0.74}, 0.2)
+    assert advice(uncertain).startswith("prefill_token is uncertain by 74%: record longer")
+    assert "record longer" not in advice(replace(uncertain, halves_differ={"base_step_s": 0.05}))
 
 
 def test_a_load_is_named_where_it_cannot_be_used(tmp_path: Path) -> None:

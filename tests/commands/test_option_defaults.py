@@ -17,7 +17,6 @@ from extproc.learning.model_rules import GateRule
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        (train, "low_s", ZoneRule().low_s),
         (train, "saturated_s", DEFAULT_ZONE.saturated_s),
         (train, "margin", GateRule().margin),
         (train, "tuning_s", TrainerConfig().tuning_s),

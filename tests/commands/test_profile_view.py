@@ -6,6 +6,7 @@ from rich.console import Console
 
 from extproc.commands.profile_view import (
     ProfileView,
+    plan_lines,
     progress_text,
     result_lines,
     step_line,
@@ -38,6 +39,12 @@ def shown(figures: Figures, width: int = 80) -> str:
     console.print(summary_table(figures))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_the_plan_says_how_long_it_takes_and_how_hard_it_drives_the_servers() -> None:
+    first, second = plan_lines(Schedule((0.5, 1.0, 32.0), 15.0, 4), max_in_flight=400)
+    assert first.startswith("3 rates from 0.5 to 32 requests/s, 15 s each, 4 passes: 3 min, and")
+    assert "up to 400 requests in flight" in second
 
 
 def test_the_bar_says_where_the_run_is(figures: Figures) -> None:

@@ -12,8 +12,8 @@ from support.clean_sample import SAMPLE
 
 from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
 from extproc.commands.train import TrainOptions, run_training
-from extproc.commands.train_view import describe
-from extproc.errors import SampleStoreError, TrainingError
+from extproc.commands.train_view import describe, gain_sentence, next_step
+from extproc.errors import ConfigError, SampleStoreError, TrainingError
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
@@ -110,6 +110,7 @@ def test_the_description_says_how_good_the_model_is_and_how_good_none_would_be(o
     Console(width=120, file=terminal).print(describe(run))
     lines = terminal.getvalue().splitlines()
     said = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("│")) == 4}
+    assert lines[0].startswith("Layer 2 would pick the faster of two backends in ")
     assert said["samples read"] == "601"
     assert said["not clean"] == "1"
     assert said["the gate"] == "accepted: better than the estimate alone"
@@ -118,3 +119,49 @@ def test_the_description_says_how_good_the_model_is_and_how_good_none_would_be(o
     errors = run.training.quality.zones[Zone.MEDIUM][Route.MODEL].errors
     assert errors is not None
     assert any("medium" in line and f"{errors.median_relative:.1%}" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("model", "estimate", "verdict"),
+    [
+        (0.957, 0.948, "little to gain here"),
+        (0.90, 0.95, "nothing to gain here"),
+        (0.97, 0.90, "layer 2 helps here"),
+        (None, 0.90, "Record longer"),
+    ],
+)
+def test_the_first_sentence_says_whether_layer_2_would_choose_better(
+    options: TrainOptions, model: float | None, estimate: float, verdict: str
+) -> None:
+    quality = run_training(options).training.quality
+    shares = {Route.MODEL: model, Route.ESTIMATE: estimate}
+    routes = {
+        route: replace(each, pairwise_accuracy=shares.get(route))
+        for route, each in quality.zones[Zone.MEDIUM].items()
+    }
+    sentence = gain_sentence(replace(quality, zones={**quality.zones, Zone.MEDIUM: routes}))
+    assert verdict in sentence
+    assert model is None or f"{model:.1%} of the cases, the estimate alone in {estimate:.1%}" in sentence
+
+
+def test_the_end_is_the_verdict_and_the_next_command(options: TrainOptions) -> None:
+    run = run_training(options)
+    assert "Next: extproc status" in str(next_step(run, options.samples, options.out))
+    refused = str(next_step(replace(run, is_published=False), options.samples, options.out))
+    assert f"{options.out} is as it was" in refused
+    assert refused.endswith(f"extproc train --samples {options.samples} --out {options.out}")
+
+
+def test_the_medium_zone_begins_where_the_configuration_says_unless_an_option_does(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    config = tmp_path / "extproc.yaml"
+    config.write_text("backends: [{name: a, url: 'http://a:1'}]\nzones: {low_s: 1.2}\n")
+    configured = replace(options, config=config)
+    used = [
+        run_training(each).training.model_file.manifest.samples.train
+        for each in (configured, replace(options, low_s=1.2), replace(configured, low_s=1.0), options)
+    ]
+    assert used[0] == used[1] != used[2] == used[3]
+    with pytest.raises(ConfigError, match="begins at 20 s"):
+        run_training(replace(options, low_s=20.0))

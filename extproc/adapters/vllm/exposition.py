@@ -17,6 +17,7 @@ MAX_COUNTER = 1e15
 
 _PATIENCE_S = 5.0  # guessed: a scrape takes milliseconds, under load tenths of a second
 _MAX_BYTES = 8 << 20
+_UNREADABLE = (OSError, HTTPException, ValueError)
 # A proxy from the environment has no business between a command and a server that it names.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -61,16 +62,28 @@ def read_kv_cache_size(text: bytes) -> KvCacheSize | None:
 def ask_kv_cache_size(url: str) -> KvCacheSize:
     """Ask a server for the size of its KV cache, blocking; raises CalibrationError where it does not say."""
     try:
-        with _opener.open(f"{url.rstrip('/')}/metrics", timeout=_PATIENCE_S) as response:
-            text: bytes = response.read(_MAX_BYTES)
-    except (OSError, HTTPException, ValueError) as error:
+        size = read_kv_cache_size(_scraped(url))
+    except _UNREADABLE as error:
         raise CalibrationError(f"{url}/metrics cannot be read: {error}") from error
-    size = read_kv_cache_size(text)
     if size is None:
         raise CalibrationError(
             f"{url} does not tell the size of one engine's KV cache: give --kv-cache-tokens"
         )
     return size
+
+
+def ask_signals(url: str) -> Signals | None:
+    """Ask a server for its signals, blocking; None where it does not tell them."""
+    try:
+        return read_signals(_scraped(url))
+    except _UNREADABLE:
+        return None
+
+
+def _scraped(url: str) -> bytes:
+    with _opener.open(f"{url.rstrip('/')}/metrics", timeout=_PATIENCE_S) as response:
+        text: bytes = response.read(_MAX_BYTES)
+        return text
 
 
 def _gauge(values: list[float]) -> float | None:

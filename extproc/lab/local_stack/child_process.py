@@ -14,6 +14,9 @@ from pathlib import Path
 
 from extproc.errors import StackError
 
+EXTPROC = (sys.executable, "-P", "-m", "extproc")
+"""The command of this very installation: without -P, a directory `extproc` where it is started came first."""
+
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4000
 _TAIL_LINES = 15

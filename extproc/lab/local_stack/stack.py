@@ -7,7 +7,6 @@ trainer, if there is one: it reads what the sidecar has recorded, and no request
 """
 
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from extproc.adapters.http.fleet_state import FleetState, fetch_state, is_answer
 from extproc.adapters.stop_signals import StopSignals
 from extproc.config.stages import Config
 from extproc.errors import StackError
-from extproc.lab.local_stack.child_process import ChildProcess, ChildRestart
+from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
@@ -170,13 +169,13 @@ class Stack:
         port, speed = self._options.sim_port + index, SIM_SPEEDS[index]
         return self._child(
             f"sim-{index + 1}",
-            *(sys.executable, "-m", "extproc", "sim", "--port", str(port)),
+            *(*EXTPROC, "sim", "--port", str(port)),
             *(*SIM_OPTIONS, "--speed", str(speed)),
         )
 
     def _own_command(self, name: str, command: str) -> ChildProcess:
         config = str(self._directory / "extproc.yaml")
-        return self._child(name, sys.executable, "-m", "extproc", command, "--config", config)
+        return self._child(name, *EXTPROC, command, "--config", config)
 
     def _child(self, name: str, *command: str) -> ChildProcess:
         return ChildProcess(name, command, self._directory / f"{name}.log")

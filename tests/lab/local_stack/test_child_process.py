@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from extproc.errors import StackError
-from extproc.lab.local_stack.child_process import HEALTHY_AFTER_S, LONGEST_PAUSE_S, ChildProcess, ChildRestart
+from extproc.lab.local_stack.child_process import (
+    EXTPROC,
+    HEALTHY_AFTER_S,
+    LONGEST_PAUSE_S,
+    ChildProcess,
+    ChildRestart,
+)
 
 Start = Callable[[str], ChildProcess]
 
@@ -172,3 +178,12 @@ def test_long_run_forgets_earlier_pauses(tmp_path: Path) -> None:
     assert [pause_s(restart, child, now_s) for now_s in (1.0, 2.0)] == [0.5, 1.0]
     assert pause_s(restart, child, 3.0 + HEALTHY_AFTER_S) == 0.5
     child.stop(1.0)
+
+
+def test_the_own_command_runs_the_installed_package_whatever_the_directory_holds(tmp_path: Path) -> None:
+    package = tmp_path / "extproc"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text("print('another package')")
+    done = subprocess.run([*EXTPROC, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("extproc ")

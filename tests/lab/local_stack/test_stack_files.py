@@ -97,7 +97,7 @@ def test_absent_policy_file_is_refused(tmp_path: Path) -> None:
 
 def test_faulty_backend_url_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"the options: .*\n  backends\.0\.url: "):
-        policy_config(None, [("vllm-1", "https://x")])
+        policy_config(None, [("vllm-1", "ftp://x")])
 
 
 def test_replaced_fields_are_checked_and_leave_the_rest() -> None:
