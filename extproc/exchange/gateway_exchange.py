@@ -35,14 +35,14 @@ from extproc.exchange.messages import Answer, Continue, Hold, Instruction, Phase
 from extproc.exchange.placing import Placing
 from extproc.exchange.request_body import RequestBodyParts, pick_of, whole_request
 from extproc.exchange.response_watch import ResponseWatch
-from extproc.outcomes.facts import BACKEND_KEY, LAYER_KEY, REASON_KEY
+from extproc.outcomes.facts import BACKEND_KEY, LAYER_KEY, PREFILLER_KEY, REASON_KEY
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.guessed_path import with_path
 from extproc.request.request import is_upgrade
 
 _FULL_DUPLEX = BodyModes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)
 _WHOLE = frozenset({BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL})
-_SHOWN = (BACKEND_KEY, LAYER_KEY, REASON_KEY)
+_SHOWN = (BACKEND_KEY, LAYER_KEY, REASON_KEY, PREFILLER_KEY)
 
 
 class GatewayExchange(Placing):
@@ -116,7 +116,8 @@ class GatewayExchange(Placing):
 
         This is the only event that comes once for each token, and no object is made for it.
         """
-        self._watch.passed(data, end_of_stream, now_s)
+        if self._watch.passed(data, end_of_stream, now_s):
+            self._begin_answer(now_s)
         return self._modes.response is BodyMode.FULL_DUPLEX_STREAMED
 
     def decide(self, now_s: float) -> Answers:
@@ -223,6 +224,10 @@ class GatewayExchange(Placing):
         metadata = self._route.metadata
         marks = {f"x-extproc-{key}": metadata[key] for key in _SHOWN if key in metadata}
         return (MarkResponse(marks),)
+
+    def _begin_answer(self, now_s: float) -> None:
+        if self._lease is not None and self._watch.status == 200:
+            self._lease.answered(now_s)
 
     def _follow(self, served: str | None, now_s: float) -> None:
         """Book the request on the server that has served it, where the gateway has sent it elsewhere."""

@@ -76,13 +76,15 @@ class Pick(msgspec.Struct, frozen=True):
     """Send the request to the first of `addresses`, or if the gateway retries, to the next ones.
 
     `body_bytes` is the length of the body that follows, None where the gateway knows it already.
-    `traceparent`, if there is one, replaces the client's.
+    `traceparent`, if there is one, replaces the client's. `prefiller`, if there is one, is the address of the
+    server that computes the prompt before.
     """
 
     phase: Phase
     addresses: tuple[str, ...]
     body_bytes: int | None = None
     traceparent: str = ""
+    prefiller: str = ""
 
 
 class SendBody(msgspec.Struct, frozen=True):

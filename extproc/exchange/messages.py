@@ -58,6 +58,7 @@ class RouteTo(msgspec.Struct, frozen=True):
 
     Envoy hands `metadata` back with the outcome. `address` is HOST:PORT, for an Envoy that has all backends
     in one cluster; empty where it is not sent. `others` are addresses that may be tried after it.
+    `prefiller`, if there is one, is the address of the server that computes the prompt for it.
     `traceparent`, if there is one, replaces the client's.
     """
 
@@ -67,6 +68,7 @@ class RouteTo(msgspec.Struct, frozen=True):
     address: str = ""
     others: tuple[str, ...] = ()
     traceparent: str = ""
+    prefiller: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):

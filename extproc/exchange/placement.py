@@ -23,6 +23,9 @@ class Lease(ABC):
             self._is_ended = True
             self._release(now_s)
 
+    def answered(self, now_s: float) -> None:  # noqa: B027 - most leases end with the response alone
+        """Follow the first token of a response that is no error."""
+
     @abstractmethod
     def _release(self, now_s: float) -> None:
         """Give the place back; called once."""

@@ -89,7 +89,7 @@ class RequestBodyParts:
 
 def pick_of(route: RouteTo, body_bytes: int | None = None) -> Pick:
     """Return where a request goes, for a gateway."""
-    return Pick(route.phase, (route.address, *route.others), body_bytes, route.traceparent)
+    return Pick(route.phase, (route.address, *route.others), body_bytes, route.traceparent, route.prefiller)
 
 
 def whole_request(route: RouteTo, body: bytes, has_trailers: bool) -> Answers:

@@ -52,18 +52,23 @@ class ResponseWatch:
         self._headers = headers
         self.is_complete = end_of_stream
 
-    def passed(self, data: bytes, end_of_stream: bool, now_s: float) -> None:
-        """Note a part of the body; comments that keep a stream alive are no beginning of it."""
+    def passed(self, data: bytes, end_of_stream: bool, now_s: float) -> bool:
+        """Note a part of the body, and return whether it is the first.
+
+        Comments that keep a stream alive are no beginning of it.
+        """
+        is_first = False
         if data:
             if self._first_s is None:
                 self.has_body = True
                 if not is_comment(data):
-                    self._first_s = now_s
+                    self._first_s, is_first = now_s, True
             self._last_s = now_s
             self._body_bytes += len(data)
             self._tail = (self._tail + data)[-TAIL_BYTES:]
         if end_of_stream:
             self.is_complete = True
+        return is_first
 
     def entry(
         self, metadata: Mapping[str, str], placed_s: float, attempts: int, now_s: float, at_s: float

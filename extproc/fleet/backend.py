@@ -30,6 +30,7 @@ from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.silence import MIN_PATIENCE_S, Silence
 from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.standing_gauges import StandingGauges
+from extproc.fleet.transfer_cost import TransferCost
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
 
@@ -58,6 +59,10 @@ class BookedRequest(Protocol):
     request: Request
     prompt: SentPrompt
 
+    @property
+    def prefill(self) -> object:
+        """Its prompt on the server that computes it for this one; None where there is no such server."""
+
 
 class Backend:
     """A member of the fleet; before its first scrape the signals say nothing.
@@ -73,7 +78,8 @@ class Backend:
     `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
     While `is_doubted` its gauges are no evidence: it is taken to be idle, and takes one request
     (`fleet.standing_gauges`). It `sends_headers_early` where those of a stream come long before the first
-    token, as vLLM's do: where they do not come, it hangs. While it `is_asleep` it takes none.
+    token, as vLLM's do: where they do not come, it hangs. While it `is_asleep` it takes none. `transfer` is
+    what it costs to prefill there for another one.
     """
 
     __slots__ = (
@@ -120,6 +126,7 @@ class Backend:
         "sends_headers_early",
         "silence",
         "token_window",
+        "transfer",
         "waiting",
     )
 
@@ -175,6 +182,7 @@ class Backend:
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         self.token_window = CounterWindow()
+        self.transfer = TransferCost()
 
     def configured(self, endpoint: Endpoint) -> None:
         """Take over other settings of the same server."""
@@ -252,6 +260,12 @@ class Backend:
         """Take back what is left of a request's prompt, however the request ended."""
         self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
 
+    def prompt_computed(self, request: object, now_s: float) -> None:
+        """Follow that a request's prompt is computed here, and with it all that were sent before it."""
+        self.prefilled_at_s = min(
+            self.prefilled_at_s, now_s + self.pace.token_s * self._backlog.computed(request)
+        )
+
     def move_to(self, other: "Backend", now_s: float) -> None:
         """Count a request on another backend: Envoy has tried again there."""
         for backend, change in ((self, -1), (other, 1)):
@@ -261,6 +275,8 @@ class Backend:
     def scraped(self, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         smallest_own, largest_own = self._history.extremes(now_s)
+        if not self.endpoint.can_answer:  # what it has prefilled counts until another server shows it
+            smallest_own = min(smallest_own, int(signals.running + signals.waiting))
         elapsed_s = now_s - self.scraped_at_s
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:

@@ -51,6 +51,16 @@ class Endpoint:
         return InferenceStage.DECODE in self.stages
 
     @property
+    def only_prefills(self) -> bool:
+        """Whether it computes prompts for others, and answers no request."""
+        return InferenceStage.PREFILL in self.stages and not self.can_answer
+
+    @property
+    def takes_prefilled(self) -> bool:
+        """Whether it takes prompts that another server has computed; one that computes all stages may not."""
+        return self.can_answer and self.stages != ALL_STAGES
+
+    @property
     def address(self) -> str:
         """HOST:PORT, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host

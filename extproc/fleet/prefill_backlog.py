@@ -9,6 +9,7 @@ corrected by the next scrape, and a request that ends gives back its prompt if t
 """
 
 from itertools import islice, takewhile
+from math import inf
 
 from extproc.fleet.signals import Signals
 
@@ -69,6 +70,19 @@ class PrefillBacklog:
     def ended(self, request: object) -> float:
         """Forget a request that has ended, and return the tokens of its prompt if that still waited."""
         return self._waiting.pop(request, (0.0, 0.0))[0]
+
+    def computed(self, request: object) -> float:
+        """Forget a prompt that is computed, and return the tokens of those sent after it, which may wait yet.
+
+        Prompts are computed one after another. It is inf where a scrape has shown more: the prompt waited no
+        longer.
+        """
+        if request not in self._waiting:
+            return inf
+        later = takewhile(lambda each: each is not request, reversed(self._waiting))
+        left = sum(self._waiting[each][0] for each in later)
+        del self._waiting[request]
+        return left
 
     def scraped(self, signals: Signals, stuck: float, token_s: float, now_s: float) -> float:
         """Return the tokens left to compute; `stuck` own requests are neither running nor waiting there."""

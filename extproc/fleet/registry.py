@@ -130,6 +130,12 @@ class Registry:
             return serving
         return self._of_unlisted_models if self._of_unlisted_models or not self._active else None
 
+    def prefillers(self, model: str | None) -> Candidates:
+        """Return the active backends that only prefill, and have said that they serve `model`."""
+        if model is None:
+            return self.only_prefilling
+        return tuple(member for member in self.only_prefilling if _serves(member, model))
+
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
         return self._lost_until_s.get(model, now_s) > now_s
@@ -185,6 +191,11 @@ class Registry:
             for member in members
             if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
         ]
+        self.only_prefilling: Candidates = tuple(
+            member
+            for member in members
+            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.only_prefills
+        )
         staying_last = sorted(members, key=lambda member: member.lifecycle is not Lifecycle.DRAINING)
         self._position = {member: index for index, member in enumerate(members)}
         self._by_name = {member.name: member for member in staying_last}

@@ -18,6 +18,7 @@ from extproc.request.body_facts import TokenLimit
 BACKEND_KEY = "backend"
 LAYER_KEY = "layer"
 REASON_KEY = "reason"
+PREFILLER_KEY = "prefiller"
 FACTS_KEY = "facts"
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -57,11 +58,13 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
 class PlacedFacts(Facts, frozen=True, kw_only=True):
     """The facts as they travel: `booking` is the number under which the router has the request.
 
-    Where Envoy reads `expects_headers`, it waits for the headers of a stream for a minute only.
+    Where Envoy reads `expects_headers`, it waits for the headers of a stream for a minute only. `prefiller`
+    is the backend that computes the prompt before, empty where the chosen one does.
     """
 
     booking: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     expects_headers: bool = False
+    prefiller: Name = ""
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -70,12 +73,15 @@ _DECODER = msgspec.json.Decoder(PlacedFacts)
 
 def to_metadata(facts: PlacedFacts) -> dict[str, str]:
     """Return the metadata that carries `facts`."""
-    return {
+    metadata = {
         BACKEND_KEY: facts.backend,
         LAYER_KEY: facts.layer,
         REASON_KEY: facts.reason,
         FACTS_KEY: _ENCODER.encode(facts).decode(),
     }
+    if facts.prefiller:
+        metadata[PREFILLER_KEY] = facts.prefiller
+    return metadata
 
 
 def from_metadata(metadata: Mapping[str, str]) -> PlacedFacts | None:
@@ -92,7 +98,8 @@ class Sample(Facts, frozen=True, kw_only=True, omit_defaults=False):
     Times are seconds, `at_s` is a unix timestamp; `ttft_s` is None where the response is no stream whose
     first byte is its first token. `duration_s` is from when the request was sent to the server until its
     response ended there, or, where that is not known, that of the whole exchange. `is_clean` says that the
-    request ran undisturbed on the chosen backend: first attempt, status 200, complete, a stream.
+    request ran undisturbed on the chosen backend, and on no other: first attempt, status 200, complete, a
+    stream.
     `output_tokens` and `cached_tokens` (input tokens that the server found in its prefix cache) are the
     server's own numbers, None where they were not read.
     """

@@ -125,13 +125,14 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     known = msgspec.structs.asdict(facts)
     booking = known.pop("booking")
     del known["expects_headers"]
+    is_alone = not known.pop("prefiller")
     sample = Sample(
         **known,
         at_s=entry.started_at_s,
         status=entry.status,
         attempts=entry.attempts,
         failure=failure.value if failure else None,
-        is_clean=failure is None and entry.status == 200 and ttft_s is not None,
+        is_clean=is_alone and failure is None and entry.status == 200 and ttft_s is not None,
         ttft_s=ttft_s,
         duration_s=times.whole_s or entry.duration_s or 0.0,
         response_bytes=entry.response_body_bytes,

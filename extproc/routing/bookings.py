@@ -17,8 +17,10 @@ from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend, BookedRequest
 from extproc.fleet.prefix_cache import SentPrompt
 from extproc.fleet.sent_prefixes import SentPrefixes
+from extproc.policy.prefill import PrefillChoice
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.prefills import Prefill
 from extproc.routing.tenant_shares import TenantShares
 
 RETRY_SHARE = 0.2
@@ -37,13 +39,20 @@ Freed = Callable[[Backend, float], None]
 class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
-    One that has waited for a place for its adapter `is_no_measure` of how fast the backend is.
+    One that has waited for a place for its adapter `is_no_measure` of how fast the backend is. `prefill` is
+    None where the backend computes the prompt itself.
     """
 
-    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prompt", "request")
+    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prefill", "prompt", "request")
 
     def __init__(
-        self, bookings: "Bookings", number: int, backend: Backend, request: Request, prompt: SentPrompt
+        self,
+        bookings: "Bookings",
+        number: int,
+        backend: Backend,
+        request: Request,
+        prompt: SentPrompt,
+        prefill: Prefill | None = None,
     ) -> None:
         super().__init__()
         self._bookings = bookings
@@ -52,6 +61,12 @@ class Booking(Lease):
         self.request = request
         self.prompt = prompt
         self.is_no_measure = False
+        self.prefill = prefill
+
+    def answered(self, now_s: float) -> None:
+        """Note the first token: the server that has computed the prompt is done with it."""
+        if self.prefill is not None:
+            self.prefill.computed(now_s)
 
     def _release(self, now_s: float) -> None:
         self._bookings.close(self, now_s)
@@ -74,11 +89,20 @@ class Bookings:
         self._prefixes = prefixes
         self._freed = freed
 
-    def open(self, backend: Backend, request: Request, now_s: float, cached_tokens: float = 0.0) -> Booking:
-        """Book a request that is placed: it counts from this moment."""
+    def open(
+        self,
+        backend: Backend,
+        request: Request,
+        now_s: float,
+        cached_tokens: float = 0.0,
+        prefill_by: PrefillChoice | None = None,
+    ) -> Booking:
+        """Book a request that is placed, and its prompt where another server prefills it, from now on."""
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         self._number += 1
-        booking = self._awaited[self._number] = Booking(self, self._number, backend, request, prompt)
+        prefill = None if prefill_by is None else Prefill(prefill_by, request, self._prefixes, now_s)
+        booking = Booking(self, self._number, backend, request, prompt, prefill)
+        self._awaited[self._number] = booking
         backend.open[booking] = None
         if backend.adapters is not None:
             backend.adapters.begin(booking, request.model)
@@ -86,8 +110,9 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            backend.expect_prompt(booking, request.input_tokens - cached_tokens, now_s)
-            _count_text(backend, request)
+            new_tokens = request.input_tokens - cached_tokens if prefill is None else 0.0
+            backend.expect_prompt(booking, new_tokens, now_s)
+            _count_text(backend, request, prefill)
         else:
             backend.count_bodyless(1, now_s)
         self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
@@ -97,6 +122,8 @@ class Bookings:
         """Take a request off the backend on which it is booked by now; called by the end of the lease."""
         backend = booking.backend
         del backend.open[booking]
+        if booking.prefill is not None:
+            booking.prefill.end(now_s)
         if backend.adapters is not None:
             booking.is_no_measure |= backend.adapters.end(booking)
         if booking.request.tenant:
@@ -120,6 +147,8 @@ class Bookings:
         booking = self._awaited.pop(number, None)
         if booking is not None and not is_computed:
             self._prefixes.take_back(booking.backend, booking.prompt)
+            if booking.prefill is not None:
+                self._prefixes.take_back(booking.prefill.backend, booking.prefill.prompt)
         return booking
 
     def move(self, backend: Backend, other: Backend, now_s: float) -> None:
@@ -145,10 +174,10 @@ class Bookings:
             return
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
-        other.expect_prompt(booking, booking.request.input_tokens, now_s)
+        other.expect_prompt(booking, 0.0 if booking.prefill else booking.request.input_tokens, now_s)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         backend.token_window.finished(booking.request.input_size)
-        _count_text(other, booking.request)
+        _count_text(other, booking.request, booking.prefill)
 
     def retried(self) -> None:
         """Count a second attempt."""
@@ -162,7 +191,10 @@ class Bookings:
         return is_affordable
 
 
-def _count_text(backend: Backend, request: Request) -> None:
-    """Note text that becomes tokens there; for unknown APIs nothing tells which part of a body does."""
-    model = None if request.api is OTHER else request.model
+def _count_text(backend: Backend, request: Request, prefill: object) -> None:
+    """Note text that becomes tokens there; for unknown APIs nothing tells which part of a body does.
+
+    Whether a server counts the tokens of a prompt that another one has computed is its own choice.
+    """
+    model = None if request.api is OTHER or prefill is not None else request.model
     backend.token_window.sent(model, request.input_size)

@@ -16,8 +16,7 @@ from extproc.outcomes.outcome import (
     read_retry,
 )
 from extproc.outcomes.outcome_counts import OutcomeCounts
-from extproc.request.request import Request
-from extproc.routing.bookings import Bookings
+from extproc.routing.bookings import Booking, Bookings
 from extproc.routing.culprits import Culprits
 
 
@@ -52,20 +51,31 @@ class Feedback:
             self._responses.kept(outcome.response, booking.backend)
         if backend is not None:
             self.counts.count(outcome.sample)
-            self._judge(backend, outcome, None if booking is None else booking.request, now_s)
-            _learn(backend, outcome, now_s, is_measure=booking is None or not booking.is_no_measure)
+            self._judge(backend, outcome, booking, now_s)
+            _learn(backend, outcome, booking, now_s)
+        if booking is not None and booking.prefill is not None:
+            booking.prefill.learn(outcome, now_s)
         return outcome
 
-    def _judge(self, backend: Backend, outcome: Outcome, request: Request | None, now_s: float) -> None:
-        """Note whether the backend, or the request, is to blame."""
+    def _judge(self, backend: Backend, outcome: Outcome, booking: Booking | None, now_s: float) -> None:
+        """Note whether the backend, or the request, is to blame.
+
+        Where another server had to prefill it, that one is: without it the next request shows whether the
+        backend fails by itself.
+        """
         failure = outcome.sample.failure
+        request = None if booking is None else booking.request
+        prefill = None if booking is None else booking.prefill
         if outcome.is_backend_failure is True:
+            backend = backend if prefill is None else prefill.backend
             is_own = False
             if request is not None and failure != Failure.CONNECT:
                 is_own = self._culprits.failed(request, backend.name)
             backend.breaker.fail(now_s, is_excused=is_own)
         elif outcome.is_backend_failure is False:
             backend.breaker.succeed(now_s)
+            if failure is None and prefill is not None:
+                prefill.backend.breaker.succeed(now_s)
             if failure is None and request is not None:
                 self._culprits.answered(request)
 
@@ -91,21 +101,22 @@ class Feedback:
             second.breaker.succeed(now_s)
 
 
-def _learn(backend: Backend, outcome: Outcome, now_s: float, *, is_measure: bool) -> None:
+def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: float) -> None:
     sample = outcome.sample
     if sample.failure is None:
         backend.answered()
     else:
         backend.token_window.spoil()
         _follow_refusal(backend, outcome, now_s)
-    if sample.failure is None and sample.cached_tokens is not None:
+    is_whole = booking is None or booking.prefill is None  # else the numbers are another server's as well
+    if is_whole and sample.failure is None and sample.cached_tokens is not None:
         backend.cache.found(sample.expected_cached_tokens, sample.cached_tokens)
     if not sample.is_clean or sample.ttft_s is None:
         return
     if outcome.are_headers_early is not None:
         backend.sends_headers_early = outcome.are_headers_early
     backend.observed(sample.ttft_s)
-    if not is_measure:
+    if booking is not None and booking.is_no_measure:
         return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)

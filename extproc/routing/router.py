@@ -25,6 +25,7 @@ from extproc.routing.bookings import Booking, Bookings, Freed
 from extproc.routing.contenders import contenders
 from extproc.routing.gateway_rules import SOON_S, GatewayRules, next_best
 from extproc.routing.model_search import ModelSearch
+from extproc.routing.prefills import Prefilling, allowed
 from extproc.routing.refusal import (
     LARGE_BODIES_RETRY_S,
     MODEL_GONE_RETRY_S,
@@ -64,6 +65,7 @@ class Router:
         self._returns = Returns(admission, rng.spawn(1)[0])
         self._rng = rng
         self._gateway = gateway
+        self.prefilling = Prefilling(fleet, registry, rng)
         self.search: ModelSearch | None = None
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
@@ -162,12 +164,7 @@ class Router:
         candidates: Sequence[Backend] | None = self._registry.candidates(request.model)
         if candidates and request.response:
             candidates = self._fleet.responses.candidates(request.response, candidates)
-        allowed = request.endpoints
-        if allowed is None or candidates is None:
-            return candidates
-        return [
-            each for each in candidates if each.endpoint.address in allowed or each.endpoint.host in allowed
-        ]
+        return None if candidates is None else allowed(request, candidates)
 
     def _bare_view(self, request: Request, now_s: float) -> FleetView:
         """Return the view of all candidates, without what their caches hold: a refusal needs none of it."""
@@ -218,7 +215,10 @@ class Router:
         known: CandidateFacts,
         now_s: float,
     ) -> Placement:
-        booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens)
+        prefill = None
+        if self._registry.only_prefilling and self._gateway is not None:
+            prefill = self.prefilling.choose(request, backend, known, now_s)
+        booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens, prefill)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
         # All others are full where this one is the last resort, and none has a stored response but this one.
@@ -227,7 +227,9 @@ class Router:
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
         others = self._others(request, backend, now_s) if may_be_retried else ()
-        route = RouteTo(phase, cluster, to_metadata(facts), backend.endpoint.address, others)
+        prefiller = "" if prefill is None else prefill.backend.endpoint.address
+        address = backend.endpoint.address
+        route = RouteTo(phase, cluster, to_metadata(facts), address, others, prefiller=prefiller)
         return Placement(route, booking)
 
     def _others(self, request: Request, chosen: Backend, now_s: float) -> tuple[str, ...]:
@@ -249,6 +251,7 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
         booking=booking.number,
         expects_headers=request.is_stream and booking.backend.sends_headers_early,
         backend=booking.backend.name,
+        prefiller="" if booking.prefill is None else booking.prefill.backend.name,
         layer=decision.layer,
         reason=decision.reason,
         kind=request.api.kind,

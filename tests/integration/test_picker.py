@@ -32,9 +32,10 @@ WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
 
 @dataclass
 class Echo:
-    """A server that tells what it was sent."""
+    """A server that tells what it was sent, and says that it runs so many requests."""
 
     port: int = 0
+    running: int = 0
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Echo"]:
@@ -52,7 +53,8 @@ class Echo:
 
     async def _answer(self, request: web.Request) -> web.Response:
         if request.path == "/metrics":
-            return web.Response(text="vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n")
+            text = f"vllm:num_requests_running {self.running}\nvllm:num_requests_waiting 0\n"
+            return web.Response(text=text)
         if request.path == "/v1/models":
             return web.json_response({"data": [{"id": "echo"}]})
         body = await request.read()
@@ -357,5 +359,42 @@ def test_an_envoy_goes_on_alone_where_calls_end_with_the_request(tmp_path: Path)
             assert all(answer.is_complete for answer in answers)
             assert await outcomes(stack) == {}
             await stack.until_idle()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.long
+def test_a_busy_server_is_sent_where_to_have_a_long_prompt_prefilled(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    stages = {"guard": {"max_active": 32}}
+    discovery = {"kind": "llm_d_file", "path": str(path)}
+    stack = picker_stack(
+        tmp_path, gateways=dict(GATEWAYS), stages=stages, discovery=discovery, found_at_start=2
+    )
+
+    async def named_by(gateway: str, prompt: str) -> str | None:
+        async with stack.through(gateway):
+            body = {"model": "echo", "prompt": prompt}
+            headers = {"x-prefiller-host-port": "6.6.6.6:1"}
+            url = f"{stack.envoy.url}/v1/completions"
+            async with stack.session.post(url, json=body, headers=headers) as response:
+                found: str | None = (await response.json())["headers"].get("x-prefiller-host-port")
+                return found
+
+    async def scenario() -> None:
+        async with Echo(running=24).serving() as decoding, Echo().serving() as prefilling:
+            stack.backends |= {"decode": decoding.port, "prefill": prefilling.port}
+            endpoints = [
+                {"name": name, "address": "127.0.0.1", "port": str(port), "labels": {"llm-d.ai/role": name}}
+                for name, port in stack.backends.items()
+            ]
+            path.write_text(json.dumps({"endpoints": endpoints}))
+            async with running(stack):
+                for number, gateway in enumerate(GATEWAYS):
+                    long = f"{number} " + "word " * 20_000
+                    assert await named_by(gateway, long) == f"127.0.0.1:{prefilling.port}"
+                    assert await named_by(gateway, "hello") is None
+                await stack.until_idle()
+                assert await stack.metric("extproc_prefilled_elsewhere_total") == len(GATEWAYS)
 
     asyncio.run(scenario())

@@ -68,8 +68,14 @@ def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
     assert outcome is not None
     known = asdict(FACTS)
     assert outcome.booking == known.pop("booking")
-    del known["expects_headers"]
+    del known["expects_headers"], known["prefiller"]
     assert known.items() <= asdict(outcome.sample).items()
+
+
+def test_a_stream_whose_prompt_another_server_has_computed_is_no_clean_sample() -> None:
+    outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, prefiller="vllm-2"))))
+    assert outcome is not None
+    assert (outcome.sample.is_clean, outcome.sample.ttft_s, outcome.sample.failure) == (False, 1.25, None)
 
 
 def commented(comments_ms: str, **change: object) -> LogEntry:

@@ -43,6 +43,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.core.router.counts.answered += 1
     parts.core.router.counts.expected_cached_tokens += 100.0
     parts.core.router.counts.followed_sessions += 1
+    parts.core.router.prefilling.placed += 1
     parts.core.router.bookings.retries += 1
     parts.core.router.bookings.retries_withheld += 1
     parts.core.feedback.counts.unplaced += 1

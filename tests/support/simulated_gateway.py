@@ -1,7 +1,7 @@
 """A gateway in front of a real picker server and core: it plays the orders of messages that gateways send."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from extproc.config.stages import ServerConfig
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
+from extproc.fleet.endpoint import Endpoint
 from extproc.outcomes.outcome import LogEntry
 from extproc.request.header_rules import USUAL
 from extproc.routing.core import Core, CoreRules
@@ -166,7 +167,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def picking(rules: CoreRules, *, backends: int = 2, **gateway_fields: Any) -> AsyncIterator[Gateway]:
+async def picking(
+    rules: CoreRules, *, backends: int | Sequence[Endpoint] = 2, **gateway_fields: Any
+) -> AsyncIterator[Gateway]:
     """A picker that serves, and a gateway that is connected to it."""
     config = GatewayConfig(**{"drain_s": 0.0, "finish_s": 5.0, **gateway_fields})
     # A configuration may not have the port 0.
@@ -174,7 +177,8 @@ async def picking(rules: CoreRules, *, backends: int = 2, **gateway_fields: Any)
         address="127.0.0.1:0", transport="thin", tls=None, max_message_bytes=33 << 20, drain_s=1.0
     )
     now_s = asyncio.get_running_loop().time()
-    core = a_core(endpoints(backends), rules, now_s=now_s)
+    members = endpoints(backends) if isinstance(backends, int) else backends
+    core = a_core(members, rules, now_s=now_s)
     collected = CollectedBytes(config.max_body_bytes, 8 * config.max_body_bytes)
     parts = GatewayParts(
         core.place, core.served_elsewhere, core.ratios, USUAL, collected, config.ends_after_request

@@ -35,12 +35,15 @@ METADATA_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE, SUBSET_KEY = "envoy.lb.subset_hint", f"{DESTINATION}-subset"
 SERVED_KEY = f"{DESTINATION}-served"
 
+PREFILLER = "x-prefiller-host-port"
+"""Read by the routing sidecar of llm-d in front of the server that answers: where to prefill first."""
+
 CONTROL_HEADERS = (
     SUBSET_KEY,
     SERVED_KEY,
     f"{DESTINATION}-fallback",
     f"{DESTINATION}-scores",
-    "x-prefiller-host-port",
+    PREFILLER,
     "x-encoder-hosts-ports",
     "x-data-parallel-host-port",
 )
@@ -134,7 +137,7 @@ def _served(request: pb.ProcessingRequest) -> str | None:
 
 def _pick(instruction: Pick) -> bytes:
     """Join the bytes of header mutations, as Protobuf allows: one of them is often the same."""
-    mutation = _destination(instruction.addresses)
+    mutation = _destination(instruction.addresses, instruction.prefiller)
     if instruction.body_bytes is not None:
         mutation += _length(instruction.body_bytes)
     if instruction.traceparent:
@@ -145,9 +148,13 @@ def _pick(instruction: Pick) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _destination(addresses: tuple[str, ...]) -> bytes:
-    mutation = pb.HeaderMutation(remove_headers=CONTROL_HEADERS)
+def _destination(addresses: tuple[str, ...], prefiller: str) -> bytes:
+    """Return the mutation; a header that is set is not removed as well, whichever a gateway does first."""
+    removed = [name for name in CONTROL_HEADERS if not prefiller or name != PREFILLER]
+    mutation = pb.HeaderMutation(remove_headers=removed)
     overwrite(mutation, DESTINATION, ",".join(addresses))
+    if prefiller:
+        overwrite(mutation, PREFILLER, prefiller)
     return mutation.SerializeToString()
 
 

@@ -124,6 +124,11 @@ class SidecarCollector(Collector):
             "Requests placed at the home of their session, of whose cache only the session told",
             counts.followed_sessions,
         )
+        yield _counter(
+            "extproc_prefilled_elsewhere",
+            "Requests whose prompt was sent to a prefill server first",
+            self._runtime.core.router.prefilling.placed,
+        )
         bookings = self._runtime.core.router.bookings
         yield _counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
         yield _counter(

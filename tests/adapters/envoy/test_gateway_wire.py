@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.adapters.envoy.body_parts import response_part, unusual_response_part
-from extproc.adapters.envoy.gateway_wire import CONTROL_HEADERS, DESTINATION, decode, encode
+from extproc.adapters.envoy.gateway_wire import CONTROL_HEADERS, DESTINATION, PREFILLER, decode, encode
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.gateway_messages import (
@@ -193,6 +193,15 @@ def test_headers_by_which_a_client_could_choose_are_removed() -> None:
     assert tuple(mutation.remove_headers) == CONTROL_HEADERS
     assert {"x-prefiller-host-port", f"{DESTINATION}-subset", f"{DESTINATION}-served"} <= set(CONTROL_HEADERS)
     assert [option.header.key for option in mutation.set_headers] == [DESTINATION]
+
+
+def test_the_server_that_prefills_is_in_a_header_that_is_not_removed_as_well() -> None:
+    pick = Pick(Phase.REQUEST_HEADERS, ("10.0.0.1:80",), prefiller="10.0.0.2:80")
+    mutation = pb.ProcessingResponse.FromString(encode(pick)).request_headers.response.header_mutation
+    assert set(mutation.remove_headers) == set(CONTROL_HEADERS) - {PREFILLER}
+    (option,) = [each for each in mutation.set_headers if each.header.key == "x-prefiller-host-port"]
+    assert option.header.raw_value == b"10.0.0.2:80"
+    assert option.append_action == pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def test_a_gateway_that_buffers_is_asked_for_the_end_of_the_response_and_not_for_its_body() -> None:

@@ -1,0 +1,59 @@
+"""Whether another server computes a request's prompt for the server that answers it, and which one.
+
+The server that answers is chosen before. The first token is compared as both ways would bring it: from there,
+behind the prompts that wait there, or from a server that prefills only, behind those that wait at that one,
+and over the network. Both follow from requests in flight and from what was learned of either server, so that
+a prefill server with a long queue gets no more. A fixed number of tokens would send it all long prompts, and
+all of them would wait there.
+"""
+
+import msgspec
+
+from extproc.fleet.backend import Backend
+from extproc.fleet.view import CandidateFacts, FleetView
+from extproc.policy.expected_wait import expected_wait
+
+STALLED = 1.0
+"""Guessed: where a full batch stands still for a prompt, that is as bad as the request's own wait for it."""
+
+
+class PrefillChoice(msgspec.Struct, frozen=True):
+    """Prefill on `backend`, which has `cached_tokens` of the prompt; `moved_tokens` go to the other server.
+
+    The first token is `foretold_s` away, without the transfer.
+    """
+
+    backend: Backend
+    cached_tokens: float
+    moved_tokens: float
+    foretold_s: float
+
+
+def prefill_elsewhere(
+    prompt_tokens: float, chosen: Backend, known: CandidateFacts, prefillers: FleetView
+) -> PrefillChoice | None:
+    """Return where to prefill a prompt that the `chosen` server answers; None where it does that best itself.
+
+    `known` is what was known of that server.
+    """
+    moved_tokens = max(0.0, prompt_tokens - known.expected_cached_tokens)
+    now_s, best = prefillers.now_s, None
+    best_s, least_load = there_s(chosen, known), 0.0
+    for backend, load in zip(prefillers.backends, prefillers.loads, strict=True):
+        if backend.breaker.admits_at_s > now_s or not prefillers.has_room(backend):
+            continue
+        cached_tokens = prefillers.cached_tokens.get(backend, 0.0)
+        prefill_s = expected_wait(backend, load, prompt_tokens, cached_tokens, now_s).ttft_s
+        foretold_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
+        expected_s = foretold_s + backend.transfer.expected_s(moved_tokens, now_s)
+        if expected_s < best_s or (best is not None and expected_s == best_s and load < least_load):
+            best_s, least_load = expected_s, load
+            best = PrefillChoice(backend, cached_tokens, moved_tokens, foretold_s)
+    return best
+
+
+def there_s(chosen: Backend, known: CandidateFacts) -> float:
+    """Return what prefilling on the server that answers takes, and what its other requests lose by that."""
+    computing_s = max(0.0, known.estimate.own_prompt_s - chosen.pace.base_s)
+    batch = min(1.0, known.load / min(chosen.places, chosen.limits.max_active))
+    return known.estimate.ttft_s + STALLED * batch * computing_s
