@@ -51,7 +51,7 @@ class Feedback:
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)
         if backend is not None:
-            self.counts.count(outcome.sample)
+            self.counts.count(outcome.sample, outcome.client_ttft_s)
             self._judge(backend, outcome, None if booking is None else booking.request, now_s)
             _learn(backend, outcome, now_s, is_measure=booking is None or not booking.is_no_measure)
         return outcome

@@ -173,6 +173,12 @@ class SidecarCollector(Collector):
         for backend, histogram in counts.ttft.items():
             ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
         yield ttft
+        client_ttft = HistogramMetricFamily(
+            "extproc_client_ttft_seconds",
+            "Time to first token of streams as clients see it: upload, router's queue and retries included",
+        )
+        client_ttft.add_metric([], _buckets(counts.client_ttft), counts.client_ttft.sum_s)
+        yield client_ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
         )
