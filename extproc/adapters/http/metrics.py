@@ -204,6 +204,13 @@ class SidecarCollector(Collector):
         )
         yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
         yield _counter("extproc_models_refused", "Model files refused", models.refused)
+        seen_at_s = self._runtime.trainer.seen_at_s
+        if seen_at_s is not None:
+            yield _gauge(
+                "extproc_trainer_seen_timestamp_seconds",
+                "When a trainer has last read the samples, as a unix time; no series where none ever has",
+                seen_at_s,
+            )
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples
