@@ -181,6 +181,7 @@ def test_a_model_that_is_not_served_is_404_in_openais_form(shared: SharedStack) 
     async def scenario() -> None:
         answer = await stack.ask(chat(model="other"))
         assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, 404)
+        assert len(answer.headers["x-request-id"]) == 36
 
     shared.run(scenario())
 

@@ -8,14 +8,20 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from extproc.adapters.envoy.body_parts import response_part, unusual_response_part
 from extproc.adapters.envoy.gateway_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.exchange.gateway_exchange import GatewayExchange
-from extproc.exchange.gateway_messages import Answers, Finish
-from extproc.exchange.messages import Continue, Instruction, Phase
+from extproc.exchange.gateway_messages import Answers, Finish, RequestHeaders
+from extproc.exchange.messages import Answer, Continue, Instruction, Phase
 from extproc.h2.grpc_call import Call, Handler
 from extproc.outcomes.outcome import LogEntry
+
+REQUEST_ID = "x-request-id"
+MAX_REQUEST_ID = 256
+"""Guessed: gateways make UUIDs, of 36 characters; a longer one of a client's is not repeated."""
 
 UNSEEN_S = 1.0
 """Guessed: so long a request counts of whose response nothing is seen; then scrapes are sure to show it."""
@@ -37,7 +43,7 @@ class GatewaySide(Protocol):
 class PickCall(Handler):
     """`ExternalProcessor.Process`, from a gateway: one HTTP exchange."""
 
-    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server")
+    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_request_id", "_server")
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class PickCall(Handler):
         self._server = server
         self._large_messages = large_messages
         self._is_half_closed = False
+        self._request_id = ""
         server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
@@ -60,6 +67,8 @@ class PickCall(Handler):
         if part is None:
             event = decode(message)
             if event is not None:
+                if isinstance(event, RequestHeaders):
+                    self._request_id = event.headers.get(REQUEST_ID, "")
                 self._answer(self._exchange.receive(event, time.monotonic()))
                 self._decide_if_ready()
                 return
@@ -125,6 +134,13 @@ class PickCall(Handler):
             if isinstance(answer, Finish):
                 self._call.finish()
             else:
-                self._call.send(encode(answer))
+                self._call.send(encode(self._named(answer) if isinstance(answer, Answer) else answer))
         if self._is_half_closed and self._exchange.is_placed:
             self._call.finish()
+
+    def _named(self, answer: Answer) -> Answer:
+        """Return an answer of the picker's own with the id of its request: its gateway may leave it out."""
+        request_id = self._request_id
+        if not request_id.isascii() or not 0 < len(request_id) <= MAX_REQUEST_ID:
+            return answer
+        return replace(answer, headers={**answer.headers, REQUEST_ID: request_id})
