@@ -35,7 +35,7 @@ class TrainerSign:
 
 
 class TrainerWatch:
-    """Looks at the file; `seen_at_s` is the unix time of the last sign, None where there has never been one."""
+    """Looks at the file; `seen_at_s` is the unix time of the last sign, None where there is none."""
 
     def __init__(self, model_path: Path) -> None:
         self._path = sign_path(model_path)

@@ -1,9 +1,9 @@
 """The trainer: reads what sidecars have recorded, and publishes a model where it has found a better one.
 
 It is a process of its own, beside the sidecar and at the lowest priority, so learning costs a request
-nothing. All that they share are three files: the sample store, which it only reads, the model file, which it
-replaces by rename and the sidecar watches, and its sign of life (see `trainer_sign`). It keeps no state of its
-own: started again, it reads the store from the beginning.
+nothing. All that they share are three files: the sample store, which it only reads, the model file, which
+it replaces by rename and the sidecar watches, and its sign of life (see `trainer_sign`). It keeps no state of
+its own: started again, it reads the store from the beginning.
 """
 
 import logging
