@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.outcomes.facts import Sample, from_metadata
 from extproc.outcomes.response_end import Usage
-from extproc.outcomes.server_times import read_times
+from extproc.outcomes.server_times import ServerTimes, read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
 from extproc.request.stored_response import NO_RESPONSE, response_number
 
@@ -85,6 +85,8 @@ _BY_FLAGS = (
 )
 _WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
 """The time is that of another backend's first byte, or of an error."""
+_ANSWERED = frozenset({None, Failure.RETRIED})
+"""The client got its stream to the end, if need be from another backend."""
 _NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED, Failure.OVERLOADED})
 
 
@@ -99,6 +101,8 @@ class Outcome(msgspec.Struct, frozen=True):
     `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
     `are_headers_early` tells of a stream whether its headers came well before its first token, None where
     that is not known. `response` is the number of the response that it made, which the server may have kept.
+    `client_ttft_s` is the time to the first token as its client saw it: with the sending of the request, the
+    wait in the router's queue, and a first attempt elsewhere.
     """
 
     sample: Sample
@@ -110,6 +114,7 @@ class Outcome(msgspec.Struct, frozen=True):
     is_model_missing: bool = False
     are_headers_early: bool | None = None
     response: int = NO_RESPONSE
+    client_ttft_s: float | None = None
 
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
@@ -119,7 +124,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         return None
     failure = _failure(entry)
     api = apis.get(facts.kind, OTHER)
-    is_timed = facts.is_stream and api.first_byte_is_first_token and failure not in _WITHOUT_TTFT
+    is_stream = facts.is_stream and api.first_byte_is_first_token
+    is_timed = is_stream and failure not in _WITHOUT_TTFT
     times = read_times(entry.tags, entry.metadata)
     ttft_s = (times.first_token_s or None) if is_timed else None
     known = msgspec.structs.asdict(facts)
@@ -151,7 +157,15 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
         is_model_missing=is_model_missing,
         are_headers_early=times.are_headers_early if sample.is_clean else None,
         response=response_number(entry.metadata.get(RESPONSE_KEY, "")) if api.previous_field else NO_RESPONSE,
+        client_ttft_s=_client_ttft_s(entry, times) if is_stream and failure in _ANSWERED else None,
     )
+
+
+def _client_ttft_s(entry: LogEntry, times: ServerTimes) -> float | None:
+    """Return the whole exchange but for the time from the first token to the last."""
+    if entry.status != 200 or entry.duration_s is None or times.decode_s is None:
+        return None
+    return max(0.0, entry.duration_s - times.decode_s)
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

@@ -30,13 +30,16 @@ class OutcomeCounts:
     def __init__(self) -> None:
         self.by_result: Counter[tuple[str, str]] = Counter()
         self.ttft: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(TTFT_BOUNDS_S))
+        self.client_ttft = Histogram(TTFT_BOUNDS_S)
         self.unplaced = 0
 
-    def count(self, sample: Sample) -> None:
+    def count(self, sample: Sample, client_ttft_s: float | None = None) -> None:
         """Count a placed request that has finished; its result is `ok` or the failure."""
         self.by_result[sample.backend, sample.failure or "ok"] += 1
         if sample.ttft_s is not None:
             self.ttft[sample.backend].add(sample.ttft_s)
+        if client_ttft_s is not None:
+            self.client_ttft.add(client_ttft_s)
 
     def keep_only(self, backends: frozenset[str]) -> None:
         """Forget the backends that are no longer there, so that their number stays bounded."""

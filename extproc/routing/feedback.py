@@ -50,7 +50,7 @@ class Feedback:
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)
         if backend is not None:
-            self.counts.count(outcome.sample)
+            self.counts.count(outcome.sample, outcome.client_ttft_s)
             self._judge(backend, outcome, booking, now_s)
             _learn(backend, outcome, booking, now_s)
         if booking is not None and booking.prefill is not None:

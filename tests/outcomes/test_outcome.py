@@ -1,5 +1,5 @@
 from dataclasses import replace as row_with
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -120,6 +120,26 @@ def test_neither_a_slow_upload_nor_a_wait_in_our_queue_is_part_of_what_the_serve
     outcome = read_outcome(replace(ENTRY, duration_s=17.5))
     assert outcome is not None
     assert (outcome.sample.duration_s, outcome.decode_s) == (2.5, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("change", "client_ttft_s"),
+    [
+        ({}, 16.25),
+        ({"attempts": 2}, 16.25),
+        ({"duration_s": 1.0}, 0.0),
+        ({"duration_s": None}, None),
+        ({"status": 503}, None),
+        ({"response_flags": frozenset({"DC"})}, None),
+        ({"tags": {}}, None),
+    ],
+)
+def test_a_client_waits_for_upload_queue_and_retry_too(
+    change: dict[str, Any], client_ttft_s: float | None
+) -> None:
+    outcome = read_outcome(replace(ENTRY, **{"duration_s": 17.5, **change}))
+    assert outcome is not None
+    assert outcome.client_ttft_s == client_ttft_s
 
 
 @pytest.mark.parametrize("tag", ["-", "", "nan", "-1", "1e30"])

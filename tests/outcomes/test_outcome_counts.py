@@ -35,6 +35,14 @@ def test_an_outcome_without_a_ttft_is_in_no_bucket(counts: OutcomeCounts) -> Non
     assert counts.ttft["vllm-1"].sum_s == 0.42
 
 
+def test_the_times_of_clients_are_counted_besides_and_stay_when_a_backend_leaves(
+    counts: OutcomeCounts,
+) -> None:
+    counts.count(SAMPLE, 3.0)
+    counts.keep_only(frozenset())
+    assert (sum(counts.client_ttft.counts), counts.client_ttft.sum_s) == (1, 3.0)
+
+
 def test_a_backend_that_left_is_forgotten_and_the_others_go_on(counts: OutcomeCounts) -> None:
     counts.keep_only(frozenset({"vllm-2", "vllm-9"}))
     counts.count(replace(SAMPLE, backend="vllm-2"))

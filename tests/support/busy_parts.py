@@ -30,10 +30,11 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     for name in ("vllm-1", "vllm-2"):
         parts.foretell(0.1, 0.2, name)
         parts.backend(name).observed(0.3)
-        parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3))
+        parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3), 0.4)
         parts.core.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:
             parts.scraper.results[name, result] += 1
+    parts.runtime.trainer.seen_at_s = 1.8e9
     parts.runtime.discovery.answers += 1
     parts.runtime.discovery.failures += 1
     for _ in range(3 * MAX_ACTIVE):

@@ -10,6 +10,7 @@ from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config.stages import ServerConfig
@@ -62,6 +63,7 @@ class Parts:
             samples=samples,
             discovery=source.counts,
             membership=self.membership,
+            trainer=TrainerWatch(SHIPPED_MODEL),
             span_counts=lambda: self.spans,
         )
 

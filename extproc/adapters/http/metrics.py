@@ -178,6 +178,12 @@ class SidecarCollector(Collector):
         for backend, histogram in counts.ttft.items():
             ttft.add_metric([backend], _buckets(histogram), histogram.sum_s)
         yield ttft
+        client_ttft = HistogramMetricFamily(
+            "extproc_client_ttft_seconds",
+            "Time to first token of streams as clients see it: upload, router's queue and retries included",
+        )
+        client_ttft.add_metric([], _buckets(counts.client_ttft), counts.client_ttft.sum_s)
+        yield client_ttft
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
         )
@@ -203,6 +209,13 @@ class SidecarCollector(Collector):
         )
         yield _counter("extproc_models_accepted", "Model files taken into use", models.accepted)
         yield _counter("extproc_models_refused", "Model files refused", models.refused)
+        seen_at_s = self._runtime.trainer.seen_at_s
+        if seen_at_s is not None:
+            yield _gauge(
+                "extproc_trainer_seen_timestamp_seconds",
+                "When a trainer has last read the samples, as a unix time; no series where none ever has",
+                seen_at_s,
+            )
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples

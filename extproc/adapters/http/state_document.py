@@ -8,6 +8,7 @@ from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
+from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,
     BackendStatus,
@@ -34,6 +35,7 @@ class Runtime:
     samples: SampleStore | None
     discovery: DiscoveryCounts
     membership: MembershipFeed
+    trainer: TrainerWatch
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 

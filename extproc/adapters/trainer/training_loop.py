@@ -1,9 +1,9 @@
 """The trainer: reads what sidecars have recorded, and publishes a model where it has found a better one.
 
 It is a process of its own, beside the sidecar and at the lowest priority, so learning costs a request
-nothing. All that they share are two files: the sample store, which it only reads, and the model file, which
-it replaces by rename and the sidecar watches. It keeps no state of its own: started again, it reads the store
-from the beginning.
+nothing. All that they share are three files: the sample store, which it only reads, the model file, which
+it replaces by rename and the sidecar watches, and its sign of life (see `trainer_sign`). It keeps no state of
+its own: started again, it reads the store from the beginning.
 """
 
 import logging
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from extproc.adapters.condition_log import REPEAT_S, ConditionLog
+from extproc.adapters.files.trainer_sign import TrainerSign
 from extproc.adapters.stop_signals import StopSignals
 from extproc.adapters.trainer.cursor import CHUNK_ROWS, COLUMNS, SampleCursor, plausible
 from extproc.adapters.trainer.published_model import Incumbent, publish
@@ -66,6 +67,8 @@ class Trainer:
             self._rules.interval_s, self._rules.min_new_samples, time.monotonic()
         )
         self._reading = ConditionLog(logger, "store_unreadable", "store_readable")
+        self._sign = TrainerSign(config.model.path)
+        self._signing = ConditionLog(logger, "sign_of_life_failed", "sign_of_life_given")
         self._reported_s = -REPEAT_S
         self._reported: Counter[Dropped] = Counter()
 
@@ -73,18 +76,20 @@ class Trainer:
         """Read what is new, and train if it is time to; returns whether more is waiting to be read."""
         model = self._incumbent.current()
         self._drift.begin(None if model is None else model.manifest.model_version)
-        self._read()
+        if self._read():
+            self._give_sign()
         self._report_dropped()
         if not self._cursor.is_behind:
             self._train_if_due(model)
         return self._cursor.is_behind
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Return whether the store could be read."""
         try:
             columns = self._cursor.read()
         except SampleStoreError as error:
             self._reading.failed(str(error), time.monotonic())
-            return
+            return False
         self._reading.holds()
         columns = plausible(columns, time.time())
         observations, dropped = clean_observations(columns, self._stale_after_s)
@@ -92,6 +97,16 @@ class Trainer:
         self.window.add(observations)
         self._schedule.saw(len(medium_zone(observations, self._zone)))
         self._drift.observe(columns)
+        return True
+
+    def _give_sign(self) -> None:
+        """Let sidecars see that the trainer runs and reads; without it, it trains all the same."""
+        try:
+            self._sign.give()
+        except OSError as error:
+            self._signing.failed(str(error), time.monotonic())
+        else:
+            self._signing.holds()
 
     def _report_dropped(self) -> None:
         """Say how many rows were dropped so far, where there are more, and not too often."""

@@ -15,6 +15,7 @@ import yaml
 from msgspec.structs import replace
 
 from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.trainer_sign import sign_path
 from extproc.adapters.trainer.cursor import CHUNK_ROWS
 from extproc.adapters.trainer.training_loop import Trainer
 from extproc.config.stages import parse_config
@@ -127,6 +128,28 @@ def test_a_missing_store_is_logged_once(make_trainer: MakeTrainer, log: Log) -> 
         assert trainer.step() is False
     [said] = log("store_unreadable")
     assert "no such file" in said
+
+
+def test_a_sign_of_life_is_given_once_the_store_can_be_read(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path
+) -> None:
+    trainer = make_trainer()
+    trainer.step()
+    assert not sign_path(model_path).exists()
+    write(*fleet(10))
+    trainer.step()
+    assert sign_path(model_path).exists()
+
+
+def test_where_no_sign_of_life_can_be_given_it_is_logged_and_the_trainer_goes_on(
+    make_trainer: MakeTrainer, write: Write, fleet: Fleet, model_path: Path, log: Log
+) -> None:
+    sign_path(model_path).symlink_to("absent/there")
+    trainer = make_trainer()
+    write(*fleet(300))
+    trainer.step()
+    assert len(log("sign_of_life_failed")) == 1
+    assert model_at(model_path)
 
 
 def test_a_challenger_that_is_no_better_is_not_published_and_not_tried_again_at_once(
