@@ -101,7 +101,7 @@ class Registry:
                 self._index()
         elif is_new and self._is_any_resolving:
             self._index()
-        elif is_new and member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer:
+        elif is_new and may_be_chosen(member):
             self._index_again(member, known, models)
 
     def longest_prompts(self) -> dict[str | None, float]:
@@ -134,7 +134,7 @@ class Registry:
         """Return the active backends that only prefill, and have said that they serve `model`."""
         if model is None:
             return self.only_prefilling
-        return tuple(member for member in self.only_prefilling if _serves(member, model))
+        return tuple(member for member in self.only_prefilling if lists(member, model))
 
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
@@ -186,11 +186,7 @@ class Registry:
 
     def _index(self) -> None:
         members = self._fleet.backends
-        active = [
-            member
-            for member in members
-            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
-        ]
+        active = [member for member in members if may_be_chosen(member)]
         self.only_prefilling: Candidates = tuple(
             member
             for member in members
@@ -208,7 +204,7 @@ class Registry:
         )
         self._candidates: dict[str, Candidates] = {
             model: tuple(
-                member for member in active if _serves(member, model) or (resolving and _loads(member, bases))
+                member for member in active if lists(member, model) or (resolving and _loads(member, bases))
             )
             for model, bases in _served(active).items()
         }
@@ -243,8 +239,14 @@ def _served(active: Iterable[Backend]) -> dict[str, set[str]]:
 
 def _loads(member: Backend, bases: Set[str]) -> bool:
     """Return whether a server will load an adapter that another server lists."""
-    return member.endpoint.resolves_adapters and any(_serves(member, base) for base in bases)
+    return member.endpoint.resolves_adapters and any(lists(member, base) for base in bases)
 
 
-def _serves(member: Backend, model: str) -> bool:
+def may_be_chosen(member: Backend) -> bool:
+    """Return whether a member comes into question for requests, as far as it serves their model."""
+    return member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
+
+
+def lists(member: Backend, model: str) -> bool:
+    """Return whether a member has said that it serves `model`."""
     return member.models is not None and model in member.models

@@ -10,8 +10,9 @@ from itertools import islice
 
 import numpy as np
 
-from extproc.fleet.backend import Backend, Lifecycle
+from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.registry import lists, may_be_chosen
 from extproc.request.request import Request
 
 MOST_LOOKED_AT = 64
@@ -29,8 +30,7 @@ def contenders(
     """Return at most `MOST_LOOKED_AT` of the candidates, and `MOST_HOLDERS` more that run its adapter."""
     if len(candidates) <= MOST_LOOKED_AT:
         return candidates
-    numbers = rng.integers(0, len(candidates), TAKEN_AT_RANDOM).tolist()
-    found = dict.fromkeys([candidates[number] for number in numbers])
+    found = some_of(candidates, TAKEN_AT_RANDOM, rng)
     home = fleet.sessions.home(request)
     known = [*fleet.prefixes.holders(request.prefix, MOST_HOLDERS), *([home.backend] if home else [])]
     for backend in known:
@@ -41,6 +41,12 @@ def contenders(
     return list(found)
 
 
+def some_of(backends: Sequence[Backend], most: int, rng: np.random.Generator) -> dict[Backend, None]:
+    """Return at most so many of the backends, taken at random."""
+    numbers = rng.integers(0, len(backends), most).tolist()
+    return dict.fromkeys([backends[number] for number in numbers])
+
+
 def _running(candidates: Sequence[Backend], model: str) -> Iterator[Backend]:
     for backend in candidates:
         if backend.adapters is not None and backend.adapters.is_running(model):
@@ -48,6 +54,5 @@ def _running(candidates: Sequence[Backend], model: str) -> Iterator[Backend]:
 
 
 def _serves(backend: Backend, model: str | None) -> bool:
-    is_active = backend.lifecycle is Lifecycle.ACTIVE
-    is_listed = model is None or (backend.models is not None and model in backend.models)
-    return is_active and (is_listed or backend.endpoint.resolves_adapters)
+    is_listed = model is None or lists(backend, model)
+    return may_be_chosen(backend) and (is_listed or backend.endpoint.resolves_adapters)

@@ -13,6 +13,7 @@ from extproc.fleet.view import CandidateFacts
 from extproc.outcomes.outcome import Outcome
 from extproc.policy.prefill import PrefillChoice, prefill_elsewhere
 from extproc.request.request import Request
+from extproc.routing.contenders import some_of
 
 MOST_LOOKED_AT = 32
 """Guessed: of more prefill servers so many are taken at random; the best of these is nearly that of all."""
@@ -86,8 +87,7 @@ class Prefilling:
         found: Sequence[Backend] = allowed(request, self._registry.prefillers(request.model))
         if len(found) <= MOST_LOOKED_AT:
             return found
-        numbers = self._rng.integers(0, len(found), MOST_LOOKED_AT).tolist()
-        return list(dict.fromkeys(found[number] for number in numbers))
+        return list(some_of(found, MOST_LOOKED_AT, self._rng))
 
 
 def allowed(request: Request, backends: Sequence[Backend]) -> Sequence[Backend]:

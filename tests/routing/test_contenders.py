@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from support.build import a_core, a_request, core_rules, endpoints, fleet_rules, reserve
+from support.build import a_core, a_request, an_endpoint, core_rules, endpoints, fleet_rules, reserve
 
 from extproc.exchange.messages import Phase, RouteTo
 from extproc.fleet.backend import Backend
+from extproc.fleet.inference_stage import InferenceStage
 from extproc.routing.contenders import MOST_LOOKED_AT, contenders
 from extproc.routing.core import Core
 
@@ -69,3 +70,12 @@ def test_a_request_is_refused_only_where_all_are_full_and_not_only_those_that_we
     instruction = core.place(a_request(), Phase.REQUEST_BODY, 0.0).instruction
     assert isinstance(instruction, RouteTo)
     assert instruction.cluster.startswith(free.name)
+
+
+def test_one_that_only_prefills_is_not_among_them_whatever_it_has_computed_for_others() -> None:
+    prefiller = an_endpoint(MANY, stages=frozenset({InferenceStage.PREFILL}))
+    core = a_core((*endpoints(MANY - 1), prefiller))
+    *answering, computing = core.fleet.backends
+    core.fleet.prefixes.sent(computing, PROMPT, 100.0, 0.0)
+    found = looked_at(core, prefix=PROMPT)
+    assert set(found) <= set(answering)
