@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from support.client_load import Load, by_status, chat
+from support.local_application import application_at
 from support.patience import wait_until
 from support.picker_stack import PickerStack, picker_stack
 from support.process_stack import SharedStack, running
@@ -39,17 +40,9 @@ class Echo:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Echo"]:
-        application = web.Application(client_max_size=64 << 20)
-        application.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        try:
+        routes = (web.route("*", "/{path:.*}", self._answer),)
+        async with application_at(routes, max_body_bytes=64 << 20) as self.port:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
         if request.path == "/metrics":

@@ -11,6 +11,7 @@ import anthropic
 import openai
 import pytest
 from aiohttp import web
+from support.local_application import application_at
 from support.process_stack import LocalStack, SharedStack, running
 from support.scripted_backend import PAGE
 from support.stack_fixtures import envoys
@@ -32,18 +33,14 @@ class Scripted:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
         """Serve, on a port that the kernel chooses."""
-        application = web.Application(client_max_size=1 << 25)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/audio/transcriptions", self._transcribe)
-        application.router.add_post("/v1/chat/completions", self._call)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield runner.addresses[0][1]
-        finally:
-            await runner.cleanup()
+        routes = (
+            web.get("/metrics", self._metrics),
+            web.get("/v1/models", self._models),
+            web.post("/v1/audio/transcriptions", self._transcribe),
+            web.post("/v1/chat/completions", self._call),
+        )
+        async with application_at(routes, max_body_bytes=1 << 25) as port:
+            yield port
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=PAGE)

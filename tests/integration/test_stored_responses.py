@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from support.client_load import Answer
+from support.local_application import application_at
 from support.process_stack import LocalStack, SharedStack, running
 from support.scripted_backend import PAGE
 from support.stack_fixtures import envoys
@@ -28,19 +29,15 @@ class Server:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
         """Serve, on a port that the kernel chooses."""
-        application = web.Application()
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/responses", self._respond)
-        application.router.add_get("/v1/responses/{id}", self._find)
-        application.router.add_post("/v1/responses/{id}/cancel", self._find)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield runner.addresses[0][1]
-        finally:
-            await runner.cleanup()
+        routes = (
+            web.get("/metrics", self._metrics),
+            web.get("/v1/models", self._models),
+            web.post("/v1/responses", self._respond),
+            web.get("/v1/responses/{id}", self._find),
+            web.post("/v1/responses/{id}/cancel", self._find),
+        )
+        async with application_at(routes) as port:
+            yield port
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=PAGE)

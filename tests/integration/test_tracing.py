@@ -10,6 +10,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.client_load import chat
+from support.local_application import application_at
 from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
 from support.scripted_backend import PAGE
@@ -30,19 +31,14 @@ class Witness:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve, on a port that the kernel chooses."""
-        application = web.Application()
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/chat/completions", self._answer)
-        application.router.add_post("/v1/traces", self._collect)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.port = runner.addresses[0][1]
+        routes = (
+            web.get("/metrics", self._metrics),
+            web.get("/v1/models", self._models),
+            web.post("/v1/chat/completions", self._answer),
+            web.post("/v1/traces", self._collect),
+        )
+        async with application_at(routes) as self.port:
             yield
-        finally:
-            await runner.cleanup()
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=PAGE)

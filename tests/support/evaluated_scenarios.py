@@ -11,9 +11,11 @@ import numpy as np
 
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.offered_load import capacities_per_s
+from extproc.lab.evaluation.offered_load import capacities_per_s, offered_load
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
+from extproc.lab.evaluation.simulated_server import ServerSpec
+from extproc.lab.evaluation.trace_spec import TraceSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec
 from extproc.lab.rivals import layered
 from extproc.lab.rivals.choice import RivalSetting
@@ -67,6 +69,24 @@ def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, 
         gauge_delay_s=0.3,
         slo_s=2.0,
         layered=layered_rules(model_file=MODEL_FILE.read_bytes()),
+    )
+
+
+def offered_scenario(
+    spec: WorkloadSpec | TraceSpec, servers: tuple[ServerSpec, ...], from_s: float = 0.0
+) -> Scenario:
+    """Put a workload, at its own load, before these servers; everything is at its default."""
+    offered = offered_load(spec, servers)
+    return Scenario(
+        servers=servers,
+        capacities_per_s=offered.capacities_per_s,
+        traffic=offered.traffic,
+        routers=1,
+        scrape_interval_s=0.1,
+        gauge_delay_s=0.3,
+        slo_s=2.0,
+        layered=layered.layered_rules({}),
+        from_s=from_s,
     )
 
 

@@ -9,10 +9,10 @@ from aiohttp import web
 
 @asynccontextmanager
 async def application_at(
-    routes: Iterable[web.AbstractRouteDef], tls: ssl.SSLContext | None = None
+    routes: Iterable[web.AbstractRouteDef], tls: ssl.SSLContext | None = None, max_body_bytes: int = 1 << 20
 ) -> AsyncIterator[int]:
     """Serve these routes, over TLS where there is a context; the port."""
-    application = web.Application()
+    application = web.Application(client_max_size=max_body_bytes)
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

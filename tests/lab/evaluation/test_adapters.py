@@ -6,15 +6,13 @@ from functools import lru_cache
 import msgspec
 import numpy as np
 import pytest
+from support.evaluated_scenarios import offered_scenario
 
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.offered_load import offered_load
 from extproc.lab.evaluation.result import PolicyRun, summaries
-from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
-from extproc.lab.rivals.layered import layered_rules
 from extproc.lab.traffic.adapters import Adapters
 
 FLEET = "8xa100-8b*1:32/4"
@@ -32,20 +30,9 @@ def workload(text: str) -> WorkloadSpec:
 
 @lru_cache
 def result(policy: str, load: float = 0.6) -> PolicyRun:
-    specs = parse_fleet(FLEET)
-    offered = offered_load(workload(f"poisson:{load}x {LENGTHS} for=60 adapters=32:1"), specs)
-    scenario = Scenario(
-        servers=specs,
-        capacities_per_s=offered.capacities_per_s,
-        traffic=offered.traffic,
-        routers=1,
-        scrape_interval_s=0.1,
-        gauge_delay_s=0.3,
-        slo_s=2.0,
-        layered=layered_rules({}),
-        from_s=10.0,
-    )
-    return evaluate(scenario, policy, seed=1)
+    spec = workload(f"poisson:{load}x {LENGTHS} for=60 adapters=32:1")
+    scene = offered_scenario(spec, parse_fleet(FLEET), from_s=10.0)
+    return evaluate(scene, policy, seed=1)
 
 
 @pytest.mark.parametrize("without", ["layered-no-adapters", "least-request"])

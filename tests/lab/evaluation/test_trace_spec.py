@@ -2,14 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.evaluated_scenarios import offered_scenario
 
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.offered_load import LONGEST_CONTEXT, OfferedLoad, offered_load
-from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.trace_spec import MAX_DURATION_S, TraceSpec
-from extproc.lab.rivals.layered import layered_rules
 from extproc.lab.traffic.trace import Prefixes, Replay, Trace
 
 POLICIES = ("layered", "round-robin", "least-in-flight", "token-load", "queue-kv", "oracle")
@@ -150,18 +149,7 @@ def test_the_capacity_of_a_trace_is_what_its_server_can_keep_up_with() -> None:
 
 
 def run_of(policy: str, spec: TraceSpec, fleet):  # type: ignore[no-untyped-def]
-    offered = offered_load(spec, fleet)
-    scene = Scenario(
-        servers=fleet,
-        capacities_per_s=offered.capacities_per_s,
-        traffic=offered.traffic,
-        routers=1,
-        scrape_interval_s=0.1,
-        gauge_delay_s=0.3,
-        slo_s=2.0,
-        layered=layered_rules({}),
-    )
-    return evaluate(scene, policy, 1)
+    return evaluate(offered_scenario(spec, fleet), policy, 1)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
