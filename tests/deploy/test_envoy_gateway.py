@@ -1,6 +1,6 @@
 """Envoy Gateway's policies say what envoy.yaml says, as far as they can; the patch says the rest.
 
-What its CRDs allow is not checked here: no package has them.
+Its CRDs are not checked here, because no package has them.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """KEDA's example is about the Deployment and the metrics that are here.
 
-What its CRDs allow is not checked here: no package has them.
+Its CRDs are not checked here, because no package has them.
 """
 
 from typing import Any

@@ -26,7 +26,7 @@ CALM_S, AFTER_S = 60.0, 30.0
 PLACES = 8
 HONEST = ("vllm-1", "vllm-2")
 USED = 0.5
-"""Of what the two honest servers can answer."""
+"""A share of the load that the two honest servers can answer."""
 MOST_TIMES, MARGIN_S = 1.5, 0.1
 """How much longer the slowest first tokens in a hundred may take; the attackers use the same machine."""
 MAX_GROWTH_BYTES = 64 << 20
@@ -34,7 +34,7 @@ MAX_TOKENS = 16
 
 
 async def capacity_per_s(stack: LocalStack) -> float:
-    """What the honest servers answer with all places taken."""
+    """Measure how many requests the honest servers answer with all places taken."""
     stack.write_config(HONEST)
     await stack.until(lambda state: [each["name"] for each in state["backends"]] == list(HONEST))
     async with Load(stack, len(HONEST) * PLACES, chat(200, MAX_TOKENS)) as load:
@@ -65,7 +65,7 @@ def slow_s(answers: list[Answer]) -> float:
 
 
 async def learned_s(stack: LocalStack) -> dict[str, float]:
-    """What is expected of the honest servers while they are idle."""
+    """Return the estimates of the honest servers while they are idle."""
     await stack.until_idle()
     state: dict[str, Any] = await stack.state()
     return {each["name"]: each["expected_s"] for each in state["backends"] if each["name"] in HONEST}

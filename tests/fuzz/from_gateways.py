@@ -1,4 +1,4 @@
-"""What a gateway sends: messages of one exchange in any order, each of which may be any bytes."""
+"""Fuzz target: the messages of one exchange with a gateway, in any order; each may be any bytes."""
 
 from fuzz.from_envoy import STEP
 from support.build_gateway import GatewayBooks

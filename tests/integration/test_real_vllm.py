@@ -212,7 +212,7 @@ def test_the_twin_of_a_real_server_foretells_another_load(vllm_stack: LocalStack
 
 
 def test_sdks_get_the_servers_own_answers(vllm_stack: LocalStack) -> None:
-    """Of the openai and anthropic SDKs. Stored responses are asked for where the servers keep them."""
+    """The openai and anthropic SDKs. Stored responses are asked for where the servers keep them."""
     hello: Any = [{"role": "user", "content": "hello"}]
 
     async def scenario() -> None:

@@ -19,7 +19,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """So many, numbered from 1 in the order of their popularity."""
+    """A number of adapters, counted from 1 in the order of their popularity."""
 
     count: int
     skew: float

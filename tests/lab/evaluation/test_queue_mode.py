@@ -19,7 +19,7 @@ from extproc.routing.queue.wait_counts import WAIT_BOUNDS_S
 
 OVERLOAD, DURATION_S, SETTLED_S = 1.5, 120.0, 20.0
 LIMIT_S = 5.0
-"""Of the wait, at the router and at the server together."""
+"""The limit of the wait, at the router and at the server together."""
 MAX_WAIT_S = 5.0
 """One of the histogram's bounds."""
 TENANTS = (("modest", 0.27), ("eager", 0.27), ("greedy", 0.46))
