@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from extproc.outcomes.outcome import OVERLOADED, STREAM_ERROR_KEY, LogEntry
 from extproc.outcomes.response_end import (
     TAIL_BYTES,
-    Usage,
+    TokenUsage,
     is_comment,
     read_stream_error,
     read_usage,
@@ -95,7 +95,7 @@ class ResponseWatch:
             usage=usage,
         )
 
-    def _said(self) -> tuple[Usage | None, str | None]:
+    def _said(self) -> tuple[TokenUsage | None, str | None]:
         is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
         return read_usage(self._tail), read_stream_error(self._tail) if is_stream else None
 

@@ -19,7 +19,7 @@ from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
-from extproc.fleet.limits import Limits
+from extproc.fleet.limits import LoadLimits
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import Answered, PaceLearning
 from extproc.fleet.prediction_record import PredictionRecord, RankRecord
@@ -167,7 +167,7 @@ class Backend:
         self.is_refusing = self.is_doubted = self.is_asleep = False
         self._standing = StandingGauges()
         # limits
-        self.limits = Limits(rules)
+        self.limits = LoadLimits(rules)
         self.closed_above: float = self.limits.full_above
         self.longest_wait_s = self.limits.longest_wait_s
         self._running_limit = RunningLimit(inf if endpoint.max_num_seqs is None else endpoint.max_num_seqs)

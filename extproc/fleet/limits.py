@@ -7,7 +7,7 @@ from extproc.fleet.fleet_rules import FleetRules, queued_s
 from extproc.fleet.signals import Signals
 
 
-class Limits:
+class LoadLimits:
     """The bounds of the load, each the largest at which one more request is let in.
 
     `full_above` follows from `max_active`; above `waits_above` one more would wait too long in the queue that

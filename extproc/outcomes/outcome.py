@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from extproc.outcomes.facts import Sample, from_metadata
-from extproc.outcomes.response_end import Usage
+from extproc.outcomes.response_end import TokenUsage
 from extproc.outcomes.server_times import ServerTimes, read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
 from extproc.request.stored_response import NO_RESPONSE, response_number
@@ -39,7 +39,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
     tags: Mapping[str, str]
     retry_after_s: float | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 OVERLOADED = frozenset({429, 503})

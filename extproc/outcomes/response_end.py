@@ -24,7 +24,7 @@ _CODE: Final = re.compile(rb'"code"\s*:\s*"?([0-9]{3})\b')
 _UNKNOWN_CODE: Final = "500"
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens as the server counts them; None where it does not say."""
 
     prompt_tokens: int | None = None
@@ -32,12 +32,12 @@ class Usage(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
-def read_usage(tail: bytes) -> Usage | None:
+def read_usage(tail: bytes) -> TokenUsage | None:
     """Return the last usage that has numbers; None where there is none."""
     at = len(tail)
     while (at := tail.rfind(_USAGE, 0, at)) >= 0:
         said = tail[at:]
-        usage = Usage(_count(_PROMPT, said), _count(_OUTPUT, said), _count(_CACHED, said))
+        usage = TokenUsage(_count(_PROMPT, said), _count(_OUTPUT, said), _count(_CACHED, said))
         if usage.prompt_tokens is not None:
             return usage
     return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from extproc.request.objectives import Objectives
+from extproc.request.objectives import InferenceObjectives
 from extproc.request.session import SESSION_HEADERS
 from extproc.request.slo import SloRule
 
@@ -18,7 +18,7 @@ class HeaderRules:
     tenant_header: str | None = None
     slo: SloRule = field(default_factory=SloRule)
     session_headers: tuple[str, ...] = SESSION_HEADERS
-    objectives: Objectives = field(default_factory=Objectives)
+    objectives: InferenceObjectives = field(default_factory=InferenceObjectives)
     is_traced: bool = False
 
 

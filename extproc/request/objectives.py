@@ -14,7 +14,7 @@ from typing import Final
 OBJECTIVE_HEADERS: Final = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 
 
-class Objectives:
+class InferenceObjectives:
     """The objectives in force; `replace` puts others in their place."""
 
     def __init__(self) -> None:

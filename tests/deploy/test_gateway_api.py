@@ -36,7 +36,7 @@ from extproc.adapters.discovery.pool_rules import PoolRules
 from extproc.config.discovery_stage import InferencePoolDiscovery
 from extproc.config.stages import parse_config
 from extproc.request.model_rewrite import ModelRewrites
-from extproc.request.objectives import Objectives
+from extproc.request.objectives import InferenceObjectives
 
 SCHEMAS = Path(__file__).parent / "schemas"
 STANDALONE = "gateway-api/standalone"
@@ -126,7 +126,7 @@ def asked_of_the_api(directory: Path) -> set[tuple[str, str, str]]:
         async with fake_kubernetes(directory) as fake:
             await fake.put(inference_pool())
             config = InferencePoolDiscovery(kind="inference_pool", name="vllm")
-            rules = asyncio.create_task(PoolRules(config, Objectives(), ModelRewrites()).follow())
+            rules = asyncio.create_task(PoolRules(config, InferenceObjectives(), ModelRewrites()).follow())
             sets = InferencePoolSource(config).sets()
             await anext(sets)
             async with asyncio.timeout(10):

@@ -36,7 +36,7 @@ from extproc.exchange.gateway_messages import (
 from extproc.exchange.messages import Answer, Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.outcomes.outcome import STREAM_ERROR_KEY
-from extproc.outcomes.response_end import Usage
+from extproc.outcomes.response_end import TokenUsage
 from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
 SSE = {":status": "200", "content-type": "text/event-stream"}
@@ -300,7 +300,7 @@ def test_the_response_tells_the_choice_and_its_end_the_outcome() -> None:
     assert entry is not None
     assert (entry.status, entry.attempts, entry.response_flags) == (200, 1, frozenset())
     assert entry.tags == {TTFT_TAG: "500000", DECODE_TAG: "500000", HEADERS_TAG: "100000"}
-    assert entry.usage == Usage(9, 3, 8)
+    assert entry.usage == TokenUsage(9, 3, 8)
     assert entry.started_at_s == pytest.approx(1000.0 - 1.2)
     assert entry.metadata["backend"] == "vllm-1"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.outcomes.response_end import Usage, is_comment, read_stream_error, read_usage
+from extproc.outcomes.response_end import TokenUsage, is_comment, read_stream_error, read_usage
 
 CHAT = b'{"usage": {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3}}'
 DETAILS = (
@@ -12,19 +12,19 @@ DETAILS = (
 @pytest.mark.parametrize(
     ("tail", "usage"),
     [
-        (CHAT, Usage(9, 3)),
-        (b"data: {" + DETAILS + b"}\n\ndata: [DONE]\n\n", Usage(9, 3, 8)),
-        (b'{"usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":2}}', Usage(5, 2, 4)),
-        (b'{"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":0}}}', Usage(5, None, 0)),
-        (DETAILS + b'}\n\ndata: {"choices":[],"usage":null}', Usage(9, 3, 8)),
-        (b'{"usage": {"prompt_tokens": 999999999}}', Usage(10**7)),
+        (CHAT, TokenUsage(9, 3)),
+        (b"data: {" + DETAILS + b"}\n\ndata: [DONE]\n\n", TokenUsage(9, 3, 8)),
+        (b'{"usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":2}}', TokenUsage(5, 2, 4)),
+        (b'{"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":0}}}', TokenUsage(5, None, 0)),
+        (DETAILS + b'}\n\ndata: {"choices":[],"usage":null}', TokenUsage(9, 3, 8)),
+        (b'{"usage": {"prompt_tokens": 999999999}}', TokenUsage(10**7)),
         (b'{"usage": null}', None),
         (rb'{"content": "\"usage\": {\"prompt_tokens\": 7}"}', None),
         (b"", None),
         (b"\xff" * 100, None),
     ],
 )
-def test_usage_is_the_last_one_with_numbers(tail: bytes, usage: Usage | None) -> None:
+def test_usage_is_the_last_one_with_numbers(tail: bytes, usage: TokenUsage | None) -> None:
     assert read_usage(tail) == usage
 
 

@@ -3,22 +3,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.request.header_rules import HeaderRules
-from extproc.request.objectives import OBJECTIVE_HEADERS, Objectives
+from extproc.request.objectives import OBJECTIVE_HEADERS, InferenceObjectives
 from extproc.request.request import MAX_PRIORITY, PRIORITY_HEADER, read_request
 from extproc.request.token_ratio import TokenRatios
 
 NEW, OLD = OBJECTIVE_HEADERS
 
 
-def objectives(**priorities: int) -> Objectives:
-    found = Objectives()
+def objectives(**priorities: int) -> InferenceObjectives:
+    found = InferenceObjectives()
     found.replace(priorities)
     return found
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(-(2**31), 2**31 - 1)))
 def test_ranks_have_the_order_of_the_priorities_and_zero_is_zero(priorities: dict[str, int]) -> None:
-    found = Objectives()
+    found = InferenceObjectives()
     found.replace(priorities)
     ranks = {name: found.rank({NEW: name}) for name in priorities}
     for one, priority in priorities.items():

@@ -13,7 +13,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 from extproc.outcomes.facts import PREFILLER_KEY
 from extproc.outcomes.outcome import LogEntry
-from extproc.outcomes.response_end import Usage
+from extproc.outcomes.response_end import TokenUsage
 from extproc.outcomes.server_times import TTFT_TAG
 from extproc.request.api import EMBEDDING
 from extproc.request.prefix import BLOCK_ENDS
@@ -231,7 +231,7 @@ def test_the_pace_and_cache_of_the_server_that_answers_learn_nothing_from_anothe
     core = pd_core()
     decoding = core.registry.members[0]
     pace, found_share = decoding.pace, decoding.cache.found_share
-    answer(core, place(core), NOW_S, 9.0, usage=Usage(20_000, 5, 3))
+    answer(core, place(core), NOW_S, 9.0, usage=TokenUsage(20_000, 5, 3))
     assert (decoding.pace, decoding.cache.found_share) == (pace, found_share)
 
 

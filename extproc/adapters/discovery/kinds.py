@@ -10,7 +10,7 @@ from extproc.config.discovery_stage import DnsDiscovery, InferencePoolDiscovery,
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
 from extproc.request.model_rewrite import ModelRewrites
-from extproc.request.objectives import Objectives
+from extproc.request.objectives import InferenceObjectives
 
 if TYPE_CHECKING:
     from extproc.adapters.discovery.pool_rules import PoolRules
@@ -26,7 +26,9 @@ def new_source(config: Config) -> BackendSource:
     return _SOURCES[config.discovery.kind](config.discovery)
 
 
-def new_pool_rules(config: Config, objectives: Objectives, rewrites: ModelRewrites) -> "PoolRules | None":
+def new_pool_rules(
+    config: Config, objectives: InferenceObjectives, rewrites: ModelRewrites
+) -> "PoolRules | None":
     """Return what keeps these in force, where backends come from an InferencePool."""
     if not isinstance(config.discovery, InferencePoolDiscovery):
         return None

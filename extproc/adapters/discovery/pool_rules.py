@@ -24,7 +24,7 @@ from extproc.adapters.discovery.pool_objects import (
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.config.discovery_stage import InferencePoolDiscovery
 from extproc.request.model_rewrite import ModelRewrites
-from extproc.request.objectives import Objectives
+from extproc.request.objectives import InferenceObjectives
 
 
 class PoolRules:
@@ -33,7 +33,7 @@ class PoolRules:
     def __init__(
         self,
         config: InferencePoolDiscovery,
-        objectives: Objectives,
+        objectives: InferenceObjectives,
         rewrites: ModelRewrites,
         pauses: Pauses = USUAL_PAUSES,
     ) -> None:

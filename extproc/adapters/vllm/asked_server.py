@@ -35,7 +35,7 @@ class ScrapeResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerAnswer:
     """How a question ended; `body` is the answer to one that ended well, `detail` says what went wrong."""
 
     result: ScrapeResult
@@ -60,22 +60,22 @@ class AskedServer:
         """Give the connection up."""
         self._connection.close()
 
-    async def ask(self, path: str, key_header: bytes = b"") -> Answer:
+    async def ask(self, path: str, key_header: bytes = b"") -> ServerAnswer:
         """Return the answer to a GET of `path`, and never raise what the server is to blame for."""
         try:
             answer = await self._followed(path, key_header)
         except ConnectionRefusedError as error:
-            return Answer(ScrapeResult.REFUSED, detail=str(error))
+            return ServerAnswer(ScrapeResult.REFUSED, detail=str(error))
         except AnswerTooLargeError as error:
-            return Answer(ScrapeResult.TOO_LARGE, detail=str(error))
+            return ServerAnswer(ScrapeResult.TOO_LARGE, detail=str(error))
         except TimeoutError as error:
-            return Answer(ScrapeResult.HUNG, detail=str(error) or "no answer in time")
+            return ServerAnswer(ScrapeResult.HUNG, detail=str(error) or "no answer in time")
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
-            return Answer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")
+            return ServerAnswer(ScrapeResult.UNREACHABLE, detail=f"{type(error).__name__}: {error}")
         if answer.status == 200:
-            return Answer(ScrapeResult.OK, answer.body)
+            return ServerAnswer(ScrapeResult.OK, answer.body)
         result = ScrapeResult.UNAUTHORIZED if answer.status in _LOCKED else ScrapeResult.BAD_STATUS
-        return Answer(result, detail=f"status {answer.status} of {path}")
+        return ServerAnswer(result, detail=f"status {answer.status} of {path}")
 
     async def _followed(self, path: str, key_header: bytes) -> HttpAnswer:
         usual = self._path_prefix + path

@@ -15,7 +15,7 @@ from math import inf
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.vllm.api_keys import ApiKeys
-from extproc.adapters.vllm.asked_server import Answer, AskedServer, ScrapeResult
+from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, ServerAnswer
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
 from extproc.adapters.vllm.model_list import read_bases, read_context_lengths, read_models
@@ -216,7 +216,7 @@ class BackendWatch:
         pace.models_answered(is_useful=models is not None, now_s=now_s)
         pace.spend(time.thread_time() - begun_s, now_s)
 
-    def _judge_key(self, path: str, answer: Answer, now_s: float) -> None:
+    def _judge_key(self, path: str, answer: ServerAnswer, now_s: float) -> None:
         """Say once that a server wants another key, or any, and again when it has got it."""
         keys, name = self._asking.logs.keys, self._backend.name
         if answer.result is ScrapeResult.UNAUTHORIZED:

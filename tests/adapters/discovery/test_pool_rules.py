@@ -11,7 +11,7 @@ from extproc.adapters.discovery.object_watch import Pauses
 from extproc.adapters.discovery.pool_rules import PoolRules
 from extproc.config.discovery_stage import InferencePoolDiscovery
 from extproc.request.model_rewrite import ModelRewrites
-from extproc.request.objectives import OBJECTIVE_HEADERS, Objectives
+from extproc.request.objectives import OBJECTIVE_HEADERS, InferenceObjectives
 
 OLD_GROUP = "inference.networking.x-k8s.io"
 
@@ -42,7 +42,7 @@ class InForce:
     """The rules that are in force, and what they are waited for to be."""
 
     def __init__(self) -> None:
-        self.objectives = Objectives()
+        self.objectives = InferenceObjectives()
         self.rewrites = ModelRewrites()
         self.rules = PoolRules(
             InferencePoolDiscovery(kind="inference_pool", name="vllm"),

@@ -21,7 +21,7 @@ from support.simulated_gateway import (
 )
 
 from extproc.adapters.envoy.gateway_wire import DESTINATION
-from extproc.outcomes.response_end import Usage
+from extproc.outcomes.response_end import TokenUsage
 from extproc.routing.core import CoreRules
 from extproc.routing.gateway_rules import GatewayRules
 from extproc.routing.queue.request_queue import QueueRules
@@ -71,7 +71,7 @@ async def test_a_streamed_chat() -> None:
         assert await call.answer() is None
         await gateway.until_idle()
         (entry,) = gateway.entries
-        assert (entry.status, entry.response_flags, entry.usage) == (200, frozenset(), Usage(9, 3, 8))
+        assert (entry.status, entry.response_flags, entry.usage) == (200, frozenset(), TokenUsage(9, 3, 8))
         assert gateway.core.feedback.counts.by_result == {(entry.metadata["backend"], "ok"): 1}
         assert float(entry.tags["ttft_us"]) > 0
 

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 from support.local_application import application_at
 
-from extproc.adapters.vllm.asked_server import MAX_REDIRECTIONS, Answer, AskedServer, ScrapeResult
+from extproc.adapters.vllm.asked_server import MAX_REDIRECTIONS, AskedServer, ScrapeResult, ServerAnswer
 from extproc.adapters.vllm.kept_connection import KeptConnection
 
 Location = Callable[[int], str]
@@ -13,7 +13,7 @@ Location = Callable[[int], str]
 
 def asked(
     location: Location, *, status: int = 307, key_header: bytes = b"", times: int = 1
-) -> tuple[Answer, list[str]]:
+) -> tuple[ServerAnswer, list[str]]:
     """The answer of a server that sends `/metrics` elsewhere, and the paths that it was asked, with keys."""
     seen: list[str] = []
 
@@ -25,7 +25,7 @@ def asked(
         seen.append(request.path_qs + request.headers.get("authorization", ""))
         return web.Response(text="here")
 
-    async def scenario() -> Answer:
+    async def scenario() -> ServerAnswer:
         routes = [web.get("/metrics", move), web.get("/metrics/", answer), web.get("/x", answer)]
         async with application_at(routes) as port:
             server = AskedServer(KeptConnection("127.0.0.1", port, 5.0, 1000))
@@ -43,7 +43,7 @@ def asked(
 )
 def test_a_redirection_on_the_same_server_is_followed(location: Location, status: int) -> None:
     answer, paths = asked(location, status=status)
-    assert answer == Answer(ScrapeResult.OK, b"here")
+    assert answer == ServerAnswer(ScrapeResult.OK, b"here")
     assert paths == ["/metrics", "/metrics/"]
 
 
@@ -88,4 +88,4 @@ def test_a_server_that_sends_to_itself_is_given_up() -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_key_that_is_refused_is_a_result_of_its_own(status: int) -> None:
     answer, _ = asked(lambda _: "", status=status)
-    assert answer == Answer(ScrapeResult.UNAUTHORIZED, detail=f"status {status} of /metrics")
+    assert answer == ServerAnswer(ScrapeResult.UNAUTHORIZED, detail=f"status {status} of /metrics")

@@ -7,7 +7,7 @@ import trustme
 from aiohttp import web
 from support.local_application import application_at
 
-from extproc.adapters.vllm.asked_server import Answer, AskedServer, ScrapeResult
+from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, ServerAnswer
 from extproc.adapters.vllm.kept_connection import KeptConnection
 from extproc.adapters.vllm.server_tls import ServerTls
 from extproc.fleet.endpoint import TlsRule
@@ -30,7 +30,7 @@ def authority(tmp_path: Path) -> trustme.CA:
 
 async def asked(
     authority: trustme.CA, path: Path, server_name: str = "", *names: str, times: int = 1
-) -> list[Answer]:
+) -> list[ServerAnswer]:
     """The answers of a server with a certificate for these names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
@@ -48,7 +48,7 @@ def test_a_server_is_asked_over_tls_below_its_prefix_and_where_it_redirects_to(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
     answers = asyncio.run(asked(authority, tmp_path / "ca.pem", times=2))
-    assert answers == [Answer(ScrapeResult.OK, b"/p/metrics"), Answer(ScrapeResult.OK, b"/p/x/")]
+    assert answers == [ServerAnswer(ScrapeResult.OK, b"/p/metrics"), ServerAnswer(ScrapeResult.OK, b"/p/x/")]
 
 
 def test_the_name_in_the_certificate_may_be_another_than_the_host(
