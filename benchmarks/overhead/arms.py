@@ -29,9 +29,9 @@ SIDECAR = {GRPCIO: "sidecar-grpcio", THIN: "sidecar-thin"}
 MODEL = "sidecar-thin-model"
 BESIDE_EMPTY, BESIDE = "empty-thin-beside", "sidecar-thin-beside"
 _EMPTY_MODULES = {GRPCIO: "benchmarks.overhead.empty_server", THIN: "benchmarks.overhead.thin_empty_server"}
-_SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
-_NO_LOW_ZONE_S = 1e-6
-"""No estimate is below it, so that the model is asked of every request."""
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+EVERY_REQUEST_S = 1e-6
+"""No estimate is below so short a low zone, so that the model is asked of every request."""
 _ASKED = ("running_error", "lowest_prediction")
 """The reasons of decisions for which the model was asked, trusted or not."""
 _STATS = "/stats?filter=ext_proc%5C.(streams_started|failure_mode_allowed|streams_failed|message_timeouts)$"
@@ -134,12 +134,12 @@ class Bench:
             "server": {"address": address, "transport": transport},
             "http": {"address": f"127.0.0.1:{http_port}"},
             "envoy": {"cds_path": str(cds_path)},
-            "model": {"path": str(_SHIPPED_MODEL if asks_model else directory / "none.json")},
+            "model": {"path": str(SHIPPED_MODEL if asks_model else directory / "none.json")},
             "samples": {"path": str(directory / "samples.sqlite")},
             "backends": backends,
         }
         if asks_model:
-            document["zones"] = {"low_s": _NO_LOW_ZONE_S}
+            document["zones"] = {"low_s": EVERY_REQUEST_S}
         config = directory / "extproc.yaml"
         config.write_text(yaml.safe_dump(document))
         command = [python, "-c", "from extproc.cli import main; main()", "serve", "--config", str(config)]
