@@ -104,6 +104,8 @@ class Connection:
         sent = []
         for read in reads:
             self._grpc.receive(read, time.monotonic())
+            while self._grpc.handle_some():
+                pass
             sent.append(self._grpc.data_to_send())
         return b"".join(sent)
 

@@ -71,6 +71,8 @@ class Peer:
 
     def write(self, data: bytes) -> None:
         self.server.receive(data, time.monotonic())
+        while self.server.handle_some():
+            pass
         self.server.data_to_send()
 
     def open(self) -> None:
