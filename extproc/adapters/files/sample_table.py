@@ -5,20 +5,20 @@ taken over by the first that writes to it; a file with any other schema version 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from extproc.errors import SampleStoreError
 from extproc.fleet.wait_terms import ExpectedWait
-from extproc.outcomes.facts import Sample
+from extproc.outcomes.facts import TRAVELLING, Sample
 
 SCHEMA_VERSION = 4
 """To be raised with every change of `Sample`'s fields."""
@@ -51,11 +51,11 @@ def _columns_of(name: str) -> dict[str, type]:
     return dict.fromkeys(ExpectedWait._fields, float) if plain is ExpectedWait else {name: plain}
 
 
+_FIELDS = [name for name in Sample.__struct_fields__ if name not in TRAVELLING]
 COLUMN_TYPES: dict[str, type] = {
-    column: kind for name in Sample.__struct_fields__ for column, kind in _columns_of(name).items()
+    column: kind for name in _FIELDS for column, kind in _columns_of(name).items()
 }
 COLUMNS: tuple[str, ...] = tuple(COLUMN_TYPES)
-_ESTIMATE = Sample.__struct_fields__.index("estimate")
 
 _DEFINITIONS = {name: f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMN_TYPES.items()}
 _CREATE = f"CREATE TABLE samples ({', '.join(_DEFINITIONS.values())})"
@@ -73,10 +73,10 @@ def insert_statement(rows: int) -> str:
     return f"INSERT INTO samples ({_NAMES}) VALUES {', '.join([row] * rows)}"
 
 
-def row_of(sample: Sample) -> Row:
-    """Return the sample's values in the order of the columns."""
-    values = msgspec.structs.astuple(sample)
-    return (*values[:_ESTIMATE], *values[_ESTIMATE], *values[_ESTIMATE + 1 :])
+row_of: Callable[[Sample], Row] = attrgetter(
+    *(f"estimate.{name}" if name in ExpectedWait._fields else name for name in COLUMNS)
+)
+"""Return the sample's values in the order of the columns."""
 
 
 def open_table(path: Path) -> sqlite3.Connection:
