@@ -12,6 +12,7 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.h2_exchange import stateless
 from benchmarks.overhead.load import chat_request
@@ -27,13 +28,13 @@ HALF = 0.5
 _FIRST_PARTS_PER_S, _TRIALS, _TRIAL_S = 10_000.0, 3, 1.0
 EVENT = b'data: {"id":"chatcmpl-92b9d3937f89e633","object":"chat.completion.chunk","created":1795370171,'
 EVENT += b'"model":"bench","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
-_FULL_DUPLEX = 4
+_FULL_DUPLEX = "FULL_DUPLEX_STREAMED"
 _FRAME_BYTES = 9
 _LARGEST_WINDOW = (1 << 31) - 1
 _WINDOW_BYTES = 1 << 24
 
 
-def _message(**fields: object) -> bytes:
+def _message(**fields: Any) -> bytes:
     return prefixed(pb.ProcessingRequest(**fields).SerializeToString())
 
 

@@ -58,22 +58,25 @@ def near_tokens(
     near: Mapping[Backend, float],
     prefillers: FleetView,
 ) -> Mapping[Backend, float]:
-    """Return the tokens that each server is near to which may answer a prompt, with its prefill elsewhere.
+    """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
 
-    Where another server computes the prompt sooner, that time takes the place of the server's own, told as
-    tokens that it need not compute: so servers that answer are compared by what is left for them.
+    Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
+    computing, told as tokens that it need not compute: candidates are compared by what is left for them.
     """
     now_s, found = prefillers.now_s, dict(near)
     prefilled_s = prefills_s(prompt_tokens, prefillers)
     for backend in candidates:
-        if not backend.endpoint.takes_prefilled:
+        if not (backend.endpoint.takes_prefilled and prefilled_s):
             continue
         pace, ahead_s = backend.pace, max(0.0, backend.prefilled_at_s - now_s)
         moved_tokens = max(0.0, prompt_tokens - cached.get(backend, 0.0))
-        for other, prefill_s in prefilled_s.items():
-            later_s = max(0.0, prefill_s - ahead_s) + other.transfer.expected_s(moved_tokens, now_s)
-            left_tokens = (later_s - pace.base_s) / pace.token_s
-            found[backend] = max(found.get(backend, 0.0), prompt_tokens - left_tokens)
+        later_s = min(
+            max(0.0, prefill_s - ahead_s) + other.transfer.expected_s(moved_tokens, now_s)
+            for other, prefill_s in prefilled_s.items()
+        )
+        computing_s = pace.token_s * moved_tokens
+        if later_s < pace.base_s + computing_s + stalled_s(backend, prefillers.load(backend), computing_s):
+            found[backend] = prompt_tokens - (later_s - pace.base_s) / pace.token_s
     return found
 
 
@@ -90,5 +93,9 @@ def prefills_s(prompt_tokens: float, prefillers: FleetView) -> Mapping[Backend, 
 def there_s(chosen: Backend, known: CandidateFacts) -> float:
     """Return what prefilling on the server that answers takes, and what its other requests lose by that."""
     computing_s = max(0.0, known.estimate.own_prompt_s - chosen.pace.base_s)
-    batch = min(1.0, known.load / min(chosen.places, chosen.limits.max_active))
-    return known.estimate.ttft_s + STALLED * batch * computing_s
+    return known.estimate.ttft_s + stalled_s(chosen, known.load, computing_s)
+
+
+def stalled_s(backend: Backend, load: float, computing_s: float) -> float:
+    """Return what the requests of a backend lose while it computes a prompt, in seconds of one request."""
+    return STALLED * min(1.0, load / min(backend.places, backend.limits.max_active)) * computing_s

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
@@ -13,18 +12,19 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
+from extproc.fleet.view import CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
-from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.outcomes.facts import to_metadata
 from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
-from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
+from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
 from extproc.policy.prefill import near_tokens
 from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
-from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.bookings import Bookings, Freed
 from extproc.routing.contenders import contenders
+from extproc.routing.decision_facts import decision_facts
 from extproc.routing.gateway_rules import SOON_S, GatewayRules
 from extproc.routing.model_search import ModelSearch
 from extproc.routing.prefills import Prefilling, allowed
@@ -38,9 +38,6 @@ from extproc.routing.refusal import (
     unknown_response,
 )
 from extproc.routing.tenant_shares import is_crowded
-
-MAX_MODEL_NAME = 256
-"""Longer names are cut in what is recorded."""
 
 
 class _Look(NamedTuple):
@@ -239,37 +236,10 @@ class Router:
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
-        others = (
-            ()
-            if self._gateway is None or not may_be_retried
-            else self._gateway.others(view, backend, request)
-        )
+        others: tuple[str, ...] = ()
+        if may_be_retried and self._gateway is not None:
+            others = self._gateway.others(view, backend, request)
         prefiller = "" if prefill is None else prefill.backend.endpoint.address
         address = backend.endpoint.address
         route = RouteTo(phase, cluster, to_metadata(facts), address, others, prefiller=prefiller)
         return Placement(route, booking)
-
-
-def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
-    """Return what was known and decided, to be recorded with the outcome."""
-    said: Prediction | None = decision.prediction
-    request = booking.request
-    return PlacedFacts(
-        **msgspec.structs.asdict(known),
-        booking=booking.number,
-        expects_headers=request.is_stream and booking.backend.sends_headers_early,
-        backend=booking.backend.name,
-        prefiller="" if booking.prefill is None else booking.prefill.backend.name,
-        layer=decision.layer,
-        reason=decision.reason,
-        kind=request.api.kind,
-        is_stream=request.is_stream,
-        input_tokens=min(MAX_TOKENS, request.input_tokens),
-        text_bytes=request.input_size.text_bytes,
-        body_bytes=request.body_bytes,
-        priority=request.priority,
-        model="" if request.model is None else request.model[:MAX_MODEL_NAME],
-        token_limit=request.token_limit,
-        model_version=said.model_version if said else None,
-        predicted_ttft_s=said.ttft_s if said else None,
-    )
