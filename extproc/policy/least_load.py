@@ -55,9 +55,7 @@ def least_loaded(view: FleetView, found: list[float], rng: np.random.Generator) 
     return _lightest(view, found, bound, first, rng)
 
 
-def _lightest(
-    view: FleetView, found: list[float], bound: float, first: int, rng: np.random.Generator
-) -> int:
+def _lightest(view: FleetView, found: list[float], bound: float, first: int, rng: np.random.Generator) -> int:
     """Return the least loaded of those that are nearly the `first`: whose score is at most the bound.
 
     Among equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no

@@ -29,7 +29,7 @@ _MAX_STREAMS = 8
 def access_log(data: bytes) -> None:
     """One message of the access log service, and what is learned from its entries."""
     try:
-        entries = decode_entries(data)
+        entries = list(decode_entries(data))
     except ProtocolError:
         return
     learn(entries)

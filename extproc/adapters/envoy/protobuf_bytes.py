@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as it is written and read here by hand, where that is on every request's path.
+"""Protobuf's wire format, as far as it is written and read by hand, where that is on every request's path.
 
 https://protobuf.dev/programming-guides/encoding/
 """
@@ -30,7 +30,7 @@ def length_delimited(tag: bytes, content: bytes) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number at that place, and where it ends; beyond the data where it is cut off, or too long."""
+    """Return the number at that place and where it ends: beyond the data where it is cut off or too long."""
     number = 0
     for place in range(at, min(at + _LONGEST, len(data))):
         byte = data[place]
