@@ -87,7 +87,7 @@ IGNORED = {
     "health_checking": "health is always told",
     "zap_encoder": "lines of the log have one form",
     "verbosity": "see --log-level",
-    "tracing": "there are no traces",
+    "tracing": "see tracing in --config",
     "metrics_endpoint_auth": "/metrics asks for no token; restrict the port by a NetworkPolicy",
     "ha_enable_leader_election": "all replicas serve at once, and see each other's load",
     "endpoint_selector": "see --pool-name, or discovery in --config",
