@@ -1,6 +1,6 @@
 """Backends that are given elsewhere than in the file of the configuration, as on a command line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SOURCES = frozenset({"backends", "discovery"})
@@ -17,3 +17,14 @@ def with_sources(document: Mapping[str, Any], stages: Mapping[str, Any]) -> dict
     if discovery and isinstance(known, dict) and known.get("kind") == discovery["kind"]:
         stages = {**stages, "discovery": {**known, **discovery}}
     return {**others, **stages}
+
+
+def named_urls(text: str) -> list[tuple[str, str]]:
+    """Return the backends of a text of URLs, separated by commas: names in their order, and URLs."""
+    urls = [url.strip() for url in text.split(",") if url.strip()]
+    return [(f"vllm-{number}", url) for number, url in enumerate(urls, start=1)]
+
+
+def listed(backends: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the stage `backends` of these names and URLs."""
+    return {"backends": [{"name": name, "url": url} for name, url in backends]}

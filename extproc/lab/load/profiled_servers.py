@@ -1,7 +1,7 @@
 """The servers that `extproc profile` puts load on, and their model: checked before any load is sent."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from extproc.adapters.vllm.model_list import decode_models
 from extproc.config.fields import BackendUrl
+from extproc.config.given_sources import named_urls
 from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError, ProfileError
 from extproc.fleet.endpoint import Endpoint
@@ -35,19 +36,18 @@ def parse_servers(backends: str, stack: str, state: str) -> Servers:
 
     Backends are called vllm-1, vllm-2 and so on, in order, as `extproc up` calls them.
     """
-    urls = [url.strip() for url in backends.split(",") if url.strip()]
-    if bool(urls) == bool(stack or state) or bool(stack) != bool(state):
+    given = named_urls(backends)
+    if bool(given) == bool(stack or state) or bool(stack) != bool(state):
         raise ConfigError("give either --backends URL,URL or both --stack URL and --state URL")
-    if urls:
-        return Servers(backends=_backends([_checked(url, "--backends") for url in urls]))
+    if given:
+        return Servers(backends=_backends({name: _checked(url, "--backends") for name, url in given}))
     return Servers(stack_url=_checked(stack, "--stack"), state_url=_checked(state, "--state"))
 
 
-def _backends(urls: list[str]) -> tuple[Endpoint, ...]:
-    if len(set(urls)) < len(urls):
+def _backends(urls: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    if len(set(urls.values())) < len(urls):
         raise ConfigError("--backends: every server must be given once")
-    configs = [BackendConfig(name=f"vllm-{number}", url=url) for number, url in enumerate(urls, start=1)]
-    return tuple(config.endpoint for config in configs)
+    return tuple(BackendConfig(name=name, url=url).endpoint for name, url in urls.items())
 
 
 def _checked(url: str, option: str) -> str:

@@ -15,14 +15,14 @@ from rich.console import Console
 
 from extproc.adapters.http.fleet_state import FleetState, fetch_state, is_answering
 from extproc.adapters.stop_signals import StopSignals
-from extproc.config.stages import Config
+from extproc.config.given_sources import listed, named_urls
+from extproc.config.stages import Config, load_config
 from extproc.errors import StackError
 from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
     find_envoy,
-    policy_config,
     run_directory,
     with_fields,
     write_envoy_config,
@@ -66,7 +66,9 @@ class Stack:
         self._options, self._directory, self._console, self._signals = options, directory, console, signals
         self._sidecar_url = f"http://{HOST}:{options.http_port}"
         self._config = self._make_config()
-        self._sims = [] if options.backend_urls else [self._sim(index) for index in range(len(SIM_SPEEDS))]
+        self._sims = (
+            [] if named_urls(options.backends) else [self._sim(index) for index in range(len(SIM_SPEEDS))]
+        )
         self._sidecar = self._own_command("sidecar", "serve")
         self._trainers = [self._own_command("trainer", "trainer")] if options.learn else []
         self._envoy = self._child(
@@ -129,7 +131,7 @@ class Stack:
 
     def _make_config(self) -> Config:
         options = self._options
-        policy = policy_config(options.policy_path, self._backends())
+        policy = load_config(options.policy_path, listed(self._backends()))
         own_model = self._directory / "model.json" if options.learn else None
         fields: dict[str, dict[str, str | None]] = {
             "server": {"address": options.grpc_address, "tls": None},  # this Envoy speaks plain text
@@ -144,8 +146,8 @@ class Stack:
 
     def _backends(self) -> list[tuple[str, str]]:
         """Return names and URLs."""
-        if self._options.backend_urls:
-            return [(f"vllm-{number}", url) for number, url in enumerate(self._options.backend_urls, start=1)]
+        if given := named_urls(self._options.backends):
+            return given
         ports = [self._options.sim_port + index for index in range(len(SIM_SPEEDS))]
         return [(f"sim-{number}", f"http://{HOST}:{port}") for number, port in enumerate(ports, start=1)]
 

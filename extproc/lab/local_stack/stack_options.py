@@ -58,8 +58,3 @@ class StackOptions:
         "Run a trainer, too. Without --model it starts without a model, in the run directory.",
         "--learn",
     )
-
-    @property
-    def backend_urls(self) -> tuple[str, ...]:
-        """The URLs in `backends`, which are not yet checked."""
-        return tuple(url.strip() for url in self.backends.split(",") if url.strip())
