@@ -7,7 +7,7 @@ from typing import Any
 
 from extproc.adapters.envoy.self_signed import self_signed
 from extproc.commands.picker_options import IGNORED, TRUTHS, PickerOptions
-from extproc.config.given_sources import listed, named_urls
+from extproc.config.given_sources import listed, numbered_servers
 from extproc.config.stages import Config, TlsConfig, load_config
 from extproc.errors import ConfigError
 from extproc.picker import PickerSetup
@@ -33,7 +33,7 @@ def config_of(options: PickerOptions) -> tuple[Config, Path | None]:
     if not any(given):
         path = options.config or USUAL_CONFIG
         return load_config(path), path
-    stages = listed(named_urls(options.backends)) if options.backends else _pool(options)
+    stages = listed(numbered_servers(options.backends)) if options.backends else _pool(options)
     return load_config(options.config, stages), None
 
 

@@ -230,8 +230,7 @@ class Backend(EngineEstimate):
     def scraped(self, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         smallest_own, largest_own = self._history.extremes(now_s)
-        if not self.endpoint.can_answer:  # what it has prefilled counts until another server shows it
-            smallest_own = min(smallest_own, int(signals.running + signals.waiting))
+        smallest_own = self._shown(smallest_own, signals)
         elapsed_s = now_s - self.scraped_at_s
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:
@@ -286,6 +285,18 @@ class Backend(EngineEstimate):
         fleet.unheard.pop(self, None)
         if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
+
+    def _shown(self, own: int, signals: Signals) -> int:
+        """Return how many of so many own requests its gauges must show, however late they are.
+
+        What it has prefilled counts until another server shows it, and a request whose prompt another server
+        computes comes to this one when that is done.
+        """
+        if not self.endpoint.can_answer:
+            return min(own, int(signals.running + signals.waiting))
+        if not self.endpoint.takes_prefilled:
+            return own
+        return max(0, own - sum(request.prefill is not None for request in self.open))
 
     def _follow_adapters(self, signals: Signals) -> bool:
         """Note which adapters run, and return whether requests wait for a place for theirs alone."""

@@ -45,7 +45,7 @@ class Feedback:
         if outcome is None:
             self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
             return None
-        booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
+        booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)

@@ -214,7 +214,13 @@ def test_autoscalers_find_their_metrics(shared: SharedStack) -> None:
     stack = picker_of(shared)
 
     async def scenario() -> None:
+        assert (await stack.ask(WITH_USAGE)).is_complete
+        await stack.until_idle()
         page = await stack.metrics_page()
+        model = '{model_name="sim",target_model_name="sim"}'
+        for name in ("request_total", "output_tokens_count", "prompt_cached_tokens_count"):
+            assert f"inference_objective_{name}{model}" in page
+        assert "llm_d_epp_scheduler_e2e_duration_seconds_count" in page
         assert 'inference_pool_ready_pods{name=""} 3.0' in page
         assert 'inference_objective_running_requests{model_name="sim"}' in page
         assert "llm_d_epp_flow_control_queue_size 0.0" in page
