@@ -43,16 +43,20 @@ class PickerOptions:
         None, "Configuration file; extproc.example.yaml documents it.", metavar="FILE"
     )
     backends: str = option(
-        "", "URLs of vLLM servers, without a configuration: http://IP:PORT.", metavar="URLS"
+        "", "URLs of vLLM servers, without a configuration: http://IP:PORT.", metavar="URL,URL"
     )
-    pool_name: str = option("", "Name of the InferencePool whose pods are the servers.")
-    pool_namespace: str = option("", "Namespace of the InferencePool.", envvar="NAMESPACE")
+    pool_name: str = option("", "Name of the InferencePool whose pods are the servers.", metavar="NAME")
+    pool_namespace: str = option("", "Namespace of the InferencePool.", metavar="NAME", envvar="NAMESPACE")
     grpc_port: int | None = option(None, "Port that gateways call.", min=1, max=65535)
     grpc_health_port: int = option(9003, "Port of the gRPC health service.", min=1, max=65535)
     metrics_port: int | None = option(None, "Port of /metrics and the live page.", min=1, max=65535)
-    secure_serving: str = option("true", "Use of TLS by gateways; without --cert-path a certificate is made.")
-    cert_path: Path | None = option(None, "Directory with tls.crt and tls.key.", metavar="DIRECTORY")
-    drain_timeout: str = option("", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.")
+    secure_serving: str = option(
+        "true", "Use of TLS by gateways; without --cert-path a certificate is made.", metavar="BOOL"
+    )
+    cert_path: Path | None = option(None, "Directory with tls.crt and tls.key.", metavar="DIR")
+    drain_timeout: str = option(
+        "", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.", metavar="TIME"
+    )
     log_level: Literal["debug", "info", "warning"] = option(
         "info", "Level of the log; debug adds a line for every request, at its outcome."
     )

@@ -98,7 +98,7 @@ GrpcAddress = Annotated[
     str, checked(lambda text: _is_socket(text) or _is_host_and_port(text), "HOST:PORT or unix:///PATH")
 ]
 TcpAddress = Annotated[str, checked(_is_host_and_port, "HOST:PORT")]
-NameServer = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
+IpAddress = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[
     str,
@@ -112,11 +112,15 @@ ModelNames = Annotated[
     Field(strict=False),
     checked(bool, "a name, or null: the server is asked"),
 ]
+_HOST_NAME = r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?"
 HostName = Annotated[
+    str, _matching(_HOST_NAME, "a name that DNS knows, such as vllm.default.svc.cluster.local")
+]
+HostOrAddress = Annotated[
     str,
-    _matching(
-        r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?",
-        "a name that DNS knows, such as vllm.default.svc.cluster.local",
+    checked(
+        lambda text: re.fullmatch(_HOST_NAME, text, re.ASCII) or is_ip_address(text),
+        "a name that DNS knows, or an IP address",
     ),
 ]
 Selector = Annotated[
