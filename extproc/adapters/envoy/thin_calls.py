@@ -18,10 +18,20 @@ from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
 
 
-class ProcessCall(Handler):
+class ServiceCall(Handler):
+    """One call of a service of the `server`."""
+
+    __slots__ = ("_call", "_server")
+
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
+        self._call = call
+        self._server = server
+
+
+class ProcessCall(ServiceCall):
     """`ExternalProcessor.Process`: one HTTP exchange."""
 
-    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server", "_unread")
+    __slots__ = ("_exchange", "_is_half_closed", "_large_messages", "_unread")
 
     def __init__(
         self,
@@ -30,9 +40,8 @@ class ProcessCall(Handler):
         large_messages: LargeMessages,
         call: Call,
     ) -> None:
-        self._call = call
+        super().__init__(server, call)
         self._exchange = new_exchange()
-        self._server = server
         self._large_messages = large_messages
         self._unread = 0
         self._is_half_closed = False
@@ -91,14 +100,10 @@ class ProcessCall(Handler):
             self.drain()
 
 
-class AccessLogCall(Handler):
+class AccessLogCall(ServiceCall):
     """`AccessLogService.StreamAccessLogs`: read to its end, also while draining: outcomes are to come."""
 
-    __slots__ = ("_call", "_server")
-
-    def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+    __slots__ = ()
 
     def receive(self, message: bytes) -> None:
         """Take some entries."""
@@ -110,14 +115,13 @@ class AccessLogCall(Handler):
         self._call.finish()
 
 
-class CheckCall(Handler):
+class CheckCall(ServiceCall):
     """`Health.Check`: one message, one answer."""
 
-    __slots__ = ("_call", "_request", "_server")
+    __slots__ = ("_request",)
 
     def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+        super().__init__(server, call)
         self._request: bytes | None = None
 
     def receive(self, message: bytes) -> None:
@@ -138,14 +142,10 @@ class CheckCall(Handler):
             self._call.finish()
 
 
-class WatchCall(Handler):
+class WatchCall(ServiceCall):
     """`Health.Watch`: the state now, and when the server stops serving."""
 
-    __slots__ = ("_call", "_server")
-
-    def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+    __slots__ = ()
 
     def receive(self, message: bytes) -> None:
         """Take the name of the service that is asked about."""
