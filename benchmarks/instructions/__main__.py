@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ def main(
 ) -> None:
     """Count the instructions of a request behind Envoy: 16 backends, a chat of 1 KB, no sockets."""
     if work is not None:
-        replay.run(work)
+        uvloop.run(replay.run(work))
         (work / "counts.json").write_text(json.dumps(replay.counts))
         return
     with tempfile.TemporaryDirectory(prefix="extproc-instructions-") as name:

@@ -4,10 +4,11 @@ Each count lies between two calls of `getppid`, at which callgrind writes down w
 call before: see `__main__`.
 """
 
+import asyncio
 import gc
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,8 +74,8 @@ class Scene:
             core.learn_models(backend, frozenset({"bench"}), {})
             core.scraped(backend, Signals(0.0, 0.0, 0.3, None, None), 0, time.monotonic())
 
-    def service(self) -> GrpcService:
-        """Return what Envoy calls."""
+    def connection(self) -> "Connection":
+        """Return a connection of Envoy's to a server before the core."""
         core = self.core
         rules = header_rules(self._config)
         new_exchange = partial(Exchange, core.place, core.ratios, rules, core.bodies)
@@ -84,7 +85,8 @@ class Scene:
 
         server = ThinServer(ServerConfig(), new_exchange, handle)
         unfinished = UnfinishedMessages(8 * MAX_MESSAGE_BYTES, print)
-        return GrpcService(server.methods(), MAX_MESSAGE_BYTES, unfinished, print)
+        service = GrpcService(server.methods(), MAX_MESSAGE_BYTES, unfinished, print)
+        return Connection(service, server.log.handle_all)
 
     def learn(self, entries: Iterable[LogEntry]) -> list[Outcome | None]:
         """Learn from entries of the access log."""
@@ -94,8 +96,9 @@ class Scene:
 class Connection:
     """One of Envoy's connections, by its bytes alone."""
 
-    def __init__(self, service: GrpcService) -> None:
+    def __init__(self, service: GrpcService, handle_log: Callable[[], None]) -> None:
         self._grpc = GrpcConnection(service, _no_deadline)
+        self._handle_log = handle_log  # what the event loop would do in its next turns
         self._next_stream = envoy_bytes.FIRST_STREAM
         self.take([envoy_bytes.opening()])
 
@@ -106,6 +109,7 @@ class Connection:
             self._grpc.receive(read, time.monotonic())
             while self._grpc.handle_some():
                 pass
+            self._handle_log()
             sent.append(self._grpc.data_to_send())
         return b"".join(sent)
 
@@ -162,16 +166,22 @@ def run_parts(scene: Scene, store: SampleStore) -> list[bytes]:
     return reads
 
 
-def run(directory: Path) -> None:
+async def run(directory: Path) -> None:
     """Count everything; the garbage collector is left out."""
     gc.disable()
-    Connection(Scene().service()).serve("plain", 0)
-    Connection(Scene().service()).serve("stream", CHUNKS)
-    Connection(Scene(asks_model=True).service()).serve("model", CHUNKS)
+    Scene().connection().serve("plain", 0)
+    Scene().connection().serve("stream", CHUNKS)
+    Scene(asks_model=True).connection().serve("model", CHUNKS)
     scene = Scene()
-    Connection(scene.service()).serve("again", CHUNKS)  # so that the parts meet what the whole does
-    log = run_parts(scene, SampleStore.open(directory / "samples.sqlite", 1_000_000))
-    Connection(empty_service([f"vllm-{n}" for n in range(_BACKENDS)])).serve("empty", CHUNKS, log)
+    scene.connection().serve("again", CHUNKS)  # so that the parts meet what the whole does
+    later = asyncio.get_running_loop().call_later
+    log = run_parts(scene, SampleStore.open(directory / "samples.sqlite", 1_000_000, later))
+    empty = empty_service([f"vllm-{n}" for n in range(_BACKENDS)])
+    Connection(empty, _nothing).serve("empty", CHUNKS, log)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_deadline(delay_s: float, callback: object) -> "_NoTimer":

@@ -25,8 +25,7 @@ def fit(view: FleetView, prompt_tokens: float, limit_s: float = inf) -> tuple[Fl
         wait_s = backend.prefilled_at_s - now_s
         if wait_s > backend.longest_wait_s:
             continue
-        if wait_s < 0.0:
-            wait_s = 0.0
+        wait_s = max(wait_s, 0.0)
         pace, load_with_it = backend.pace, load + 1.0
         turn_s = pace.turn_s
         if load_with_it > backend.places:
