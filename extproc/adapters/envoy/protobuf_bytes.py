@@ -31,6 +31,12 @@ def length_delimited(tag: bytes, content: bytes) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return the number at that place and where it ends: beyond the data where it is cut off or too long."""
+    if at + 1 < len(data):  # the usual ones, of one byte or two
+        low, high = data[at], data[at + 1]
+        if low < _MORE:
+            return low, at + 1
+        if high < _MORE:
+            return low & 0x7F | high << 7, at + 2
     number = 0
     for place in range(at, min(at + _LONGEST, len(data))):
         byte = data[place]
