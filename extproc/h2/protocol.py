@@ -87,14 +87,13 @@ class GrpcProtocol(asyncio.Protocol):
         self._heard_s = now_s = time.monotonic()
         self._received_bytes += len(data)
         self._grpc.receive(data, now_s)
-        self._answer()
+        if self._next is None:
+            self._answer()
 
     def _answer(self) -> None:
         is_more = self._grpc.handle_some()
-        self.flush()
-        if self._next is not None:
-            self._next.cancel()
         self._next = self._loop.call_soon(self._answer) if is_more else None
+        self.flush()
 
     def flush(self) -> None:
         """Write what there is to be written."""
