@@ -16,7 +16,7 @@ from extproc.errors import ConfigError
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.nuisances import Nuisances, parse_cold_start, parse_spans
 from extproc.lab.evaluation.offered_load import OfferedLoad, offered_load
-from extproc.lab.evaluation.result import Evaluation, summaries
+from extproc.lab.evaluation.over_seeds import Evaluation, summaries
 from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.trace_spec import TraceSpec
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload

@@ -15,7 +15,7 @@ forgotten, or the engine would run faster than its machine for as long as it had
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _TokenListener:
     """The listener to a request's tokens, and the future that is set at its end."""
 
     on_token: Callable[[bool], None]
@@ -44,7 +44,7 @@ class EngineLoop:
         self._engine = engine
         self._on_step = on_step
         self._on_change = on_change
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, _TokenListener] = {}
         self._has_work = asyncio.Event()
 
     @property
@@ -63,7 +63,7 @@ class EngineLoop:
         now_s = monotonic()
         self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, now_s, work.content)
         self._on_change(now_s)
-        self._requests[request_id] = _Request(on_token, done)
+        self._requests[request_id] = _TokenListener(on_token, done)
         self._has_work.set()
         try:
             await done
