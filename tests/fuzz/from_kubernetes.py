@@ -12,8 +12,8 @@ from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, 
 from extproc.adapters.discovery.pool_endpoints import InferencePool, Pod
 from extproc.adapters.discovery.source import can_be_a_backend, name_of_address
 from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.config.backends_stage import BackendConfig
 from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
-from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import Endpoint
 
 PORT = 8000
