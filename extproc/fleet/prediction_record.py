@@ -42,14 +42,13 @@ class TrustRule:
     min_outcomes: Count = 30  # guessed: with fewer, chance decides which error is the smaller one
 
 
+@dataclass(slots=True, eq=False)
 class Contest:
     """Slowly forgetting means of the same figure, of the corrected estimate and of the plain one."""
 
-    __slots__ = ("corrected", "count", "plain")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.corrected = self.plain = 0.0
+    count: int = 0
+    corrected: float = 0.0
+    plain: float = 0.0
 
     def add(self, corrected: float, plain: float) -> None:
         """Take in the figures of one case."""
