@@ -78,6 +78,7 @@ class Backend(EngineEstimate):
         "_history",
         "_rules",
         "_standing",
+        "_watched",
         "adapters",
         "bodyless",
         "breaker",
@@ -122,6 +123,7 @@ class Backend(EngineEstimate):
         changes_at_s: float = 0.0,
     ) -> None:
         super().__init__(averages, endpoint.max_num_seqs)
+        self._watched = averages.watched
         self._rules = rules
         self.endpoint = endpoint
         self.name = endpoint.name
@@ -139,8 +141,8 @@ class Backend(EngineEstimate):
         self.own = self.ended = self.bodyless = 0
         self._history = OwnHistory()
         self.drain_rate = DrainRate()
-        self.silence = Silence(changes_at_s, averages.placed)
-        averages.starting[self] = SlowStart(changes_at_s)
+        self.silence = Silence(changes_at_s, averages.watched.placed)
+        averages.watched.starting[self] = SlowStart(changes_at_s)
         self.breaker = Breaker(rules.breaker)
         # scraped
         self.running = self.waiting = self.foreign = 0.0
@@ -199,9 +201,7 @@ class Backend(EngineEstimate):
         if not self.own:
             self.drain_rate.became_busy(now_s)
         self.own += 1
-        self._averages.placed += 1
-        self._heard_by_choice()
-        self.silence.chosen_at_s = now_s
+        self._watched.chosen(self, now_s)
         self.breaker.begin(now_s)
         self._own_changed(now_s)
 
@@ -211,7 +211,7 @@ class Backend(EngineEstimate):
         self.ended += 1
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
-        self.silence.begin(now_s, self._averages.placed)
+        self.silence.begin(now_s, self._watched.placed)
         self._own_changed(now_s)
 
     def count_bodyless(self, change: int, now_s: float) -> None:
@@ -262,30 +262,25 @@ class Backend(EngineEstimate):
 
     def answered(self) -> None:
         """Note that it has answered a request as it should."""
-        if self in self._averages.starting:
-            self._averages.starting[self].answered()
+        if self in self._watched.starting:
+            self._watched.starting[self].answered()
 
     def turned_away(self, retry_after_s: float | None, now_s: float) -> None:
         """Note that it did not take a request: it has too many, and pauses for as long as it asks for."""
-        start = self._averages.starting.setdefault(self, SlowStart(now_s))
+        start = self._watched.starting.setdefault(self, SlowStart(now_s))
         start.turned_away(self.own, retry_after_s, now_s)
 
     def is_pausing(self, now_s: float) -> bool:
         """Return whether it has turned a request away, and is not to be asked again yet."""
-        start = self._averages.starting.get(self)
+        start = self._watched.starting.get(self)
         return start is not None and now_s < start.begins_at_s
 
     def review(self, now_s: float) -> None:
         """Note whether the backend is due for a request because nothing was heard of it, or has started."""
-        fleet = self._averages
         if self.is_asleep and not self.is_fresh(now_s):
             self.is_asleep = False  # else, once scrapes stop, it would be for good
             self._update_saturation(now_s)
-        if self in fleet.starting and fleet.starting[self].is_over(now_s):
-            del fleet.starting[self]
-        fleet.unheard.pop(self, None)
-        if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
-            fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
+        self._watched.review(self, now_s)
 
     def _shown(self, own: int, signals: Signals) -> int:
         """Return how many of so many own requests its gauges must show, however late they are.
@@ -317,7 +312,7 @@ class Backend(EngineEstimate):
 
     def _heard_by_scrape(self, signals: Signals, elapsed_s: float, now_s: float) -> None:
         """Note that it answers scrapes: once it did not, it has to show first what it can do."""
-        starting = self._averages.starting
+        starting = self._watched.starting
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
@@ -325,14 +320,6 @@ class Backend(EngineEstimate):
         elif self in starting:
             starting[self].scraped(signals, self.own, elapsed_s)
         self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
-
-    def _heard_by_choice(self) -> None:
-        """Note that it gets a request: as a try, or for its own sake."""
-        if self in self._averages.unheard:
-            del self._averages.unheard[self]
-            self.silence.tried()
-        else:
-            self.silence.chosen()
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)
