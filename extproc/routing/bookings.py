@@ -12,6 +12,7 @@ twice the load. (https://linkerd.io/2/features/retries-and-timeouts/)
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend, BookedRequest
@@ -73,30 +74,24 @@ class Booking(Lease):
         self._bookings.close(self, now_s)
 
 
+@dataclass(slots=True, eq=False)
 class Bookings:
     """Opens, moves and closes bookings; each backend holds its own open ones.
 
-    Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    Numbers begin after the given one: where that is random, no outcome is taken for that of another process.
     With `replicas` other sidecars are told of each prompt.
     """
 
-    def __init__(
-        self,
-        prefixes: SentPrefixes,
-        freed: Freed,
-        first_number: int = 0,
-        replicas: Replicas | None = None,
-    ) -> None:
-        self.shares = TenantShares()
-        self._number = first_number
-        self._awaited: dict[int, Booking] = {}
-        self._ended: deque[int] = deque()
-        self.retries = 0
-        self.retries_withheld = 0
-        self._saved_retries = MAX_SAVED_RETRIES
-        self._prefixes = prefixes
-        self._freed = freed
-        self._replicas = replicas
+    _prefixes: SentPrefixes
+    _freed: Freed
+    _number: int = 0
+    _replicas: Replicas | None = None
+    shares: TenantShares = field(default_factory=TenantShares)
+    retries: int = 0
+    retries_withheld: int = 0
+    _awaited: dict[int, Booking] = field(default_factory=dict)
+    _ended: deque[int] = field(default_factory=deque)
+    _saved_retries: float = MAX_SAVED_RETRIES
 
     def open(
         self,
