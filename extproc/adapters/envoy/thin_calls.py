@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from extproc.adapters.envoy.exchange_call import ExchangeCall
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
@@ -28,10 +29,10 @@ class ServiceCall(Handler):
         self._server = server
 
 
-class ProcessCall(ServiceCall):
-    """`ExternalProcessor.Process`: one HTTP exchange."""
+class ProcessCall(ExchangeCall[Exchange, EnvoyServer]):
+    """`ExternalProcessor.Process` of an Envoy of ours."""
 
-    __slots__ = ("_exchange", "_is_half_closed", "_large_messages", "_unread")
+    __slots__ = ("_unread",)
 
     def __init__(
         self,
@@ -40,12 +41,8 @@ class ProcessCall(ServiceCall):
         large_messages: LargeMessages,
         call: Call,
     ) -> None:
-        super().__init__(server, call)
-        self._exchange = new_exchange()
-        self._large_messages = large_messages
+        super().__init__(server, new_exchange, large_messages, call)
         self._unread = 0
-        self._is_half_closed = False
-        server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
         """Take an event and answer it with an instruction; a large one is read beside all others."""
@@ -89,7 +86,7 @@ class ProcessCall(ServiceCall):
 
     def end(self) -> None:
         """Free the request's capacity."""
-        self._server.open_streams -= 1
+        super().end()
         self._exchange.end(time.monotonic())
 
     def _answer_later(self, instruction: Instruction) -> None:
