@@ -27,8 +27,7 @@ from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.envoy.thin_server import ThinServer
-from extproc.adapters.files.config_watch import ConfigWatch
-from extproc.adapters.files.model_watch import follow_model
+from extproc.adapters.files.followed_files import ConfigWatch, follow_model
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer

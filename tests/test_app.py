@@ -7,7 +7,7 @@ import pytest
 from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.adapters.discovery.source import StaticList
-from extproc.adapters.files.config_watch import ConfigWatch
+from extproc.adapters.files.followed_files import ConfigWatch
 from extproc.app import Sidecar, keep_advancing
 from extproc.config import rules
 from extproc.config.stages import MAX_CONFIG_BYTES, parse_config

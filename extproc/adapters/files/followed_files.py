@@ -1,4 +1,4 @@
-"""Follows the file of the configuration: its list of backends may change, all else needs a restart."""
+"""The files that a sidecar follows while it runs: its configuration, and the model file of layer 2."""
 
 import asyncio
 import logging
@@ -10,12 +10,18 @@ from extproc.adapters.files.file_watch import watch_file
 from extproc.config import rules
 from extproc.config.stages import MAX_CONFIG_BYTES, Config, parse_config
 from extproc.errors import ConfigError
+from extproc.learning.model_file import MAX_FILE_BYTES
+from extproc.learning.model_in_use import read_offer
+from extproc.routing.core import Core
 
 logger = logging.getLogger(__name__)
 
 
 class ConfigWatch:
-    """Gives each new list to a static `source`; `accepted` returns a configuration as it counts here."""
+    """Gives each new list of backends to a static `source`; what else has changed needs a restart.
+
+    `accepted` returns a configuration as it counts here.
+    """
 
     def __init__(
         self, path: Path, config: Config, source: BackendSource, accepted: Callable[[Config], Config]
@@ -50,3 +56,19 @@ class ConfigWatch:
         if isinstance(self._source, StaticList) and config.backends:
             self._source.replace(rules.backends(config))
         logger.info("config_applied backends=%d", len(config.backends))
+
+
+async def follow_model(path: Path, core: Core) -> None:
+    """Have the core use what the file holds; it never ends."""
+    in_use = core.model
+    async for content in watch_file(path, MAX_FILE_BYTES + 1):
+        if content is None:
+            logger.info("model_absent path=%s in_use=%s", path, in_use.current is not None)
+            continue
+        refused = in_use.refused
+        is_new = core.use_model(await asyncio.to_thread(read_offer, content))
+        if in_use.refused > refused:
+            logger.error("model_refused path=%s reason=%s", path, in_use.last_refusal)
+        elif is_new and in_use.current is not None:
+            version = in_use.current.manifest.model_version
+            logger.info("model_accepted path=%s version=%s", path, version)
