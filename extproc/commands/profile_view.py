@@ -16,7 +16,7 @@ from extproc.lab.traffic.workload import Schedule, Step
 
 
 class ProfileView:
-    """The display of one run; `progress` is the bar, which takes the terminal's last line while it is shown."""
+    """The display of one run; `progress` is its bar, which takes the terminal's last line."""
 
     def __init__(self, console: Console, schedule: Schedule) -> None:
         self._console = console

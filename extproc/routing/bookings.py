@@ -38,6 +38,7 @@ Freed = Callable[[Backend, float], None]
 """Follows every place that is given back."""
 
 
+@dataclass(slots=True, eq=False)
 class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
@@ -45,25 +46,13 @@ class Booking(Lease):
     None where the backend computes the prompt itself.
     """
 
-    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prefill", "prompt", "request")
-
-    def __init__(
-        self,
-        bookings: "Bookings",
-        number: int,
-        backend: Backend,
-        request: Request,
-        prompt: SentPrompt,
-        prefill: Prefill | None = None,
-    ) -> None:
-        super().__init__()
-        self._bookings = bookings
-        self.number = number
-        self.backend = backend
-        self.request = request
-        self.prompt = prompt
-        self.is_no_measure = False
-        self.prefill = prefill
+    _bookings: "Bookings"
+    number: int
+    backend: Backend
+    request: Request
+    prompt: SentPrompt
+    prefill: Prefill | None = None
+    is_no_measure: bool = False
 
     def answered(self, now_s: float) -> None:
         """Note the first token: the server that has computed the prompt is done with it."""

@@ -101,9 +101,7 @@ class _TracedHold(HeldLease):
 
     def _answer(self, placement: Placement) -> None:
         self._span.set_attribute("extproc.waited_s", time.monotonic() - self._began_s)
-        placement = _ended(self._span, placement)
-        if self.respond is not None:
-            self.respond(placement)
+        self.settle(_ended(self._span, placement))
 
     def _release(self, now_s: float) -> None:
         self._held.end(now_s)
