@@ -8,7 +8,7 @@ pairs of outcomes are compared as well, for the whole fleet.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 
 import msgspec
@@ -105,6 +105,7 @@ def _is_comparable(seen: Foretold, other: Foretold) -> bool:
     )
 
 
+@dataclass(slots=True, eq=False)
 class PredictionRecord:
     """How the model in use does on one backend: `is_trusted` is whether it has a say there, by the last
     outcome.
@@ -112,14 +113,11 @@ class PredictionRecord:
     `ranking` is the fleet's.
     """
 
-    __slots__ = ("_error", "_ranking", "_rule", "_version", "is_trusted")
-
-    def __init__(self, rule: TrustRule, ranking: RankRecord) -> None:
-        self.is_trusted = False
-        self._ranking = ranking
-        self._rule = rule
-        self._version: str | None = None
-        self._error = Contest()
+    _rule: TrustRule
+    _ranking: RankRecord
+    is_trusted: bool = False
+    _version: str | None = None
+    _error: Contest = field(default_factory=Contest)
 
     @property
     def is_judged(self) -> bool:
