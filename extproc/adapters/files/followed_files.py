@@ -14,7 +14,7 @@ from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
 from extproc.routing.core import Core
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("extproc.app")  # lines about the whole process
 
 
 class ConfigWatch:

@@ -39,6 +39,7 @@ class SidecarCollector(Collector):
         state = state_document(self._runtime, time.monotonic())
         yield from backend_metrics(state.backends)
         yield from self._decisions()
+        yield from self._retries()
         yield from self._queue()
         yield self._servers_wanted()
         yield from self._outcomes()
@@ -76,6 +77,8 @@ class SidecarCollector(Collector):
             "Requests whose prompt was sent to a prefill server first",
             self._runtime.core.router.prefilling.placed,
         )
+
+    def _retries(self) -> Iterator[Metric]:
         bookings = self._runtime.core.router.bookings
         yield counter("extproc_retries", "Second attempts that Envoy has made elsewhere", bookings.retries)
         yield counter(
