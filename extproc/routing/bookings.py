@@ -21,6 +21,7 @@ from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.policy.prefill import PrefillChoice
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.empty_claims import EmptyClaims
 from extproc.routing.prefills import Prefill
 from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import TenantShares
@@ -43,7 +44,7 @@ class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
     One that has waited for a place for its adapter `is_no_measure` of how fast the backend is. `prefill` is
-    None where the backend computes the prompt itself.
+    None where the backend computes the prompt itself. `in_flight_s` is known once it has ended.
     """
 
     _bookings: "Bookings"
@@ -51,8 +52,10 @@ class Booking(Lease):
     backend: Backend
     request: Request
     prompt: SentPrompt
-    prefill: Prefill | None = None
+    prefill: Prefill | None
+    _placed_s: float
     is_no_measure: bool = False
+    in_flight_s: float = 0.0
 
     def answered(self, now_s: float) -> None:
         """Note the first token: the server that has computed the prompt is done with it."""
@@ -60,6 +63,7 @@ class Booking(Lease):
             self.prefill.computed(now_s)
 
     def _release(self, now_s: float) -> None:
+        self.in_flight_s = now_s - self._placed_s
         self._bookings.close(self, now_s)
 
 
@@ -76,6 +80,7 @@ class Bookings:
     _number: int = 0
     _replicas: Replicas | None = None
     shares: TenantShares = field(default_factory=TenantShares)
+    _claims: EmptyClaims = field(default_factory=EmptyClaims)
     retries: int = 0
     retries_withheld: int = 0
     _awaited: dict[int, Booking] = field(default_factory=dict)
@@ -94,7 +99,7 @@ class Bookings:
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         self._number += 1
         prefill = None if prefill_by is None else Prefill(prefill_by, request, self._prefixes, now_s)
-        booking = Booking(self, self._number, backend, request, prompt, prefill)
+        booking = Booking(self, self._number, backend, request, prompt, prefill, now_s)
         self._awaited[self._number] = booking
         backend.open[booking] = None
         if backend.adapters is not None:
@@ -103,7 +108,9 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = request.input_tokens - cached_tokens if prefill is None else 0.0
+            new_tokens = 0.0
+            if prefill is None:
+                new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
             backend.expect_prompt(booking, new_tokens, now_s)
             if self._replicas is not None:
                 self._replicas.sent(self._number, backend, new_tokens)
@@ -142,6 +149,8 @@ class Bookings:
         A prompt that was not computed, because it was refused or given up, is in no cache.
         """
         booking = self._awaited.pop(number, None)
+        if booking is not None:
+            self._claims.ended(booking.request, is_computed=is_computed, in_flight_s=booking.in_flight_s)
         if booking is not None and not is_computed:
             self._prefixes.take_back(booking.backend, booking.prompt)
             if booking.prefill is not None:
