@@ -101,7 +101,6 @@ def _nuisances(options: EvaluateOptions) -> Nuisances:
 
 def trace_lines(workload: WorkloadSpec | TraceSpec, offered: OfferedLoad) -> list[str]:
     """Return how a trace was played; no lines for other traffic."""
-
     if not isinstance(workload, TraceSpec) or not isinstance(offered.traffic, Replay):
         return []
     capacity_per_s = sum(offered.capacities_per_s)
