@@ -28,6 +28,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
     empty if extproc was not asked; `tags` are the access log's custom tags. `retry_after_s` is a header of
     responses with status 429 or 503. `usage` is the server's, where the response was seen.
+    `was_sent` says that Envoy sent the request to a backend, placed or not.
     """
 
     started_at_s: float
@@ -40,6 +41,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     tags: Mapping[str, str]
     retry_after_s: float | None = None
     usage: TokenUsage | None = None
+    was_sent: bool = False
 
 
 OVERLOADED = frozenset({429, 503})

@@ -43,7 +43,9 @@ class Feedback:
             return None
         outcome = read_outcome(entry)
         if outcome is None:
-            self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
+            if not entry.response_flags & NOT_ROUTED_FLAGS:
+                self.counts.unplaced += 1
+                self.counts.failed_open += entry.was_sent
             return None
         booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)

@@ -68,16 +68,18 @@ def decode_entries(message: bytes) -> list[LogEntry]:
 def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
     common, response = entry.common_properties, entry.response
     start, tags = common.start_time, common.custom_tags
+    attempts = common.upstream_request_attempt_count
     return LogEntry(
         started_at_s=_bounded_s(start, _MAX_AT_S),
         duration_s=_duration_s(common),
         status=response.response_code.value,
-        attempts=common.upstream_request_attempt_count or 1,
+        attempts=attempts or 1,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
         response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),
         tags={tag: tags[tag] for tag in tags},
         retry_after_s=_retry_after_s(response) if response.response_code.value in OVERLOADED else None,
+        was_sent=attempts > 0,
     )
 
 

@@ -4,25 +4,35 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from extproc import __version__
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
+from extproc.adapters.http.findings import findings
 from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,
     BackendStatus,
     FleetState,
     ModelStatus,
     QueueStatus,
+    ServedModel,
 )
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait, scores
+from extproc.policy.expected_wait import expected_wait
 from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
+from extproc.routing.counter_reading import Reading, backend_between, between
 from extproc.routing.queue.request_queue import RequestQueue
+
+ROUTABLE = frozenset({"ok", "probing"})
+"""The reasons for which a backend may be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,7 @@ class Runtime:
     discovery: DiscoveryCounts
     membership: MembershipFeed
     trainer: TrainerWatch
+    traffic: RecentTraffic
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
@@ -43,19 +54,36 @@ def state_document(runtime: Runtime, now_s: float) -> FleetState:
     """Return the state at `now_s` (monotonic seconds)."""
     core = runtime.core
     view = core.fleet.view(core.registry.members, now_s)
-    counts = core.router.counts
-    return FleetState(
-        backends=_backends(runtime, view),
+    counts, traffic = core.router.counts, runtime.traffic
+    reading = traffic.read(now_s)
+    state = FleetState(
+        backends=_backends(runtime, view, reading),
         model=_model(runtime),
         decisions=counts.by_layer(),
-        reasons={
-            f"{layer.value}.{reason.value}": count
-            for (layer, reason), count in sorted(counts.by_reason.items())
-        },
+        reasons=dict(reading.decisions),
         passed_through=counts.passed_through,
         queue=None if core.queue is None else _queue(core.queue, now_s),
         draining=runtime.server.is_draining,
+        version=__version__,
+        uptime_s=now_s - traffic.history.start.at_s,
+        last_minute=between(traffic.history.minute_ago, reading),
+        since_start=between(traffic.history.start, reading),
+        models=_models(core, now_s),
     )
+    return replace(state, findings=findings(state))
+
+
+def _models(core: Core, now_s: float) -> list[ServedModel]:
+    waiting = {} if core.queue is None else core.queue.depths()
+    return [
+        ServedModel(
+            name=model,
+            servers=len(core.registry.candidates(model) or ()),
+            servers_wanted=wanted,
+            waiting=waiting.get(model, 0),
+        )
+        for model, wanted in core.servers_wanted(now_s).items()
+    ]
 
 
 def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
@@ -67,21 +95,17 @@ def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
     )
 
 
-def _backends(runtime: Runtime, view: FleetView) -> list[BackendStatus]:
+def _backends(runtime: Runtime, view: FleetView, reading: Reading) -> list[BackendStatus]:
     predicted_s = _predicted_s(runtime, view)
-    expected_s = scores(view, REFERENCE_TOKENS)
-    return [
-        _backend(runtime, backend, view, predicted_s.get(backend), each_s)
-        for backend, each_s in zip(view.backends, expected_s, strict=True)
-    ]
+    return [_backend(runtime, backend, view, predicted_s.get(backend), reading) for backend in view.backends]
 
 
 def _backend(
-    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
+    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, reading: Reading
 ) -> BackendStatus:
     estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
     known, reason = view.facts(backend, estimate), _reason(backend, view)
-    is_scraped = known.scrape_age_s is not None
+    is_scraped, history = known.scrape_age_s is not None, runtime.traffic.history
     return BackendStatus(
         name=backend.name,
         address=backend.endpoint.address,
@@ -100,15 +124,25 @@ def _backend(
         waits_above=_finite(backend.limits.waits_above),
         prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
         membership=backend.lifecycle.value,
-        is_routable=reason in {"ok", "probing"},
+        is_routable=reason in ROUTABLE,
         reason=reason,
         predicted_ttft_s=predicted_s,
-        expected_s=expected_s,
+        expected_s=estimate.score_s,
         observed_ttft_s=_finite(backend.observed_ttft_s),
         running_error=backend.predictions.error,
         plain_error=backend.predictions.plain_error,
         is_model_trusted=None if runtime.core.model.current is None else backend.predictions.is_trusted,
+        limit=_limit(backend),
+        terms_s=estimate._asdict(),
+        last_minute=backend_between(backend.name, history.minute_ago, reading),
+        since_start=backend_between(backend.name, history.start, reading),
     )
+
+
+def _limit(backend: Backend) -> float:
+    """Return the load from which on it takes no more: its own limit, or that of its queue."""
+    is_closed_sooner = backend.closed_above < backend.limits.full_above
+    return math.floor(backend.closed_above) + 1 if is_closed_sooner else backend.limits.max_active
 
 
 def _reason(backend: Backend, view: FleetView) -> str:

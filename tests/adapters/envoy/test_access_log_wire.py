@@ -48,6 +48,7 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
             response_body_bytes=20,
             metadata={"layer": "predict"},
             tags={"ttft_us": "1234"},
+            was_sent=True,
         )
     ]
 
