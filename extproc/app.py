@@ -118,7 +118,10 @@ class Sidecar:
         """Serve until `stop` is set, then drain. A watch that dies takes the process down, never silently."""
         async with AsyncExitStack() as stack:
             if self._config.samples.path is not None:
-                self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
+                later = asyncio.get_running_loop().call_later
+                self._samples = SampleStore.open(
+                    self._config.samples.path, self._config.samples.max_rows, later
+                )
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
             if self._tracing is not None:

@@ -25,7 +25,7 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
 
 
 COMMANDS = (
-    *("up", "serve", "picker", "clusters", "status"),
+    *("up", "init", "serve", "picker", "clusters", "status"),
     *("profile", "analyze", "train", "trainer", "calibrate", "evaluate", "sim"),
 )
 

@@ -54,7 +54,7 @@ def publish_report(options: AnalyzeOptions) -> "Analysis":
     import numpy as np
 
     from extproc.adapters.files.atomic_file import write_json, write_or_raise
-    from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.files.sample_reading import read_samples
     from extproc.errors import ReportError
     from extproc.lab.reports.analysis_page import report_page
     from extproc.learning.analysis.findings import analyze as analyze_samples

@@ -72,7 +72,7 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     import numpy as np
 
     from extproc.adapters.files.atomic_file import write_json
-    from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.files.sample_reading import read_samples
     from extproc.adapters.trainer.published_model import incumbent_at, publish
     from extproc.commands.train_view import TrainingRun
     from extproc.errors import TrainingError

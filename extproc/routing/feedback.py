@@ -45,9 +45,9 @@ class Feedback:
         if outcome is None:
             if not entry.response_flags & NOT_ROUTED_FLAGS:
                 self.counts.unplaced += 1
-                self.counts.failed_open += entry.was_sent
+                self.counts.failed_open += entry.attempts > 0
             return None
-        booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
+        booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)

@@ -18,7 +18,7 @@ from support.ports import free_port
 from support.process_stack import LocalStack, StartSim, running
 from support.recorded_traces import MOONCAKE, written
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 COMMAND = (sys.executable, "-m", "extproc", "profile")
 TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4", "--speed", "6")

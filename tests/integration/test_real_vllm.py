@@ -17,7 +17,7 @@ import pytest
 from support.client_load import Answer, by_status, chat
 from support.process_stack import LocalStack, running
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.fleet.signals import Signals
 
