@@ -34,6 +34,7 @@ from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
@@ -47,7 +48,7 @@ from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import RequestQueue
@@ -67,7 +68,9 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path | None, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._core = core = Core(self.core_rules(config), rng, int(rng.integers(1 << 61)))
+        number = int(rng.integers(1 << 61))
+        self._core = core = Core(self.core_rules(config), rng, number)
+        self._link = None if core.replicas is None else ReplicaLink(config.replicas, core.replicas, number)
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
@@ -136,6 +139,7 @@ class Sidecar:
                 membership=self._membership,
                 trainer=self._trainer,
                 traffic=self._traffic,
+                link=self._link,
                 span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime, more=self.collectors(runtime))
@@ -160,6 +164,8 @@ class Sidecar:
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         watches += [self._trainer.follow(), self._traffic.follow()]
         watches.append(follow_searches(self._core.search, self._scraper))
+        if self._link is not None:
+            watches.append(self._link.follow())
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         if self._pool_rules is not None:
@@ -187,8 +193,11 @@ class Sidecar:
 
     def _handle_entry(self, entry: LogEntry, now_s: float) -> None:
         outcome = self._core.learn(entry, now_s)
-        if outcome is None:
-            return
+        if outcome is not None:
+            self.finished(outcome)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Record a request that has ended."""
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("request_finished %s", outcome.sample)
         if self._samples is not None:

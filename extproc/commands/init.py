@@ -43,9 +43,10 @@ class InitOptions(ListenOptions):
 
 @takes_options
 def init(options: InitOptions) -> None:
-    """Write extproc.yaml and envoy.yaml for running servers, after asking each of them what it serves.
+    """Write the configuration of sidecar and Envoy for running vLLM.
 
-    Nothing is written if a server does not answer as vLLM does, or if one of the files exists.
+    Each server is asked what it serves. The files are extproc.yaml and envoy.yaml. Nothing is written if a
+    server does not answer as vLLM does, or if one of the files exists.
     """
     from extproc.adapters.vllm.first_contact import first_contacts
     from extproc.commands.init_files import Places, sidecar_text

@@ -12,8 +12,8 @@ INTERVAL_S = 1.0
 
 
 def status(
-    url: Annotated[
-        str, typer.Option(help="HTTP address of the sidecar.")
+    sidecar: Annotated[
+        str, typer.Option(help="HTTP address of the sidecar.", metavar="URL")
     ] = f"http://127.0.0.1:{StackOptions().http_port}",
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh the table every second, until Ctrl-C.")
@@ -32,7 +32,7 @@ def status(
     from extproc.errors import StackError
 
     def view() -> RenderableType:
-        state = fetch_state(url)
+        state = fetch_state(sidecar)
         return status_view(state, len(state.backends) if all_ else MOST_BACKENDS)
 
     console, shown = Console(), view()

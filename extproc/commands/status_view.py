@@ -7,9 +7,9 @@ from rich.text import Text
 from extproc.adapters.http.fleet_state import (
     BackendStatus,
     FleetState,
+    ModelServers,
     ModelStatus,
     QueueStatus,
-    ServedModel,
 )
 from extproc.commands.traffic_view import traffic_view
 
@@ -38,7 +38,7 @@ def status_view(state: FleetState, most: int = MOST_BACKENDS) -> RenderableType:
     lines = [_decisions(state), _model(state.model), *map(_served, state.models)]
     if state.queue is not None:
         lines.append(_queue(state.queue))
-    parts: list[RenderableType] = [*_findings(state), _backends(backends), *_terms(backends)]
+    parts: list[RenderableType] = [*_symptoms(state), _backends(backends), *_terms(backends)]
     if len(backends) < len(state.backends):
         left_out = len(state.backends) - len(backends)
         parts.append(Text(f"and {left_out} more, which are better off; --all shows them", style="dim"))
@@ -47,8 +47,8 @@ def status_view(state: FleetState, most: int = MOST_BACKENDS) -> RenderableType:
     return Group(*parts, Text(), *lines, _sidecar(state))
 
 
-def _findings(state: FleetState) -> list[Text]:
-    found = [Text(each.text, style="bold red" if each.is_bad else "yellow") for each in state.findings]
+def _symptoms(state: FleetState) -> list[Text]:
+    found = [Text(each.text, style="bold red" if each.is_bad else "yellow") for each in state.symptoms]
     return [*found, Text()] if found else []
 
 
@@ -115,7 +115,7 @@ def _decisions(state: FleetState) -> Text:
     return Text.assemble(("decisions  ", "bold"), f"{', '.join(shares)}; {guarded}")
 
 
-def _served(served: ServedModel) -> Text:
+def _served(served: ModelServers) -> Text:
     text = (
         f"{served.name}: {served.servers} servers, {served.servers_wanted} wanted, {served.waiting} waiting"
     )
@@ -140,6 +140,8 @@ def _model(model: ModelStatus | None) -> Text:
 def _sidecar(state: FleetState) -> Text:
     draining = "; draining: it is about to end" if state.draining else ""
     text = f"version {state.version or 'unknown'}, up for {_duration(state.uptime_s)}"
+    if state.replicas is not None:
+        text += f", {state.replicas} other replicas heard"
     return Text.assemble(("sidecar    ", "bold"), text, (draining, "yellow"))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from extproc.outcomes.traffic import Traffic
+from extproc.outcomes.traffic_window import TrafficWindow
 
 
-def traffic_view(minute: Traffic, whole: Traffic) -> Table:
+def traffic_view(minute: TrafficWindow, whole: TrafficWindow) -> Table:
     """Show requests, refusals by reason, failures by result, and TTFT."""
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("requests", overflow="fold")
@@ -30,11 +30,11 @@ def _add(table: Table, name: str, minute: int, whole: int, *, is_bad: bool = Fal
     table.add_row(Text(name), Text(f"{minute:,}", style="red" if is_bad and minute else ""), f"{whole:,}")
 
 
-def _times(minute: Traffic, whole: Traffic) -> Iterator[tuple[str, str, str]]:
+def _times(minute: TrafficWindow, whole: TrafficWindow) -> Iterator[tuple[str, str, str]]:
     for title, field in (("users", "client_ttft"), ("servers", "ttft")):
         yield f"TTFT of {title}, p50 / p99", _quantiles(minute, field), _quantiles(whole, field)
 
 
-def _quantiles(traffic: Traffic, field: str) -> str:
+def _quantiles(traffic: TrafficWindow, field: str) -> str:
     values = (getattr(traffic, f"{field}_{name}_s") for name in ("p50", "p99"))
     return " / ".join("-" if value is None else f"{value:.2f} s" for value in values)

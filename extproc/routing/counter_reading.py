@@ -1,7 +1,7 @@
 """The traffic of a while: the difference between two readings of the counters that `/metrics` has.
 
-Nothing is counted for this on a request's path: a `Reading` copies the counters of one moment, and `between`
-compares two as Prometheus' `increase` and `histogram_quantile` do.
+Nothing is counted for this on a request's path: a `CounterReading` copies the counters of one moment, and
+`between` compares two as Prometheus' `increase` and `histogram_quantile` do.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from extproc.outcomes.outcome import Failure
 from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S, OutcomeCounts, quantile_s
-from extproc.outcomes.traffic import ServerTraffic, Traffic
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 from extproc.policy.decision import DecisionCounts
 
 _NO_DURATIONS = (0,) * (len(TTFT_BOUNDS_S) + 1)
@@ -24,7 +24,7 @@ FAILURES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterReading:
     """The counters at `at_s`; TTFT in buckets. Backends that have left are in the sums only."""
 
     at_s: float
@@ -37,7 +37,7 @@ class Reading:
     backend_ttft: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
-def read_counters(decisions: DecisionCounts, outcomes: OutcomeCounts, now_s: float) -> Reading:
+def read_counters(decisions: DecisionCounts, outcomes: OutcomeCounts, now_s: float) -> CounterReading:
     """Copy the counters."""
     results = Counter(outcomes.left_results)
     by_backend: dict[str, dict[str, int]] = {}
@@ -45,7 +45,7 @@ def read_counters(decisions: DecisionCounts, outcomes: OutcomeCounts, now_s: flo
         results[result] += count
         by_backend.setdefault(backend, {})[result] = count
     ttft = {backend: tuple(histogram.counts) for backend, histogram in outcomes.ttft.items()}
-    return Reading(
+    return CounterReading(
         at_s=now_s,
         decisions={
             f"{layer.value}.{reason.value}": count
@@ -60,12 +60,12 @@ def read_counters(decisions: DecisionCounts, outcomes: OutcomeCounts, now_s: flo
     )
 
 
-def between(earlier: Reading, later: Reading) -> Traffic:
+def between(earlier: CounterReading, later: CounterReading) -> TrafficWindow:
     """Return the traffic between two readings."""
     results = _more(earlier.results, later.results)
     ttft = _more_durations(earlier.ttft, later.ttft)
     client_ttft = _more_durations(earlier.client_ttft, later.client_ttft)
-    return Traffic(
+    return TrafficWindow(
         seconds=later.at_s - earlier.at_s,
         decisions=_more(earlier.decisions, later.decisions),
         results=results,
@@ -78,13 +78,13 @@ def between(earlier: Reading, later: Reading) -> Traffic:
     )
 
 
-def backend_between(name: str, earlier: Reading, later: Reading) -> ServerTraffic:
+def backend_between(name: str, earlier: CounterReading, later: CounterReading) -> ServerWindow:
     """Return the traffic of one backend; one that has left meanwhile and come back has begun anew."""
     results = _more(earlier.backend_results.get(name, {}), later.backend_results.get(name, {}))
     ttft = _more_durations(
         earlier.backend_ttft.get(name, _NO_DURATIONS), later.backend_ttft.get(name, _NO_DURATIONS)
     )
-    return ServerTraffic(
+    return ServerWindow(
         results=results,
         failed=_failed(results),
         ttft_p50_s=quantile_s(TTFT_BOUNDS_S, ttft, 0.5),

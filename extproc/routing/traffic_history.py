@@ -4,8 +4,8 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from extproc.outcomes.traffic import Traffic
-from extproc.routing.counter_reading import Reading, between
+from extproc.outcomes.traffic_window import TrafficWindow
+from extproc.routing.counter_reading import CounterReading, between
 
 STEP_S = 5.0
 STEPS = 180
@@ -21,12 +21,12 @@ class TrafficHistory:
     """
 
     def __init__(self, started_s: float) -> None:
-        self.start = Reading(started_s)
+        self.start = CounterReading(started_s)
         self._readings = deque([self.start], maxlen=STEPS_OF_A_MINUTE + 1)
-        self._steps: deque[Traffic] = deque(maxlen=STEPS)
+        self._steps: deque[TrafficWindow] = deque(maxlen=STEPS)
 
     @property
-    def steps(self) -> list[Traffic]:
+    def steps(self) -> list[TrafficWindow]:
         """The steps, the oldest first."""
         return list(self._steps)
 
@@ -36,11 +36,11 @@ class TrafficHistory:
         return self._readings[-1].at_s
 
     @property
-    def minute_ago(self) -> Reading:
+    def minute_ago(self) -> CounterReading:
         """The counters of a minute ago, at most one step older; those of the start in the first minute."""
         return self._readings[0]
 
-    def end_step(self, reading: Reading) -> None:
+    def end_step(self, reading: CounterReading) -> None:
         """Add the step from the reading before to this one."""
         step = between(self._readings[-1], reading)
         self._readings.append(reading)

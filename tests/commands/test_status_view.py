@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from support.fleet_states import LAST_MINUTE, MODEL_STATUS, backend_status, fleet_state
 
-from extproc.adapters.http.fleet_state import Finding, FleetState, QueueStatus, ServedModel
+from extproc.adapters.http.fleet_state import FleetState, ModelServers, QueueStatus, Symptom
 from extproc.commands.status_view import status_view
 
 
@@ -91,8 +91,8 @@ def test_draining_is_said_only_then() -> None:
 
 
 def test_the_first_lines_are_what_is_not_as_it_should_be() -> None:
-    found = [Finding(text="vllm-1 is sick.", is_bad=True), Finding(text="Odd.", is_bad=False)]
-    assert rendered(fleet_state(backend_status(), findings=found))[:3] == ["vllm-1 is sick.", "Odd.", ""]
+    found = [Symptom(text="vllm-1 is sick.", is_bad=True), Symptom(text="Odd.", is_bad=False)]
+    assert rendered(fleet_state(backend_status(), symptoms=found))[:3] == ["vllm-1 is sick.", "Odd.", ""]
 
 
 def test_the_last_minute_stands_beside_all_since_the_start_with_every_reason() -> None:
@@ -136,5 +136,5 @@ def test_version_and_uptime_are_shown() -> None:
 
 
 def test_a_model_is_shown_with_its_servers() -> None:
-    served = ServedModel(name="m", servers=2, servers_wanted=3, waiting=4)
+    served = ModelServers(name="m", servers=2, servers_wanted=3, waiting=4)
     assert "served     m: 2 servers, 3 wanted, 4 waiting" in rendered(fleet_state(models=[served]))

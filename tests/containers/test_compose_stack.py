@@ -58,8 +58,8 @@ def test_the_image_can_do_all_that_the_command_can_on_a_read_only_root(
 ) -> None:
     # These take what a small image is most likely to lack: of SciPy, Matplotlib and LightGBM.
     commands = (
-        f"evaluate --workload '{BRIEF}' --policies layered --out /tmp/1.html --samples /tmp/samples.db",
-        "analyze --samples /tmp/samples.db --out /tmp/2.html",
+        f"evaluate --workload '{BRIEF}' --policies layered --page /tmp/1.html --samples /tmp/samples.db",
+        "analyze --samples /tmp/samples.db --page /tmp/2.html",
         "train --samples /tmp/samples.db --out /tmp/model.json --tuning 0 --low-s 0.01 --force",
     )
     log = docker_client.containers.run(

@@ -9,9 +9,9 @@ from support.clean_sample import SAMPLE
 
 from extproc.outcomes.outcome import Failure
 from extproc.outcomes.outcome_counts import TTFT_BOUNDS_S, Histogram, OutcomeCounts, quantile_s
-from extproc.outcomes.traffic import Traffic
+from extproc.outcomes.traffic_window import TrafficWindow
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
-from extproc.routing.counter_reading import Reading, backend_between, between, read_counters
+from extproc.routing.counter_reading import CounterReading, backend_between, between, read_counters
 from extproc.routing.traffic_history import STEP_S, STEPS, STEPS_OF_A_MINUTE, TrafficHistory
 
 PLACED, REFUSED = Decision(Layer.LEAST_LOAD, Reason.LOW_ZONE), Decision(Layer.REJECT, Reason.SATURATED)
@@ -29,7 +29,7 @@ class Counted:
         sample = replace(SAMPLE, backend=backend, failure=failure, ttft_s=None if failure else ttft_s)
         self.outcomes.count(sample, None if failure else 2 * ttft_s)
 
-    def read(self, at_s: float) -> Reading:
+    def read(self, at_s: float) -> CounterReading:
         return read_counters(self.decisions, self.outcomes, at_s)
 
 
@@ -45,7 +45,7 @@ def test_traffic_is_what_was_counted_between_two_readings(counted: Counted) -> N
     counted.happen("vllm-2", Failure.CONNECT)
     counted.decisions.count(REFUSED)
     counted.outcomes.failed_open += 3
-    assert between(earlier, counted.read(15.0)) == Traffic(
+    assert between(earlier, counted.read(15.0)) == TrafficWindow(
         seconds=5.0,
         decisions={"least_load.low_zone": 2, "reject.saturated": 1},
         results={"ok": 1, "connect": 1},

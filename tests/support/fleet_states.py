@@ -5,7 +5,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from extproc.adapters.http.fleet_state import BackendStatus, FleetState, ModelStatus
-from extproc.outcomes.traffic import ServerTraffic, Traffic
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
 _BACKEND = BackendStatus(
     name="vllm-1",
@@ -35,10 +35,10 @@ _BACKEND = BackendStatus(
     is_model_trusted=True,
     limit=100.0,
     terms_s={"own_prompt_s": 0.2, "prompts_ahead_s": 0.3, "turns_s": 0.0},
-    last_minute=ServerTraffic(results={"ok": 30, "reset": 2}, failed=2, ttft_p50_s=1.5, ttft_p99_s=12.3),
-    since_start=ServerTraffic(results={"ok": 300, "reset": 2}, failed=2, ttft_p50_s=0.5, ttft_p99_s=9.0),
+    last_minute=ServerWindow(results={"ok": 30, "reset": 2}, failed=2, ttft_p50_s=1.5, ttft_p99_s=12.3),
+    since_start=ServerWindow(results={"ok": 300, "reset": 2}, failed=2, ttft_p50_s=0.5, ttft_p99_s=9.0),
 )
-LAST_MINUTE = Traffic(
+LAST_MINUTE = TrafficWindow(
     seconds=60.0,
     decisions={"least_load.low_zone": 32, "reject.saturated": 8},
     results={"ok": 30, "reset": 2},

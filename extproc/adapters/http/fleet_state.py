@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from extproc.errors import StackError
-from extproc.outcomes.traffic import ServerTraffic, Traffic
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
 REFERENCE_TOKENS = 512
 """`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
@@ -80,8 +80,8 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     plain_error: float | None = None
     limit: float = 0.0
     terms_s: dict[str, float] = {}
-    last_minute: ServerTraffic | None = None
-    since_start: ServerTraffic | None = None
+    last_minute: ServerWindow | None = None
+    since_start: ServerWindow | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     ended: dict[str, int]
 
 
-class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+class ModelServers(msgspec.Struct, frozen=True, kw_only=True):
     """A model: the active `servers` that serve it, the `servers_wanted` by its requests, as autoscalers
     have it, and how many requests are `waiting` at the router.
 
@@ -126,7 +126,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Symptom(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it should be: `text` says what, `is_bad` whether clients suffer from it."""
 
     text: str
@@ -141,8 +141,9 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     were left to Envoy's own pool. `draining` is true while the sidecar is about to end.
 
     `last_minute` has the traffic of the last minute, or of up to five seconds more, `since_start` all of it;
-    the start was `uptime_s` ago. `findings` say what is not as it should be, the bad ones first. `version` is
-    that of the sidecar.
+    the start was `uptime_s` ago. `symptoms` say what is not as it should be, the bad ones first. `version` is
+    that of the sidecar. So many other sidecars are `replicas` heard from in the last seconds, null where this
+    one has none.
     """
 
     backends: list[BackendStatus]
@@ -154,10 +155,11 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     version: str = ""
     uptime_s: float = 0.0
-    last_minute: Traffic | None = None
-    since_start: Traffic | None = None
-    models: list[ServedModel] = []
-    findings: list[Finding] = []
+    last_minute: TrafficWindow | None = None
+    since_start: TrafficWindow | None = None
+    models: list[ModelServers] = []
+    replicas: int | None = None
+    symptoms: list[Symptom] = []
 
 
 class TrafficSteps(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +170,7 @@ class TrafficSteps(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ended_s_ago: float
-    steps: list[Traffic]
+    steps: list[TrafficWindow]
 
 
 _TIMEOUT_S = 2.0

@@ -5,7 +5,7 @@ page `/`.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,21 +14,25 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from prometheus_client import generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import HTTP_SHARE, MAX_HTTP, share_of_descriptors
+from extproc.adapters.http.fleet_state import BackendStatus
 from extproc.adapters.http.host_check import is_host_accepted
 from extproc.adapters.http.http_connections import DEFAULT_TIMES, HttpConnections, HttpTimes
 from extproc.adapters.http.live_page import live_page
 from extproc.adapters.http.metrics import sidecar_registry
-from extproc.adapters.http.state_document import Runtime, state_document
+from extproc.adapters.http.state_document import Runtime, StateAt
 from extproc.errors import StackError
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 32
+AT_A_TIME = 50
+"""Guessed: so many backends take a millisecond."""
 _MISDIRECTED = "asked by a name that is not this machine's: use localhost, or its address\n"
 
 
@@ -44,6 +48,16 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
             self._requests.failed(str(exc_info), time.monotonic())
         else:
             super().exception(msg, *args, exc_info=exc_info, **settings)
+
+
+class _Alone(Collector):
+    """One metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
 
 
 class HttpServer:
@@ -113,8 +127,12 @@ class HttpServer:
         return web.Response(body=self._page, headers=self._page_headers)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        body = generate_latest(self._metrics)
-        return web.Response(body=body, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+        """Answer metric by metric: all together they would hold up what else the event loop has to do."""
+        pieces = []
+        for metric in self._metrics.collect():
+            pieces.append(generate_latest(_Alone(metric)))
+            await asyncio.sleep(0)
+        return web.Response(body=b"".join(pieces), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """Answer 200: the process lives and its event loop runs."""
@@ -127,7 +145,13 @@ class HttpServer:
         return web.Response(status=503, text="not ready\n")
 
     async def _state(self, _: web.Request) -> web.Response:
-        return _as_json(state_document(self._runtime, time.monotonic()))
+        """Answer after a look at some backends at a time: all together they would hold up the event loop."""
+        state, backends = StateAt(self._runtime, time.monotonic()), list[BackendStatus]()
+        for backend in state.backends():
+            backends.append(backend)
+            if not len(backends) % AT_A_TIME:
+                await asyncio.sleep(0)
+        return _as_json(state.document(backends))
 
     async def _history(self, _: web.Request) -> web.Response:
         return _as_json(self._runtime.traffic.steps(time.monotonic()))

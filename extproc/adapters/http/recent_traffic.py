@@ -5,7 +5,7 @@ import time
 
 from extproc.adapters.http.fleet_state import TrafficSteps
 from extproc.routing.core import Core
-from extproc.routing.counter_reading import Reading, read_counters
+from extproc.routing.counter_reading import CounterReading, read_counters
 from extproc.routing.traffic_history import STEP_S, TrafficHistory
 
 
@@ -22,7 +22,7 @@ class RecentTraffic:
             await asyncio.sleep(STEP_S)
             self.history.end_step(self.read(time.monotonic()))
 
-    def read(self, now_s: float) -> Reading:
+    def read(self, now_s: float) -> CounterReading:
         """Read the counters as they are now."""
         return read_counters(self._core.router.counts, self._core.feedback.counts, now_s)
 

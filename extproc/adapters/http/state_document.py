@@ -1,7 +1,7 @@
 """Builds the document of `/v1/state` from the running parts."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -12,23 +12,24 @@ from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
-from extproc.adapters.http.findings import findings
 from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,
     BackendStatus,
     FleetState,
+    ModelServers,
     ModelStatus,
     QueueStatus,
-    ServedModel,
 )
 from extproc.adapters.http.recent_traffic import RecentTraffic
+from extproc.adapters.http.symptoms import symptoms
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
 from extproc.policy.expected_wait import expected_wait
 from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
-from extproc.routing.counter_reading import Reading, backend_between, between
+from extproc.routing.counter_reading import backend_between, between
 from extproc.routing.queue.request_queue import RequestQueue
 
 ROUTABLE = frozenset({"ok", "probing"})
@@ -47,36 +48,95 @@ class Runtime:
     membership: MembershipFeed
     trainer: TrainerWatch
     traffic: RecentTraffic
+    link: ReplicaLink | None = None
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
 def state_document(runtime: Runtime, now_s: float) -> FleetState:
     """Return the state at `now_s` (monotonic seconds)."""
-    core = runtime.core
-    view = core.fleet.view(core.registry.members, now_s)
-    counts, traffic = core.router.counts, runtime.traffic
-    reading = traffic.read(now_s)
-    state = FleetState(
-        backends=_backends(runtime, view, reading),
-        model=_model(runtime),
-        decisions=counts.by_layer(),
-        reasons=dict(reading.decisions),
-        passed_through=counts.passed_through,
-        queue=None if core.queue is None else _queue(core.queue, now_s),
-        draining=runtime.server.is_draining,
-        version=__version__,
-        uptime_s=now_s - traffic.history.start.at_s,
-        last_minute=between(traffic.history.minute_ago, reading),
-        since_start=between(traffic.history.start, reading),
-        models=_models(core, now_s),
-    )
-    return replace(state, findings=findings(state))
+    state = StateAt(runtime, now_s)
+    return state.document(list(state.backends()))
 
 
-def _models(core: Core, now_s: float) -> list[ServedModel]:
+class StateAt:
+    """The state at one moment, whose backends are looked at one by one: a thousand take 20 ms."""
+
+    def __init__(self, runtime: Runtime, now_s: float) -> None:
+        self._runtime = runtime
+        self._view = runtime.core.fleet.view(tuple(runtime.core.registry.members), now_s)
+        self._reading = runtime.traffic.read(now_s)
+        self._predicted_s = _predicted_s(runtime, self._view)
+
+    def backends(self) -> Iterator[BackendStatus]:
+        """Yield one after the other."""
+        return map(self._backend, self._view.backends)
+
+    def document(self, backends: list[BackendStatus]) -> FleetState:
+        """Return the whole document, of which these are the backends."""
+        runtime, now_s, reading = self._runtime, self._view.now_s, self._reading
+        core, history = runtime.core, runtime.traffic.history
+        counts = core.router.counts
+        state = FleetState(
+            backends=backends,
+            model=_model(runtime),
+            decisions=counts.by_layer(),
+            reasons=dict(reading.decisions),
+            passed_through=counts.passed_through,
+            queue=None if core.queue is None else _queue(core.queue, now_s),
+            draining=runtime.server.is_draining,
+            version=__version__,
+            uptime_s=now_s - history.start.at_s,
+            last_minute=between(history.minute_ago, reading),
+            since_start=between(history.start, reading),
+            models=_models(core, now_s),
+            replicas=None if core.replicas is None else len(core.replicas),
+        )
+        return replace(state, symptoms=symptoms(state))
+
+    def _backend(self, backend: Backend) -> BackendStatus:
+        view = self._view
+        estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
+        known, reason = view.facts(backend, estimate), _reason(backend, view)
+        is_scraped, history = known.scrape_age_s is not None, self._runtime.traffic.history
+        return BackendStatus(
+            name=backend.name,
+            address=backend.endpoint.address,
+            models=None if backend.models is None else sorted(backend.models),
+            own=backend.own,
+            foreign=known.foreign,
+            load=known.load,
+            running=backend.running if is_scraped else None,
+            waiting=backend.waiting if is_scraped else None,
+            num_running=known.num_running,
+            kv_cache_fraction=_finite(backend.kv_cache_fraction),
+            scrape_age_s=known.scrape_age_s,
+            is_fresh=view.is_fresh(backend),
+            zone=known.zone,
+            max_active=backend.limits.max_active,
+            waits_above=_finite(backend.limits.waits_above),
+            prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
+            membership=backend.lifecycle.value,
+            is_routable=reason in ROUTABLE,
+            reason=reason,
+            predicted_ttft_s=self._predicted_s.get(backend),
+            expected_s=estimate.score_s,
+            observed_ttft_s=_finite(backend.observed_ttft_s),
+            running_error=backend.predictions.error,
+            plain_error=backend.predictions.plain_error,
+            is_model_trusted=None
+            if self._runtime.core.model.current is None
+            else backend.predictions.is_trusted,
+            limit=_limit(backend),
+            terms_s=estimate._asdict(),
+            last_minute=backend_between(backend.name, history.minute_ago, self._reading),
+            since_start=backend_between(backend.name, history.start, self._reading),
+        )
+
+
+def _models(core: Core, now_s: float) -> list[ModelServers]:
     waiting = {} if core.queue is None else core.queue.depths()
     return [
-        ServedModel(
+        ModelServers(
             name=model,
             servers=len(core.registry.candidates(model) or ()),
             servers_wanted=wanted,
@@ -92,50 +152,6 @@ def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
         by_model=queue.depths(),
         oldest_s=queue.oldest_s(now_s),
         ended={ending.value: count for ending, count in sorted(queue.counts.endings.items())},
-    )
-
-
-def _backends(runtime: Runtime, view: FleetView, reading: Reading) -> list[BackendStatus]:
-    predicted_s = _predicted_s(runtime, view)
-    return [_backend(runtime, backend, view, predicted_s.get(backend), reading) for backend in view.backends]
-
-
-def _backend(
-    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, reading: Reading
-) -> BackendStatus:
-    estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
-    known, reason = view.facts(backend, estimate), _reason(backend, view)
-    is_scraped, history = known.scrape_age_s is not None, runtime.traffic.history
-    return BackendStatus(
-        name=backend.name,
-        address=backend.endpoint.address,
-        models=None if backend.models is None else sorted(backend.models),
-        own=backend.own,
-        foreign=known.foreign,
-        load=known.load,
-        running=backend.running if is_scraped else None,
-        waiting=backend.waiting if is_scraped else None,
-        num_running=known.num_running,
-        kv_cache_fraction=_finite(backend.kv_cache_fraction),
-        scrape_age_s=known.scrape_age_s,
-        is_fresh=view.is_fresh(backend),
-        zone=known.zone,
-        max_active=backend.limits.max_active,
-        waits_above=_finite(backend.limits.waits_above),
-        prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
-        membership=backend.lifecycle.value,
-        is_routable=reason in ROUTABLE,
-        reason=reason,
-        predicted_ttft_s=predicted_s,
-        expected_s=estimate.score_s,
-        observed_ttft_s=_finite(backend.observed_ttft_s),
-        running_error=backend.predictions.error,
-        plain_error=backend.predictions.plain_error,
-        is_model_trusted=None if runtime.core.model.current is None else backend.predictions.is_trusted,
-        limit=_limit(backend),
-        terms_s=estimate._asdict(),
-        last_minute=backend_between(backend.name, history.minute_ago, reading),
-        since_start=backend_between(backend.name, history.start, reading),
     )
 
 

@@ -31,17 +31,17 @@ class Servers:
     state_url: str = ""
 
 
-def parse_servers(backends: str, stack: str, state: str) -> Servers:
+def parse_servers(backends: str, envoy: str, sidecar: str) -> Servers:
     """Return the servers that the options name; raises ConfigError where they name none, or two kinds.
 
     Backends are called vllm-1, vllm-2 and so on, in order, as `extproc up` calls them.
     """
     named = [(name, _checked(url, "--backends")) for name, url in numbered_servers(backends)]
-    if bool(named) == bool(stack or state) or bool(stack) != bool(state):
-        raise ConfigError("give either --backends URL,URL or both --stack URL and --state URL")
+    if bool(named) == bool(envoy or sidecar) or bool(envoy) != bool(sidecar):
+        raise ConfigError("give either --backends URL,URL or both --envoy URL and --sidecar URL")
     if named:
         return Servers(backends=_backends(named))
-    return Servers(stack_url=_checked(stack, "--stack"), state_url=_checked(state, "--state"))
+    return Servers(stack_url=_checked(envoy, "--envoy"), state_url=_checked(sidecar, "--sidecar"))
 
 
 def _backends(named: list[tuple[str, str]]) -> tuple[Endpoint, ...]:

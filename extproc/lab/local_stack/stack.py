@@ -232,7 +232,7 @@ class Stack:
         self._say(f"\nTry it:\n\n  {curl_line(options.port, models)}\n")
         watch = "extproc status --watch"
         if options.http_port != StackOptions().http_port:
-            watch += f" --url {self._sidecar_url}"
+            watch += f" --sidecar {self._sidecar_url}"
         self._say(f"Watch it: {watch}\nCtrl-C stops everything.")
 
     def _say(self, text: str) -> None:

@@ -30,7 +30,7 @@ class StackOptions(ListenOptions):
     model_path: Path | None = option(
         None,
         "Model file of layer 2.",
-        "--model",
+        "--model-file",
         metavar="FILE",
         show_default="models/zone2_predictor.json",
     )
@@ -42,6 +42,6 @@ class StackOptions(ListenOptions):
     )
     learn: bool = option(
         False,
-        "Run a trainer, too. Without --model it starts without a model, in the run directory.",
+        "Run a trainer, too. Without --model-file it starts without a model, in the run directory.",
         "--learn",
     )

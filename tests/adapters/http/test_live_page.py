@@ -10,28 +10,28 @@ import pytest
 import extproc.adapters.http
 from extproc.adapters.http.fleet_state import (
     BackendStatus,
-    Finding,
     FleetState,
+    ModelServers,
     ModelStatus,
     QueueStatus,
-    ServedModel,
+    Symptom,
     TrafficSteps,
 )
 from extproc.adapters.http.live_page import live_page
-from extproc.outcomes.traffic import ServerTraffic, Traffic
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
 KINDS: dict[str, type[msgspec.Struct]] = {
     "state": FleetState,
     "backend": BackendStatus,
     "model": ModelStatus,
     "queue": QueueStatus,
-    "finding": Finding,
-    "served": ServedModel,
+    "symptom": Symptom,
+    "served": ModelServers,
     "history": TrafficSteps,
-    "traffic": Traffic,
-    "minute": ServerTraffic,
-    "whole": ServerTraffic,
-    "last_minute": Traffic,
+    "traffic": TrafficWindow,
+    "minute": ServerWindow,
+    "whole": ServerWindow,
+    "last_minute": TrafficWindow,
 }
 """By the names that the script has for them; `client_left` is a result, and no field."""
 PAGE = Path(extproc.adapters.http.__file__).with_name("live_page.html").read_text()

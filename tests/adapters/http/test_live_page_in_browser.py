@@ -132,14 +132,14 @@ def test_the_last_minute_is_what_the_metrics_grew_by(browsing: Browsing) -> None
         assert {reason: reasons[f"reject: {reason}"][0] for reason in grown} == {
             reason: f"{count:,.0f}" for reason, count in grown.items()
         }
-        assert "were refused" in await text(tab, "findings")
+        assert "were refused" in await text(tab, "symptoms")
 
     browsing.look(prepare, look)
 
 
 def test_in_calm_one_line_says_so_and_each_plot_has_its_series(browsing: Browsing) -> None:
     async def look(tab: Tab, _: Parts) -> None:
-        assert (await text(tab, "findings")).startswith("✓ 3 of 3 backends take requests.")
+        assert (await text(tab, "symptoms")).startswith("✓ 3 of 3 backends take requests.")
         labels = await tab.ask("[...document.querySelectorAll('svg')].map(each => each.ariaLabel)")
         assert [label.split(":")[0] for label in labels] == [
             "Requests",
@@ -158,7 +158,7 @@ def test_in_calm_one_line_says_so_and_each_plot_has_its_series(browsing: Browsin
 
 def test_a_sick_backend_of_a_thousand_is_named_first_and_found_by_filters(browsing: Browsing) -> None:
     async def look(tab: Tab, _: Parts) -> None:
-        assert (await text(tab, "findings")).startswith("▲ Failing: vllm-2 (1 of 1000 backends).")
+        assert (await text(tab, "symptoms")).startswith("▲ Failing: vllm-2 (1 of 1000 backends).")
         assert await tab.ask("document.title") == "▲ extproc"
         shown = await rows(tab, "backends")
         assert next(iter(shown)) == "vllm-2"
@@ -198,7 +198,7 @@ def test_hostile_names_are_text_and_nothing_else(browsing: Browsing) -> None:
         history.end_step(parts.runtime.traffic.read(parts.started_s + 1))
 
     async def look(tab: Tab, _: Parts) -> None:
-        for part in ("backends", "models", "reasons", "findings"):
+        for part in ("backends", "models", "reasons", "symptoms"):
             assert HOSTILE in await text(tab, part)
         assert await tab.ask("document.images.length") == 0
 

@@ -318,7 +318,7 @@ def test_last_minute_and_since_the_start_have_what_was_counted(parts: Parts, sam
         assert (state["backends"][0][window]["failed"], traffic["failed"]) == (1, 1)
         assert state["backends"][1][window]["results"] == {}
     assert (state["version"], state["uptime_s"]) == (extproc.__version__, pytest.approx(3.0))
-    assert any("reset" in finding["text"] for finding in state["findings"])
+    assert any("reset" in symptom["text"] for symptom in state["symptoms"])
 
 
 def test_a_model_is_shown_with_its_servers_and_those_that_it_wants(parts: Parts) -> None:

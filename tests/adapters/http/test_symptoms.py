@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 from support.fleet_states import LAST_MINUTE, MODEL_STATUS, backend_status, fleet_state
 
-from extproc.adapters.http.findings import findings
 from extproc.adapters.http.fleet_state import FleetState
+from extproc.adapters.http.symptoms import symptoms
 
 QUIET = replace(
     LAST_MINUTE, decisions={"least_load.low_zone": 100}, results={"ok": 99}, failed=0, failed_open=0
@@ -13,7 +13,7 @@ QUIET = replace(
 
 
 def said(state: FleetState) -> list[tuple[str, bool]]:
-    return [(finding.text, finding.is_bad) for finding in findings(state)]
+    return [(symptom.text, symptom.is_bad) for symptom in symptoms(state)]
 
 
 def after(**traffic: Any) -> list[tuple[str, bool]]:

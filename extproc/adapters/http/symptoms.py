@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from extproc.adapters.http.fleet_state import BackendStatus, Finding, FleetState
-from extproc.outcomes.traffic import Traffic
+from extproc.adapters.http.fleet_state import BackendStatus, FleetState, Symptom
+from extproc.outcomes.traffic_window import TrafficWindow
 from extproc.policy.decision import Layer, Reason
 from extproc.routing.counter_reading import FAILURES
 
@@ -16,31 +16,31 @@ MANY_FAILED = 0.05
 MAX_NAMES = 3
 
 
-def findings(state: FleetState) -> list[Finding]:
-    """Return the findings about a state, the bad ones first."""
+def symptoms(state: FleetState) -> list[Symptom]:
+    """Return the symptoms that a state shows, the bad ones first."""
     found = [*_about_backends(state.backends), *_about_the_sidecar(state)]
     if state.last_minute is not None:
         found += _about_requests(state.last_minute)
         found += _about_failures(state.last_minute, state.backends)
-    return sorted(found, key=lambda finding: not finding.is_bad)
+    return sorted(found, key=lambda symptom: not symptom.is_bad)
 
 
-def _about_backends(backends: list[BackendStatus]) -> Iterator[Finding]:
+def _about_backends(backends: list[BackendStatus]) -> Iterator[Symptom]:
     if not any(backend.is_routable for backend in backends):
         reasons = Counter(backend.reason for backend in backends)
-        yield Finding(text=f"No backend takes requests{_listed(reasons)}.", is_bad=True)
+        yield Symptom(text=f"No backend takes requests{_listed(reasons)}.", is_bad=True)
         return
     for reason in ("failing", "saturated", "asleep"):
         names = [backend.name for backend in backends if backend.reason == reason]
         if names:
             text = f"{reason.capitalize()}: {_named(names)} ({len(names)} of {len(backends)} backends)."
-            yield Finding(text=text, is_bad=reason == "failing")
+            yield Symptom(text=text, is_bad=reason == "failing")
     names = [each.name for each in backends if each.membership == "active" and not each.is_fresh]
     if names:
-        yield Finding(text=f"The metrics of {_named(names)} cannot be read.", is_bad=False)
+        yield Symptom(text=f"The metrics of {_named(names)} cannot be read.", is_bad=False)
 
 
-def _about_requests(traffic: Traffic) -> Iterator[Finding]:
+def _about_requests(traffic: TrafficWindow) -> Iterator[Symptom]:
     refused = {
         reason: count
         for key, count in traffic.decisions.items()
@@ -50,13 +50,13 @@ def _about_requests(traffic: Traffic) -> Iterator[Finding]:
     unwanted = {reason: count for reason, count in refused.items() if reason not in _OWN_CHOICE}
     if (share := _share(unwanted, traffic.decisions)) > FEW_REFUSED:
         text = f"{_share(refused, traffic.decisions):.0%} of the requests of the last minute were refused"
-        yield Finding(text=f"{text}{_listed(refused)}.", is_bad=share > MANY_REFUSED)
+        yield Symptom(text=f"{text}{_listed(refused)}.", is_bad=share > MANY_REFUSED)
     if traffic.failed_open:
         text = f"Envoy placed {traffic.failed_open:,} requests of the last minute by itself: it failed open."
-        yield Finding(text=text, is_bad=True)
+        yield Symptom(text=text, is_bad=True)
 
 
-def _about_failures(traffic: Traffic, backends: list[BackendStatus]) -> Iterator[Finding]:
+def _about_failures(traffic: TrafficWindow, backends: list[BackendStatus]) -> Iterator[Symptom]:
     failed = {name: count for name, count in traffic.results.items() if name in FAILURES}
     if not failed:
         return
@@ -65,15 +65,15 @@ def _about_failures(traffic: Traffic, backends: list[BackendStatus]) -> Iterator
     worst = max(failures, key=failures.__getitem__, default="")
     where = f", most at {worst}" if failures.get(worst) else ""
     text = f"{share:.1%} of the requests that ended in the last minute failed at a backend"
-    yield Finding(text=f"{text}{_listed(failed)}{where}.", is_bad=share > MANY_FAILED)
+    yield Symptom(text=f"{text}{_listed(failed)}{where}.", is_bad=share > MANY_FAILED)
 
 
-def _about_the_sidecar(state: FleetState) -> Iterator[Finding]:
+def _about_the_sidecar(state: FleetState) -> Iterator[Symptom]:
     if state.draining:
-        yield Finding(text="The sidecar drains: it is about to end.", is_bad=False)
+        yield Symptom(text="The sidecar drains: it is about to end.", is_bad=False)
     if state.model is not None and state.model.last_refusal:
         text = f"The newest model file is not in use: {state.model.last_refusal}"
-        yield Finding(text=text, is_bad=False)
+        yield Symptom(text=text, is_bad=False)
 
 
 def _share(part: Mapping[str, int], whole: Mapping[str, int]) -> float:

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class ServerTraffic(msgspec.Struct, frozen=True, kw_only=True):
+class ServerWindow(msgspec.Struct, frozen=True, kw_only=True):
     """The requests of one backend that ended within some time: `results` by name, and how many `failed`.
 
     Half of its streams had their first token within `ttft_p50_s`, and 99 of 100 within `ttft_p99_s`. Both are
@@ -16,7 +16,7 @@ class ServerTraffic(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p99_s: float | None
 
 
-class Traffic(ServerTraffic, frozen=True, kw_only=True):
+class TrafficWindow(ServerWindow, frozen=True, kw_only=True):
     """The requests of all backends within `seconds`: `decisions` by LAYER.REASON, and those that ended.
 
     Envoy sent `failed_open` requests to a server by itself; they are counted at their end, and are not in
