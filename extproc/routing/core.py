@@ -132,7 +132,7 @@ class Core:
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
-                self.ratios.learn(sample)
+                self.ratios.learn(sample, backend.name)
 
     def learn_models(
         self,

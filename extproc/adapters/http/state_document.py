@@ -26,7 +26,8 @@ from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait
+from extproc.fleet.wait_terms import ExpectedWait
+from extproc.policy.expected_wait import estimates
 from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
 from extproc.routing.counter_reading import backend_between, between
@@ -65,7 +66,9 @@ class StateAt:
         self._runtime = runtime
         self._view = runtime.core.fleet.view(tuple(runtime.core.registry.members), now_s)
         self._reading = runtime.traffic.read(now_s)
-        self._predicted_s = _predicted_s(runtime, self._view)
+        terms = estimates(self._view, REFERENCE_TOKENS, {})
+        self._terms = dict(zip(self._view.backends, terms, strict=True))
+        self._predicted_s = _predicted_s(runtime, self._view, self._terms)
 
     def backends(self) -> Iterator[BackendStatus]:
         """Yield one after the other."""
@@ -94,8 +97,7 @@ class StateAt:
         return replace(state, symptoms=symptoms(state))
 
     def _backend(self, backend: Backend) -> BackendStatus:
-        view = self._view
-        estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
+        view, estimate = self._view, self._terms[backend]
         known, reason = view.facts(backend, estimate), _reason(backend, view)
         is_scraped, history = known.scrape_age_s is not None, self._runtime.traffic.history
         return BackendStatus(
@@ -174,18 +176,21 @@ def _reason(backend: Backend, view: FleetView) -> str:
     return "probing" if backend.breaker.is_tripped else "ok"
 
 
-def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
+def _predicted_s(
+    runtime: Runtime, view: FleetView, terms: Mapping[Backend, ExpectedWait]
+) -> dict[Backend, float]:
     """Return the corrected estimates; nothing is said of the low zone, where the model is not asked."""
     model = runtime.core.model.current
     if model is None:
         return {}
-    predicted_s = {}
-    for number, correction in corrections(view, REFERENCE_TOKENS, model).items():
-        backend, load = view.backends[number], view.loads[number]
-        estimate_s = expected_wait(backend, load, REFERENCE_TOKENS, 0.0, view.now_s).ttft_s
-        if estimate_s >= backend.low_s:
-            predicted_s[backend] = estimate_s * math.exp(correction)
-    return predicted_s
+    said = {
+        view.backends[number]: each for number, each in corrections(view, REFERENCE_TOKENS, model).items()
+    }
+    return {
+        backend: terms[backend].ttft_s * math.exp(correction)
+        for backend, correction in said.items()
+        if terms[backend].ttft_s >= backend.low_s
+    }
 
 
 def _model(runtime: Runtime) -> ModelStatus | None:
