@@ -22,7 +22,7 @@ def status(
         bool, typer.Option("--all", help="Show every backend, not only the 40 that have most to do.")
     ] = False,
 ) -> None:
-    """Show the fleet: faults, load and estimate of each backend, and the traffic of the last minute."""
+    """Show what is wrong, each backend, and the last minute."""
     from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.text import Text
