@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from extproc.fleet.signals import Signals
 
 DOUBTED_AFTER_S = 3.0
-"""Guessed: many times the lag of gauges, and short beside the patience of those who are refused."""
+"""Guessed: many times the lag of gauges, and short beside the patience of refused clients."""
 
 
 @dataclass(slots=True, eq=False)

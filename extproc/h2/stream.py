@@ -47,7 +47,7 @@ class Stream:
     is_received: bool = False  # half closed (remote): the peer has ended its side
     is_sent: bool = False  # half closed (local): our END_STREAM is out
     is_answered: bool = False  # we have sent headers
-    is_ending: bool = False  # we have been told to end it; nothing more will be given to send
+    is_ending: bool = False  # the caller has ended it: nothing more comes to send
     is_reset_when_sent: bool = False  # §8.1: the answer is complete before the request
 
     def count_content(self, size: int, *, ends: bool) -> None:

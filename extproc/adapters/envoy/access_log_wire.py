@@ -89,7 +89,7 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
         started_at_s=_bounded_s(common.start_time, _MAX_AT_S),
         duration_s=_bounded_s(common.duration, MAX_DURATION_S) if common.HasField("duration") else None,
         status=status,
-        attempts=common.upstream_request_attempt_count or 1,
+        attempts=common.upstream_request_attempt_count,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
         response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),

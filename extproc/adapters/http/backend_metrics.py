@@ -46,7 +46,7 @@ _GAUGES = {
     ),
     "is_model_trusted": (
         "extproc_backend_model_trusted",
-        "1 if the model corrects the estimate, 0 if the plain estimate foretells as well",
+        "1 if the model corrects the estimate, 0 if the plain estimate predicts as well",
     ),
 }
 _ENUMS = {

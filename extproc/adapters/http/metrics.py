@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from extproc import __version__
 from extproc.adapters.http.backend_metrics import backend_metrics
 from extproc.adapters.http.metric_families import counter, counters, gauge, gauges, histograms
 from extproc.adapters.http.state_document import Runtime, state_document
@@ -69,7 +70,7 @@ class SidecarCollector(Collector):
         )
         yield counter(
             "extproc_followed_sessions",
-            "Requests placed at the home of their session, of whose cache only the session told",
+            "Requests placed at the home of their session, where only the session shows what is cached",
             counts.followed_sessions,
         )
         yield counter(
@@ -99,7 +100,8 @@ class SidecarCollector(Collector):
         endings = [((ending,), queue.counts.endings[ending]) for ending in Ending]
         yield counters("extproc_queue_ended", "Requests that wait no more, by why", ["ending"], endings)
         waits = [((), queue.counts.waits)]
-        yield histograms("extproc_queue_wait_seconds", "Waiting time of those who were let in", [], waits)
+        documentation = "Waiting time of requests that left the queue for a server"
+        yield histograms("extproc_queue_wait_seconds", documentation, [], waits)
 
     def _servers_wanted(self) -> Metric:
         wanted = self._runtime.core.servers_wanted(time.monotonic())
@@ -128,6 +130,11 @@ class SidecarCollector(Collector):
         )
         yield counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
+        )
+        yield counter(
+            "extproc_failed_open",
+            "Finished requests that Envoy sent to a server by itself, as no decision came in time",
+            counts.failed_open,
         )
 
     def _model(self) -> Iterator[Metric]:
@@ -161,6 +168,8 @@ class SidecarCollector(Collector):
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples
+        build = ((__version__,), 1.0)
+        yield gauges("extproc_build_info", "1, for the version of the sidecar", ["version"], [build])
         scrapes = self._runtime.scraper.results
         yield counters(
             "extproc_scrapes", "Scrapes by backend and result", ["backend", "result"], scrapes.items()
@@ -196,7 +205,9 @@ class SidecarCollector(Collector):
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery
-        yield counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield counter(
+            "extproc_discovery_answers", "Answers of discovery: which backends there are", counts.answers
+        )
         yield counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
         yield gauge(
             "extproc_discovery_doubted",
