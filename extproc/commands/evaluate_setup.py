@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from extproc.adapters.files.run_recorder import RunRecorder
-from extproc.commands.evaluate import EvaluateOptions
+from extproc.commands.evaluate_options import EvaluateOptions
 from extproc.commands.evaluate_view import runs_with_progress
 from extproc.commands.trace_view import played_lines
 from extproc.config.stages import load_config
