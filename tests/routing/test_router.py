@@ -193,6 +193,15 @@ def test_a_404_for_a_model_that_it_lists_has_a_backend_asked_again_and_avoided(c
     assert routed(place(core, now_s=1.5)).cluster == "vllm-2"
 
 
+def test_a_404_that_every_backend_gives_keeps_requests_from_none(core: Core) -> None:
+    core.learn(entry(core, "vllm-1", 404), 1.0)
+    for now_s in (1.1, 1.2, 3.0, 4.0):
+        for name in ("vllm-1", "vllm-2"):
+            core.learn(entry(core, name, 404), now_s)
+    assert {routed(place(core, now_s=4.1)).cluster for _ in range(2)} == {"vllm-1", "vllm-2"}
+    assert not backend_named(core, "vllm-2").is_pausing(1.3)
+
+
 def test_a_404_for_a_model_that_it_does_not_list_says_nothing_of_a_backend(core: Core) -> None:
     backend_named(core, "vllm-1").models = frozenset({"another"})
     core.learn(entry(core, "vllm-1", 404), 1.0)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extproc.adapters.files.sample_table import open_for_reading, read_samples_after
-from extproc.errors import SampleStoreError
+from extproc.adapters.files.sample_reading import open_for_reading, read_samples_after
 from extproc.learning.dataset import TRAINING_COLUMNS
 from extproc.learning.drift import DRIFT_COLUMNS
 
@@ -61,8 +60,6 @@ class SampleCursor:
         read; nothing is lost by that.
         """
         self.is_behind = False
-        if not self._path.is_file():  # SQLite would wait for a writer of a FIFO
-            raise SampleStoreError(f"{self._path}: there is no such file")
         with open_for_reading(self._path, _BUSY_TIMEOUT_S) as connection:
             after = 0 if self._is_another_store(connection) else self._rowid
             columns, last = read_samples_after(connection, after, self._chunk_rows, self._columns)
