@@ -1,4 +1,4 @@
-"""The header `Retry-After` (RFC 9110, 10.2.3), by which a server says when to come back: seconds, or a date."""
+"""The header `Retry-After` (RFC 9110, 10.2.3): the seconds until a server takes requests again, or a date."""
 
 from email.utils import parsedate_to_datetime
 

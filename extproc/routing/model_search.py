@@ -58,9 +58,10 @@ class ModelSearch:
     def hold(self, request: Request, phase: Phase) -> Placement | None:
         """Hold a request for an unknown model until servers have been asked; None where that cannot help."""
         model = request.model
-        if model is None or len(model) > MAX_NAME or not request.has_body or not self._registry.has_askable:
+        if model is None or len(model) > MAX_NAME or not self._registry.has_askable:
             return None
-        return self.hold_list(request, phase)
+        is_work = request.has_body or request.api.is_upgrade
+        return self.hold_list(request, phase) if is_work else None
 
     def hold_list(self, request: Request, phase: Phase) -> Placement | None:
         """Hold a request that all servers' models matter to; None where they cannot be asked now."""

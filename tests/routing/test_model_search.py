@@ -8,7 +8,7 @@ from support.build import a_core, a_request, an_endpoint, core_rules
 from extproc.exchange.messages import Answer, Hold, Instruction, Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Placement
 from extproc.fleet.newcomers import HEARD_WITHIN_S
-from extproc.request.api import MODELS
+from extproc.request.api import MODELS, REALTIME
 from extproc.routing.core import Core
 from extproc.routing.model_search import MAX_NAME, MAX_SEARCHING
 from extproc.routing.queue.request_queue import QueueRules
@@ -68,6 +68,14 @@ def test_a_model_that_a_server_has_by_now_is_placed_there(asked: Asked) -> None:
     assert answer.cluster.removesuffix("_endpoint") == "vllm-2"
     asked.core.search.end(1.2)
     assert len(answers) == 1
+
+
+def test_a_websocket_for_an_unknown_model_waits_for_the_servers_too(asked: Asked) -> None:
+    answers = held(asked.place(api=REALTIME, has_body=False))
+    asked.core.search.begin()
+    asked.learn(1, "base", "new")
+    asked.core.search.listed(1.1)
+    assert [type(answer) for answer in answers] == [RouteTo]
 
 
 def test_a_model_that_none_has_is_refused_when_all_have_been_asked_and_counts_once(asked: Asked) -> None:
