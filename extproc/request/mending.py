@@ -39,7 +39,7 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 _KINDS: Final = _kinds()
-"""Of which half an escape is, by the digit after its D."""
+"""Which half of a pair an escape is, by the digit after its D."""
 
 
 def mendings(json: bytes) -> Iterator[bytes]:
