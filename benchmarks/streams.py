@@ -32,7 +32,7 @@ OPEN_AT_ONCE = 500
 MAX_STREAM_BYTES = 8192
 MAX_LEFT_BYTES = 8 << 20  # of a million streams: noise of the allocator, 8 bytes each
 _END_STREAM, _END_HEADERS = 0x1, 0x4
-_FIELDS = (
+FIELDS = (
     (":method", "POST"),
     (":scheme", "http"),
     (":path", f"/{EXT_PROC_SERVICE}/Process"),
@@ -49,7 +49,7 @@ class Caller:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._next_id = 1
         self._pending = b""
-        self._block = stateless(_FIELDS)
+        self._block = stateless(FIELDS)
         headers = pb.ProcessingRequest()
         for name, value in ((":path", b"/v1/chat/completions"), (":method", b"POST")):
             headers.request_headers.headers.headers.add(key=name, raw_value=value)

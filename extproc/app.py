@@ -46,7 +46,7 @@ from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import RequestQueue
@@ -184,8 +184,11 @@ class Sidecar:
 
     def _handle_entry(self, entry: LogEntry, now_s: float) -> None:
         outcome = self._core.learn(entry, now_s)
-        if outcome is None:
-            return
+        if outcome is not None:
+            self.finished(outcome)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Record a request that has ended."""
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("request_finished %s", outcome.sample)
         if self._samples is not None:

@@ -118,29 +118,29 @@ class EvaluateOptions:
         metavar="SECONDS:TIMES",
         show_default="none",
     )
-    model: Path | None = option(None, "Model file for layer 2.", metavar="FILE", show_default="none")
+    model_file: Path | None = option(None, "Model file of layer 2.", metavar="FILE", show_default="none")
     samples: Path | None = option(
         None,
         "Sample store to which layered adds its samples, for `extproc train`.",
         metavar="FILE",
         show_default="none",
     )
-    out: Path | None = option(None, "File for a page with plots.", metavar="FILE")
+    page: Path | None = option(None, "File for a page with plots.", metavar="FILE")
     json: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
 
 
 @takes_options
 def evaluate(options: EvaluateOptions) -> None:
-    """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
+    """Compare the sidecar's policy with others on a simulated fleet.
 
-    Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
-    failing, elastic, h100-70b, of engines of full size full-4, full-8, full-mixed-4, full-mixed-8 (two
-    speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list of machines
-    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
-    PROFILE may be the file of a calibration. With /N behind the limits (8xa100-8b*1:32/4) requests of at most
-    N adapters run at once. With
-    @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
-    that time: a100-8b*1:8@60-, a100-8b*1:8!100-160.
+    Everything happens in virtual time. Equal seeds give equal results. A fleet is one of local, equal,
+    one-slow, mixed-16, hidden-queue, failing, elastic, h100-70b, of engines of full size full-4, full-8,
+    full-mixed-4, full-mixed-8 (two speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list
+    of machines PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as
+    2xa100-8b*1:8,a100-8b*0.6:8; a PROFILE may be the file of a calibration. With /N behind the limits
+    (8xa100-8b*1:32/4) requests of at most N adapters run at once. With @FROM-TO behind it a machine is
+    there for that time only, in seconds, and with !FROM-TO it fails for that time: a100-8b*1:8@60-,
+    a100-8b*1:8!100-160.
 
     A workload is one of chat, two-class, conversations, bursts, daily, each with @LOAD as a share of what
     the fleet can answer; or "ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS", such as "poisson:0.9x
@@ -189,10 +189,10 @@ def evaluate(options: EvaluateOptions) -> None:
     console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
     if options.json is not None:
         write_json(options.json, evaluation, ReportError)
-    if options.out is not None:
+    if options.page is not None:
         from extproc.lab.reports.evaluation_page import evaluation_page  # it takes seconds to import
 
-        write_or_raise(options.out, evaluation_page(evaluation), ReportError)
+        write_or_raise(options.page, evaluation_page(evaluation), ReportError)
 
 
 def _evaluation(
@@ -255,7 +255,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=layered_rules(_stages(options), _read(options.model)),
+        layered=layered_rules(_stages(options), _read(options.model_file)),
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
         is_estimate_judged=options.is_estimate_judged,

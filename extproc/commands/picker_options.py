@@ -40,11 +40,13 @@ class PickerOptions:
         None, "Configuration file; extproc.example.yaml documents it.", "--config", metavar="FILE"
     )
     backends: str = option(
-        "", "URLs of vLLM servers, without a configuration: http://IP:PORT.", "--backends", metavar="URLS"
+        "", "URLs of vLLM servers, without a configuration: http://IP:PORT.", "--backends", metavar="URL,URL"
     )
-    pool_name: str = option("", "Name of the InferencePool whose pods are the servers.", "--pool-name")
+    pool_name: str = option(
+        "", "Name of the InferencePool whose pods are the servers.", "--pool-name", metavar="NAME"
+    )
     pool_namespace: str = option(
-        "", "Namespace of the InferencePool.", "--pool-namespace", envvar="NAMESPACE"
+        "", "Namespace of the InferencePool.", "--pool-namespace", metavar="NAME", envvar="NAMESPACE"
     )
     grpc_port: int | None = option(None, "Port that gateways call.", "--grpc-port", min=1, max=65535)
     grpc_health_port: int = option(
@@ -54,13 +56,14 @@ class PickerOptions:
         None, "Port of /metrics and the live page.", "--metrics-port", min=1, max=65535
     )
     secure_serving: str = option(
-        "true", "Use of TLS by gateways; without --cert-path a certificate is made.", "--secure-serving"
+        "true",
+        "Use of TLS by gateways; without --cert-path a certificate is made.",
+        "--secure-serving",
+        metavar="BOOL",
     )
-    cert_path: Path | None = option(
-        None, "Directory with tls.crt and tls.key.", "--cert-path", metavar="DIRECTORY"
-    )
+    cert_path: Path | None = option(None, "Directory with tls.crt and tls.key.", "--cert-path", metavar="DIR")
     drain_timeout: str = option(
-        "", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.", "--drain-timeout"
+        "", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.", "--drain-timeout", metavar="TIME"
     )
     log_level: Literal["debug", "info", "warning"] = option(
         "info", "Level of the log; debug adds a line for every request, at its outcome.", "--log-level"

@@ -7,6 +7,7 @@ from typing import Any
 
 from extproc.adapters.envoy.self_signed import self_signed
 from extproc.commands.picker_options import IGNORED, TRUTHS, PickerOptions
+from extproc.config.given_sources import numbered_servers
 from extproc.config.stages import Config, TlsConfig, load_config, parse_config
 from extproc.errors import ConfigError
 from extproc.picker import PickerSetup
@@ -70,8 +71,7 @@ def _adapted(config: Config, options: PickerOptions, tls: TlsConfig | None, drai
 
 
 def _listed(urls: str) -> dict[str, Any]:
-    listed = [url.strip() for url in urls.split(",") if url.strip()]
-    return {"backends": [{"name": f"vllm-{n}", "url": url} for n, url in enumerate(listed, 1)]}
+    return {"backends": [{"name": name, "url": url} for name, url in numbered_servers(urls)]}
 
 
 def _pool(options: PickerOptions) -> dict[str, Any]:

@@ -7,6 +7,12 @@ _SOURCES = frozenset({"backends", "discovery"})
 """Each of them says where backends come from: with one given, neither of the file's counts."""
 
 
+def numbered_servers(urls: str) -> list[tuple[str, str]]:
+    """Return names and URLs of a list as options have it, `URL,URL`; the URLs are not yet checked."""
+    listed = [url.strip() for url in urls.split(",") if url.strip()]
+    return [(f"vllm-{number}", url) for number, url in enumerate(listed, start=1)]
+
+
 def with_sources(document: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stages of a text with these in place of those that say where backends come from.
 

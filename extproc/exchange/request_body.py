@@ -2,35 +2,57 @@
 
 The gateway keeps nothing of it, so that the memory is ours: each body has a limit, and all that are held
 together have one. Beyond that the largest of those that have not ended is given up, so that uploads which
-never end keep no others out.
+never end keep no others out. Large bodies may take a part of it only: those that have ended are held while
+their requests wait in the queue, and would leave no room for prompts of usual length.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from extproc.exchange.gateway_messages import Answers, Pick, SendBody
+from extproc.exchange.held_bodies import COUNTED_BYTES, LARGE_BYTES
 from extproc.exchange.messages import Continue, Phase, RouteTo
 
 MAX_PART_BYTES = 62_000
 """Borrowed from the llm-d router: Google's load balancers take messages of at most 64 KiB."""
 
+SHARES = ((0, 1.0), (COUNTED_BYTES, 0.75), (LARGE_BYTES, 0.5))
+"""Guessed: the share of the room for all bodies that are larger than so many bytes."""
+
 
 @dataclass(slots=True)
 class CollectedBytes:
-    """All bodies that are held: at most `max_bytes`, and of one body `max_body_bytes`."""
+    """All bodies that are held: at most `max_bytes`, and of one body `max_body_bytes`.
+
+    `held_above` has, for each of SHARES, the bytes of the bodies that are so large.
+    """
 
     max_body_bytes: int
     max_bytes: int
-    held_bytes: int = 0
+    held_above: list[int] = field(default_factory=lambda: [0] * len(SHARES))
     unfinished: "dict[RequestBodyParts, None]" = field(default_factory=dict)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all bodies."""
+        return self.held_above[0]
+
+    def resized(self, before_bytes: int, size: int) -> None:
+        """Note that a body has grown, or is another one, or is held no more."""
+        for place, (least_bytes, _) in enumerate(SHARES):
+            held = (size if size > least_bytes else 0) - (before_bytes if before_bytes > least_bytes else 0)
+            self.held_above[place] += held
 
     def make_room(self) -> None:
         """Give up bodies that have not ended, the largest first, until the others have room."""
-        while self.held_bytes > self.max_bytes and self.unfinished:
-            largest = max(self.unfinished, key=lambda body: body.size)
-            largest.end()
-            largest.take()
-            largest.give_up()
+        for place, (least_bytes, share) in enumerate(SHARES):
+            while self.held_above[place] > share * self.max_bytes and self.unfinished:
+                largest = max(self.unfinished, key=lambda body: body.size)
+                if largest.size <= least_bytes:
+                    break
+                largest.end()
+                largest.take()
+                largest.give_up()
 
 
 class RequestBodyParts:
@@ -60,7 +82,7 @@ class RequestBodyParts:
             self._body += data
         self.size += len(data)
         collected = self._collected
-        collected.held_bytes += len(data)
+        collected.resized(self.size - len(data), self.size)
         collected.unfinished[self] = None
         collected.make_room()
 
@@ -76,13 +98,13 @@ class RequestBodyParts:
 
     def replace(self, body: bytes) -> None:
         """Hold another body in its place."""
-        self._collected.held_bytes += len(body) - len(self._body)
+        self._collected.resized(len(self._body), len(body))
         self._body, self.size = body, len(body)
 
     def take(self) -> bytes:
         """Return all of it, which is held no more; its size stays known."""
         body, self._body = self._body, b""
-        self._collected.held_bytes -= len(body)
+        self._collected.resized(len(body), 0)
         self._collected.unfinished.pop(self, None)
         return bytes(body)
 

@@ -7,6 +7,8 @@ a prefill server with a long queue gets no more. A fixed number of tokens would 
 all of them would wait there.
 """
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from extproc.fleet.backend import Backend
@@ -39,11 +41,8 @@ def prefill_elsewhere(
     moved_tokens = max(0.0, prompt_tokens - known.expected_cached_tokens)
     now_s, best = prefillers.now_s, None
     best_s, least_load = there_s(chosen, known), 0.0
-    for backend, load in zip(prefillers.backends, prefillers.loads, strict=True):
-        if backend.breaker.admits_at_s > now_s or not prefillers.has_room(backend):
-            continue
-        cached_tokens = prefillers.cached_tokens.get(backend, 0.0)
-        prefill_s = expected_wait(backend, load, prompt_tokens, cached_tokens, now_s).ttft_s
+    for backend, prefill_s in prefills_s(prompt_tokens, prefillers).items():
+        cached_tokens, load = prefillers.cached_tokens.get(backend, 0.0), prefillers.load(backend)
         foretold_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
         expected_s = foretold_s + backend.transfer.expected_s(moved_tokens, now_s)
         if expected_s < best_s or (best is not None and expected_s == best_s and load < least_load):
@@ -52,8 +51,51 @@ def prefill_elsewhere(
     return best
 
 
+def near_tokens(
+    prompt_tokens: float,
+    candidates: Sequence[Backend],
+    cached: Mapping[Backend, float],
+    near: Mapping[Backend, float],
+    prefillers: FleetView,
+) -> Mapping[Backend, float]:
+    """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
+
+    Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
+    computing, told as tokens that it need not compute: candidates are compared by what is left for them.
+    """
+    now_s, found = prefillers.now_s, dict(near)
+    prefilled_s = prefills_s(prompt_tokens, prefillers)
+    for backend in candidates:
+        if not (backend.endpoint.takes_prefilled and prefilled_s):
+            continue
+        pace, ahead_s = backend.pace, max(0.0, backend.prefilled_at_s - now_s)
+        moved_tokens = max(0.0, prompt_tokens - cached.get(backend, 0.0))
+        later_s = min(
+            max(0.0, prefill_s - ahead_s) + other.transfer.expected_s(moved_tokens, now_s)
+            for other, prefill_s in prefilled_s.items()
+        )
+        computing_s = pace.token_s * moved_tokens
+        if later_s < pace.base_s + computing_s + stalled_s(backend, prefillers.load(backend), computing_s):
+            found[backend] = prompt_tokens - (later_s - pace.base_s) / pace.token_s
+    return found
+
+
+def prefills_s(prompt_tokens: float, prefillers: FleetView) -> Mapping[Backend, float]:
+    """Return when a prompt is computed on each prefill server that may take it, in seconds from now."""
+    now_s, cached = prefillers.now_s, prefillers.cached_tokens
+    return {
+        backend: expected_wait(backend, load, prompt_tokens, cached.get(backend, 0.0), now_s).ttft_s
+        for backend, load in zip(prefillers.backends, prefillers.loads, strict=True)
+        if backend.breaker.admits_at_s <= now_s and prefillers.has_room(backend)
+    }
+
+
 def there_s(chosen: Backend, known: CandidateFacts) -> float:
     """Return what prefilling on the server that answers takes, and what its other requests lose by that."""
     computing_s = max(0.0, known.estimate.own_prompt_s - chosen.pace.base_s)
-    batch = min(1.0, known.load / min(chosen.places, chosen.limits.max_active))
-    return known.estimate.ttft_s + STALLED * batch * computing_s
+    return known.estimate.ttft_s + stalled_s(chosen, known.load, computing_s)
+
+
+def stalled_s(backend: Backend, load: float, computing_s: float) -> float:
+    """Return what the requests of a backend lose while it computes a prompt, in seconds of one request."""
+    return STALLED * min(1.0, load / min(backend.places, backend.limits.max_active)) * computing_s

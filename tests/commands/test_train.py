@@ -72,7 +72,7 @@ def test_a_file_that_is_no_model_is_no_incumbent(options: TrainOptions) -> None:
 
 
 def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Path) -> None:
-    run = run_training(replace(options, report=tmp_path / "report.json"))
+    run = run_training(replace(options, json=tmp_path / "report.json"))
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["rows"] == 601
     assert document["dropped"]["not_clean"] == 1

@@ -200,6 +200,21 @@ def test_where_there_is_no_room_the_largest_body_that_has_not_ended_is_given_up(
     assert (books.collected.held_bytes, books.collected.unfinished) == (0, {})
 
 
+def test_large_bodies_that_wait_for_a_place_leave_room_for_usual_ones() -> None:
+    mib = 1 << 20
+    books = GatewayBooks(max_body_bytes=2 * mib, max_bytes=8 * mib)
+    books.is_full = True
+    refused: list[object] = []
+    for size in (2 * mib,) * 6 + (1 * mib,) * 6 + (50_000,) * 6:
+        exchange = books.exchange()
+        exchange.late = refused.extend
+        begun(exchange)
+        answered(exchange, bytes(size))
+    assert [request.body_bytes for request in books.requests] == [2 * mib] * 2 + [mib] * 2 + [50_000] * 6
+    assert len(refused) == 2 * 8
+    assert books.collected.held_bytes < 7 * mib
+
+
 @pytest.mark.parametrize("length", ["7", "70"])
 def test_a_body_of_another_length_than_announced_is_not_forwarded(length: str) -> None:
     books = GatewayBooks()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import h2.connection
@@ -10,6 +11,7 @@ import h2.events
 import h2.settings
 import pytest
 import yaml
+from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.scripted_sidecar import CHUNK, PATIENCE_S, Backend, Stack, route_to, running, until
 
@@ -153,5 +155,50 @@ def test_while_bodies_fill_envoys_memory_new_requests_are_refused_and_streams_go
             for writer in uploads:
                 writer.close()
             await status_is(stack, 200)
+
+    asyncio.run(scenario())
+
+
+FORM_FIELDS = b"name=model" * 13_000
+COLONS = b":" * 4095 + b"\n"
+
+
+@dataclass
+class Commenting(Backend):
+    """Sends comments, each a piece of its own, and then a token."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(COLONS)
+            await asyncio.sleep(0.005)
+        await response.write(CHUNK)
+        return response
+
+
+def test_no_text_keeps_a_worker_busy(start_envoy: StartEnvoy) -> None:
+    """What Envoy matches in bodies takes a time that grows with their length, and not with its square."""
+
+    async def scenario() -> None:
+        async with running(start_envoy, Commenting("a")) as stack:
+            begun_s = stack.envoy.cpu_s()
+            assert (await stack.request("POST", FORM_FIELDS, path="/metrics")).status == 404
+            assert (await stack.post(FORM_FIELDS)).status == 200  # which extproc lets pass
+            stack.sidecar.script = route_to("a")
+            assert (await stack.post()).body.endswith(CHUNK)
+            assert stack.envoy.cpu_s() - begun_s < 0.3
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/metrics?model=%ff", "/v1/models?model=%ff"])
+def test_a_model_that_is_no_text_spoils_no_log(start_envoy: StartEnvoy, path: str) -> None:
+    async def scenario() -> None:
+        async with running(start_envoy, Backend("a")) as stack:
+            await stack.request("GET", None, path=path)
+            assert (await stack.sidecar.next_entry()).status in (200, 404)
+            await stack.post(b'{"model": "\xff"}')
+            assert (await stack.sidecar.next_entry()).status == 200
 
     asyncio.run(scenario())

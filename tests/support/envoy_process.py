@@ -1,6 +1,7 @@
 """A real Envoy for the integration tests: the shipped bootstrap, on ports that the kernel chooses."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,11 @@ class RunningEnvoy:
     def until_stat(self, name: str, value: object) -> None:
         """Wait until a counter, gauge or text has that value."""
         self._until(lambda: self.stat(name) == value)
+
+    def cpu_s(self) -> float:
+        """The CPU time that it has taken."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
         """What Envoy has printed."""
