@@ -42,10 +42,11 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `predicted_ttft_s` is the estimate of TTFT for `REFERENCE_TOKENS` as the model corrects it: null without a
     model, in the low zone, and without a fresh scrape. `expected_s` is the time that layer 3 compares, for
-    the same request. `observed_ttft_s` is a moving average, null before the first answer. `running_error` is
-    the mean absolute log error of the corrected estimates, `plain_error` that of the plain ones for the same
-    requests; null before the first outcome. `is_model_trusted` says whether layer 2 goes by the corrected
-    ones; null without a model.
+    the same request. Both go by what was learned until the last request of ours there ended, `outcome_age_s`
+    ago; null before the first. `observed_ttft_s` is a moving average, null before the first answer.
+    `running_error` is the mean absolute log error of the corrected estimates, `plain_error` that of the plain
+    ones for the same requests; null before the first outcome. `is_model_trusted` says whether layer 2 goes by
+    the corrected ones; null without a model.
     """
 
     name: str
@@ -74,6 +75,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     running_error: float | None
     is_model_trusted: bool | None
     plain_error: float | None = None
+    outcome_age_s: float | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):

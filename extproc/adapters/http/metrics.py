@@ -37,6 +37,10 @@ _GAUGES = {
     "num_running": ("extproc_backend_running_requests", "Estimate of the running requests for now"),
     "kv_cache_fraction": ("extproc_backend_kv_cache_fraction", "Share of the KV cache in use, 0 to 1"),
     "scrape_age_s": ("extproc_backend_scrape_age_seconds", "Age of the last good scrape"),
+    "outcome_age_s": (
+        "extproc_backend_outcome_age_seconds",
+        "Time since the last request of this sidecar there ended, by which estimates are learned",
+    ),
     "is_fresh": ("extproc_backend_signals_fresh", "1 if the last good scrape is young enough to count"),
     "is_routable": ("extproc_backend_routable", "1 if the backend may be chosen"),
     "predicted_ttft_s": (
