@@ -66,7 +66,7 @@ class Answers:
         models = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "bench"}]}
         expositions = [vllm_exposition(MODEL) if is_metrics_whole else short_exposition(MODEL)]
         if are_busy:
-            expositions = [vllm_exposition(MODEL, 1 + n % 8, n % 3, 0.1, n * 7) for n in range(_PAGES)]
+            expositions = [vllm_exposition(MODEL, 1 + n % 8, n % 3, 0.1, 1000 + n * 7) for n in range(_PAGES)]
         self._pages = [_plain(text, "text/plain; version=0.0.4; charset=utf-8") for text in expositions]
         self.completion = _completion()
         self.chunk = _chunk()

@@ -4,7 +4,7 @@ A page of vLLM has 48 KB in 600 lines, of which a dozen are wanted, and to searc
 names is most of a scrape's cost. From one scrape to the next only numbers change, so that each family of
 series is near its last place. The format has all lines of a family together, behind its comments
 (https://prometheus.io/docs/instrumenting/exposition_formats/). A page without any is searched whole, as is
-every one now and then: a family may appear that was not there before.
+every one now and then, or when a page has grown: a family may appear that was not there before.
 """
 
 from extproc.adapters.vllm.dialects import Dialect
@@ -17,8 +17,13 @@ SEARCHED_EVERY = 20
 _NEAR = 1024
 """Guessed, in bytes: the numbers between two wanted families grow by less from one scrape to the next."""
 
+_GROWN = 200
+"""Guessed, in bytes: a page that has grown by more has one more family; numbers grow by less for a while."""
+
 _MAX_LINES = 64
-"""A server with more of them (of many engines, or adapters) is searched whole: it is little more work."""
+_MAX_FAMILY_BYTES = 16 * 1024
+"""A server with more of them (of many engines, or adapters), or longer ones, is searched whole: it is little
+more work."""
 
 _COMMENT = b"\n#"
 
@@ -29,7 +34,7 @@ class WantedLines:
     def __init__(self) -> None:
         self._families: list[bytes] = []
         self._places: list[int] = []
-        self._left = 0
+        self._size = self._left = 0
         self._found: bytes | None = None
         self._signals: Signals | None = None
 
@@ -37,7 +42,8 @@ class WantedLines:
         """Return what `read_signals` reads of the page; lines that have not changed are not parsed again."""
         lines = b"\n" + page
         self._left -= 1
-        found = self._find_again(lines) if self._left >= 0 else None
+        is_alike = self._left >= 0 and abs(len(lines) - self._size) <= _GROWN
+        found = self._find_again(lines) if is_alike else None
         if found is None:
             found = self._search(lines)
         if found != self._found:
@@ -65,7 +71,7 @@ class WantedLines:
         if not places:
             self._left = 0
             return lines
-        self._left = SEARCHED_EVERY
+        self._left, self._size = SEARCHED_EVERY, len(lines)
         self._places = sorted(places)
         self._families = [lines[at : lines.find(b"\n", at + 1) + 1] for at in self._places]
         return b"".join(lines[at : _end_of_family(lines, at)] for at in self._places)
@@ -85,7 +91,7 @@ def _places(lines: bytes, dialect: Dialect) -> set[int] | None:
         at = lines.find(needle)
         while at >= 0:
             looks += 1
-            begin = lines.rfind(_COMMENT, 0, at)
+            begin = lines.rfind(_COMMENT, max(0, at - _MAX_FAMILY_BYTES), at)
             if looks > _MAX_LINES or begin < 0:
                 return None
             places.add(begin)
