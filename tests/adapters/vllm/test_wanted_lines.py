@@ -23,7 +23,7 @@ def page(kind: str, rows: dict[str, list[object]], filler: int) -> bytes:
     lines = []
     for name, values in rows.items():
         full_name = f"{kind}:{name}"
-        lines += [f"# HELP {full_name} What it is.", f"# TYPE {full_name} gauge"]
+        lines += [f"# HELP {full_name} What it is, as a server says it.", f"# TYPE {full_name} gauge"]
         lines += [f'{full_name}{{engine="{engine}"}} {value}' for engine, value in enumerate(values)]
         lines += ["# HELP other Another.", "# TYPE other histogram", f'other{{le="1"}} {filler}']
     return ("\n".join(lines) + "\n").encode()
@@ -86,3 +86,12 @@ def test_another_engine_is_seen_at_once(comments: bool) -> None:
         one, two = (b"\n".join(line for line in text.split(b"\n") if line[:1] != b"#") for text in (one, two))
     found = [lines.read(text) for text in (one, two, one)]
     assert [signals.running for signals in found if signals is not None] == [3.0, 7.0, 3.0]
+
+
+def test_a_family_that_makes_the_page_grow_is_seen_at_once() -> None:
+    lines = WantedLines()
+    rows: dict[str, list[object]] = {"num_requests_running": [3.0], "num_requests_waiting": [0.0]}
+    lines.read(page("vllm", rows, 1))
+    found = lines.read(page("vllm", rows | {"kv_cache_usage_perc": [0.5]}, 1))
+    assert found is not None
+    assert found.kv_cache_fraction == 0.5
