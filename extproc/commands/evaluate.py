@@ -43,7 +43,10 @@ class EvaluateOptions:
     seeds: int = option(3, "Number of runs of each policy, each with its own seed.", min=1, max=1000)
     first_seed: int = option(1, "Seed of the first run; the others have the next seeds.", min=0)
     routers: int = option(
-        1, "Number of routers, which do not see each other; a request goes to any.", min=1, max=256
+        1,
+        "Number of routers; a request goes to any. Layered ones report to each other what they send.",
+        min=1,
+        max=256,
     )
     scrape_interval_s: float = option(
         0.1, "Time between two scrapes of a backend, in seconds.", "--scrape-interval", min=0.01, max=60.0

@@ -79,11 +79,15 @@ def _is_socket(text: str) -> bool:
     return text.startswith("unix:///") and len(text) > len("unix:///")
 
 
-def _is_ip_and_port(text: str) -> bool:
+def _is_ip(text: str) -> bool:
     try:
-        return bool(ip_address(text.rpartition(":")[0].strip("[]")))
+        return bool(ip_address(text))
     except ValueError:
         return False
+
+
+def _is_ip_and_port(text: str) -> bool:
+    return _is_ip(text.rpartition(":")[0].strip("[]"))
 
 
 def _checked_url(text: str) -> str:
@@ -101,7 +105,7 @@ GrpcAddress = Annotated[
     str, checked(lambda text: _is_socket(text) or _is_host_and_port(text), "HOST:PORT or unix:///PATH")
 ]
 TcpAddress = Annotated[str, checked(_is_host_and_port, "HOST:PORT")]
-NameServer = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
+IpAddress = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[
     str,
@@ -115,11 +119,15 @@ ModelNames = Annotated[
     Field(strict=False),
     checked(bool, "a name, or null: the server is asked"),
 ]
+_HOST_NAME = r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?"
 HostName = Annotated[
+    str, _matching(_HOST_NAME, "a name that DNS knows, such as vllm.default.svc.cluster.local")
+]
+HostOrAddress = Annotated[
     str,
-    _matching(
-        r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?",
-        "a name that DNS knows, such as vllm.default.svc.cluster.local",
+    checked(
+        lambda text: re.fullmatch(_HOST_NAME, text, re.ASCII) or _is_ip(text),
+        "a name that DNS knows, or an IP address",
     ),
 ]
 Selector = Annotated[

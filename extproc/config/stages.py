@@ -33,6 +33,7 @@ from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.replicas_stage import ReplicasConfig
 from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
@@ -234,6 +235,7 @@ class Config(Stage):
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
     tracing: TracingConfig = TracingConfig()
+    replicas: ReplicasConfig = ReplicasConfig()
 
 
 def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:

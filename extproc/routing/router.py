@@ -37,6 +37,7 @@ from extproc.routing.refusal import (
     unknown_model,
     unknown_response,
 )
+from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import is_crowded
 
 
@@ -62,9 +63,10 @@ class Router:
         freed: Freed = lambda backend, now_s: None,
         first_booking: int = 0,
         gateway: GatewayRules | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.counts = DecisionCounts()
-        self.bookings = Bookings(fleet.prefixes, freed, first_booking)
+        self.bookings = Bookings(fleet.prefixes, freed, first_booking, replicas)
         self._fleet = fleet
         self._registry = registry
         self._model = model

@@ -86,6 +86,7 @@ def test_ports_and_probes_are_those_of_the_flags(variant: str) -> None:
         "grpc": given["--grpc-port"],
         "health": given["--grpc-health-port"],
         "metrics": given["--metrics-port"],
+        "replicas": "9004",
     }
     probes = {name: container[f"{name}Probe"]["grpc"] for name in ("startup", "readiness", "liveness")}
     health = int(ports["health"])
@@ -196,7 +197,8 @@ def test_the_picker_and_the_servers_can_be_called_by_the_gateway_alone(variant: 
 
 def test_policies_of_gateways_are_about_objects_that_are_here() -> None:
     rule = one("gateway-api/istio", "DestinationRule")["spec"]
-    assert rule["host"] == one("gateway-api/istio", "Service")["metadata"]["name"]
+    pool = one("gateway-api/istio", "InferencePool")["spec"]
+    assert rule["host"] == pool["endpointPickerRef"]["name"]
     assert rule["trafficPolicy"]["tls"]["mode"] == "SIMPLE"
     for kind in ("HealthCheckPolicy", "GCPBackendPolicy"):
         target = one("gateway-api/gke", kind)["spec"]["targetRef"]

@@ -101,6 +101,7 @@ class SidecarCollector(Collector):
         yield from self._model()
         yield from self._health(state.draining)
         yield from self._discovery()
+        yield from self._replicas()
         yield from self._spans()
 
     def _decisions(self) -> Iterator[Metric]:
@@ -237,6 +238,16 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _replicas(self) -> Iterator[Metric]:
+        link, replicas = self._runtime.link, self._runtime.core.replicas
+        if link is not None and replicas is not None:
+            yield _gauge("extproc_replicas", "Other sidecars heard from in the last seconds", len(replicas))
+            yield _counter(
+                "extproc_replica_datagrams_refused",
+                "Datagrams that were unreadable, or not from a replica",
+                link.refused,
+            )
 
     def _spans(self) -> Iterator[Metric]:
         counts = self._runtime.span_counts

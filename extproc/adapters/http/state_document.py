@@ -16,6 +16,7 @@ from extproc.adapters.http.fleet_state import (
     ModelStatus,
     QueueStatus,
 )
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
@@ -36,6 +37,7 @@ class Runtime:
     discovery: DiscoveryCounts
     membership: MembershipFeed
     trainer: TrainerWatch
+    link: ReplicaLink | None = None
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 

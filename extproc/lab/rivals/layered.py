@@ -36,6 +36,7 @@ from extproc.request.body_facts import InputSize
 from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
+from extproc.routing.replicas import Report
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
@@ -196,6 +197,15 @@ class Layered(Policy):
     def _as_request(self, arrival: Arrival) -> Request:
         is_for_adapter = arrival.adapter and self._adapter_places
         return _as_request(arrival, _name(arrival.adapter) if is_for_adapter else MODEL)
+
+    def take_reports(self) -> Sequence[Report]:
+        """Return the prompts that it has sent since, as a sidecar would report them."""
+        return () if self.core.replicas is None else self.core.replicas.take()
+
+    def heard(self, router: int, reports: Sequence[Report], now_s: float) -> None:
+        """Note the prompts that another router has sent."""
+        if self.core.replicas is not None:
+            self.core.replicas.heard(str(router), reports, now_s)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """Note that the scraper was refused a connection."""
