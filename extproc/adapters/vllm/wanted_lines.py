@@ -25,6 +25,10 @@ _MAX_FAMILY_BYTES = 16 * 1024
 """A server with more of them (of many engines, or adapters), or longer ones, is searched whole: it is little
 more work."""
 
+_MAX_COMMENT_BYTES = 256
+_MAX_KEPT_BYTES = 32 * 1024
+"""Longer ones are not kept, for there may be thousands of servers."""
+
 _COMMENT = b"\n#"
 
 
@@ -46,18 +50,22 @@ class WantedLines:
         found = self._find_again(lines) if is_alike else None
         if found is None:
             found = self._search(lines)
-        if found != self._found:
-            self._found, self._signals = found, read_signals(found)
-        return self._signals
+        if found == self._found:
+            return self._signals
+        signals = read_signals(found)
+        is_kept = len(found) <= _MAX_KEPT_BYTES
+        self._found, self._signals = (found, signals) if is_kept else (None, None)
+        return signals
 
     def _find_again(self, lines: bytes) -> bytes | None:
         """Return the wanted families alone; None where one of them is not near its last place."""
         moved, end, wanted = 0, 0, []
         for index, family in enumerate(self._families):
-            last = self._places[index] + moved
-            at = lines.find(family, max(end, last - _NEAR), last + _NEAR + len(family))
-            if at < 0:
-                return None
+            at = last = self._places[index] + moved
+            if not lines.startswith(family, at):
+                at = lines.find(family, max(end, last - _NEAR), last + _NEAR + len(family))
+                if at < 0:
+                    return None
             moved += at - last
             self._places[index] = at
             end = _end_of_family(lines, at)
@@ -67,14 +75,14 @@ class WantedLines:
     def _search(self, lines: bytes) -> bytes:
         """Return the wanted families, and note where they are; all lines where they cannot be told apart."""
         dialect = dialect_of(lines)
-        places = None if dialect is None else _places(lines, dialect)
-        if not places:
+        places = sorted(_places(lines, dialect) or ()) if dialect is not None else []
+        families = [lines[at : lines.find(b"\n", at + 1) + 1] for at in places]
+        if not places or max(map(len, families)) > _MAX_COMMENT_BYTES:
             self._left = 0
             return lines
         self._left, self._size = SEARCHED_EVERY, len(lines)
-        self._places = sorted(places)
-        self._families = [lines[at : lines.find(b"\n", at + 1) + 1] for at in self._places]
-        return b"".join(lines[at : _end_of_family(lines, at)] for at in self._places)
+        self._places, self._families = places, families
+        return b"".join(lines[at : _end_of_family(lines, at)] for at in places)
 
 
 def _end_of_family(lines: bytes, at: int) -> int:

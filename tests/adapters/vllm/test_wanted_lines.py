@@ -95,3 +95,13 @@ def test_a_family_that_makes_the_page_grow_is_seen_at_once() -> None:
     found = lines.read(page("vllm", rows | {"kv_cache_usage_perc": [0.5]}, 1))
     assert found is not None
     assert found.kv_cache_fraction == 0.5
+
+
+@pytest.mark.parametrize("filler", [b"\n", b"# comment", b"x" * 90 + b"\n"])
+def test_a_page_that_is_large_is_read_and_not_kept(filler: bytes) -> None:
+    small = page("vllm", {"num_requests_running": [3.0]}, 1)
+    large = small + filler * (1_000_000 // len(filler))
+    lines = WantedLines()
+    assert [lines.read(text) for text in (small, large, small, large)] == [read_signals(small)] * 4
+    kept = [value for value in vars(lines).values() if isinstance(value, bytes | list)]
+    assert len(repr(kept)) < 100_000
