@@ -2,11 +2,12 @@
 
 A sidecar as `extproc serve` starts it, with 16 and with 1,000 backends whose `/metrics` are the 48 KB of a
 vLLM that works: every number of a page is another than in the one before. One HTTP/2 connection stands in
-Envoy's place, and has one request after the other placed, at fixed times. CPU and scrapes are those of a
+Envoy's place, and has one request after the other placed, at random times. CPU and scrapes are those of a
 window without requests.
 """
 
 import json
+import random
 import signal
 import statistics
 import sys
@@ -69,10 +70,10 @@ def _scrapes(port: int) -> int:
 
 
 def _latencies_ms(caller: Caller, requests: int) -> list[float]:
-    """How long each request took to be placed, from when it was due."""
-    found, due_s = [], time.perf_counter()
+    """How long each request took to be placed; they come at random times, in step with no timer."""
+    found, due_s, rng = [], time.perf_counter(), random.Random(1)
     for _ in range(requests):
-        due_s += 1.0 / _PER_S
+        due_s += rng.expovariate(_PER_S)
         time.sleep(max(0.0, due_s - time.perf_counter()))
         sent_s = time.perf_counter()
         ids = caller.place(1)

@@ -13,7 +13,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule
 
 MAX_PER_S = 1500.0
-MAX_CORES = 0.25
+MAX_CORES = 0.27
 """Required: scrapes of all backends a second, and the share of a core that they get at most, where pages are
 long or the machine is slow."""
 
