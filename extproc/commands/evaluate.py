@@ -84,14 +84,12 @@ class EvaluateOptions:
     ttft_noise: float = option(
         0.0,
         "Noise of TTFT, as a standard deviation of its logarithm; 0.2 is about 20 %.",
-        "--ttft-noise",
         min=0.0,
         max=2.0,
     )
     speed_noise: float = option(
         0.0,
         "Noise of each machine's speed, as a standard deviation of its logarithm; it changes every 10 s.",
-        "--speed-noise",
         min=0.0,
         max=2.0,
     )
@@ -110,14 +108,12 @@ class EvaluateOptions:
     frozen_gauges: str | None = option(
         None,
         "Standstills of a server's metrics: once in PERIOD seconds, for LENGTH seconds.",
-        "--frozen-gauges",
         metavar="PERIOD:LENGTH",
         show_default="none",
     )
     cold_start: str | None = option(
         None,
         "Slow start of a server: for SECONDS it takes TIMES as long.",
-        "--cold-start",
         metavar="SECONDS:TIMES",
         show_default="none",
     )

@@ -12,7 +12,7 @@ has for another cluster.
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic_core import CoreSchema
 
 from extproc.fleet.bounds import MAX_BACKEND_NAME
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, is_ip_address
 
 
 class _StrictInside:
@@ -79,15 +79,8 @@ def _is_socket(text: str) -> bool:
     return text.startswith("unix:///") and len(text) > len("unix:///")
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        return bool(ip_address(text))
-    except ValueError:
-        return False
-
-
 def _is_ip_and_port(text: str) -> bool:
-    return _is_ip(text.rpartition(":")[0].strip("[]"))
+    return is_ip_address(text.rpartition(":")[0].strip("[]"))
 
 
 def _checked_url(text: str) -> str:
@@ -126,7 +119,7 @@ HostName = Annotated[
 HostOrAddress = Annotated[
     str,
     checked(
-        lambda text: re.fullmatch(_HOST_NAME, text, re.ASCII) or _is_ip(text),
+        lambda text: re.fullmatch(_HOST_NAME, text, re.ASCII) or is_ip_address(text),
         "a name that DNS knows, or an IP address",
     ),
 ]

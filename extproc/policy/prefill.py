@@ -51,7 +51,7 @@ def prefill_elsewhere(
     return best
 
 
-def near_tokens(
+def nearer_by_prefill(
     prompt_tokens: float,
     candidates: Sequence[Backend],
     cached: Mapping[Backend, float],
@@ -62,18 +62,19 @@ def near_tokens(
 
     Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
     computing, told as tokens that it need not compute: candidates are compared by what is left for them.
+    Looked at is the one prefill server that would have the whole prompt there first.
     """
     now_s, found = prefillers.now_s, dict(near)
     prefilled_s = prefills_s(prompt_tokens, prefillers)
+    if not prefilled_s:
+        return near
+    first = min(prefilled_s, key=lambda one: prefilled_s[one] + one.transfer.expected_s(prompt_tokens, now_s))
     for backend in candidates:
-        if not (backend.endpoint.takes_prefilled and prefilled_s):
+        if not backend.endpoint.takes_prefilled:
             continue
         pace, ahead_s = backend.pace, max(0.0, backend.prefilled_at_s - now_s)
         moved_tokens = max(0.0, prompt_tokens - cached.get(backend, 0.0))
-        later_s = min(
-            max(0.0, prefill_s - ahead_s) + other.transfer.expected_s(moved_tokens, now_s)
-            for other, prefill_s in prefilled_s.items()
-        )
+        later_s = max(0.0, prefilled_s[first] - ahead_s) + first.transfer.expected_s(moved_tokens, now_s)
         computing_s = pace.token_s * moved_tokens
         if later_s < pace.base_s + computing_s + stalled_s(backend, prefillers.load(backend), computing_s):
             found[backend] = prompt_tokens - (later_s - pace.base_s) / pace.token_s

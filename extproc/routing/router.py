@@ -18,7 +18,7 @@ from extproc.outcomes.facts import to_metadata
 from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
-from extproc.policy.prefill import near_tokens
+from extproc.policy.prefill import nearer_by_prefill
 from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
@@ -144,7 +144,7 @@ class Router:
             nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
         prefillers = None if self._gateway is None else self.prefilling.view(request, now_s)
         if prefillers is not None:
-            nearest = near_tokens(request.input_tokens, candidates, cached, nearest, prefillers)
+            nearest = nearer_by_prefill(request.input_tokens, candidates, cached, nearest, prefillers)
         view = self._fleet.view(candidates, now_s, cached, nearest)
         decision = decide(request, view, self._model.current, self._policy, self._rng, wait_left_s)
         if near is not cached and (chosen := decision.chosen) is not None:
