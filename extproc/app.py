@@ -32,6 +32,7 @@ from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.stop_signals import stop_event
@@ -80,6 +81,7 @@ class Sidecar:
         self._server = self.new_server(config, core)
         self._samples: SampleStore | None = None
         self._trainer = TrainerWatch(config.model.path)
+        self._traffic = RecentTraffic(core, time.monotonic())
         self._source = new_source(config)
         self._pool_rules = new_pool_rules(config, self.header_rules.objectives, self.rewrites)
         self._membership = MembershipFeed(
@@ -136,6 +138,7 @@ class Sidecar:
                 discovery=self._source.counts,
                 membership=self._membership,
                 trainer=self._trainer,
+                traffic=self._traffic,
                 link=self._link,
                 span_counts=None if self._tracing is None else self._tracing.counts,
             )
@@ -159,7 +162,7 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
-        watches.append(self._trainer.follow())
+        watches += [self._trainer.follow(), self._traffic.follow()]
         watches.append(follow_searches(self._core.search, self._scraper))
         if self._link is not None:
             watches.append(self._link.follow())

@@ -20,6 +20,7 @@ from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.policy.prefill import PrefillChoice
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.empty_claims import EmptyClaims
 from extproc.routing.prefills import Prefill
 from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import TenantShares
@@ -41,10 +42,20 @@ class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
     One that has waited for a place for its adapter `is_no_measure` of how fast the backend is. `prefill` is
-    None where the backend computes the prompt itself.
+    None where the backend computes the prompt itself. `in_flight_s` is known once it has ended.
     """
 
-    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prefill", "prompt", "request")
+    __slots__ = (
+        "_bookings",
+        "_placed_s",
+        "backend",
+        "in_flight_s",
+        "is_no_measure",
+        "number",
+        "prefill",
+        "prompt",
+        "request",
+    )
 
     def __init__(
         self,
@@ -53,9 +64,12 @@ class Booking(Lease):
         backend: Backend,
         request: Request,
         prompt: SentPrompt,
-        prefill: Prefill | None = None,
+        prefill: Prefill | None,
+        now_s: float,
     ) -> None:
         super().__init__()
+        self._placed_s = now_s
+        self.in_flight_s = 0.0
         self._bookings = bookings
         self.number = number
         self.backend = backend
@@ -70,6 +84,7 @@ class Booking(Lease):
             self.prefill.computed(now_s)
 
     def _release(self, now_s: float) -> None:
+        self.in_flight_s = now_s - self._placed_s
         self._bookings.close(self, now_s)
 
 
@@ -88,6 +103,7 @@ class Bookings:
         replicas: Replicas | None = None,
     ) -> None:
         self.shares = TenantShares()
+        self._claims = EmptyClaims()
         self._number = first_number
         self._awaited: dict[int, Booking] = {}
         self._ended: deque[int] = deque()
@@ -110,7 +126,7 @@ class Bookings:
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         self._number += 1
         prefill = None if prefill_by is None else Prefill(prefill_by, request, self._prefixes, now_s)
-        booking = Booking(self, self._number, backend, request, prompt, prefill)
+        booking = Booking(self, self._number, backend, request, prompt, prefill, now_s)
         self._awaited[self._number] = booking
         backend.open[booking] = None
         if backend.adapters is not None:
@@ -119,7 +135,9 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = request.input_tokens - cached_tokens if prefill is None else 0.0
+            new_tokens = 0.0
+            if prefill is None:
+                new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
             backend.expect_prompt(booking, new_tokens, now_s)
             if self._replicas is not None:
                 self._replicas.sent(self._number, backend, new_tokens)
@@ -158,6 +176,8 @@ class Bookings:
         A prompt that was not computed, because it was refused or given up, is in no cache.
         """
         booking = self._awaited.pop(number, None)
+        if booking is not None:
+            self._claims.ended(booking.request, is_computed=is_computed, in_flight_s=booking.in_flight_s)
         if booking is not None and not is_computed:
             self._prefixes.take_back(booking.backend, booking.prompt)
             if booking.prefill is not None:

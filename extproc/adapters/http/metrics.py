@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from extproc import __version__
 from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
@@ -62,7 +63,7 @@ _GAUGES = {
     ),
     "is_model_trusted": (
         "extproc_backend_model_trusted",
-        "1 if the model corrects the estimate, 0 if the plain estimate foretells as well",
+        "1 if the model corrects the estimate, 0 if the plain estimate predicts as well",
     ),
 }
 _ENUMS = {
@@ -126,7 +127,7 @@ class SidecarCollector(Collector):
         )
         yield _counter(
             "extproc_followed_sessions",
-            "Requests placed at the home of their session, of whose cache only the session told",
+            "Requests placed at the home of their session, where only the session shows what is cached",
             counts.followed_sessions,
         )
         yield _counter(
@@ -155,7 +156,9 @@ class SidecarCollector(Collector):
         yield depth
         endings = [((ending,), queue.counts.endings[ending]) for ending in Ending]
         yield _counters("extproc_queue_ended", "Requests that wait no more, by why", ["ending"], endings)
-        wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
+        wait = HistogramMetricFamily(
+            "extproc_queue_wait_seconds", "Waiting time of requests that left the queue for a server"
+        )
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
 
@@ -192,6 +195,11 @@ class SidecarCollector(Collector):
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
         )
+        yield _counter(
+            "extproc_failed_open",
+            "Finished requests that Envoy sent to a server by itself, as no decision came in time",
+            counts.failed_open,
+        )
 
     def _model(self) -> Iterator[Metric]:
         models = self._runtime.core.model
@@ -224,6 +232,11 @@ class SidecarCollector(Collector):
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples
+        build = GaugeMetricFamily(
+            "extproc_build_info", "1, for the version of the sidecar", labels=["version"]
+        )
+        build.add_metric([__version__], 1.0)
+        yield build
         scrapes = self._runtime.scraper.results
         yield _counters(
             "extproc_scrapes", "Scrapes by backend and result", ["backend", "result"], scrapes.items()
@@ -259,7 +272,9 @@ class SidecarCollector(Collector):
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery
-        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter(
+            "extproc_discovery_answers", "Answers of discovery: which backends there are", counts.answers
+        )
         yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
         yield _gauge(
             "extproc_discovery_doubted",

@@ -18,7 +18,7 @@ MAX_CORES = 0.27
 long or the machine is slow."""
 
 _WHOLE = 1.75
-"""Measured: a scrape takes so many times what is seen of it, for asking and for turns of the event loop."""
+"""Measured: a scrape takes 1.75 times what is seen of it, for asking and for turns of the event loop."""
 
 _USUAL_S = 8e-5
 _WEIGHT = 0.02
