@@ -28,9 +28,10 @@ DIST ?= dist
 # These compute, or wait for Docker, while the others wait for processes and times.
 ASIDE := $(addprefix tests/,benchmarks commands config containers exchange fleet h2 learning outcomes policy request \
 	routing test_extending.py $(addprefix lab/,engine evaluation reports rivals traffic twin))
-SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
-	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
-	echo "    apt-get install --no-install-recommends prometheus"; }
+SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null && \
+	command -v chromium >/dev/null || { \
+	echo "The tests that need promtool and prometheus, or chromium, are skipped. On Debian, this installs them:"; \
+	echo "    apt-get install --no-install-recommends prometheus chromium"; }
 
 .PHONY: up test lint test-newest test-long test-faults test-vllm fuzz audit bench dist lock reference clean
 .DEFAULT_GOAL := test

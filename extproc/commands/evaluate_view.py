@@ -8,7 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from extproc.lab.evaluation.evaluator import evaluate
-from extproc.lab.evaluation.result import Evaluation, PolicyRun, PolicySummary, Spread
+from extproc.lab.evaluation.over_seeds import Evaluation, PolicySummary, Spread
+from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
 
 _NONE = "-"
@@ -95,8 +96,8 @@ def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) ->
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return lines for each layered policy: which layers decided, and how well its estimate foretold; and for
-    each policy whose clients sent requests again: what became of these; and where servers have places for
+    """Return lines for each layered policy: which layers decided, and how well its estimate predicted; and
+    for each policy whose clients sent requests again: what became of these; and where servers have places for
     adapters how many requests waited for one, and how balanced the servers were.
     """
     layered = [_remark(summary) for summary in evaluation.policies if summary.layer_shares]

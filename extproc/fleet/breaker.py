@@ -5,7 +5,7 @@ success closes it, and a probe that the server is seen to work on lets traffic f
 Nygard's circuit breaker ("Release It!", 2007), with the half-open state limited to one request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -27,10 +27,10 @@ class BreakerRule:
 
 
 ANSWERING_S = 1.0
-"""Guessed: servers fail within milliseconds, so what one has worked on for so long is being answered."""
+"""Guessed: servers fail within milliseconds, so one that works on a request for this time is answering."""
 
 EXCUSED_PER_FAILURE = 10
-"""Guessed: so many failures that are likely requests' own count as one; fifty in a row are no accident."""
+"""Guessed: this many failures that are likely requests' own count as one; fifty in a row are no accident."""
 
 _CLOSED: Final[int] = 0  # traffic flows
 _PAUSED: Final[int] = 1  # nothing is sent until the pause is over
@@ -38,25 +38,20 @@ _PROBING: Final[int] = 2  # one request is under way, or its outcome is
 _ANSWERING: Final[int] = 3  # a probe is being answered: traffic flows, but the first failure ends that
 
 
+@dataclass(slots=True, eq=False)
 class Breaker:
     """One backend's breaker; the backend takes no request before `admits_at_s`."""
 
-    __slots__ = (
-        "_failed_at_s",
-        "_failures",
-        "_pause_s",
-        "_phase",
-        "_probed_at_s",
-        "_rule",
-        "admits_at_s",
-    )
+    _rule: BreakerRule
+    admits_at_s: float = -inf
+    _failed_at_s: float = -inf
+    _probed_at_s: float = -inf
+    _phase: int = _CLOSED
+    _failures: int = 0  # in excused ones
+    _pause_s: float = field(init=False)
 
-    def __init__(self, rule: BreakerRule) -> None:
-        self.admits_at_s = self._failed_at_s = self._probed_at_s = -inf
-        self._rule = rule
-        self._phase = _CLOSED
-        self._failures = 0  # in excused ones
-        self._pause_s = rule.min_pause_s
+    def __post_init__(self) -> None:
+        self._pause_s = self._rule.min_pause_s
 
     @property
     def is_tripped(self) -> bool:
@@ -83,8 +78,8 @@ class Breaker:
     def scraped(self, now_s: float, *, is_working: bool) -> None:
         """Follow a good scrape, `is_working` where the server works on requests, and some are ours.
 
-        An answer may take minutes, and the backend is not out for so long: a probe that the server has been
-        working on is being answered. One of which nothing is seen is followed by another.
+        An answer may take minutes, and the backend is not out for all of that time: a probe that the server
+        has been working on is being answered. One of which nothing is seen is followed by another.
         """
         if self._phase != _PROBING:
             return

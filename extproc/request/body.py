@@ -126,7 +126,7 @@ def _previous_response(api: Api, fields: _Fields) -> str:
 
 
 def _salt(raw: Raw) -> str:
-    """Return a salt; one of another shape, which vLLM refuses, is told from others by its bytes."""
+    """Return a salt; one of another shape, which vLLM refuses, is distinguished from others by its bytes."""
     json = bytes(raw)
     if json in {b"", b"null"}:
         return ""

@@ -44,7 +44,9 @@ class Feedback:
             return None
         outcome = read_outcome(entry)
         if outcome is None:
-            self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
+            if not entry.response_flags & NOT_ROUTED_FLAGS:
+                self.counts.unplaced += 1
+                self.counts.failed_open += entry.attempts > 0
             return None
         booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
@@ -140,5 +142,5 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
         return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)
-    if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
-        backend.predictions.observe(sample.model_version, foretold)
+    if sample.model_version is not None and (predicted := foretold_of(sample)) is not None:
+        backend.predictions.observe(sample.model_version, predicted)

@@ -11,6 +11,7 @@ from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
@@ -68,6 +69,7 @@ class Parts:
             discovery=source.counts,
             membership=self.membership,
             trainer=TrainerWatch(SHIPPED_MODEL),
+            traffic=RecentTraffic(self.core, self.started_s),
             link=self.link,
             span_counts=lambda: self.spans,
         )
@@ -109,12 +111,10 @@ class Parts:
         self.offer_model(SHIPPED_MODEL.read_bytes())
         assert self.core.model.current is not None
 
-    def foretell(
-        self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500
-    ) -> None:
-        """Have so many requests take a second that were foretold to take so much, in log seconds."""
+    def predict(self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500) -> None:
+        """Have this many requests take a second that were predicted to take so much, in log seconds."""
         model = self.core.model.current
         assert model is not None
-        foretold = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
+        predicted = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
         for _ in range(count):
-            self.backend(name).predictions.observe(model.manifest.model_version, foretold)
+            self.backend(name).predictions.observe(model.manifest.model_version, predicted)

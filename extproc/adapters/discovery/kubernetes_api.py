@@ -1,8 +1,9 @@
 """List and watch objects: requests to the Kubernetes API, their lines read one by one.
 
-lightkube knows where the API is, and who we are: in a pod by its service account, whose token is read again
-when it is refused (401), elsewhere by the kubeconfig. Its own `watch` is not used: it cannot ask for
-bookmarks, and starts again without a pause. See https://kubernetes.io/docs/reference/using-api/api-concepts/.
+lightkube knows where the API is, and which account this is: in a pod by its service account, whose token is
+read again when it is refused (401), elsewhere by the kubeconfig. Its own `watch` is not used: it cannot ask
+for bookmarks, and starts again without a pause. See
+https://kubernetes.io/docs/reference/using-api/api-concepts/.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -49,7 +50,7 @@ class _Bookmark(msgspec.Struct):
     metadata: Metadata
 
 
-class _Status(msgspec.Struct):
+class _ApiStatus(msgspec.Struct):
     code: int = 0
     message: str = ""
 
@@ -137,7 +138,7 @@ def read_event(line: str, kind: type[Object]) -> tuple[str, str, Object | None]:
     """Read one line of a watch, as `watch` yields it; raises KubernetesError, or what `watch` makes it of."""
     event = msgspec.json.decode(line, type=WatchEvent)
     if event.type == "ERROR":
-        status = msgspec.json.decode(event.object, type=_Status)
+        status = msgspec.json.decode(event.object, type=_ApiStatus)
         # Mostly 410; whatever it is, the version may be what is wrong.
         raise KubernetesError(f"the watch ended: {status.code} {status.message}", must_list=True)
     if event.type == "BOOKMARK":
@@ -150,7 +151,7 @@ def _check(response: httpx2.Response) -> None:
     if response.status_code == _OK:
         return
     try:
-        message = msgspec.json.decode(response.content, type=_Status).message
+        message = msgspec.json.decode(response.content, type=_ApiStatus).message
     except _GARBAGE:
         message = response.text
     raise KubernetesError(

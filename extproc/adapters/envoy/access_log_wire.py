@@ -91,7 +91,7 @@ def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
         started_at_s=started_at_s,
         duration_s=duration_s,
         status=status,
-        attempts=common.upstream_request_attempt_count or 1,
+        attempts=common.upstream_request_attempt_count,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
         response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),

@@ -26,23 +26,23 @@ def read_signals(text: bytes) -> Signals | None:
     """Read a scrape; None where the text is not a believable exposition of a known server.
 
     A gauge that is absent or odd costs nothing but itself, all but that of the running requests: without it
-    nothing is known of the load. A queue that is not told counts as none.
+    nothing is known of the load. A queue that is not reported counts as none.
     """
     lines = b"\n" + text
     for dialect in DIALECTS:
-        running = _gauge(series(lines, dialect.running))
+        running = _sum(series(lines, dialect.running), MAX_GAUGE)
         if running is None:
             continue
-        waiting = _gauge(series(lines, dialect.waiting))
+        waiting = _sum(series(lines, dialect.waiting), MAX_GAUGE)
         cache = dialect.cache_info.read(lines) if dialect.cache_info else None
         return Signals(
             running=running,
             waiting=0.0 if waiting is None else waiting,
             kv_cache_fraction=_fraction(series(lines, dialect.kv_cache)),
-            prompt_tokens_total=_counter(series(lines, dialect.prompt_tokens)),
-            generation_tokens_total=_counter(series(lines, dialect.generation_tokens)),
-            prefix_hits_total=_counter(series(lines, dialect.prefix_hits)),
-            ended_total=_counter(series(lines, dialect.ended)),
+            prompt_tokens_total=_sum(series(lines, dialect.prompt_tokens), MAX_COUNTER),
+            generation_tokens_total=_sum(series(lines, dialect.generation_tokens), MAX_COUNTER),
+            prefix_hits_total=_sum(series(lines, dialect.prefix_hits), MAX_COUNTER),
+            ended_total=_sum(series(lines, dialect.ended), MAX_COUNTER),
             kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
             is_asleep=0.0 in series(lines, dialect.awake),
             adapters=None if dialect.adapters is None else read_adapters(lines, dialect.adapters),
@@ -51,7 +51,7 @@ def read_signals(text: bytes) -> Signals | None:
 
 
 def read_kv_cache_size(text: bytes) -> KvCacheSize | None:
-    """Read the size of the KV cache alone; None where it is not told, or there are several engines."""
+    """Read the size of the KV cache alone; None where it is not reported, or there are several engines."""
     lines = b"\n" + text
     for info in [dialect.cache_info for dialect in DIALECTS]:
         if info is not None and info.count(lines) == 1:
@@ -86,11 +86,12 @@ def _scraped(url: str) -> bytes:
         return text
 
 
-def _gauge(values: list[float]) -> float | None:
-    if not values or not all(0.0 <= value <= MAX_GAUGE for value in values):
+def _sum(values: list[float], most: float) -> float | None:
+    """Return the sum; None where there is none, or one that is not believed."""
+    if not values or not all(value >= 0.0 for value in values):
         return None
     total = sum(values)
-    return total if total <= MAX_GAUGE else None
+    return total if total <= most else None
 
 
 def _fraction(values: list[float]) -> float | None:
@@ -98,10 +99,3 @@ def _fraction(values: list[float]) -> float | None:
     if not values or not all(0.0 <= value <= 1.0 + 1e-6 for value in values):
         return None
     return min(1.0, sum(values) / len(values))
-
-
-def _counter(values: list[float]) -> float | None:
-    if not values or not all(value >= 0.0 for value in values):
-        return None
-    total = sum(values)
-    return total if total <= MAX_COUNTER else None

@@ -22,10 +22,10 @@ class KvMemory:
         self.size = blocks
         self.free = blocks
         self._block_size = block_size
-        self._cache: _PrefixCache | None = None
+        self._cache: _CachedBlocks | None = None
 
     def take(self, blocks: int) -> None:
-        """Use blocks; there must be so many."""
+        """Use blocks; there must be this many."""
         self.free -= blocks
         if self._cache is not None:
             self._cache.evict(blocks)
@@ -48,7 +48,7 @@ class KvMemory:
         full = min(len(sequence.content), sequence.computed_tokens // self._block_size)
         if sequence.pinned < full:
             if self._cache is None:
-                self._cache = _PrefixCache(self.free)
+                self._cache = _CachedBlocks(self.free)
             sequence.pinned = self._cache.publish(sequence.content, sequence.pinned, full)
 
     def release(self, sequence: Sequence) -> None:
@@ -70,12 +70,12 @@ class KvMemory:
         return twin
 
 
-class _PrefixCache:
+class _CachedBlocks:
     """Blocks by content: `_pins` those in use and by how many, `_idle` the queue of free ones.
 
     Free blocks that hold no content are `_blanks` at the head of the queue, and further on an entry whose key
     is a negative number, for some of them; every other entry is the content of one block. A dict keeps the
-    order, and is copied at a tenth of the cost of an OrderedDict: who looks ahead copies it for each look.
+    order, and is copied at a tenth of the cost of an OrderedDict: a look ahead works on a copy.
     """
 
     def __init__(self, free_blocks: int) -> None:
@@ -124,7 +124,7 @@ class _PrefixCache:
                 freed += 1
         return freed
 
-    def copied(self) -> "_PrefixCache":
+    def copied(self) -> "_CachedBlocks":
         twin = copy.copy(self)
         twin._pins, twin._idle = self._pins.copy(), self._idle.copy()
         return twin

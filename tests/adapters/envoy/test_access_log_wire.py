@@ -58,7 +58,7 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
 
 def test_absent_fields_have_their_neutral_values() -> None:
     assert decode_entries(log_message({})) == [
-        LogEntry(0.0, None, 0, 1, frozenset(), 0, {}, {}),
+        LogEntry(0.0, None, 0, 0, frozenset(), 0, {}, {}),
     ]
 
 

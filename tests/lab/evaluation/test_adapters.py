@@ -11,7 +11,8 @@ from support.evaluated_scenarios import offered_scenario
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.result import PolicyRun, summaries
+from extproc.lab.evaluation.over_seeds import summaries
+from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
 from extproc.lab.traffic.adapters import Adapters
 
@@ -46,7 +47,7 @@ def test_with_affinity_waits_for_a_place_are_at_least_halved(without: str) -> No
 
 def test_with_affinity_the_servers_get_equal_shares() -> None:
     answered = [backend.requests for backend in result("layered").backends]
-    # Four standard errors of so many requests would be 18 %.
+    # Four standard errors of this many requests would be 18 %.
     assert result("layered").imbalance < 0.15, answered
     assert result("layered").fairness > 0.99
 
