@@ -164,7 +164,7 @@ def _field(name: str, text: str) -> bytes:
 
 
 _known_field = lru_cache(maxsize=8192)(_field)
-"""Of names of backends, layers and reasons there are few."""
+"""There are few names of backends, layers and reasons."""
 
 
 @lru_cache(maxsize=8192)
