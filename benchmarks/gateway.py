@@ -100,7 +100,7 @@ def added_ms(sides: dict[str, Side], rounds: int) -> dict[str, float]:
 
 
 def per_part_us(side: Side, streams: int, duration_s: float) -> tuple[float, float]:
-    """CPU time of the server and of Envoy for a part of a response, while so many are streamed."""
+    """CPU time of the server and of Envoy for a part of a response, while this many are streamed."""
     before_s = side.server.cpu_s() if side.server else 0.0, side.envoy.cpu_s()
     result = uvloop.run(run_load(side.port, streams, duration_s, CHUNKS, PAUSE_MS))
     after_s = side.server.cpu_s() if side.server else 0.0, side.envoy.cpu_s()

@@ -16,7 +16,7 @@ from extproc.request.request import Request
 from extproc.routing.contenders import some_of
 
 MOST_LOOKED_AT = 32
-"""Guessed: of more prefill servers so many are taken at random; the best of these is nearly that of all."""
+"""Guessed: of more prefill servers this many are taken at random; the best of these is nearly that of all."""
 
 
 class Prefill(Lease):

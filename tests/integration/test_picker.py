@@ -39,7 +39,7 @@ WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
 
 @dataclass
 class Echo:
-    """A server that tells what it was sent, and says that it runs so many requests."""
+    """A server that tells what it was sent, and says that it runs this many requests."""
 
     port: int = 0
     running: int = 0
