@@ -32,7 +32,7 @@ OPEN_AT_ONCE = 500
 MAX_STREAM_BYTES = 8192
 MAX_LEFT_BYTES = 8 << 20  # of a million streams: noise of the allocator, 8 bytes each
 _END_STREAM, _END_HEADERS = 0x1, 0x4
-_FIELDS = (
+FIELDS = (
     (":method", "POST"),
     (":scheme", "http"),
     (":path", f"/{EXT_PROC_SERVICE}/Process"),
@@ -49,7 +49,7 @@ class Caller:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._next_id = 1
         self._pending = b""
-        self._block = stateless(_FIELDS)
+        self._block = stateless(FIELDS)
         headers = pb.ProcessingRequest()
         for name, value in ((":path", b"/v1/chat/completions"), (":method", b"POST")):
             headers.request_headers.headers.headers.add(key=name, raw_value=value)
@@ -82,7 +82,7 @@ class Caller:
         self._read(HEADERS, _END_STREAM, len(ids))
 
     def _read(self, kind: int, flag: int, count: int) -> None:
-        """Until so many frames of that kind have come."""
+        """Until this many frames of that kind have come."""
         while count:
             self._pending += self._socket.recv(1 << 20)
             at = received_bytes = 0
@@ -112,19 +112,19 @@ def main(
         caller = Caller(port)
         for _ in range(20):
             caller.end(caller.place(OPEN_AT_ONCE))
-        before = _resident_bytes(pid)
+        before = resident_bytes(pid)
         ids = [stream for _ in range(open_streams // 100) for stream in caller.place(100)]
         held = _places_held(http_port)
-        per_stream = (_resident_bytes(pid) - before) / len(ids)
+        per_stream = (resident_bytes(pid) - before) / len(ids)
         console.print(
             f"{len(ids):,} streams open, {held:,} places held: {per_stream:,.0f} bytes each "
             f"(budget {MAX_STREAM_BYTES:,})"
         )
         caller.end(ids)
-        before, begun_s = _resident_bytes(pid), time.monotonic()
+        before, begun_s = resident_bytes(pid), time.monotonic()
         for _ in range(streams // OPEN_AT_ONCE):
             caller.end(caller.place(OPEN_AT_ONCE))
-        left = _resident_bytes(pid) - before
+        left = resident_bytes(pid) - before
         held, took_s = _places_held(http_port), time.monotonic() - begun_s
         console.print(
             f"{streams:,} streams opened and closed in {took_s:.0f} s: {held} places held, "
@@ -167,7 +167,7 @@ def _places_held(http_port: int) -> int:
     return sum(one["own"] for one in state["backends"])
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

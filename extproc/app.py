@@ -33,6 +33,7 @@ from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
@@ -46,7 +47,7 @@ from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import KnownBackends
 from extproc.learning.model_file import MAX_FILE_BYTES
 from extproc.learning.model_in_use import read_offer
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.queue.request_queue import RequestQueue
@@ -66,7 +67,9 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path | None, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._core = core = Core(self.core_rules(config), rng, int(rng.integers(1 << 61)))
+        number = int(rng.integers(1 << 61))
+        self._core = core = Core(self.core_rules(config), rng, number)
+        self._link = None if core.replicas is None else ReplicaLink(config.replicas, core.replicas, number)
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
@@ -116,7 +119,10 @@ class Sidecar:
         """Serve until `stop` is set, then drain. A watch that dies takes the process down, never silently."""
         async with AsyncExitStack() as stack:
             if self._config.samples.path is not None:
-                self._samples = SampleStore.open(self._config.samples.path, self._config.samples.max_rows)
+                later = asyncio.get_running_loop().call_later
+                self._samples = SampleStore.open(
+                    self._config.samples.path, self._config.samples.max_rows, later
+                )
                 stack.callback(self._samples.close)
             stack.push_async_callback(self._scraper.stop)
             if self._tracing is not None:
@@ -130,6 +136,7 @@ class Sidecar:
                 discovery=self._source.counts,
                 membership=self._membership,
                 trainer=self._trainer,
+                link=self._link,
                 span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime, more=self.collectors(runtime))
@@ -154,6 +161,8 @@ class Sidecar:
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
         watches.append(self._trainer.follow())
         watches.append(follow_searches(self._core.search, self._scraper))
+        if self._link is not None:
+            watches.append(self._link.follow())
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         if self._pool_rules is not None:
@@ -181,8 +190,11 @@ class Sidecar:
 
     def _handle_entry(self, entry: LogEntry, now_s: float) -> None:
         outcome = self._core.learn(entry, now_s)
-        if outcome is None:
-            return
+        if outcome is not None:
+            self.finished(outcome)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Record a request that has ended."""
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("request_finished %s", outcome.sample)
         if self._samples is not None:

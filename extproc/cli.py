@@ -10,6 +10,7 @@ from extproc.commands.analyze import analyze
 from extproc.commands.calibrate import calibrate
 from extproc.commands.clusters import clusters
 from extproc.commands.evaluate import evaluate
+from extproc.commands.init import init
 from extproc.commands.picker import PickerCommand, picker
 from extproc.commands.profile import profile
 from extproc.commands.samples import samples_app
@@ -24,12 +25,12 @@ from extproc.errors import ExtprocError
 app = typer.Typer(
     help="Route LLM requests to vLLM servers: an external-processing sidecar for Envoy.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, serve, clusters, status, profile, analyze, train, trainer, calibrate, evaluate, sim):
+COMMANDS = (up, init, serve, clusters, status, profile, analyze, train, trainer, calibrate, evaluate, sim)
+for command in COMMANDS:
     app.command()(command)
 app.command("picker", cls=PickerCommand)(picker)
 app.add_typer(samples_app, name="samples")

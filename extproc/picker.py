@@ -1,6 +1,6 @@
 """The picker: a sidecar whose callers are gateways of any make, by the Endpoint Picker Protocol.
 
-All parts are those of the sidecar but the server, and there is no file of clusters: a gateway is told
+All parts are those of the sidecar but the server, and there is no file of clusters: a gateway is given
 addresses.
 """
 
@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from extproc.adapters.descriptors import raise_descriptor_limit
 from extproc.adapters.envoy.cluster_file import ClusterFile, NoClusterFile
 from extproc.adapters.envoy.picker_server import BODIES_AT_ONCE, PickerServer
 from extproc.adapters.envoy.services import EnvoyServer
+from extproc.adapters.http.objective_metrics import ObjectiveMetrics
 from extproc.adapters.http.picker_metrics import PickerCollector
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.stop_signals import stop_event
@@ -29,6 +29,8 @@ from extproc.errors import ConfigError
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
+from extproc.fleet.endpoint import is_ip_address
+from extproc.outcomes.outcome import Outcome
 from extproc.request.model_rewrite import rewritten
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.gateway_rules import GatewayRules
@@ -56,6 +58,7 @@ class Picker(Sidecar):
     ) -> None:
         self._setup = setup
         self._rng = rng
+        self._objectives = ObjectiveMetrics()
         super().__init__(config, config_path, rng)
 
     def core_rules(self, config: Config) -> CoreRules:
@@ -67,7 +70,7 @@ class Picker(Sidecar):
         """Make the server that gateways talk to."""
         most = config.gateway.max_body_bytes
         parts = GatewayParts(
-            self.place,
+            self._objectives.timed(self.place),
             core.served_elsewhere,
             core.ratios,
             self.header_rules,
@@ -89,7 +92,12 @@ class Picker(Sidecar):
 
     def collectors(self, runtime: Runtime) -> Iterable[Collector]:
         """Return the metrics that autoscalers read of a picker."""
-        return (PickerCollector(runtime, self._setup.pool_name),)
+        return (PickerCollector(runtime, self._setup.pool_name), self._objectives)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Record a request that has ended, and count it by its model."""
+        super().finished(outcome)
+        self._objectives.ended(outcome.sample)
 
     def accepted(self, config: Config) -> Config:
         """Return a configuration as it counts here; raises ConfigError where there are no addresses in it."""
@@ -109,19 +117,12 @@ def require_addresses(config: Config) -> None:
     below = [each.name for each in listed if each.path_prefix]
     if below:
         raise ConfigError(f"gateways change no paths, and these backends have one: {', '.join(below)}")
-    named = [each.name for each in listed if not _is_address(each.host)]
+    named = [each.name for each in listed if not is_ip_address(each.host)]
     if named:
         raise ConfigError(
             f"gateways are given addresses, and these backends have names: {', '.join(named)}. "
             "List IP addresses, or find them by `discovery: {kind: dns, ...}`."
         )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        return bool(ip_address(host))
-    except ValueError:
-        return False
 
 
 async def pick(config: Config, config_path: Path | None, setup: PickerSetup) -> None:

@@ -25,7 +25,7 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
 
 
 COMMANDS = (
-    *("up", "serve", "picker", "clusters", "status"),
+    *("up", "init", "serve", "picker", "clusters", "status"),
     *("profile", "analyze", "train", "trainer", "calibrate", "evaluate", "sim"),
 )
 
@@ -51,7 +51,7 @@ import sys
 import extproc.cli
 heavy = {"grpc", "numpy", "lightgbm", "aiohttp", "pydantic", "google.protobuf", "matplotlib", "scipy"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-sys.argv = ["extproc", "status", "--url", "http://127.0.0.1:1"]
+sys.argv = ["extproc", "status", "--sidecar", "http://127.0.0.1:1"]
 try:
     extproc.cli.main()
 except SystemExit:
@@ -87,7 +87,7 @@ def test_missing_configuration_is_a_message(
 def test_status_without_a_sidecar_is_a_message(
     options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    assert run(monkeypatch, "status", "--url", "http://127.0.0.1:1", *options) == 1
+    assert run(monkeypatch, "status", "--sidecar", "http://127.0.0.1:1", *options) == 1
     assert capsys.readouterr().err.startswith("extproc: no sidecar answers at http://127.0.0.1:1: ")
 
 

@@ -64,7 +64,7 @@ def test_a_wheel_in_an_empty_environment_runs_the_whole_stack(programs: Path, tm
 
 @pytest.mark.long
 def test_a_wheel_in_an_empty_environment_evaluates_and_draws(programs: Path, tmp_path: Path) -> None:
-    options = ("--policies", "layered,random", "--seeds", "1", "--out", "page.html")
+    options = ("--policies", "layered,random", "--seeds", "1", "--page", "page.html")
     workload = ("--workload", "poisson:0.5x prompt=fixed:100 output=fixed:16 for=10")
     subprocess.run(
         (programs / "extproc", "evaluate", *options, *workload), cwd=tmp_path, check=True, timeout=300

@@ -20,7 +20,7 @@ from support.recipes import copy_tree, recipes
 from support.scripted_backend import PAGE, ScriptedBackend, never_answer, page
 from support.stack_fixtures import stack, start_envoy
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 __all__ = ["stack", "start_envoy"]
 

@@ -1,12 +1,9 @@
 """README stays short, and its first steps and figures are those of the project."""
 
 import re
-import textwrap
 
-from support.documents import README, shell_lines
+from support.documents import README, extproc_calls, shell_lines
 from support.reference import ROOT
-
-from extproc.config.stages import parse_config
 
 TEXT = README.read_text()
 
@@ -21,10 +18,12 @@ def test_the_first_two_commands_start_the_stack_and_ask_it() -> None:
     assert second.startswith("curl -iN http://127.0.0.1:8080/v1/chat/completions")
 
 
-def test_the_configuration_of_the_five_steps_is_accepted() -> None:
-    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", TEXT, re.DOTALL | re.MULTILINE)
-    config = parse_config(textwrap.dedent(block), "README.md")
-    assert [backend.name for backend in config.backends] == ["vllm-1", "vllm-2"]
+def test_sidecar_and_envoy_are_started_with_the_files_that_init_writes() -> None:
+    (init,) = [call for call in extproc_calls(TEXT) if call[0] == "init" and len(call) > 1]
+    directory = init[init.index("--dir") + 1]
+    lines = shell_lines(TEXT)
+    assert f"extproc serve --config {directory}/extproc.yaml" in lines
+    assert f"envoy -c {directory}/envoy.yaml" in {line.rpartition("/bin/")[2] for line in lines}
 
 
 def test_the_ports_are_those_of_envoy_and_of_the_defaults() -> None:

@@ -1,4 +1,4 @@
-"""`extproc calibrate`: an engine profile from a recorded load, and how well it foretells others."""
+"""`extproc calibrate`: an engine profile from a recorded load, and how well it predicts others."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,11 @@ class CalibrateOptions:
 
 @takes_options
 def calibrate(options: CalibrateOptions) -> None:
-    """Make a twin of a server: fit an engine profile to a recorded load, and compare both on other loads.
+    """Make a twin of a server from a recorded load.
 
-    The load to fit to should span the prompt lengths and rates that the twin is for, from idle to somewhat
-    past saturation. The file that comes out is a PROFILE for `extproc sim`, and in a fleet of `extproc
+    An engine profile is fitted to the load, and compared with the server on other loads. The load to fit
+    to should span the prompt lengths and rates that the twin is for, from idle to somewhat past
+    saturation. The file that comes out is a PROFILE for `extproc sim`, and in a fleet of `extproc
     evaluate`. Exit status 1 where TTFT p50, p90 or throughput of a checked load is off by more than 20 %.
     """
     from rich.console import Console

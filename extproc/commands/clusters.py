@@ -14,7 +14,10 @@ def clusters(
         Path, typer.Option(help="Configuration file of the sidecars, with a `discovery`.", metavar="FILE")
     ] = Path("extproc.yaml"),
 ) -> None:
-    """Write only Envoy's cluster file, for an Envoy whose sidecars run elsewhere, until SIGTERM or SIGINT."""
+    """Write Envoy's cluster file, for sidecars that run elsewhere.
+
+    It runs until SIGTERM or SIGINT.
+    """
     import uvloop
 
     from extproc.adapters.discovery.membership_feed import write_clusters

@@ -43,7 +43,10 @@ class EvaluateOptions:
     seeds: int = option(3, "Number of runs of each policy, each with its own seed.", min=1, max=1000)
     first_seed: int = option(1, "Seed of the first run; the others have the next seeds.", min=0)
     routers: int = option(
-        1, "Number of routers, which do not see each other; a request goes to any.", min=1, max=256
+        1,
+        "Number of routers; a request goes to any. Layered ones report to each other what they send.",
+        min=1,
+        max=256,
     )
     scrape_interval_s: float = option(
         0.1, "Time between two scrapes of a backend, in seconds.", "--scrape-interval", min=0.01, max=60.0
@@ -81,14 +84,12 @@ class EvaluateOptions:
     ttft_noise: float = option(
         0.0,
         "Noise of TTFT, as a standard deviation of its logarithm; 0.2 is about 20 %.",
-        "--ttft-noise",
         min=0.0,
         max=2.0,
     )
     speed_noise: float = option(
         0.0,
         "Noise of each machine's speed, as a standard deviation of its logarithm; it changes every 10 s.",
-        "--speed-noise",
         min=0.0,
         max=2.0,
     )
@@ -107,40 +108,38 @@ class EvaluateOptions:
     frozen_gauges: str | None = option(
         None,
         "Standstills of a server's metrics: once in PERIOD seconds, for LENGTH seconds.",
-        "--frozen-gauges",
         metavar="PERIOD:LENGTH",
         show_default="none",
     )
     cold_start: str | None = option(
         None,
         "Slow start of a server: for SECONDS it takes TIMES as long.",
-        "--cold-start",
         metavar="SECONDS:TIMES",
         show_default="none",
     )
-    model: Path | None = option(None, "Model file for layer 2.", metavar="FILE", show_default="none")
+    model_file: Path | None = option(None, "Model file of layer 2.", metavar="FILE", show_default="none")
     samples: Path | None = option(
         None,
         "Sample store to which layered adds its samples, for `extproc train`.",
         metavar="FILE",
         show_default="none",
     )
-    out: Path | None = option(None, "File for a page with plots.", metavar="FILE")
+    page: Path | None = option(None, "File for a page with plots.", metavar="FILE")
     json: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
 
 
 @takes_options
 def evaluate(options: EvaluateOptions) -> None:
-    """Compare the sidecar's policy with others on a simulated fleet, in virtual time.
+    """Compare the sidecar's policy with others on a simulated fleet.
 
-    Equal seeds give equal results. A fleet is one of local, equal, one-slow, mixed-16, hidden-queue,
-    failing, elastic, h100-70b, of engines of full size full-4, full-8, full-mixed-4, full-mixed-8 (two
-    speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list of machines
-    PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as 2xa100-8b*1:8,a100-8b*0.6:8; a
-    PROFILE may be the file of a calibration. With /N behind the limits (8xa100-8b*1:32/4) requests of at most
-    N adapters run at once. With
-    @FROM-TO behind it a machine is there for that time only, in seconds, and with !FROM-TO it fails for
-    that time: a100-8b*1:8@60-, a100-8b*1:8!100-160.
+    Everything happens in virtual time. Equal seeds give equal results. A fleet is one of local, equal,
+    one-slow, mixed-16, hidden-queue, failing, elastic, h100-70b, of engines of full size full-4, full-8,
+    full-mixed-4, full-mixed-8 (two speeds), full-kinds, full-kinds-8 (three kinds of machines), or a list
+    of machines PROFILE*SPEED:MAX_NUM_SEQS[:KV_CACHE_TOKENS[:HTTP_LIMIT]], such as
+    2xa100-8b*1:8,a100-8b*0.6:8; a PROFILE may be the file of a calibration. With /N behind the limits
+    (8xa100-8b*1:32/4) requests of at most N adapters run at once. With @FROM-TO behind it a machine is
+    there for that time only, in seconds, and with !FROM-TO it fails for that time: a100-8b*1:8@60-,
+    a100-8b*1:8!100-160.
 
     A workload is one of chat, two-class, conversations, bursts, daily, each with @LOAD as a share of what
     the fleet can answer; or "ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS", such as "poisson:0.9x
@@ -148,14 +147,14 @@ def evaluate(options: EvaluateOptions) -> None:
     bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
     with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
-    all that was said before. With adapters=COUNT:SKEW each is for one of so many adapters, the n-th of which
-    is as popular as 1 / n ** SKEW.
+    all that was said before. With adapters=COUNT:SKEW each is for one of COUNT adapters, the n-th of which is
+    as popular as 1 / n ** SKEW.
 
     Or a workload is a recorded trace, "trace:FILE[@LOAD] [for=SECONDS]". The file is one of Azure's CSV
     files (TIMESTAMP, ContextTokens, GeneratedTokens), of BurstGPT's CSV files, of Mooncake's JSONL files,
     whose prompts share prefixes, or a CSV file with at_s, prompt_tokens, output_tokens. With @LOAD the trace
     is stretched or compressed in time, bursts included, until its mean rate is that share of what the fleet
-    can answer. With for=SECONDS it ends after so many seconds of the simulation.
+    can answer. With for=SECONDS it ends after that time of the simulation.
 
     Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-adapters
     (the same without affinity to adapters), round-robin, random,
@@ -189,10 +188,10 @@ def evaluate(options: EvaluateOptions) -> None:
     console.print(*remarks(evaluation), sep="\n", soft_wrap=True, highlight=False, markup=False)
     if options.json is not None:
         write_json(options.json, evaluation, ReportError)
-    if options.out is not None:
+    if options.page is not None:
         from extproc.lab.reports.evaluation_page import evaluation_page  # it takes seconds to import
 
-        write_or_raise(options.out, evaluation_page(evaluation), ReportError)
+        write_or_raise(options.page, evaluation_page(evaluation), ReportError)
 
 
 def _evaluation(
@@ -255,7 +254,7 @@ def _scenario(
         scrape_interval_s=options.scrape_interval_s,
         gauge_delay_s=options.gauge_delay_s,
         slo_s=options.slo_s,
-        layered=layered_rules(_stages(options), _read(options.model)),
+        layered=layered_rules(_stages(options), _read(options.model_file)),
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
         is_estimate_judged=options.is_estimate_judged,

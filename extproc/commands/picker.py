@@ -21,7 +21,10 @@ class PickerCommand(TyperCommand):
 
 @takes_options
 def picker(options: PickerOptions) -> None:
-    """Answer gateways which server to send each request to, until SIGTERM or SIGINT."""
+    """Choose a server for each request of a gateway.
+
+    It runs until SIGTERM or SIGINT.
+    """
     import tempfile
 
     import uvloop

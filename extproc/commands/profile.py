@@ -25,11 +25,13 @@ class ProfileOptions:
         "Sample store to write to; samples are added to an existing one.", metavar="FILE"
     )
     backends: str = option("", "URLs of vLLM servers, to send to directly.", metavar="URL,URL")
-    stack: str = option(
-        "", "URL of a stack's Envoy, to send through instead of --backends; needs --state.", metavar="URL"
+    envoy: str = option(
+        "", "URL of an Envoy, to send through it instead of --backends; needs --sidecar.", metavar="URL"
     )
-    state: str = option("", "HTTP address of the sidecar of --stack.", metavar="URL")
-    model: str | None = option(None, "Model that the requests name.", show_default="what the servers have")
+    sidecar: str = option("", "HTTP address of the sidecar of --envoy.", metavar="URL")
+    model: str | None = option(
+        None, "Model that the requests name.", metavar="NAME", show_default="what the servers have"
+    )
     rates: str = option(
         "0.5,1,2,4,8,16,32",
         "Request rates, in requests per second for all servers together; one step for each.",
@@ -69,7 +71,10 @@ class ProfileOptions:
 
 @takes_options
 def profile(options: ProfileOptions) -> None:
-    """Drive servers from idle to saturation, and record every request. Ctrl-C keeps what was measured."""
+    """Load servers from idle to saturation, and record every request.
+
+    Ctrl-C keeps what was measured.
+    """
     import uvloop
     from rich.console import Console
 
@@ -80,7 +85,7 @@ def profile(options: ProfileOptions) -> None:
     from extproc.lab.traffic.step_requests import RecordedRequests
     from extproc.lab.traffic.workload import Schedule, parse_rates
 
-    servers = parse_servers(options.backends, options.stack, options.state)
+    servers = parse_servers(options.backends, options.envoy, options.sidecar)
     trace = _trace(options)
     requests = _drawn(options) if trace is None else RecordedRequests(trace)
     schedule, console = Schedule(parse_rates(options.rates), options.step_s, options.passes), Console()

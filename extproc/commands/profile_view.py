@@ -6,13 +6,13 @@ Figures in, text out; the bar is the only state.
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from extproc.lab.load.figures import Figures, StepFigures, percentiles_s
 from extproc.lab.load.profiler import ProfileResult
-from extproc.lab.traffic.workload import Schedule
+from extproc.lab.traffic.workload import Schedule, Step
 
 
 class ProfileView:
@@ -38,7 +38,7 @@ class ProfileView:
         if not figures.steps or not self._console.is_terminal:
             return
         step = figures.steps[-1].step
-        before = (step.pass_number - 1) * len(self._schedule.rates) + self._schedule.rates.index(step.rate)
+        before = step_number(step, self._schedule) - 1
         within_s = now_s - figures.step_began_s if figures.is_step_running else step.duration_s
         done_s = before * step.duration_s + min(within_s, step.duration_s)
         self.progress.update(
@@ -47,16 +47,18 @@ class ProfileView:
 
     def step_ended(self, step: StepFigures) -> None:
         """Leave a line behind."""
-        self._console.print(step_line(step), highlight=False, soft_wrap=True)
+        self._console.print(step_line(step, self._schedule), highlight=False, soft_wrap=True)
 
 
 def plan_lines(schedule: Schedule, max_in_flight: int) -> list[str]:
     """Say how long the run takes, and what it does to the servers."""
     slowest, fastest = schedule.rates[0], schedule.rates[-1]
-    minutes = schedule.passes * len(schedule.rates) * schedule.step_s / 60
+    total_s = schedule.passes * len(schedule.rates) * schedule.step_s
+    time = f"{total_s:.0f} s" if total_s < 100 else f"{total_s / 60:.0f} min"
+    passes = "1 pass" if schedule.passes == 1 else f"{schedule.passes} passes"
     return [
         f"{len(schedule.rates)} rates from {slowest:g} to {fastest:g} requests/s, {schedule.step_s:g} s each,"
-        f" {schedule.passes} passes: {minutes:.0f} min, and the time to drain after each pass.",
+        f" {passes}: {time}, and the time to drain after each pass.",
         f"Servers are driven past saturation, with up to {max_in_flight} requests in flight. All other"
         " requests to them will wait. Ctrl-C ends the run, and keeps the samples.",
     ]
@@ -72,7 +74,12 @@ def progress_text(figures: Figures, passes: int, now_s: float) -> str:
     )
 
 
-def step_line(step: StepFigures) -> str:
+def step_number(step: Step, schedule: Schedule) -> int:
+    """Return its place in the run, from 1 on."""
+    return (step.pass_number - 1) * len(schedule.rates) + schedule.rates.index(step.rate) + 1
+
+
+def step_line(step: StepFigures, schedule: Schedule) -> str:
     """Return the line of a step that has ended; TTFT is that of the requests that have ended."""
     extras = "".join(
         f", {count} {what}"
@@ -80,37 +87,35 @@ def step_line(step: StepFigures) -> str:
         if count
     )
     return (
-        f"pass {step.step.pass_number}, {step.step.rate:g}/s: sent {step.sent}, "
+        f"{step_number(step.step, schedule)} of {schedule.passes * len(schedule.rates)}, "
+        f"{step.step.rate:g}/s: sent {step.sent}, "
         f"done {step.completed_per_s:.1f}/s, TTFT p50/p99 {_seconds(step.ttfts_s, 50, 99)}, "
         f"in flight up to {step.max_in_flight}, errors {step.errors}{extras}"
     )
 
 
-def summary_table(figures: Figures) -> Table:
-    """Return a row for each rate, all passes together."""
+_TROUBLES = {"errors": "errors", "refused": "refused", "aborted": "aborted", "unsent": "not_sent"}
+
+
+def summary_table(figures: Figures) -> Group:
+    """Return a row for each rate, all passes together; what never went wrong has no column."""
+    steps = figures.by_rate()
+    troubles = [title for title, name in _TROUBLES.items() if any(getattr(step, name) for step in steps)]
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in (
-        "asked\n1/s",
-        "done\n1/s",
-        "sent\n",
-        "TTFT p50\np90",
-        "TTFT p99\nmax",
-        "errors\nrefused",
-        "aborted\nnot sent",
-        "in flight\nrunning",
-    ):
+    for title in ("rate/s", "done/s", "sent", "p50", "p90", "p99", "max", "load", "running", *troubles):
         table.add_column(title, justify="right", no_wrap=True)
-    for step in figures.by_rate():
+    for step in steps:
+        ttfts = percentiles_s(step.ttfts_s, 50, 90, 99, 100)
         table.add_row(
             f"{step.step.rate:g}",
             f"{step.completed_per_s:.1f}",
             str(step.sent),
-            *_two_lines(percentiles_s(step.ttfts_s, 50, 90, 99, 100)),
-            f"{step.errors}\n{step.refused}",
-            f"{step.aborted}\n{step.not_sent}",
-            f"{step.max_in_flight}\n{step.max_running:g}",
+            *(("-",) * 4 if ttfts is None else (f"{seconds:.3g}" for seconds in ttfts)),
+            str(step.max_in_flight),
+            f"{step.max_running:g}",
+            *(str(getattr(step, _TROUBLES[title])) for title in troubles),
         )
-    return table
+    return Group("TTFT in seconds; load and running are the most requests at once.", table)
 
 
 def result_lines(result: ProfileResult, samples: Path) -> list[str]:
@@ -129,13 +134,6 @@ def result_lines(result: ProfileResult, samples: Path) -> list[str]:
         f"{figures.max_late_s * 1e3:.0f} ms late"
     )
     return lines
-
-
-def _two_lines(percentiles: tuple[float, ...] | None) -> tuple[str, str]:
-    if percentiles is None:
-        return "-", "-"
-    p50, p90, p99, longest = (f"{seconds:.3f} s" for seconds in percentiles)
-    return f"{p50}\n{p90}", f"{p99}\n{longest}"
 
 
 def _seconds(ttfts_s: list[float], *percents: float) -> str:

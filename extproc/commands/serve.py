@@ -15,9 +15,7 @@ def serve(
     ] = Path("extproc.yaml"),
     log_level: Annotated[
         Literal["debug", "info", "warning"],
-        typer.Option(
-            help="Level of the log; Level of the log; debug adds a line for every request, at its outcome."
-        ),
+        typer.Option(help="Level of the log; debug adds a line for every request, at its outcome."),
     ] = "info",
 ) -> None:
     """Run the sidecar until SIGTERM or SIGINT. The list of backends in its file may change meanwhile."""

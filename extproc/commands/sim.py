@@ -6,7 +6,10 @@ from extproc.lab.simulated_vllm.vllm_options import SimOptions
 
 @takes_options
 def sim(options: SimOptions) -> None:
-    """Simulate a vLLM server in real time: OpenAI endpoints, /metrics, continuous batching. No GPU."""
+    """Simulate a vLLM server in real time, without a GPU.
+
+    It has OpenAI endpoints, /metrics and continuous batching.
+    """
     import uvloop
 
     from extproc.lab.simulated_vllm.vllm_server import serve_sim

@@ -12,14 +12,14 @@ INTERVAL_S = 1.0
 
 
 def status(
-    url: Annotated[
-        str, typer.Option(help="HTTP address of the sidecar.")
+    sidecar: Annotated[
+        str, typer.Option(help="HTTP address of the sidecar.", metavar="URL")
     ] = f"http://127.0.0.1:{StackOptions().http_port}",
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh the table every second, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show the fleet: zones, load, signals, predicted and observed TTFT, decisions by layer."""
+    """Show the fleet: load, signals, TTFT, decisions by layer."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -28,7 +28,7 @@ def status(
     from extproc.commands.status_view import status_view
     from extproc.errors import StackError
 
-    console, shown = Console(), status_view(fetch_state(url))
+    console, shown = Console(), status_view(fetch_state(sidecar))
     if not watch:
         console.print(shown)
         return
@@ -36,7 +36,7 @@ def status(
         while True:
             time.sleep(INTERVAL_S)
             try:
-                shown = status_view(fetch_state(url))
+                shown = status_view(fetch_state(sidecar))
             except StackError as error:  # a sidecar that goes away may come back
                 shown = Text(str(error), style="red")
             live.update(shown, refresh=True)

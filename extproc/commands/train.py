@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from extproc.commands.zone_options import ZoneOptions
 from extproc.config.options import option, required, takes_options
 
 if TYPE_CHECKING:
     from extproc.commands.train_view import TrainingRun
-    from extproc.learning.features import ZoneBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(ZoneOptions):
     """The options of `extproc train`."""
 
     samples: Path = required("Sample store that a sidecar or `extproc evaluate` has written.", metavar="FILE")
@@ -25,20 +25,8 @@ class TrainOptions:
         " file takes it over.",
         metavar="FILE",
     )
-    report: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
+    json: Path | None = option(None, "File for all numbers, as JSON.", metavar="FILE")
     tuning_s: float = option(10.0, "Time for the search of good settings, in seconds.", "--tuning", min=0)
-    config: Path | None = option(
-        None,
-        "Configuration file of the sidecar; its zones.low_s is the default of --low-s.",
-        metavar="FILE",
-    )
-    low_s: float | None = option(
-        None,
-        "TTFT at which the medium zone begins, in seconds.",
-        "--low-s",
-        show_default="that of --config, else 1.0",
-    )
-    saturated_s: float = option(10.0, "TTFT at which the medium zone ends, in seconds.", "--saturated-s")
     margin: float = option(
         0.05, "Share by which the new model's error has to be smaller than the incumbent's.", min=0, max=1
     )
@@ -48,7 +36,7 @@ class TrainOptions:
 
 @takes_options
 def train(options: TrainOptions) -> None:
-    """Train the model of layer 2 on recorded samples, judge it, and publish it if it is better.
+    """Train the model of layer 2, and publish it if it is better.
 
     Exit status 1 where the gate has refused it.
     """
@@ -72,7 +60,7 @@ def run_training(options: TrainOptions) -> "TrainingRun":
     import numpy as np
 
     from extproc.adapters.files.atomic_file import write_json
-    from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.files.sample_reading import read_samples
     from extproc.adapters.trainer.published_model import incumbent_at, publish
     from extproc.commands.train_view import TrainingRun
     from extproc.errors import TrainingError
@@ -92,26 +80,12 @@ def run_training(options: TrainOptions) -> "TrainingRun":
         rule=GateRule(margin=options.margin),
         seed=options.seed,
         trained_at_s=time.time(),
-        zone=_zone(options),
+        zone=options.read()[0],
     )
     is_published = training.verdict.is_accepted or options.force
     if is_published:
         publish(training, options.out)
     run = TrainingRun(training, len(columns["at_s"]), dropped, is_published)
-    if options.report is not None:
-        write_json(options.report, run.document(), TrainingError, indent=1)
+    if options.json is not None:
+        write_json(options.json, run.document(), TrainingError, indent=1)
     return run
-
-
-def _zone(options: TrainOptions) -> "ZoneBounds":
-    """Return the medium zone; raises ConfigError where it ends before it begins."""
-    from extproc.config.stages import load_config
-    from extproc.errors import ConfigError
-    from extproc.learning.features import DEFAULT_ZONE, ZoneBounds
-
-    low_s = options.low_s
-    if low_s is None:
-        low_s = DEFAULT_ZONE.low_s if options.config is None else load_config(options.config).zones.low_s
-    if not 0 < low_s < options.saturated_s:
-        raise ConfigError(f"the medium zone begins at {low_s:g} s: expected above 0, and below --saturated-s")
-    return ZoneBounds(low_s, options.saturated_s)

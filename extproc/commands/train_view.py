@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -66,16 +67,15 @@ def gain_sentence(quality: TrainingQuality) -> str:
 
 def next_step(run: TrainingRun, samples: Path, out: Path) -> Text:
     """Return the verdict, and the next command."""
+    verdict = run.training.verdict
     if run.is_published:
-        said = (
-            f"Published: {out}. A sidecar that uses this file takes it over within 2 s. Next: extproc status"
-        )
-    else:
-        said = (
-            f"Not published ({run.training.verdict.reason}); {out} is as it was. There is nothing to do."
-            f" After more traffic: extproc train --samples {samples} --out {out}"
-        )
-    return Text(said)
+        forced = "" if verdict.is_accepted else f", although the gate refuses it ({verdict.reason})"
+        said = f"Published: {out}{forced}. A sidecar that uses this file takes it over within 2 s."
+        return Text(f"{said}\nNext: extproc status")
+    return Text(
+        f"Not published: {verdict.reason}. {out} is as it was, and there is nothing to do."
+        f"\nNext, after more traffic: extproc train --samples {samples} --out {out}"
+    )
 
 
 def _samples(run: TrainingRun) -> Table:
@@ -90,12 +90,14 @@ def _samples(run: TrainingRun) -> Table:
 
 
 def _zones(quality: TrainingQuality) -> Table:
-    table = Table(title="on the newest samples, which nothing was fitted to")
+    table = Table(title="on the newest samples, which nothing was fitted to", box=box.SIMPLE_HEAD)
     for column in ("zone", "by", "samples", "median error", "within 20 %", "faster picked", "pairs"):
         table.add_column(column, justify="left" if column in {"zone", "by"} else "right")
-    for zone, routes in quality.zones.items():
+    seen = {zone: routes for zone, routes in quality.zones.items() if routes[Route.MODEL].samples}
+    for zone, routes in seen.items():
         _add_routes(table, zone.value, routes)
-    _add_routes(table, "all", quality.all_zones)
+    if len(seen) > 1:
+        _add_routes(table, "all", quality.all_zones)
     return table
 
 

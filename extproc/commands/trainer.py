@@ -16,7 +16,10 @@ def trainer(
         typer.Option(help="Configuration file of the sidecar, with the stage `trainer`.", metavar="FILE"),
     ] = Path("extproc.yaml"),
 ) -> None:
-    """Train models from the sidecar's samples, at the lowest priority, until SIGTERM or SIGINT."""
+    """Train models from the sidecar's samples, again and again.
+
+    It runs at the lowest priority, until SIGTERM or SIGINT.
+    """
     for library in ("OPENBLAS", "OMP"):  # one core, and no threads that wait for work by spinning
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 

@@ -6,6 +6,7 @@ reader sees a plain frozen dataclass, which can be made without a command line.
 
 import inspect
 from collections.abc import Callable
+from copy import copy
 from dataclasses import MISSING, Field, field, fields
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -35,7 +36,9 @@ def takes_options(command: Callable[[Options], None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         command(kind(**{name: _field_value(value) for name, value in values.items()}))
 
-    parameters = [_parameter(each, hints[each.name]) for each in fields(kind)]
+    # Options that have to be given come first.
+    ordered = sorted(fields(kind), key=lambda each: each.default is not MISSING)
+    parameters = [_parameter(each, hints[each.name]) for each in ordered]
     vars(run)["__signature__"] = inspect.Signature(parameters)
     return run
 
@@ -47,8 +50,17 @@ def _parameter(each: Field[Any], kind: Any) -> inspect.Parameter:
         each.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if each.default is MISSING else each.default,
-        annotation=Annotated[listed, each.metadata["typer"]],
+        annotation=Annotated[listed, _shown(each, kind)],
     )
+
+
+def _shown(each: Field[Any], kind: Any) -> Any:
+    """Return what Typer has to know, with a word for the value of a number: SECONDS, N or NUMBER."""
+    info = copy(each.metadata["typer"])
+    types = get_args(kind) or (kind,)
+    if info.metavar is None and (float in types or int in types):
+        info.metavar = "SECONDS" if each.name.endswith("_s") else "N" if int in types else "NUMBER"
+    return info
 
 
 def _field_value(value: Any) -> Any:

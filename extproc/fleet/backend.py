@@ -11,21 +11,20 @@ Times are seconds of one monotonic clock.
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from math import inf, isnan, nan
+from math import inf, nan
 from typing import Protocol
 
 from extproc.fleet.adapter_places import AdapterPlaces
 from extproc.fleet.breaker import Breaker
 from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.engine_estimate import EngineEstimate
 from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
 from extproc.fleet.limits import LoadLimits
 from extproc.fleet.own_history import DrainRate, OwnHistory
-from extproc.fleet.pace import Answered, PaceLearning
+from extproc.fleet.pace import Answered
 from extproc.fleet.prediction_record import PredictionRecord, RankRecord
-from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.prefix_cache import PrefixCache, SentPrompt
-from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals, foreign_load
 from extproc.fleet.silence import MIN_PATIENCE_S, Silence
 from extproc.fleet.slow_start import SlowStart
@@ -34,14 +33,8 @@ from extproc.fleet.transfer_cost import TransferCost
 from extproc.request.request import Request
 from extproc.request.token_ratio import CounterWindow
 
-PREFILLING = 0.6
-"""Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
-
 ASLEEP = -1.0
 """No load is as small, so that a sleeping server takes no request."""
-
-OBSERVED_WEIGHT = 0.2
-"""Guessed: the share of the newest TTFT in `observed_ttft_s`."""
 
 
 class Lifecycle(StrEnum):
@@ -56,6 +49,7 @@ class BookedRequest(Protocol):
     """A request in flight, as the router books it; `backend` is where it counts."""
 
     backend: "Backend"
+    number: int
     request: Request
     prompt: SentPrompt
 
@@ -64,15 +58,13 @@ class BookedRequest(Protocol):
         """Its prompt on the server that computes it for this one; None where there is no such server."""
 
 
-class Backend:
+class Backend(EngineEstimate):
     """A member of the fleet; before its first scrape the signals say nothing.
 
     `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
     When the last good scrape was sent, `own_at_scrape` own requests were in flight.
-    `running_limit` is the server's own limit, inf until known, and `places` how many requests it is taken to
-    serve at once. It takes no request while its load is above `closed_above`, which follows from its
-    `limits`, nor behind prompts that take more than `longest_wait_s`. `observed_ttft_s` is NaN until there
-    was one. The prompts that were sent are computed at `prefilled_at_s`, by its pace.
+    It takes no request while its load is above `closed_above`, which follows from its `limits`, nor behind
+    prompts that take more than `longest_wait_s`.
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
     None where the server has none; `context_lengths` has those that the server tells, in tokens.
     `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
@@ -83,12 +75,8 @@ class Backend:
     """
 
     __slots__ = (
-        "_averages",
-        "_backlog",
         "_history",
-        "_pace_learning",
         "_rules",
-        "_running_limit",
         "_standing",
         "adapters",
         "bodyless",
@@ -111,17 +99,12 @@ class Backend:
         "longest_wait_s",
         "models",
         "name",
-        "observed_ttft_s",
         "open",
         "own",
         "own_at_scrape",
-        "pace",
-        "places",
         "predictions",
-        "prefilled_at_s",
         "retried_models",
         "running",
-        "running_limit",
         "scraped_at_s",
         "sends_headers_early",
         "silence",
@@ -138,8 +121,8 @@ class Backend:
         lifecycle: Lifecycle = Lifecycle.ACTIVE,
         changes_at_s: float = 0.0,
     ) -> None:
+        super().__init__(averages, endpoint.max_num_seqs)
         self._rules = rules
-        self._averages = averages
         self.endpoint = endpoint
         self.name = endpoint.name
         self.models = endpoint.models
@@ -170,14 +153,7 @@ class Backend:
         self.limits = LoadLimits(rules)
         self.closed_above: float = self.limits.full_above
         self.longest_wait_s = self.limits.longest_wait_s
-        self._running_limit = RunningLimit(inf if endpoint.max_num_seqs is None else endpoint.max_num_seqs)
-        self.running_limit = self.places = self._running_limit.limit
         # learned
-        self.pace = averages.pace
-        self._pace_learning = PaceLearning()
-        self.prefilled_at_s = -inf
-        self._backlog = PrefillBacklog()
-        self.observed_ttft_s = nan
         self.sends_headers_early = False
         self.cache = PrefixCache()
         self.predictions = PredictionRecord(rules.trust, RankRecord())
@@ -208,11 +184,6 @@ class Backend:
     def low_s(self) -> float:
         """The estimate at which the medium zone begins."""
         return self._rules.low_s
-
-    @property
-    def _is_prefilling(self) -> bool:
-        """Whether requests wait for prompts to be computed, not for places."""
-        return self._backlog.share >= PREFILLING
 
     @property
     def is_empty(self) -> bool:
@@ -251,21 +222,6 @@ class Backend:
         else:
             self.breaker.end(now_s)
 
-    def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
-        """Add a request's prompt to what is to be computed here."""
-        self._backlog.sent(request, tokens, now_s)
-        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * tokens
-
-    def give_back_prompt(self, request: object) -> None:
-        """Take back what is left of a request's prompt, however the request ended."""
-        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
-
-    def prompt_computed(self, request: object, now_s: float) -> None:
-        """Follow that a request's prompt is computed here, and with it all that were sent before it."""
-        self.prefilled_at_s = min(
-            self.prefilled_at_s, now_s + self.pace.token_s * self._backlog.computed(request)
-        )
-
     def move_to(self, other: "Backend", now_s: float) -> None:
         """Count a request on another backend: Envoy has tried again there."""
         for backend, change in ((self, -1), (other, 1)):
@@ -275,8 +231,7 @@ class Backend:
     def scraped(self, signals: Signals, own_when_asked: int, now_s: float) -> None:
         """Take in a scrape that succeeded; `own_when_asked` were in flight when it was sent."""
         smallest_own, largest_own = self._history.extremes(now_s)
-        if not self.endpoint.can_answer:  # what it has prefilled counts until another server shows it
-            smallest_own = min(smallest_own, int(signals.running + signals.waiting))
+        smallest_own = self._shown(smallest_own, signals)
         elapsed_s = now_s - self.scraped_at_s
         self.is_doubted = self._standing.scraped(signals, largest_own, now_s) and self.own == 0
         if self.is_doubted:
@@ -286,14 +241,12 @@ class Backend:
         self._take_gauges(engine, own_when_asked, now_s)
         self.foreign = foreign_load(signals.running, signals.waiting, largest_own)
         if not is_blocked:
-            self._follow_running_limit(signals, smallest_own)
+            ended = self.ended if signals.ended_total is None else signals.ended_total
+            self._follow_places(signals, smallest_own, ended, self.limits.max_active)
         self.cache.scraped(signals)
         self.limits.adapt(engine, smallest_own, now_s)
         self._heard_by_scrape(signals, elapsed_s, now_s)
-        self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
-        stuck = smallest_own - signals.running - signals.waiting
-        left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
-        self.prefilled_at_s = now_s + self.pace.token_s * left
+        self._follow_prompts(signals, smallest_own, now_s)
         self._update_waiting(elapsed_s)
         self._update_saturation(now_s)
 
@@ -302,20 +255,10 @@ class Backend:
         self.is_refusing = True
         self.breaker.fail(now_s)
 
-    def observed(self, ttft_s: float) -> None:
-        """Learn from a stream that had its first token after `ttft_s`."""
-        known_s = self.observed_ttft_s
-        self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
-
     def paced(self, seen: Answered, now_s: float) -> None:
         """Learn from a stream that has ended how fast the backend is, and the fleet."""
-        limit, fleet = self.places, self._averages
-        if self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s):
-            self._pace_learning.withdraw(fleet.pace_learning, now_s)
+        if self._learn_pace(seen, now_s):
             self.silence.patience_s = MIN_PATIENCE_S
-        # Of the same weight in both, so that it can be withdrawn from the fleet's.
-        fleet.pace = common = fleet.pace_learning.learn(self.pace, seen, limit, fleet.pace, now_s)
-        self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
 
     def answered(self) -> None:
         """Note that it has answered a request as it should."""
@@ -344,6 +287,18 @@ class Backend:
         if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
 
+    def _shown(self, own: int, signals: Signals) -> int:
+        """Return how many of `own` requests its gauges must show, however late they are.
+
+        Its own prefilled prompts count until another server shows them, and a request whose prompt another
+        server computes comes to this one when that is done.
+        """
+        if not self.endpoint.can_answer:
+            return min(own, int(signals.running + signals.waiting))
+        if not self.endpoint.takes_prefilled:
+            return own
+        return max(0, own - sum(request.prefill is not None for request in self.open))
+
     def _follow_adapters(self, signals: Signals) -> bool:
         """Note which adapters run, and return whether requests wait for a place for theirs alone."""
         seen = signals.adapters
@@ -371,22 +326,6 @@ class Backend:
             starting[self].scraped(signals, self.own, elapsed_s)
         self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
 
-    def _follow_running_limit(self, signals: Signals, smallest_own: float) -> None:
-        """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
-
-        Those are what other servers say of themselves, so that no more than its own `max_active` counts.
-        """
-        learner, ended = self._running_limit, signals.ended_total
-        ended = self.ended if ended is None else ended
-        if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
-            learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
-        fleet, limit = self._averages, learner.limit
-        if learner.is_sure:
-            fleet.learn_places(self, limit)
-        self.running_limit = self.places = limit
-        if limit == inf and fleet.usual_places:
-            self.places = max(min(fleet.usual_places, self.limits.max_active), signals.running)
-
     def _heard_by_choice(self) -> None:
         """Note that it gets a request: as a try, or for its own sake."""
         if self in self._averages.unheard:
@@ -406,9 +345,7 @@ class Backend:
         self.longest_wait_s = limits.longest_wait_s
         waiting = 0.0 if self._is_prefilling else self.waiting
         limits.follow_queue(self.running, load, waiting, self.pace.turn_s)
-        limits.follow_places(
-            self._running_limit.limit if self._running_limit.is_sure else inf, self.pace.turn_s
-        )
+        limits.follow_places(self._sure_places, self.pace.turn_s)
 
     def _update_saturation(self, now_s: float) -> None:
         is_fresh = now_s - self.scraped_at_s <= self._rules.stale_after_s

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
+
+
+def is_ip_address(host: str) -> bool:
+    """Return whether a host is given by its address, and not by a name."""
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class KnownBackends:
 
     An empty answer may be right: a headless service without ready pods. Or a selector was mistyped, or a name
     server has lost its zone; then believing it would take every backend out at once. Keeping the known ones
-    costs nothing meanwhile: if they are gone indeed, the guard sees it and refuses. The doubt has an end,
+    costs nothing meanwhile: if they really are gone, the guard sees it and refuses. The doubt has an end,
     since addresses are given to others. A failure to get an answer is no answer, and changes nothing.
 
     Times are seconds of one monotonic clock.

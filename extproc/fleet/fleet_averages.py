@@ -30,9 +30,9 @@ class FleetAverages:
     has_adapters: bool = False
     unheard: "dict[Backend, None]" = field(default_factory=dict)
     starting: "dict[Backend, SlowStart]" = field(default_factory=dict)
-    _sure_places: dict["Backend", float] = field(default_factory=dict)
+    _sure_places: dict[object, float] = field(default_factory=dict)
 
-    def learn_places(self, backend: "Backend", places: float) -> None:
+    def learn_places(self, backend: object, places: float) -> None:
         """Note how many requests a backend is sure to run at once."""
         if self._sure_places.get(backend) != places:
             self._sure_places[backend] = places

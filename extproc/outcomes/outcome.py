@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import force_setattr
 
-from extproc.outcomes.facts import Sample, from_metadata
+from extproc.outcomes.facts import Sample, sample_from
 from extproc.outcomes.response_end import TokenUsage
 from extproc.outcomes.server_times import ServerTimes, read_times
 from extproc.request.api import APIS_BY_KIND, OTHER, Api
@@ -98,7 +99,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `decode_s` is the time from the first byte to the last as the server sent them, None where that is not
     known. Neither a client that is slow to send or to read is in it, nor a wait in the router's queue.
-    `is_computed` says that the server has computed the prompt, `booking` is the number of the request.
+    `is_computed` says that the server has computed the prompt.
     `are_headers_early` tells of a stream whether its headers came well before its first token, None where
     that is not known. `response` is the number of the response that it made, which the server may have kept.
     `client_ttft_s` is the time to the first token as its client saw it: with the sending of the request, the
@@ -109,7 +110,6 @@ class Outcome(msgspec.Struct, frozen=True):
     is_backend_failure: bool | None
     decode_s: float | None
     is_computed: bool
-    booking: int
     retry_after_s: float | None = None
     is_model_missing: bool = False
     are_headers_early: bool | None = None
@@ -119,46 +119,43 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Outcome | None:
     """Return None for an exchange that no decision placed: failed open, or refused."""
-    facts = from_metadata(entry.metadata)
-    if facts is None:
+    sample = sample_from(entry.metadata)
+    if sample is None:
         return None
     failure = _failure(entry)
-    api = apis.get(facts.kind, OTHER)
-    is_stream = facts.is_stream and api.first_byte_is_first_token
-    is_timed = is_stream and failure not in _WITHOUT_TTFT
+    api = apis.get(sample.kind, OTHER)
+    is_stream = sample.is_stream and api.first_byte_is_first_token
     times = read_times(entry.tags, entry.metadata)
-    ttft_s = (times.first_token_s or None) if is_timed else None
-    known = msgspec.structs.asdict(facts)
-    booking = known.pop("booking")
-    del known["expects_headers"]
-    is_alone = not known.pop("prefiller")
-    sample = Sample(
-        **known,
-        at_s=entry.started_at_s,
-        status=entry.status,
-        attempts=entry.attempts,
-        failure=failure.value if failure else None,
-        is_clean=is_alone and failure is None and entry.status == 200 and ttft_s is not None,
-        ttft_s=ttft_s,
-        duration_s=times.whole_s or entry.duration_s or 0.0,
-        response_bytes=entry.response_body_bytes,
-        output_tokens=None if entry.usage is None else entry.usage.output_tokens,
-        cached_tokens=None if entry.usage is None else entry.usage.cached_tokens,
-    )
-    is_model_missing = entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation
-    is_computed = failure is None or (entry.status == 200 and times.first_token_s is not None)
+    is_timed = is_stream and failure not in _WITHOUT_TTFT
+    _complete(sample, entry, failure, times, (times.first_token_s or None) if is_timed else None)
     return Outcome(
         sample,
         _blame(failure),
         times.decode_s,
-        is_computed,
-        booking,
+        is_computed=failure is None or (entry.status == 200 and times.first_token_s is not None),
         retry_after_s=entry.retry_after_s,
-        is_model_missing=is_model_missing,
+        is_model_missing=entry.status == 404 and failure is Failure.CLIENT_ERROR and api.is_generation,
         are_headers_early=times.are_headers_early if sample.is_clean else None,
         response=response_number(entry.metadata.get(RESPONSE_KEY, "")) if api.previous_field else NO_RESPONSE,
         client_ttft_s=_client_ttft_s(entry, times) if is_stream and failure in _ANSWERED else None,
     )
+
+
+def _complete(
+    sample: Sample, entry: LogEntry, failure: Failure | None, times: ServerTimes, ttft_s: float | None
+) -> None:
+    """Fill in all that a sample says of the outcome."""
+    is_undisturbed = failure is None and entry.status == 200 and not sample.prefiller
+    force_setattr(sample, "at_s", entry.started_at_s)
+    force_setattr(sample, "status", entry.status)
+    force_setattr(sample, "attempts", entry.attempts)
+    force_setattr(sample, "failure", None if failure is None else failure.value)
+    force_setattr(sample, "is_clean", is_undisturbed and ttft_s is not None)
+    force_setattr(sample, "ttft_s", ttft_s)
+    force_setattr(sample, "duration_s", times.whole_s or entry.duration_s or 0.0)
+    force_setattr(sample, "response_bytes", entry.response_body_bytes)
+    force_setattr(sample, "output_tokens", None if entry.usage is None else entry.usage.output_tokens)
+    force_setattr(sample, "cached_tokens", None if entry.usage is None else entry.usage.cached_tokens)
 
 
 def _client_ttft_s(entry: LogEntry, times: ServerTimes) -> float | None:

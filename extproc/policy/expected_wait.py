@@ -8,11 +8,13 @@ parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`
 - `prompts_ahead_s`: prompts that were sent there and are not computed yet (`fleet.prefill_backlog`);
 - `turns_s`: the time until enough requests end that a place is free, where all are taken.
 
-A score is compared, not foretold. It adds `crowding_s`: a place and a share of the engine that this request
+A score is compared, not predicted. It adds `crowding_s`: a place and a share of the engine that this request
 takes are lacking for those that come after it.
 
 `expected_wait` is the definition; `policy.guard.fit` has it written out once more, for speed.
 """
+
+from collections.abc import Mapping
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import CROWDING
@@ -34,18 +36,21 @@ def expected_wait(
     )
 
 
-def scores(view: FleetView, prompt_tokens: float) -> list[float]:
-    """Return the score of each candidate in seconds."""
-    near = view.near_tokens
+def estimates(
+    view: FleetView, prompt_tokens: float, cached_tokens: Mapping[Backend, float]
+) -> list[ExpectedWait]:
+    """Return the estimate of each candidate."""
     return [
-        expected_wait(backend, load, prompt_tokens, near.get(backend, 0.0), view.now_s).score_s
+        expected_wait(backend, load, prompt_tokens, cached_tokens.get(backend, 0.0), view.now_s)
         for backend, load in zip(view.backends, view.loads, strict=True)
     ]
 
 
+def scores(view: FleetView, prompt_tokens: float) -> list[float]:
+    """Return the score of each candidate in seconds."""
+    return [each.score_s for each in estimates(view, prompt_tokens, view.near_tokens)]
+
+
 def shortest_wait_s(view: FleetView) -> float:
     """Return what a request has to wait where it is least, whatever its prompt."""
-    return min(
-        expected_wait(backend, load, 0.0, 0.0, view.now_s).wait_s
-        for backend, load in zip(view.backends, view.loads, strict=True)
-    )
+    return min(each.wait_s for each in estimates(view, 0.0, {}))

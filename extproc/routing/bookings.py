@@ -22,6 +22,7 @@ from extproc.request.api import OTHER
 from extproc.request.request import Request
 from extproc.routing.empty_claims import EmptyClaims
 from extproc.routing.prefills import Prefill
+from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import TenantShares
 
 RETRY_SHARE = 0.2
@@ -91,9 +92,16 @@ class Bookings:
     """Opens, moves and closes bookings; each backend holds its own open ones.
 
     Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    With `replicas` other sidecars are told of each prompt.
     """
 
-    def __init__(self, prefixes: SentPrefixes, freed: Freed, first_number: int = 0) -> None:
+    def __init__(
+        self,
+        prefixes: SentPrefixes,
+        freed: Freed,
+        first_number: int = 0,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.shares = TenantShares()
         self._claims = EmptyClaims()
         self._number = first_number
@@ -104,6 +112,7 @@ class Bookings:
         self._saved_retries = MAX_SAVED_RETRIES
         self._prefixes = prefixes
         self._freed = freed
+        self._replicas = replicas
 
     def open(
         self,
@@ -126,8 +135,12 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = self._claims.believed_tokens(request) - cached_tokens if prefill is None else 0.0
-            backend.expect_prompt(booking, max(0.0, new_tokens), now_s)
+            new_tokens = 0.0
+            if prefill is None:
+                new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
+            backend.expect_prompt(booking, new_tokens, now_s)
+            if self._replicas is not None:
+                self._replicas.sent(self._number, backend, new_tokens)
             _count_text(backend, request, prefill)
         else:
             backend.count_bodyless(1, now_s)
@@ -146,6 +159,8 @@ class Bookings:
             self.shares.end(booking.request.tenant)
         if booking.request.has_body:
             backend.give_back_prompt(booking)
+            if self._replicas is not None:
+                self._replicas.ended(booking.number)
             backend.release(now_s)
             backend.token_window.finished(booking.request.input_size)
         else:
@@ -192,7 +207,11 @@ class Bookings:
             return
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
-        other.expect_prompt(booking, 0.0 if booking.prefill else booking.request.input_tokens, now_s)
+        new_tokens = 0.0 if booking.prefill else booking.request.input_tokens
+        other.expect_prompt(booking, new_tokens, now_s)
+        if self._replicas is not None:
+            self._replicas.ended(booking.number)
+            self._replicas.sent(booking.number, other, new_tokens)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request, booking.prefill)

@@ -35,6 +35,7 @@ from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
+from extproc.routing.replicas import Replicas
 from extproc.routing.router import Router
 
 CONTEXTS_EVERY_S = 0.25
@@ -47,7 +48,8 @@ MAX_SCALED = 64
 class CoreRules:
     """The configuration of the core; without a `queue` no request is held.
 
-    With a `gateway` requests are placed by address, and refused in the gateway's way.
+    With a `gateway` requests are placed by address, and refused in the gateway's way. Where it
+    `has_replicas` it reports to these what it sends.
     """
 
     fleet: FleetRules = field(default_factory=FleetRules)
@@ -57,6 +59,7 @@ class CoreRules:
     settle_s: float = 0.0
     gateway: GatewayRules | None = None
     max_held_bytes: int = 768 << 20
+    has_replicas: bool = False
 
 
 class Core:
@@ -74,6 +77,7 @@ class Core:
         self.ratios = TokenRatios()
         self._are_contexts_new = False
         self._contexts_due_s = -inf
+        self.replicas = Replicas(self.registry) if rules.has_replicas else None
         self.router = Router(
             self.fleet,
             self.registry,
@@ -84,6 +88,7 @@ class Core:
             self._freed,
             first_booking,
             rules.gateway,
+            self.replicas,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
         self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
@@ -161,6 +166,8 @@ class Core:
         """Let members settle, drain and leave as time passes; True if one has left."""
         has_left = self.registry.advance(now_s)
         self.fleet.review(now_s)
+        if self.replicas is not None:
+            self.replicas.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
             self._are_contexts_new = True

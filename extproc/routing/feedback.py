@@ -46,7 +46,7 @@ class Feedback:
         if outcome is None:
             self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
             return None
-        booking = self._bookings.settle(outcome.booking, is_computed=outcome.is_computed)
+        booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)
@@ -140,5 +140,5 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
         return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)
-    if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
-        backend.predictions.observe(sample.model_version, foretold)
+    if sample.model_version is not None and (predicted := foretold_of(sample)) is not None:
+        backend.predictions.observe(sample.model_version, predicted)

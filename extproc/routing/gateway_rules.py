@@ -18,12 +18,12 @@ class GatewayRules:
 
     max_endpoints: int = 1
 
-
-def next_best(view: FleetView, chosen: Backend, request: Request, count: int) -> tuple[str, ...]:
-    """Return the addresses of the `count` best candidates after the chosen one, by the plain estimate."""
-    if count < 1:
-        return ()
-    fit, expected_s = guard.fit(view, request.input_tokens)
-    best = nsmallest(count + 1, range(len(fit)), key=expected_s.__getitem__)
-    others = [fit.backends[number] for number in best if fit.backends[number] is not chosen]
-    return tuple(each.endpoint.address for each in others[:count])
+    def others(self, view: FleetView, chosen: Backend, request: Request) -> tuple[str, ...]:
+        """Return the addresses to try after the chosen one: the best of the same look, by the estimate."""
+        count = self.max_endpoints - 1
+        if count < 1:
+            return ()
+        fit, expected_s = guard.fit(view, request.input_tokens)
+        best = nsmallest(count + 1, range(len(fit)), key=expected_s.__getitem__)
+        others = [fit.backends[number] for number in best if fit.backends[number] is not chosen]
+        return tuple(each.endpoint.address for each in others[:count])

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
@@ -12,18 +12,20 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
-from extproc.fleet.view import MAX_TOKENS, CandidateFacts, FleetView
+from extproc.fleet.view import CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
-from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.outcomes.facts import to_metadata
 from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
-from extproc.policy.decision import Decision, DecisionCounts, Layer, Prediction, Reason
+from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
+from extproc.policy.prefill import Prefillers, nearer_by_prefill
 from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
-from extproc.routing.bookings import Booking, Bookings, Freed
+from extproc.routing.bookings import Bookings, Freed
 from extproc.routing.contenders import contenders
-from extproc.routing.gateway_rules import SOON_S, GatewayRules, next_best
+from extproc.routing.decision_facts import decision_facts
+from extproc.routing.gateway_rules import SOON_S, GatewayRules
 from extproc.routing.model_search import ModelSearch
 from extproc.routing.prefills import Prefilling, allowed
 from extproc.routing.refusal import (
@@ -35,10 +37,16 @@ from extproc.routing.refusal import (
     unknown_model,
     unknown_response,
 )
+from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import is_crowded
 
-MAX_MODEL_NAME = 256
-"""Longer names are cut in what is recorded."""
+
+class _Look(NamedTuple):
+    """The backends as one decision has seen them, and those that may prefill the request for its backend."""
+
+    decision: Decision
+    view: FleetView
+    prefillers: Prefillers | None = None
 
 
 class Router:
@@ -55,9 +63,10 @@ class Router:
         freed: Freed = lambda backend, now_s: None,
         first_booking: int = 0,
         gateway: GatewayRules | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.counts = DecisionCounts()
-        self.bookings = Bookings(fleet.prefixes, freed, first_booking)
+        self.bookings = Bookings(fleet.prefixes, freed, first_booking, replicas)
         self._fleet = fleet
         self._registry = registry
         self._model = model
@@ -110,15 +119,16 @@ class Router:
         is_limited = waited_s > 0.0 or request.wait_limit_s is not None
         left_s = self.wait_limit_s(request) - waited_s if is_limited else inf
         looked_at = self._contenders(candidates, request)
-        decision = self._decide(request, looked_at, now_s, left_s)
-        if decision.chosen is None and len(looked_at) < len(candidates):
-            decision = self._decide(request, candidates, now_s, left_s)
+        look = self._decide(request, looked_at, now_s, left_s)
+        if look.decision.chosen is None and len(looked_at) < len(candidates):
+            look = self._decide(request, candidates, now_s, left_s)
+        decision = look.decision
         if decision.reason is Reason.NO_BACKEND:
             return self.pass_through(request, phase)
         if decision.chosen is None or decision.facts is None:
             return decision
         self.counts.count(decision)
-        return self._book(request, phase, decision, decision.chosen, decision.facts, now_s)
+        return self._book(request, phase, look, decision.chosen, decision.facts)
 
     def _contenders(self, candidates: Sequence[Backend], request: Request) -> Sequence[Backend]:
         if request.endpoints is not None:  # others are not allowed, whatever they hold
@@ -127,16 +137,19 @@ class Router:
 
     def _decide(
         self, request: Request, candidates: Sequence[Backend], now_s: float, wait_left_s: float
-    ) -> Decision:
+    ) -> _Look:
         cached = self._fleet.prefixes.cached_tokens(request, candidates)
         near = nearest = self._fleet.sessions.near_tokens(request, cached)
         if self._fleet.has_adapters and request.model is not None:
             nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
+        prefillers = None if self._gateway is None else self.prefilling.prefillers(request, now_s)
+        if prefillers is not None:
+            nearest = nearer_by_prefill(request.input_tokens, candidates, cached, nearest, prefillers)
         view = self._fleet.view(candidates, now_s, cached, nearest)
         decision = decide(request, view, self._model.current, self._policy, self._rng, wait_left_s)
         if near is not cached and (chosen := decision.chosen) is not None:
             self.counts.followed_sessions += near.get(chosen, 0.0) > cached.get(chosen, 0.0)
-        return decision
+        return _Look(decision, view, prefillers)
 
     def refuse(
         self, request: Request, phase: Phase, decision: Decision, now_s: float, waiting: int = 0
@@ -149,7 +162,7 @@ class Router:
         tried = last_resort(request, view, self._policy, self._rng)
         if tried is not None and tried.chosen is not None and tried.facts is not None:
             self.counts.count(tried)
-            return self._book(request, phase, tried, tried.chosen, tried.facts, now_s)
+            return self._book(request, phase, _Look(tried, view), tried.chosen, tried.facts)
         self.counts.count(decision)
         return self._refused(request, decision.reason, view, waiting)
 
@@ -210,14 +223,13 @@ class Router:
         self,
         request: Request,
         phase: Phase,
-        decision: Decision,
+        look: _Look,
         backend: Backend,
         known: CandidateFacts,
-        now_s: float,
     ) -> Placement:
-        prefill = None
-        if self._registry.only_prefilling and self._gateway is not None:
-            prefill = self.prefilling.choose(request, backend, known, now_s)
+        decision, view, prefillers = look
+        now_s = view.now_s
+        prefill = None if prefillers is None else self.prefilling.choose(request, backend, known, prefillers)
         booking = self.bookings.open(backend, request, now_s, known.expected_cached_tokens, prefill)
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
@@ -226,42 +238,10 @@ class Router:
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
-        others = self._others(request, backend, now_s) if may_be_retried else ()
+        others: tuple[str, ...] = ()
+        if may_be_retried and self._gateway is not None:
+            others = self._gateway.others(view, backend, request)
         prefiller = "" if prefill is None else prefill.backend.endpoint.address
         address = backend.endpoint.address
         route = RouteTo(phase, cluster, to_metadata(facts), address, others, prefiller=prefiller)
         return Placement(route, booking)
-
-    def _others(self, request: Request, chosen: Backend, now_s: float) -> tuple[str, ...]:
-        """Return the addresses that a gateway may try next; none where it takes one."""
-        if self._gateway is None or self._gateway.max_endpoints < 2:
-            return ()
-        candidates = self._contenders(self._candidates(request) or (), request)
-        cached = self._fleet.prefixes.cached_tokens(request, candidates)
-        view = self._fleet.view(candidates, now_s, cached)
-        return next_best(view, chosen, request, self._gateway.max_endpoints - 1)
-
-
-def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
-    """Return what was known and decided, to be recorded with the outcome."""
-    said: Prediction | None = decision.prediction
-    request = booking.request
-    return PlacedFacts(
-        **msgspec.structs.asdict(known),
-        booking=booking.number,
-        expects_headers=request.is_stream and booking.backend.sends_headers_early,
-        backend=booking.backend.name,
-        prefiller="" if booking.prefill is None else booking.prefill.backend.name,
-        layer=decision.layer,
-        reason=decision.reason,
-        kind=request.api.kind,
-        is_stream=request.is_stream,
-        input_tokens=min(MAX_TOKENS, request.input_tokens),
-        text_bytes=request.input_size.text_bytes,
-        body_bytes=request.body_bytes,
-        priority=request.priority,
-        model="" if request.model is None else request.model[:MAX_MODEL_NAME],
-        token_limit=request.token_limit,
-        model_version=said.model_version if said else None,
-        predicted_ttft_s=said.ttft_s if said else None,
-    )

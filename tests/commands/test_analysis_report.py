@@ -36,10 +36,10 @@ def queue(count: int = 1500, backend: str = "vllm-1", knee: int = 40) -> list[Sa
 
 
 def published(tmp_path: Path, samples: Sequence[Sample]) -> tuple[Analysis, str]:
-    options = AnalyzeOptions(samples=tmp_path / "samples.db", out=tmp_path / "report.html")
+    options = AnalyzeOptions(samples=tmp_path / "samples.db", page=tmp_path / "report.html")
     write_samples(options.samples, *samples)
     analysis = publish_report(options)
-    return analysis, options.out.read_text(encoding="utf-8")
+    return analysis, options.page.read_text(encoding="utf-8")
 
 
 class _Structure(HTMLParser):
@@ -129,20 +129,20 @@ def test_a_poisoned_store_is_reported_on_without_its_garbage(tmp_path: Path) -> 
         connection.execute("UPDATE samples SET backend = x'ff00' WHERE rowid BETWEEN 31 AND 35")
         connection.execute("UPDATE samples SET ttft_s = 9e999 WHERE rowid = 36")
         connection.execute("INSERT INTO samples SELECT * FROM samples WHERE rowid > 290")
-    options = AnalyzeOptions(samples=tmp_path / "samples.db", out=tmp_path / "report.html")
+    options = AnalyzeOptions(samples=tmp_path / "samples.db", page=tmp_path / "report.html")
     analysis = publish_report(options)
     found = {str(reason): count for reason, count in analysis.dropped.items() if count}
     assert found == {"bad_features": 10, "bad_ttft": 21, "duplicate": 10, "not_clean": 5}
     assert (analysis.rows, analysis.count) == (310, 264)
-    assert "<td>bad ttft<td>21" in options.out.read_text(encoding="utf-8")
+    assert "<td>bad ttft<td>21" in options.page.read_text(encoding="utf-8")
 
 
 def test_what_is_no_sample_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "samples.db").write_text("no database, but long enough to be read as one" * 20)
-    options = AnalyzeOptions(samples=tmp_path / "samples.db", out=tmp_path / "report.html")
+    options = AnalyzeOptions(samples=tmp_path / "samples.db", page=tmp_path / "report.html")
     with pytest.raises(SampleStoreError):
         publish_report(options)
-    assert not options.out.exists()
+    assert not options.page.exists()
 
 
 def test_a_directory_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -150,6 +150,6 @@ def test_a_directory_that_is_not_there_is_an_error_that_names_it(tmp_path: Path)
     with pytest.raises(ReportError, match="nowhere"):
         publish_report(
             AnalyzeOptions(
-                samples=tmp_path / "samples.db", out=tmp_path / "nowhere/r.html", json=tmp_path / "r.json"
+                samples=tmp_path / "samples.db", page=tmp_path / "nowhere/r.html", json=tmp_path / "r.json"
             )
         )

@@ -19,7 +19,7 @@ def invoke(*arguments: str | Path) -> Result:
 def test_policies_are_compared_in_the_terminal_in_numbers_and_on_a_page(tmp_path: Path) -> None:
     page, numbers = tmp_path / "page.html", tmp_path / "numbers.json"
     options = ("--workload", WORKLOAD, "--policies", "layered,random", "--seeds", "2", "--routers", "2")
-    result = invoke(*options, "--out", page, "--json", numbers)
+    result = invoke(*options, "--page", page, "--json", numbers)
     assert result.exit_code == 0, result.exception
     assert "layered" in result.stdout
     assert "random" in result.stdout
@@ -56,7 +56,7 @@ def test_nuisances_are_options_and_stand_in_the_heading_the_page_and_the_numbers
     load = "poisson:3x prompt=fixed:100 output=fixed:16 for=10"
     nuisances = ("--ttft-noise", "0.2", "--speed-noise", "0.1", "--retries", "2", "--stalls", "5:0.5")
     more = ("--frozen-gauges", "6:2", "--cold-start", "3:2", "--policies", "shedding-oracle", "--seeds", "1")
-    result = invoke("--workload", load, *nuisances, *more, "--out", page, "--json", numbers)
+    result = invoke("--workload", load, *nuisances, *more, "--page", page, "--json", numbers)
     assert result.exit_code == 0, result.exception
     for named in ("--ttft-noise 0.2", "--stalls 5:0.5", "--frozen-gauges 6:2", "--cold-start 3:2"):
         assert named in result.stdout
@@ -128,7 +128,7 @@ def test_a_configuration_with_faults_is_refused(tmp_path: Path) -> None:
 
 def test_of_one_seed_no_range_is_shown(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--out", page)
+    result = invoke("--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--page", page)
     assert result.exit_code == 0, result.exception
     assert "<td>0.0%" in page.read_text(), "none is refused"
     assert "0.0%-" not in page.read_text()
@@ -137,14 +137,14 @@ def test_of_one_seed_no_range_is_shown(tmp_path: Path) -> None:
 def test_a_model_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     for name in ("model.json", "absent.json"):
-        result = invoke("--workload", WORKLOAD, "--policies", "layered", "--model", tmp_path / name)
+        result = invoke("--workload", WORKLOAD, "--policies", "layered", "--model-file", tmp_path / name)
         assert result.exit_code == 1
         assert result.exception is not None
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     result = invoke(
-        "--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--out", tmp_path / "absent" / "page"
+        "--workload", WORKLOAD, "--policies", "random", "--seeds", "1", "--page", tmp_path / "absent" / "page"
     )
     assert result.exit_code == 1
     assert "No such file" in str(result.exception)

@@ -9,7 +9,6 @@ import pytest
 from extproc.commands.analyze import analyze
 from extproc.commands.train import train
 from extproc.config.stages import TrainerConfig
-from extproc.fleet.zone import ZoneRule
 from extproc.learning.features import DEFAULT_ZONE
 from extproc.learning.model_rules import GateRule
 
@@ -20,7 +19,6 @@ from extproc.learning.model_rules import GateRule
         (train, "saturated_s", DEFAULT_ZONE.saturated_s),
         (train, "margin", GateRule().margin),
         (train, "tuning_s", TrainerConfig().tuning_s),
-        (analyze, "low_s", ZoneRule().low_s),
         (analyze, "saturated_s", DEFAULT_ZONE.saturated_s),
     ],
 )

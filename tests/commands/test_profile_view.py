@@ -56,23 +56,33 @@ def test_the_bar_says_where_the_run_is(figures: Figures) -> None:
     assert "p50/p99 -" in progress_text(figures, passes=4, now_s=100.0)
 
 
-def test_a_step_is_one_line(figures: Figures) -> None:
+def test_a_step_is_one_line_that_says_how_many_there_are(figures: Figures) -> None:
     figures.end(10.0)
-    assert step_line(figures.steps[0]) == (
-        "pass 3, 16/s: sent 7, done 0.3/s, TTFT p50/p99 0.5/11.8 s, in flight up to 7, errors 1, "
+    assert step_line(figures.steps[0], SCHEDULE) == (
+        "6 of 8, 16/s: sent 7, done 0.3/s, TTFT p50/p99 0.5/11.8 s, in flight up to 7, errors 1, "
         "1 refused, 4 not sent"
     )
 
 
-def test_the_summary_has_a_row_for_every_rate_and_fits_a_terminal(figures: Figures) -> None:
+def test_the_summary_has_one_row_for_each_rate_and_fits_a_terminal(figures: Figures) -> None:
     figures.end(10.0)
     figures.begin(Step(4, 2.0, 10.0), now_s=20.0)
-    text = shown(figures)
-    lines = text.splitlines()
-    assert lines[2].split()[:3] == ["2", "0.0", "0"]
-    assert lines[4].split() == ["16", "0.3", "7", "0.500", "s", "11.770", "s", "1", "0", "7"]
-    assert lines[5].split() == ["9.700", "s", "12.000", "s", "1", "4", "5"]
-    assert max(map(len, lines)) <= 80
+    _, heads, slow, fast = shown(figures).splitlines()
+    named = dict(zip(heads.split(), fast.split(), strict=True))
+    assert slow.split()[:4] == ["2", "0.0", "0", "-"]
+    assert named == {
+        **{"rate/s": "16", "done/s": "0.3", "sent": "7", "p50": "0.5", "p90": "9.7", "p99": "11.8"},
+        **{"max": "12", "load": "7", "running": "5", "errors": "1", "refused": "1", "unsent": "4"},
+    }
+    assert max(map(len, (heads, slow, fast))) <= 80
+
+
+def test_the_summary_has_no_column_for_what_never_went_wrong() -> None:
+    figures = Figures()
+    figures.begin(Step(1, 2.0, 10.0), now_s=0.0)
+    assert shown(figures).splitlines()[1].split() == (
+        ["rate/s", "done/s", "sent", "p50", "p90", "p99", "max", "load", "running"]
+    )
 
 
 def test_what_went_wrong_is_said_in_words(figures: Figures) -> None:
@@ -95,7 +105,7 @@ def test_without_a_terminal_there_is_no_bar_but_a_line_for_every_step(figures: F
         view.refresh(figures, now_s=5.0)
         view.step_ended(figures.steps[0])
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().splitlines() == [step_line(figures.steps[0])]
+    assert console.file.getvalue().splitlines() == [step_line(figures.steps[0], SCHEDULE)]
 
 
 def test_in_a_terminal_the_bar_moves_with_time(figures: Figures) -> None:

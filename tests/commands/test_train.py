@@ -10,7 +10,7 @@ from msgspec import structs
 from rich.console import Console
 from support.clean_sample import SAMPLE
 
-from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
+from extproc.adapters.files.sample_table import INSERT, open_table, row_of
 from extproc.commands.train import TrainOptions, run_training
 from extproc.commands.train_view import describe, gain_sentence, next_step
 from extproc.errors import ConfigError, SampleStoreError, TrainingError
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Path:
                 ttft_s=float(0.03 * load_ * (1 + is_slow) * rng.lognormal(0, 0.1)),
                 estimate=ExpectedWait(turns_s=0.02 * load_ * (1 + is_slow)),
             )
-            connection.execute(insert_statement(1), row_of(sample))
+            connection.execute(INSERT, row_of(sample))
         connection.execute("INSERT INTO samples (at_s) VALUES (1.7e9)")
     return path
 
@@ -72,7 +72,7 @@ def test_a_file_that_is_no_model_is_no_incumbent(options: TrainOptions) -> None:
 
 
 def test_the_report_has_all_numbers_as_json(options: TrainOptions, tmp_path: Path) -> None:
-    run = run_training(replace(options, report=tmp_path / "report.json"))
+    run = run_training(replace(options, json=tmp_path / "report.json"))
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["rows"] == 601
     assert document["dropped"]["not_clean"] == 1

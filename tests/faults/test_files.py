@@ -15,7 +15,7 @@ from support.patience import until
 from support.process_stack import LocalStack
 from support.shipped_model import SHIPPED_MODEL
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 DAY_S = 86_400
 

@@ -10,7 +10,7 @@ from support.client_load import chat
 from support.fault_drill import start_sims
 from support.process_stack import LocalStack, running
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 FILTER = Path(__file__).parents[2] / "envoy" / "stream_errors.yaml"
 LONG, SHORT = chat(max_tokens=200), chat(max_tokens=2)

@@ -28,6 +28,7 @@ RUNS = {
     "request": 60_000,
     "ext_proc": 150_000,
     "exchange": 10_000,
+    "gateway": 60_000,
     "access_log": 150_000,
     "facts": 40_000,
     "exposition": 200_000,

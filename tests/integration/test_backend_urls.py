@@ -3,79 +3,20 @@
 import asyncio
 import os
 import signal
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import trustme
-from aiohttp import web
 from support.client_load import chat
-from support.local_application import application_at
+from support.guarded_server import GuardedServer, context_of
 from support.process_stack import LocalStack, running
-from support.scripted_backend import PAGE
 
 NAME = "vllm.example"
 
 
-@dataclass
-class Server:
-    """Knows only the paths below its prefix, and says what was asked of it."""
-
-    name: str
-    prefix: str = ""
-    tls: ssl.SSLContext | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    key: str = ""
-    models: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    resets: list[str] = field(default_factory=list)
-    """Shared: the next request is reset for each of these."""
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[dict[str, Any]]:
-        """Serve; the backend as it is configured."""
-        routes = [
-            web.get(f"{self.prefix}/metrics", self._metrics),
-            web.get(f"{self.prefix}/v1/models", self._models),
-            web.route("*", "/{path:.*}", self._answer),
-        ]
-        async with application_at(routes, self.tls) as port:
-            self.port = port
-            scheme = "http" if self.tls is None else "https"
-            url = f"{scheme}://127.0.0.1:{port}{self.prefix}"
-            yield {"name": self.name, "url": url, **self.settings}
-
-    async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(body=PAGE) if self._lets_in(request) else web.Response(status=401)
-
-    async def _models(self, request: web.Request) -> web.StreamResponse:
-        if not self._lets_in(request):
-            return web.Response(status=401)
-        return web.json_response({"data": [{"id": model} for model in (self.name, "all", *self.models)]})
-
-    def _lets_in(self, request: web.Request) -> bool:
-        return not self.key or request.headers.get("authorization") == f"Bearer {self.key}"
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        await request.read()
-        self.asked.append(request.path_qs)
-        if self.resets and request.transport is not None:
-            self.resets.pop()
-            request.transport.abort()
-        return web.Response(text=self.name)
-
-
-def context_of(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
-    return context
-
-
 @asynccontextmanager
-async def fleet(stack: LocalStack, *servers: Server, are_routable: bool = True) -> AsyncIterator[None]:
+async def fleet(stack: LocalStack, *servers: GuardedServer, are_routable: bool = True) -> AsyncIterator[None]:
     async with AsyncExitStack() as exits:
         stack.stages["backends"] = [await exits.enter_async_context(server.serving()) for server in servers]
         stack.backends.update({server.name: server.port for server in servers if are_routable})
@@ -89,10 +30,12 @@ def test_servers_behind_tls_and_prefixes_are_reached(stack: LocalStack, tmp_path
     ca_file = {"ca_file": str(tmp_path / "ca.pem")}
     named = ca_file | {"server_name": NAME}
     servers = [
-        Server("plain"),
-        Server("prefixed", "/team/bge-m3", settings={"api_key_file": str(tmp_path / "key")}, key="k3y"),
-        Server("by-address", tls=context_of(authority, "127.0.0.1"), settings=ca_file),
-        Server("by-name", "/tls", context_of(authority, NAME), named),
+        GuardedServer("plain"),
+        GuardedServer(
+            "prefixed", "/team/bge-m3", settings={"api_key_file": str(tmp_path / "key")}, key="k3y"
+        ),
+        GuardedServer("by-address", tls=context_of(authority, "127.0.0.1"), settings=ca_file),
+        GuardedServer("by-name", "/tls", context_of(authority, NAME), named),
     ]
 
     (tmp_path / "key").write_text("k3y\n")
@@ -148,8 +91,8 @@ def test_a_certificate_of_another_name_or_authority_is_refused(stack: LocalStack
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     named = {"ca_file": str(tmp_path / "ca.pem"), "server_name": NAME, "models": ["m"]}
     servers = [
-        Server("other-name", "", context_of(authority, "another.example"), named),
-        Server("other-authority", "", context_of(other, NAME), named),
+        GuardedServer("other-name", "", context_of(authority, "another.example"), named),
+        GuardedServer("other-authority", "", context_of(other, NAME), named),
     ]
 
     async def scenario() -> None:

@@ -36,7 +36,7 @@ def test_profile_and_analyze_find_the_limit_that_was_configured(tmp_path: Path, 
     write_json(machine, ProfileFile(profile=MACHINE, limits=limits, origin=origin), CalibrationError)
     url, _ = start_sim("--profile", str(machine), *SERVER)
     extproc("profile", "--backends", url, "--samples", str(store), *LOAD)
-    said = extproc("analyze", "--samples", str(store), "--out", str(page))
+    said = extproc("analyze", "--samples", str(store), "--page", str(page))
 
     assert "3 of 3 zones are there" in said
     assert "before the engine" in said

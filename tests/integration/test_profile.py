@@ -18,7 +18,7 @@ from support.ports import free_port
 from support.process_stack import LocalStack, StartSim, running
 from support.recorded_traces import MOONCAKE, written
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 COMMAND = (sys.executable, "-m", "extproc", "profile")
 TINY = ("--profile", "cpu-tiny", "--max-num-seqs", "4", "--speed", "6")
@@ -96,7 +96,7 @@ def test_a_pass_ends_where_too_many_are_in_flight_and_a_store_is_appended_to(
             *("--backends", url, "--samples", store, "--rates", "4,80,90", "--step", 0.5),
             *("--prompt", "fixed:64", "--output", "fixed:16", "--max-in-flight", 6, "--passes", passes),
         )
-        assert len(re.findall(r"^pass \d, 80/s: .* not sent$", output, re.MULTILINE)) == passes
+        assert len(re.findall(r"^\d of \d, 80/s: .* not sent$", output, re.MULTILINE)) == passes
         assert "90/s" not in output
     samples = read_samples(store)
     assert samples["own"].max() == 5
@@ -165,7 +165,7 @@ def test_in_front_of_a_stack_samples_have_what_the_sidecar_knew(stack: LocalStac
         async with running(stack):
             return await asyncio.to_thread(
                 profile,
-                *("--stack", stack.envoy.url, "--state", f"http://127.0.0.1:{stack.http_port}"),
+                *("--envoy", stack.envoy.url, "--sidecar", f"http://127.0.0.1:{stack.http_port}"),
                 *("--samples", store, "--rates", "6,120", "--step", 1.5, "--passes", 1),
                 *("--prompt", "fixed:100", "--output", "fixed:16"),
             )

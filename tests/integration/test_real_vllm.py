@@ -17,7 +17,7 @@ import pytest
 from support.client_load import Answer, by_status, chat
 from support.process_stack import LocalStack, running
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.fleet.signals import Signals
 
@@ -186,7 +186,7 @@ def test_a_model_of_real_servers_knows_the_faster_of_two(vllm_stack: LocalStack,
     urls = ",".join(f"http://127.0.0.1:{port}" for port in vllm_stack.backends.values())
     store, quality = tmp_path / "samples.db", tmp_path / "quality.json"
     extproc("profile", "--backends", urls, "--samples", str(store), *FROM_IDLE_TO_SATURATION)
-    extproc("train", "--samples", str(store), "--out", str(tmp_path / "model.json"), "--report", str(quality))
+    extproc("train", "--samples", str(store), "--out", str(tmp_path / "model.json"), "--json", str(quality))
     medium = json.loads(quality.read_text())["quality"]["zones"]["medium"]
     model, least_load = medium["model"], medium["least_load"]
     assert model["pairwise_accuracy"] >= 0.85

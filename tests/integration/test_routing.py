@@ -161,7 +161,7 @@ def test_other_endpoints_are_forwarded(shared_stack: SharedStack) -> None:
 
 
 def test_what_is_recorded_and_counted_agrees_with_what_the_client_saw(stack: LocalStack) -> None:
-    from extproc.adapters.files.sample_table import read_samples
+    from extproc.adapters.files.sample_reading import read_samples
 
     pages: list[str] = []
     for name in ("vllm-1", "vllm-2"):

@@ -18,7 +18,7 @@ UNREADABLE = bytes(byte ^ 0xFF for byte in range(256))
 
 def with_own_header(text: str) -> str:
     """Envoy's configuration, which forwards one more header."""
-    found = re.search(r"^( *)- exact: session-id$", text, re.MULTILINE)
+    found = re.search(r"^( *)- {exact: session-id}$", text, re.MULTILINE)
     assert found is not None
     return text.replace(found[0], f"{found[0]}\n{found[1]}- exact: {OWN}")
 

@@ -64,7 +64,7 @@ class Witness:
 @asynccontextmanager
 async def traced(stack: LocalStack, witness: Witness) -> AsyncIterator[None]:
     def forward(bootstrap: str) -> str:
-        last = r"^( *)- exact: session-id$"
+        last = r"^( *)- {exact: session-id}$"
         forwarding, count = re.subn(last, r"\g<0>\n\1- exact: traceparent", bootstrap, flags=re.MULTILINE)
         assert count == 1
         return forwarding

@@ -182,7 +182,10 @@ def test_outcomes_are_recorded(up: Up) -> None:
 def test_status_shows_the_stack(up: Up) -> None:
     url = f"http://127.0.0.1:{up.base_port + 3}"
     shown = subprocess.run(
-        [sys.executable, "-m", "extproc", "status", "--url", url], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "extproc", "status", "--sidecar", url],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in ("sim-1", "sim-2", "sim-3", f"127.0.0.1:{up.base_port + 4}", "least_load", "low"):
         assert name in shown.stdout

@@ -1,6 +1,7 @@
 from dataclasses import replace as row_with
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from msgspec.structs import asdict, replace
 from support.toy_api import TOY
 
 from extproc.fleet.wait_terms import ExpectedWait
-from extproc.outcomes.facts import PlacedFacts, from_metadata, to_metadata
+from extproc.outcomes.facts import FACTS_KEY, PlacedFacts, Sample, from_metadata, to_metadata
 from extproc.outcomes.outcome import Failure, LogEntry, Retry, RetryStage, read_outcome, read_retry
 from extproc.outcomes.server_times import COMMENTS_KEY
 
@@ -66,10 +67,19 @@ def test_a_clean_stream_becomes_a_complete_sample() -> None:
 def test_all_facts_of_the_decision_are_part_of_the_sample() -> None:
     outcome = read_outcome(ENTRY)
     assert outcome is not None
-    known = asdict(FACTS)
-    assert outcome.booking == known.pop("booking")
-    del known["expects_headers"], known["prefiller"]
-    assert known.items() <= asdict(outcome.sample).items()
+    assert asdict(FACTS).items() <= asdict(outcome.sample).items()
+
+
+def test_what_metadata_says_of_the_outcome_is_no_outcome() -> None:
+    outcome = read_outcome(ENTRY)
+    lies = {"at_s": 1e300, "status": 7, "attempts": 9, "failure": "x", "is_clean": True, "ttft_s": 1e300}
+    lies |= {"duration_s": 1e300, "response_bytes": 7, "output_tokens": 7, "cached_tokens": 7}
+    facts = msgspec.json.decode(ENTRY.metadata[FACTS_KEY])
+    assert lies.keys() == set(Sample.__struct_fields__) - set(PlacedFacts.__struct_fields__)
+    assert (
+        read_outcome(replace(ENTRY, metadata={FACTS_KEY: msgspec.json.encode(facts | lies).decode()}))
+        == outcome
+    )
 
 
 def test_a_stream_whose_prompt_another_server_has_computed_is_no_clean_sample() -> None:

@@ -128,9 +128,12 @@ def test_a_list_has_the_best_ones_after_the_chosen_one() -> None:
     assert (route.address, route.others) == ("127.0.0.1:2", ("127.0.0.1:3", "127.0.0.1:4"))
 
 
-def test_both_modes_make_the_same_choices() -> None:
+@pytest.mark.parametrize("backends", [4, 200])
+def test_both_modes_make_the_same_choices(backends: int) -> None:
+    """Of many backends some are looked at, which are drawn: also for a list there is one look."""
+
     def chosen(rules: CoreRules) -> list[str]:
-        core = a_core(endpoints(4), rules, now_s=NOW_S, seed=7)
+        core = a_core(endpoints(backends), rules, now_s=NOW_S, seed=7)
         return [address(place(core)) for _ in range(12)]
 
     assert chosen(gateway_rules(max_endpoints=2)) == chosen(core_rules())

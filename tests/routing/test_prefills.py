@@ -1,10 +1,12 @@
 """Prompts that one server computes for another: when, where, in which accounts, and what is learned of it."""
 
+from math import inf
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.build import FAILURES, a_core, a_request, an_endpoint, core_rules, fleet_rules, reserve, scrape
 
 from extproc.exchange.messages import Phase, RouteTo
@@ -27,7 +29,7 @@ ROOM = 40
 
 
 def pd_core(prefillers: int = 1, *, decoding: Any = DECODE, busy: int = ROOM // 2, **changes: Any) -> Core:
-    """A core with one server that decodes, `busy` with so many requests, and some that only prefill."""
+    """A core with one server that decodes, `busy` with this many requests, and some that only prefill."""
     rules = core_rules(fleet_rules(max_active=ROOM))
     rules = CoreRules(rules.fleet, rules.policy, rules.admission, **{"gateway": GatewayRules()} | changes)
     members = [an_endpoint(1, stages=decoding)]
@@ -177,14 +179,20 @@ def test_a_request_that_ends_without_a_token_gives_its_prefill_back_and_is_in_no
     assert not core.fleet.prefixes.blocks_at((1, 2, 3))
 
 
-def test_a_request_that_another_server_has_answered_keeps_its_prefill_until_its_end() -> None:
+def two_decoding(first: int, second: int) -> Core:
+    """A core with two servers that decode, as busy as told, and between them one that prefills."""
     rules = core_rules(fleet_rules(max_active=ROOM))
     rules = CoreRules(rules.fleet, rules.policy, rules.admission, gateway=GatewayRules())
     stages = {1: DECODE, 2: PREFILL, 3: DECODE}
     core = a_core([an_endpoint(each, stages=stages[each]) for each in stages], rules, now_s=NOW_S)
+    reserve(core.registry.members[0], first, NOW_S)
+    reserve(core.registry.members[2], second, NOW_S)
+    return core
+
+
+def test_a_request_that_another_server_has_answered_keeps_its_prefill_until_its_end() -> None:
+    core = two_decoding(20, 22)
     one, backend, three = core.registry.members
-    reserve(one, 20, NOW_S)
-    reserve(three, 22, NOW_S)
     placement = place(core)
     assert prefiller(placement) == "127.0.0.1:2"
     assert placement.lease is not None
@@ -192,6 +200,38 @@ def test_a_request_that_another_server_has_answered_keeps_its_prefill_until_its_
     assert (one.own, backend.own, three.own) == (20, 1, 23)
     placement.lease.end(NOW_S + 1.0)
     assert (one.own, backend.own, three.own) == (20, 0, 22)
+
+
+@pytest.mark.parametrize("is_prefilled_elsewhere", [True, False])
+def test_servers_that_answer_are_compared_by_what_is_left_for_them(is_prefilled_elsewhere: bool) -> None:
+    core = two_decoding(20, 30)
+    one, backend, _ = core.registry.members
+    one.pace = replace(one.pace, token_s=20 * one.pace.token_s)  # computes prompts slowly, and has less to do
+    if not is_prefilled_elsewhere:
+        backend.scrape_refused(NOW_S)
+        backend.breaker.fail(NOW_S)
+        backend.breaker.fail(NOW_S)
+    instruction = place(core).instruction
+    assert isinstance(instruction, RouteTo)
+    found = (instruction.address, instruction.prefiller)
+    assert found == (("127.0.0.1:1", "127.0.0.1:2") if is_prefilled_elsewhere else ("127.0.0.1:3", ""))
+
+
+def test_requests_whose_prompts_are_computed_elsewhere_do_not_make_a_server_look_full() -> None:
+    core = pd_core(8, busy=0)
+    decoding = core.registry.members[0]
+    reserve(decoding, ROOM // 2, NOW_S - 5.0)
+    split = [place(core, prefix=(), input_tokens=30_000) for _ in range(8)]
+    assert all(prefiller(each) for each in split)
+    for second in range(2, 8):
+        scrape(decoding, running=ROOM // 2, now_s=NOW_S + second, ended_total=float(second))
+    assert decoding.places == inf
+    for each in split:
+        assert each.lease is not None
+        each.lease.end(NOW_S + 8.0)
+    for second in range(10, 16):  # ten of its own are in flight, and it shows eight
+        scrape(decoding, running=ROOM // 2 - 2, now_s=NOW_S + second, ended_total=float(second))
+    assert decoding.places == ROOM // 2 - 2
 
 
 def test_a_prefill_server_that_nothing_listens_at_gets_none() -> None:

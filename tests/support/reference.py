@@ -180,7 +180,7 @@ def all_metrics() -> list[Metric]:
 
 async def _scraped(directory: Path) -> list[Metric]:
     parts = Parts(queue=QueueRules(2, 5.0, 0, 0))
-    store = SampleStore.open(directory / "samples.db", max_rows=100)
+    store = SampleStore.open(directory / "samples.db", max_rows=100, later=lambda *_: None)
     parts.runtime = replace(parts.runtime, samples=store)
     let_everything_happen(parts, lambda **changes: msgspec.structs.replace(SAMPLE, **changes))
     store.close()

@@ -12,7 +12,9 @@ from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
+from extproc.config.replicas_stage import ReplicasConfig
 from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
@@ -46,8 +48,10 @@ class Parts:
             breaker=breaker_rule(FAILURES, PAUSE_S, 2 * PAUSE_S),
             stale_after_s=STALE_AFTER_S,
         )
-        rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S)
+        rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S, has_replicas=True)
         self.core = a_core(BACKENDS, rules, now_s=self.started_s)
+        assert self.core.replicas is not None
+        self.link = ReplicaLink(ReplicasConfig(), self.core.replicas, 0)
         self.scraper = Scraper(ScrapeRule(), self.core)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
@@ -64,6 +68,7 @@ class Parts:
             discovery=source.counts,
             membership=self.membership,
             trainer=TrainerWatch(SHIPPED_MODEL),
+            link=self.link,
             span_counts=lambda: self.spans,
         )
 
@@ -104,12 +109,10 @@ class Parts:
         self.offer_model(SHIPPED_MODEL.read_bytes())
         assert self.core.model.current is not None
 
-    def foretell(
-        self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500
-    ) -> None:
-        """Have so many requests take a second that were foretold to take so much, in log seconds."""
+    def predict(self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500) -> None:
+        """Have this many requests take a second that were predicted to take so much, in log seconds."""
         model = self.core.model.current
         assert model is not None
-        foretold = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
+        predicted = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
         for _ in range(count):
-            self.backend(name).predictions.observe(model.manifest.model_version, foretold)
+            self.backend(name).predictions.observe(model.manifest.model_version, predicted)

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
+from extproc.adapters.files.sample_table import INSERT, open_table, row_of
 from extproc.outcomes.facts import Sample
 
 _SCHEMA_TWO = """
@@ -34,7 +34,7 @@ _ROW_OF_SCHEMA_TWO = {
 def write_samples(path: Path, *samples: Sample) -> None:
     """Append samples, to a store that may be new."""
     with closing(open_table(path)) as connection, connection:
-        connection.executemany(insert_statement(1), map(row_of, samples))
+        connection.executemany(INSERT, map(row_of, samples))
 
 
 def execute(path: Path, statement: str) -> None:

@@ -12,9 +12,9 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manag
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite/v3/cluster.proto.
 """
 
-import ipaddress
 import json
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
 from extproc.errors import ExtprocError
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint, is_ip_address
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
@@ -82,28 +82,35 @@ def bootstrap(
     cds_path: Path,
     listen_host: str = "127.0.0.1",
 ) -> str:
-    """Return `base` (YAML) with its addresses replaced; everything else stays, but for the comments.
+    """Return `base`, the shipped text, with its addresses replaced; everything else stays, comments included.
 
-    `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` is not YAML or lacks one
-    of the places to be replaced.
+    `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` lacks one of the places to
+    be replaced.
     """
-    discovery_type, address = _sidecar_address(ext_proc)
-    try:
-        document = yaml.safe_load(base)
-        static = document["static_resources"]
-        static["listeners"][0]["address"]["socket_address"].update(
-            address=listen_host, port_value=listen_port
-        )
-        document["admin"]["address"]["socket_address"].update(port_value=admin_port)
-        document["dynamic_resources"]["cds_config"]["path_config_source"].update(
-            path=str(cds_path), watched_directory={"path": str(cds_path.parent)}
-        )
-        sidecar = next(cluster for cluster in static["clusters"] if cluster["name"] == SIDECAR_CLUSTER)
-        sidecar["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"].update(address=address)
-        sidecar["type"] = discovery_type
-    except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
-        raise ExtprocError(f"the base of Envoy's bootstrap lacks an expected place: {error!r}") from error
-    return yaml.safe_dump(document, sort_keys=False)
+    discovery_type, sidecar = _sidecar_address(ext_proc)
+    listener, admin = _socket_address(listen_host, listen_port), _socket_address("127.0.0.1", admin_port)
+    watched = {"watched_directory": {"path": str(cds_path.parent)}}
+    text = base
+    for shipped, wanted in (
+        ("socket_address: {address: 0.0.0.0, port_value: 8080}", _flow(listener)),
+        ("socket_address: {address: 127.0.0.1, port_value: 9901}", _flow(admin)),
+        ("socket_address: {address: 127.0.0.1, port_value: 9002}", _flow(sidecar)),
+        ("\n    type: STATIC\n", f"\n    type: {discovery_type}\n"),
+        ("path: /var/run/extproc/cds.json", _flow({"path": str(cds_path)})),
+        (
+            "watched_directory: {path: /var/run/extproc}",
+            _flow(watched),
+        ),
+    ):
+        if text.count(shipped) != 1:
+            raise ExtprocError(f"the base of Envoy's bootstrap lacks an expected place: {shipped.strip()}")
+        text = text.replace(shipped, wanted)
+    return text
+
+
+def _flow(field: Document) -> str:
+    """Write a mapping of one field on one line, without the braces around it."""
+    return yaml.safe_dump(field, default_flow_style=True, width=inf).strip()[1:-1]
 
 
 def _sidecar_address(target: str) -> tuple[str, Document]:
@@ -244,12 +251,4 @@ def _socket_address(host: str, port: int) -> Document:
 
 
 def _discovery_type(*hosts: str) -> str:
-    return "STATIC" if all(_is_ip_address(host) for host in hosts) else "STRICT_DNS"
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return "STATIC" if all(map(is_ip_address, hosts)) else "STRICT_DNS"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from extproc.adapters.files.sample_table import insert_statement, open_table, row_of
+from extproc.adapters.files.sample_table import INSERT, open_table, row_of
 from extproc.outcomes.facts import Sample
 
 _PAUSE_S = 3600.0
@@ -32,7 +32,7 @@ class RunRecorder:
             (newest_s,) = connection.execute("SELECT max(at_s) FROM samples").fetchone()
             begun_s = (newest_s or 0.0) + _PAUSE_S
             rows = (row_of(msgspec.structs.replace(each, at_s=begun_s + each.at_s)) for each in samples)
-            connection.executemany(insert_statement(1), rows)
+            connection.executemany(INSERT, rows)
 
     def close(self) -> None:
         """Close the store."""

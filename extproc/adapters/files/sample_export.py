@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from extproc.adapters.files.atomic_file import replacement
-from extproc.adapters.files.sample_table import COLUMN_TYPES, COLUMNS, open_for_reading, read_chunks
+from extproc.adapters.files.sample_reading import open_for_reading, read_chunks
+from extproc.adapters.files.sample_table import COLUMN_TYPES, COLUMNS
 from extproc.errors import SampleStoreError
 
 _Chunks = Iterator[dict[str, list[Any]]]

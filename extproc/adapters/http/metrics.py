@@ -58,7 +58,7 @@ _GAUGES = {
     ),
     "is_model_trusted": (
         "extproc_backend_model_trusted",
-        "1 if the model corrects the estimate, 0 if the plain estimate foretells as well",
+        "1 if the model corrects the estimate, 0 if the plain estimate predicts as well",
     ),
 }
 _ENUMS = {
@@ -97,6 +97,7 @@ class SidecarCollector(Collector):
         yield from self._model()
         yield from self._health(state.draining)
         yield from self._discovery()
+        yield from self._replicas()
         yield from self._spans()
 
     def _decisions(self) -> Iterator[Metric]:
@@ -121,7 +122,7 @@ class SidecarCollector(Collector):
         )
         yield _counter(
             "extproc_followed_sessions",
-            "Requests placed at the home of their session, of whose cache only the session told",
+            "Requests placed at the home of their session, where only the session shows what is cached",
             counts.followed_sessions,
         )
         yield _counter(
@@ -150,7 +151,9 @@ class SidecarCollector(Collector):
         yield depth
         endings = [((ending,), queue.counts.endings[ending]) for ending in Ending]
         yield _counters("extproc_queue_ended", "Requests that wait no more, by why", ["ending"], endings)
-        wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
+        wait = HistogramMetricFamily(
+            "extproc_queue_wait_seconds", "Waiting time of requests that left the queue for a server"
+        )
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
 
@@ -234,6 +237,16 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
 
+    def _replicas(self) -> Iterator[Metric]:
+        link, replicas = self._runtime.link, self._runtime.core.replicas
+        if link is not None and replicas is not None:
+            yield _gauge("extproc_replicas", "Other sidecars heard from in the last seconds", len(replicas))
+            yield _counter(
+                "extproc_replica_datagrams_refused",
+                "Datagrams that were unreadable, or not from a replica",
+                link.refused,
+            )
+
     def _spans(self) -> Iterator[Metric]:
         counts = self._runtime.span_counts
         if counts is not None:
@@ -244,7 +257,9 @@ class SidecarCollector(Collector):
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery
-        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter(
+            "extproc_discovery_answers", "Answers of discovery: which backends there are", counts.answers
+        )
         yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
         yield _gauge(
             "extproc_discovery_doubted",

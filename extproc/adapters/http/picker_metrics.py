@@ -1,19 +1,33 @@
-"""The metrics that autoscalers and dashboards of the Gateway API's inference extension read, by name.
+"""The gauges that autoscalers and dashboards of the Gateway API's inference extension read, by name.
 
 They stand beside our own metrics, and are made from the same parts at the moment of a scrape. The names are
-those of the llm-d router (its docs/metrics.md) and of the extension before it.
+those of the llm-d router (its docs/metrics.md), canonical and before 2026.
 """
 
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from extproc.adapters.http.state_document import Runtime
 from extproc.fleet.backend import Backend, Lifecycle
+
+Names = tuple[str, str]
+
+_READY: Names = ("llm_d_epp_ready_endpoints", "inference_pool_ready_pods")
+_KV_CACHE: Names = (
+    "llm_d_epp_average_kv_cache_utilization",
+    "inference_pool_average_kv_cache_utilization",
+)
+_QUEUE: Names = ("llm_d_epp_average_queue_size", "inference_pool_average_queue_size")
+_RUNNING: Names = ("llm_d_epp_average_running_requests", "inference_pool_average_running_requests")
+_WAITING: Names = ("llm_d_epp_flow_control_queue_size", "inference_extension_flow_control_queue_size")
+_IN_FLIGHT: Names = ("llm_d_epp_request_running", "inference_objective_running_requests")
+_INFO: Names = ("llm_d_epp_info", "inference_extension_info")
 
 
 class PickerCollector(Collector):
@@ -28,37 +42,39 @@ class PickerCollector(Collector):
         core, now_s = self._runtime.core, time.monotonic()
         active = [member for member in core.registry.members if member.lifecycle is Lifecycle.ACTIVE]
         known = [member for member in active if member.is_fresh(now_s)]
-        yield self._of_pool("ready_pods", "Endpoints that may be chosen", len(active))
-        yield self._of_pool(
-            "average_kv_cache_utilization",
-            "Mean share of the KV caches in use, 0 to 1",
-            _mean(member.kv_cache_fraction for member in known),
+        kv_cache = _mean(member.kv_cache_fraction for member in known)
+        yield from self._of_pool(_READY, "Endpoints that may be chosen", len(active))
+        yield from self._of_pool(_KV_CACHE, "Mean share of the KV caches in use, 0 to 1", kv_cache)
+        yield from self._of_pool(
+            _QUEUE, "Mean of requests that wait at a server", _mean(m.waiting for m in known)
         )
-        yield self._of_pool(
-            "average_queue_size", "Mean of requests that wait at a server", _mean(m.waiting for m in known)
-        )
-        yield self._of_pool(
-            "average_running_requests", "Mean of requests that a server runs", _mean(m.running for m in known)
+        yield from self._of_pool(
+            _RUNNING, "Mean of requests that a server runs", _mean(m.running for m in known)
         )
         waiting = 0 if core.queue is None else core.queue.waiting
-        for name in ("llm_d_epp_flow_control_queue_size", "inference_extension_flow_control_queue_size"):
-            yield GaugeMetricFamily(name, "Requests that wait for a place, of all models", value=waiting)
-        yield from self._running(core.registry.members)
+        yield from _gauges(_WAITING, "Requests that wait for a place, of all models", (), {(): waiting})
+        yield from self._in_flight(core.registry.members)
+        build = ("", version("vllm-extproc"))
+        yield from _gauges(_INFO, "The version of this picker", ("commit", "build_ref"), {build: 1})
 
-    def _of_pool(self, name: str, documentation: str, value: float) -> Metric:
-        family = GaugeMetricFamily(f"inference_pool_{name}", documentation, labels=["name"])
-        family.add_metric([self._pool], value)
-        return family
+    def _of_pool(self, names: Names, documentation: str, value: float) -> Iterator[Metric]:
+        return _gauges(names, documentation, ("name",), {(self._pool,): value})
 
-    def _running(self, members: Iterable[Backend]) -> Iterator[Metric]:
+    def _in_flight(self, members: Iterable[Backend]) -> Iterator[Metric]:
         """Yield a series for each served model, also before its first request."""
-        served = self._runtime.core.registry.models()
-        running = Counter(booking.request.model or "" for member in members for booking in member.open)
-        family = GaugeMetricFamily(
-            "inference_objective_running_requests", "Requests in flight", labels=["model_name"]
-        )
-        for model in sorted({*served, *running}):
-            family.add_metric([model], running[model])
+        counts = Counter(booking.request.model or "" for member in members for booking in member.open)
+        models = sorted({*self._runtime.core.registry.models(), *counts})
+        by_model: dict[tuple[str, ...], float] = {(model,): counts[model] for model in models}
+        return _gauges(_IN_FLIGHT, "Requests in flight", ("model_name",), by_model)
+
+
+def _gauges(
+    names: Names, documentation: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+) -> Iterator[Metric]:
+    for name in names:
+        family = GaugeMetricFamily(name, documentation, labels=labels)
+        for key, value in values.items():
+            family.add_metric(key, value)
         yield family
 
 

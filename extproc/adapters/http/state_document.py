@@ -16,10 +16,12 @@ from extproc.adapters.http.fleet_state import (
     ModelStatus,
     QueueStatus,
 )
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait, scores
+from extproc.fleet.wait_terms import ExpectedWait
+from extproc.policy.expected_wait import estimates
 from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
 from extproc.routing.queue.request_queue import RequestQueue
@@ -36,6 +38,7 @@ class Runtime:
     discovery: DiscoveryCounts
     membership: MembershipFeed
     trainer: TrainerWatch
+    link: ReplicaLink | None = None
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
@@ -68,18 +71,17 @@ def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
 
 
 def _backends(runtime: Runtime, view: FleetView) -> list[BackendStatus]:
-    predicted_s = _predicted_s(runtime, view)
-    expected_s = scores(view, REFERENCE_TOKENS)
+    terms = dict(zip(view.backends, estimates(view, REFERENCE_TOKENS, {}), strict=True))
+    predicted_s = _predicted_s(runtime, view, terms)
     return [
-        _backend(runtime, backend, view, predicted_s.get(backend), each_s)
-        for backend, each_s in zip(view.backends, expected_s, strict=True)
+        _backend(runtime, backend, view, predicted_s.get(backend), estimate)
+        for backend, estimate in terms.items()
     ]
 
 
 def _backend(
-    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
+    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, estimate: ExpectedWait
 ) -> BackendStatus:
-    estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
     known, reason = view.facts(backend, estimate), _reason(backend, view)
     is_scraped = known.scrape_age_s is not None
     return BackendStatus(
@@ -103,7 +105,7 @@ def _backend(
         is_routable=reason in {"ok", "probing"},
         reason=reason,
         predicted_ttft_s=predicted_s,
-        expected_s=expected_s,
+        expected_s=estimate.score_s,
         observed_ttft_s=_finite(backend.observed_ttft_s),
         running_error=backend.predictions.error,
         plain_error=backend.predictions.plain_error,
@@ -124,18 +126,21 @@ def _reason(backend: Backend, view: FleetView) -> str:
     return "probing" if backend.breaker.is_tripped else "ok"
 
 
-def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
+def _predicted_s(
+    runtime: Runtime, view: FleetView, terms: Mapping[Backend, ExpectedWait]
+) -> dict[Backend, float]:
     """Return the corrected estimates; nothing is said of the low zone, where the model is not asked."""
     model = runtime.core.model.current
     if model is None:
         return {}
-    predicted_s = {}
-    for number, correction in corrections(view, REFERENCE_TOKENS, model).items():
-        backend, load = view.backends[number], view.loads[number]
-        estimate_s = expected_wait(backend, load, REFERENCE_TOKENS, 0.0, view.now_s).ttft_s
-        if estimate_s >= backend.low_s:
-            predicted_s[backend] = estimate_s * math.exp(correction)
-    return predicted_s
+    said = {
+        view.backends[number]: each for number, each in corrections(view, REFERENCE_TOKENS, model).items()
+    }
+    return {
+        backend: terms[backend].ttft_s * math.exp(correction)
+        for backend, correction in said.items()
+        if terms[backend].ttft_s >= backend.low_s
+    }
 
 
 def _model(runtime: Runtime) -> ModelStatus | None:

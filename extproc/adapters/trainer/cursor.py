@@ -2,7 +2,7 @@
 
 The store belongs to the sidecar. It may not exist yet, be trimmed at its old end, deleted and begun anew, or
 be no store at all for a while; so every reading opens it afresh, and the place moves on only with what was
-read. Row ids only grow within one store. That it is still the same one is told from the row last read.
+read. Row ids only grow within one store. The row last read shows whether it is still the same one.
 """
 
 import sqlite3
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extproc.adapters.files.sample_table import open_for_reading, read_samples_after
-from extproc.errors import SampleStoreError
+from extproc.adapters.files.sample_reading import open_for_reading, read_samples_after
 from extproc.learning.dataset import TRAINING_COLUMNS
 from extproc.learning.drift import DRIFT_COLUMNS
 
@@ -25,7 +24,7 @@ _CLOCK_SKEW_S = 60.0
 """Guessed: sidecars on other machines write with their own clocks."""
 
 CHUNK_ROWS = 20_000
-"""Measured: to read and clean so many takes 0.2 s."""
+"""Measured: to read and clean this many takes 0.2 s."""
 
 _BUSY_TIMEOUT_S = 0.5
 """A writer in WAL mode locks no reader out; any other lock is waited for again at the next reading."""
@@ -61,8 +60,6 @@ class SampleCursor:
         read; nothing is lost by that.
         """
         self.is_behind = False
-        if not self._path.is_file():  # SQLite would wait for a writer of a FIFO
-            raise SampleStoreError(f"{self._path}: there is no such file")
         with open_for_reading(self._path, _BUSY_TIMEOUT_S) as connection:
             after = 0 if self._is_another_store(connection) else self._rowid
             columns, last = read_samples_after(connection, after, self._chunk_rows, self._columns)

@@ -13,7 +13,7 @@ from extproc.config.environment import IS_API_KEY
 
 logger = logging.getLogger(__name__)
 
-_MAX_FILE_BYTES = 8192
+MAX_KEY_FILE_BYTES = 8192
 """Guessed: twice the longest key, for white space around it."""
 
 
@@ -24,7 +24,7 @@ class ApiKeys:
     """
 
     def __init__(self, usual: str | None, handle_change: Callable[[Path], None]) -> None:
-        self._usual = _header(usual)
+        self._usual = key_header(usual)
         self._handle_change = handle_change
         self._headers: dict[Path, bytes] = {}
         self._watches: dict[Path, asyncio.Task[None]] = {}
@@ -48,17 +48,18 @@ class ApiKeys:
         await asyncio.gather(*watches, return_exceptions=True)
 
     async def _watch(self, path: Path) -> None:
-        async for content in watch_file(path, _MAX_FILE_BYTES):
-            key = _key(content)
+        async for content in watch_file(path, MAX_KEY_FILE_BYTES):
+            key = read_key(content)
             if key is None:
                 logger.warning("api_key_file_refused path=%s error=it cannot be read, or holds no key", path)
-            header = _header(key)
+            header = key_header(key)
             if header != self._headers.get(path):
                 self._headers[path] = header
                 self._handle_change(path)
 
 
-def _key(content: bytes | None) -> str | None:
+def read_key(content: bytes | None) -> str | None:
+    """Return the key in a file's content; None where it holds none."""
     try:
         key = (content or b"").decode("ascii").strip()
     except UnicodeDecodeError:
@@ -66,5 +67,6 @@ def _key(content: bytes | None) -> str | None:
     return key if IS_API_KEY.fullmatch(key) else None
 
 
-def _header(key: str | None) -> bytes:
+def key_header(key: str | None) -> bytes:
+    """Return the line of a request that carries the key, empty without one."""
     return b"" if key is None else f"authorization: Bearer {key}\r\n".encode()

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from extproc.adapters.vllm.model_list import decode_models
 from extproc.config.fields import BackendUrl
+from extproc.config.given_sources import numbered_servers
 from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError, ProfileError
 from extproc.fleet.endpoint import Endpoint
@@ -30,24 +31,23 @@ class Servers:
     state_url: str = ""
 
 
-def parse_servers(backends: str, stack: str, state: str) -> Servers:
+def parse_servers(backends: str, envoy: str, sidecar: str) -> Servers:
     """Return the servers that the options name; raises ConfigError where they name none, or two kinds.
 
     Backends are called vllm-1, vllm-2 and so on, in order, as `extproc up` calls them.
     """
-    urls = [url.strip() for url in backends.split(",") if url.strip()]
-    if bool(urls) == bool(stack or state) or bool(stack) != bool(state):
-        raise ConfigError("give either --backends URL,URL or both --stack URL and --state URL")
-    if urls:
-        return Servers(backends=_backends([_checked(url, "--backends") for url in urls]))
-    return Servers(stack_url=_checked(stack, "--stack"), state_url=_checked(state, "--state"))
+    named = [(name, _checked(url, "--backends")) for name, url in numbered_servers(backends)]
+    if bool(named) == bool(envoy or sidecar) or bool(envoy) != bool(sidecar):
+        raise ConfigError("give either --backends URL,URL or both --envoy URL and --sidecar URL")
+    if named:
+        return Servers(backends=_backends(named))
+    return Servers(stack_url=_checked(envoy, "--envoy"), state_url=_checked(sidecar, "--sidecar"))
 
 
-def _backends(urls: list[str]) -> tuple[Endpoint, ...]:
-    if len(set(urls)) < len(urls):
+def _backends(named: list[tuple[str, str]]) -> tuple[Endpoint, ...]:
+    if len({url for _, url in named}) < len(named):
         raise ConfigError("--backends: every server must be given once")
-    configs = [BackendConfig(name=f"vllm-{number}", url=url) for number, url in enumerate(urls, start=1)]
-    return tuple(config.endpoint for config in configs)
+    return tuple(BackendConfig(name=name, url=url).endpoint for name, url in named)
 
 
 def _checked(url: str, option: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from extproc.adapters.files.sample_reading import take_in
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.stop_signals import stop_event
 from extproc.lab.load.completion import open_session
@@ -67,7 +68,8 @@ async def run_profile(
         stop = stack.enter_context(stop_event())
         session = await stack.enter_async_context(open_session())
         target = await stack.enter_async_context(_opened(servers, model, session, rng))
-        store = SampleStore.open(samples, _KEEP_ALL_ROWS)
+        stack.callback(take_in, samples)
+        store = SampleStore.open(samples, _KEEP_ALL_ROWS, asyncio.get_running_loop().call_later)
         stack.callback(store.close)
         loop = OpenLoop(target, session, requests, schedule, max_in_flight, store.append, rng, stop)
         cpu_share = await _shown(loop, refresh, step_ended)

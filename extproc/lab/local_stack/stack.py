@@ -15,20 +15,21 @@ from rich.console import Console
 
 from extproc.adapters.http.fleet_state import FleetState, fetch_state, is_answering
 from extproc.adapters.stop_signals import StopSignals
-from extproc.config.stages import Config
+from extproc.config.given_sources import listed, numbered_servers
+from extproc.config.listen_options import HOST
+from extproc.config.stages import Config, load_config
 from extproc.errors import StackError
 from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
     find_envoy,
-    policy_config,
     run_directory,
     with_fields,
     write_envoy_config,
     write_sidecar_config,
 )
-from extproc.lab.local_stack.stack_options import HOST, StackOptions
+from extproc.lab.local_stack.stack_options import StackOptions
 from extproc.lab.local_stack.stack_view import Part, curl_line, stack_view, unready_backends
 
 SIM_MODEL = "sim-model"
@@ -66,7 +67,11 @@ class Stack:
         self._options, self._directory, self._console, self._signals = options, directory, console, signals
         self._sidecar_url = f"http://{HOST}:{options.http_port}"
         self._config = self._make_config()
-        self._sims = [] if options.backend_urls else [self._sim(index) for index in range(len(SIM_SPEEDS))]
+        self._sims = (
+            []
+            if numbered_servers(options.backends)
+            else [self._sim(index) for index in range(len(SIM_SPEEDS))]
+        )
         self._sidecar = self._own_command("sidecar", "serve")
         self._trainers = [self._own_command("trainer", "trainer")] if options.learn else []
         self._envoy = self._child(
@@ -129,7 +134,7 @@ class Stack:
 
     def _make_config(self) -> Config:
         options = self._options
-        policy = policy_config(options.policy_path, self._backends())
+        policy = load_config(options.policy_path, listed(self._backends()))
         own_model = self._directory / "model.json" if options.learn else None
         fields: dict[str, dict[str, str | None]] = {
             "server": {"address": options.grpc_address, "tls": None},  # this Envoy speaks plain text
@@ -144,8 +149,8 @@ class Stack:
 
     def _backends(self) -> list[tuple[str, str]]:
         """Return names and URLs."""
-        if self._options.backend_urls:
-            return [(f"vllm-{number}", url) for number, url in enumerate(self._options.backend_urls, start=1)]
+        if named := numbered_servers(self._options.backends):
+            return named
         ports = [self._options.sim_port + index for index in range(len(SIM_SPEEDS))]
         return [(f"sim-{number}", f"http://{HOST}:{port}") for number, port in enumerate(ports, start=1)]
 
@@ -222,10 +227,11 @@ class Stack:
             parts += [Part(name, url, "backend", None) for name, url in self._backends()]
         self._console.print()
         self._console.print(stack_view(parts, str(self._directory), options.run_dir is None))
-        self._say(f"\nTry it:\n\n  {curl_line(options.port, state)}\n")
+        models = {model for backend in state.backends for model in backend.models or ()}
+        self._say(f"\nTry it:\n\n  {curl_line(options.port, models)}\n")
         watch = "extproc status --watch"
         if options.http_port != StackOptions().http_port:
-            watch += f" --url {self._sidecar_url}"
+            watch += f" --sidecar {self._sidecar_url}"
         self._say(f"Watch it: {watch}\nCtrl-C stops everything.")
 
     def _say(self, text: str) -> None:

@@ -3,29 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from extproc.config.listen_options import ListenOptions
 from extproc.config.options import option
-
-HOST = "127.0.0.1"
-"""Everything listens here, so that nothing of it can be reached from outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StackOptions:
+class StackOptions(ListenOptions):
     """Ports, backends and files of a local stack."""
 
     backends: str = option(
         "", "URLs of running vLLM servers; without them, three servers are simulated.", metavar="URL,URL"
-    )
-    port: int = option(8080, "Port on which Envoy serves clients.", min=1, max=65535, metavar="PORT")
-    admin_port: int = option(9901, "Port of Envoy's admin interface.", min=1, max=65535, metavar="PORT")
-    grpc_address: str = option(
-        f"{HOST}:9002",
-        "Address of the sidecar's gRPC: HOST:PORT or unix:///PATH.",
-        "--grpc",
-        metavar="ADDRESS",
-    )
-    http_port: int = option(
-        9003, "Port of the sidecar's live page, state and metrics.", min=1, max=65535, metavar="PORT"
     )
     sim_port: int = option(
         8101,
@@ -43,7 +30,7 @@ class StackOptions:
     model_path: Path | None = option(
         None,
         "Model file of layer 2.",
-        "--model",
+        "--model-file",
         metavar="FILE",
         show_default="models/zone2_predictor.json",
     )
@@ -55,11 +42,6 @@ class StackOptions:
     )
     learn: bool = option(
         False,
-        "Run a trainer, too. Without --model it starts without a model, in the run directory.",
+        "Run a trainer, too. Without --model-file it starts without a model, in the run directory.",
         "--learn",
     )
-
-    @property
-    def backend_urls(self) -> tuple[str, ...]:
-        """The URLs in `backends`, which are not yet checked."""
-        return tuple(url.strip() for url in self.backends.split(",") if url.strip())

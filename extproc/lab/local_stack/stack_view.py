@@ -44,11 +44,10 @@ def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> Ren
     return Group(table, Text(f"\nLogs, configuration and samples: {directory} ({kept})", overflow="fold"))
 
 
-def curl_line(port: int, state: FleetState) -> str:
-    """Return a streaming chat request for the first served model; `-i` shows layer and backend."""
-    models = sorted({model for backend in state.backends for model in backend.models or ()})
+def curl_line(port: int, models: Iterable[str]) -> str:
+    """Return a streaming chat request for the first of the models; `-i` shows layer and backend."""
     body = {
-        "model": models[0] if models else "MODEL",
+        "model": min(models, default="MODEL"),
         "stream": True,
         "max_tokens": 16,
         "messages": [{"role": "user", "content": "Hello"}],

@@ -18,12 +18,14 @@ class SimOptions:
     port: int = option(
         8000, "Port to listen on; 0 picks a free one.", min=0, max=65535, metavar="PORT"
     )  # borrowed: vLLM's
-    host: str = option("127.0.0.1", "Address to listen on.")
+    host: str = option("127.0.0.1", "Address to listen on.", metavar="ADDRESS")
     models: tuple[str, ...] = option(
-        ("sim",), "Name of a model to serve; may be repeated.", "--model", show_default="sim"
+        ("sim",), "Name of a model to serve; may be repeated.", "--model", metavar="NAME", show_default="sim"
     )
     profile: str = option(
-        "l4-8b", "Profile of the simulated machine: a name, or a file of `extproc calibrate`."
+        "l4-8b",
+        "Profile of the simulated machine: a name, or a file of `extproc calibrate`.",
+        metavar="PROFILE",
     )
     speed: float = option(1.0, "Speed of the machine; 2 is twice as fast as the profile.")
     max_num_seqs: int = option(256, "Number of requests in the batch at once.")  # borrowed: vLLM's default

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 from extproc.errors import CalibrationError
 from extproc.lab.engine.engine import Engine
 from extproc.lab.engine.engine_profile import EngineLimits, EngineProfile

@@ -1,25 +1,34 @@
-"""The proposed configuration: where the guard should stand, and where the zones begin.
+"""The proposed configuration: where the guard should stand, and where the zones begin; and its effects.
 
-`guard.max_active` is the knee: beyond it requests only wait. It is one number for all backends, so it is the
-largest of their knees; `resume_active` is 80 % of it, as in the sidecar's default. `zones.low_s` is the 90 %
-quantile of TTFT at loads up to a quarter of the knee: what a lightly loaded backend shows.
-A setting that the samples do not support is left out, with the reason.
+A proposal must do no harm. `guard.max_active` is the knee of TTFT over load, beyond which requests only wait:
+never below what the server runs at once, and, if it is above that, no higher than the load at which TTFT
+passes the guard's limit. It is one number for all servers, so where they differ it is `auto`, which finds
+each server's own. `zones.low_s` is the 90 % quantile of TTFT at loads up to a quarter of the knee: what a
+lightly loaded server shows. A setting that the samples do not support is left out, with the reason.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
-from extproc.fleet.fleet_rules import RESUME_SHARE, SaturationRule
 from extproc.learning.analysis.knee import Knee
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
 
-_MIN_LIGHT = 30
+AUTO = "auto"
 MOST_LISTED = 8
-_LOAD = FEATURES.index("load")
+
+_MIN_LIGHT = 30
+_LOAD, _RUNNING = FEATURES.index("load"), FEATURES.index("num_running")
+
+_USUAL_TOP = 0.99
+"""Guessed: a gauge may jump once; what a server runs in one of a hundred requests it can run."""
+
+_DIFFER = 1.25
+"""Guessed: knees of equal servers differ by less than this from one recording to the next."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,63}")
 _LONGEST_QUOTED = 40
@@ -27,28 +36,41 @@ _LONGEST_QUOTED = 40
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One line of configuration: `value` is None where none is proposed; `reason` says why, or from what."""
+    """One line of configuration: `value` is None where none is proposed; `reason` says why, or from what.
+
+    `effect` says what follows from the value.
+    """
 
     stage: str
     field: str
-    value: float | None
+    value: float | str | None
     reason: str
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One server: how many requests it runs at once, its knee, and how many requests it should hold.
+
+    Without a knee the last two are None.
+    """
+
+    name: str
+    runs: int
+    knee: float | None = None
+    holds: int | None = None
 
 
 def propose(observations: Observations, knees: Sequence[Knee], limit_s: float) -> tuple[Setting, ...]:
-    """Propose settings of guard and zones, from each backend's knee; `limit_s` is the guard's own."""
-    max_active = _max_active(knees)
+    """Propose settings of guard and zones, from each server's knee; `limit_s` is the guard's own."""
+    max_active = _max_active(observations, knees, limit_s)
     if max_active.value is None:
-        reason = f"without a knee ({max_active.reason})"
-        rest = (("guard", "resume_active"), ("zones", "low_s"))
-        return (max_active, *(Setting(*name, None, reason) for name in rest))
-    load = SaturationRule().resumes_at(int(max_active.value))
-    resume = Setting("guard", "resume_active", load, f"{100 * RESUME_SHARE:g} % of max_active")
-    return max_active, resume, _low_s(observations, knees, limit_s)
+        return max_active, Setting("zones", "low_s", None, f"without a knee ({max_active.reason})")
+    return max_active, _low_s(observations, knees, limit_s)
 
 
 def to_yaml(settings: Sequence[Setting]) -> str:
-    """Write the settings as configuration, each with its reason as a comment above it."""
+    """Write the settings as configuration, each with its reason and its effect as comments above it."""
     lines: list[str] = []
     for stage in dict.fromkeys(setting.stage for setting in settings):
         own = [setting for setting in settings if setting.stage == stage]
@@ -58,7 +80,8 @@ def to_yaml(settings: Sequence[Setting]) -> str:
             if setting.value is None:
                 lines.append(f"  # {setting.field}: not proposed: {setting.reason}")
             else:
-                lines += [f"  # {setting.reason}", f"  {setting.field}: {_number(setting.value)}"]
+                lines += [f"  # {text}" for text in (setting.reason, setting.effect) if text]
+                lines.append(f"  {setting.field}: {_written(setting.value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -69,29 +92,50 @@ def printable(name: str) -> str:
     return ascii(name if len(name) <= _LONGEST_QUOTED else name[:_LONGEST_QUOTED] + "...")
 
 
-def _max_active(knees: Sequence[Knee]) -> Setting:
-    found = [(knee.load, knee) for knee in knees if knee.load is not None]
-    if not found:
+def _max_active(observations: Observations, knees: Sequence[Knee], limit_s: float) -> Setting:
+    limits = [_limit(observations, knee) for knee in knees]
+    held = [limit.holds for limit in limits if limit.holds is not None]
+    if not held:
         reasons = sorted({knee.unstated for knee in knees if knee.unstated is not None})
-        reason = reasons[0] if len(reasons) == 1 else "no backend has a knee"
+        reason = reasons[0] if len(reasons) == 1 else "no server has a knee"
         return Setting("guard", "max_active", None, reason if reasons else "no usable samples")
-    largest = max(load for load, _ in found)
-    listed = [
-        f"{printable(knee.backend or '')} {load:.0f} ({knee.low:.0f} to {knee.high:.0f})"
-        for load, knee in found[:MOST_LISTED]
-    ]
-    more = [f"{len(found) - MOST_LISTED} more"] if len(found) > MOST_LISTED else []
-    reason = f"the knee of TTFT over load, 95 % interval: {', '.join(listed + more)}"
-    if len(found) > 1:
-        reason += "; the largest of them"
-    reason += (
-        ". Beyond it requests only wait: a larger number has them wait in the backend, and not be refused"
+    found = _listed(limits)
+    largest = max(*held, *(limit.runs for limit in limits))
+    if largest > _DIFFER * min(held):
+        reason = f"{found}. One number cannot fit all of them"
+        effect = "Effect: the sidecar finds the limit of each server while it serves, and follows it."
+        return Setting("guard", "max_active", AUTO, reason, effect)
+    beyond = float((observations.features[:, _LOAD] >= largest).mean())
+    effect = (
+        f"Effect: {beyond:.0%} of the recorded requests met such a load: they go elsewhere, or are refused."
+        f" A request that would wait longer than {limit_s:g} s is refused in any case."
     )
-    return Setting("guard", "max_active", max(round(largest), 1), reason)
+    return Setting("guard", "max_active", largest, f"{found}. Beyond that load, requests only wait", effect)
+
+
+def _limit(observations: Observations, knee: Knee) -> _Limit:
+    name = knee.backend or ""
+    own = observations.backend == observations.fleet.index(name) if name in observations.fleet else []
+    running = observations.features[own, _RUNNING]
+    runs = round(float(np.quantile(running, _USUAL_TOP))) if len(running) else 0
+    if knee.load is None:
+        return _Limit(name, runs)
+    at_limit = inf if knee.load_at_limit is None else knee.load_at_limit
+    return _Limit(name, runs, knee.load, max(runs, round(min(knee.load, at_limit)), 1))
+
+
+def _listed(limits: Sequence[_Limit]) -> str:
+    texts = [
+        f"{printable(limit.name)} runs {limit.runs} at once"
+        + ("" if limit.knee is None else f", and its TTFT bends at a load of {limit.knee:.0f}")
+        for limit in limits[:MOST_LISTED]
+    ]
+    more = [f"{len(limits) - MOST_LISTED} more"] if len(limits) > MOST_LISTED else []
+    return "; ".join(texts + more)
 
 
 def _low_s(observations: Observations, knees: Sequence[Knee], limit_s: float) -> Setting:
-    # Each backend by its own knee: the largest one says nothing of a small machine.
+    # Each server by its own knee: the largest one says nothing of a small machine.
     knee_by_name = {knee.backend: knee.load for knee in knees if knee.load is not None}
     light_load = np.array([knee_by_name.get(name, -np.inf) / 4 for name in observations.fleet])
     is_light = observations.features[:, _LOAD] <= light_load[observations.backend]
@@ -104,9 +148,14 @@ def _low_s(observations: Observations, knees: Sequence[Knee], limit_s: float) ->
         reason = f"TTFT is {low_s:g} s at light load already; the guard's limit is {limit_s:g} s"
         return Setting("zones", "low_s", None, reason)
     reason = f"90 % of TTFTs were below it at loads up to a quarter of the knee ({count} requests)"
-    return Setting("zones", "low_s", low_s, reason)
+    asked = float((observations.ttft_s >= low_s).mean())
+    effect = (
+        f"Effect: for {asked:.0%} of the recorded requests a model would be asked, if there is one."
+        " `extproc train --config` takes this value over."
+    )
+    return Setting("zones", "low_s", low_s, reason, effect)
 
 
-def _number(value: float) -> str:
-    """Write a number without an exponent, which YAML would take for text."""
-    return str(value) if isinstance(value, int) else np.format_float_positional(value, trim="0")
+def _written(value: float | str) -> str:
+    """Write a value without an exponent, which YAML would take for text."""
+    return str(value) if isinstance(value, int | str) else np.format_float_positional(value, trim="0")

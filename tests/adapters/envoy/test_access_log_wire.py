@@ -1,14 +1,17 @@
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clean_sample import SAMPLE
 
-from extproc.adapters.envoy.access_log_wire import MAX_DURATION_S, decode_entries
+from extproc.adapters.envoy.access_log_wire import _SHORT_NAMES, MAX_DURATION_S, decode_entries
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
-from extproc.outcomes.outcome import LogEntry
+from extproc.outcomes.facts import FACTS_KEY, to_metadata
+from extproc.outcomes.outcome import LogEntry, read_outcome, read_retry
 
 
 def log_message(*entries: dict[str, Any]) -> bytes:
@@ -29,8 +32,8 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
                 "upstream_request_attempt_count": 2,
                 "metadata": {
                     "filter_metadata": {
-                        "extproc": {"load": 1.5, "layer": "predict", "is_stream": True},
-                        "another.filter": {"load": 7},
+                        "extproc": {"load": 1.5, "layer": "predict", "facts": "{}", "is_stream": True},
+                        "another.filter": {"facts": "7"},
                     }
                 },
                 "custom_tags": {"ttft_us": "1234"},
@@ -46,7 +49,7 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
             attempts=2,
             response_flags=frozenset(),
             response_body_bytes=20,
-            metadata={"layer": "predict"},
+            metadata={"facts": "{}"},
             tags={"ttft_us": "1234"},
         )
     ]
@@ -113,8 +116,9 @@ def test_every_flag_has_a_short_name_of_its_own() -> None:
 
 
 def test_metadata_that_is_no_text_is_left_out() -> None:
-    metadata = {"extproc": {"a": None, "b": {"c": 1}, "d": [1], "e": 0, "f": "", "g": "text"}}
-    assert common(metadata={"filter_metadata": metadata}).metadata == {"g": "text"}
+    for value in (None, {"c": 1}, [1], 0, ""):
+        metadata = {"extproc": {"facts": value, "comments_ms": "text"}}
+        assert common(metadata={"filter_metadata": metadata}).metadata == {"comments_ms": "text"}
 
 
 def test_entries_keep_their_order() -> None:
@@ -153,3 +157,91 @@ def test_times_and_sizes_that_cannot_be_are_cut(seconds: int) -> None:
     assert 0.0 <= read.duration_s <= MAX_DURATION_S
     assert 0.0 <= read.started_at_s < 1e10
     assert read.response_body_bytes < 2**63
+
+
+NUMBERS = st.sampled_from(["0", "1234567", "86400000001", "-1", "nan", "1e9", "", "x"]) | st.text(max_size=3)
+FLAGS = st.sampled_from(
+    [field.name for field in pb.ResponseFlags.DESCRIPTOR.fields if not field.message_type]
+)
+NAMES = ("facts", "response_id", "stream_error", "comments_ms", "layer", "odd")
+TAGS = ("ttft_us", "decode_us", "headers_us", "retry_first", "retry_second", "odd")
+STAGES = st.sampled_from(["UpstreamPoolReady", "UpstreamEnd", "DownstreamEnd", ""])
+TEXTS = NUMBERS | st.just(to_metadata(SAMPLE)[FACTS_KEY]) | st.just("resp_0123456789abcdef")
+VALUES = (
+    TEXTS | st.none() | st.booleans() | st.floats(allow_nan=False) | st.lists(st.integers(0, 9), max_size=2)
+)
+SPAN = st.builds(Duration, seconds=st.integers(-(2**62), 2**62), nanos=st.integers(-(2**31), 2**31 - 1))
+
+
+@st.composite
+def log_entries(draw: st.DrawFn) -> pb.HTTPAccessLogEntry:
+    """Any entry: fields that are read and others, absent or with values that cannot be."""
+    common = pb.AccessLogCommon(upstream_request_attempt_count=draw(st.integers(0, 3)))
+    if draw(st.booleans()):
+        common.duration.CopyFrom(draw(SPAN))
+    span = draw(SPAN)
+    common.start_time.seconds, common.start_time.nanos = span.seconds, span.nanos
+    for flag in draw(st.lists(FLAGS, max_size=2)):
+        setattr(common.response_flags, flag, draw(st.booleans()))
+    for namespace in draw(st.lists(st.sampled_from(["extproc", "other"]), max_size=2)):
+        values = draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4))
+        common.metadata.filter_metadata[namespace].update(values)
+    common.custom_tags.update(draw(st.dictionaries(st.sampled_from(TAGS), NUMBERS, max_size=4)))
+    if draw(st.booleans()):
+        common.custom_tags["retry_stage"] = draw(STAGES)
+    entry = pb.HTTPAccessLogEntry(common_properties=common)
+    status = draw(st.none() | st.sampled_from([200, 404, 429, 503]) | st.integers(0, 2**32 - 1))
+    if status is not None:
+        entry.response.response_code.value = status
+    entry.response.response_body_bytes = draw(st.integers(0, 2**64 - 1))
+    if draw(st.booleans()):
+        entry.response.response_headers["retry-after"] = draw(st.sampled_from(["7", "soon", ""]))
+    return entry
+
+
+def plainly_read(entry: pb.HTTPAccessLogEntry) -> LogEntry:
+    """The definition: all of an entry, with every tag and every text of the namespace."""
+    common, response = entry.common_properties, entry.response
+    flags = {field.name for field, _ in common.response_flags.ListFields()}
+    texts = {
+        name: value.string_value
+        for name, value in common.metadata.filter_metadata["extproc"].fields.items()
+        if value.string_value
+    }
+    retry_after = response.response_headers.get("retry-after", "")
+    is_overloaded = response.response_code.value in {429, 503}
+    return LogEntry(
+        min(max(common.start_time.seconds + common.start_time.nanos * 1e-9, 0.0), 2.0**33),
+        min(max(common.duration.seconds + common.duration.nanos * 1e-9, 0.0), MAX_DURATION_S)
+        if common.HasField("duration")
+        else None,
+        response.response_code.value,
+        common.upstream_request_attempt_count or 1,
+        frozenset(_SHORT_NAMES[flag] for flag in flags),
+        min(response.response_body_bytes, 2**53),
+        texts,
+        dict(common.custom_tags),
+        float(retry_after) if is_overloaded and retry_after.isdigit() else None,
+    )
+
+
+@given(st.lists(log_entries(), max_size=3), st.booleans())
+def test_outcomes_are_those_of_the_whole_entries(
+    entries: list[pb.HTTPAccessLogEntry], has_more_fields: bool
+) -> None:
+    """Whatever an entry has besides, and in whatever order its fields come."""
+    message = pb.StreamAccessLogsMessage()
+    message.http_logs.log_entry.extend(entries)
+    data = message.SerializeToString()
+    if has_more_fields:  # an identifier, behind the entries instead of before them
+        data += b"\x0a\x06\x12\x04logs"
+    for read, entry in zip(decode_entries(data), entries, strict=True):
+        plain = plainly_read(entry)
+        assert read_retry(read) == read_retry(plain)
+        if read_retry(read) is None:
+            assert read_outcome(read) == read_outcome(plain)
+        assert (read.started_at_s, read.status, read.response_flags) == (
+            plain.started_at_s,
+            plain.status,
+            plain.response_flags,
+        )

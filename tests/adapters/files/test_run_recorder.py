@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from support.clean_sample import SAMPLE
 
 from extproc.adapters.files.run_recorder import RunRecorder
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 
 
 def record(path: Path, *runs: tuple[float, ...]) -> None:

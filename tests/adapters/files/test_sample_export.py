@@ -9,14 +9,8 @@ from pyarrow import parquet
 from support.sample_file import execute, write_samples
 
 from extproc.adapters.files.sample_export import export_samples
-from extproc.adapters.files.sample_table import (
-    COLUMNS,
-    insert_statement,
-    open_for_reading,
-    open_table,
-    read_chunks,
-    row_of,
-)
+from extproc.adapters.files.sample_reading import open_for_reading, read_chunks
+from extproc.adapters.files.sample_table import COLUMNS, INSERT, open_table, row_of
 from extproc.errors import SampleStoreError
 from extproc.outcomes.facts import Sample
 
@@ -60,9 +54,7 @@ def test_many_rows_come_in_order_a_part_at_a_time(
 ) -> None:
     row, load = row_of(sample_with()), COLUMNS.index("load")
     with closing(open_table(store)) as connection, connection:
-        connection.executemany(
-            insert_statement(1), ((*row[:load], index, *row[load + 1 :]) for index in range(25_000))
-        )
+        connection.executemany(INSERT, ((*row[:load], index, *row[load + 1 :]) for index in range(25_000)))
     with open_for_reading(store) as connection:
         assert [len(chunk["load"]) for chunk in read_chunks(connection)] == [20_000, 5000]
     assert export_samples(store, tmp_path / name) == 25_000

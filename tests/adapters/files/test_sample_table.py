@@ -10,12 +10,13 @@ import pytest
 from msgspec.structs import asdict
 from support.sample_file import execute, schema_two_row, write_samples, write_schema_two
 
-from extproc.adapters.files.sample_table import COLUMNS, insert_statement, open_table, read_samples, row_of
+from extproc.adapters.files.sample_reading import read_samples
+from extproc.adapters.files.sample_table import COLUMNS, INSERT, open_table, row_of
 from extproc.errors import SampleStoreError
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.features import FEATURES
-from extproc.outcomes.facts import Sample
+from extproc.outcomes.facts import TRAVELLING, Sample
 
 SampleWith = Callable[..., Sample]
 ADDED = {"expected_cached_tokens", "ahead_tokens", *ExpectedWait._fields}
@@ -40,7 +41,7 @@ def test_every_field_of_a_sample_comes_back(path: Path, sample_with: SampleWith)
     )
     write_samples(path, sample)
     read = read_samples(path)
-    fields = asdict(sample)
+    fields = {name: value for name, value in asdict(sample).items() if name not in TRAVELLING}
     assert {name: column[0] for name, column in read.items()} == fields | fields.pop("estimate")._asdict()
     assert tuple(read) == COLUMNS
 
@@ -74,9 +75,7 @@ def test_only_the_wanted_columns_are_read(path: Path, sample_with: SampleWith) -
 def test_many_rows_come_in_the_order_of_writing(path: Path, sample_with: SampleWith) -> None:
     row, load = row_of(sample_with()), COLUMNS.index("load")
     with closing(open_table(path)) as connection, connection:
-        connection.executemany(
-            insert_statement(1), ((*row[:load], index, *row[load + 1 :]) for index in range(25_000))
-        )
+        connection.executemany(INSERT, ((*row[:load], index, *row[load + 1 :]) for index in range(25_000)))
     np.testing.assert_array_equal(read_samples(path, ("load",))["load"], np.arange(25_000))
 
 
@@ -103,8 +102,8 @@ def test_text_that_is_no_unicode_does_not_stop_reading(path: Path, sample_with: 
 def test_a_store_can_be_read_while_it_is_written(path: Path, sample_with: SampleWith) -> None:
     with closing(open_table(path)) as writer:
         with writer:
-            writer.execute(insert_statement(1), row_of(sample_with(load=1.0)))
-        writer.execute(insert_statement(1), row_of(sample_with(load=2.0)))
+            writer.execute(INSERT, row_of(sample_with(load=1.0)))
+        writer.execute(INSERT, row_of(sample_with(load=2.0)))
         assert read_samples(path, ("load",))["load"].tolist() == [1.0]
 
 
@@ -242,5 +241,5 @@ def test_reading_does_not_create_a_store(path: Path) -> None:
 @pytest.mark.parametrize("where", [".", "absent/samples.db"])
 def test_a_path_where_no_file_can_be_is_refused(tmp_path: Path, where: str) -> None:
     for use in (open_table, read_samples):
-        with pytest.raises(SampleStoreError, match=r"unable to open|disk I/O"):
+        with pytest.raises(SampleStoreError, match=r"unable to open|disk I/O|no such file"):
             use(tmp_path / where)

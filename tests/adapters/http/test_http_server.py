@@ -1,14 +1,16 @@
 import asyncio
 import io
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from rich.console import Console
 from support.running_parts import Parts
 
@@ -24,9 +26,9 @@ LIVE_PAGE = Path(extproc.adapters.http.__file__).with_name("live_page.html")
 
 
 @asynccontextmanager
-async def serving(parts: Parts) -> AsyncIterator[Get]:
+async def serving(parts: Parts, more: Iterable[Collector] = ()) -> AsyncIterator[Get]:
     """A GET that gives status, content type and text."""
-    server = HttpServer("127.0.0.1:0", parts.runtime)
+    server = HttpServer("127.0.0.1:0", parts.runtime, more=more)
     port = await server.start()
 
     async def get(path: str) -> tuple[int, str, str]:
@@ -141,3 +143,34 @@ def test_a_taken_address_is_a_clear_error(parts: Parts, runner: asyncio.Runner) 
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StackError, match=rf"HTTP server: cannot listen on {address}"):
             runner.run(HttpServer(address, parts.runtime).start())
+
+
+class Gauges(Collector):
+    """Some metrics, and how often something else was done before each of them."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.seen: list[int] = []
+
+    def collect(self) -> Iterator[Metric]:
+        for number in range(5):
+            self.seen.append(self.turns)
+            yield GaugeMetricFamily(f"gauge_{number}", "A gauge", value=number)
+
+    def turn(self) -> None:
+        self.turns += 1
+        if len(self.seen) < 5:
+            asyncio.get_running_loop().call_soon(self.turn)
+
+
+def test_a_page_of_metrics_lets_others_have_their_turn(parts: Parts, runner: asyncio.Runner) -> None:
+    gauges = Gauges()
+
+    async def scenario() -> None:
+        async with serving(parts, (gauges,)) as get:
+            gauges.turn()
+            page = (await get("/metrics"))[2]
+            assert all(f"gauge_{number} {number}.0" in page for number in range(5))
+            assert len(set(gauges.seen)) == 5
+
+    runner.run(scenario())

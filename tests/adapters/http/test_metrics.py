@@ -194,7 +194,7 @@ def test_the_store_is_counted_where_there_is_one(
     parts: Parts, sample_with: SampleWith, tmp_path: Path
 ) -> None:
     assert value(parts, "extproc_samples_written_total") is None
-    store = SampleStore.open(tmp_path / "samples.sqlite", max_rows=100)
+    store = SampleStore.open(tmp_path / "samples.sqlite", max_rows=100, later=lambda *_: None)
     parts.runtime = replace(parts.runtime, samples=store)
     store.append(sample_with())
     store.append(sample_with(token_limit=2**70))

@@ -25,6 +25,8 @@ def test_a_pool_is_the_mean_of_the_servers_that_were_heard_of(parts: Parts) -> N
     assert 'inference_pool_average_running_requests{name="pool"} 3.0' in shown
     assert 'inference_pool_average_queue_size{name="pool"} 1.0' in shown
     assert 'inference_pool_average_kv_cache_utilization{name="pool"} 0.5' in shown
+    assert 'llm_d_epp_average_kv_cache_utilization{name="pool"} 0.5' in shown
+    assert 'llm_d_epp_ready_endpoints{name="pool"} 2.0' in shown
 
 
 def test_before_the_first_scrape_means_are_zero(parts: Parts) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from support.clean_sample import SAMPLE
 from support.sample_file import write_samples
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.learning.dataset import TRAINING_COLUMNS, clean_observations
 from extproc.learning.fit import fit

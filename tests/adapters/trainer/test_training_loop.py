@@ -14,7 +14,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from extproc.adapters.files.sample_table import read_samples
+from extproc.adapters.files.sample_reading import read_samples
 from extproc.adapters.files.trainer_sign import sign_path
 from extproc.adapters.trainer.cursor import CHUNK_ROWS
 from extproc.adapters.trainer.training_loop import Trainer

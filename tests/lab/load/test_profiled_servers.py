@@ -45,7 +45,7 @@ def test_neither_or_both_kinds_are_refused(backends: str, stack: str, state: str
     [
         ("http://a,https://b", "", "--backends: 'https://b'"),
         ("http://a,http://a/", "", "every server must be given once"),
-        ("", "localhost:8080", "--stack: 'localhost:8080'"),
+        ("", "localhost:8080", "--envoy: 'localhost:8080'"),
     ],
 )
 def test_a_bad_address_is_named(backends: str, stack: str, option: str) -> None:

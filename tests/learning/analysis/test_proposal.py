@@ -10,11 +10,11 @@ from extproc.learning.dataset import Observations
 BACKENDS = "backends:\n  - {name: vllm-1, url: 'http://127.0.0.1:8101'}\n"
 
 
-def knee(backend: str, load: float) -> Knee:
-    return Knee(backend, 500, load, load - 2, load + 2, 1.0, 0.01, 0.5, None)
+def knee(backend: str, load: float, at_limit: float | None = None) -> Knee:
+    return Knee(backend, 500, load, load - 2, load + 2, 1.0, 0.01, 0.5, at_limit)
 
 
-def values(settings: tuple[Setting, ...]) -> dict[str, float | None]:
+def values(settings: tuple[Setting, ...]) -> dict[str, float | str | None]:
     return {setting.field: setting.value for setting in settings}
 
 
@@ -28,25 +28,51 @@ def observations() -> Observations:
     return observed(0.2 + 0.02 * load + 0.5 * np.maximum(load - 40, 0), load=load)
 
 
+def fleet(**running: int) -> Observations:
+    """100 requests for each server, and what it ran meanwhile."""
+    names, tops = tuple(running), list(running.values())
+    backend = np.repeat(np.arange(len(names)), 100)
+    return observed(np.full(len(backend), 1.0), backend, names, load=90, num_running=np.repeat(tops, 100))
+
+
 def test_the_proposal_is_configuration(observations: Observations) -> None:
     settings = propose(observations, [knee("vllm-1", 39.6)], 5.0)
     config = parsed(settings)
-    assert (config.guard.max_active, config.guard.resume_active) == (40, 32)
+    assert config.guard.max_active == 40
     assert config.zones.low_s == 0.36  # at a load of 8, of 0 to 9
-    assert values(settings) == {"max_active": 40, "resume_active": 32, "low_s": 0.36}
+    assert values(settings) == {"max_active": 40, "low_s": 0.36}
 
 
-def test_each_line_says_where_it_is_from(observations: Observations) -> None:
+def test_each_line_says_where_it_is_from_and_what_follows(observations: Observations) -> None:
     lines = to_yaml(propose(observations, [knee("vllm-1", 39.6)], 5.0)).splitlines()
-    assert [lines[0], lines[2]] == ["guard:", "  max_active: 40"]
-    assert lines[1].startswith("  # the knee of TTFT over load, 95 % interval: vllm-1 40 (38 to 42). ")
-    assert sum("#" in line for line in lines) == 3
+    assert [lines[0], lines[3]] == ["guard:", "  max_active: 40"]
+    assert lines[1].startswith("  # vllm-1 runs 0 at once, and its TTFT bends at a load of 40. ")
+    assert lines[2].startswith("  # Effect: 60% of the recorded requests met such a load")
+    assert "Effect: for 92% of the recorded requests a model would be asked" in lines[6]
 
 
-def test_the_guard_is_for_the_largest_of_the_knees(observations: Observations) -> None:
-    settings = propose(observations, [knee("small", 16), Knee("idle", 9), knee("large", 64)], 5.0)
-    assert values(settings)["max_active"] == 64
-    assert "small 16 (14 to 18), large 64 (62 to 66); the largest" in settings[0].reason
+def test_a_limit_is_never_below_what_the_server_runs_at_once() -> None:
+    assert values(propose(fleet(one=4), [knee("one", 3)], 5.0))["max_active"] == 4
+    assert values(propose(fleet(one=4), [knee("one", 8, at_limit=2)], 5.0))["max_active"] == 4
+
+
+def test_a_limit_is_not_above_the_load_at_which_ttft_passes_what_is_promised() -> None:
+    assert values(propose(fleet(one=4), [knee("one", 30, at_limit=21.3)], 2.0))["max_active"] == 21
+
+
+def test_equal_servers_get_the_largest_of_their_limits() -> None:
+    settings = propose(fleet(one=16, two=16), [knee("one", 16), knee("two", 18)], 5.0)
+    assert values(settings)["max_active"] == 18
+
+
+@pytest.mark.parametrize("other", [knee("large", 64), Knee("large", 9)])
+def test_unequal_servers_get_auto_also_where_the_larger_one_was_never_full(other: Knee) -> None:
+    settings = propose(fleet(small=2, large=40), [knee("small", 16), other], 5.0)
+    assert parsed(settings).guard.max_active == "auto"
+    assert (
+        "small runs 2 at once, and its TTFT bends at a load of 16; large runs 40 at once"
+        in settings[0].reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +82,7 @@ def test_without_a_knee_nothing_is_proposed(knees: list[Knee], observations: Obs
     settings = propose(observations, knees, 5.0)
     assert set(values(settings).values()) == {None}
     assert parse_config(BACKENDS + to_yaml(settings), "proposal") == parse_config(BACKENDS, "none")
-    assert to_yaml(settings).count("not proposed: ") == 3
+    assert to_yaml(settings).count("not proposed: ") == 2
 
 
 def test_a_name_cannot_add_lines_to_the_configuration(observations: Observations) -> None:
@@ -67,7 +93,7 @@ def test_a_name_cannot_add_lines_to_the_configuration(observations: Observations
 
 def test_a_knee_below_one_still_lets_a_request_in() -> None:
     settings = propose(observed(np.full(50, 3.0), load=0), [knee("vllm-1", 0.3)], 5.0)
-    assert (parsed(settings).guard.max_active, parsed(settings).guard.resume_active) == (1, 0)
+    assert parsed(settings).guard.max_active == 1
 
 
 def test_a_tiny_ttft_is_a_number_in_yaml() -> None:

@@ -1,0 +1,217 @@
+"""How long a picker keeps a part of a response while it has half a core of work.
+
+This process stands in the gateway's place, with one connection: it sends the parts of many streams at random
+times, and takes the time of each from its sending to its return, so that its own delays count as well. A
+stream that has ended is followed by a new request: placing and learning are part of the work.
+"""
+
+import gc
+import random
+import select
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.h2_exchange import stateless
+from benchmarks.overhead.load import chat_request
+from benchmarks.overhead.processes import Process
+from benchmarks.streams import FIELDS, resident_bytes
+from extproc.adapters.protos import ext_proc_pb2 as pb
+from extproc.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, window_update
+from extproc.h2.grpc_wire import prefixed
+
+PARTS = 400
+STREAMS, OPEN = 256, 1000
+TOGETHER = 32
+"""As one engine sends those of its requests."""
+HALF = 0.5
+_PARTS_PASSED, _CLOSING_S = 25, 0.5
+_FIRST_PARTS_PER_S, _TRIALS, _TRIAL_S = 10_000.0, 3, 1.0
+EVENT = b'data: {"id":"chatcmpl-92b9d3937f89e633","object":"chat.completion.chunk","created":1795370171,'
+EVENT += b'"model":"bench","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
+_FULL_DUPLEX = "FULL_DUPLEX_STREAMED"
+_FRAME_BYTES = 9
+_LARGEST_WINDOW = (1 << 31) - 1
+_WINDOW_BYTES = 1 << 24
+
+
+def _message(**fields: Any) -> bytes:
+    return prefixed(pb.ProcessingRequest(**fields).SerializeToString())
+
+
+def _headers(*pairs: tuple[str, bytes]) -> pb.HttpHeaders:
+    return pb.HttpHeaders(
+        headers=pb.HeaderMap(headers=[pb.HeaderValue(key=key, raw_value=value) for key, value in pairs])
+    )
+
+
+_MODES = pb.ProtocolConfiguration(request_body_mode=_FULL_DUPLEX, response_body_mode=_FULL_DUPLEX)
+_REQUEST_HEADERS = _message(
+    request_headers=_headers((":path", b"/v1/chat/completions"), (":method", b"POST")), protocol_config=_MODES
+)
+_REQUEST_BODY = _message(
+    request_body=pb.HttpBody(body=chat_request(PARTS).partition(b"\r\n\r\n")[2], end_of_stream=True)
+)
+_RESPONSE_HEADERS = _message(
+    response_headers=_headers((":status", b"200"), ("content-type", b"text/event-stream"))
+)
+_PART = _message(response_body=pb.HttpBody(body=EVENT))
+_LAST_PART = _message(response_body=pb.HttpBody(end_of_stream=True))
+_ANSWERS_BEFORE = 3
+"""To the headers of the request, to its body, and to the headers of the response."""
+
+
+@dataclass(slots=True)
+class Latencies:
+    """Of all parts that were handed back, sorted; `late_s` is the longest that the sender was late itself."""
+
+    parts_s: list[float] = field(default_factory=list)
+    late_s: float = 0.0
+
+    def at(self, fraction: float) -> float:
+        """A percentile."""
+        return self.parts_s[min(int(len(self.parts_s) * fraction), len(self.parts_s) - 1)]
+
+    def share_above(self, limit_s: float) -> float:
+        """The share of parts that took longer."""
+        return sum(each > limit_s for each in self.parts_s) / len(self.parts_s)
+
+
+@dataclass(frozen=True, slots=True)
+class AtHalf:
+    """The load that took half a core, in fact `core` of one, and what came of it."""
+
+    parts_per_s: float
+    core: float
+    latencies: Latencies
+
+
+def at_half_a_core(server: Process, port: int, together: int, duration_s: float) -> AtHalf:
+    """Find the rate at which the server takes half a core, and measure at that rate."""
+    sender = PartSender(port, STREAMS)
+    parts_per_s = _FIRST_PARTS_PER_S
+    for _ in range(_TRIALS):
+        core, _ = _loaded(server, sender, parts_per_s, together, _TRIAL_S)
+        parts_per_s *= HALF / core
+    core, latencies = _loaded(server, sender, parts_per_s, together, duration_s)
+    sender.close()
+    return AtHalf(parts_per_s, core, latencies)
+
+
+def open_streams_bytes(server: Process, port: int) -> int:
+    """What the server's memory has grown by while `OPEN` streams are open, each with some KB passed on."""
+    grown = 0
+    for _ in range(2):  # the first time something stays
+        before = resident_bytes(server.pid)
+        sender = PartSender(port, OPEN)
+        sender.run(2 * OPEN * _PARTS_PASSED, TOGETHER, 0.5)
+        grown = resident_bytes(server.pid) - before
+        sender.close()
+        time.sleep(_CLOSING_S)
+    return grown
+
+
+def _loaded(
+    server: Process, sender: "PartSender", parts_per_s: float, together: int, duration_s: float
+) -> tuple[float, Latencies]:
+    """The share of a core that the server took, and the latencies."""
+    cpu_s, begun_s = server.cpu_s(), time.perf_counter()
+    latencies = sender.run(parts_per_s, together, duration_s)
+    return (server.cpu_s() - cpu_s) / (time.perf_counter() - begun_s), latencies
+
+
+class _Stream:
+    """One request: `unanswered` messages by the time of their sending, which for all but parts is 0."""
+
+    __slots__ = ("left", "unanswered")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.unanswered = deque([0.0] * _ANSWERS_BEFORE)
+
+
+class PartSender:
+    """A gateway's connection to 127.0.0.1:`port`, with this many streams open at once."""
+
+    def __init__(self, port: int, streams: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._next_id = 1
+        self._received = b""
+        self._block = stateless(FIELDS)
+        self._open: dict[int, _Stream] = {}
+        self._taken_bytes = 0
+        windows = b"\x00\x04" + _LARGEST_WINDOW.to_bytes(4)
+        greeting = frame(SETTINGS, 0, 0, windows) + frame(SETTINGS, 1, 0) + window_update(0, 1 << 30)
+        self._socket.sendall(PREFACE + greeting)
+        # Of different lengths at first, so that they do not all end together.
+        self._socket.sendall(b"".join(self._begin(1 + PARTS * each // streams) for each in range(streams)))
+        self._turn = deque(self._open)
+
+    def run(self, parts_per_s: float, together: int, duration_s: float) -> Latencies:
+        """Send parts for this time, `together` of them at each of the random times."""
+        found, rng = Latencies(), random.Random(0)
+        gc.freeze()  # the sender's own delays would count
+        due_s = time.perf_counter()
+        ends_s = due_s + duration_s
+        while due_s < ends_s:
+            now_s = time.perf_counter()
+            written = b""
+            while due_s <= now_s:
+                found.late_s = max(found.late_s, now_s - due_s)
+                written += b"".join(self._next_part(now_s) for _ in range(together))
+                due_s += rng.expovariate(parts_per_s / together)
+            if written:
+                self._socket.sendall(written)
+            wait_s = max(0.0, due_s - time.perf_counter())
+            if select.select([self._socket], [], [], wait_s)[0]:
+                self._read(found)
+        found.parts_s.sort()
+        return found
+
+    def close(self) -> None:
+        """Break off all that is open."""
+        self._socket.close()
+
+    def _begin(self, parts: int = PARTS) -> bytes:
+        stream_id, self._next_id = self._next_id, self._next_id + 2
+        self._open[stream_id] = _Stream(parts)
+        messages = (_REQUEST_HEADERS, _REQUEST_BODY, _RESPONSE_HEADERS)
+        frames = [frame(DATA, 0, stream_id, message) for message in messages]
+        return b"".join((frame(HEADERS, END_HEADERS, stream_id, self._block), *frames))
+
+    def _next_part(self, now_s: float) -> bytes:
+        """Return the next part of the stream whose turn it is; a new stream follows its last one."""
+        stream_id = self._turn.popleft()
+        stream = self._open[stream_id]
+        stream.left -= 1
+        stream.unanswered.append(now_s)
+        if stream.left:
+            self._turn.append(stream_id)
+            return frame(DATA, 0, stream_id, _PART)
+        self._turn.append(self._next_id)
+        return frame(DATA, END_STREAM, stream_id, _LAST_PART) + self._begin()
+
+    def _read(self, found: Latencies) -> None:
+        """Take the time of what has come: each message is a frame of its own, since no window is used up."""
+        received = self._received + self._socket.recv(1 << 20)
+        now_s, at, size = time.perf_counter(), 0, len(received)
+        while at + _FRAME_BYTES <= size:
+            end = at + _FRAME_BYTES + int.from_bytes(received[at : at + 3])
+            if end > size:
+                break
+            stream_id = int.from_bytes(received[at + 5 : at + 9])
+            if received[at + 3] == DATA:
+                sent_s = self._open[stream_id].unanswered.popleft()
+                if sent_s:
+                    found.parts_s.append(now_s - sent_s)
+            elif received[at + 3] == HEADERS and received[at + 4] & END_STREAM:
+                del self._open[stream_id]
+            at = end
+        self._received = received[at:]
+        self._taken_bytes += at
+        if self._taken_bytes > _WINDOW_BYTES:
+            self._socket.sendall(window_update(0, self._taken_bytes))
+            self._taken_bytes = 0

@@ -1,0 +1,114 @@
+"""The estimate of one backend's engine: its pace, its places, and the prompts that it has still to compute.
+
+The terms of a request's wait follow from these (`policy.expected_wait`). Outcomes and scrapes teach them; as
+long as there are none they drift towards the fleet's. `Backend` extends the class: a decision reads these
+values of every candidate, and plain attributes of one object cost it least.
+"""
+
+from math import inf, isnan, nan
+
+from extproc.fleet.fleet_averages import FleetAverages
+from extproc.fleet.pace import Answered, PaceLearning
+from extproc.fleet.prefill_backlog import PrefillBacklog
+from extproc.fleet.running_limit import RunningLimit
+from extproc.fleet.signals import Signals
+
+PREFILLING = 0.6
+"""Guessed: requests before an engine that spends so much time on prompts wait for these, not for places."""
+
+OBSERVED_WEIGHT = 0.2
+"""Guessed: the share of the newest TTFT in `observed_ttft_s`."""
+
+
+class EngineEstimate:
+    """The `pace` of one engine, the requests that it serves at once, and when it has computed its prompts.
+
+    `running_limit` is its own limit of these requests, inf until known, and `places` how many it is taken to
+    have. By its pace the prompts that were sent are computed at `prefilled_at_s`. `observed_ttft_s` is NaN
+    until there was one.
+    """
+
+    __slots__ = (
+        "_averages",
+        "_backlog",
+        "_pace_learning",
+        "_running_limit",
+        "observed_ttft_s",
+        "pace",
+        "places",
+        "prefilled_at_s",
+        "running_limit",
+    )
+
+    def __init__(self, averages: FleetAverages, max_num_seqs: int | None) -> None:
+        self._averages = averages
+        self._running_limit = RunningLimit(inf if max_num_seqs is None else max_num_seqs)
+        self.running_limit = self.places = self._running_limit.limit
+        self.pace = averages.pace
+        self._pace_learning = PaceLearning()
+        self.prefilled_at_s = -inf
+        self._backlog = PrefillBacklog()
+        self.observed_ttft_s = nan
+
+    @property
+    def _is_prefilling(self) -> bool:
+        """Whether requests wait for prompts to be computed, not for places."""
+        return self._backlog.share >= PREFILLING
+
+    @property
+    def _sure_places(self) -> float:
+        """The places that are no guess; inf where they are."""
+        return self._running_limit.limit if self._running_limit.is_sure else inf
+
+    def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
+        """Add a request's prompt to what is to be computed here."""
+        self._backlog.sent(request, tokens, now_s)
+        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + self.pace.token_s * tokens
+
+    def give_back_prompt(self, request: object) -> None:
+        """Take back what is left of a request's prompt, however the request ended."""
+        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
+
+    def prompt_computed(self, request: object, now_s: float) -> None:
+        """Follow that a request's prompt is computed here, and with it all that were sent before it."""
+        self.prefilled_at_s = min(
+            self.prefilled_at_s, now_s + self.pace.token_s * self._backlog.computed(request)
+        )
+
+    def observed(self, ttft_s: float) -> None:
+        """Learn from a stream that had its first token after `ttft_s`."""
+        known_s = self.observed_ttft_s
+        self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
+
+    def _learn_pace(self, seen: Answered, now_s: float) -> bool:
+        """Learn from a stream that has ended; return whether it contradicts what was learned before."""
+        limit, fleet = self.places, self._averages
+        is_contradicted = self._pace_learning.is_contradicted(seen, limit, self.pace.token_s, now_s)
+        if is_contradicted:
+            self._pace_learning.withdraw(fleet.pace_learning, now_s)
+        # Of the same weight in both, so that it can be withdrawn from the fleet's.
+        fleet.pace = common = fleet.pace_learning.learn(self.pace, seen, limit, fleet.pace, now_s)
+        self.pace = self._pace_learning.learn(self.pace, seen, limit, common, now_s)
+        return is_contradicted
+
+    def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
+        """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
+
+        Those are what other servers say of themselves, so that no more than its own `most` count.
+        """
+        learner = self._running_limit
+        if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
+            learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
+        fleet, limit = self._averages, learner.limit
+        if learner.is_sure:
+            fleet.learn_places(self, limit)
+        self.running_limit = self.places = limit
+        if limit == inf and fleet.usual_places:
+            self.places = max(min(fleet.usual_places, most), signals.running)
+
+    def _follow_prompts(self, signals: Signals, smallest_own: float, now_s: float) -> None:
+        """Follow the pace as it drifts, and by it the time of the prompts that a scrape shows to be left."""
+        self.pace = self._pace_learning.refreshed(self.places, self._averages.pace, now_s)
+        stuck = smallest_own - signals.running - signals.waiting
+        left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s)
+        self.prefilled_at_s = now_s + self.pace.token_s * left
