@@ -122,9 +122,14 @@ def with_model(body: bytes, model: str) -> bytes | None:
 def _spliced(body: bytes, model: str) -> bytes | None:
     """Put the name in its place; that is the first or the last of all that look like it."""
     name = msgspec.json.encode(model)
-    for found in (_NAME.search(body), _NAME.match(body, max(0, body.rfind(b'"model"')))):
+    for look_at in (_NAME.search, _last_name):
+        found = look_at(body)
         if found is not None:
             changed = b"".join((body[: found.start(1)], name, body[found.end(1) :]))
             if _model_of(changed) == model:
                 return changed
     return None
+
+
+def _last_name(body: bytes) -> re.Match[bytes] | None:
+    return _NAME.match(body, max(0, body.rfind(b'"model"')))
