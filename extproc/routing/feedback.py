@@ -44,7 +44,9 @@ class Feedback:
             return None
         outcome = read_outcome(entry)
         if outcome is None:
-            self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
+            if not entry.response_flags & NOT_ROUTED_FLAGS:
+                self.counts.unplaced += 1
+                self.counts.failed_open += entry.attempts > 0
             return None
         booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)

@@ -7,8 +7,8 @@ from functools import cache
 from fuzz.sidecar_parts import parts
 
 from extproc.adapters.vllm.exposition import read_signals
-from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Exchange
-from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME, read_models
+from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Connection
+from extproc.adapters.vllm.served_models import MAX_MODELS, MAX_NAME, read_models
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"
@@ -63,7 +63,7 @@ def scrape(data: bytes) -> None:
 
 async def _scrape(reads: list[bytes]) -> None:
     socket = Socket()
-    exchange = _Exchange(MAX_BODY_BYTES)
+    exchange = _Connection(MAX_BODY_BYTES)
     exchange.connection_made(socket)  # type: ignore[arg-type]  # all that is used
     asking = asyncio.ensure_future(exchange.ask(b"GET / HTTP/1.1\r\n\r\n"))
     await asyncio.sleep(0)

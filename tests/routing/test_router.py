@@ -249,6 +249,18 @@ def retry(stage: str, *flags: str, status: int = 0) -> LogEntry:
     return LogEntry(0.0, None, status, 1, frozenset(flags), 0, {}, tags)
 
 
+def test_a_request_that_envoy_has_placed_by_itself_failed_open_and_a_refused_one_did_not(core: Core) -> None:
+    by_envoy = LogEntry(0.0, 1.0, 200, 1, frozenset(), 0, {}, {})
+    refused = LogEntry(0.0, 0.1, 503, 0, frozenset(), 0, {}, {})
+    not_routed = LogEntry(0.0, 0.1, 503, 1, frozenset({"NC"}), 0, {}, {})
+    for log in (by_envoy, refused, not_routed):
+        assert core.learn(log, 1.0) is None
+    placed = routed(place(core)).metadata
+    assert core.learn(LogEntry(0.0, 1.0, 200, 1, frozenset(), 0, placed, {}), 2.0) is not None
+    counts = core.feedback.counts
+    assert (counts.unplaced, counts.failed_open) == (2, 1)
+
+
 def test_a_second_attempt_is_booked_where_it_is_and_blames_the_first_choice_once(core: Core) -> None:
     placements = [place(core), place(core)]
     assert {routed(placement).cluster for placement in placements} == NAMES

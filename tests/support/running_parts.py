@@ -11,6 +11,7 @@ from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
 from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
@@ -68,6 +69,7 @@ class Parts:
             discovery=source.counts,
             membership=self.membership,
             trainer=TrainerWatch(SHIPPED_MODEL),
+            traffic=RecentTraffic(self.core, self.started_s),
             link=self.link,
             span_counts=lambda: self.spans,
         )

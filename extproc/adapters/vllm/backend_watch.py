@@ -18,9 +18,9 @@ from extproc.adapters.vllm.api_keys import ApiKeys
 from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, ServerAnswer
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.adapters.vllm.model_list import read_models
 from extproc.adapters.vllm.pause import Pause
 from extproc.adapters.vllm.scrape_pace import ScrapePace
+from extproc.adapters.vllm.served_models import read_models
 from extproc.adapters.vllm.server_tls import ServerTls
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule, Signals

@@ -15,13 +15,13 @@ from support.build import a_core, an_endpoint, core_rules
 from support.local_application import application_at
 
 from extproc.adapters.vllm.asked_server import ScrapeResult
-from extproc.adapters.vllm.model_list import (
+from extproc.adapters.vllm.scraper import Scraper
+from extproc.adapters.vllm.served_models import (
     MAX_MODELS,
     MAX_NAME,
     ServedModels,
     read_models,
 )
-from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
