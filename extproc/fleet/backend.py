@@ -160,6 +160,11 @@ class Backend(EngineEstimate):
         """Whether nothing of ours is in flight here."""
         return self.own == 0 and self.bodyless == 0
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has joined, or come back, a moment ago, and still has to show what it can do."""
+        return self in self._averages.starting
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s

@@ -9,6 +9,7 @@ from fuzz.sidecar_parts import parts
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Connection
 from extproc.adapters.vllm.served_models import MAX_MODELS, MAX_NAME, read_models
+from extproc.adapters.vllm.wanted_lines import WantedLines
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"
@@ -18,6 +19,8 @@ READ = b"~~"
 def exposition(data: bytes) -> None:
     """Text of `/metrics`, and what the fleet makes of it, on top of all that it has been told before."""
     signals = read_signals(data)
+    remembered = WantedLines()
+    assert all(remembered.read(data) == signals for _ in range(2))
     if signals is None:
         return
     sidecar = parts()

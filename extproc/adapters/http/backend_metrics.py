@@ -35,6 +35,10 @@ _GAUGES = {
         "extproc_backend_expected_seconds",
         f"What layer 3 compares, for a request of {REFERENCE_TOKENS} tokens: load, at the backend's pace",
     ),
+    "outcome_age_s": (
+        "extproc_backend_outcome_age_seconds",
+        "Time since the last request of this sidecar there ended, by which estimates are learned",
+    ),
     "observed_ttft_s": ("extproc_backend_observed_ttft_seconds", "Moving average of the observed TTFT"),
     "running_error": (
         "extproc_backend_prediction_error",

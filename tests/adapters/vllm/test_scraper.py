@@ -42,10 +42,10 @@ async def good(_: web.Request) -> web.StreamResponse:
 class Setup:
     """A scraper that follows one backend on `port`."""
 
-    def __init__(self, port: int, config: ScrapeRule = CONFIG) -> None:
+    def __init__(self, port: int, config: ScrapeRule = CONFIG, max_per_s: float = 1000.0) -> None:
         self.asked_for_models = 0
         self.core = a_core([an_endpoint(port=port, model=None)], core_rules(settle_s=1.0))
-        self.scraper = Scraper(config, self.core)
+        self.scraper = Scraper(config, self.core, max_per_s=max_per_s)
 
     @property
     def registry(self) -> Registry:
@@ -69,6 +69,7 @@ async def scraping(
     metrics: Handler,
     models: str = '{"data": [{"id": "m"}]}',
     elsewhere: Handler | None = None,
+    max_per_s: float = 1000.0,
     **settings: float,
 ) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
@@ -79,7 +80,7 @@ async def scraping(
     if elsewhere is not None:
         routes.append(web.get("/prometheus/metrics", elsewhere))
     async with application_at(routes) as port:
-        setup = Setup(port, replace(CONFIG, **settings))
+        setup = Setup(port, replace(CONFIG, **settings), max_per_s)
         setup.scraper.follow()
         try:
             yield setup
@@ -95,6 +96,18 @@ def test_signals_and_models_reach_the_fleet() -> None:
             assert setup.backend.models == frozenset({"m"})
             backend = setup.backend
             assert (backend.running, backend.waiting) == (3.0, 1.0)
+
+    asyncio.run(scenario())
+
+
+def test_busy_backends_are_asked_no_more_often_than_the_budget_allows() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with scraping(good, max_per_s=20.0) as setup:
+            await setup.until_result(ScrapeResult.OK, 3)
+            begun_s, before = loop.time(), setup.scraper.results["vllm-1", ScrapeResult.OK]
+            await setup.until_result(ScrapeResult.OK, before + 10)
+            assert loop.time() - begun_s >= 9 / 20.0, "without a budget it takes 0.2 s"
 
     asyncio.run(scenario())
 
