@@ -163,7 +163,7 @@ class Backend(EngineEstimate):
     @property
     def is_starting(self) -> bool:
         """Whether it has joined, or come back, a moment ago, and still has to show what it can do."""
-        return self in self._averages.starting
+        return self in self._averages.watched.starting
 
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""

@@ -190,6 +190,7 @@ class BackendWatch:
         signals = self._lines.read(answer.body) if answer.result is ScrapeResult.OK else None
         self._pace.spend(time.thread_time() - begun_s, now_s)
         if signals is None and answer.result is ScrapeResult.OK:
+            self._server.forget_redirection(path)
             return _Metrics(ScrapeResult.INVALID)
         return _Metrics(answer.result, signals, answer.detail)
 
@@ -217,6 +218,8 @@ class BackendWatch:
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(MODELS, answer, now_s)
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
+        if models is None:
+            self._server.forget_redirection(MODELS)
         if models is not None:
             asking.core.learn_models(backend, models.names, models.context_lengths, models.bases)
             if models.left_out:

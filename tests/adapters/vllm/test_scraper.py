@@ -69,6 +69,7 @@ async def scraping(
     metrics: Handler,
     models: str = '{"data": [{"id": "m"}]}',
     elsewhere: Handler | None = None,
+    moved: Handler | None = None,
     max_per_s: float = 1000.0,
     **settings: float,
 ) -> AsyncIterator[Setup]:
@@ -79,6 +80,8 @@ async def scraping(
     routes = [web.get("/metrics", metrics), web.get("/v1/models", serve_models)]
     if elsewhere is not None:
         routes.append(web.get("/prometheus/metrics", elsewhere))
+    if moved is not None:
+        routes.append(web.get("/metrics/", moved))
     async with application_at(routes) as port:
         setup = Setup(port, replace(CONFIG, **settings), max_per_s)
         setup.scraper.follow()
@@ -153,6 +156,28 @@ def test_metrics_are_found_where_tensorrt_llm_has_them_and_at_the_usual_path_aga
             is_elsewhere = False
             await setup.until_result(ScrapeResult.OK, count=6)
             assert set(setup.scraper.results) == {("vllm-1", ScrapeResult.OK)}
+
+    asyncio.run(scenario())
+
+
+def test_metrics_that_were_moved_and_are_back_are_found_again() -> None:
+    is_moved = True
+
+    async def usual(_: web.Request) -> web.StreamResponse:
+        if is_moved:
+            raise web.HTTPTemporaryRedirect("/metrics/")
+        return web.Response(text=GAUGES)
+
+    async def there(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=GAUGES if is_moved else '{"another": "page"}')
+
+    async def scenario() -> None:
+        nonlocal is_moved
+        async with scraping(usual, moved=there) as setup:
+            await setup.until_result(ScrapeResult.OK, count=2)
+            is_moved = False
+            await setup.until_result(ScrapeResult.INVALID)
+            await setup.until_result(ScrapeResult.OK, count=5)
 
     asyncio.run(scenario())
 
