@@ -28,9 +28,10 @@ DIST ?= dist
 # These compute, or wait for Docker, while the others wait for processes and times.
 ASIDE := $(addprefix tests/,benchmarks commands config containers exchange fleet h2 learning outcomes policy request \
 	routing test_extending.py $(addprefix lab/,engine evaluation reports rivals traffic twin))
-SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
-	echo "The tests that need promtool and prometheus are skipped. On Debian and Ubuntu, this installs both:"; \
-	echo "    apt-get install --no-install-recommends prometheus"; }
+SAY_WHAT_IS_SKIPPED = command -v promtool >/dev/null && command -v prometheus >/dev/null && \
+	command -v chromium >/dev/null || { \
+	echo "The tests that need promtool and prometheus, or chromium, are skipped. On Debian, this installs them:"; \
+	echo "    apt-get install --no-install-recommends prometheus chromium"; }
 
 .PHONY: up test lint test-newest test-long test-faults test-vllm fuzz audit bench dist lock reference clean
 .DEFAULT_GOAL := test
@@ -63,7 +64,7 @@ test-long: $(INSTALLED) $(LITELLM)
 test-faults: $(INSTALLED)
 	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m 'not long' tests/faults --ignore tests/faults/test_table.py $(ARGS)
 
-test-vllm: $(INSTALLED)
+test-vllm: $(INSTALLED) $(if $(strip $(VLLM)),$(LITELLM))
 ifeq ($(strip $(VLLM)),)
 	@echo "These tests need two running vLLM servers that serve the same model. For example, on two ports,"; \
 	echo ""; \
@@ -115,7 +116,7 @@ $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(wildcard protos/
 	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# A client of one test, with dependencies that are not ours.
+# A client of two tests, with dependencies that are not ours.
 $(LITELLM): | $(BIN)/pip
 	$(PYTHON) -m venv $(VENV)/litellm
 	$(VENV)/litellm/bin/pip install --quiet --disable-pip-version-check 'litellm>=1.110,<2'

@@ -23,7 +23,7 @@ from benchmarks.gateway_envoy import gateway_config
 from benchmarks.overhead.arms import DIRECT, EMPTY, SIDECAR, THIN, Bench, start_envoy
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
-from benchmarks.part_latency import AtHalf, at_half_a_core
+from benchmarks.part_latency import OPEN, TOGETHER, AtHalf, at_half_a_core, open_streams_bytes
 
 PICKER = "picker"
 BUDGET_US, BUDGET_OF_EMPTY_US = 25.0, 36.0
@@ -32,8 +32,6 @@ MAX_ADDED_MS = 1.0
 CHUNKS, PAUSE_MS = 400, 10
 MAX_PART_MS = 1.0
 """Of 99 parts of 100, at half a core."""
-TOGETHER = (1, 32)
-"""Each part at a time of its own; or those of 32 streams at once, as one engine sends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,10 @@ def main(
             together: [
                 at_half_a_core(picker.server, picker.port, together, duration_s) for _ in range(rounds)
             ]
-            for together in TOGETHER
+            for together in (1, TOGETHER)
         }
+        grown_mb = open_streams_bytes(picker.server, picker.port) / 1e6
+        Console().print(f"{OPEN:,} open streams take {grown_mb:.1f} MB")
         if not latency_only:
             is_kept = _cost(processes, Path(name), picker, rounds, duration_s)
     if not _is_quick(found) or not is_kept:

@@ -74,6 +74,8 @@ def _connection_manager(mode: str, filter_fields: dict[str, Any]) -> dict[str, A
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="gateway",
+        http_protocol_options={"enable_trailers": True},
+        delayed_close_timeout="0.1s",
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         http_filters=[
             _typed(
@@ -91,22 +93,24 @@ def _many() -> dict[str, Any]:
     return {"thresholds": [limits]}
 
 
+def _upstream(**protocol: Any) -> dict[str, Any]:
+    name = "extensions.upstreams.http.v3.HttpProtocolOptions"
+    options = {"@type": f"{_TYPES}.{name}", "explicit_http_config": protocol}
+    return {f"envoy.{name}": options}
+
+
 def _picker(ports: Sequence[int], *, tls: bool) -> dict[str, Any]:
     encrypted = _typed(
         "envoy.transport_sockets.tls",
         "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         common_tls_context={"validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"}},
     )
-    http2 = {
-        "@type": f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
     return {
         "name": "picker",
         "type": "STATIC",
         "connect_timeout": "10s",
         "circuit_breakers": _many(),
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+        "typed_extension_protocol_options": _upstream(http2_protocol_options={}),
         "load_assignment": _assignment("picker", ports),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "health_checks": [
@@ -135,6 +139,7 @@ def original_dst() -> dict[str, Any]:
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "1s",
         "circuit_breakers": _many(),
+        "typed_extension_protocol_options": _upstream(http_protocol_options={"enable_trailers": True}),
         "original_dst_lb_config": {"use_http_header": True, "http_header_name": DESTINATION},
     }
 
@@ -160,6 +165,7 @@ def override_host(ports: Sequence[int]) -> dict[str, Any]:
         "type": "STATIC",
         "connect_timeout": "1s",
         "circuit_breakers": _many(),
+        "typed_extension_protocol_options": _upstream(http_protocol_options={"enable_trailers": True}),
         "load_balancing_policy": {"policies": [{"typed_extension_config": policy}]},
         "load_assignment": _assignment("pool", ports),
     }

@@ -17,14 +17,17 @@ from typing import Any
 from benchmarks.h2_exchange import stateless
 from benchmarks.overhead.load import chat_request
 from benchmarks.overhead.processes import Process
-from benchmarks.streams import FIELDS
+from benchmarks.streams import FIELDS, resident_bytes
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, window_update
 from extproc.h2.grpc_wire import prefixed
 
 PARTS = 400
-STREAMS = 256
+STREAMS, OPEN = 256, 1000
+TOGETHER = 32
+"""As one engine sends those of its requests."""
 HALF = 0.5
+_PARTS_PASSED, _CLOSING_S = 25, 0.5
 _FIRST_PARTS_PER_S, _TRIALS, _TRIAL_S = 10_000.0, 3, 1.0
 EVENT = b'data: {"id":"chatcmpl-92b9d3937f89e633","object":"chat.completion.chunk","created":1795370171,'
 EVENT += b'"model":"bench","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
@@ -95,6 +98,19 @@ def at_half_a_core(server: Process, port: int, together: int, duration_s: float)
     core, latencies = _loaded(server, sender, parts_per_s, together, duration_s)
     sender.close()
     return AtHalf(parts_per_s, core, latencies)
+
+
+def open_streams_bytes(server: Process, port: int) -> int:
+    """What the server's memory has grown by while `OPEN` streams are open, each with some KB passed on."""
+    grown = 0
+    for _ in range(2):  # the first time something stays
+        before = resident_bytes(server.pid)
+        sender = PartSender(port, OPEN)
+        sender.run(2 * OPEN * _PARTS_PASSED, TOGETHER, 0.5)
+        grown = resident_bytes(server.pid) - before
+        sender.close()
+        time.sleep(_CLOSING_S)
+    return grown
 
 
 def _loaded(

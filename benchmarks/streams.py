@@ -112,19 +112,19 @@ def main(
         caller = Caller(port)
         for _ in range(20):
             caller.end(caller.place(OPEN_AT_ONCE))
-        before = _resident_bytes(pid)
+        before = resident_bytes(pid)
         ids = [stream for _ in range(open_streams // 100) for stream in caller.place(100)]
         held = _places_held(http_port)
-        per_stream = (_resident_bytes(pid) - before) / len(ids)
+        per_stream = (resident_bytes(pid) - before) / len(ids)
         console.print(
             f"{len(ids):,} streams open, {held:,} places held: {per_stream:,.0f} bytes each "
             f"(budget {MAX_STREAM_BYTES:,})"
         )
         caller.end(ids)
-        before, begun_s = _resident_bytes(pid), time.monotonic()
+        before, begun_s = resident_bytes(pid), time.monotonic()
         for _ in range(streams // OPEN_AT_ONCE):
             caller.end(caller.place(OPEN_AT_ONCE))
-        left = _resident_bytes(pid) - before
+        left = resident_bytes(pid) - before
         held, took_s = _places_held(http_port), time.monotonic() - begun_s
         console.print(
             f"{streams:,} streams opened and closed in {took_s:.0f} s: {held} places held, "
@@ -167,7 +167,7 @@ def _places_held(http_port: int) -> int:
     return sum(one["own"] for one in state["backends"])
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

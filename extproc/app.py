@@ -32,7 +32,9 @@ from extproc.adapters.files.file_watch import watch_file
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
@@ -66,7 +68,9 @@ class Sidecar:
     def __init__(self, config: Config, config_path: Path | None, rng: np.random.Generator) -> None:
         self._config = config
         self._config_path = config_path
-        self._core = core = Core(self.core_rules(config), rng, int(rng.integers(1 << 61)))
+        number = int(rng.integers(1 << 61))
+        self._core = core = Core(self.core_rules(config), rng, number)
+        self._link = None if core.replicas is None else ReplicaLink(config.replicas, core.replicas, number)
         self._drift = DriftLog(core)
         self._learning = ConditionLog(logger, "entry_failed")
         self._scraper = Scraper(config.scrape, core, usual_key=usual_api_key(os.environ))
@@ -77,6 +81,7 @@ class Sidecar:
         self._server = self.new_server(config, core)
         self._samples: SampleStore | None = None
         self._trainer = TrainerWatch(config.model.path)
+        self._traffic = RecentTraffic(core, time.monotonic())
         self._source = new_source(config)
         self._pool_rules = new_pool_rules(config, self.header_rules.objectives, self.rewrites)
         self._membership = MembershipFeed(
@@ -133,6 +138,8 @@ class Sidecar:
                 discovery=self._source.counts,
                 membership=self._membership,
                 trainer=self._trainer,
+                traffic=self._traffic,
+                link=self._link,
                 span_counts=None if self._tracing is None else self._tracing.counts,
             )
             http = HttpServer(self._config.http.address, runtime, more=self.collectors(runtime))
@@ -155,8 +162,10 @@ class Sidecar:
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
         watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
-        watches.append(self._trainer.follow())
+        watches += [self._trainer.follow(), self._traffic.follow()]
         watches.append(follow_searches(self._core.search, self._scraper))
+        if self._link is not None:
+            watches.append(self._link.follow())
         if self._core.queue is not None:
             watches.append(keep_advancing(self._core.queue))
         if self._pool_rules is not None:

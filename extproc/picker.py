@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from extproc.errors import ConfigError
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
+from extproc.fleet.endpoint import is_ip_address
 from extproc.outcomes.outcome import Outcome
 from extproc.request.model_rewrite import rewritten
 from extproc.routing.core import Core, CoreRules
@@ -117,19 +117,12 @@ def require_addresses(config: Config) -> None:
     below = [each.name for each in listed if each.path_prefix]
     if below:
         raise ConfigError(f"gateways change no paths, and these backends have one: {', '.join(below)}")
-    named = [each.name for each in listed if not _is_address(each.host)]
+    named = [each.name for each in listed if not is_ip_address(each.host)]
     if named:
         raise ConfigError(
             f"gateways are given addresses, and these backends have names: {', '.join(named)}. "
             "List IP addresses, or find them by `discovery: {kind: dns, ...}`."
         )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        return bool(ip_address(host))
-    except ValueError:
-        return False
 
 
 async def pick(config: Config, config_path: Path | None, setup: PickerSetup) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from fuzz.campaign import RUNS
 from fuzz.sidecar_parts import hear_only_faults
 from fuzz.targets import CORPUS, TARGETS, kept_inputs
 
@@ -27,6 +28,10 @@ def test_every_kept_input_is_read_or_refused(target: str) -> None:
     assert inputs
     for path in inputs:
         TARGETS[target](path.read_bytes())
+
+
+def test_a_campaign_has_runs_for_every_target() -> None:
+    assert list(RUNS) == list(TARGETS)
 
 
 def test_the_corpus_is_small_and_has_inputs_of_every_target() -> None:

@@ -70,15 +70,7 @@ class Arms:
 
     def start(self, policy: str) -> Arm:
         """A fleet and the Envoy before it, when they answer."""
-        directory = self._directory / policy
-        directory.mkdir()
-        backends = self._start_backends(policy)
-        if policy == LAYERED:
-            port = self._start_envoy(policy, directory, self._start_sidecar(directory, backends))
-        else:
-            (directory / "cds.json").write_bytes(_clusters(policy, backends))
-            port = self._start_envoy(policy, directory, None)
-        return Arm(port, [backend.port for backend in backends])
+        return Front(self._processes, self._directory / policy).start(policy, self._start_backends(policy))
 
     def _start_backends(self, policy: str) -> list[Endpoint]:
         ports = free_ports(len(self._servers))
@@ -90,6 +82,24 @@ class Arms:
             Endpoint(spec.name, "127.0.0.1", port) for spec, port in zip(self._servers, ports, strict=True)
         ]
 
+
+class Front:
+    """Starts an Envoy before servers that run already, with the sidecar where the policy is its own."""
+
+    def __init__(self, processes: Processes, directory: Path, model: str = MODEL) -> None:
+        directory.mkdir()
+        self._processes, self._directory, self._model = processes, directory, model
+
+    def start(self, policy: str, backends: Sequence[Endpoint]) -> Arm:
+        """The arm, when it answers."""
+        directory = self._directory
+        if policy == LAYERED:
+            port = self._start_envoy(policy, directory, self._start_sidecar(directory, backends))
+        else:
+            (directory / "cds.json").write_bytes(_clusters(policy, backends))
+            port = self._start_envoy(policy, directory, None)
+        return Arm(port, [backend.port for backend in backends])
+
     def _start_sidecar(self, directory: Path, backends: Sequence[Endpoint]) -> str:
         grpc_port, http_port = free_ports(2)
         cds_path = directory / "cds.json"
@@ -99,7 +109,7 @@ class Arms:
             "envoy": {"cds_path": str(cds_path)},
             "model": {"path": str(MODEL_FILE)},
             "backends": [
-                {"name": each.name, "url": f"http://{each.host}:{each.port}", "models": [MODEL]}
+                {"name": each.name, "url": f"http://{each.host}:{each.port}", "models": [self._model]}
                 for each in backends
             ],
         }

@@ -43,7 +43,10 @@ class EvaluateOptions:
     seeds: int = option(3, "Number of runs of each policy, each with its own seed.", min=1, max=1000)
     first_seed: int = option(1, "Seed of the first run; the others have the next seeds.", min=0)
     routers: int = option(
-        1, "Number of routers, which do not see each other; a request goes to any.", min=1, max=256
+        1,
+        "Number of routers; a request goes to any. Layered ones report to each other what they send.",
+        min=1,
+        max=256,
     )
     scrape_interval_s: float = option(
         0.1, "Time between two scrapes of a backend, in seconds.", "--scrape-interval", min=0.01, max=60.0
@@ -81,14 +84,12 @@ class EvaluateOptions:
     ttft_noise: float = option(
         0.0,
         "Noise of TTFT, as a standard deviation of its logarithm; 0.2 is about 20 %.",
-        "--ttft-noise",
         min=0.0,
         max=2.0,
     )
     speed_noise: float = option(
         0.0,
         "Noise of each machine's speed, as a standard deviation of its logarithm; it changes every 10 s.",
-        "--speed-noise",
         min=0.0,
         max=2.0,
     )
@@ -107,14 +108,12 @@ class EvaluateOptions:
     frozen_gauges: str | None = option(
         None,
         "Standstills of a server's metrics: once in PERIOD seconds, for LENGTH seconds.",
-        "--frozen-gauges",
         metavar="PERIOD:LENGTH",
         show_default="none",
     )
     cold_start: str | None = option(
         None,
         "Slow start of a server: for SECONDS it takes TIMES as long.",
-        "--cold-start",
         metavar="SECONDS:TIMES",
         show_default="none",
     )

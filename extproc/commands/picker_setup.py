@@ -7,8 +7,8 @@ from typing import Any
 
 from extproc.adapters.envoy.self_signed import self_signed
 from extproc.commands.picker_options import IGNORED, TRUTHS, PickerOptions
-from extproc.config.given_sources import numbered_servers
-from extproc.config.stages import Config, TlsConfig, load_config, parse_config
+from extproc.config.given_sources import listed, numbered_servers
+from extproc.config.stages import Config, TlsConfig, load_config
 from extproc.errors import ConfigError
 from extproc.picker import PickerSetup
 
@@ -33,10 +33,8 @@ def config_of(options: PickerOptions) -> tuple[Config, Path | None]:
     if not any(given):
         path = options.config or USUAL_CONFIG
         return load_config(path), path
-    stages = _listed(options.backends) if options.backends else _pool(options)
-    if options.config is not None:
-        return load_config(options.config, stages), None
-    return parse_config("{}", "the options", stages), None
+    stages = listed(numbered_servers(options.backends)) if options.backends else _pool(options)
+    return load_config(options.config, stages), None
 
 
 def setup_of(options: PickerOptions, directory: Path) -> PickerSetup:
@@ -68,10 +66,6 @@ def _adapted(config: Config, options: PickerOptions, tls: TlsConfig | None, drai
     if drain_s is not None:
         changes["gateway"] = config.gateway.model_copy(update={"drain_s": drain_s})
     return config.model_copy(update=changes)
-
-
-def _listed(urls: str) -> dict[str, Any]:
-    return {"backends": [{"name": name, "url": url} for name, url in numbered_servers(urls)]}
 
 
 def _pool(options: PickerOptions) -> dict[str, Any]:

@@ -18,17 +18,24 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh the table every second, until Ctrl-C.")
     ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Show every backend, not only the 40 that have most to do.")
+    ] = False,
 ) -> None:
-    """Show the fleet: load, signals, TTFT, decisions by layer."""
-    from rich.console import Console
+    """Show what is wrong, each backend, and the last minute."""
+    from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.text import Text
 
     from extproc.adapters.http.fleet_state import fetch_state
-    from extproc.commands.status_view import status_view
+    from extproc.commands.status_view import MOST_BACKENDS, status_view
     from extproc.errors import StackError
 
-    console, shown = Console(), status_view(fetch_state(sidecar))
+    def view() -> RenderableType:
+        state = fetch_state(sidecar)
+        return status_view(state, len(state.backends) if all_ else MOST_BACKENDS)
+
+    console, shown = Console(), view()
     if not watch:
         console.print(shown)
         return
@@ -36,7 +43,7 @@ def status(
         while True:
             time.sleep(INTERVAL_S)
             try:
-                shown = status_view(fetch_state(sidecar))
+                shown = view()
             except StackError as error:  # a sidecar that goes away may come back
                 shown = Text(str(error), style="red")
             live.update(shown, refresh=True)

@@ -11,8 +11,8 @@ from pydantic import Field
 from extproc.config.fields import (
     FilePath,
     HostName,
+    IpAddress,
     ModelNames,
-    NameServer,
     ObjectName,
     Port,
     PortName,
@@ -66,7 +66,7 @@ class DnsDiscovery(FoundBackends):
     port: Port
     interval_s: Seconds = 5.0  # borrowed: the TTL that CoreDNS gives to the names of services
     timeout_s: Seconds = 5.0  # borrowed: what resolvers wait for a name server
-    nameservers: Annotated[tuple[NameServer, ...], Field(strict=False, min_length=1)] | None = None
+    nameservers: Annotated[tuple[IpAddress, ...], Field(strict=False, min_length=1)] | None = None
 
 
 class KubernetesDiscovery(FoundBackends):

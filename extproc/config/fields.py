@@ -12,7 +12,7 @@ has for another cluster.
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic_core import CoreSchema
 
 from extproc.fleet.bounds import MAX_BACKEND_NAME
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, is_ip_address
 
 
 class _StrictInside:
@@ -80,10 +80,7 @@ def _is_socket(text: str) -> bool:
 
 
 def _is_ip_and_port(text: str) -> bool:
-    try:
-        return bool(ip_address(text.rpartition(":")[0].strip("[]")))
-    except ValueError:
-        return False
+    return is_ip_address(text.rpartition(":")[0].strip("[]"))
 
 
 def _checked_url(text: str) -> str:
@@ -101,7 +98,7 @@ GrpcAddress = Annotated[
     str, checked(lambda text: _is_socket(text) or _is_host_and_port(text), "HOST:PORT or unix:///PATH")
 ]
 TcpAddress = Annotated[str, checked(_is_host_and_port, "HOST:PORT")]
-NameServer = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
+IpAddress = Annotated[TcpAddress, checked(_is_ip_and_port, "IP:PORT")]
 BackendUrl = Annotated[str, AfterValidator(_checked_url)]
 BackendName = Annotated[
     str,
@@ -115,11 +112,15 @@ ModelNames = Annotated[
     Field(strict=False),
     checked(bool, "a name, or null: the server is asked"),
 ]
+_HOST_NAME = r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?"
 HostName = Annotated[
+    str, _matching(_HOST_NAME, "a name that DNS knows, such as vllm.default.svc.cluster.local")
+]
+HostOrAddress = Annotated[
     str,
-    _matching(
-        r"(?=.{1,253}$)(?!(.*\.)?[0-9]+\.?$)\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?",
-        "a name that DNS knows, such as vllm.default.svc.cluster.local",
+    checked(
+        lambda text: re.fullmatch(_HOST_NAME, text, re.ASCII) or is_ip_address(text),
+        "a name that DNS knows, or an IP address",
     ),
 ]
 Selector = Annotated[

@@ -1,6 +1,6 @@
 """Backends that are given elsewhere than in the file of the configuration, as on a command line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SOURCES = frozenset({"backends", "discovery"})
@@ -23,3 +23,8 @@ def with_sources(document: Mapping[str, Any], stages: Mapping[str, Any]) -> dict
     if discovery and isinstance(known, dict) and known.get("kind") == discovery["kind"]:
         stages = {**stages, "discovery": {**known, **discovery}}
     return {**others, **stages}
+
+
+def listed(backends: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the stage `backends` of these names and URLs."""
+    return {"backends": [{"name": name, "url": url} for name, url in backends]}

@@ -39,6 +39,7 @@ def core_rules(config: Config) -> CoreRules:
         queue=config.admission.queue if is_queueing else None,
         settle_s=config.envoy.settle_s,
         max_held_bytes=config.server.max_held_bytes,
+        has_replicas=bool(config.replicas.hosts),
     )
 
 
@@ -52,7 +53,8 @@ def header_rules(config: Config) -> HeaderRules:
 def core_rules_of_stages(stages: Mapping[str, Any]) -> CoreRules:
     """Return the rules of a configuration with these stages, all else at its default, for any backends.
 
-    Clusters need no time to settle: there is no Envoy.
+    Clusters need no time to settle: there is no Envoy. Where there are several routers they report to each
+    other.
     """
     config = Config.model_validate({"backends": [_ANY_BACKEND], **stages})
-    return replace(core_rules(config), settle_s=0.0)
+    return replace(core_rules(config), settle_s=0.0, has_replicas=True)

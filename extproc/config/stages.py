@@ -33,6 +33,7 @@ from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.given_sources import with_sources
 from extproc.config.guard_stage import AdmissionConfig, GuardConfig
 from extproc.config.regular_file import read_whole
+from extproc.config.replicas_stage import ReplicasConfig
 from extproc.config.tracing_stage import TracingConfig
 from extproc.config.yaml_document import read_document
 from extproc.errors import ConfigError
@@ -234,6 +235,7 @@ class Config(Stage):
     samples: SamplesConfig = SamplesConfig()
     trainer: TrainerConfig = TrainerConfig()
     tracing: TracingConfig = TracingConfig()
+    replicas: ReplicasConfig = ReplicasConfig()
 
 
 def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None) -> Config:
@@ -255,8 +257,13 @@ def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
 
-def load_config(path: Path, stages: Mapping[str, Any] | None = None) -> Config:
-    """Read the configuration file; raises ConfigError also where it cannot be read, or is no regular file."""
+def load_config(path: Path | None, stages: Mapping[str, Any] | None = None) -> Config:
+    """Read the configuration file, or without one take the defaults.
+
+    Raises ConfigError also where it cannot be read, or is no regular file.
+    """
+    if path is None:
+        return parse_config("{}", "the options", stages)
     try:
         return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path), stages)
     except (OSError, UnicodeDecodeError) as error:

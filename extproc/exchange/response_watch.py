@@ -14,9 +14,8 @@ from extproc.outcomes.response_end import (
     read_stream_error,
     read_usage,
 )
+from extproc.outcomes.retry_after import read_retry_after_s
 from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
-
-_MAX_DIGITS = 9
 
 
 class ResponseWatch:
@@ -91,7 +90,7 @@ class ResponseWatch:
             response_body_bytes=self._body_bytes,
             metadata=metadata if error is None else {**metadata, STREAM_ERROR_KEY: error},
             tags=self._times(placed_s),
-            retry_after_s=self._retry_after_s() if self.status in OVERLOADED else None,
+            retry_after_s=self._retry_after_s(at_s),
             usage=usage,
         )
 
@@ -106,6 +105,7 @@ class ResponseWatch:
         times_s = {TTFT_TAG: first_s, DECODE_TAG: decode_s, HEADERS_TAG: self._begun_s - placed_s}
         return {tag: f"{time_s * 1e6:.0f}" for tag, time_s in times_s.items()}
 
-    def _retry_after_s(self) -> float | None:
-        text = self._headers.get("retry-after", "")
-        return float(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
+    def _retry_after_s(self, at_s: float) -> float | None:
+        if self.status not in OVERLOADED:
+            return None
+        return read_retry_after_s(self._headers.get("retry-after", ""), at_s)

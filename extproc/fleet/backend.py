@@ -49,6 +49,7 @@ class BookedRequest(Protocol):
     """A request in flight, as the router books it; `backend` is where it counts."""
 
     backend: "Backend"
+    number: int
     request: Request
     prompt: SentPrompt
 

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
+
+
+def is_ip_address(host: str) -> bool:
+    """Return whether a host is given by its address, and not by a name."""
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ written, and a departing one stops being chosen, drains, and only `settle_s` lat
 from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence, Set
 from math import inf
+from statistics import median_high
 from types import MappingProxyType
 
 from extproc.fleet.backend import Backend, Lifecycle
@@ -105,17 +106,18 @@ class Registry:
             self._index_again(member, known, models)
 
     def longest_prompts(self) -> dict[str | None, float]:
-        """Return the longest context of each model, but of those that a server has without saying its length.
+        """Return the context of each model, where its servers say how long it is.
 
-        A server has the same context for its adapters as for the model that they belong to.
+        It is the median of theirs, so that none of three can lie about it, and of two the longer. A server
+        has the same context for its adapters as for the model that they belong to.
         """
-        longest: dict[str | None, float] = {}
+        lengths: dict[str | None, list[float]] = {}
         for member in self._fleet.backends:
             usual = max(member.context_lengths.values(), default=inf)
             for model in member.models or ():
-                length = member.context_lengths.get(model, usual)
-                longest[model] = max(longest.get(model, 0), length)
-        return {model: length for model, length in longest.items() if length < inf}
+                lengths.setdefault(model, []).append(member.context_lengths.get(model, usual))
+        usual_lengths = {model: median_high(told) for model, told in lengths.items()}
+        return {model: length for model, length in usual_lengths.items() if length < inf}
 
     def candidates(self, model: str | None) -> Candidates | None:
         """Return the backends that serve `model`, all active ones for None; None where certainly none does.
@@ -148,9 +150,13 @@ class Registry:
         """Return what the backends that may be chosen say that they serve, adapters included, in order."""
         return sorted(self._candidates)
 
+    def is_listed(self, model: str) -> bool:
+        """Return whether a backend that may be chosen has said that it serves `model`."""
+        return model in self._candidates
+
     def is_served(self, model: str) -> bool:
         """Return whether a backend that may be chosen has said that it serves `model`, or will load it."""
-        return model in self._candidates or self._is_any_resolving
+        return self.is_listed(model) or self._is_any_resolving
 
     def backend_named(self, name: str) -> Backend | None:
         """Return the member of that name; of two, not the departing one."""

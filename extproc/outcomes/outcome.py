@@ -25,7 +25,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     Behind a gateway of another make there is no such log, and an entry is made of the exchange itself.
 
     `started_at_s` is a unix timestamp; `duration_s` is None if Envoy gave none; `status` is 0 if the client
-    got none; `attempts` counts the backends tried, at least 1. `response_flags` are Envoy's short names
+    got none; `attempts` counts the backends tried. `response_flags` are Envoy's short names
     ("UF": connecting upstream failed, "DC": the client left, ...). `metadata` is what the decision attached,
     empty if extproc was not asked; `tags` are the access log's custom tags. `retry_after_s` is a header of
     responses with status 429 or 503. `usage` is the server's, where the response was seen.
@@ -148,7 +148,7 @@ def _complete(
     is_undisturbed = failure is None and entry.status == 200 and not sample.prefiller
     force_setattr(sample, "at_s", entry.started_at_s)
     force_setattr(sample, "status", entry.status)
-    force_setattr(sample, "attempts", entry.attempts)
+    force_setattr(sample, "attempts", entry.attempts or 1)
     force_setattr(sample, "failure", None if failure is None else failure.value)
     force_setattr(sample, "is_clean", is_undisturbed and ttft_s is not None)
     force_setattr(sample, "ttft_s", ttft_s)

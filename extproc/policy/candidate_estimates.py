@@ -7,7 +7,7 @@ import msgspec
 
 from extproc.fleet.view import FleetView
 from extproc.policy import guard
-from extproc.policy.expected_wait import expected_wait, scores
+from extproc.policy.expected_wait import estimates
 
 
 class CandidateEstimate(msgspec.Struct, frozen=True):
@@ -25,12 +25,10 @@ class CandidateEstimate(msgspec.Struct, frozen=True):
 
 def candidate_estimates(view: FleetView, prompt_tokens: float, most: int) -> Sequence[CandidateEstimate]:
     """Return the candidates with the smallest scores, that one first, at most this many."""
-    expected_s = scores(view, prompt_tokens)
+    terms = estimates(view, prompt_tokens, view.cached_tokens)
     fit = set(guard.fit(view, prompt_tokens)[0].backends)
     told = []
-    for number in nsmallest(most, range(len(view)), key=expected_s.__getitem__):
-        backend, load = view.backends[number], view.loads[number]
-        cached_tokens = view.cached_tokens.get(backend, 0.0)
-        terms = expected_wait(backend, load, prompt_tokens, cached_tokens, view.now_s)
-        told.append(CandidateEstimate(backend.name, load, terms.wait_s, terms.ttft_s, backend in fit))
+    for number in nsmallest(most, range(len(view)), key=lambda number: terms[number].score_s):
+        backend, load, known = view.backends[number], view.loads[number], terms[number]
+        told.append(CandidateEstimate(backend.name, load, known.wait_s, known.ttft_s, backend in fit))
     return told

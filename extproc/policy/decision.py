@@ -43,7 +43,7 @@ class Reason(StrEnum):
     TOO_LATE = "too_late"  # by the request's own limit of the wait
     FAILING = "failing"
     ASLEEP = "asleep"  # in vLLM's sleep mode
-    TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has more in flight than the mean of all
+    TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has many more in flight than others
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
     LARGE_BODIES = "large_bodies"  # Envoy holds this many already

@@ -14,6 +14,8 @@ takes are lacking for those that come after it.
 `expected_wait` is the definition; `policy.guard.fit` has it written out once more, for speed.
 """
 
+from collections.abc import Mapping
+
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import CROWDING
 from extproc.fleet.view import FleetView
@@ -34,18 +36,21 @@ def expected_wait(
     )
 
 
-def scores(view: FleetView, prompt_tokens: float) -> list[float]:
-    """Return the score of each candidate in seconds."""
-    near = view.near_tokens
+def estimates(
+    view: FleetView, prompt_tokens: float, cached_tokens: Mapping[Backend, float]
+) -> list[ExpectedWait]:
+    """Return the estimate of each candidate."""
     return [
-        expected_wait(backend, load, prompt_tokens, near.get(backend, 0.0), view.now_s).score_s
+        expected_wait(backend, load, prompt_tokens, cached_tokens.get(backend, 0.0), view.now_s)
         for backend, load in zip(view.backends, view.loads, strict=True)
     ]
 
 
+def scores(view: FleetView, prompt_tokens: float) -> list[float]:
+    """Return the score of each candidate in seconds."""
+    return [each.score_s for each in estimates(view, prompt_tokens, view.near_tokens)]
+
+
 def shortest_wait_s(view: FleetView) -> float:
     """Return what a request has to wait where it is least, whatever its prompt."""
-    return min(
-        expected_wait(backend, load, 0.0, 0.0, view.now_s).wait_s
-        for backend, load in zip(view.backends, view.loads, strict=True)
-    )
+    return min(each.wait_s for each in estimates(view, 0.0, {}))

@@ -21,15 +21,19 @@ caller says so.
 `TokenRatios` folds samples by their weight, which is their bytes: the ratio is tokens over bytes, both summed
 and forgotten exponentially per byte. A sample outside the range of real tokenizers is an accident, not text.
 
+A model's ratio is the median of its servers': one that counts wrong, or lies, is outvoted where there are two
+others. A server of which nothing was learned begins with the median.
+
 All clients share a model's ratio, so no request may move it far: it may be text that no one else sends. Where
 one request is more than a sixteenth of its window, the window weighs no more than 16 KiB of text, a 64th of
 all that is remembered, nor than all that is known, and counts as at most four times, at least a quarter of
 the ratio so far: it moves a settled ratio by 5 % at most. Elsewhere one request has little to say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import exp
+from statistics import median
 from typing import Final
 
 from extproc.request.body_facts import InputSize
@@ -43,6 +47,9 @@ MIN_TOKENS_PER_BYTE: Final = 1 / 64
 MAX_TOKENS_PER_BYTE: Final = 2.0
 
 MAX_MODELS: Final = 256
+
+# Guessed: so many servers of a model are enough for a median.
+MAX_SERVERS: Final = 64
 
 # Guessed: the most tokens of a prompt where no server says how long its context is; and a length that every
 # context has, so that most requests are not held against it.
@@ -78,16 +85,16 @@ class TokenRatios:
     `longest_prompts` has the most tokens that a prompt of a model can have, where its servers say so.
     """
 
-    __slots__ = ("_sums", "longest_prompts")
+    __slots__ = ("_ratios", "_sums", "longest_prompts")
 
     def __init__(self) -> None:
         self.longest_prompts: Mapping[str | None, float] = {}
-        self._sums: dict[str, tuple[float, float]] = {}
+        self._ratios: dict[str, float] = {}
+        self._sums: dict[str, dict[Hashable, tuple[float, float]]] = {}
 
     def tokens_per_byte(self, model: str | None) -> float:
         """Return a ratio between 1/64 and 2; the default for a model of which nothing was learned."""
-        sums = None if model is None else self._sums.get(model)
-        return DEFAULT_TOKENS_PER_BYTE if sums is None else sums[0] / sums[1]
+        return DEFAULT_TOKENS_PER_BYTE if model is None else self._ratios.get(model, DEFAULT_TOKENS_PER_BYTE)
 
     def estimate(self, model: str | None, size: InputSize) -> int:
         """Return the input's tokens, at least 1 if there is any input.
@@ -101,22 +108,32 @@ class TokenRatios:
             tokens = min(tokens, int(longest * size.prompts))
         return max(tokens, min(1, size.text_bytes))
 
-    def learn(self, sample: RatioSample) -> None:
-        """Fold in a sample; an implausible one is ignored."""
+    def learn(self, sample: RatioSample, server: Hashable = None) -> None:
+        """Fold in a sample of a server; an implausible one is ignored."""
         model, text_bytes = sample.model, sample.text_bytes
         if text_bytes <= 0 or not MIN_TOKENS_PER_BYTE <= sample.tokens / text_bytes <= MAX_TOKENS_PER_BYTE:
             return
-        known_tokens, known_bytes = self._sums.pop(
-            model, (_DEFAULT_WEIGHT_BYTES * DEFAULT_TOKENS_PER_BYTE, float(_DEFAULT_WEIGHT_BYTES))
-        )
-        known, ratio, weight = known_tokens / known_bytes, sample.tokens / text_bytes, text_bytes
-        if sample.longest_bytes > _LARGE_PART * text_bytes:
-            weight = min(weight, _DOUBTED_WEIGHT_BYTES, known_bytes)
-            ratio = max(known / _DOUBTED_FACTOR, min(known * _DOUBTED_FACTOR, ratio))
-        kept = exp(-weight / _MEMORY_BYTES)
-        self._sums[model] = (known_tokens * kept + ratio * weight, known_bytes * kept + weight)
+        servers = self._sums.pop(model, {})
+        begins_with = (_DEFAULT_WEIGHT_BYTES * self.tokens_per_byte(model), float(_DEFAULT_WEIGHT_BYTES))
+        servers[server] = _folded(servers.pop(server, begins_with), sample)
+        if len(servers) > MAX_SERVERS:
+            del servers[next(iter(servers))]
+        self._sums[model] = servers
+        self._ratios[model] = median([tokens / size for tokens, size in servers.values()])
         if len(self._sums) > MAX_MODELS:
-            del self._sums[next(iter(self._sums))]
+            forgotten = next(iter(self._sums))
+            del self._sums[forgotten], self._ratios[forgotten]
+
+
+def _folded(sums: tuple[float, float], sample: RatioSample) -> tuple[float, float]:
+    """Return the sums of tokens and bytes with a sample."""
+    known_tokens, known_bytes = sums
+    known, ratio, weight = known_tokens / known_bytes, sample.tokens / sample.text_bytes, sample.text_bytes
+    if sample.longest_bytes > _LARGE_PART * sample.text_bytes:
+        weight = min(weight, _DOUBTED_WEIGHT_BYTES, known_bytes)
+        ratio = max(known / _DOUBTED_FACTOR, min(known * _DOUBTED_FACTOR, ratio))
+    kept = exp(-weight / _MEMORY_BYTES)
+    return known_tokens * kept + ratio * weight, known_bytes * kept + weight
 
 
 class CounterWindow:

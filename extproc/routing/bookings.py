@@ -20,7 +20,9 @@ from extproc.fleet.sent_prefixes import SentPrefixes
 from extproc.policy.prefill import PrefillChoice
 from extproc.request.api import OTHER
 from extproc.request.request import Request
+from extproc.routing.empty_claims import EmptyClaims
 from extproc.routing.prefills import Prefill
+from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import TenantShares
 
 RETRY_SHARE = 0.2
@@ -40,10 +42,20 @@ class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
     One that has waited for a place for its adapter `is_no_measure` of how fast the backend is. `prefill` is
-    None where the backend computes the prompt itself.
+    None where the backend computes the prompt itself. `in_flight_s` is known once it has ended.
     """
 
-    __slots__ = ("_bookings", "backend", "is_no_measure", "number", "prefill", "prompt", "request")
+    __slots__ = (
+        "_bookings",
+        "_placed_s",
+        "backend",
+        "in_flight_s",
+        "is_no_measure",
+        "number",
+        "prefill",
+        "prompt",
+        "request",
+    )
 
     def __init__(
         self,
@@ -52,9 +64,12 @@ class Booking(Lease):
         backend: Backend,
         request: Request,
         prompt: SentPrompt,
-        prefill: Prefill | None = None,
+        prefill: Prefill | None,
+        now_s: float,
     ) -> None:
         super().__init__()
+        self._placed_s = now_s
+        self.in_flight_s = 0.0
         self._bookings = bookings
         self.number = number
         self.backend = backend
@@ -69,6 +84,7 @@ class Booking(Lease):
             self.prefill.computed(now_s)
 
     def _release(self, now_s: float) -> None:
+        self.in_flight_s = now_s - self._placed_s
         self._bookings.close(self, now_s)
 
 
@@ -76,10 +92,18 @@ class Bookings:
     """Opens, moves and closes bookings; each backend holds its own open ones.
 
     Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    With `replicas` other sidecars are told of each prompt.
     """
 
-    def __init__(self, prefixes: SentPrefixes, freed: Freed, first_number: int = 0) -> None:
+    def __init__(
+        self,
+        prefixes: SentPrefixes,
+        freed: Freed,
+        first_number: int = 0,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.shares = TenantShares()
+        self._claims = EmptyClaims()
         self._number = first_number
         self._awaited: dict[int, Booking] = {}
         self._ended: deque[int] = deque()
@@ -88,6 +112,7 @@ class Bookings:
         self._saved_retries = MAX_SAVED_RETRIES
         self._prefixes = prefixes
         self._freed = freed
+        self._replicas = replicas
 
     def open(
         self,
@@ -101,7 +126,7 @@ class Bookings:
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         self._number += 1
         prefill = None if prefill_by is None else Prefill(prefill_by, request, self._prefixes, now_s)
-        booking = Booking(self, self._number, backend, request, prompt, prefill)
+        booking = Booking(self, self._number, backend, request, prompt, prefill, now_s)
         self._awaited[self._number] = booking
         backend.open[booking] = None
         if backend.adapters is not None:
@@ -110,8 +135,12 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = request.input_tokens - cached_tokens if prefill is None else 0.0
+            new_tokens = 0.0
+            if prefill is None:
+                new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
             backend.expect_prompt(booking, new_tokens, now_s)
+            if self._replicas is not None:
+                self._replicas.sent(self._number, backend, new_tokens)
             _count_text(backend, request, prefill)
         else:
             backend.count_bodyless(1, now_s)
@@ -130,6 +159,8 @@ class Bookings:
             self.shares.end(booking.request.tenant)
         if booking.request.has_body:
             backend.give_back_prompt(booking)
+            if self._replicas is not None:
+                self._replicas.ended(booking.number)
             backend.release(now_s)
             backend.token_window.finished(booking.request.input_size)
         else:
@@ -145,6 +176,8 @@ class Bookings:
         A prompt that was not computed, because it was refused or given up, is in no cache.
         """
         booking = self._awaited.pop(number, None)
+        if booking is not None:
+            self._claims.ended(booking.request, is_computed=is_computed, in_flight_s=booking.in_flight_s)
         if booking is not None and not is_computed:
             self._prefixes.take_back(booking.backend, booking.prompt)
             if booking.prefill is not None:
@@ -174,7 +207,11 @@ class Bookings:
             return
         backend.move_to(other, now_s)
         backend.give_back_prompt(booking)
-        other.expect_prompt(booking, 0.0 if booking.prefill else booking.request.input_tokens, now_s)
+        new_tokens = 0.0 if booking.prefill else booking.request.input_tokens
+        other.expect_prompt(booking, new_tokens, now_s)
+        if self._replicas is not None:
+            self._replicas.ended(booking.number)
+            self._replicas.sent(booking.number, other, new_tokens)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request, booking.prefill)

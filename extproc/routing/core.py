@@ -17,6 +17,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.newcomers import is_any_unheard, joining_models
 from extproc.fleet.prediction_record import RankRecord
 from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
@@ -35,6 +36,7 @@ from extproc.routing.model_search import ModelSearch
 from extproc.routing.queue.queue_rules import QueueRules
 from extproc.routing.queue.request_queue import RequestQueue
 from extproc.routing.refusal import AdmissionRules
+from extproc.routing.replicas import Replicas
 from extproc.routing.router import Router
 
 CONTEXTS_EVERY_S = 0.25
@@ -47,7 +49,8 @@ MAX_SCALED = 64
 class CoreRules:
     """The configuration of the core; without a `queue` no request is held.
 
-    With a `gateway` requests are placed by address, and refused in the gateway's way.
+    With a `gateway` requests are placed by address, and refused in the gateway's way. Where it
+    `has_replicas` it reports to these what it sends.
     """
 
     fleet: FleetRules = field(default_factory=FleetRules)
@@ -57,6 +60,7 @@ class CoreRules:
     settle_s: float = 0.0
     gateway: GatewayRules | None = None
     max_held_bytes: int = 768 << 20
+    has_replicas: bool = False
 
 
 class Core:
@@ -74,6 +78,7 @@ class Core:
         self.ratios = TokenRatios()
         self._are_contexts_new = False
         self._contexts_due_s = -inf
+        self.replicas = Replicas(self.registry) if rules.has_replicas else None
         self.router = Router(
             self.fleet,
             self.registry,
@@ -84,19 +89,19 @@ class Core:
             self._freed,
             first_booking,
             rules.gateway,
+            self.replicas,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
-        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
+        self.search = self.router.search = ModelSearch(self.registry, self._place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
         if request.api is MODELS:
-            models = self.registry.models()
-            if models:  # else nothing is known yet, and any backend says what it serves
-                self.router.counts.answered += 1
-                return Placement(model_list(models))
+            is_early = is_any_unheard(self.fleet.backends, now_s)
+            held = self.search.hold_list(request, phase) if is_early else None
+            return held or self._list_models(request, phase, now_s)
         return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
 
     def served_elsewhere(self, lease: Lease, address: str, now_s: float) -> bool:
@@ -127,7 +132,7 @@ class Core:
         if signals.prompt_tokens_total is not None:
             sample = backend.token_window.counter(signals.prompt_tokens_total, backend.foreign)
             if sample is not None:
-                self.ratios.learn(sample)
+                self.ratios.learn(sample, backend.name)
 
     def learn_models(
         self,
@@ -161,6 +166,8 @@ class Core:
         """Let members settle, drain and leave as time passes; True if one has left."""
         has_left = self.registry.advance(now_s)
         self.fleet.review(now_s)
+        if self.replicas is not None:
+            self.replicas.review(now_s)
         self.fleet.prefixes.sweep()
         if has_left:
             self._are_contexts_new = True
@@ -187,6 +194,18 @@ class Core:
                 uses[candidates] = use_of(self.fleet.view(candidates, now_s))
             wanted[model] = servers_wanted(uses[candidates], waiting.get(model, 0))
         return wanted
+
+    def _list_models(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Answer with the models of all backends; while none is known, any backend says what it serves."""
+        models = sorted(joining_models(self.fleet.backends).union(self.registry.models()))
+        if not models:
+            return self.router.place(request, phase, now_s)
+        self.router.counts.answered += 1
+        return Placement(model_list(models))
+
+    def _place_searched(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        place = self._list_models if request.api is MODELS else self.router.place_searched
+        return place(request, phase, now_s)
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

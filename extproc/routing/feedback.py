@@ -4,7 +4,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
 from extproc.fleet.stored_responses import StoredResponses
-from extproc.outcomes.facts import foretold_of
+from extproc.outcomes.facts import Sample, foretold_of
 from extproc.outcomes.outcome import (
     NOT_ROUTED_FLAGS,
     Failure,
@@ -17,7 +17,7 @@ from extproc.outcomes.outcome import (
 )
 from extproc.outcomes.outcome_counts import OutcomeCounts
 from extproc.routing.bookings import Booking, Bookings
-from extproc.routing.culprits import Culprits
+from extproc.routing.culprits import Culprits, kinds_of
 
 
 class Feedback:
@@ -28,7 +28,8 @@ class Feedback:
         self._registry = registry
         self._bookings = bookings
         self._responses = responses
-        self._culprits = Culprits()
+        self._culprits = Culprits(kinds_of)
+        self._missing = Culprits[Sample](lambda sample: [(sample.kind, sample.model)])
 
     def learn(self, entry: LogEntry, now_s: float) -> Outcome | None:
         """Return the outcome; None where no decision placed the exchange, and where it goes on.
@@ -43,7 +44,9 @@ class Feedback:
             return None
         outcome = read_outcome(entry)
         if outcome is None:
-            self.counts.unplaced += not entry.response_flags & NOT_ROUTED_FLAGS
+            if not entry.response_flags & NOT_ROUTED_FLAGS:
+                self.counts.unplaced += 1
+                self.counts.failed_open += entry.attempts > 0
             return None
         booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
         backend = self._registry.backend_named(outcome.sample.backend)
@@ -52,6 +55,7 @@ class Feedback:
         if backend is not None:
             self.counts.count(outcome.sample, outcome.client_ttft_s)
             self._judge(backend, outcome, booking, now_s)
+            self._follow_refusal(backend, outcome, booking, now_s)
             _learn(backend, outcome, booking, now_s)
         if booking is not None and booking.prefill is not None:
             booking.prefill.learn(outcome, now_s)
@@ -78,6 +82,25 @@ class Feedback:
                 prefill.backend.breaker.succeed(now_s)
             if failure is None and request is not None:
                 self._culprits.answered(request)
+
+    def _follow_refusal(
+        self, backend: Backend, outcome: Outcome, booking: Booking | None, now_s: float
+    ) -> None:
+        """Have others take the requests of a backend that turns them away, or does not know its model.
+
+        A 404 may also be for the response that a request goes on from, or for an API that no server has.
+        """
+        sample = outcome.sample
+        if sample.failure is None:
+            self._missing.answered(sample)
+        elif sample.failure == Failure.OVERLOADED:
+            backend.turned_away(outcome.retry_after_s, now_s)
+        elif outcome.is_model_missing and sample.model in (backend.models or ()):
+            if booking is not None and booking.request.response:
+                return
+            backend.is_list_doubted = True
+            if not self._missing.failed(sample, backend.name):
+                backend.turned_away(None, now_s)
 
     def _follow(self, retry: Retry, now_s: float) -> None:
         """Keep the books of a second attempt; the first one's failure counts once, at the earliest moment."""
@@ -107,7 +130,6 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
         backend.answered()
     else:
         backend.token_window.spoil()
-        _follow_refusal(backend, outcome, now_s)
     is_whole = booking is None or booking.prefill is None  # else the numbers are another server's as well
     if is_whole and sample.failure is None and sample.cached_tokens is not None:
         backend.cache.found(sample.expected_cached_tokens, sample.cached_tokens)
@@ -122,12 +144,3 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
     backend.paced(seen, now_s)
     if sample.model_version is not None and (predicted := foretold_of(sample)) is not None:
         backend.predictions.observe(sample.model_version, predicted)
-
-
-def _follow_refusal(backend: Backend, outcome: Outcome, now_s: float) -> None:
-    """Have others take the requests of a backend that turns them away, or does not know its model."""
-    if outcome.sample.failure == Failure.OVERLOADED:
-        backend.turned_away(outcome.retry_after_s, now_s)
-    elif outcome.is_model_missing and outcome.sample.model in (backend.models or ()):
-        backend.is_list_doubted = True
-        backend.turned_away(None, now_s)

@@ -11,6 +11,7 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.newcomers import is_joining
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
@@ -18,7 +19,7 @@ from extproc.outcomes.facts import to_metadata
 from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
-from extproc.policy.prefill import near_tokens
+from extproc.policy.prefill import Prefillers, nearer_by_prefill
 from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
@@ -37,6 +38,7 @@ from extproc.routing.refusal import (
     unknown_model,
     unknown_response,
 )
+from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import is_crowded
 
 
@@ -45,7 +47,7 @@ class _Look(NamedTuple):
 
     decision: Decision
     view: FleetView
-    prefillers: FleetView | None = None
+    prefillers: Prefillers | None = None
 
 
 class Router:
@@ -62,9 +64,10 @@ class Router:
         freed: Freed = lambda backend, now_s: None,
         first_booking: int = 0,
         gateway: GatewayRules | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.counts = DecisionCounts()
-        self.bookings = Bookings(fleet.prefixes, freed, first_booking)
+        self.bookings = Bookings(fleet.prefixes, freed, first_booking, replicas)
         self._fleet = fleet
         self._registry = registry
         self._model = model
@@ -140,9 +143,9 @@ class Router:
         near = nearest = self._fleet.sessions.near_tokens(request, cached)
         if self._fleet.has_adapters and request.model is not None:
             nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
-        prefillers = None if self._gateway is None else self.prefilling.view(request, now_s)
+        prefillers = None if self._gateway is None else self.prefilling.prefillers(request, now_s)
         if prefillers is not None:
-            nearest = near_tokens(request.input_tokens, candidates, cached, nearest, prefillers)
+            nearest = nearer_by_prefill(request.input_tokens, candidates, cached, nearest, prefillers)
         view = self._fleet.view(candidates, now_s, cached, nearest)
         decision = decide(request, view, self._model.current, self._policy, self._rng, wait_left_s)
         if near is not cached and (chosen := decision.chosen) is not None:
@@ -196,13 +199,17 @@ class Router:
         return all(is_crowded(backend, now_s) for backend in candidates)
 
     def _refuse_model(self, request: Request, now_s: float) -> Reject:
-        """Refuse a request whose model no backend serves; one that was served a moment ago may come back."""
+        """Refuse a request whose model no backend serves; one that does may be coming, or coming back."""
         model = request.model or ""
-        is_gone = self._registry.has_lost(model, now_s)
-        self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
-        if not is_gone:
+        reason, retry_s = Reason.UNKNOWN_MODEL, 0.0
+        if is_joining(model, self._fleet.backends):
+            reason, retry_s = Reason.NO_BACKEND, SOON_S
+        elif self._registry.has_lost(model, now_s):
+            reason, retry_s = Reason.MODEL_GONE, MODEL_GONE_RETRY_S
+        self.counts.count(Decision(Layer.REJECT, reason))
+        if reason is Reason.UNKNOWN_MODEL:
             return unknown_model(model, request.api)
-        return self._overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request)
+        return self._overloaded(reason, self._returns.spread_s(retry_s), request)
 
     def refuse_body(self, api: Api) -> Reject:
         """Refuse a request, of an API because Envoy holds too many large bodies."""

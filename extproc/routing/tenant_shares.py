@@ -1,7 +1,7 @@
 """Shares of the places: while a fleet is nearly full, no tenant gets more than its part.
 
 A tenant alone may have all places. Where others have requests in flight too, the last fifth of the places is
-for those with no more than the mean: a tenant that comes late finds room, without waiting for the long
+for those with not much more than others: a tenant that comes late finds room, without waiting for the long
 streams of one that came before. In `admission.mode: queue` tenants take turns instead.
 """
 
@@ -11,6 +11,9 @@ from extproc.fleet.backend import Backend
 
 CROWDED = 0.8
 """Guessed: the share of its places, or of the wait that is allowed, from which a backend is nearly full."""
+
+MANY_TIMES, FEW = 2, 2
+"""Guessed: by chance one of several equal tenants has twice as many as the others, and of few some more."""
 
 
 class TenantShares:
@@ -36,8 +39,9 @@ class TenantShares:
             del self._in_flight[tenant]
 
     def is_used_up(self, tenant: str) -> bool:
-        """Return whether the tenant has more in flight than the mean of all tenants that have any."""
-        return self._in_flight[tenant] * len(self._in_flight) > self._total
+        """Return whether the tenant has more in flight than twice the mean of the others, and two more."""
+        own, others = self._in_flight[tenant], len(self._in_flight) - (tenant in self._in_flight)
+        return others > 0 and (own - FEW) * others > MANY_TIMES * (self._total - own)
 
 
 def is_crowded(backend: Backend, now_s: float) -> bool:

@@ -154,7 +154,18 @@ def test_the_models_that_a_server_reports_are_learned(registry: Registry) -> Non
     assert names(registry, "z") is None
 
 
-def test_the_longest_prompt_of_a_model_is_that_of_the_server_with_the_longest_context(
+@pytest.mark.parametrize("lie", [1, 10**9, None])
+def test_one_of_three_servers_cannot_lie_about_the_context_of_a_model(
+    registry: Registry, lie: int | None
+) -> None:
+    one, two, liar = active(registry, endpoint(1), endpoint(2), endpoint(3))
+    for member, length in ((one, 8192), (two, 8192), (liar, lie)):
+        registry.learn_models(member, frozenset({"m"}))
+        member.context_lengths = {} if length is None else {"m": length}
+    assert registry.longest_prompts() == {"m": 8192}
+
+
+def test_the_longest_prompt_of_a_model_is_that_of_the_one_of_two_servers_with_the_longer_context(
     registry: Registry,
 ) -> None:
     one, two = active(registry, endpoint(1), endpoint(2))

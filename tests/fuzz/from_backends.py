@@ -8,7 +8,7 @@ from fuzz.sidecar_parts import parts
 
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Exchange
-from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME, read_bases, read_models
+from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME, read_models
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"
@@ -36,7 +36,7 @@ def models(data: bytes) -> None:
     assert 0 < len(names) <= MAX_MODELS
     assert all(len(name) <= MAX_NAME for name in names)
     registry, backend = parts().core.registry, parts().backends[2]
-    registry.learn_models(backend, names, read_bases(data))
+    registry.learn_models(backend, names, found.bases)
     assert all(backend in (registry.candidates(name) or ()) for name in names)
 
 

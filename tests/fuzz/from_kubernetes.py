@@ -4,17 +4,26 @@ import dns.exception
 import dns.message
 import dns.rdataclass
 import dns.rdatatype
+import msgspec
 
 from extproc.adapters.discovery import pool_endpoints
 from extproc.adapters.discovery.dns import usable_addresses
 from extproc.adapters.discovery.endpoint_slices import EndpointSlice, backends_of
 from extproc.adapters.discovery.kubernetes_api import _FAULTS, KubernetesError, read_event, read_list
 from extproc.adapters.discovery.pool_endpoints import InferencePool, Pod
+from extproc.adapters.discovery.pool_objects import (
+    InferenceModelRewrite,
+    InferenceObjective,
+    priorities_of,
+    rules_of,
+)
 from extproc.adapters.discovery.source import can_be_a_backend, name_of_address
 from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
 from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import Endpoint
+from extproc.request.model_rewrite import ModelRewrites, rewritten
+from extproc.request.objectives import OBJECTIVE_HEADERS, InferenceObjectives
 
 PORT = 8000
 CONFIG = KubernetesDiscovery(kind="kubernetes", selector="app=vllm")
@@ -50,6 +59,26 @@ def pool(data: bytes) -> None:
     if found is not None:
         assert isinstance(found.label_selector, str)
         check(pool_endpoints.backends_of(found, pods, POOL))
+
+
+def pool_rules(data: bytes) -> None:
+    """A list of objectives, one of model rewrites after the first line's end, and requests for them."""
+    first, _, rest = data.partition(b"\n")
+    try:
+        priorities = priorities_of(read_list(first, InferenceObjective).items, POOL.name)
+        rules = rules_of(read_list(rest, InferenceModelRewrite).items, POOL.name)
+    except _FAULTS:
+        return
+    objectives, rewrites = InferenceObjectives(), ModelRewrites()
+    objectives.replace(priorities)
+    ranks = [objectives.rank({OBJECTIVE_HEADERS[0]: name}) for name in priorities]
+    assert all(rank is not None and abs(rank) <= len(priorities) for rank in ranks)
+    rewrites.replace(rules)
+    targets = {target.model for rule in rules for target in rule.targets}
+    for model in {"m", *(model for rule in rules for model in rule.models)}:
+        assert rewrites.target(model, 0.5) in {model, *targets}
+        body = rewritten(rewrites, lambda: 0.999, msgspec.json.encode({"model": model, "n": 1}))
+        assert msgspec.json.decode(body)["n"] == 1
 
 
 def dns_answer(data: bytes) -> None:

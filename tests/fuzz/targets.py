@@ -24,6 +24,7 @@ TARGETS: dict[str, Target] = {
     "watch": from_kubernetes.watch,
     "slices": from_kubernetes.slices,
     "pool": from_kubernetes.pool,
+    "pool_rules": from_kubernetes.pool_rules,
     "dns_answer": from_kubernetes.dns_answer,
     "model_file": from_operators.model_file,
     "trees": from_operators.trees,

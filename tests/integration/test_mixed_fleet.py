@@ -112,6 +112,7 @@ def test_the_models_of_all_servers_are_listed_and_a_websocket_meets_its_model(st
             await stack.until_idle()
             assert await stack.metric("extproc_answered_total") == TRIES
             await stack.until_metric("extproc_unplaced_outcomes_total", TRIES)
+            assert await stack.metric("extproc_failed_open_total") == 0
 
     asyncio.run(scenario())
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,21 @@ import pytest
 from aiohttp import web
 from support.client_load import Load, by_status, chat
 from support.local_application import application_at
+from support.odd_server import BREAKS_AFTER, BREAKS_BEFORE, OddServer, ask_with_trailers
 from support.patience import wait_until
 from support.picker_stack import PickerStack, picker_stack
 from support.process_stack import SharedStack, running
 from support.scripted_backend import ScriptedBackend, reset_at_once
 
+CALL_TIMEOUT_S = 0.5
+"""Of Istio's 10 s a response may be longer."""
 BUFFERED = {"mode": "BUFFERED", "allow_mode_override": True}
 GATEWAYS: Mapping[str, dict[str, Any]] = {
     "original_dst": {"allow_content_length_header": True},
-    "override_host": {"picks": "override_host"},
+    "override_host": {
+        "picks": "override_host",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": f"{CALL_TIMEOUT_S}s"},
+    },
     "buffered": BUFFERED,
 }
 WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
@@ -57,22 +63,23 @@ class Echo:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
-    """Two simulated servers and an echo, a picker, and a gateway of each kind."""
+    """Two simulated servers, an echo and one that is odd, a picker, and a gateway of each kind."""
     stages = {"guard": {"max_active": 2000}}
     stack = picker_stack(tmp_path_factory.mktemp("picker"), gateways=dict(GATEWAYS), stages=stages)
-    echo = Echo()
+    echo, odd = Echo(), OddServer()
     with asyncio.Runner() as runner:
-        serving = echo.serving()
-        runner.run(serving.__aenter__())
+        serving = AsyncExitStack()
+        for server in (echo, odd):
+            runner.run(serving.enter_async_context(server.serving()))
         for name in ("vllm-1", "vllm-2"):
             stack.start_sim(name, "--speed", "8")
-        stack.backends["echo"] = echo.port
+        stack.backends |= {"echo": echo.port, "odd": odd.port}
         try:
             runner.run(stack.start())
             yield SharedStack(stack, runner.run)
         finally:
             runner.run(stack.stop())
-            runner.run(serving.__aexit__(None, None, None))
+            runner.run(serving.aclose())
 
 
 def picker_of(shared: SharedStack) -> PickerStack:
@@ -130,6 +137,18 @@ def test_the_first_part_of_a_stream_is_its_ttft_and_usage_is_read(shared: Shared
     shared.run(scenario())
 
 
+def test_a_response_outlasts_the_time_that_istio_gives_a_call(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        asked_s = asyncio.get_running_loop().time()
+        async with stack.through("override_host"):
+            assert (await stack.ask(chat(max_tokens=150))).is_complete
+        assert asyncio.get_running_loop().time() - asked_s > 1.5 * CALL_TIMEOUT_S
+
+    shared.run(scenario())
+
+
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("size", [0, 1 << 20, 8 << 20])
 def test_a_body_of_any_size_reaches_the_server_as_it_was_sent(
@@ -162,7 +181,7 @@ def test_requests_without_a_body_are_answered(shared: SharedStack, gateway: str)
         url = stack.envoys[gateway].url
         async with stack.session.get(f"{url}/v1/models") as response:
             listed = await response.json()
-        assert [each["id"] for each in listed["data"]] == ["echo", "sim"]
+        assert [each["id"] for each in listed["data"]] == ["echo", "odd", "sim"]
         async with stack.session.get(f"{url}/version") as response:
             assert response.status in {200, 404}
         await stack.until_idle()
@@ -198,6 +217,39 @@ def test_clients_that_leave_leave_nothing_behind(shared: SharedStack, gateway: s
     shared.run(scenario())
 
 
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_trailers_pass_both_ways(shared: SharedStack, gateway: str) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        port = int(stack.envoys[gateway].url.rpartition(":")[2])
+        answer = await ask_with_trailers(port, b'{"model": "odd", "prompt": "hello"}')
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b'{"x-sent": "yes"}' in answer
+        assert answer.endswith(b"x-returned: yes\r\n\r\n")
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_a_server_that_breaks_off_leaves_nothing_behind(shared: SharedStack, gateway: str) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        url = f"{stack.envoys[gateway].url}/v1/completions"
+        async with stack.session.post(url, json={"model": "odd", "prompt": BREAKS_BEFORE}) as response:
+            # An Envoy that has endpoints tries any other one.
+            assert response.status == 503 or gateway == "override_host"
+        async with stack.session.post(url, json={"model": "odd", "prompt": BREAKS_AFTER}) as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
 def test_many_streams_at_once(shared: SharedStack) -> None:
     stack = picker_of(shared)
 
@@ -221,7 +273,7 @@ def test_autoscalers_find_their_metrics(shared: SharedStack) -> None:
         for name in ("request_total", "output_tokens_count", "prompt_cached_tokens_count"):
             assert f"inference_objective_{name}{model}" in page
         assert "llm_d_epp_scheduler_e2e_duration_seconds_count" in page
-        assert 'inference_pool_ready_pods{name=""} 3.0' in page
+        assert 'inference_pool_ready_pods{name=""} 4.0' in page
         assert 'inference_objective_running_requests{model_name="sim"}' in page
         assert "llm_d_epp_flow_control_queue_size 0.0" in page
 
@@ -229,20 +281,24 @@ def test_autoscalers_find_their_metrics(shared: SharedStack) -> None:
 
 
 def test_what_is_too_much_for_now_waits_in_the_queue_and_beyond_it_is_429(tmp_path: Path) -> None:
-    admission = {"mode": "queue", "queue": {"max_waiting": 3}}
-    stack = picker_stack(tmp_path, stages={"guard": {"max_active": 2}, "admission": admission})
+    stages = {"guard": {"max_active": 2}, "admission": {"mode": "queue", "queue": {"max_waiting": 3}}}
+    stack = picker_stack(tmp_path, gateways=dict(GATEWAYS), stages=stages)
     stack.start_sim("vllm-1", "--speed", "8")
 
     async def scenario() -> None:
         async with running(stack):
-            answers = await stack.ask_many(12, 12, chat(max_tokens=20))
-            assert by_status(answers).keys() == {200, 429}
-            refused = next(answer for answer in answers if answer.status == 429)
-            assert refused.headers["x-llm-d-request-dropped-reason"] == "rejected-saturated"
-            assert int(refused.headers["retry-after"]) >= 1
-            assert json.loads(refused.body)["error"]["type"] == "overloaded_error"
-            ended = (await stack.until_idle())["queue"]["ended"]
-            assert (ended["let_in"], ended["full"]) == (3, 12 - by_status(answers)[200])
+            full = 0
+            for number, gateway in enumerate(GATEWAYS, 1):
+                async with stack.through(gateway):
+                    answers = await stack.ask_many(12, 12, chat(max_tokens=20))
+                assert by_status(answers).keys() == {200, 429}
+                refused = next(answer for answer in answers if answer.status == 429)
+                assert refused.headers["x-llm-d-request-dropped-reason"] == "rejected-saturated"
+                assert int(refused.headers["retry-after"]) >= 1
+                assert json.loads(refused.body)["error"]["type"] == "overloaded_error"
+                ended = (await stack.until_idle())["queue"]["ended"]
+                full += 12 - by_status(answers)[200]
+                assert (ended["let_in"], ended["full"]) == (3 * number, full)
 
     asyncio.run(scenario())
 
@@ -250,7 +306,7 @@ def test_what_is_too_much_for_now_waits_in_the_queue_and_beyond_it_is_429(tmp_pa
 async def restart(stack: PickerStack) -> None:
     """Start the picker again, and wait until the gateways have found it."""
     stack.sidecar.start()
-    await stack.until_routable(3)
+    await stack.until_routable(4)
     await stack.until_gateways_see(1)
     assert (await stack.ask()).is_complete
     await stack.until_idle()
@@ -262,16 +318,21 @@ def test_a_picker_that_is_killed_costs_what_is_in_flight_and_nothing_after_its_r
     stack = picker_of(shared)
 
     async def scenario() -> None:
-        url = f"{stack.envoy.url}/v1/chat/completions"
-        async with stack.session.post(url, json=chat(max_tokens=3000)) as response:
-            await response.content.readany()
+        async with AsyncExitStack() as open_streams:
+            begun = []
+            for envoy in stack.envoys.values():
+                post = stack.session.post(f"{envoy.url}/v1/chat/completions", json=chat(max_tokens=3000))
+                begun.append(await open_streams.enter_async_context(post))
+                await begun[-1].content.readany()
             assert stack.sidecar.pid is not None
             os.kill(stack.sidecar.pid, signal.SIGKILL)
             await asyncio.to_thread(stack.sidecar.stop, 5.0)
-            with pytest.raises(aiohttp.ClientError):
-                await response.read()
-        refused = await stack.ask()
-        assert refused.status >= 500  # nothing fails open once bodies are streamed
+            for response in begun:
+                with pytest.raises(aiohttp.ClientError):
+                    await response.read()
+        for gateway in GATEWAYS:
+            async with stack.through(gateway):
+                assert (await stack.ask()).status >= 500  # nothing fails open once bodies are streamed
         await restart(stack)
 
     shared.run(scenario())
@@ -293,11 +354,13 @@ def test_a_picker_that_is_told_to_stop_brings_streams_to_their_end(shared: Share
 
 
 @pytest.mark.long
-def test_a_thousand_streams_at_once(shared: SharedStack) -> None:
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_a_thousand_streams_at_once(shared: SharedStack, gateway: str) -> None:
     stack = picker_of(shared)
 
     async def scenario() -> None:
-        answers = await stack.ask_many(1000, 1000, chat(max_tokens=50))
+        async with stack.through(gateway):
+            answers = await stack.ask_many(1000, 1000, chat(max_tokens=50))
         assert all(answer.is_complete for answer in answers)
         await stack.until_idle()
 

@@ -70,6 +70,7 @@ def test_a_sidecar_that_hangs_is_gone_around_after_a_second(stack: LocalStack) -
             stat = stack.envoy.stat
             assert await asyncio.to_thread(stat, f"{stats}failure_mode_allowed") == 1
             assert await asyncio.to_thread(stat, f"{stats}message_timeouts") == 1
+            await stack.until_metric("extproc_failed_open_total", 1)
 
     asyncio.run(scenario())
 

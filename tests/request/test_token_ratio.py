@@ -8,6 +8,7 @@ from extproc.request.token_ratio import (
     DEFAULT_TOKENS_PER_BYTE,
     LONGEST_CONTEXT,
     MAX_MODELS,
+    MAX_SERVERS,
     MAX_TOKENS_PER_BYTE,
     MIN_TOKENS_PER_BYTE,
     CounterWindow,
@@ -111,6 +112,19 @@ def test_one_prompt_among_a_few_others_hardly_moves_it_either() -> None:
     ratios = settled(0.25)
     ratios.learn(RatioSample("m", 1_630_000 + 400_000, 1_000_000 + 1_600_000, 1_000_000))
     assert ratios.tokens_per_byte("m") == pytest.approx(0.25, rel=0.05)
+
+
+@pytest.mark.parametrize("lie", [2.0, 1 / 64])
+def test_a_server_that_lies_about_its_tokens_is_outvoted_by_two_others(lie: float) -> None:
+    ratios = TokenRatios()
+    for _ in range(100):
+        ratios.learn(RatioSample("m", lie * 40_000, 40_000, 400), "liar")
+        for honest in ("a", "b"):
+            ratios.learn(RatioSample("m", 12_000, 40_000, 400), honest)
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.3, rel=0.05)
+    for number in range(2 * MAX_SERVERS):
+        ratios.learn(RatioSample("m", 12_000, 40_000, 400), number)
+    assert ratios.tokens_per_byte("m") == pytest.approx(0.3, rel=0.01)
 
 
 @pytest.mark.parametrize("rare", [1.63, 0.026])

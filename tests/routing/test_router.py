@@ -193,6 +193,15 @@ def test_a_404_for_a_model_that_it_lists_has_a_backend_asked_again_and_avoided(c
     assert routed(place(core, now_s=1.5)).cluster == "vllm-2"
 
 
+def test_a_404_that_every_backend_gives_keeps_requests_from_none(core: Core) -> None:
+    core.learn(entry(core, "vllm-1", 404), 1.0)
+    for now_s in (1.1, 1.2, 3.0, 4.0):
+        for name in ("vllm-1", "vllm-2"):
+            core.learn(entry(core, name, 404), now_s)
+    assert {routed(place(core, now_s=4.1)).cluster for _ in range(2)} == {"vllm-1", "vllm-2"}
+    assert not backend_named(core, "vllm-2").is_pausing(1.3)
+
+
 def test_a_404_for_a_model_that_it_does_not_list_says_nothing_of_a_backend(core: Core) -> None:
     backend_named(core, "vllm-1").models = frozenset({"another"})
     core.learn(entry(core, "vllm-1", 404), 1.0)
@@ -238,6 +247,18 @@ def test_foreign_requests_at_a_backend_count_for_the_guard(core: Core) -> None:
 def retry(stage: str, *flags: str, status: int = 0) -> LogEntry:
     tags = {"retry_stage": stage, "retry_first": "vllm-1", "retry_second": "vllm-2"}
     return LogEntry(0.0, None, status, 1, frozenset(flags), 0, {}, tags)
+
+
+def test_a_request_that_envoy_has_placed_by_itself_failed_open_and_a_refused_one_did_not(core: Core) -> None:
+    by_envoy = LogEntry(0.0, 1.0, 200, 1, frozenset(), 0, {}, {})
+    refused = LogEntry(0.0, 0.1, 503, 0, frozenset(), 0, {}, {})
+    not_routed = LogEntry(0.0, 0.1, 503, 1, frozenset({"NC"}), 0, {}, {})
+    for log in (by_envoy, refused, not_routed):
+        assert core.learn(log, 1.0) is None
+    placed = routed(place(core)).metadata
+    assert core.learn(LogEntry(0.0, 1.0, 200, 1, frozenset(), 0, placed, {}), 2.0) is not None
+    counts = core.feedback.counts
+    assert (counts.unplaced, counts.failed_open) == (2, 1)
 
 
 def test_a_second_attempt_is_booked_where_it_is_and_blames_the_first_choice_once(core: Core) -> None:

@@ -43,6 +43,13 @@ def test_the_last_places_are_for_tenants_with_few_requests(core: Core) -> None:
     assert (len(quiet), refused) == (3, {})
 
 
+def test_a_tenant_that_has_a_little_more_than_others_is_not_refused(core: Core) -> None:
+    for number in range(8):
+        ask(core, f"user-{number}", 2)
+    few, refused = ask(core, "user-0", 2)
+    assert (len(few), refused) == (2, {})
+
+
 def test_with_room_left_nobody_counts_what_a_tenant_has(core: Core) -> None:
     ask(core, "quiet")
     greedy, _ = ask(core, "greedy", PLACES // 2)

@@ -117,6 +117,7 @@ def core_rules(
     queue: QueueRules | None = None,
     max_retry_after_s: int = 60,
     settle_s: float = 0.0,
+    has_replicas: bool = False,
 ) -> CoreRules:
     return CoreRules(
         fleet=fleet or fleet_rules(),
@@ -124,6 +125,7 @@ def core_rules(
         admission=AdmissionRules(max_retry_after_s),
         queue=queue,
         settle_s=settle_s,
+        has_replicas=has_replicas,
     )
 
 

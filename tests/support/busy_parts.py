@@ -48,5 +48,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     parts.core.router.bookings.retries += 1
     parts.core.router.bookings.retries_withheld += 1
     parts.core.feedback.counts.unplaced += 1
+    parts.core.feedback.counts.failed_open += 1
     parts.server.protocol_errors += 1
+    parts.link.datagram_received(b"", ("192.0.2.1", 9004))
     parts.spans["exported"] += 1

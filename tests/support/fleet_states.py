@@ -5,6 +5,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from extproc.adapters.http.fleet_state import BackendStatus, FleetState, ModelStatus
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
 _BACKEND = BackendStatus(
     name="vllm-1",
@@ -32,6 +33,21 @@ _BACKEND = BackendStatus(
     observed_ttft_s=12.3,
     running_error=0.1,
     is_model_trusted=True,
+    limit=100.0,
+    terms_s={"own_prompt_s": 0.2, "prompts_ahead_s": 0.3, "turns_s": 0.0},
+    last_minute=ServerWindow(results={"ok": 30, "reset": 2}, failed=2, ttft_p50_s=1.5, ttft_p99_s=12.3),
+    since_start=ServerWindow(results={"ok": 300, "reset": 2}, failed=2, ttft_p50_s=0.5, ttft_p99_s=9.0),
+)
+LAST_MINUTE = TrafficWindow(
+    seconds=60.0,
+    decisions={"least_load.low_zone": 32, "reject.saturated": 8},
+    results={"ok": 30, "reset": 2},
+    failed=2,
+    failed_open=3,
+    ttft_p50_s=1.5,
+    ttft_p99_s=12.3,
+    client_ttft_p50_s=2.5,
+    client_ttft_p99_s=None,
 )
 _STATE = FleetState(
     backends=[],

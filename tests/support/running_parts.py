@@ -11,8 +11,11 @@ from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
+from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
+from extproc.config.replicas_stage import ReplicasConfig
 from extproc.config.stages import ServerConfig
 from extproc.exchange.exchange import Exchange
 from extproc.exchange.messages import Phase
@@ -46,8 +49,10 @@ class Parts:
             breaker=breaker_rule(FAILURES, PAUSE_S, 2 * PAUSE_S),
             stale_after_s=STALE_AFTER_S,
         )
-        rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S)
+        rules = core_rules(fleet, queue=queue, settle_s=SETTLE_S, has_replicas=True)
         self.core = a_core(BACKENDS, rules, now_s=self.started_s)
+        assert self.core.replicas is not None
+        self.link = ReplicaLink(ReplicasConfig(), self.core.replicas, 0)
         self.scraper = Scraper(ScrapeRule(), self.core)
         # A configuration may not have the port 0.
         server = ServerConfig.model_construct(address="127.0.0.1:0", max_message_bytes=1 << 20, drain_s=1.0)
@@ -64,6 +69,8 @@ class Parts:
             discovery=source.counts,
             membership=self.membership,
             trainer=TrainerWatch(SHIPPED_MODEL),
+            traffic=RecentTraffic(self.core, self.started_s),
+            link=self.link,
             span_counts=lambda: self.spans,
         )
 

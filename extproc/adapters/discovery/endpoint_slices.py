@@ -5,12 +5,12 @@ one endpoint may be in two. So all of them are looked at together, and each pod 
 See https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from extproc.adapters.discovery.kubernetes_objects import KubernetesObject
-from extproc.adapters.discovery.source import name_of_address, name_of_pod, usable_host
+from extproc.adapters.discovery.source import distinct, name_of_address, name_of_pod, usable_host
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.fleet.endpoint import Endpoint
 
@@ -71,16 +71,14 @@ def backends_of(slices: Iterable[EndpointSlice], config: KubernetesDiscovery) ->
     families = _FAMILIES[config.family]
     fitting = [one for one in slices if one.address_type in families]
     fitting.sort(key=lambda one: (families.index(one.address_type), one.metadata.name))
-    by_name: dict[str, Endpoint] = {}
-    addresses: set[str] = set()
-    for one in fitting:
-        port = _port(one, config.port)
-        for endpoint in one.endpoints or []:
-            backend = _backend(endpoint, port, config) if port and endpoint.is_ready else None
-            if backend and backend.name not in by_name and backend.address not in addresses:
-                by_name[backend.name] = backend
-                addresses.add(backend.address)
-    return [by_name[name] for name in sorted(by_name)]
+    return distinct(backend for one in fitting for backend in _backends(one, config))
+
+
+def _backends(one: EndpointSlice, config: KubernetesDiscovery) -> Iterator[Endpoint]:
+    port = _port(one, config.port)
+    for endpoint in one.endpoints or []:
+        if port and endpoint.is_ready and (backend := _backend(endpoint, port, config)):
+            yield backend
 
 
 def _port(one: EndpointSlice, wanted: int | str | None) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from extproc.adapters.discovery.kubernetes_objects import KubernetesObject
-from extproc.adapters.discovery.source import is_of_family, name_of_pod, usable_host
+from extproc.adapters.discovery.source import distinct, is_of_family, name_of_pod, usable_host
 from extproc.config.discovery_stage import InferencePoolDiscovery
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.inference_stage import ROLE_LABEL
@@ -108,15 +108,9 @@ class Pod(KubernetesObject):
 
 def backends_of(pool: InferencePool, pods: Iterable[Pod], config: InferencePoolDiscovery) -> list[Endpoint]:
     """Return the endpoints of all ready pods, sorted by name; of two with one name or address, the first."""
-    by_name: dict[str, Endpoint] = {}
-    addresses: set[str] = set()
+    ready = sorted((pod for pod in pods if pod.is_ready), key=lambda pod: pod.metadata.name)
     ports = pool.ports
-    for pod in sorted(pods, key=lambda pod: pod.metadata.name):
-        for backend in _backends(pod, ports, config) if pod.is_ready else ():
-            if backend.name not in by_name and backend.address not in addresses:
-                by_name[backend.name] = backend
-                addresses.add(backend.address)
-    return [by_name[name] for name in sorted(by_name)]
+    return distinct(backend for pod in ready for backend in _backends(pod, ports, config))
 
 
 def _backends(pod: Pod, ports: Sequence[int], config: InferencePoolDiscovery) -> Iterator[Endpoint]:

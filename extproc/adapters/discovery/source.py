@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import ipaddress
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -62,6 +62,17 @@ def usable_host(address: str) -> str | None:
         return host if can_be_a_backend(host) else None
     except ValueError:
         return None
+
+
+def distinct(found: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return those that were found, sorted by name; of two with one name or one address, the first."""
+    by_name: dict[str, Endpoint] = {}
+    addresses: set[str] = set()
+    for endpoint in found:
+        if endpoint.name not in by_name and endpoint.address not in addresses:
+            by_name[endpoint.name] = endpoint
+            addresses.add(endpoint.address)
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def is_of_family(host: str, family: str) -> bool:

@@ -12,7 +12,6 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manag
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite/v3/cluster.proto.
 """
 
-import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -25,7 +24,7 @@ from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
 from extproc.errors import ExtprocError
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint, is_ip_address
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
@@ -252,12 +251,4 @@ def _socket_address(host: str, port: int) -> Document:
 
 
 def _discovery_type(*hosts: str) -> str:
-    return "STATIC" if all(_is_ip_address(host) for host in hosts) else "STRICT_DNS"
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return "STATIC" if all(map(is_ip_address, hosts)) else "STRICT_DNS"

@@ -11,12 +11,13 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from extproc.adapters.envoy.body_parts import response_part, unusual_response_part
+from extproc.adapters.envoy.exchange_call import ExchangeCall, ExchangeSide
 from extproc.adapters.envoy.gateway_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_messages import Answers, Finish, RequestHeaders
 from extproc.exchange.messages import Answer, Continue, Instruction, Phase
-from extproc.h2.grpc_call import Call, Handler
+from extproc.h2.grpc_call import Call
 from extproc.outcomes.outcome import LogEntry
 
 REQUEST_ID = "x-request-id"
@@ -29,21 +30,17 @@ UNSEEN_S = 1.0
 _PASS_RESPONSE = encode(Continue(Phase.RESPONSE_BODY))
 
 
-class GatewaySide(Protocol):
+class GatewaySide(ExchangeSide, Protocol):
     """The server, as a call sees it: `is_ending` once nothing is waited for any more."""
 
     is_ending: bool
-    open_streams: int
     handle_entries: Callable[[Iterable[LogEntry]], None]
 
-    def flush_soon(self) -> None:
-        """Have what is sent while nothing is received written."""
 
+class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
+    """`ExternalProcessor.Process` of a gateway."""
 
-class PickCall(Handler):
-    """`ExternalProcessor.Process`, from a gateway: one HTTP exchange."""
-
-    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_request_id", "_server")
+    __slots__ = ("_request_id",)
 
     def __init__(
         self,
@@ -52,14 +49,9 @@ class PickCall(Handler):
         large_messages: LargeMessages,
         call: Call,
     ) -> None:
-        self._call = call
-        self._exchange = new_exchange()
+        super().__init__(server, new_exchange, large_messages, call)
         self._exchange.late = self._answer_late
-        self._server = server
-        self._large_messages = large_messages
-        self._is_half_closed = False
         self._request_id = ""
-        server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
         """Take an event, and send the answers to it."""
@@ -91,7 +83,7 @@ class PickCall(Handler):
 
     def end(self) -> None:
         """Give the place back, and learn from what was seen."""
-        self._server.open_streams -= 1
+        super().end()
         exchange, now_s = self._exchange, time.monotonic()
         if exchange.is_placed and not exchange.is_response_shown:
             loop = asyncio.get_running_loop()

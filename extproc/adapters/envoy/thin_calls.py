@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from extproc.adapters.envoy.exchange_call import ExchangeCall
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
 from extproc.adapters.envoy.services import SERVICE_UNKNOWN, EnvoyServer
@@ -18,10 +19,20 @@ from extproc.h2.grpc_call import Call, Handler
 from extproc.h2.grpc_wire import CallError, Status
 
 
-class ProcessCall(Handler):
-    """`ExternalProcessor.Process`: one HTTP exchange."""
+class ServiceCall(Handler):
+    """One call of a service of the `server`."""
 
-    __slots__ = ("_call", "_exchange", "_is_half_closed", "_large_messages", "_server", "_unread")
+    __slots__ = ("_call", "_server")
+
+    def __init__(self, server: EnvoyServer, call: Call) -> None:
+        self._call = call
+        self._server = server
+
+
+class ProcessCall(ExchangeCall[Exchange, EnvoyServer]):
+    """`ExternalProcessor.Process` of an Envoy of ours."""
+
+    __slots__ = ("_unread",)
 
     def __init__(
         self,
@@ -30,13 +41,8 @@ class ProcessCall(Handler):
         large_messages: LargeMessages,
         call: Call,
     ) -> None:
-        self._call = call
-        self._exchange = new_exchange()
-        self._server = server
-        self._large_messages = large_messages
+        super().__init__(server, new_exchange, large_messages, call)
         self._unread = 0
-        self._is_half_closed = False
-        server.open_streams += 1
 
     def receive(self, message: bytes) -> None:
         """Take an event and answer it with an instruction; a large one is read beside all others."""
@@ -80,7 +86,7 @@ class ProcessCall(Handler):
 
     def end(self) -> None:
         """Free the request's capacity."""
-        self._server.open_streams -= 1
+        super().end()
         self._exchange.end(time.monotonic())
 
     def _answer_later(self, instruction: Instruction) -> None:
@@ -91,14 +97,10 @@ class ProcessCall(Handler):
             self.drain()
 
 
-class AccessLogCall(Handler):
+class AccessLogCall(ServiceCall):
     """`AccessLogService.StreamAccessLogs`: read to its end, also while draining: outcomes are to come."""
 
-    __slots__ = ("_call", "_server")
-
-    def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+    __slots__ = ()
 
     def receive(self, message: bytes) -> None:
         """Take some entries."""
@@ -110,14 +112,13 @@ class AccessLogCall(Handler):
         self._call.finish()
 
 
-class CheckCall(Handler):
+class CheckCall(ServiceCall):
     """`Health.Check`: one message, one answer."""
 
-    __slots__ = ("_call", "_request", "_server")
+    __slots__ = ("_request",)
 
     def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+        super().__init__(server, call)
         self._request: bytes | None = None
 
     def receive(self, message: bytes) -> None:
@@ -138,14 +139,10 @@ class CheckCall(Handler):
             self._call.finish()
 
 
-class WatchCall(Handler):
+class WatchCall(ServiceCall):
     """`Health.Watch`: the state now, and when the server stops serving."""
 
-    __slots__ = ("_call", "_server")
-
-    def __init__(self, server: EnvoyServer, call: Call) -> None:
-        self._call = call
-        self._server = server
+    __slots__ = ()
 
     def receive(self, message: bytes) -> None:
         """Take the name of the service that is asked about."""

@@ -5,11 +5,10 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/cluster.pro
 """
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from extproc.fleet.endpoint import Endpoint, TlsRule
+from extproc.fleet.endpoint import Endpoint, TlsRule, is_ip_address
 
 MATCH = "envoy.transport_socket_match"
 _KEY = "tls"
@@ -40,7 +39,7 @@ def _name(rule: TlsRule, host: str) -> str:
 
 def _socket(rule: TlsRule, host: str) -> dict[str, Any]:
     name = rule.server_name or host
-    is_address = _is_ip_address(name)
+    is_address = is_ip_address(name)
     subject = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": name}}
     context: dict[str, Any] = {
         "@type": _TLS,
@@ -54,11 +53,3 @@ def _socket(rule: TlsRule, host: str) -> dict[str, Any]:
     if not is_address:
         context["sni"] = name
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
-
-
-def _is_ip_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from extproc.errors import StackError
+from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
 REFERENCE_TOKENS = 512
 """`predicted_ttft_s` and `expected_s` are about a request of this input length that came now; guessed."""
@@ -35,17 +36,20 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     `medium_load` is 0: no zone begins at a load any more. The backend takes no more requests from a load of
     `max_active` on, nor above `waits_above`, where one more would wait too long in its queue; that is null
     without such a queue. Nor does it while the prompts that it has been sent and has not computed yet take
-    too long: `prompts_ahead_s`.
+    too long: `prompts_ahead_s`. `limit` is the load from which on it takes no more, for its own limit or for
+    that of its queue.
 
     `membership` is joining, active or draining. `reason` repeats it unless it is active, and else is ok,
     probing, saturated, asleep or failing; a backend is routable if it is ok or probing.
 
     `predicted_ttft_s` is the estimate of TTFT for `REFERENCE_TOKENS` as the model corrects it: null without a
     model, in the low zone, and without a fresh scrape. `expected_s` is the time that layer 3 compares, for
-    the same request. `observed_ttft_s` is a moving average, null before the first answer. `running_error` is
-    the mean absolute log error of the corrected estimates, `plain_error` that of the plain ones for the same
-    requests; null before the first outcome. `is_model_trusted` says whether layer 2 goes by the corrected
-    ones; null without a model.
+    the same request; `terms_s` has the terms of that sum by name. `observed_ttft_s` is a moving average, null
+    before the first answer. `running_error` is the mean absolute log error of the corrected estimates,
+    `plain_error` that of the plain ones for the same requests; null before the first outcome.
+    `is_model_trusted` says whether layer 2 goes by the corrected ones; null without a model.
+
+    `last_minute` and `since_start` have its requests that have ended within these times.
     """
 
     name: str
@@ -74,6 +78,10 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     running_error: float | None
     is_model_trusted: bool | None
     plain_error: float | None = None
+    limit: float = 0.0
+    terms_s: dict[str, float] = {}
+    last_minute: ServerWindow | None = None
+    since_start: ServerWindow | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,12 +113,37 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     ended: dict[str, int]
 
 
+class ModelServers(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: the active `servers` that serve it, the `servers_wanted` by its requests, as autoscalers
+    have it, and how many requests are `waiting` at the router.
+
+    The first 64 that requests wait for, and the first 64 that are served, are in the document.
+    """
+
+    name: str
+    servers: int
+    servers_wanted: int
+    waiting: int
+
+
+class Symptom(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is not as it should be: `text` says what, `is_bad` whether clients suffer from it."""
+
+    text: str
+    is_bad: bool
+
+
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     """The whole document. `model` is null before the first good model file, `queue` if requests never wait.
 
     `decisions` counts since the start, by layer; `guard` counts those in which the guard took a backend out,
     which are counted under their layer as well. `reasons` counts by LAYER.REASON. `passed_through` requests
     were left to Envoy's own pool. `draining` is true while the sidecar is about to end.
+
+    `last_minute` has the traffic of the last minute, or of up to five seconds more, `since_start` all of it;
+    the start was `uptime_s` ago. `symptoms` say what is not as it should be, the bad ones first. `version` is
+    that of the sidecar. So many other sidecars are `replicas` heard from in the last seconds, null where this
+    one has none.
     """
 
     backends: list[BackendStatus]
@@ -120,6 +153,24 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     passed_through: int
     queue: QueueStatus | None
     draining: bool
+    version: str = ""
+    uptime_s: float = 0.0
+    last_minute: TrafficWindow | None = None
+    since_start: TrafficWindow | None = None
+    models: list[ModelServers] = []
+    replicas: int | None = None
+    symptoms: list[Symptom] = []
+
+
+class TrafficSteps(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of `/v1/history`: the last 15 minutes in steps of five seconds, the oldest first.
+
+    The newest one ended `ended_s_ago`. The counts of a step are its own, its TTFT is that of the minute that
+    ends with it.
+    """
+
+    ended_s_ago: float
+    steps: list[TrafficWindow]
 
 
 _TIMEOUT_S = 2.0

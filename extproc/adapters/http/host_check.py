@@ -10,6 +10,8 @@ Prometheus and probes come from, any name will do.
 import ipaddress
 from urllib.parse import urlsplit
 
+from extproc.fleet.endpoint import is_ip_address
+
 _PRIVATE_DOMAINS = frozenset({"localhost", "local", "internal", "svc"})
 """RFC 6761, RFC 6762, reserved by ICANN, and Kubernetes' services."""
 
@@ -22,19 +24,11 @@ def is_host_accepted(host_header: str, local_address: str, own_host: str) -> boo
         host = (urlsplit(f"//{host_header}").hostname or "").rstrip(".")
     except ValueError:
         return False
-    return host == own_host.lower() or _is_address(host) or _is_private(host)
+    return host == own_host.lower() or is_ip_address(host) or _is_private(host)
 
 
 def _is_private(host: str) -> bool:
     return "." not in host or host.rpartition(".")[2] in _PRIVATE_DOMAINS
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_loopback(address: str) -> bool:

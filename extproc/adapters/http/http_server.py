@@ -1,11 +1,12 @@
-"""The sidecar's own HTTP server: `/metrics`, `/healthz`, `/readyz`, `/v1/state` and the live page `/`."""
+"""The sidecar's own HTTP server: `/metrics`, `/healthz`, `/readyz`, `/v1/state`, `/v1/history` and the live
+page `/`.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,17 +20,20 @@ from prometheus_client.registry import Collector
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import HTTP_SHARE, MAX_HTTP, share_of_descriptors
+from extproc.adapters.http.fleet_state import BackendStatus
 from extproc.adapters.http.host_check import is_host_accepted
 from extproc.adapters.http.http_connections import DEFAULT_TIMES, HttpConnections, HttpTimes
+from extproc.adapters.http.live_page import live_page
 from extproc.adapters.http.metrics import sidecar_registry
-from extproc.adapters.http.state_document import Runtime, state_document
+from extproc.adapters.http.state_document import Runtime, StateAt
 from extproc.errors import StackError
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 32
+AT_A_TIME = 50
+"""Guessed: so many backends take a millisecond."""
 _MISDIRECTED = "asked by a name that is not this machine's: use localhost, or its address\n"
-_LIVE_PAGE = Path(__file__).with_name("live_page.html")
 
 
 class _ServerLog(logging.LoggerAdapter[logging.Logger]):
@@ -71,6 +75,7 @@ class HttpServer:
         self._runtime = runtime
         self._metrics = sidecar_registry(runtime, more)
         self._times = times
+        self._page, self._page_headers = live_page()
         self._connections: HttpConnections | None = None
         self._listener: asyncio.Server | None = None
         application = web.Application()
@@ -80,6 +85,7 @@ class HttpServer:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/v1/state": self._state,
+            "/v1/history": self._history,
         }
         application.add_routes([web.get(path, partial(self._admit, show)) for path, show in shown.items()])
         self._runner = web.AppRunner(application, access_log=None, logger=_ServerLog())
@@ -118,7 +124,7 @@ class HttpServer:
         return await show(request)
 
     async def _live_page(self, _: web.Request) -> web.StreamResponse:
-        return web.FileResponse(_LIVE_PAGE)
+        return web.Response(body=self._page, headers=self._page_headers)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         """Answer metric by metric: all together they would hold up what else the event loop has to do."""
@@ -139,5 +145,17 @@ class HttpServer:
         return web.Response(status=503, text="not ready\n")
 
     async def _state(self, _: web.Request) -> web.Response:
-        body = msgspec.json.encode(state_document(self._runtime, time.monotonic()))
-        return web.Response(body=body, content_type="application/json")
+        """Answer after a look at some backends at a time: all together they would hold up the event loop."""
+        state, backends = StateAt(self._runtime, time.monotonic()), list[BackendStatus]()
+        for backend in state.backends():
+            backends.append(backend)
+            if not len(backends) % AT_A_TIME:
+                await asyncio.sleep(0)
+        return _as_json(state.document(backends))
+
+    async def _history(self, _: web.Request) -> web.Response:
+        return _as_json(self._runtime.traffic.steps(time.monotonic()))
+
+
+def _as_json(document: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), content_type="application/json")

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from extproc import __version__
 from extproc.adapters.http.fleet_state import REFERENCE_TOKENS, BackendStatus
 from extproc.adapters.http.state_document import Runtime, state_document
 from extproc.fleet.backend import Lifecycle
@@ -97,6 +98,7 @@ class SidecarCollector(Collector):
         yield from self._model()
         yield from self._health(state.draining)
         yield from self._discovery()
+        yield from self._replicas()
         yield from self._spans()
 
     def _decisions(self) -> Iterator[Metric]:
@@ -189,6 +191,11 @@ class SidecarCollector(Collector):
         yield _counter(
             "extproc_unplaced_outcomes", "Finished requests that no decision placed", counts.unplaced
         )
+        yield _counter(
+            "extproc_failed_open",
+            "Finished requests that Envoy sent to a server by itself, as no decision came in time",
+            counts.failed_open,
+        )
 
     def _model(self) -> Iterator[Metric]:
         models = self._runtime.core.model
@@ -221,6 +228,11 @@ class SidecarCollector(Collector):
 
     def _health(self, is_draining: bool) -> Iterator[Metric]:
         server, samples = self._runtime.server, self._runtime.samples
+        build = GaugeMetricFamily(
+            "extproc_build_info", "1, for the version of the sidecar", labels=["version"]
+        )
+        build.add_metric([__version__], 1.0)
+        yield build
         scrapes = self._runtime.scraper.results
         yield _counters(
             "extproc_scrapes", "Scrapes by backend and result", ["backend", "result"], scrapes.items()
@@ -235,6 +247,16 @@ class SidecarCollector(Collector):
             yield _counter("extproc_samples_written", "Samples written to the store", samples.written)
             yield _counter("extproc_samples_dropped", "Samples that could not be stored", samples.dropped)
             yield _counter("extproc_sample_batches_retried", "Batches not written at once", samples.failures)
+
+    def _replicas(self) -> Iterator[Metric]:
+        link, replicas = self._runtime.link, self._runtime.core.replicas
+        if link is not None and replicas is not None:
+            yield _gauge("extproc_replicas", "Other sidecars heard from in the last seconds", len(replicas))
+            yield _counter(
+                "extproc_replica_datagrams_refused",
+                "Datagrams that were unreadable, or not from a replica",
+                link.refused,
+            )
 
     def _spans(self) -> Iterator[Metric]:
         counts = self._runtime.span_counts

@@ -1,9 +1,12 @@
 """Builds the document of `/v1/state` from the running parts."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from extproc import __version__
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
 from extproc.adapters.envoy.services import EnvoyServer
@@ -13,16 +16,25 @@ from extproc.adapters.http.fleet_state import (
     REFERENCE_TOKENS,
     BackendStatus,
     FleetState,
+    ModelServers,
     ModelStatus,
     QueueStatus,
 )
+from extproc.adapters.http.recent_traffic import RecentTraffic
+from extproc.adapters.http.symptoms import symptoms
+from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait, scores
+from extproc.fleet.wait_terms import ExpectedWait
+from extproc.policy.expected_wait import estimates
 from extproc.policy.predictive import corrections
 from extproc.routing.core import Core
+from extproc.routing.counter_reading import backend_between, between
 from extproc.routing.queue.request_queue import RequestQueue
+
+ROUTABLE = frozenset({"ok", "probing"})
+"""The reasons for which a backend may be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +48,104 @@ class Runtime:
     discovery: DiscoveryCounts
     membership: MembershipFeed
     trainer: TrainerWatch
+    traffic: RecentTraffic
+    link: ReplicaLink | None = None
     span_counts: Callable[[], Mapping[str, int]] | None = None
 
 
 def state_document(runtime: Runtime, now_s: float) -> FleetState:
     """Return the state at `now_s` (monotonic seconds)."""
-    core = runtime.core
-    view = core.fleet.view(core.registry.members, now_s)
-    counts = core.router.counts
-    return FleetState(
-        backends=_backends(runtime, view),
-        model=_model(runtime),
-        decisions=counts.by_layer(),
-        reasons={
-            f"{layer.value}.{reason.value}": count
-            for (layer, reason), count in sorted(counts.by_reason.items())
-        },
-        passed_through=counts.passed_through,
-        queue=None if core.queue is None else _queue(core.queue, now_s),
-        draining=runtime.server.is_draining,
-    )
+    state = StateAt(runtime, now_s)
+    return state.document(list(state.backends()))
+
+
+class StateAt:
+    """The state at one moment, whose backends are looked at one by one: a thousand take 20 ms."""
+
+    def __init__(self, runtime: Runtime, now_s: float) -> None:
+        self._runtime = runtime
+        self._view = runtime.core.fleet.view(tuple(runtime.core.registry.members), now_s)
+        self._reading = runtime.traffic.read(now_s)
+        terms = estimates(self._view, REFERENCE_TOKENS, {})
+        self._terms = dict(zip(self._view.backends, terms, strict=True))
+        self._predicted_s = _predicted_s(runtime, self._view, self._terms)
+
+    def backends(self) -> Iterator[BackendStatus]:
+        """Yield one after the other."""
+        return map(self._backend, self._view.backends)
+
+    def document(self, backends: list[BackendStatus]) -> FleetState:
+        """Return the whole document, of which these are the backends."""
+        runtime, now_s, reading = self._runtime, self._view.now_s, self._reading
+        core, history = runtime.core, runtime.traffic.history
+        counts = core.router.counts
+        state = FleetState(
+            backends=backends,
+            model=_model(runtime),
+            decisions=counts.by_layer(),
+            reasons=dict(reading.decisions),
+            passed_through=counts.passed_through,
+            queue=None if core.queue is None else _queue(core.queue, now_s),
+            draining=runtime.server.is_draining,
+            version=__version__,
+            uptime_s=now_s - history.start.at_s,
+            last_minute=between(history.minute_ago, reading),
+            since_start=between(history.start, reading),
+            models=_models(core, now_s),
+            replicas=None if core.replicas is None else len(core.replicas),
+        )
+        return replace(state, symptoms=symptoms(state))
+
+    def _backend(self, backend: Backend) -> BackendStatus:
+        view, estimate = self._view, self._terms[backend]
+        known, reason = view.facts(backend, estimate), _reason(backend, view)
+        is_scraped, history = known.scrape_age_s is not None, self._runtime.traffic.history
+        return BackendStatus(
+            name=backend.name,
+            address=backend.endpoint.address,
+            models=None if backend.models is None else sorted(backend.models),
+            own=backend.own,
+            foreign=known.foreign,
+            load=known.load,
+            running=backend.running if is_scraped else None,
+            waiting=backend.waiting if is_scraped else None,
+            num_running=known.num_running,
+            kv_cache_fraction=_finite(backend.kv_cache_fraction),
+            scrape_age_s=known.scrape_age_s,
+            is_fresh=view.is_fresh(backend),
+            zone=known.zone,
+            max_active=backend.limits.max_active,
+            waits_above=_finite(backend.limits.waits_above),
+            prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
+            membership=backend.lifecycle.value,
+            is_routable=reason in ROUTABLE,
+            reason=reason,
+            predicted_ttft_s=self._predicted_s.get(backend),
+            expected_s=estimate.score_s,
+            observed_ttft_s=_finite(backend.observed_ttft_s),
+            running_error=backend.predictions.error,
+            plain_error=backend.predictions.plain_error,
+            is_model_trusted=None
+            if self._runtime.core.model.current is None
+            else backend.predictions.is_trusted,
+            limit=_limit(backend),
+            terms_s=estimate._asdict(),
+            last_minute=backend_between(backend.name, history.minute_ago, self._reading),
+            since_start=backend_between(backend.name, history.start, self._reading),
+        )
+
+
+def _models(core: Core, now_s: float) -> list[ModelServers]:
+    waiting = {} if core.queue is None else core.queue.depths()
+    return [
+        ModelServers(
+            name=model,
+            servers=len(core.registry.candidates(model) or ()),
+            servers_wanted=wanted,
+            waiting=waiting.get(model, 0),
+        )
+        for model, wanted in core.servers_wanted(now_s).items()
+    ]
 
 
 def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
@@ -67,48 +157,10 @@ def _queue(queue: RequestQueue, now_s: float) -> QueueStatus:
     )
 
 
-def _backends(runtime: Runtime, view: FleetView) -> list[BackendStatus]:
-    predicted_s = _predicted_s(runtime, view)
-    expected_s = scores(view, REFERENCE_TOKENS)
-    return [
-        _backend(runtime, backend, view, predicted_s.get(backend), each_s)
-        for backend, each_s in zip(view.backends, expected_s, strict=True)
-    ]
-
-
-def _backend(
-    runtime: Runtime, backend: Backend, view: FleetView, predicted_s: float | None, expected_s: float
-) -> BackendStatus:
-    estimate = expected_wait(backend, view.load(backend), REFERENCE_TOKENS, 0.0, view.now_s)
-    known, reason = view.facts(backend, estimate), _reason(backend, view)
-    is_scraped = known.scrape_age_s is not None
-    return BackendStatus(
-        name=backend.name,
-        address=backend.endpoint.address,
-        models=None if backend.models is None else sorted(backend.models),
-        own=backend.own,
-        foreign=known.foreign,
-        load=known.load,
-        running=backend.running if is_scraped else None,
-        waiting=backend.waiting if is_scraped else None,
-        num_running=known.num_running,
-        kv_cache_fraction=_finite(backend.kv_cache_fraction),
-        scrape_age_s=known.scrape_age_s,
-        is_fresh=view.is_fresh(backend),
-        zone=known.zone,
-        max_active=backend.limits.max_active,
-        waits_above=_finite(backend.limits.waits_above),
-        prompts_ahead_s=known.ahead_tokens * backend.pace.token_s,
-        membership=backend.lifecycle.value,
-        is_routable=reason in {"ok", "probing"},
-        reason=reason,
-        predicted_ttft_s=predicted_s,
-        expected_s=expected_s,
-        observed_ttft_s=_finite(backend.observed_ttft_s),
-        running_error=backend.predictions.error,
-        plain_error=backend.predictions.plain_error,
-        is_model_trusted=None if runtime.core.model.current is None else backend.predictions.is_trusted,
-    )
+def _limit(backend: Backend) -> float:
+    """Return the load from which on it takes no more: its own limit, or that of its queue."""
+    is_closed_sooner = backend.closed_above < backend.limits.full_above
+    return math.floor(backend.closed_above) + 1 if is_closed_sooner else backend.limits.max_active
 
 
 def _reason(backend: Backend, view: FleetView) -> str:
@@ -124,18 +176,21 @@ def _reason(backend: Backend, view: FleetView) -> str:
     return "probing" if backend.breaker.is_tripped else "ok"
 
 
-def _predicted_s(runtime: Runtime, view: FleetView) -> dict[Backend, float]:
+def _predicted_s(
+    runtime: Runtime, view: FleetView, terms: Mapping[Backend, ExpectedWait]
+) -> dict[Backend, float]:
     """Return the corrected estimates; nothing is said of the low zone, where the model is not asked."""
     model = runtime.core.model.current
     if model is None:
         return {}
-    predicted_s = {}
-    for number, correction in corrections(view, REFERENCE_TOKENS, model).items():
-        backend, load = view.backends[number], view.loads[number]
-        estimate_s = expected_wait(backend, load, REFERENCE_TOKENS, 0.0, view.now_s).ttft_s
-        if estimate_s >= backend.low_s:
-            predicted_s[backend] = estimate_s * math.exp(correction)
-    return predicted_s
+    said = {
+        view.backends[number]: each for number, each in corrections(view, REFERENCE_TOKENS, model).items()
+    }
+    return {
+        backend: terms[backend].ttft_s * math.exp(correction)
+        for backend, correction in said.items()
+        if terms[backend].ttft_s >= backend.low_s
+    }
 
 
 def _model(runtime: Runtime) -> ModelStatus | None:

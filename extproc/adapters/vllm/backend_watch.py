@@ -18,7 +18,7 @@ from extproc.adapters.vllm.api_keys import ApiKeys
 from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, ServerAnswer
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.adapters.vllm.model_list import read_bases, read_context_lengths, read_models
+from extproc.adapters.vllm.model_list import read_models
 from extproc.adapters.vllm.pause import Pause
 from extproc.adapters.vllm.scrape_pace import ScrapePace
 from extproc.adapters.vllm.server_tls import ServerTls
@@ -206,8 +206,7 @@ class BackendWatch:
         self._judge_key(MODELS, answer, now_s)
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
         if models is not None:
-            bases = read_bases(answer.body)
-            asking.core.learn_models(backend, models.names, read_context_lengths(answer.body), bases)
+            asking.core.learn_models(backend, models.names, models.context_lengths, models.bases)
             if models.left_out:
                 detail = f"{models.left_out} more than are taken, or of too long a name"
                 asking.logs.lists.failed(detail, now_s, name=backend.name)

@@ -1,6 +1,7 @@
 """A server's answer to `GET /v1/models`: the names that it serves, adapters included, and their contexts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 import msgspec
@@ -33,14 +34,19 @@ def decode_models(body: bytes) -> list[ListedModel]:
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """The names that are taken from a list, and how many more it has."""
+    """The names that are taken from a list, and how many more it has.
+
+    `context_lengths` are those that it tells, `bases` the models that its adapters belong to.
+    """
 
     names: frozenset[str]
     left_out: int = 0
+    context_lengths: Mapping[str, int] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_models(body: bytes) -> ServedModels | None:
-    """Return the names; None where the body is no list of models.
+    """Return what the server serves; None where the body is no list of models.
 
     Servers list the models that they were started with first, and adapters behind them. The first
     `MAX_MODELS` are taken, and none whose name is longer than `MAX_NAME`.
@@ -51,20 +57,10 @@ def read_models(body: bytes) -> ServedModels | None:
         return None
     names = dict.fromkeys(model.id for model in models)
     taken = frozenset(islice((name for name in names if len(name) <= MAX_NAME), MAX_MODELS))
-    return ServedModels(taken, len(names) - len(taken)) if taken else None
-
-
-def read_context_lengths(body: bytes) -> dict[str, int]:
-    """Return the lengths that a list of models tells; `read_models` has read it before."""
-    models = decode_models(body)[:MAX_MODELS]
-    return {
-        model.id: model.max_model_len
-        for model in models
-        if type(model.max_model_len) is int and 0 < model.max_model_len <= MAX_CONTEXT
-    }
-
-
-def read_bases(body: bytes) -> dict[str, str]:
-    """Return the adapters in a list of models, and the models that they belong to."""
-    models = decode_models(body)[:MAX_MODELS]
-    return {model.id: model.parent for model in models if isinstance(model.parent, str)}
+    lengths, bases = {}, {}
+    for model in models[:MAX_MODELS]:
+        if type(model.max_model_len) is int and 0 < model.max_model_len <= MAX_CONTEXT:
+            lengths[model.id] = model.max_model_len
+        if isinstance(model.parent, str):
+            bases[model.id] = model.parent
+    return ServedModels(taken, len(names) - len(taken), lengths, bases) if taken else None

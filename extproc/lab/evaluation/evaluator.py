@@ -24,6 +24,7 @@ import numpy as np
 from extproc.lab.evaluation.clients import Clients
 from extproc.lab.evaluation.estimate_judge import EstimateJudge
 from extproc.lab.evaluation.fleet_changes import FleetChanges
+from extproc.lab.evaluation.reports import Reports
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.scrapes import Scrapes
@@ -108,6 +109,7 @@ class _Run:
         self._membership.plan(self._plan)
         scrapes = Scrapes(world.exporters, scenario.scrape_interval_s, scenario.gauge_delay_s, self._plan)
         scrapes.begin(self._routers, self._spreading)
+        Reports(self._routers, self._plan).begin()
         if scenario.from_s > 0:
             self._plan(scenario.from_s, self._begin_counting)
         self._draws = Draws(self._spreading)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.outcomes.outcome import Failure
+from extproc.outcomes.response_end import TAIL_BYTES, TokenUsage, read_usage
 
 PATH = "/v1/completions"
 
@@ -32,8 +33,6 @@ _FIRST_ID, _LAST_ID = 100, 999
 _ID_TEXTS = np.array([list(b"%d," % number) for number in range(_FIRST_ID, _LAST_ID + 1)], np.uint8)
 """All ids have three digits, so a prompt is one gather from this table of shape (900, 4)."""
 
-_TAIL_BYTES = 4096
-"""Guessed: the last events, usage included, are 500 bytes at vLLM."""
 _END = b"data: [DONE]"
 _ERROR = b'data: {"error"'  # inside an event's texts every quote is escaped, so this is no text
 
@@ -74,30 +73,6 @@ def _named_ids(content: Sequence[int]) -> npt.NDArray[np.int64]:
     return (mixed % np.uint64(len(_ID_TEXTS))).astype(np.int64)
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """Token counts as the server gives them."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """Prompt tokens from the prefix cache; None where the server does not say."""
-        return None if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
-
-
-class _Event(msgspec.Struct):
-    usage: Usage | None = None
-
-
-_decoder = msgspec.json.Decoder(_Event)
-
-
 class EventStream:
     """The part of a stream that has come; memory is bounded whatever the server sends."""
 
@@ -111,24 +86,16 @@ class EventStream:
         self.size_bytes += len(data)
         seen = self._tail + data
         self.has_error = self.has_error or _ERROR in seen
-        self._tail = seen[-_TAIL_BYTES:]
+        self._tail = seen[-TAIL_BYTES:]
 
     @property
     def is_complete(self) -> bool:
         """The stream has said that it ended, and nothing of an error."""
         return not self.has_error and _END in self._tail
 
-    def usage(self) -> Usage | None:
-        """Return the counts of the last event that has some; None where none has."""
-        for line in reversed(self._tail.splitlines()):
-            if line.startswith(b"data: {"):
-                try:
-                    event = _decoder.decode(line[len(b"data: ") :])
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    return None
-                if event.usage is not None:
-                    return event.usage
-        return None
+    def usage(self) -> TokenUsage | None:
+        """Return the last counts of the server; None where it gives none."""
+        return read_usage(self._tail)
 
 
 REQUEST_TIMEOUT_S = 300.0
@@ -151,7 +118,7 @@ class Reply:
     ttft_s: float | None = None
     duration_s: float = 0.0
     response_bytes: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 def open_session() -> aiohttp.ClientSession:

@@ -82,6 +82,6 @@ def measured_sample(
         ttft_s=reply.ttft_s,
         duration_s=reply.duration_s,
         response_bytes=reply.response_bytes,
-        output_tokens=reply.usage.completion_tokens,
+        output_tokens=reply.usage.output_tokens,
         cached_tokens=reply.usage.cached_tokens,
     )

@@ -15,16 +15,15 @@ from rich.console import Console
 
 from extproc.adapters.http.fleet_state import FleetState, fetch_state, is_answering
 from extproc.adapters.stop_signals import StopSignals
-from extproc.config.given_sources import numbered_servers
+from extproc.config.given_sources import listed, numbered_servers
 from extproc.config.listen_options import HOST
-from extproc.config.stages import Config
+from extproc.config.stages import Config, load_config
 from extproc.errors import StackError
 from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart, typed_command
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
     find_envoy,
-    policy_config,
     run_directory,
     with_fields,
     write_envoy_config,
@@ -135,7 +134,7 @@ class Stack:
 
     def _make_config(self) -> Config:
         options = self._options
-        policy = policy_config(options.policy_path, self._backends())
+        policy = load_config(options.policy_path, listed(self._backends()))
         own_model = self._directory / "model.json" if options.learn else None
         fields: dict[str, dict[str, str | None]] = {
             "server": {"address": options.grpc_address, "tls": None},  # this Envoy speaks plain text

@@ -11,18 +11,16 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from extproc.adapters.envoy.envoy_config import bootstrap, shipped_bootstrap
 from extproc.config.stages import Config, parse_config
-from extproc.config.yaml_document import read_document
-from extproc.errors import ConfigError, StackError
+from extproc.errors import StackError
 
 
 def find_envoy() -> str:
@@ -63,17 +61,6 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def policy_config(path: Path | None, backends: Sequence[tuple[str, str]]) -> Config:
-    """Return the configuration at `path`, or the defaults, with these pairs of name and URL as backends.
-
-    Raises ConfigError with every fault.
-    """
-    document, origin = _read(path), str(path or "the options")
-    document["backends"] = [{"name": name, "url": url} for name, url in backends]
-    document.pop("discovery", None)
-    return parse_config(yaml.safe_dump(document), origin)
-
-
 def with_fields(config: Config, fields: dict[str, dict[str, str | None]]) -> Config:
     """Return `config` with some fields replaced, by stage; raises ConfigError for an unusable value."""
     document = config.model_dump(mode="json")
@@ -97,15 +84,6 @@ def write_envoy_config(path: Path, config: Config, listen_port: int, admin_port:
         cds_path=config.envoy.cds_path,
     )
     path.write_text(text, encoding="utf-8")
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return read_document(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ NewPolicy = Callable[[RivalSetting], Policy]
 POLICIES: Mapping[str, NewPolicy] = {
     "layered": lambda setting: _layered(setting, setting.layered),
     "layered-no-model": lambda setting: _layered(setting, replace(setting.layered, model_file=None)),
+    "layered-no-reports": lambda setting: _layered(setting, _without_reports(setting.layered)),
     "layered-no-adapters": lambda setting: _layered(setting, setting.layered, sees_adapters=False),
     "round-robin": lambda setting: RoundRobin(setting.rng),
     "random": lambda setting: Random(setting.rng),
@@ -47,6 +48,10 @@ POLICIES: Mapping[str, NewPolicy] = {
     "oracle": lambda setting: Oracle(setting.servers),
     "shedding-oracle": lambda setting: SheddingOracle(setting.servers, setting.delay_limit_s),
 }
+
+
+def _without_reports(rules: LayeredRules) -> LayeredRules:
+    return replace(rules, core=replace(rules.core, has_replicas=False))
 
 
 def _layered(setting: RivalSetting, rules: LayeredRules, *, sees_adapters: bool = True) -> Layered:

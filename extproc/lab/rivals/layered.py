@@ -30,12 +30,12 @@ from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.facts import Sample
 from extproc.outcomes.outcome import LogEntry
 from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
-from extproc.policy import expected_wait
 from extproc.request.api import CHAT
 from extproc.request.body_facts import InputSize
 from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
+from extproc.routing.replicas import Report
 
 MODEL = "simulated"
 BYTES_PER_TOKEN = 4
@@ -103,15 +103,9 @@ class Layered(Policy):
 
     def estimates_s(self, request: Arrival, now_s: float) -> dict[int, float]:
         """Return the estimated TTFT on each candidate, by its number in the fleet; this changes nothing."""
-        core, asked = self.core, self._as_request(request)
-        candidates = core.registry.candidates(asked.model) or ()
-        view = core.fleet.view(candidates, now_s, core.fleet.prefixes.cached_tokens(asked))
-        return {
-            self._indices[backend.name]: expected_wait.expected_wait(
-                backend, load, asked.input_tokens, view.cached_tokens.get(backend, 0.0), now_s
-            ).ttft_s
-            for backend, load in zip(view.backends, view.loads, strict=True)
-        }
+        every = len(self._endpoints)
+        found = self.core.router.candidate_estimates(self._as_request(request), now_s, every)
+        return dict(sorted((self._indices[each.backend], each.ttft_s) for each in found))
 
     def settled(self) -> list[tuple[int, int | None]]:
         """Return how the queue has answered since."""
@@ -196,6 +190,15 @@ class Layered(Policy):
     def _as_request(self, arrival: Arrival) -> Request:
         is_for_adapter = arrival.adapter and self._adapter_places
         return _as_request(arrival, _name(arrival.adapter) if is_for_adapter else MODEL)
+
+    def take_reports(self) -> Sequence[Report]:
+        """Return the prompts that it has sent since, as a sidecar would report them."""
+        return () if self.core.replicas is None else self.core.replicas.take()
+
+    def heard(self, router: int, reports: Sequence[Report], now_s: float) -> None:
+        """Note the prompts that another router has sent."""
+        if self.core.replicas is not None:
+            self.core.replicas.heard(str(router), reports, now_s)
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """Note that the scraper was refused a connection."""

@@ -8,6 +8,7 @@ learns of a backend only the content of an earlier scrape.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -83,6 +84,13 @@ class Policy(ABC):
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """Note that a scrape has come back."""
+
+    def take_reports(self) -> Sequence[Any]:
+        """Return what it reports to the other routers since the last call, in whatever form they know."""
+        return ()
+
+    def heard(self, router: int, reports: Sequence[Any], now_s: float) -> None:
+        """Note what another router has reported."""
 
     def scrape_refused(self, backend: int, now_s: float) -> None:
         """Note that a backend has refused the connection of a scrape."""

@@ -97,32 +97,22 @@ class EngineMetrics(Collector):
         """Yield the engine's gauges and counters for one scrape."""
         engine = self._gauges.seen(monotonic())
         counters = engine.counters
-        yield self._gauge(
-            "num_requests_running", "Number of requests in model execution batches.", engine.running
-        )
-        yield self._gauge(
-            "num_requests_waiting", "Number of requests waiting to be processed.", engine.waiting
-        )
-        yield self._gauge("kv_cache_usage_perc", "KV-cache usage, 0 to 1.", engine.kv_cache_fraction)
-        yield self._counter("prompt_tokens", "Prefill tokens processed.", counters.prompt_tokens)
-        yield self._counter("generation_tokens", "Generation tokens processed.", counters.generation_tokens)
-        yield self._counter(
-            "prefix_cache_queries", "Prefix cache queries, in tokens.", counters.prefix_queries
-        )
-        yield self._counter("prefix_cache_hits", "Prefix cache hits, in tokens.", counters.prefix_hits)
-        yield self._counter("num_preemptions", "Preemptions by the engine.", counters.preemptions)
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        for kind, name, documentation, value in (
+            (gauge, "num_requests_running", "Number of requests in model execution batches.", engine.running),
+            (gauge, "num_requests_waiting", "Number of requests waiting to be processed.", engine.waiting),
+            (gauge, "kv_cache_usage_perc", "KV-cache usage, 0 to 1.", engine.kv_cache_fraction),
+            (counter, "prompt_tokens", "Prefill tokens processed.", counters.prompt_tokens),
+            (counter, "generation_tokens", "Generation tokens processed.", counters.generation_tokens),
+            (counter, "prefix_cache_queries", "Prefix cache queries, in tokens.", counters.prefix_queries),
+            (counter, "prefix_cache_hits", "Prefix cache hits, in tokens.", counters.prefix_hits),
+            (counter, "num_preemptions", "Preemptions by the engine.", counters.preemptions),
+        ):
+            family = kind(f"vllm:{name}", documentation, labels=tuple(self._labels))
+            family.add_metric(tuple(self._labels.values()), value)
+            yield family
         yield self._finished(counters)
         yield self._cache_config()
-
-    def _gauge(self, name: str, documentation: str, value: float) -> Metric:
-        family = GaugeMetricFamily(f"vllm:{name}", documentation, labels=tuple(self._labels))
-        family.add_metric(tuple(self._labels.values()), value)
-        return family
-
-    def _counter(self, name: str, documentation: str, value: float) -> Metric:
-        family = CounterMetricFamily(f"vllm:{name}", documentation, labels=tuple(self._labels))
-        family.add_metric(tuple(self._labels.values()), value)
-        return family
 
     def _finished(self, counters: EngineCounters) -> Metric:
         labels = (*self._labels, "finished_reason")

@@ -23,7 +23,7 @@ Hysteresis keeps clients from being taken in and refused in turns; but here the 
 a batch that has to shrink to the resume load before it is filled again is capacity lost.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import islice
 
 from extproc.exchange.messages import Hold, Phase, RouteTo
@@ -43,6 +43,9 @@ RETRY_S = 0.05
 
 MAX_MODELS_TRIED = 16
 """Guessed: the first request of this many models is tried in one go, and each may cost a prediction."""
+
+MAX_MODELS = 256
+"""Guessed: while requests wait for so many models, no more may for names that no server lists."""
 
 MAX_TRIED = 64
 """Guessed: this many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
@@ -68,8 +71,15 @@ class RequestQueue:
         return len(self._waiting)
 
     def depths(self) -> dict[str, int]:
-        """Return the number of waiting requests by model; the name is empty where requests name none."""
-        return {model or "": len(queue) for model, queue in self._queues.items()}
+        """Return the number of waiting requests by model.
+
+        The name is empty where requests name none, or one that is known from clients alone.
+        """
+        depths = Counter[str]()
+        for model, queue in self._queues.items():
+            is_known = model and (self._registry.is_listed(model) or self._may_be_started(model))
+            depths[model if model and is_known else ""] += len(queue)
+        return depths
 
     def oldest_s(self, now_s: float) -> float:
         """Return how long the oldest request has been waiting, in seconds."""
@@ -120,8 +130,10 @@ class RequestQueue:
         model = request.model
         if model is None or self._registry.is_served(model) or not request.has_body or request.response:
             return False
-        is_known = model in (self._rules.models or ()) or self._registry.has_served(model)
-        return is_known and self._rules.max_start_wait_s > 0
+        return self._may_be_started(model) and self._rules.max_start_wait_s > 0
+
+    def _may_be_started(self, model: str) -> bool:
+        return model in (self._rules.models or ()) or self._registry.has_served(model)
 
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
         """Return whether to hold it; not where all backends fail, or it would be late.
@@ -129,7 +141,10 @@ class RequestQueue:
         Nor one that goes on from a stored response: it waits for a single backend, and would hold up those
         behind it, which others could take.
         """
-        is_known = request.model is None or self._registry.is_served(request.model)
+        model, registry = request.model, self._registry
+        is_known = model is None or registry.is_listed(model)
+        if not is_known and model is not None and len(self._queues) < MAX_MODELS:
+            is_known = registry.is_served(model)
         is_in_vain = refusal.reason in {Reason.FAILING, Reason.TOO_LATE}
         return request.has_body and is_known and not is_in_vain and not request.response
 

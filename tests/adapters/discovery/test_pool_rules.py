@@ -148,3 +148,33 @@ def test_rules_stay_in_force_while_the_api_does_not_answer(tmp_path: Path) -> No
         await found.when(lambda: found.rank("gold") is None)
 
     run(tmp_path, scenario)
+
+
+def test_dropped_watches_are_taken_up_at_the_last_bookmark_and_after_410_all_is_listed_again(
+    tmp_path: Path,
+) -> None:
+    async def scenario(fake: FakeKubernetes, found: InForce) -> None:
+        def lists() -> int:
+            return sum("watch" not in query for query in fake.requests)
+
+        def are_watched() -> bool:
+            return fake.watched("InferenceObjective") == fake.watched("InferenceModelRewrite") == 2
+
+        await found.when(are_watched)
+        await fake.bookmark()
+        await found.when(lambda: found.rules.counts.answers == 2 * 4)  # a list and a bookmark for each
+        fake.forget()
+        fake.drop()
+        await fake.put(objective("gold", 7))
+        await fake.put(rewrite("new", rule("m", new=1)))
+        await found.when(lambda: found.rank("gold") == 1 and found.rewrites.target("m", 0.0) == "new")
+        assert lists() == 4
+        await found.when(are_watched)
+        fake.drop()
+        await fake.put(objective("gold", -7))
+        await fake.delete("new", "InferenceModelRewrite")
+        fake.forget()
+        await found.when(lambda: found.rank("gold") == -1 and found.rewrites.target("m", 0.0) == "m")
+        assert lists() > 4
+
+    run(tmp_path, scenario)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-from support.build import MAX_ACTIVE, core_rules, fleet_rules
+from support.build import MAX_ACTIVE, core_rules, fleet_rules, reserve
 from support.in_loop import in_loop
 from support.patience import until
 from support.simulated_gateway import (
@@ -40,9 +42,9 @@ def rules(max_endpoints: int = 1, queue: QueueRules | None = None) -> CoreRules:
     return CoreRules(own.fleet, own.policy, own.admission, own.queue, gateway=GatewayRules(max_endpoints))
 
 
-async def respond(call: Call, *parts: bytes, served: str | None = None) -> None:
-    """A streamed response, each part of which comes back as it is."""
-    await call.response_headers(served=served)
+async def respond(call: Call, *parts: bytes, headers: dict[str, str] = SSE_HEADERS) -> None:
+    """A response, each part of which comes back as it is."""
+    await call.response_headers(headers)
     marked = await call.answer()
     assert marked is not None
     headers = marked.response_headers.response.header_mutation.set_headers
@@ -74,6 +76,63 @@ async def test_a_streamed_chat() -> None:
         assert (entry.status, entry.response_flags, entry.usage) == (200, frozenset(), TokenUsage(9, 3, 8))
         assert gateway.core.feedback.counts.by_result == {(entry.metadata["backend"], "ok"): 1}
         assert float(entry.tags["ttft_us"]) > 0
+
+
+@in_loop
+async def test_a_whole_answer_in_parts_whose_usage_is_read() -> None:
+    async with picking(rules()) as gateway:
+        call = gateway.call()
+        await call.headers(headers=CHAT_HEADERS | {"content-length": str(len(BODY))})
+        await call.body(BODY)
+        await call.picked()
+        await call.returned_body()
+        answer = json.dumps({"choices": [{}] * 500, "usage": {"prompt_tokens": 9, "completion_tokens": 3}})
+        json_headers = {":status": "200", "content-type": "application/json"}
+        await respond(call, answer[:700].encode(), answer[700:].encode(), headers=json_headers)
+        await call.stream.done_writing()
+        assert await call.answer() is None
+        await gateway.until_idle()
+        (entry,) = gateway.entries
+        assert (entry.usage, entry.response_body_bytes) == (TokenUsage(9, 3, None), len(answer))
+
+
+@in_loop
+async def test_parts_of_a_response_of_any_size_come_back_as_they_are() -> None:
+    async with picking(rules()) as gateway:
+        call = gateway.call()
+        await call.placed()
+        await respond(call, b"d", b"ata: {}", b"x" * 4_000_000, b"\n", b"\n\n", b"")
+        assert gateway.server.protocol_errors == 0
+
+
+@pytest.mark.parametrize("status", ["502", "503", "504"])
+@in_loop
+async def test_what_a_gateway_answers_in_place_of_a_server_is_that_servers_failure(status: str) -> None:
+    async with picking(rules()) as gateway:
+        call = gateway.call()
+        await call.placed()
+        await respond(call, b"upstream connect error", headers={":status": status})
+        await call.stream.done_writing()
+        assert await call.answer() is None
+        await gateway.until_idle()
+        (result,) = gateway.core.feedback.counts.by_result
+        assert result[1] == "server_error"
+
+
+@in_loop
+async def test_a_response_that_breaks_off_gives_the_place_back_without_blame() -> None:
+    async with picking(rules()) as gateway:
+        call = gateway.call()
+        await call.placed()
+        await call.response_headers()
+        await call.answer()
+        await call.response_body(b"data: {}\n\n")
+        await call.answer()
+        await call.stream.done_writing()
+        assert await call.answer() is None
+        await gateway.until_idle()
+        (result,) = gateway.core.feedback.counts.by_result
+        assert result[1] == "client_left"
 
 
 @pytest.mark.parametrize("size", [1, 16_000, 4_000_000])
@@ -227,15 +286,29 @@ async def test_such_a_gateway_waits_in_the_queue_too() -> None:
         assert await waiting.answer() is None
 
 
+@pytest.mark.parametrize(
+    "subset",
+    [
+        ["127.0.0.1:2", "10.9.9.9:1"],
+        ["127.0.0.1:1,127.0.0.1:2", "127.0.0.1:3"],
+        "127.0.0.1:2, 10.9.9.9:1",
+        ["127.0.0.1"],
+    ],
+    ids=["some of them", "with the best", "a text", "every port of an address"],
+)
 @in_loop
-async def test_only_allowed_endpoints_are_chosen() -> None:
-    async with picking(rules()) as gateway:
-        for _ in range(3):
-            call = gateway.call()
-            await call.headers(subset=["127.0.0.1:2", "10.9.9.9:1"])
-            await call.body(BODY)
-            address, _ = await call.picked()
-            assert address == "127.0.0.1:2"
+async def test_only_allowed_endpoints_are_chosen_and_of_these_the_best(subset: Any) -> None:
+    async with picking(rules(), backends=3) as gateway:
+        one, _, three = gateway.core.registry.members
+        reserve(one, 2, asyncio.get_running_loop().time())
+        reserve(three, 2, asyncio.get_running_loop().time())
+        call = gateway.call()
+        await call.headers(subset=subset)
+        await call.body(BODY)
+        address, _ = await call.picked()
+        assert address == "127.0.0.1:2"
+        call.stream.cancel()
+        await until(lambda: gateway.server.open_streams == 0)
 
 
 async def refusal(call: Call) -> tuple[int, dict[str, str], Any]:
@@ -249,11 +322,14 @@ async def refusal(call: Call) -> tuple[int, dict[str, str], Any]:
     return immediate.status.code, headers, json.loads(immediate.body)
 
 
+@pytest.mark.parametrize(
+    ("backends", "subset"), [(2, []), (2, ["10.9.9.9:1"]), (0, None)], ids=["none", "unknown", "no pods"]
+)
 @in_loop
-async def test_an_empty_list_of_allowed_endpoints_is_503() -> None:
-    async with picking(rules()) as gateway:
+async def test_without_an_endpoint_that_is_allowed_it_is_503(backends: int, subset: Any) -> None:
+    async with picking(rules(), backends=backends) as gateway:
         call = gateway.call()
-        await call.headers(subset=[])
+        await call.headers(subset=subset)
         await call.body(BODY)
         status, headers, body = await refusal(call)
         assert (status, headers["x-llm-d-request-dropped-reason"]) == (503, "rejected-no-endpoints")
@@ -503,6 +579,58 @@ async def test_many_streams_at_once() -> None:
         await asyncio.gather(*(one() for _ in range(100)))
         await gateway.until_idle()
         assert len(gateway.entries) == 100
+
+
+async def molest(gateway: Gateway, rng: random.Random) -> None:
+    """One call whose messages come in any order, twice or as garbage, and which ends in any way."""
+    call = gateway.call()
+
+    def messages() -> list[Callable[[], Awaitable[None]]]:
+        modes = rng.choice(
+            [None, DUPLEX, {"request_body_mode": rng.choice(["BUFFERED", "STREAMED", "NONE"])}]
+        )
+        return [
+            lambda: call.headers(modes, ends=rng.random() < 0.1),
+            lambda: call.body(BODY[:9], ends=False),
+            lambda: call.body(BODY[9:]),
+            lambda: call.body(b"", ends=rng.random() < 0.5),
+            call.trailers,
+            lambda: call.response_headers(served=rng.choice([None, "127.0.0.1:1", "garbage"])),
+            lambda: call.response_body(rng.randbytes(rng.randrange(200)), ends=rng.random() < 0.3),
+            call.response_trailers,
+            lambda: call.stream.write(rng.randbytes(rng.randrange(40))),
+        ]
+
+    chosen = messages()
+    if rng.random() < 0.5:
+        rng.shuffle(chosen)
+    try:
+        for message in chosen[: rng.randrange(1, 10)]:
+            for _ in range(rng.choice([1, 1, 1, 2])):
+                await message()
+        if rng.random() < 0.5:
+            await call.stream.done_writing()
+        await asyncio.sleep(0)
+    except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        pass  # the picker has ended the call
+    call.stream.cancel()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@in_loop
+async def test_whatever_a_gateway_sends_nothing_is_left_and_others_are_served(seed: int) -> None:
+    rng = random.Random(seed)
+    async with picking(rules(queue=QueueRules()), backends=3, max_body_bytes=2000) as gateway:
+        for _ in range(10):
+            await asyncio.gather(*(molest(gateway, rng) for _ in range(20)))
+            good = gateway.call()
+            await good.placed()
+            await respond(good, b"x", b"")
+            good.stream.cancel()
+        await gateway.until_idle()
+        assert gateway.core.queue is not None
+        assert gateway.core.queue.waiting == 0
+        assert gateway.server.protocol_errors > 20
 
 
 def test_the_names_are_those_of_the_protocol() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from support.running_parts import Parts
 
 import extproc.adapters.http
-from extproc.adapters.http.fleet_state import FleetState
+from extproc.adapters.http.fleet_state import FleetState, TrafficSteps
 from extproc.adapters.http.http_server import HttpServer
 from extproc.commands.status_view import status_view
 from extproc.errors import StackError
@@ -102,9 +102,29 @@ def test_the_state_is_what_the_status_command_shows(parts: Parts, runner: asynci
 def test_the_root_is_the_live_page(parts: Parts, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         async with serving(parts) as get:
-            assert await get("/") == (200, "text/html", LIVE_PAGE.read_text())
+            assert await get("/") == (200, "text/html; charset=utf-8", LIVE_PAGE.read_text())
 
     runner.run(scenario())
+
+
+def test_the_history_grows_by_a_step_at_a_time(parts: Parts, runner: asyncio.Runner) -> None:
+    async def scenario() -> list[TrafficSteps]:
+        found = []
+        async with serving(parts) as get:
+            for _ in range(2):
+                status, content_type, text = await get("/v1/history")
+                assert (status, content_type) == (200, "application/json")
+                found.append(msgspec.json.decode(text, type=TrafficSteps))
+                parts.place()
+                traffic = parts.runtime.traffic
+                traffic.history.end_step(traffic.read(parts.started_s + 5.0))
+        return found
+
+    first, second = runner.run(scenario())
+    assert first.steps == []
+    (step,) = second.steps
+    assert (step.seconds, step.decisions) == (5.0, {"least_load.low_zone": 1})
+    assert second.ended_s_ago < first.ended_s_ago
 
 
 def test_other_paths_are_not_found(parts: Parts, runner: asyncio.Runner) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.busy_parts import SampleWith
 from support.running_parts import (
     BACKENDS,
     MAX_ACTIVE,
@@ -15,6 +16,7 @@ from support.running_parts import (
     Parts,
 )
 
+import extproc
 from extproc.adapters.http.fleet_state import FleetState
 from extproc.adapters.http.state_document import state_document
 from extproc.adapters.vllm.exposition import MAX_GAUGE
@@ -286,3 +288,40 @@ def test_largest_gauges_that_a_server_may_report_give_a_document_that_can_be_rea
     assert (found["foreign"], found["zone"]) == (2 * MAX_GAUGE, "saturated")
     state = state_document(parts.runtime, parts.started_s)
     assert msgspec.json.decode(msgspec.json.encode(state), type=FleetState) == state
+
+
+def test_the_terms_of_the_estimate_add_up_to_what_is_compared(parts: Parts) -> None:
+    parts.backend().prefilled_at_s = parts.started_s + 2.0
+    for _ in range(3):
+        parts.place()
+    for found in document(parts)["backends"]:
+        assert sum(found["terms_s"].values()) == pytest.approx(found["expected_s"])
+    assert backend(parts)["terms_s"]["prompts_ahead_s"] == pytest.approx(2.0)
+
+
+def test_the_limit_is_that_of_the_queue_where_it_is_the_smaller_one(parts: Parts) -> None:
+    assert backend(parts)["limit"] == MAX_ACTIVE
+    parts.backend().closed_above = 1.5
+    assert backend(parts)["limit"] == 2
+
+
+def test_last_minute_and_since_the_start_have_what_was_counted(parts: Parts, sample_with: SampleWith) -> None:
+    parts.place()
+    parts.core.feedback.counts.count(sample_with(backend="vllm-1", failure="reset", ttft_s=None))
+    parts.core.feedback.counts.failed_open += 2
+    state = document(parts, after_s=3.0)
+    for window in ("last_minute", "since_start"):
+        traffic = state[window]
+        assert (traffic["seconds"], traffic["failed_open"]) == (pytest.approx(3.0), 2)
+        assert traffic["decisions"] == {"least_load.low_zone": 1} == state["reasons"]
+        assert state["backends"][0][window]["results"] == {"reset": 1} == traffic["results"]
+        assert (state["backends"][0][window]["failed"], traffic["failed"]) == (1, 1)
+        assert state["backends"][1][window]["results"] == {}
+    assert (state["version"], state["uptime_s"]) == (extproc.__version__, pytest.approx(3.0))
+    assert any("reset" in symptom["text"] for symptom in state["symptoms"])
+
+
+def test_a_model_is_shown_with_its_servers_and_those_that_it_wants(parts: Parts) -> None:
+    for _ in range(2 * MAX_ACTIVE):
+        parts.place()
+    assert document(parts)["models"] == [{"name": "m", "servers": 2, "servers_wanted": 3, "waiting": 0}]

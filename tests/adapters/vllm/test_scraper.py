@@ -19,7 +19,6 @@ from extproc.adapters.vllm.model_list import (
     MAX_MODELS,
     MAX_NAME,
     ServedModels,
-    read_context_lengths,
     read_models,
 )
 from extproc.adapters.vllm.scraper import Scraper
@@ -234,7 +233,9 @@ def test_a_model_and_its_adapters_are_read() -> None:
 def test_contexts_are_read_where_their_lengths_can_be() -> None:
     lengths = (4096, None, True, -1, 0, 1.5, "9", 10**30, [])
     entries = [{"id": str(number), "max_model_len": length} for number, length in enumerate(lengths)]
-    assert read_context_lengths(json.dumps({"data": entries}).encode()) == {"0": 4096}
+    models = read_models(json.dumps({"data": entries}).encode())
+    assert models is not None
+    assert models.context_lengths == {"0": 4096}
 
 
 def test_a_prompt_is_estimated_up_to_the_context_that_the_server_tells() -> None:

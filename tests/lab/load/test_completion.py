@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.ports import free_port
 
-from extproc.lab.load.completion import EventStream, Reply, Usage, ask, completion_body, open_session
+from extproc.lab.load.completion import EventStream, Reply, ask, completion_body, open_session
 from extproc.outcomes.outcome import Failure
+from extproc.outcomes.response_end import TokenUsage
 
 
 @pytest.mark.parametrize("prompt_tokens", [1, 2, 3000])
@@ -84,7 +85,7 @@ def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     bounds = [0, *sorted(cuts), len(body)]
     stream = read(*(body[start:end] for start, end in pairwise(bounds)))
     assert (stream.is_complete, stream.size_bytes) == (True, len(body))
-    assert stream.usage() == Usage(prompt_tokens=4, completion_tokens=3)
+    assert stream.usage() == TokenUsage(prompt_tokens=4, output_tokens=3)
 
 
 @given(st.integers(0, len(TOKEN + ERROR + DONE)))
@@ -107,7 +108,7 @@ def test_a_stream_without_its_end_is_not_complete(body: bytes) -> None:
 def test_cached_tokens_are_read_where_the_server_gives_them() -> None:
     usage = read(TOKEN, CACHED, DONE).usage()
     assert usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (9, 1, 8)
+    assert (usage.prompt_tokens, usage.output_tokens, usage.cached_tokens) == (9, 1, 8)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_a_good_stream_is_timed_and_counted() -> None:
     assert (reply.status, reply.failure) == (200, None)
     assert reply.headers["x-extproc-backend"] == "vllm-1"
     assert reply.response_bytes == len(2 * TOKEN + END)
-    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (4, 2)
+    assert (reply.usage.prompt_tokens, reply.usage.output_tokens) == (4, 2)
     assert reply.ttft_s is not None
     assert reply.ttft_s >= 0.24, "the headers are not the first byte"
     assert reply.duration_s - reply.ttft_s >= 0.2, "two pauses, of which the second comes in any case"

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from support.ports import free_port
 
+from extproc.config.given_sources import listed
 from extproc.config.stages import load_config
 from extproc.errors import ConfigError, StackError
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
     find_envoy,
-    policy_config,
     run_directory,
     with_fields,
     write_envoy_config,
@@ -22,6 +22,7 @@ from extproc.lab.local_stack.stack_files import (
 )
 
 BACKENDS = [("sim-1", "http://127.0.0.1:8101")]
+STAGES = listed(BACKENDS)
 
 
 def test_envoy_is_the_one_beside_this_interpreter() -> None:
@@ -68,7 +69,7 @@ def test_run_directory_that_cannot_be_is_a_stack_error(tmp_path: Path) -> None:
 
 
 def test_without_a_policy_file_all_is_default() -> None:
-    config = policy_config(None, BACKENDS)
+    config = load_config(None, STAGES)
     assert config.guard.max_active == "auto"
     assert [(backend.name, backend.url) for backend in config.backends] == BACKENDS
 
@@ -77,7 +78,7 @@ def test_policy_file_needs_no_backends_and_loses_its_own(tmp_path: Path) -> None
     path = tmp_path / "policy.yaml"
     for text in ("guard: {max_active: 7}", "guard: {max_active: 7}\nbackends: [{name: x, url: 'http://x'}]"):
         path.write_text(text)
-        config = policy_config(path, BACKENDS)
+        config = load_config(path, STAGES)
         assert config.guard.max_active == 7
         assert [backend.name for backend in config.backends] == ["sim-1"]
 
@@ -87,21 +88,21 @@ def test_faulty_policy_file_is_refused_by_name(text: str, tmp_path: Path) -> Non
     path = tmp_path / "policy.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"policy\.yaml: "):
-        policy_config(path, BACKENDS)
+        load_config(path, STAGES)
 
 
 def test_absent_policy_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        policy_config(tmp_path / "absent.yaml", BACKENDS)
+        load_config(tmp_path / "absent.yaml", STAGES)
 
 
 def test_faulty_backend_url_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"the options: .*\n  backends\.0\.url: "):
-        policy_config(None, [("vllm-1", "ftp://x")])
+        load_config(None, listed([("vllm-1", "ftp://x")]))
 
 
 def test_replaced_fields_are_checked_and_leave_the_rest() -> None:
-    config = policy_config(None, BACKENDS)
+    config = load_config(None, STAGES)
     changed = with_fields(config, {"server": {"address": "unix:///run/e.sock"}})
     assert changed.server.address == "unix:///run/e.sock"
     assert changed.server.drain_s == config.server.drain_s
@@ -112,7 +113,7 @@ def test_replaced_fields_are_checked_and_leave_the_rest() -> None:
 
 def test_written_configuration_is_read_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "extproc.yaml"
-    config = with_fields(policy_config(None, BACKENDS), {"samples": {"path": os.fspath(tmp_path / "s")}})
+    config = with_fields(load_config(None, STAGES), {"samples": {"path": os.fspath(tmp_path / "s")}})
     write_sidecar_config(path, config)
     assert load_config(path) == config
 
@@ -120,7 +121,7 @@ def test_written_configuration_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_envoy_gets_the_ports_and_the_sidecar_of_this_stack(tmp_path: Path) -> None:
     path, cds_path = tmp_path / "envoy.yaml", str(tmp_path / "cds.json")
     fields = {"server": {"address": "127.0.0.1:9702"}, "envoy": {"cds_path": cds_path}}
-    write_envoy_config(path, with_fields(policy_config(None, BACKENDS), fields), 9780, 9701)
+    write_envoy_config(path, with_fields(load_config(None, STAGES), fields), 9780, 9701)
     document = yaml.safe_load(path.read_text())
     text = str(document)
     assert document["static_resources"]["listeners"][0]["address"]["socket_address"] == {

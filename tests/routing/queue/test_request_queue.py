@@ -12,7 +12,7 @@ from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint
 from extproc.policy.decision import Layer, Reason
 from extproc.routing.queue.queue_rules import HOLD_MARGIN_S, QueueRules
-from extproc.routing.queue.request_queue import RETRY_S
+from extproc.routing.queue.request_queue import MAX_MODELS, RETRY_S
 from extproc.routing.queue.wait_counts import Ending
 from extproc.routing.refusal import SPREAD
 
@@ -346,3 +346,14 @@ def test_a_request_whose_time_is_over_is_sent_to_a_backend_that_failed_and_is_al
         scrape(failed, now_s=clinic.now_s)
     assert held.is_placed
     assert clinic.queue.counts.endings[Ending.LET_IN] == 1
+
+
+def test_names_that_only_clients_have_said_have_no_queue_of_their_own_in_the_metrics_and_few_in_all() -> None:
+    clinic = Clinic(RULES, backends=[an_endpoint(1, model="m", resolves_adapters=True)])
+    clinic.fill()
+    assert clinic.arrive().is_held
+    made_up = [clinic.arrive(a_request(model=f"made up {number}")) for number in range(MAX_MODELS + 50)]
+    assert clinic.queue.depths() == {"m": 1, "": MAX_MODELS - 1}
+    assert {client.refusal for client in made_up[MAX_MODELS:]} == {"saturated"}
+    assert clinic.arrive().is_held
+    assert set(clinic.core.servers_wanted(clinic.now_s)) == {"m"}
