@@ -9,6 +9,7 @@ A request for the list of all models is held in the same way while a new server 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from extproc.exchange.messages import Hold, Phase
 from extproc.exchange.placement import HeldLease, Placement, Placer
@@ -25,15 +26,13 @@ LONGEST_S = 4.0
 """Guessed: a second until servers may be asked again, two for slow ones, and a margin."""
 
 
+@dataclass(slots=True, eq=False)
 class _Searching(HeldLease):
     """One request that is held; it leaves when its client does."""
 
-    __slots__ = ("_leave", "phase", "request")
-
-    def __init__(self, request: Request, phase: Phase, leave: Callable[["_Searching"], None]) -> None:
-        super().__init__()
-        self.request, self.phase = request, phase
-        self._leave = leave
+    request: Request
+    phase: Phase
+    _leave: "Callable[[_Searching], None]"
 
     def _release(self, now_s: float) -> None:
         self._leave(self)
@@ -94,8 +93,7 @@ class ModelSearch:
     def _settle(self, searching: _Searching, now_s: float) -> None:
         self._leave(searching)
         placement = self._place(searching.request, searching.phase, now_s)
-        if searching.respond is not None:
-            searching.respond(placement)
+        searching.settle(placement)
 
     def _leave(self, searching: _Searching) -> None:
         self._next.pop(searching, None)

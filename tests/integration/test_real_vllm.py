@@ -237,6 +237,7 @@ async def told(asking: Awaitable[Any]) -> str:
 async def answers_of_sdks(url: str, model: str) -> dict[str, str]:
     """One answer of each kind; a server that serves none of a kind says so itself."""
     asked: Any = {"model": model, "max_tokens": 5, "temperature": 0.0}
+    brief: Any = {"model": model, "max_tokens": 5, "extra_body": {"temperature": 0.0}}
     async with (
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
         anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as other,
@@ -252,7 +253,7 @@ async def answers_of_sdks(url: str, model: str) -> dict[str, str]:
             "embedding": client.embeddings.create(model=model, input=["a", "b"]),
             "form data": client.audio.transcriptions.create(model=model, file=audio),
             "responses": responses(model=model, input="hello", max_output_tokens=5, temperature=0.0),
-            "messages": other.messages.create(messages=HELLO, **asked),
+            "messages": other.messages.create(messages=HELLO, **brief),
             "count": other.messages.count_tokens(model=model, messages=HELLO),
             "unknown": chat(messages=HELLO, **(asked | {"model": "no-such-model"})),
         }

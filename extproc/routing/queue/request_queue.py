@@ -99,11 +99,9 @@ class RequestQueue:
                 return tried
             if not self._may_wait(request, tried):
                 return self._router.refuse(request, phase, tried, now_s)
-        return (
-            self._router.pass_through(request, phase)
-            if self._is_closed
-            else self._hold(request, phase, now_s)
-        )
+        if self._is_closed:
+            return self._router.pass_through(request, phase)
+        return self._hold(request, phase, now_s)
 
     def advance(self, now_s: float) -> None:
         """Refuse requests whose time is over, and let in those that find room by now."""
