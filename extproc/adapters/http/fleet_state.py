@@ -144,7 +144,7 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
 
     `last_minute` has the traffic of the last minute, or of up to five seconds more, `since_start` all of it;
     the start was `uptime_s` ago. `symptoms` say what is not as it should be, the bad ones first. `version` is
-    that of the sidecar. So many other sidecars are `replicas` heard from in the last seconds, null where this
+    that of the sidecar. `replicas` counts the other sidecars heard from in the last seconds; null where this
     one has none.
     """
 
