@@ -1,7 +1,7 @@
 """The garbage collector's passes, made while the event loop has nothing to do, and so before they are due.
 
 Requests leave hardly any garbage that only the collector finds, but it counts what they allocate, and would
-make its passes in the midst of them. What lives as long as the process is never looked at.
+make its passes in the midst of them. Objects that live as long as the process are never looked at.
 """
 
 import asyncio
