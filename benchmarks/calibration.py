@@ -1,4 +1,4 @@
-"""Whether a twin fitted to one load foretells others: loads on a running vLLM, then `extproc calibrate`.
+"""Whether a twin fitted to one load predicts others: loads on a running vLLM, then `extproc calibrate`.
 
     python -m benchmarks.calibration http://127.0.0.1:8201 DIR --max-num-seqs 4
 
@@ -79,7 +79,7 @@ def main(
     scale: Annotated[float, typer.Option(help="Multiplies all rates.")] = 1.0,
     busy_cores: Annotated[int, typer.Option(help="Loops of the lowest priority meanwhile.")] = 0,
 ) -> None:
-    """Measure and compare; status 1 where a load is not foretold."""
+    """Measure and compare; status 1 where a load is not predicted."""
     out.mkdir(parents=True)
     with busy(busy_cores):
         for turn in range(1, rounds + 1):

@@ -100,7 +100,7 @@ def added_ms(sides: dict[str, Side], rounds: int) -> dict[str, float]:
 
 
 def per_part_us(side: Side, streams: int, duration_s: float) -> tuple[float, float]:
-    """CPU time of the server and of Envoy for a part of a response, while so many are streamed."""
+    """CPU time of the server and of Envoy for a part of a response, while this many are streamed."""
     before_s = side.server.cpu_s() if side.server else 0.0, side.envoy.cpu_s()
     result = uvloop.run(run_load(side.port, streams, duration_s, CHUNKS, PAUSE_MS))
     after_s = side.server.cpu_s() if side.server else 0.0, side.envoy.cpu_s()
@@ -129,14 +129,14 @@ def main(
     is_kept = True
     with tempfile.TemporaryDirectory(prefix="extproc-gateway-") as name, Processes(Path(name)) as processes:
         picker = start_picker(processes, Path(name))
-        grown_mb = open_streams_bytes(picker.server, picker.port) / 1e6
-        Console().print(f"{OPEN:,} open streams take {grown_mb:.1f} MB")
         found = {
             together: [
                 at_half_a_core(picker.server, picker.port, together, duration_s) for _ in range(rounds)
             ]
             for together in (1, TOGETHER)
         }
+        grown_mb = open_streams_bytes(picker.server, picker.port) / 1e6
+        Console().print(f"{OPEN:,} open streams take {grown_mb:.1f} MB")
         if not latency_only:
             is_kept = _cost(processes, Path(name), picker, rounds, duration_s)
     if not _is_quick(found) or not is_kept:

@@ -119,7 +119,7 @@ def bytes_per_open_stream() -> float:
 
 
 def bytes_left_by(streams: int) -> tuple[int, float]:
-    """Memory held after so many exchanges, beyond that after the first thousand; and how long they took."""
+    """Memory held after this many exchanges, beyond that after the first thousand; and how long they took."""
     block = stateless(REQUEST)
     connection = greeted()
     tracemalloc.start()
@@ -144,7 +144,7 @@ def bytes_left_by(streams: int) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=0, help="open and close so many, and look for leaks")
+    parser.add_argument("--streams", type=int, default=0, help="open and close this many, and look for leaks")
     streams: int = parser.parse_args().streams
     block = stateless(REQUEST)
     table = Table("what", "us", title="CPU time, best of many batches")

@@ -113,7 +113,7 @@ CASES = (
 
 
 def closed_loop(spec: ServerSpec, case: Case, in_flight: int) -> tuple[float, float]:
-    """The median TTFT, and the mean of running requests, with so many always in flight."""
+    """The median TTFT, and the mean of running requests, with this many always in flight."""
     server = Server(spec)
     requests = case.workload(1.0).sample(case.knee_requests, CONTEXT, np.random.default_rng(0))
     sent_s: list[float] = []

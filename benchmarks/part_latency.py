@@ -133,7 +133,7 @@ class _Stream:
 
 
 class PartSender:
-    """A gateway's connection to 127.0.0.1:`port`, with so many streams open at once."""
+    """A gateway's connection to 127.0.0.1:`port`, with this many streams open at once."""
 
     def __init__(self, port: int, streams: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -151,7 +151,7 @@ class PartSender:
         self._turn = deque(self._open)
 
     def run(self, parts_per_s: float, together: int, duration_s: float) -> Latencies:
-        """Send parts for so long, `together` of them at each of the random times."""
+        """Send parts for this time, `together` of them at each of the random times."""
         found, rng = Latencies(), random.Random(0)
         gc.freeze()  # the sender's own delays would count
         due_s = time.perf_counter()

@@ -82,7 +82,7 @@ class Caller:
         self._read(HEADERS, _END_STREAM, len(ids))
 
     def _read(self, kind: int, flag: int, count: int) -> None:
-        """Until so many frames of that kind have come."""
+        """Until this many frames of that kind have come."""
         while count:
             self._pending += self._socket.recv(1 << 20)
             at = received_bytes = 0

@@ -1,6 +1,6 @@
 """The picker: a sidecar whose callers are gateways of any make, by the Endpoint Picker Protocol.
 
-All parts are those of the sidecar but the server, and there is no file of clusters: a gateway is told
+All parts are those of the sidecar but the server, and there is no file of clusters: a gateway is given
 addresses.
 """
 

@@ -28,7 +28,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 EVALUATE = (ROOT / "docs" / "evaluate.md").read_text()
 RESULTS = (ROOT / "benchmarks" / "README.md").read_text()
 PACKAGE = ROOT / "extproc"
-MADE_LATER = {"extproc.yaml", "envoy.yaml", "cds.json", "rules.yml", "prometheus.yml"}
+MADE_LATER = {"extproc.yaml", "endpoints.yaml", "envoy.yaml", "cds.json", "rules.yml", "prometheus.yml"}
 """Files that a reader writes, that a run writes, or that stand in a directory named beside them."""
 EVERY_GUIDE = pytest.mark.parametrize("document", GUIDES, ids=lambda path: path.name)
 

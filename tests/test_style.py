@@ -6,6 +6,7 @@ a value, so that its docstring may begin with a noun.
 
 import ast
 import re
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,19 +20,22 @@ from typer.testing import CliRunner
 from extproc.cli import app
 
 _WORDS = """
-Add Admit Advance Analyze Answer Apply Ask Begin Book Cancel Change Check Choose Close Collect Commit Compare
-Complete Copy Correlate Count Create Cut Decide Decode Describe Do Drain Draw Drive Drop Encode End
-Estimate Evaluate Fail Find Finish Fit Fold Follow Forget Free Give Go Greet Grow Guess Half-close Handle
-Have Hold Ignore Insert Iterate Join Judge Keep Learn Leave Let Listen Load Log Look Lose Lower Make Merge
-Move Note Open Pause Place Plan Prepare Print Propose Publish Put Queue Raise Read Receive Refuse Replace
-Replay Report Require Reserve Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size
-Sleep Sort Spare Spend Split Start Supervise Take Train Use Wait Watch Write Yield
+Add Admit Advance Analyze Answer Append Apply Ask Begin Book Cancel Change Check Choose Close
+Collect Commit Compare Complete Copy Correlate Count Create Cut Decide Decode Describe Do Drain Draw
+Drive Drop Encode End Estimate Evaluate Fail Fill Find Finish Fit Fold Follow Forget Free Give Go
+Greet Grow Guess Half-close Handle Have Hold Ignore Insert Iterate Join Judge Keep Learn Leave Let
+Listen Load Lock Log Look Lose Lower Make Merge Move Note Open Pause Place Plan Prepare Print
+Propose Publish Put Queue Raise Read Receive Record Refuse Replace Replay Report Require Reserve
+Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size Sleep Sort Spare Spend
+Split Start Supervise Take Train Use Wait Watch Write Yield
 """
 VERBS = frozenset(_WORDS.split())
 SOURCES = [path for path in sorted((ROOT / "extproc").rglob("*.py")) if "_pb2" not in path.name]
 PUZZLES = re.compile(r"(What|Who|Whoever|Of)\b(?!.*\?$)")
 """Beginnings that hide the subject of a sentence; a question may begin so."""
-NO_MACHINE = re.compile(r"\b(nobody|somebody|everybody)\b", re.IGNORECASE)
+NO_MACHINE = re.compile(r"\b(nobody|somebody|everybody|whoever)\b", re.IGNORECASE)
+ODD_WORDS = re.compile(r"\b(foretold|foretells?|heed(s|ed|ing)?|so many(?! more)|so long)\b", re.IGNORECASE)
+"""Words of a translation: predicted, has an effect, this many, for this time."""
 CHOICES = {"--log-level", "--admission"}
 """Options that list their values."""
 STANDS_ALONE = re.compile(r"[A-Z].*\.$", re.DOTALL)
@@ -47,6 +51,14 @@ def docstrings(tree: ast.AST) -> Iterator[str]:
         match node:
             case ast.Expr(value=ast.Constant(value=str(text))):
                 yield text
+
+
+def comments(path: Path) -> Iterator[str]:
+    """Every comment, without the sign."""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.string.lstrip("# ")
 
 
 def sentences(text: str) -> list[str]:
@@ -108,6 +120,18 @@ def test_no_sentence_of_a_docstring_hides_its_subject(trees: dict[Path, ast.Modu
         if PUZZLES.match(sentence) or NO_MACHINE.search(sentence)
     ]
     assert found == []
+
+
+def test_docstrings_and_comments_use_the_words_of_the_field(trees: dict[Path, ast.Module]) -> None:
+    texts = [
+        (path, sentence)
+        for path, tree in trees.items()
+        for text in (*docstrings(tree), *comments(path))
+        for sentence in sentences(text)
+    ]
+    assert len(texts) > 5000
+    odd = [(path.name, text) for path, text in texts if ODD_WORDS.search(text) or NO_MACHINE.search(text)]
+    assert odd == []
 
 
 def test_a_help_text_is_a_sentence_of_its_own() -> None:

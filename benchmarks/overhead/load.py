@@ -61,7 +61,7 @@ class _Tally:
 
 
 def chat_request(chunks: int = 0, pause_ms: int = 0) -> bytes:
-    """A chat completion of about 1 KB; with `chunks` the answer is a stream of so many, `pause_ms` apart."""
+    """A chat completion of about 1 KB, answered by a stream if it has `chunks`, `pause_ms` apart."""
     document = {
         "model": MODEL,
         "messages": [

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ranking`: the sidecar against Envoy's own policies in real time, and as foretold.
+"""`python -m benchmarks.ranking`: the sidecar against Envoy's own policies in real time, and as predicted.
 
 For each scenario and seed the arms run side by side for `--duration-s`, on the same requests at the same
 moments; then the evaluator plays the same requests to the same policies on the same fleet, in virtual time.
@@ -24,7 +24,7 @@ from rich.console import Console
 from benchmarks.evaluator import scenario
 from benchmarks.overhead.processes import Processes, machine_busy_s
 from benchmarks.ranking.arms import ARMS, Arms
-from benchmarks.ranking.figures import Figures, foretold
+from benchmarks.ranking.figures import Figures, predicted
 from benchmarks.ranking.load import Measurement, put_load
 from benchmarks.ranking.report import figures_table, gain_lines, ranking_lines
 from extproc.lab.evaluation.evaluator import evaluate
@@ -79,7 +79,7 @@ class Plan:
         return RecordedRequests(self.traffic.trace)
 
     def twin(self, seed: int, outside_s: float = 0.0) -> Scenario:
-        """The scenario with the very requests that are sent with this seed; each takes so long beside."""
+        """The scenario with the requests that are sent with this seed; each takes this time beside."""
         requests = list(
             self.requests().of_step(self.step, 1, self.traffic.max_model_len, np.random.default_rng(seed))
         )
@@ -109,13 +109,13 @@ def main(
     *,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="runs of each scenario")] = 3,
     duration_s: Annotated[float, typer.Option(min=1, help="of load, for each seed")] = 120.0,
-    draws: Annotated[int, typer.Option(min=1, max=_SEEDS_APART, help="how often it is foretold")] = 20,
+    draws: Annotated[int, typer.Option(min=1, max=_SEEDS_APART, help="how often it is predicted")] = 20,
     only: Annotated[str, typer.Option(help="scenarios whose name begins so")] = "",
     workload: Annotated[str | None, typer.Option(help="one scenario, as of `extproc evaluate`")] = None,
     fleet: Annotated[str, typer.Option(help="with --workload, as of `extproc evaluate`")] = "local",
     json_path: Annotated[Path | None, typer.Option("--json", help="write all figures here")] = None,
 ) -> None:
-    """The sidecar against LEAST_REQUEST and ROUND_ROBIN of Envoy itself: measured, and foretold."""
+    """The sidecar against LEAST_REQUEST and ROUND_ROBIN of Envoy itself: measured, and predicted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended
     console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
     found = {}
@@ -131,7 +131,7 @@ def main(
 
 
 def compare(plan: Plan, seeds: range, draws: int) -> Found:
-    """Measure, then foretell."""
+    """Measure, then predict."""
     began_s, busy_s, own_s = time.monotonic(), machine_busy_s(), 0.0
     runs = []
     for seed in seeds:
@@ -143,7 +143,7 @@ def compare(plan: Plan, seeds: range, draws: int) -> Found:
     return Found(
         real={policy: [run.figures[policy] for run in runs] for policy in ARMS},
         outside_s=outside_s,
-        draws=[foretell(plan, outside_s, seeds, draw) for draw in range(draws)],
+        draws=[predict(plan, outside_s, seeds, draw) for draw in range(draws)],
         max_late_s=max(run.max_late_s for run in runs),
         own_cores=own_s / lasted_s,
         others_cores=max(0.0, busy_s - own_s) / lasted_s,
@@ -161,13 +161,13 @@ def measure(plan: Plan, seed: int) -> tuple[Measurement, float]:
         return run, processes.cpu_s() - own_s
 
 
-def foretell(
+def predict(
     plan: Plan, outside_s: Mapping[str, float], seeds: range, draw: int
 ) -> Mapping[str, Sequence[Figures]]:
     """All seeds in virtual time; `draw` changes nothing but what the policies draw."""
     return {
         policy: [
-            foretold(evaluate(plan.twin(seed, outside_s[policy]), policy, seed * _SEEDS_APART + draw))
+            predicted(evaluate(plan.twin(seed, outside_s[policy]), policy, seed * _SEEDS_APART + draw))
             for seed in seeds
         ]
         for policy in ARMS
@@ -186,7 +186,7 @@ def show(console: Console, name: str, found: Found) -> None:
     for line in ranking_lines(found.real, found.draws):
         console.print(line)
     outside = ", ".join(f"{value_s * 1e3:.1f} ms ({policy})" for policy, value_s in found.outside_s.items())
-    console.print(f"Outside of the engines a request took {outside}; what is foretold has it added.")
+    console.print(f"Outside of the engines a request took {outside}; what is predicted has it added.")
     console.print(
         f"Requests were sent up to {found.max_late_s * 1e3:.0f} ms late. The benchmark took "
         f"{found.own_cores:.2f} cores, other work on the machine {found.others_cores:.2f}.\n"

@@ -1,4 +1,4 @@
-"""What one run is judged by, real or foretold, and the gain of one policy over another. No I/O."""
+"""What one run is judged by, real or predicted, and the gain of one policy over another. No I/O."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def measured(ttfts_s: Iterable[float], refused: int, failed: int, slo_s: float) 
     return Figures(requests, refused, failed, p50_s, p90_s, p99_s, goodput)
 
 
-def foretold(run: PolicyRun) -> Figures:
+def predicted(run: PolicyRun) -> Figures:
     """The same of an evaluation."""
     p50_s, p90_s, p99_s = (run.ttft_s(percent) or NOT_ANSWERED_S for percent in (50, 90, 99))
     return Figures(run.requests, run.refused, run.failed, p50_s, p90_s, p99_s, run.goodput)

@@ -10,7 +10,7 @@ from benchmarks.ranking.verdict import Comparison, Runs, compared, gains, median
 
 
 def figures_table(title: str, real: Runs, draws: Sequence[Runs]) -> Table:
-    """Every policy: medians over the seeds, real and foretold; in brackets the range of the draws."""
+    """Every policy: medians over the seeds, real and predicted; in brackets the range of the draws."""
     table = Table(title=title)
     for column in ("policy", "", *(f"{name}, s" for name in TTFTS), "goodput", "refused", "failed"):
         table.add_column(column, justify="left" if column in {"policy", ""} else "right")
@@ -23,15 +23,15 @@ def figures_table(title: str, real: Runs, draws: Sequence[Runs]) -> Table:
         )
         table.add_row(
             "",
-            "foretold",
-            *(f"{_seconds(one.foretold)} ({_seconds(one.low)} to {_seconds(one.high)})" for one in ttfts),
-            f"{goodput.foretold:.1%} ({goodput.low:.1%} to {goodput.high:.1%})",
+            "predicted",
+            *(f"{_seconds(one.predicted)} ({_seconds(one.low)} to {_seconds(one.high)})" for one in ttfts),
+            f"{goodput.predicted:.1%} ({goodput.low:.1%} to {goodput.high:.1%})",
         )
     return table
 
 
 def gain_lines(real: Runs, draws: Sequence[Runs]) -> list[str]:
-    """The gain of the sidecar over LEAST_REQUEST, real and foretold."""
+    """The gain of the sidecar over LEAST_REQUEST, real and predicted."""
     lines = []
     for name, gain in gains(LAYERED, LEAST_REQUEST).items():
         found = compared(gain, real, draws)
@@ -41,21 +41,21 @@ def gain_lines(real: Runs, draws: Sequence[Runs]) -> list[str]:
 
 
 def ranking_lines(real: Runs, draws: Sequence[Runs]) -> list[str]:
-    """The order of the policies by p99 TTFT, as far as it could be foretold."""
+    """The order of the policies by p99 TTFT, as far as it could be predicted."""
     orders = ranking(real, draws, TTFTS["TTFT p99"])
     return [
         f"  {order.better} before {order.worse}: {'so it was' if order.is_kept else 'IT WAS NOT'}"
         for order in orders
-    ] or ["  none could be foretold"]
+    ] or ["  none could be predicted"]
 
 
 def _gain(found: Comparison, name: str) -> str:
     if name == "goodput":
         return (
-            f"{found.real * 100:+.1f} points, foretold {found.foretold * 100:+.1f} "
+            f"{found.real * 100:+.1f} points, predicted {found.predicted * 100:+.1f} "
             f"({found.low * 100:+.1f} to {found.high * 100:+.1f})"
         )
-    return f"{-found.real:+.0%}, foretold {-found.foretold:+.0%} ({-found.high:+.0%} to {-found.low:+.0%})"
+    return f"{-found.real:+.0%}, predicted {-found.predicted:+.0%} ({-found.high:+.0%} to {-found.low:+.0%})"
 
 
 def _seconds(value_s: float) -> str:

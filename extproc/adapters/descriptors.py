@@ -1,4 +1,4 @@
-"""Open files and sockets: how many the process may have, and who gets how many of them.
+"""Open files and sockets: how many the process may have, and how they are shared out.
 
 Connections to the sidecar's ports have a share each, so that neither can take the descriptors that the other
 one needs, or that the scrapes and the sample store need.

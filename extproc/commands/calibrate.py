@@ -1,4 +1,4 @@
-"""`extproc calibrate`: an engine profile from a recorded load, and how well it foretells others."""
+"""`extproc calibrate`: an engine profile from a recorded load, and how well it predicts others."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -147,14 +147,14 @@ def evaluate(options: EvaluateOptions) -> None:
     bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
     with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
-    all that was said before. With adapters=COUNT:SKEW each is for one of so many adapters, the n-th of which
-    is as popular as 1 / n ** SKEW.
+    all that was said before. With adapters=COUNT:SKEW each is for one of COUNT adapters, the n-th of which is
+    as popular as 1 / n ** SKEW.
 
     Or a workload is a recorded trace, "trace:FILE[@LOAD] [for=SECONDS]". The file is one of Azure's CSV
     files (TIMESTAMP, ContextTokens, GeneratedTokens), of BurstGPT's CSV files, of Mooncake's JSONL files,
     whose prompts share prefixes, or a CSV file with at_s, prompt_tokens, output_tokens. With @LOAD the trace
     is stretched or compressed in time, bursts included, until its mean rate is that share of what the fleet
-    can answer. With for=SECONDS it ends after so many seconds of the simulation.
+    can answer. With for=SECONDS it ends after that time of the simulation.
 
     Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-adapters
     (the same without affinity to adapters), round-robin, random,

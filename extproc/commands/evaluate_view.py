@@ -95,8 +95,8 @@ def row_texts(summary: PolicySummary, *, is_spread: bool, has_failures: bool) ->
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return lines for each layered policy: which layers decided, and how well its estimate foretold; and for
-    each policy whose clients sent requests again: what became of these; and where servers have places for
+    """Return lines for each layered policy: which layers decided, and how well its estimate predicted; and
+    for each policy whose clients sent requests again: what became of these; and where servers have places for
     adapters how many requests waited for one, and how balanced the servers were.
     """
     layered = [_remark(summary) for summary in evaluation.policies if summary.layer_shares]

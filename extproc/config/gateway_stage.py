@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Le
 from extproc.config.fields import Stage
 
 MAX_ENDPOINTS = 16
-"""Guessed: a request that fails on so many servers fails because of itself."""
+"""Guessed: a request that fails on this many servers fails because of itself."""
 
 
 class GatewayConfig(Stage):

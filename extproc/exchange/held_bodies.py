@@ -23,7 +23,7 @@ UNTOLD_BYTES = 32 << 20
 """The largest body that `envoy.yaml` lets in; counted for one of unknown length until it is here."""
 
 TOLD_REQUESTS = 256
-"""Guessed: over so many requests it is learned whether lengths are told."""
+"""Guessed: over this many requests it is learned whether lengths are told."""
 
 
 class HeldBodies(msgspec.Struct):

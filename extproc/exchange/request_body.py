@@ -17,7 +17,7 @@ MAX_PART_BYTES = 62_000
 """Borrowed from the llm-d router: Google's load balancers take messages of at most 64 KiB."""
 
 SHARES = ((0, 1.0), (COUNTED_BYTES, 0.75), (LARGE_BYTES, 0.5))
-"""Guessed: the share of the room for all bodies that are larger than so many bytes."""
+"""Guessed: the share of the room for all bodies that are larger than this many bytes."""
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 A server computes with `places` adapters at once (vLLM's `--max-loras`). A request for another one waits until
 one of those has no request left there, however idle the server is otherwise. Its gauge tells, late, which
-adapters have requests there, whoever sent them; those of our own requests count from the moment when they are
-placed. An adapter whose requests have ended stays in its place until that is needed: then its weights do
-not have to be loaded again.
+adapters have requests there, those of others included; those of our own requests count from the moment when
+they are placed. An adapter whose requests have ended stays in its place until that is needed: then its
+weights do not have to be loaded again.
 """
 
 from collections.abc import Mapping, Set

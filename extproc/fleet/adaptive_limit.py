@@ -66,7 +66,7 @@ class MemoryBound:
         running / fraction in use * fraction in use while a request waits for memory
 
     The last is less than one: the next in line is sometimes long. All are averaged where the batch is full,
-    which is near the limit, or where a request waits: a few requests at low load foretell nothing.
+    which is near the limit, or where a request waits: a few requests at low load predict nothing.
     """
 
     __slots__ = ("_fraction", "_fraction_when_scarce", "_running", "requests")
@@ -95,10 +95,10 @@ START = 96
 servers would refuse what they can take; until more is known the limit of the wait holds."""
 
 PROBE_GAIN, PROBE_MORE = 1.1, 1
-"""Guessed: probing lets in so many times the knee, and one more; BBR's 1.25 makes a longer queue."""
+"""Guessed: probing lets in this many times the knee, and one more; BBR's 1.25 makes a longer queue."""
 
 PROBE_S = 2.0
-"""Guessed: probing ends when so long more was in flight than the knee, and running did not follow."""
+"""Guessed: probing ends when more than the knee was in flight for this time, and running did not follow."""
 
 CRUISE_S = 30.0
 """Guessed: the time at the limit between two probes."""
@@ -111,7 +111,7 @@ FAIR = 0.3
 count in which many came together, and these are those with long prompts."""
 
 PROOF_S = 10.0
-"""Guessed: so long more has to be in flight than ran at any time, for the knee to fall."""
+"""Guessed: for this time more has to be in flight than ran at any moment, for the knee to fall."""
 
 WINDOW_S = 30.0
 """Guessed: after that what ran is forgotten, as far as the knee is to fall."""

@@ -288,10 +288,10 @@ class Backend(EngineEstimate):
             fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
 
     def _shown(self, own: int, signals: Signals) -> int:
-        """Return how many of so many own requests its gauges must show, however late they are.
+        """Return how many of `own` requests its gauges must show, however late they are.
 
-        What it has prefilled counts until another server shows it, and a request whose prompt another server
-        computes comes to this one when that is done.
+        Its own prefilled prompts count until another server shows them, and a request whose prompt another
+        server computes comes to this one when that is done.
         """
         if not self.endpoint.can_answer:
             return min(own, int(signals.running + signals.waiting))

@@ -27,10 +27,10 @@ class BreakerRule:
 
 
 ANSWERING_S = 1.0
-"""Guessed: servers fail within milliseconds, so what one has worked on for so long is being answered."""
+"""Guessed: servers fail within milliseconds, so one that works on a request for this time is answering."""
 
 EXCUSED_PER_FAILURE = 10
-"""Guessed: so many failures that are likely requests' own count as one; fifty in a row are no accident."""
+"""Guessed: this many failures that are likely requests' own count as one; fifty in a row are no accident."""
 
 _CLOSED: Final[int] = 0  # traffic flows
 _PAUSED: Final[int] = 1  # nothing is sent until the pause is over
@@ -83,8 +83,8 @@ class Breaker:
     def scraped(self, now_s: float, *, is_working: bool) -> None:
         """Follow a good scrape, `is_working` where the server works on requests, and some are ours.
 
-        An answer may take minutes, and the backend is not out for so long: a probe that the server has been
-        working on is being answered. One of which nothing is seen is followed by another.
+        An answer may take minutes, and the backend is not out for all of that time: a probe that the server
+        has been working on is being answered. One of which nothing is seen is followed by another.
         """
         if self._phase != _PROBING:
             return

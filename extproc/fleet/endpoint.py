@@ -86,7 +86,7 @@ class KnownBackends:
 
     An empty answer may be right: a headless service without ready pods. Or a selector was mistyped, or a name
     server has lost its zone; then believing it would take every backend out at once. Keeping the known ones
-    costs nothing meanwhile: if they are gone indeed, the guard sees it and refuses. The doubt has an end,
+    costs nothing meanwhile: if they really are gone, the guard sees it and refuses. The doubt has an end,
     since addresses are given to others. A failure to get an answer is no answer, and changes nothing.
 
     Times are seconds of one monotonic clock.

@@ -14,7 +14,7 @@ RESUME_SHARE = 0.8
 """Borrowed from the deployment that this project comes from: a backend comes back at it."""
 
 LASTING_S = 10.0
-"""Guessed: a queue that has been there for so long will not empty by itself."""
+"""Guessed: a queue that has been there this long will not empty by itself."""
 
 SETTLED_S = 1.0
 """Guessed: in one that is younger they may only wait for the next iteration."""
@@ -76,7 +76,7 @@ class WaitingRule:
         return self.standing_share * self.burst_s
 
     def allowed_s(self, queued_s: float) -> float:
-        """Return the longest wait in a queue that has been there for so long."""
+        """Return the longest wait in a queue of this age."""
         if queued_s < SETTLED_S:
             return inf
         age = (queued_s - SETTLED_S) / (LASTING_S - SETTLED_S)
@@ -92,7 +92,7 @@ class WaitingRule:
         return load - waiting - 1 + self.allowed_s(queued_s) / turn_s
 
     def closes_above_in_burst(self, places: float, turn_s: float) -> float:
-        """Return the same for a burst that no scrape has seen yet, before a server with so many places."""
+        """Return the same for a burst that no scrape has seen yet, before a server with this many places."""
         return places - 1 + self.burst_s / turn_s
 
 

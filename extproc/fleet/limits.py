@@ -52,7 +52,7 @@ class LoadLimits:
         self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
 
     def follow_queue(self, running: float, load: float, waiting: float, turn_s: float) -> None:
-        """Close above what may wait for places, after a scrape with so many of the `load` waiting.
+        """Close above what may wait for places, after a scrape with this many of the `load` waiting.
 
         One with nothing in flight is never closed: else, once scrapes stop, it would be for good.
         """
@@ -61,7 +61,7 @@ class LoadLimits:
         self.waits_above = max(closes_above, self.most_running - 1, 0.0)
 
     def follow_places(self, places: float, turn_s: float) -> None:
-        """Close above what may wait for so many places in a burst that no scrape has seen yet."""
+        """Close above what may wait for this many places in a burst that no scrape has seen yet."""
         in_burst = self._rules.waiting.closes_above_in_burst(places, turn_s)
         self._burst_above = max(in_burst, self.most_running - 1, 0.0)
 

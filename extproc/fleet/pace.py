@@ -41,7 +41,7 @@ USUAL_PROMPT_SPREAD = 200.0
 NOISE_S = 0.1
 """Tried on tuning traffic: the error that a short TTFT may have; a longer one may be wrong in proportion."""
 SURPRISE = 4.0
-"""Guessed: a TTFT longer than foretold by more than this factor weighs as if it had been foretold by that
+"""Guessed: a TTFT longer than predicted by more than this factor weighs as if it had been predicted by that
 factor too short. Else the first long ones would outweigh, for minutes, the short ones that follow."""
 UNKNOWN_LIMIT = 64.0
 """Guessed: what `stay` is divided by where the limit is not known; equal for all, so it changes no order."""
@@ -154,7 +154,7 @@ class PaceLearning:
             self._turns += turns
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
         else:
-            # By what was foretold: a short TTFT out of the prefix cache, by surprise, is no surer for it.
+            # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
             foretold_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
             weight = (NOISE_S / (NOISE_S + foretold_s)) ** 2
             self._line.add(weight, seen)

@@ -2,8 +2,8 @@
 
 The model is asked about each request of the medium zone, and its answer is recorded with the decision,
 whether or not it has a say. The outcome then tells how far off both were. A model has to earn its say on each
-backend, and loses it there when the plain estimate has foretold better lately; it is still asked, so it comes
-back when it is better again. And a model may foretell well and yet put backends into the wrong order: so
+backend, and loses it there when the plain estimate has predicted better lately; it is still asked, so it
+comes back when it is better again. And a model may predict well and yet put backends into the wrong order: so
 pairs of outcomes are compared as well, for the whole fleet.
 """
 
@@ -37,7 +37,7 @@ backends; TTFTs within a fifth are equally long."""
 
 @dataclass(frozen=True, slots=True)
 class TrustRule:
-    """The model has a say about a backend after so many outcomes at the earliest."""
+    """The model has a say about a backend after this many outcomes at the earliest."""
 
     min_outcomes: Count = 30  # guessed: with fewer, chance decides which error is the smaller one
 
@@ -60,7 +60,7 @@ class Contest:
 
 
 class Foretold(msgspec.Struct, frozen=True):
-    """An outcome beside what was foretold of it; times but `at_s` in log seconds."""
+    """An outcome beside its predictions; all times but `at_s` in log seconds."""
 
     backend: str
     at_s: float

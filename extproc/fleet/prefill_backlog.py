@@ -63,7 +63,7 @@ class PrefillBacklog:
         return self._computing_tokens > 0
 
     def sent(self, request: object, tokens: float, now_s: float) -> None:
-        """Note a prompt with so many tokens to compute."""
+        """Note a prompt with this many tokens to compute."""
         self._waiting[request] = (tokens, now_s)
         self._usual_tokens += USUAL_WEIGHT * (tokens - self._usual_tokens)
 

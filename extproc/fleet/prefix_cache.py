@@ -22,7 +22,7 @@ USUAL_CACHE_TOKENS = 100_000.0
 """Guessed: the KV cache of a server that does not tell; that of an 8B model on a device with 40 GB or so."""
 
 DOUBTED_TOKENS = 16_384.0
-"""Guessed: so many tokens that should have been in the cache, and no hit, tell that there is none."""
+"""Guessed: this many tokens that should have been in the cache, and no hit, tell that there is none."""
 
 
 FOUND_WEIGHT = 0.1

@@ -3,8 +3,8 @@
 They wait in the engine's queue, or before the engine, where only we know of them: more of our own were in
 flight for a whole second than the server admits to. But a request that waits at one moment shows no limit: a
 request waits for the next iteration, and as long as the prompt before it fills the iterations. So what runs
-then is the limit until no request waits any more. It stays the limit where the places of those who have
-left were taken, and others waited all the while: a backend with a limit that is too low gets no traffic to
+then is the limit until no request waits any more. It stays the limit where freed places were taken again,
+and others waited all the while: a backend with a limit that is too low gets no traffic to
 show more.
 """
 

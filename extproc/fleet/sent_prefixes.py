@@ -131,7 +131,7 @@ class SentPrefixes:
         return found
 
     def holders(self, chain: Sequence[int], most: int) -> Sequence[Backend]:
-        """Return at most so many backends that hold more of a prompt than all others do."""
+        """Return at most this many backends that hold more of a prompt than all others do."""
         found: dict[Backend, None] = {}
         for block in reversed(chain):
             holders = self._notes.get(block, {})

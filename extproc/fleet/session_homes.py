@@ -27,11 +27,11 @@ from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import Request
 
 MAX_SESSIONS = 1 << 14
-"""Guessed: so many that came once, and so many that came back; 10 MB in all."""
+"""Guessed: this many that came once, and this many that came back; 10 MB in all."""
 
 
 class Home(NamedTuple):
-    """A backend that was sent a prompt of so many tokens, at this time by the clock of its cache."""
+    """A backend that was sent a prompt of this many tokens, at this time by the clock of its cache."""
 
     backend: Backend
     tokens: float

@@ -35,7 +35,7 @@ class Silence:
         self.placed_before = placed
 
     def is_over(self, now_s: float, placed: int, members: int) -> bool:
-        """Return whether the backend is due, after so many requests `placed` among so many `members`."""
+        """Return whether the backend is due, after this many requests `placed` among this many `members`."""
         has_missed = placed - self.placed_before >= MISSED_SHARES * members
         return has_missed and now_s - self.since_s >= self.patience_s
 

@@ -19,7 +19,7 @@ LONGEST_S = 30.0
 """Borrowed from the examples of Envoy's slow start: by then it has shown what it can, without metrics too."""
 
 ENOUGH = 64.0
-"""Guessed: so many at once prove that it takes any number."""
+"""Guessed: this many at once prove that it takes any number."""
 
 MIN_PAUSE_S = 1.0
 MAX_PAUSE_S = 10.0

@@ -11,7 +11,7 @@ is doubted.
 from extproc.fleet.signals import Signals
 
 DOUBTED_AFTER_S = 3.0
-"""Guessed: many times the lag of gauges, and short beside the patience of those who are refused."""
+"""Guessed: many times the lag of gauges, and short beside the patience of refused clients."""
 
 
 class StandingGauges:

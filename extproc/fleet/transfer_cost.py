@@ -1,7 +1,7 @@
 """How much longer a request takes whose prompt was prefilled on this server for another one: the transfer.
 
 The keys and values of the prompt move over the network, and the request passes one hop more. How long that
-takes is learned as a factor of a guess: the sum of what the first tokens took longer than foretold, by the
+takes is learned as a factor of a guess: the sum of what the first tokens took longer than predicted, by the
 sum of what was guessed. So a server that is slower than its pace says, or that is reached by a slow network,
 is used less. All is forgotten in time, and the server is tried again.
 """
@@ -27,7 +27,7 @@ class TransferCost:
         self._guessed_s = self._longer_s = self._known_at_s = 0.0
 
     def expected_s(self, tokens: float, now_s: float) -> float:
-        """Return what the transfer of so many tokens is expected to take."""
+        """Return what the transfer of this many tokens is expected to take."""
         kept = self._kept(now_s)
         factor = (PRIOR_S + kept * self._longer_s) / (PRIOR_S + kept * self._guessed_s)
         return max(0.0, factor) * _guess(tokens)

@@ -9,7 +9,8 @@ For the protocol around it:
 - Calls other than `receive` can also cause events: a queue that overflows, the last stream of a drain. The
   next `receive` returns them, and `receive(b"", now_s)` fetches them.
 - `connection_lost()` returns the events that remain when the transport is gone.
-- `reset` causes no StreamClosed: who resets, knows. `reset(id, NO_ERROR)` after an answer with `end_stream`
+- `reset` causes no StreamClosed: the side that resets knows of it. `reset(id, NO_ERROR)` after an answer with
+`end_stream`
   waits until the answer is sent (§8.1), and events of the stream may still come until then; on a stream that
   both sides have ended it does nothing.
 - `go_away()` drains: a first GOAWAY lets new streams through for one round trip, a second refuses them, and

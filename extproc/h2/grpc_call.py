@@ -135,7 +135,7 @@ class Call:
     def finish(self, status: Status = Status.OK, text: str = "") -> None:
         """End the call with a status; after the end it does nothing.
 
-        A caller that has not ended its side is told to stop (RFC 9113, 8.1).
+        A caller that has not ended its side is asked to stop (RFC 9113, 8.1).
         """
         if self.is_over:
             return

@@ -3,8 +3,8 @@
 See https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. A request that is no gRPC at all is
 answered by a plain HTTP status, as that document asks for.
 
-The blocks of a response hardly vary, so they are made once, as HPACK literals that are never indexed: whoever
-reads them needs no table, and whoever sends them keeps none (RFC 7541, 6.2.3). Statuses:
+The blocks of a response hardly vary, so they are made once, as HPACK literals that are never indexed: a
+reader needs no table, and a sender keeps none (RFC 7541, 6.2.3). Statuses:
 https://github.com/grpc/grpc/blob/master/doc/statuscodes.md.
 """
 

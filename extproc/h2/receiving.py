@@ -27,7 +27,7 @@ from extproc.h2.stream import MAX_WINDOW, ReceiveWindow, Stream, StreamTable
 DRAIN_PING: Final = b"draining"  # its answer tells that the peer has read our first GOAWAY (§6.8)
 
 _STREAMS_PER_CONTROL_FRAME: Final = 64
-"""A setting may touch every stream: it counts as one more frame for so many of them."""
+"""A setting may touch every stream: it counts as one more frame for this many of them."""
 
 
 class Receiver:

@@ -38,7 +38,7 @@ class Stream:
 
     __slots__ = (
         "is_answered",  # we have sent headers
-        "is_ending",  # we have been told to end it; nothing more will be given to send
+        "is_ending",  # the caller has ended it: nothing more comes to send
         "is_received",  # half closed (remote): the peer has ended its side
         "is_reset_when_sent",  # §8.1: the answer is complete before the request
         "is_sent",  # half closed (local): our END_STREAM is out

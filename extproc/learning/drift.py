@@ -1,6 +1,6 @@
-"""Whether the model in use still helps, told from samples alone.
+"""Whether the model in use still helps, judged by samples alone.
 
-A sidecar stops going by the model for a backend where the plain estimate foretells better
+A sidecar stops going by the model for a backend where the plain estimate predicts better
 (`fleet.prediction_record`). The trainer applies the same rule to the recorded predictions, so that it begins
 to look for a better model when a sidecar stops going by this one. A drift that was seen stays seen, until
 another model is in use.
@@ -28,7 +28,7 @@ DRIFT_COLUMNS = (
 """The fields of `Sample` that are read here."""
 
 _MAX_NAMES = 2 * MAX_BACKENDS
-"""A fleet, and those who were there before; what samples say of further ones is ignored."""
+"""A fleet, and the backends that were there before; samples of others are ignored."""
 
 
 class DriftWatch:

@@ -62,7 +62,7 @@ def judge(
 
 
 def _wrong_order(by_model: float | None, by_estimate: float | None, held_out: Observations) -> list[str]:
-    """Return the fault of a model that foretells well, and ranks backends worse than without it."""
+    """Return the fault of a model that predicts well, and ranks backends worse than without it."""
     if by_model is None or by_estimate is None:
         return []
     if by_model >= by_estimate - _TWO_DEVIATIONS / len(comparable_pairs(held_out)) ** 0.5:

@@ -4,9 +4,9 @@ It holds the manifest, the trees, a self-test (rows and what they must give) and
 content. There is no pickle: a file is numbers, and cannot run code.
 
 The guarantees. A truncated or damaged file is found by the checksum, which does not protect against
-intent: whoever writes a file can write its checksum. Against a hostile file there are bounds on every part;
+intent: a writer of a file can write its checksum. Against a hostile file there are bounds on every part;
 so any bytes at all either load or raise ModelFileError, within bounded time and memory. Not guaranteed: that
-an accepted model is right. Bad trees are found in use: they have a say only where they foretell better than
+an accepted model is right. Bad trees are found in use: they have a say only where they predict better than
 the plain estimate.
 """
 

@@ -15,10 +15,10 @@ MAX_STRATA = 768
 """Guessed: 256 backends. With more of them, a model made from some of the fleet serves all of it as well."""
 
 MAX_ROWS = 60_000
-"""Measured: of so many rows of 40 backends a model is made in 4 s. So few features need no more."""
+"""Measured: of this many rows of 40 backends a model is made in 4 s. So few features need no more."""
 
 _COMPACT_AFTER = 10_000
-"""Guessed: sorting is put off until so many rows were added, and as many as are kept."""
+"""Guessed: sorting is put off until this many rows were added, and as many as are kept."""
 
 _STRATUM, _AT_S, _FEATURES, _TTFT_S = 0, 1, slice(2, 2 + len(FEATURES)), 2 + len(FEATURES)
 _WIDTH = _TTFT_S + 1

@@ -96,7 +96,7 @@ def from_metadata(metadata: Mapping[str, str]) -> PlacedFacts | None:
 def sample_from(metadata: Mapping[str, str]) -> "Sample | None":
     """Return the sample of the facts that metadata carries, for its outcome to be filled in.
 
-    What metadata says of the outcome is to be overwritten.
+    Metadata about the outcome is overwritten later.
     """
     return _decoded(_SAMPLES, metadata)
 
@@ -147,7 +147,7 @@ _SAMPLES = msgspec.json.Decoder(Sample)
 
 
 def foretold_of(sample: Sample) -> Foretold | None:
-    """Return what the model and the plain estimate foretold of a request, and what became of it.
+    """Return what the model and the plain estimate predicted of a request, and what became of it.
 
     None where either of the three is not known, or is no time that could be: the facts came from outside.
     """

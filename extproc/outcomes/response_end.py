@@ -20,6 +20,7 @@ _PROMPT: Final = re.compile(rb'"(?:prompt|input)_tokens' + _COUNT)
 _OUTPUT: Final = re.compile(rb'"(?:completion|output)_tokens' + _COUNT)
 _CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)' + _COUNT)
 _ERROR: Final = re.compile(rb'(?:^|\n)data: ?\{(?:"type": ?"error", ?)?"error": ?\{')
+_ERROR_NAME: Final = b'"error"'
 _CODE: Final = re.compile(rb'"code"\s*:\s*"?([0-9]{3})\b')
 _UNKNOWN_CODE: Final = "500"
 
@@ -45,7 +46,7 @@ def read_usage(tail: bytes) -> TokenUsage | None:
 
 def read_stream_error(tail: bytes) -> str | None:
     """Return the code of an error that ended a stream of events, as text; None where none did."""
-    found = _ERROR.search(tail)
+    found = _ERROR.search(tail) if _ERROR_NAME in tail else None  # looking for its place takes 90 µs
     if found is None:
         return None
     code = _CODE.search(tail, found.end())

@@ -24,7 +24,7 @@ class CandidateEstimate(msgspec.Struct, frozen=True):
 
 
 def candidate_estimates(view: FleetView, prompt_tokens: float, most: int) -> Sequence[CandidateEstimate]:
-    """Return the candidates with the smallest scores, that one first, at most so many."""
+    """Return the candidates with the smallest scores, that one first, at most this many."""
     terms = estimates(view, prompt_tokens, view.cached_tokens)
     fit = set(guard.fit(view, prompt_tokens)[0].backends)
     told = []

@@ -203,7 +203,7 @@ def _decision(
     reason: Reason,
     asked: tuple[CorrectionModel, float] | None = None,
 ) -> Decision:
-    """Return the decision for the candidate of that number, with what was known and foretold of it."""
+    """Return the decision for the candidate of that number, with what was known and predicted of it."""
     backend = view.backends[chosen]
     cached_tokens = view.cached_tokens.get(backend, 0.0)
     estimate = expected_wait.expected_wait(

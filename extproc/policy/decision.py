@@ -35,7 +35,7 @@ class Reason(StrEnum):
     DISABLED = "disabled"
     STALE_SIGNALS = "stale_signals"
     RUNNING_ERROR = (
-        "running_error"  # the plain estimate has foretold at least as well, or it is not known yet
+        "running_error"  # the plain estimate has predicted at least as well, or it is not known yet
     )
     # reject
     SATURATED = "saturated"
@@ -46,7 +46,7 @@ class Reason(StrEnum):
     TENANT_SHARE = "tenant_share"  # nearly full, and the tenant has many more in flight than others
     QUEUE_FULL = "queue_full"  # on arrival, or pushed out by a request that deserves the place more
     QUEUE_TIMEOUT = "queue_timeout"
-    LARGE_BODIES = "large_bodies"  # Envoy holds so many already
+    LARGE_BODIES = "large_bodies"  # Envoy holds this many already
     UNKNOWN_MODEL = "unknown_model"
     MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
     UNKNOWN_RESPONSE = "unknown_response"  # which backend has that stored response is not known

@@ -8,7 +8,7 @@ parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`
 - `prompts_ahead_s`: prompts that were sent there and are not computed yet (`fleet.prefill_backlog`);
 - `turns_s`: the time until enough requests end that a place is free, where all are taken.
 
-A score is compared, not foretold. It adds `crowding_s`: a place and a share of the engine that this request
+A score is compared, not predicted. It adds `crowding_s`: a place and a share of the engine that this request
 takes are lacking for those that come after it.
 
 `expected_wait` is the definition; `policy.guard.fit` has it written out once more, for speed.

@@ -13,7 +13,7 @@ COST_SHARE = 0.5
 """Guessed, see above."""
 
 MAX_TRIED = 4
-"""Guessed: so many of the silent are looked at in one decision, those that are due for longest."""
+"""Guessed: this many of the silent are looked at in one decision, those that are due for longest."""
 
 
 def worth_trying(view: FleetView, scores: list[float]) -> int | None:

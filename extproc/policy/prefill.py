@@ -8,6 +8,7 @@ all of them would wait there.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,18 +32,37 @@ class PrefillChoice(msgspec.Struct, frozen=True):
     foretold_s: float
 
 
+class Prefillers(NamedTuple):
+    """The servers that may prefill a prompt for others, and in how many seconds each would have done so."""
+
+    view: FleetView
+    ready_s: Mapping[Backend, float]
+
+
+def prefillers_of(prompt_tokens: float, view: FleetView) -> Prefillers:
+    """Return those of some prefill servers that may take a prompt."""
+    now_s, cached = view.now_s, view.cached_tokens
+    ready_s = {
+        backend: expected_wait(backend, load, prompt_tokens, cached.get(backend, 0.0), now_s).ttft_s
+        for backend, load in zip(view.backends, view.loads, strict=True)
+        if backend.breaker.admits_at_s <= now_s and view.has_room(backend)
+    }
+    return Prefillers(view, ready_s)
+
+
 def prefill_elsewhere(
-    prompt_tokens: float, chosen: Backend, known: CandidateFacts, prefillers: FleetView
+    prompt_tokens: float, chosen: Backend, known: CandidateFacts, prefillers: Prefillers
 ) -> PrefillChoice | None:
     """Return where to prefill a prompt that the `chosen` server answers; None where it does that best itself.
 
     `known` is what was known of that server.
     """
     moved_tokens = max(0.0, prompt_tokens - known.expected_cached_tokens)
-    now_s, best = prefillers.now_s, None
+    view, best = prefillers.view, None
+    now_s = view.now_s
     best_s, least_load = there_s(chosen, known), 0.0
-    for backend, prefill_s in prefills_s(prompt_tokens, prefillers).items():
-        cached_tokens, load = prefillers.cached_tokens.get(backend, 0.0), prefillers.load(backend)
+    for backend, prefill_s in prefillers.ready_s.items():
+        cached_tokens, load = view.cached_tokens.get(backend, 0.0), view.load(backend)
         foretold_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
         expected_s = foretold_s + backend.transfer.expected_s(moved_tokens, now_s)
         if expected_s < best_s or (best is not None and expected_s == best_s and load < least_load):
@@ -56,7 +76,7 @@ def nearer_by_prefill(
     candidates: Sequence[Backend],
     cached: Mapping[Backend, float],
     near: Mapping[Backend, float],
-    prefillers: FleetView,
+    prefillers: Prefillers,
 ) -> Mapping[Backend, float]:
     """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
 
@@ -64,31 +84,25 @@ def nearer_by_prefill(
     computing, told as tokens that it need not compute: candidates are compared by what is left for them.
     Looked at is the one prefill server that would have the whole prompt there first.
     """
-    now_s, found = prefillers.now_s, dict(near)
-    prefilled_s = prefills_s(prompt_tokens, prefillers)
-    if not prefilled_s:
+    view, ready_s = prefillers
+    if not ready_s:
         return near
-    first = min(prefilled_s, key=lambda one: prefilled_s[one] + one.transfer.expected_s(prompt_tokens, now_s))
+    now_s, found = view.now_s, dict(near)
+    first = min(ready_s, key=lambda one: ready_s[one] + one.transfer.expected_s(prompt_tokens, now_s))
+    whole_s = first.transfer.expected_s(prompt_tokens, now_s)
     for backend in candidates:
         if not backend.endpoint.takes_prefilled:
             continue
-        pace, ahead_s = backend.pace, max(0.0, backend.prefilled_at_s - now_s)
-        moved_tokens = max(0.0, prompt_tokens - cached.get(backend, 0.0))
-        later_s = max(0.0, prefilled_s[first] - ahead_s) + first.transfer.expected_s(moved_tokens, now_s)
+        pace, moved_tokens, transfer_s = backend.pace, prompt_tokens, whole_s
+        if backend in cached:
+            moved_tokens = max(0.0, prompt_tokens - cached[backend])
+            transfer_s = first.transfer.expected_s(moved_tokens, now_s)
+        later_s = max(0.0, ready_s[first] - max(0.0, backend.prefilled_at_s - now_s)) + transfer_s
         computing_s = pace.token_s * moved_tokens
-        if later_s < pace.base_s + computing_s + stalled_s(backend, prefillers.load(backend), computing_s):
+        own_s = pace.base_s + computing_s
+        if later_s < own_s or later_s < own_s + stalled_s(backend, view.load(backend), computing_s):
             found[backend] = prompt_tokens - (later_s - pace.base_s) / pace.token_s
     return found
-
-
-def prefills_s(prompt_tokens: float, prefillers: FleetView) -> Mapping[Backend, float]:
-    """Return when a prompt is computed on each prefill server that may take it, in seconds from now."""
-    now_s, cached = prefillers.now_s, prefillers.cached_tokens
-    return {
-        backend: expected_wait(backend, load, prompt_tokens, cached.get(backend, 0.0), now_s).ttft_s
-        for backend, load in zip(prefillers.backends, prefillers.loads, strict=True)
-        if backend.breaker.admits_at_s <= now_s and prefillers.has_room(backend)
-    }
 
 
 def there_s(chosen: Backend, known: CandidateFacts) -> float:

@@ -34,7 +34,7 @@ def use_of(view: FleetView) -> Use:
 
 
 def servers_wanted(use: Use, waiting: int) -> int:
-    """Return the number of servers for what the backends of a model have, and for so many that wait.
+    """Return the number of servers for what the backends of a model have, and for this many that wait.
 
     It is 0 where there is nothing to do, and 1 while nothing is known of the model's servers.
     """

@@ -37,7 +37,7 @@ _MEND_UP_TO_PLACES: Final = 16 * 1024
 _UNREADABLE_BYTES: Final = 1024  # guessed: about as much as an image
 
 # Each begins with a literal, which is found fast, and is replaced by as many bytes of standard JSON. A
-# backslash that is itself escaped is not told apart: then some letters of a text are others.
+# backslash that is itself escaped is not recognised: then some letters of a text are others.
 _MENDED: Final = (
     (
         re.compile(
@@ -152,7 +152,7 @@ def _previous_response(api: Api, fields: _Fields) -> str:
 
 
 def _salt(raw: Raw) -> str:
-    """Return a salt; one of another shape, which vLLM refuses, is told from others by its bytes."""
+    """Return a salt; one of another shape, which vLLM refuses, is distinguished from others by its bytes."""
     json = bytes(raw)
     if json in {b"", b"null"}:
         return ""

@@ -1,6 +1,6 @@
 """The API of a request whose path is not known: some gateways send headers without it, and the body.
 
-NGINX Gateway Fabric is one. Which API it is can be told from the field that holds the prompt.
+NGINX Gateway Fabric is one. The field that holds the prompt shows which API it is.
 """
 
 import re

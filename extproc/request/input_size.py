@@ -172,7 +172,7 @@ def _tool_calls_bytes(raw: Raw) -> int:
 
 
 def _decoded(decoder: msgspec.json.Decoder[list[_Element]], raw: Raw) -> list[_Element] | None:
-    """Return the array, or None for anything else; strings are told by their first byte, raising is slow."""
+    """Return the array, or None for anything else; the first byte shows a string, since raising is slow."""
     if not raw or memoryview(raw)[0] != _BRACKET:
         return None
     try:

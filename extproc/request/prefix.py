@@ -2,7 +2,7 @@
 
 An engine does not compute again what it has in its KV cache, and looks that up from the beginning on. So two
 requests share as much work as their chains do. A chain is made of the body's bytes from the prompt's field
-on, without decoding them: who goes on with a conversation sends the same bytes again, and more. Tools and
+on, without decoding them: the next turn of a conversation sends the same bytes again, and more. Tools and
 instructions that differ before the same messages are not seen: what is wrong is an estimate. A `cache_salt`
 is part of the chain, since engines keep the blocks of each salt apart.
 

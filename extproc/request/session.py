@@ -1,6 +1,6 @@
 """The session of a request: an id that agents and gateways send with each turn, in one of several headers.
 
-It is kept as a number alone, which no client can foretell (`request.prefix` says of which hash). A session is
+It is kept as a number alone, which no client can predict (`request.prefix` says of which hash). A session is
 one of its model, salt and tenant: what another of these was sent is no reason to go there.
 """
 

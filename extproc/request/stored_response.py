@@ -1,7 +1,7 @@
 """The stored response that a request is about: one that goes on from it, asks for it, or cancels it.
 
 A server keeps its responses in its own memory (OpenAI's Responses API, `store`). No other server knows them.
-An id is kept as a number alone, which no client can foretell (`request.prefix` says of which hash).
+An id is kept as a number alone, which no client can predict (`request.prefix` says of which hash).
 """
 
 import re

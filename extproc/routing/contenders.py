@@ -16,7 +16,7 @@ from extproc.fleet.registry import lists, may_be_chosen
 from extproc.request.request import Request
 
 MOST_LOOKED_AT = 64
-"""Guessed: a decision over so many takes 40 µs; `benchmarks/README.md` has what is lost by it."""
+"""Guessed: a decision over this many takes 40 µs; `benchmarks/README.md` has what is lost by it."""
 
 MOST_HOLDERS = 15
 """A block that more backends hold is a common one, and chance finds some of them."""
@@ -42,7 +42,7 @@ def contenders(
 
 
 def some_of(backends: Sequence[Backend], most: int, rng: np.random.Generator) -> dict[Backend, None]:
-    """Return at most so many of the backends, taken at random."""
+    """Return at most this many of the backends, taken at random."""
     numbers = rng.integers(0, len(backends), most).tolist()
     return dict.fromkeys([backends[number] for number in numbers])
 

@@ -142,5 +142,5 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
         return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)
-    if sample.model_version is not None and (foretold := foretold_of(sample)) is not None:
-        backend.predictions.observe(sample.model_version, foretold)
+    if sample.model_version is not None and (predicted := foretold_of(sample)) is not None:
+        backend.predictions.observe(sample.model_version, predicted)

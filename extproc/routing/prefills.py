@@ -9,14 +9,14 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.registry import Registry
 from extproc.fleet.sent_prefixes import SentPrefixes
-from extproc.fleet.view import CandidateFacts, FleetView
+from extproc.fleet.view import CandidateFacts
 from extproc.outcomes.outcome import Outcome
-from extproc.policy.prefill import PrefillChoice, prefill_elsewhere
+from extproc.policy.prefill import PrefillChoice, Prefillers, prefill_elsewhere, prefillers_of
 from extproc.request.request import Request
 from extproc.routing.contenders import some_of
 
 MOST_LOOKED_AT = 32
-"""Guessed: of more prefill servers so many are taken at random; the best of these is nearly that of all."""
+"""Guessed: of more prefill servers this many are taken at random; the best of these is nearly that of all."""
 
 
 class Prefill(Lease):
@@ -69,17 +69,18 @@ class Prefilling:
         self._rng = rng
         self.placed = 0
 
-    def view(self, request: Request, now_s: float) -> FleetView | None:
+    def prefillers(self, request: Request, now_s: float) -> Prefillers | None:
         """Return the servers that may prefill a request for another one; None where there are none."""
         if not (self._registry.only_prefilling and request.has_body and request.api.is_generation):
             return None
         found = self._looked_at(request)
         if not found:
             return None
-        return self._fleet.view(found, now_s, self._fleet.prefixes.cached_tokens(request, found))
+        view = self._fleet.view(found, now_s, self._fleet.prefixes.cached_tokens(request, found))
+        return prefillers_of(request.input_tokens, view)
 
     def choose(
-        self, request: Request, chosen: Backend, known: CandidateFacts, prefillers: FleetView
+        self, request: Request, chosen: Backend, known: CandidateFacts, prefillers: Prefillers
     ) -> PrefillChoice | None:
         """Return where to prefill a request that the `chosen` server answers; None for that server itself."""
         if not chosen.endpoint.takes_prefilled:

@@ -1,4 +1,4 @@
-"""Clients that were refused, told to come back, and are not due yet: a queue that waits elsewhere.
+"""Clients that were refused with a time to come back, and are not due yet: a queue that waits elsewhere.
 
 Whole seconds are promised, so a number for each second is all that is kept.
 """
@@ -23,7 +23,7 @@ class PromisedReturns:
         return self._away
 
     def promise(self, at_s: float) -> None:
-        """Count a client that was told to come back then."""
+        """Count a client that will come back then."""
         second = int(at_s)
         if second not in self._by_second:
             self._by_second[second] = 0

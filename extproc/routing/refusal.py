@@ -2,7 +2,7 @@
 
 503 with `Retry-After` where all candidates are saturated or fail or have just left, 404 where no backend
 serves the model, both with an error body in the form of OpenAI's API, or of Anthropic's. The time to come
-back is measured: what has to drain, and those that were told to come back before, divided by how fast it
+back is measured: what has to drain, and those that were promised a place before, divided by how fast it
 drains.
 
 Gateways have a rule of their own, by the Endpoint Picker Protocol: 429 where there is capacity and it is
@@ -69,7 +69,7 @@ class AdmissionRules:
 
 
 class Returns:
-    """Tells refused clients when to come back: when those who were told to before have been taken.
+    """Tells refused clients when to come back: when the clients that were refused before have been taken.
 
     All of these count, by model, as if they waited in a queue here. So a client that is refused while many
     are away is sent away for longer, and each for a little longer than the one before. The times are spread
@@ -106,7 +106,7 @@ class Returns:
 
 
 def turn_s(view: FleetView, before: int) -> float:
-    """Return the seconds until a candidate can be expected to take one more, after so many `before` it.
+    """Return the seconds until a candidate can be expected to take one more, after this many `before` it.
 
     Those before it are taken by all candidates together; inf where nothing tells.
     """

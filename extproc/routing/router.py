@@ -18,7 +18,7 @@ from extproc.outcomes.facts import to_metadata
 from extproc.policy.candidate_estimates import CandidateEstimate, candidate_estimates
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, DecisionCounts, Layer, Reason
-from extproc.policy.prefill import nearer_by_prefill
+from extproc.policy.prefill import Prefillers, nearer_by_prefill
 from extproc.request.api import Api
 from extproc.request.request import Request
 from extproc.request.stored_response import NO_RESPONSE
@@ -46,7 +46,7 @@ class _Look(NamedTuple):
 
     decision: Decision
     view: FleetView
-    prefillers: FleetView | None = None
+    prefillers: Prefillers | None = None
 
 
 class Router:
@@ -142,7 +142,7 @@ class Router:
         near = nearest = self._fleet.sessions.near_tokens(request, cached)
         if self._fleet.has_adapters and request.model is not None:
             nearest = self._fleet.adapter_tokens(request.model, candidates, now_s, near)
-        prefillers = None if self._gateway is None else self.prefilling.view(request, now_s)
+        prefillers = None if self._gateway is None else self.prefilling.prefillers(request, now_s)
         if prefillers is not None:
             nearest = nearer_by_prefill(request.input_tokens, candidates, cached, nearest, prefillers)
         view = self._fleet.view(candidates, now_s, cached, nearest)

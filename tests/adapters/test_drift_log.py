@@ -15,7 +15,7 @@ def log(parts: Parts, caplog: pytest.LogCaptureFixture) -> DriftLog:
 def mispredict(parts: Parts) -> None:
     """The model is farther off on `vllm-1` than the plain estimate."""
     parts.offer_shipped_model()
-    parts.foretell(log_corrected=0.5, log_plain=0.2)
+    parts.predict(log_corrected=0.5, log_plain=0.2)
 
 
 def test_that_layer_2_stands_down_is_said_once_and_so_is_its_return(
@@ -29,7 +29,7 @@ def test_that_layer_2_stands_down_is_said_once_and_so_is_its_return(
     (said,) = caplog.messages
     assert said.startswith("layer2_stands_down name=vllm-1 error=")
     assert said.endswith("error=0.500, the estimate alone 0.200")
-    parts.foretell(log_corrected=0.1, log_plain=0.2)
+    parts.predict(log_corrected=0.1, log_plain=0.2)
     log.look(4.0)
     log.look(5.0)
     assert caplog.messages[1:] == ["layer2_returned name=vllm-1"]
@@ -41,6 +41,6 @@ def test_of_a_backend_that_has_left_nothing_more_is_said(
     mispredict(parts)
     log.look(1.0)
     log.keep_only({"vllm-2"})
-    parts.foretell(log_corrected=0.1, log_plain=0.2)
+    parts.predict(log_corrected=0.1, log_plain=0.2)
     log.look(2.0)
     assert len(caplog.messages) == 1

@@ -6,7 +6,7 @@ import pytest
 from support.recorded_traces import MOONCAKE, written
 
 from benchmarks.evaluator import scenario
-from benchmarks.ranking.__main__ import SCENARIOS, Plan, foretell, measure
+from benchmarks.ranking.__main__ import SCENARIOS, Plan, measure, predict
 from benchmarks.ranking.arms import ARMS, sim_arguments
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.simulated_vllm.vllm_options import SimOptions
@@ -32,7 +32,7 @@ def test_the_twin_gets_the_traffic_of_the_seed_whatever_its_own():
 
 def test_draws_differ_in_nothing_but_what_policies_draw():
     chat = plan("two-class 0.95", 20.0)
-    one, again, other = (foretell(chat, dict.fromkeys(ARMS, 0.0), range(1, 2), draw) for draw in (0, 0, 1))
+    one, again, other = (predict(chat, dict.fromkeys(ARMS, 0.0), range(1, 2), draw) for draw in (0, 0, 1))
     assert one == again != other
     assert [run[0].requests for run in one.values()] == [run[0].requests for run in other.values()]
 

@@ -17,7 +17,7 @@ def runs(**p99_s: list[float]) -> Runs:
 def test_a_figure_is_its_median_over_the_seeds_and_the_draws():
     draws = [runs(ours=[1.0, 9.0, 2.0]), runs(ours=[3.0, 4.0, 5.0]), runs(ours=[8.0, 7.0, 6.0])]
     found = compared(median_of(P99, "ours"), runs(ours=[5.0, 6.0, 50.0]), draws)
-    assert (found.real, found.foretold, found.low, found.high) == (6.0, 4.0, 2.0, 7.0)
+    assert (found.real, found.predicted, found.low, found.high) == (6.0, 4.0, 2.0, 7.0)
 
 
 @pytest.mark.parametrize(("real_s", "is_within"), [(1.9, False), (2.0, True), (6.5, True), (7.1, False)])

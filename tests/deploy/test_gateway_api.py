@@ -1,10 +1,12 @@
 """The picker's manifests: pool, service, ports and policies meet, and the chart makes what kustomize does.
 
-InferencePool and ClientTrafficPolicy are in no package of schemas. The first is read as the router reads it.
+InferencePool and ClientTrafficPolicy are in no package of schemas. The first is read as the router reads it,
+and held against the rules of its reference.
 """
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -66,6 +68,21 @@ def test_the_pool_is_as_the_router_reads_it_and_names_the_pickers_service(varian
     assert picker["port"]["number"] in {port["port"] for port in service["spec"]["ports"]}
     assert flags(variant)["--pool-name"] == document["metadata"]["name"]
     assert (pool.label_selector, pool.ports) == ("app.kubernetes.io/name=vllm", [8000])
+
+
+@pytest.mark.parametrize("variant", PICKERS)
+def test_the_pool_keeps_the_rules_of_its_reference(variant: str) -> None:
+    """Those of inference.networking.k8s.io/v1, which a cluster checks."""
+    spec = one(variant, "InferencePool")["spec"]
+    assert all(re.fullmatch(r"[\w./-]{1,317}", key) for key in spec["selector"]["matchLabels"])
+    numbers = [port["number"] for port in spec["targetPorts"]]
+    assert 1 <= len(numbers) == len(set(numbers)) <= 8
+    assert all(0 < number < 1 << 16 for number in numbers)
+    assert spec["appProtocol"] in {"http", "kubernetes.io/h2c"}
+    picker = spec["endpointPickerRef"]
+    assert picker.keys() <= {"group", "kind", "name", "port", "failureMode"}
+    assert picker.get("kind", "Service") == "Service"
+    assert picker.get("failureMode", "FailClose") in {"FailOpen", "FailClose"}
 
 
 def test_the_pool_selects_the_pods_of_our_vllm_at_their_port() -> None:

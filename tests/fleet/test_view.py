@@ -16,7 +16,7 @@ RULES = fleet_rules(max_active=10, resume_load=8)
 
 
 def backends(*loads: int) -> list[Backend]:
-    """Backends with so many of our requests each."""
+    """Backends with this many of our requests each."""
     result = [a_backend(RULES, number=number) for number in range(1, len(loads) + 1)]
     for backend, load in zip(result, loads, strict=True):
         reserve(backend, load, NOW_S)

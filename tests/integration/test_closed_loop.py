@@ -46,7 +46,7 @@ def is_judged(stack: LocalStack) -> bool:
     return "model_published" in log or "model_not_published reason=its error" in log
 
 
-def foretold(state: State) -> list[dict[str, Any]]:
+def predicted(state: State) -> list[dict[str, Any]]:
     """The backends of which outcomes have been held against both estimates."""
     return [backend for backend in state["backends"] if backend["running_error"] is not None]
 
@@ -70,8 +70,8 @@ def test_a_stack_learns_and_a_model_has_a_say_only_where_it_foretells_better(sta
                 assert state["model"] is None, "a model that is no better than none is not used"
                 shutil.copyfile(SHIPPED_MODEL, stack.model_path)
             await stack.until(lambda state: state["model"], patience_s=PATIENCE_S)
-            state = await stack.until(lambda state: len(foretold(state)) == 3, patience_s=PATIENCE_S)
-            for backend in foretold(state):
+            state = await stack.until(lambda state: len(predicted(state)) == 3, patience_s=PATIENCE_S)
+            for backend in predicted(state):
                 is_better = backend["running_error"] <= backend["plain_error"]
                 assert is_better or not backend["is_model_trusted"]
             await stack.change_speed(FAST)  # what is under way need not take its time

@@ -102,7 +102,7 @@ async def watching(stack: LocalStack) -> AsyncIterator[Prometheus]:
 
 
 def asked_of_the_model(state: dict[str, Any]) -> int:
-    """Whether it has a say or not: that depends on how well it foretells on this machine."""
+    """Whether it has a say or not: that depends on how well it predicts on this machine."""
     return state["decisions"]["predict"] + state["reasons"].get("least_load.running_error", 0)
 
 

@@ -23,10 +23,15 @@ from support.picker_stack import PickerStack, picker_stack
 from support.process_stack import SharedStack, running
 from support.scripted_backend import ScriptedBackend, reset_at_once
 
+CALL_TIMEOUT_S = 0.5
+"""Of Istio's 10 s a response may be longer."""
 BUFFERED = {"mode": "BUFFERED", "allow_mode_override": True}
 GATEWAYS: Mapping[str, dict[str, Any]] = {
     "original_dst": {"allow_content_length_header": True},
-    "override_host": {"picks": "override_host"},
+    "override_host": {
+        "picks": "override_host",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": f"{CALL_TIMEOUT_S}s"},
+    },
     "buffered": BUFFERED,
 }
 WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
@@ -34,7 +39,7 @@ WITH_USAGE = {**chat(), "stream_options": {"include_usage": True}}
 
 @dataclass
 class Echo:
-    """A server that tells what it was sent, and says that it runs so many requests."""
+    """A server that tells what it was sent, and says that it runs this many requests."""
 
     port: int = 0
     running: int = 0
@@ -128,6 +133,18 @@ def test_the_first_part_of_a_stream_is_its_ttft_and_usage_is_read(shared: Shared
         async with asyncio.timeout(20.0):
             while 'extproc_ttft_seconds_count{backend="vllm-' not in await stack.metrics_page():
                 await asyncio.sleep(0.02)
+
+    shared.run(scenario())
+
+
+def test_a_response_outlasts_the_time_that_istio_gives_a_call(shared: SharedStack) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        asked_s = asyncio.get_running_loop().time()
+        async with stack.through("override_host"):
+            assert (await stack.ask(chat(max_tokens=150))).is_complete
+        assert asyncio.get_running_loop().time() - asked_s > 1.5 * CALL_TIMEOUT_S
 
     shared.run(scenario())
 

@@ -121,7 +121,7 @@ async def assert_nobody_waited_for_longer(stack: LocalStack) -> None:
 async def clients(
     stack: LocalStack, header: str, counts: Mapping[str, int]
 ) -> AsyncIterator[dict[str, Load]]:
-    """So many clients by the header's value, all of whom are there; in the end nobody has been refused."""
+    """This many clients by the header's value, all of whom are there; in the end nobody has been refused."""
     async with AsyncExitStack() as exits:
         loads = {
             label: await exits.enter_async_context(Load(stack, count, BODY, headers={header: label}))

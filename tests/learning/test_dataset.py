@@ -87,7 +87,7 @@ def test_signals_grow_stale_at_the_age_at_which_serving_stops_using_them(columns
 
 
 def with_input(columns: Columns, prompt: float, expected: float, cached: float = np.nan) -> Columns:
-    """The same samples, of so many tokens each, of which some were expected and some found in the cache."""
+    """The same samples, of this many tokens each, of which some were expected and some found in the cache."""
     for name, value in {
         "input_tokens": prompt,
         "expected_cached_tokens": expected,

@@ -11,7 +11,7 @@ Columns = dict[str, np.ndarray]
 
 
 def samples(count: int = 20, *, corrected: float = 2.0, plain: float = 1.2, **changes: object) -> Columns:
-    """Requests that were foretold to take `corrected` and `plain` times what they took."""
+    """Requests that were predicted to take `corrected` and `plain` times what they took."""
     columns: Columns = {
         "backend": np.full(count, "vllm-1", dtype=object),
         "is_stream": np.ones(count, bool),

@@ -50,7 +50,7 @@ def walked(tree: Tree, row: npt.NDArray[np.float64]) -> float:
 
 
 def grown(splits: int) -> st.SearchStrategy[Tree]:
-    """Trees of any shape with at most so many splits."""
+    """Trees of any shape with at most this many splits."""
     leaves = st.floats(-0.5, 0.5)
     if not splits:
         return leaves

@@ -44,7 +44,7 @@ def test_the_terms_are_the_own_prompt_the_prompts_ahead_the_turns_and_the_crowdi
     terms = expected_wait(backend, load=10, prompt_tokens=100, cached_tokens=40, now_s=NOW_S)
     assert terms == pytest.approx((0.1 + 0.06, 0.7, 0.5 * 3, 0.5 * 0.22))
     assert terms.score_s == pytest.approx(sum(terms))
-    assert terms.ttft_s == pytest.approx(sum(terms) - terms.crowding_s), "crowding is compared, not foretold"
+    assert terms.ttft_s == pytest.approx(sum(terms) - terms.crowding_s), "crowding is compared, not predicted"
     assert terms.wait_s == pytest.approx(0.7 + 0.5 * 3), "its own computing is no wait"
 
 

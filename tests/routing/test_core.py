@@ -46,8 +46,8 @@ def offer(version: str) -> ModelOffer:
     return ModelOffer(version.encode(), cast(Predictor, model))
 
 
-def foretold(backend: Backend, count: int) -> None:
-    """So many outcomes, of which the model `v1` foretold more than the plain estimate."""
+def predicted(backend: Backend, count: int) -> None:
+    """This many outcomes, of which the model `v1` predicted more than the plain estimate."""
     for _ in range(count):
         backend.predictions.observe("v1", Foretold(backend.name, 0.0, 100.0, 0.0, 0.1, 0.9))
 
@@ -62,7 +62,7 @@ def serve(core: Core, now_s: float) -> RouteTo:
 
 
 def count_tokens(core: Core, backend: Backend, prompt_tokens_total: float, now_s: float) -> None:
-    """Scrape a backend that has counted so many prompt tokens since it was started."""
+    """Scrape a backend that has counted this many prompt tokens since it was started."""
     core.scraped(backend, Signals(0, 0, prompt_tokens_total=prompt_tokens_total), backend.own, now_s)
 
 
@@ -120,7 +120,7 @@ def test_a_newcomer_learns_from_outcomes_of_the_model_in_use() -> None:
     core = a_core()
     core.use_model(offer("v1"))
     (newcomer,) = core.set_members([an_endpoint(1)], 1.0)
-    foretold(newcomer, 1)
+    predicted(newcomer, 1)
     assert newcomer.predictions.error is not None
 
 
@@ -128,7 +128,7 @@ def test_a_new_model_has_to_earn_its_say_afresh() -> None:
     core = a_core([an_endpoint(1)])
     backend = backend_named(core, "vllm-1")
     core.use_model(offer("v1"))
-    foretold(backend, 8)
+    predicted(backend, 8)
     assert backend.predictions.is_trusted
     core.use_model(offer("v2"))
     assert (backend.predictions.is_trusted, backend.predictions.error) == (False, None)
@@ -137,7 +137,7 @@ def test_a_new_model_has_to_earn_its_say_afresh() -> None:
 def test_a_refused_model_changes_nothing() -> None:
     core = a_core([an_endpoint(1)])
     core.use_model(offer("v1"))
-    foretold(backend_named(core, "vllm-1"), 8)
+    predicted(backend_named(core, "vllm-1"), 8)
     assert not core.use_model(ModelOffer(b"bad", refused="no model"))
     assert backend_named(core, "vllm-1").predictions.is_trusted
 
@@ -149,7 +149,7 @@ def a_trusted_model(core: Core) -> Backend:
     backend.pace = Pace(base_s=2.0)
     scrape(backend, now_s=1.0)
     backend.pace = Pace(base_s=2.0)
-    foretold(backend, 8)
+    predicted(backend, 8)
     return backend
 
 
@@ -165,7 +165,7 @@ def test_what_was_foretold_comes_back_with_the_outcome_and_is_held_against_it() 
     assert sample.estimate.ttft_s == pytest.approx(2.0, rel=0.1)
     assert sample.predicted_ttft_s == pytest.approx(2 * sample.estimate.ttft_s)
     assert backend.predictions.error is not None
-    assert backend.predictions.error < 0.1, "the ninth outcome was foretold even better"
+    assert backend.predictions.error < 0.1, "the ninth outcome was predicted even better"
 
 
 def test_outcomes_are_counted_for_members_alone() -> None:

@@ -12,7 +12,7 @@ GUARD_S = 5.0
 
 
 def a_fleet_with_waits(*waits_s: float) -> tuple[Core, list[Backend]]:
-    """A core whose backends have so many seconds of prompts to compute."""
+    """A core whose backends have this many seconds of prompts to compute."""
     rules = fleet_rules(max_active=50, waiting=WaitingRule(GUARD_S))
     core = a_core(endpoints(len(waits_s)), core_rules(rules))
     backends = list(core.registry.members)

@@ -29,7 +29,7 @@ ROOM = 40
 
 
 def pd_core(prefillers: int = 1, *, decoding: Any = DECODE, busy: int = ROOM // 2, **changes: Any) -> Core:
-    """A core with one server that decodes, `busy` with so many requests, and some that only prefill."""
+    """A core with one server that decodes, `busy` with this many requests, and some that only prefill."""
     rules = core_rules(fleet_rules(max_active=ROOM))
     rules = CoreRules(rules.fleet, rules.policy, rules.admission, **{"gateway": GatewayRules()} | changes)
     members = [an_endpoint(1, stages=decoding)]
@@ -180,7 +180,7 @@ def test_a_request_that_ends_without_a_token_gives_its_prefill_back_and_is_in_no
 
 
 def two_decoding(first: int, second: int) -> Core:
-    """A core with two servers that decode, busy with so many requests, and between them one that prefills."""
+    """A core with two servers that decode, as busy as told, and between them one that prefills."""
     rules = core_rules(fleet_rules(max_active=ROOM))
     rules = CoreRules(rules.fleet, rules.policy, rules.admission, gateway=GatewayRules())
     stages = {1: DECODE, 2: PREFILL, 3: DECODE}

@@ -49,7 +49,7 @@ def returns(max_retry_after_s: int = 60) -> Returns:
 
 
 def told_s(fleet: Fleet, clients: int, of: Returns | None = None, model: str = "m") -> list[int]:
-    """Return when so many are told to come back that are refused at one moment."""
+    """Return when this many are told to come back that are refused at one moment."""
     view, told = fleet.view(fleet.backends, NOW_S), of or returns()
     return [told.retry_after_s(model, view) for _ in range(clients)]
 
@@ -64,7 +64,7 @@ def fill(backend: Backend, requests: int = 4) -> None:
 
 
 def drain(backend: Backend, per_second: int, in_flight: int = 12) -> None:
-    """Have it finish so many requests in each of the last hundred seconds, and never be idle."""
+    """Have it finish this many requests in each of the last hundred seconds, and never be idle."""
     backend.reserve(0.0)
     for second in range(int(NOW_S) - 100, int(NOW_S)):
         for _ in range(per_second):

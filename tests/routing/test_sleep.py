@@ -29,7 +29,7 @@ def see(backend: Backend, *, is_asleep: bool, now_s: float = 10.0) -> None:
 
 
 def places(core: Core, count: int, request: Request = ANY, now_s: float = 10.1) -> set[str]:
-    """The clusters of so many requests, each of which ends at once."""
+    """The clusters of this many requests, each of which ends at once."""
     found = set()
     for _ in range(count):
         placement = core.place(request, Phase.REQUEST_BODY, now_s)

@@ -28,7 +28,7 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     for before_s in (2.0, 0.0):
         parts.scrape(running=1.0, waiting=1.0, kv_cache_fraction=0.01, before_s=before_s)
     for name in ("vllm-1", "vllm-2"):
-        parts.foretell(0.1, 0.2, name)
+        parts.predict(0.1, 0.2, name)
         parts.backend(name).observed(0.3)
         parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3), 0.4)
         parts.core.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))

@@ -10,7 +10,7 @@ _CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def padded(size: int) -> bytes:
-    """A page of metrics that can be read, of so many bytes."""
+    """A page of metrics that can be read, of this many bytes."""
     return GAUGES + b"# nothing\n" * ((size - len(GAUGES)) // 10)
 
 

@@ -9,7 +9,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def idle(port: int, count: int, greeting: bytes = b"") -> AsyncIterator[list[Connection]]:
-    """So many connections, each of which has sent the greeting."""
+    """This many connections, each of which has sent the greeting."""
     opened: list[Connection] = []
     try:
         for _ in range(count):

@@ -59,7 +59,7 @@ class PickerStack(LocalStack):
         await self.until_gateways_see(1)
 
     async def until_gateways_see(self, pickers: int) -> None:
-        """Wait until so many pickers are ready, as far as the gateways know."""
+        """Wait until this many pickers are ready, as far as the gateways know."""
         for envoy in self.envoys.values():
             await asyncio.to_thread(envoy.until_stat, "cluster.picker.membership_healthy", pickers)
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 
 MOST = 8
-"""So many neighbours can be had at once."""
+"""This many neighbours can be had at once."""
 _BASES = range(12_000, 32_000, MOST)
 _bases = itertools.cycle(random.sample(_BASES, len(_BASES)))
 
@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> range:
-    """So many neighbouring ones."""
+    """This many neighbouring ones."""
     assert count <= MOST
     bases = itertools.islice(_bases, len(_BASES))
     return next(ports for base in bases if _are_free(ports := range(base, base + count)))

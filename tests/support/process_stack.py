@@ -134,7 +134,7 @@ class LocalStack:
                 await asyncio.sleep(0.02)
 
     async def until_outcomes(self, count: int) -> None:
-        """Wait until Envoy has told of so many requests that were placed; it does so when they have ended."""
+        """Wait until Envoy has logged this many placed requests, which it does when they have ended."""
         series = re.compile(r"^extproc_outcomes_total\{.*\} (\S+)$", re.MULTILINE)
         async with asyncio.timeout(PATIENCE_S):
             while sum(map(float, series.findall(await self.metrics_page()))) < count:

@@ -111,12 +111,10 @@ class Parts:
         self.offer_model(SHIPPED_MODEL.read_bytes())
         assert self.core.model.current is not None
 
-    def foretell(
-        self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500
-    ) -> None:
-        """Have so many requests take a second that were foretold to take so much, in log seconds."""
+    def predict(self, log_corrected: float, log_plain: float, name: str = "vllm-1", count: int = 500) -> None:
+        """Have this many requests take a second that were predicted to take so much, in log seconds."""
         model = self.core.model.current
         assert model is not None
-        foretold = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
+        predicted = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
         for _ in range(count):
-            self.backend(name).predictions.observe(model.manifest.model_version, foretold)
+            self.backend(name).predictions.observe(model.manifest.model_version, predicted)

@@ -1,8 +1,9 @@
 """List and watch objects: requests to the Kubernetes API, their lines read one by one.
 
-lightkube knows where the API is, and who we are: in a pod by its service account, whose token is read again
-when it is refused (401), elsewhere by the kubeconfig. Its own `watch` is not used: it cannot ask for
-bookmarks, and starts again without a pause. See https://kubernetes.io/docs/reference/using-api/api-concepts/.
+lightkube knows where the API is, and which account this is: in a pod by its service account, whose token is
+read again when it is refused (401), elsewhere by the kubeconfig. Its own `watch` is not used: it cannot ask
+for bookmarks, and starts again without a pause. See
+https://kubernetes.io/docs/reference/using-api/api-concepts/.
 """
 
 from collections.abc import AsyncGenerator, Mapping

@@ -83,7 +83,13 @@ def varint(number: int) -> bytes:
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return a varint, and where it ends."""
+    """Return a varint, and where it ends; the usual ones, of one byte or two, the short way."""
+    if at + 1 < len(message):
+        low, high = message[at], message[at + 1]
+        if low < 0x80:
+            return low, at + 1
+        if high < 0x80:
+            return low & 0x7F | high << 7, at + 2
     number = shift = 0
     for position in range(at, min(at + _MAX_VARINT, len(message))):
         byte = message[position]

@@ -25,7 +25,7 @@ MAX_REQUEST_ID = 256
 """Guessed: gateways make UUIDs, of 36 characters; a longer one of a client's is not repeated."""
 
 UNSEEN_S = 1.0
-"""Guessed: so long a request counts of whose response nothing is seen; then scrapes are sure to show it."""
+"""Guessed: a request whose response is not seen counts for this time; by then scrapes show it."""
 
 _PASS_RESPONSE = encode(Continue(Phase.RESPONSE_BODY))
 

@@ -36,7 +36,7 @@ class PickerServer(ThinListener):
 
     services = SERVICES | {"liveness", "readiness", "inference-extension"}
     living = frozenset({"liveness"})
-    may_assume_h2 = True  # Envoy's health checks agree on nothing unless they are told to
+    may_assume_h2 = True  # Envoy's health checks negotiate no protocol by default
 
     def __init__(
         self,

@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 _UNIX = "unix://"
 _BACKLOG = 1024
 _LARGEST_MESSAGES = 8
-"""Guessed: so many of the largest messages may be under way at once, 264 MiB by default. A message takes some
-30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`).
+"""Guessed: this many of the largest messages may be under way at once, 264 MiB by default. A message takes
+some 30 ms on loopback; where more come together, Envoy lets the request pass (`failure_mode_allow`).
 """
 _TLS_HANDSHAKE_S = 10.0  # guessed
-_LAST_BYTES_S = 0.2  # guessed: for the peers to be told of the end
+_LAST_BYTES_S = 0.2  # guessed: time for the peers to learn of the end
 
 
 class ThinListener(EnvoyServer):

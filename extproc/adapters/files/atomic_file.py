@@ -1,4 +1,4 @@
-"""A file that is replaced whole: whoever reads it, or watches it, sees the old content or the new one.
+"""A file that is replaced whole: a reader or a watcher sees the old content or the new one.
 
 Envoy's cluster file, its bootstrap and the model file are published this way. The theory is POSIX rename(2):
 within one file system it is atomic, and a directory watch sees one event.

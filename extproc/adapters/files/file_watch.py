@@ -22,7 +22,7 @@ INTERVAL_S = 0.5
 """A change is acted on when it is one interval old, so after at most 1 s and the time to read it."""
 
 MOST_CHANGES = 10
-"""Guessed: a file that is another one at so many looks in a row, for 5 s, is read as it is."""
+"""Guessed: a file that is another one at this many looks in a row, for 5 s, is read as it is."""
 
 
 def file_signature(path: Path) -> FileSignature | None:

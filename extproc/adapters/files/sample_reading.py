@@ -57,7 +57,7 @@ def read_samples(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, npt.
 def open_for_reading(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[sqlite3.Connection]:
     """Yield a connection that changes nothing; SQLite's errors in the block become SampleStoreError.
 
-    What was written beside the store is in it by then.
+    By then it has the rows that were written beside the store.
     """
     take_in(path, busy_timeout_s)
     if not path.is_file():  # SQLite would wait for a writer of a FIFO

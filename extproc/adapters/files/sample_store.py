@@ -1,7 +1,7 @@
 """The sample store as a sidecar has it: samples are kept for half a second, and then written as one block.
 
 It takes samples where an outcome is complete, and must never hold the event loop up: a flush is one write to
-the page cache, with no sync (`sample_rows`). Whoever reads the store makes SQLite of what was written
+the page cache, with no sync (`sample_rows`). A reader of the store makes SQLite of the written rows
 (`sample_reading`). A sample without room in memory, while nothing can be written, is dropped and counted,
 because a missing sample costs nothing and a late decision does.
 """
@@ -19,14 +19,14 @@ from extproc.adapters.files.sample_table import open_table
 from extproc.outcomes.facts import Sample
 
 Later = Callable[[float, Callable[[], None]], object]
-"""Calls back after so many seconds, as `loop.call_later` does."""
+"""Calls back after this many seconds, as `loop.call_later` does."""
 
 _LIMIT = 10_000
 _BATCH = 500
 _FLUSH_EVERY_S = 0.5
 _ROW_BYTES = 300  # measured: 240 in a block of 500, 280 in one of ten, 640 alone
 _FILES = 8
-"""Of so many parts `max_rows` consist, as far as no reader has taken them in: the oldest goes as a whole."""
+"""`max_rows` consist of this many parts, as far as no reader has taken them in: the oldest goes whole."""
 
 _CLOSING_S = 2.0
 _PAUSE_S = 0.01

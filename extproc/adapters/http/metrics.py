@@ -59,7 +59,7 @@ _GAUGES = {
     ),
     "is_model_trusted": (
         "extproc_backend_model_trusted",
-        "1 if the model corrects the estimate, 0 if the plain estimate foretells as well",
+        "1 if the model corrects the estimate, 0 if the plain estimate predicts as well",
     ),
 }
 _ENUMS = {
@@ -123,7 +123,7 @@ class SidecarCollector(Collector):
         )
         yield _counter(
             "extproc_followed_sessions",
-            "Requests placed at the home of their session, of whose cache only the session told",
+            "Requests placed at the home of their session, where only the session shows what is cached",
             counts.followed_sessions,
         )
         yield _counter(
@@ -152,7 +152,9 @@ class SidecarCollector(Collector):
         yield depth
         endings = [((ending,), queue.counts.endings[ending]) for ending in Ending]
         yield _counters("extproc_queue_ended", "Requests that wait no more, by why", ["ending"], endings)
-        wait = HistogramMetricFamily("extproc_queue_wait_seconds", "Waiting time of those who were let in")
+        wait = HistogramMetricFamily(
+            "extproc_queue_wait_seconds", "Waiting time of requests that left the queue for a server"
+        )
         wait.add_metric([], _buckets(queue.counts.waits), queue.counts.waits.sum_s)
         yield wait
 
@@ -266,7 +268,9 @@ class SidecarCollector(Collector):
 
     def _discovery(self) -> Iterator[Metric]:
         counts = self._runtime.discovery
-        yield _counter("extproc_discovery_answers", "Answers to who the backends are", counts.answers)
+        yield _counter(
+            "extproc_discovery_answers", "Answers of discovery: which backends there are", counts.answers
+        )
         yield _counter("extproc_discovery_failures", "Attempts that got no usable answer", counts.failures)
         yield _gauge(
             "extproc_discovery_doubted",

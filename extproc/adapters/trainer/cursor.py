@@ -2,7 +2,7 @@
 
 The store belongs to the sidecar. It may not exist yet, be trimmed at its old end, deleted and begun anew, or
 be no store at all for a while; so every reading opens it afresh, and the place moves on only with what was
-read. Row ids only grow within one store. That it is still the same one is told from the row last read.
+read. Row ids only grow within one store. The row last read shows whether it is still the same one.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ _CLOCK_SKEW_S = 60.0
 """Guessed: sidecars on other machines write with their own clocks."""
 
 CHUNK_ROWS = 20_000
-"""Measured: to read and clean so many takes 0.2 s."""
+"""Measured: to read and clean this many takes 0.2 s."""
 
 _BUSY_TIMEOUT_S = 0.5
 """A writer in WAL mode locks no reader out; any other lock is waited for again at the next reading."""

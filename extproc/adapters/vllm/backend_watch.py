@@ -42,7 +42,7 @@ _OUT_OF_REACH = frozenset({ScrapeResult.REFUSED, ScrapeResult.UNREACHABLE})
 
 @dataclass(frozen=True, slots=True)
 class _Metrics:
-    """How a scrape ended, and what it told where it ended well."""
+    """How a scrape ended, and its signals where it ended well."""
 
     result: ScrapeResult
     signals: Signals | None = None

@@ -26,7 +26,7 @@ def read_signals(text: bytes) -> Signals | None:
     """Read a scrape; None where the text is not a believable exposition of a known server.
 
     A gauge that is absent or odd costs nothing but itself, all but that of the running requests: without it
-    nothing is known of the load. A queue that is not told counts as none.
+    nothing is known of the load. A queue that is not reported counts as none.
     """
     lines = b"\n" + text
     for dialect in DIALECTS:
@@ -51,7 +51,7 @@ def read_signals(text: bytes) -> Signals | None:
 
 
 def read_kv_cache_size(text: bytes) -> KvCacheSize | None:
-    """Read the size of the KV cache alone; None where it is not told, or there are several engines."""
+    """Read the size of the KV cache alone; None where it is not reported, or there are several engines."""
     lines = b"\n" + text
     for info in [dialect.cache_info for dialect in DIALECTS]:
         if info is not None and info.count(lines) == 1:

@@ -19,13 +19,13 @@ MAX_HEAD_BYTES = 64 * 1024
 """Guessed: for the head of an answer and the framing of its chunks, and a share of the body on top."""
 
 _FRAMING_SHARE = 8
-"""Guessed: one byte of framing for so many of the body. A chunk a line of metrics has one for twelve."""
+"""Guessed: one byte of framing for this many of the body. A chunk a line of metrics has one for twelve."""
 
 _MAX_READS = 1024
 _BYTES_PER_READ = 1024
 _READ_S = 1e-5
-"""Guessed: an answer comes in so many reads, and one more for so many bytes. Measured: each takes the event
-loop some 10 us beside the parsing."""
+"""Guessed: an answer comes in this many reads, and one more for this many bytes. Measured: each takes the
+event loop some 10 us beside the parsing."""
 
 _PARSED_AT_ONCE_BYTES = 64 * 1024
 _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})

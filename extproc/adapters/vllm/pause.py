@@ -11,7 +11,7 @@ class Pause:
         self._over: asyncio.Future[None] | None = None
 
     async def wait(self, delay_s: float) -> None:
-        """Wait so long, or until `cut` is called."""
+        """Wait for this time, or until `cut` is called."""
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
         timer = loop.call_later(0.0 if self._is_cut else delay_s, self._end)

@@ -112,7 +112,7 @@ PROFILES: dict[str, EngineProfile] = {
     ),
     # Measured: a real vLLM 0.32 (CPU build, tiny Llama in bf16, one thread) on two virtual cores that others
     # used too. By `python -m benchmarks.calibration URL DIR --max-num-seqs 4 --busy-cores 2`, which ends with
-    # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it foretells.
+    # `extproc calibrate`, 2026-11-23; benchmarks/README.md says how well it predicts.
     "cpu-tiny": EngineProfile(
         base_step_s=5.51e-3,
         prefill_token_s=6.74e-4,
@@ -143,7 +143,7 @@ class EngineLimits:
     stuck before it, first come first served, where no gauge of the engine counts them. This is how real
     deployments show a TTFT of 20 s while `num_requests_waiting` reads 0.
 
-    With `adapter_places` (vLLM's `--max-loras`) requests of at most so many adapters run at once.
+    With `adapter_places` (vLLM's `--max-loras`) requests of at most this many adapters run at once.
     """
 
     kv_cache_tokens: int

@@ -25,7 +25,7 @@ class KvMemory:
         self._cache: _PrefixCache | None = None
 
     def take(self, blocks: int) -> None:
-        """Use blocks; there must be so many."""
+        """Use blocks; there must be this many."""
         self.free -= blocks
         if self._cache is not None:
             self._cache.evict(blocks)
@@ -75,7 +75,7 @@ class _PrefixCache:
 
     Free blocks that hold no content are `_blanks` at the head of the queue, and further on an entry whose key
     is a negative number, for some of them; every other entry is the content of one block. A dict keeps the
-    order, and is copied at a tenth of the cost of an OrderedDict: who looks ahead copies it for each look.
+    order, and is copied at a tenth of the cost of an OrderedDict: a look ahead works on a copy.
     """
 
     def __init__(self, free_blocks: int) -> None:

@@ -23,7 +23,7 @@ class Run(msgspec.Struct, gc=False):
     growth: int
 
     def ticks(self, steps: int) -> int:
-        """Return how long so many of its iterations take."""
+        """Return how long this many of its iterations take."""
         return steps * self.first + self.growth * (steps * (steps - 1) // 2)
 
     def step_at(self, ticks: float) -> int:

@@ -54,7 +54,7 @@ class Scheduler:
         count = decoders.count
         if not count:
             return None
-        # Up to the first end, as long as there is memory; who waits now will not fit before either.
+        # Up to the first end, as long as there is memory; waiting requests do not fit earlier either.
         steps = 1 if is_one_step or not has_room else decoders.run_length(memory.free)
         cost = self._cost
         return Run(steps, cost.decode_step(count, decoders.tokens), count * cost.kv_token)

@@ -1,4 +1,4 @@
-"""How well the estimate of the layered policy foretells TTFT, held against what the engines would really do.
+"""How well the estimate of the layered policy predicts TTFT, held against what the engines would really do.
 
 Some decisions are looked at, evenly spread over the run. For each, the TTFT that the request would have is
 found by letting copies of the engines run on, as the oracle does: on two candidates drawn at random, and on

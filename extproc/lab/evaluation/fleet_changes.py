@@ -34,7 +34,7 @@ class FleetChanges:
         self._out = {number for number, server in enumerate(servers) if server.spec.joins_s > 0}
 
     def plan(self, plan: Plan) -> None:
-        """Plan all that will happen to the backends, and tell the routers who is there at the start."""
+        """Plan all that will happen to the backends, and tell the routers which are there at the start."""
         for backend, server in enumerate(self._servers):
             spec = server.spec
             if spec.joins_s > 0:

@@ -25,7 +25,7 @@ REQUESTS_PER_PLACE = 10
 """Both guessed: the estimate is within some percent of that from ten times as many."""
 
 Sample = Callable[[int, int, np.random.Generator], list[Arrival]]
-"""So many requests of a workload or more, for a model with so long a context."""
+"""This many requests of a workload or more, for a model with this context."""
 
 
 def requests_per_s(spec: ServerSpec, sample: Sample, max_model_len: int) -> float:

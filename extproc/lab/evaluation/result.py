@@ -36,7 +36,7 @@ class BackendResult:
 
 @dataclass(frozen=True, slots=True)
 class EstimateQuality:
-    """How well the layered policy's estimate foretells TTFT, by some of its decisions.
+    """How well the layered policy's estimate predicts TTFT, by some of its decisions.
 
     For each decision two candidates are compared: `pairs` counts those whose true TTFTs differ by more than
     a fifth, and `pairwise_accuracy` is the share of these that the estimate puts in the right order.
@@ -72,7 +72,7 @@ class PolicyRun:
     All attempts of a client are one request; `attempts` counts them, `retried` is there if there were more
     than one of any. `decisions` counts those of the layered policy by layer and reason, `layer_shares` are
     the layers' shares of them. `estimate` is there where it was judged, `adapter_waits` (requests that waited
-    for a place for their adapter) where servers have so many places.
+    for a place for their adapter) where servers have this many places.
     """
 
     policy: str

@@ -149,13 +149,13 @@ class Server:
         return result
 
     def fail(self, now_s: float) -> None:
-        """Lose everything; whoever starts it again sets `is_up`."""
+        """Lose everything; a restart sets `is_up`."""
         if (run := self.engine.run) is not None:
             self._ends_ticks = self._begun_ticks + run.ticks(self._step_under_way(run, now_s))
             self._rest()
         self.engine = self.spec.engine()
         self.is_up = False
-        self.submitted += 1  # Whoever has looked at it has to look again.
+        self.submitted += 1  # A reader of its state has to look again.
         self._engine_ttft_s = self._decode_s = 0.0
         self._ttfts = self._finished = 0
 

@@ -14,7 +14,7 @@ from extproc.lab.traffic.trace import Replay, Trace
 
 MAX_DURATION_S = 30 * 24 * 3600.0
 MAX_SAMPLE = 20_000
-"""Guessed: the requests that a fleet's capacity is measured with, if the trace has so many."""
+"""Guessed: the requests that a fleet's capacity is measured with, if the trace has this many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """A workload as text: `ARRIVALS prompt=LENGTHS output=LENGTHS for=SECONDS [turns=TURNS]`, or a trace.
 
-With `adapters=COUNT:SKEW` instead of turns each request is for one of so many adapters (see
+With `adapters=COUNT:SKEW` instead of turns each request is for one of this many adapters (see
 `lab.traffic.adapters`).
 
 Arrivals are `poisson:RATE`, `bursts:RATE:HEIGHT:PERIOD_S:BURST_S` or `daily:RATE:SWING:PERIOD_S`; a rate is
@@ -63,7 +63,7 @@ MAX_ADAPTERS = 4096  # guessed: more than any fleet serves
 MAX_SKEW = 10.0  # guessed: nearly all requests are for one then
 MAX_LOAD = 100.0  # guessed: nothing is learned from a fleet that gets even more
 _PATIENCE = 10
-"""A sample is given up where it takes so many conversations for each of its requests."""
+"""A sample is given up where it takes this many conversations for each of its requests."""
 
 ReadTrace = Callable[[str], Trace]
 """Reads a trace's file; raises ConfigError where it is none."""

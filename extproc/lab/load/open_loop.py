@@ -26,7 +26,7 @@ from extproc.outcomes.outcome import Failure
 DRAIN_S = 120.0
 """Guessed: the time that requests in flight get to end after a pass."""
 FAILURES_IN_A_ROW = 50
-"""So many end the run, each sent after the first of them had failed: a server that dies fails all that it
+"""This many end the run, each sent after the first of them had failed: a server that dies fails all that it
 has in flight at once, which counts as one."""
 
 
@@ -145,7 +145,7 @@ class OpenLoop:
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event at most so long; whether it is set."""
+    """Wait for the event at most this time, and return whether it is set."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):  # with 0 the others get their turn nevertheless
             await event.wait()

@@ -8,8 +8,8 @@ says. Where the queues are of one length the queue scorer gives all 1, and the t
 is in flight; adding the request's own tokens, as here, changes no order.
 
 Prefixes are tracked as its approximate plugin does: what was sent to an endpoint is taken to be in its cache,
-as the newest of at most so many blocks; the score is the share of the prompt's full blocks found there. Only
-blocks that can come again are kept here, so the index forgets a little later than the real one.
+as the newest of at most this many blocks; the score is the share of the prompt's full blocks found there.
+Only blocks that can come again are kept here, so the index forgets a little later than the real one.
 """
 
 from collections import OrderedDict

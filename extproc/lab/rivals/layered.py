@@ -63,7 +63,7 @@ def layered_rules(stages: Mapping[str, Any], model_file: bytes | None = None) ->
 class Layered(Policy):
     """One sidecar's policy; `names` are those of the backends, which a model file may know.
 
-    With `adapter_places` the backends have so many, and it knows which request is for which adapter.
+    With `adapter_places` the backends have this many, and it knows which request is for which adapter.
     """
 
     needs_gauges = True

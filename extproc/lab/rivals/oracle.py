@@ -3,8 +3,8 @@
 For each backend that may be the earliest it runs a copy of the engine until the new request has its first
 token, and takes the earliest. It sees all requests at once, those of other routers included. It does not know
 later arrivals: it is greedy, the bound of what a policy can do by choosing well for the request at
-hand. In lasting overload that is no bound on goodput: who refuses requests, or lets some backends drown,
-keeps others in time. The shedding oracle refuses requests: those that would be late on every backend.
+hand. In lasting overload that is no bound on goodput: a policy that refuses requests, or lets some backends
+drown, keeps others in time. The shedding oracle refuses requests: those that would be late on every backend.
 
 Where requests wait, a copy is kept that has run ahead to the iteration in which the last of them is admitted:
 engines serve in order of arrival, so a new one finds it in that state. It may be off by one iteration, since
@@ -75,7 +75,8 @@ class Oracle(Policy):
 class SheddingOracle(Oracle):
     """The oracle that refuses a request which would be late on every backend.
 
-    Late is who has its first token more than `delay_limit_s` later than on the fastest idle machine.
+    A request is late if its first token comes more than `delay_limit_s` later than on the fastest idle
+    machine.
     """
 
     def __init__(self, servers: Sequence[Server], delay_limit_s: float) -> None:
@@ -129,7 +130,7 @@ def _ahead_of(server: Server) -> Server:
 
 
 def _run_ahead(server: Server) -> Server:
-    """Return the server at the iteration that admits the last of those who wait."""
+    """Return the server at the iteration that admits the last waiting request."""
     while server.run_ends_s is not None and (server.engine.waiting or server.engine.stuck):
         server.end_run(server.run_ends_s)
     return server

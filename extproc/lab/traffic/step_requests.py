@@ -21,7 +21,7 @@ class DrawnRequests:
     def of_step(
         self, step: Step, requests_per_arrival: int, max_model_len: int | None, rng: np.random.Generator
     ) -> Iterator[Arrival]:
-        """Return as many arrivals as the rate says, each of so many requests, at seconds from its start."""
+        """Return as many arrivals as the rate says, each of this many requests, at seconds from its start."""
         arrivals = step.arrivals(requests_per_arrival)
         prompts, outputs = self._workload.draw(rng, arrivals, max_model_len)
         at_s = arrival_offsets_s(rng, arrivals, step.duration_s)

@@ -88,7 +88,7 @@ class Trace:
         return int((self.prompt_tokens + self.output_tokens).max())
 
     def longer_than(self, max_model_len: int) -> int:
-        """Count the requests that a context of so many tokens does not hold."""
+        """Count the requests that a context of this many tokens does not hold."""
         return int(np.count_nonzero(self.prompt_tokens + self.output_tokens > max_model_len))
 
     def stretched(self, factor: float) -> "Trace":

@@ -124,7 +124,7 @@ class Step:
     duration_s: float
 
     def arrivals(self, requests_per_arrival: int) -> int:
-        """Return the arrivals of the step if each has so many requests; never more than its rate says."""
+        """Return the arrivals of the step if each has this many requests; never more than its rate says."""
         return math.floor(self.rate * self.duration_s / requests_per_arrival + 1e-9)
 
 

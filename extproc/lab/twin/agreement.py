@@ -1,4 +1,4 @@
-"""How well a twin foretells a server: the same recorded load on both, their figures side by side."""
+"""How well a twin predicts a server: the same recorded load on both, their figures side by side."""
 
 import msgspec
 import numpy as np

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 _BINS = 100
 _FULL_BIN = 10
-"""A bin with so many samples counts fully."""
+"""A bin with this many samples counts fully."""
 
 _FIRST_GUESSES = (0.2, 0.4, 0.6, 0.8)
 """Quantiles of load; the loss may have a minimum on either side of the knee that is best."""

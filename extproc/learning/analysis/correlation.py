@@ -19,7 +19,7 @@ from extproc.learning.dataset import Observations
 from extproc.learning.features import GAUGES, ZoneBounds
 
 MIN_SAMPLES = 30
-"""Guessed: an R of 0.3 is not told from 0 with fewer."""
+"""Guessed: with fewer, an R of 0.3 cannot be distinguished from 0."""
 
 _Z = 1.959964
 _NEARLY_ONE = 1 - 1e-12

@@ -30,11 +30,11 @@ MIN_SAMPLES = 100
 """Guessed: with fewer the interval is as wide as the range."""
 
 MIN_LONG = 30
-"""Guessed: so many waits out of the low zone make a queue."""
+"""Guessed: this many waits out of the low zone make a queue."""
 
 _MIN_STEEPER = 1.5
-"""Guessed: beyond the knee each request more must cost so many times what it costs before it, in 95 % of the
-resamples."""
+"""Guessed: beyond the knee each request more must cost this many times what it costs before it, in 95 % of
+the resamples."""
 
 _RESAMPLES = 200
 _MOST_PER_BIN = 300

@@ -42,13 +42,13 @@ RETRY_S = 0.05
 """Guessed: half a scrape's interval, and what scrapes say is late by several of them."""
 
 MAX_MODELS_TRIED = 16
-"""Guessed: the first request of so many models is tried in one go, and each may cost a prediction."""
+"""Guessed: the first request of this many models is tried in one go, and each may cost a prediction."""
 
 MAX_MODELS = 256
 """Guessed: while so many models are waited for, those for names that no server lists are refused."""
 
 MAX_TRIED = 64
-"""Guessed: so many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
+"""Guessed: this many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
 
 
 class RequestQueue:

@@ -96,6 +96,15 @@ async def test_a_whole_answer_in_parts_whose_usage_is_read() -> None:
         assert (entry.usage, entry.response_body_bytes) == (TokenUsage(9, 3, None), len(answer))
 
 
+@in_loop
+async def test_parts_of_a_response_of_any_size_come_back_as_they_are() -> None:
+    async with picking(rules()) as gateway:
+        call = gateway.call()
+        await call.placed()
+        await respond(call, b"d", b"ata: {}", b"x" * 4_000_000, b"\n", b"\n\n", b"")
+        assert gateway.server.protocol_errors == 0
+
+
 @pytest.mark.parametrize("status", ["502", "503", "504"])
 @in_loop
 async def test_what_a_gateway_answers_in_place_of_a_server_is_that_servers_failure(status: str) -> None:

@@ -274,7 +274,7 @@ def test_whether_the_model_has_a_say_is_shown_with_both_errors(parts: Parts) -> 
     model = parts.core.model.current
     assert model is not None
     assert backend(parts)["is_model_trusted"] is False, "it has to earn it"
-    parts.foretell(log_corrected=0.1, log_plain=0.4)
+    parts.predict(log_corrected=0.1, log_plain=0.4)
     shown = backend(parts)
     assert shown["is_model_trusted"] is True
     assert (shown["running_error"], shown["plain_error"]) == (pytest.approx(0.1), pytest.approx(0.4))

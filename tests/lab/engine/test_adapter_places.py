@@ -1,4 +1,4 @@
-"""Requests of so many adapters run at once, as with vLLM's --max-loras."""
+"""Requests of this many adapters run at once, as with vLLM's --max-loras."""
 
 import pytest
 from hypothesis import given

@@ -46,7 +46,7 @@ def test_with_affinity_waits_for_a_place_are_at_least_halved(without: str) -> No
 
 def test_with_affinity_the_servers_get_equal_shares() -> None:
     answered = [backend.requests for backend in result("layered").backends]
-    # Four standard errors of so many requests would be 18 %.
+    # Four standard errors of this many requests would be 18 %.
     assert result("layered").imbalance < 0.15, answered
     assert result("layered").fairness > 0.99
 

@@ -34,7 +34,7 @@ def quality_of(estimate: Callable[[float], float], scene: Scenario) -> EstimateQ
 
         return Foretelling([each.spec.name for each in setting.servers], setting.layered, setting.rng)
 
-    quality = evaluate(scene, "foretelling", 1, policies={"foretelling": make}).estimate
+    quality = evaluate(scene, "predicting", 1, policies={"predicting": make}).estimate
     assert quality is not None
     return quality
 

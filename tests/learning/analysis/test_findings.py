@@ -23,7 +23,7 @@ RATE_STEPS = ((0.08, 40), (0.3, 20), (0.6, 20), (0.8, 30), (0.9, 40), (1.2, 10),
 """Shares of the capacity, and seconds: from idle to well past saturation, and time to drain."""
 
 SPEED = {16: 0.0412, 32: 0.0775, 64: 0.1502}
-"""At it a limit of so many is met at a request a second for each 16 of it."""
+"""At it a limit of this many is met at a request a second for each 16 of it."""
 
 
 def limited(limit: int, name: str = "sim-1") -> Backend:
