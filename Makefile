@@ -64,7 +64,7 @@ test-long: $(INSTALLED) $(LITELLM)
 test-faults: $(INSTALLED)
 	EXTPROC_FAULT_TABLE=1 $(BIN)/pytest -m 'not long' tests/faults --ignore tests/faults/test_table.py $(ARGS)
 
-test-vllm: $(INSTALLED)
+test-vllm: $(INSTALLED) $(if $(strip $(VLLM)),$(LITELLM))
 ifeq ($(strip $(VLLM)),)
 	@echo "These tests need two running vLLM servers that serve the same model. For example, on two ports,"; \
 	echo ""; \
@@ -116,7 +116,7 @@ $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(wildcard protos/
 	@$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# A client of one test, with dependencies that are not ours.
+# A client of two tests, with dependencies that are not ours.
 $(LITELLM): | $(BIN)/pip
 	$(PYTHON) -m venv $(VENV)/litellm
 	$(VENV)/litellm/bin/pip install --quiet --disable-pip-version-check 'litellm>=1.110,<2'

@@ -69,8 +69,10 @@ _HISTOGRAMS: tuple[tuple[str, tuple[float, ...]], ...] = (
 _CACHE_SETTINGS = 34  # as many labels as vLLM's cache configuration has
 
 
-def vllm_exposition(model: str, running: int = 0, waiting: int = 0, kv_cache_fraction: float = 0.0) -> bytes:
-    """The whole text, about 48 KB."""
+def vllm_exposition(
+    model: str, running: int = 0, waiting: int = 0, kv_cache_fraction: float = 0.0, served: int = 0
+) -> bytes:
+    """The whole text, about 48 KB, of a server that has `served` so many requests more."""
     labels = f'engine="0",model_name="{model}"'
     lines: list[str] = []
     for name in _PROCESS:
@@ -85,9 +87,9 @@ def vllm_exposition(model: str, running: int = 0, waiting: int = 0, kv_cache_fra
     lines += _gauge("engine_sleep_state", [(f'{labels},sleep_state="{s}"', s == "awake") for s in states])
     lines += _gauge("kv_cache_usage_perc", [(labels, kv_cache_fraction)])
     for name, label, values in _COUNTERS:
-        lines += _counter(name, labels, label, values)
+        lines += _counter(name, labels, label, values, served)
     for name, bounds in _HISTOGRAMS:
-        lines += _histogram(f"vllm:{name}", labels, bounds)
+        lines += _histogram(f"vllm:{name}", labels, bounds, served)
     settings = ",".join(f'cache_setting_number_{i:02d}="None"' for i in range(_CACHE_SETTINGS))
     lines += _gauge(
         "cache_config_info", [(f'block_size="32",engine="0",num_gpu_blocks="1024",{settings}', 1)]
@@ -118,19 +120,19 @@ def _gauge(name: str, series: Sequence[tuple[str, float]]) -> Iterator[str]:
     return _family(f"vllm:{name}", "gauge", [(f"vllm:{name}", labels, value) for labels, value in series])
 
 
-def _counter(name: str, labels: str, label: str, values: tuple[str, ...]) -> Iterator[str]:
+def _counter(name: str, labels: str, label: str, values: tuple[str, ...], served: int = 0) -> Iterator[str]:
     label_sets = [f'{labels},{label}="{value}"' for value in values] or [labels]
-    for suffix, kind, value in (("total", "counter", 512.0), ("created", "gauge", _CREATED_S)):
+    for suffix, kind, value in (("total", "counter", 512.0 + served), ("created", "gauge", _CREATED_S)):
         full_name = f"vllm:{name}_{suffix}"
         yield from _family(full_name, kind, [(full_name, label_set, value) for label_set in label_sets])
 
 
-def _histogram(name: str, labels: str, bounds: tuple[float, ...]) -> Iterator[str]:
+def _histogram(name: str, labels: str, bounds: tuple[float, ...], served: int = 0) -> Iterator[str]:
     engine, _, model = labels.partition(",")
     series: list[tuple[str, str, float]] = []
     for count, bound in enumerate((*map(float, bounds), "+Inf")):
         label_set = ",".join(filter(None, (engine, f'le="{bound}"', model)))
-        series.append((f"{name}_bucket", label_set, count))
-    series += [(f"{name}_count", labels, len(bounds)), (f"{name}_sum", labels, 93.24117517471313)]
+        series.append((f"{name}_bucket", label_set, count + served))
+    series += [(f"{name}_count", labels, len(bounds) + served), (f"{name}_sum", labels, 93.24117517471313)]
     yield from _family(name, "histogram", series)
     yield from _family(f"{name}_created", "gauge", [(f"{name}_created", labels, _CREATED_S)])

@@ -34,17 +34,7 @@ def evaluated(tree: Path, fleet: str, workload: str, admission: str, seeds: int)
         out = Path(directory) / "out.json"
         options = ("--fleet", fleet, "--workload", workload, "--admission", admission, "--json", str(out))
         subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "extproc",
-                "evaluate",
-                *options,
-                "--policies",
-                POLICIES,
-                "--seeds",
-                str(seeds),
-            ],
+            [*_EVALUATE, *options, "--seeds", str(seeds)],
             env={**os.environ, "PYTHONPATH": str(tree)},
             cwd=tree,
             check=True,

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.h2_exchange import stateless
 from benchmarks.overhead.load import chat_request
-from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
+from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.h2.frames import DATA, HEADERS, PREFACE, SETTINGS, frame, window_update
@@ -108,7 +108,8 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended
     console = Console()
     with tempfile.TemporaryDirectory(prefix="extproc-streams-") as name, Processes(Path(name)) as processes:
-        port, http_port, pid = _start(processes, Path(name))
+        port, http_port, sidecar = start_sidecar(processes, Path(name), BACKENDS)
+        pid = sidecar.pid
         caller = Caller(port)
         for _ in range(20):
             caller.end(caller.place(OPEN_AT_ONCE))
@@ -134,9 +135,12 @@ def main(
             raise typer.Exit(2)
 
 
-def _start(processes: Processes, directory: Path) -> tuple[int, int, int]:
-    ports = free_ports(BACKENDS)
-    processes.start_module("backends", "benchmarks.overhead.backend", *map(str, ports))
+def start_sidecar(
+    processes: Processes, directory: Path, backends: int, *options: str
+) -> tuple[int, int, Process]:
+    """Start backends, with these options, and a sidecar of them; returns its ports and its process."""
+    ports = free_ports(backends)
+    processes.start_module("backends", "benchmarks.overhead.backend", *options, *map(str, ports))
     processes.wait_for("the backends", lambda: accepts(ports[-1]))
     port, http_port = free_ports(2)
     config = directory / "extproc.yaml"
@@ -156,10 +160,11 @@ def _start(processes: Processes, directory: Path) -> tuple[int, int, int]:
 
     def is_routing() -> bool:
         state = json.loads(fetch(http_port, "/v1/state") or "{}")
-        return any(one["is_routable"] and one["models"] for one in state.get("backends", ()))
+        found = state.get("backends", ())
+        return bool(found) and all(one["is_routable"] and one["models"] for one in found)
 
     processes.wait_for("the sidecar", is_routing)
-    return port, http_port, sidecar.pid
+    return port, http_port, sidecar
 
 
 def _places_held(http_port: int) -> int:

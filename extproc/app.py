@@ -22,13 +22,12 @@ from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.descriptors import raise_descriptor_limit
 from extproc.adapters.discovery.kinds import new_pool_rules, new_source
 from extproc.adapters.discovery.membership_feed import MembershipFeed
-from extproc.adapters.discovery.source import StaticList
 from extproc.adapters.drift_log import DriftLog
 from extproc.adapters.envoy.cluster_file import ClusterFile
 from extproc.adapters.envoy.grpc_server import GrpcServer
 from extproc.adapters.envoy.services import EnvoyServer
 from extproc.adapters.envoy.thin_server import ThinServer
-from extproc.adapters.files.file_watch import watch_file
+from extproc.adapters.files.followed_files import ConfigWatch, follow_model
 from extproc.adapters.files.sample_store import SampleStore
 from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
@@ -40,14 +39,12 @@ from extproc.adapters.vllm.model_asking import follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.config import rules
 from extproc.config.environment import usual_api_key
-from extproc.config.stages import MAX_CONFIG_BYTES, Config, load_config, parse_config
+from extproc.config.stages import Config, load_config
 from extproc.config.tracing_stage import TracingConfig
 from extproc.errors import ConfigError
 from extproc.exchange.exchange import Exchange
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import KnownBackends
-from extproc.learning.model_file import MAX_FILE_BYTES
-from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.request.model_rewrite import ModelRewrites
 from extproc.routing.core import Core, CoreRules
@@ -161,8 +158,11 @@ class Sidecar:
 
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         membership = [self._membership.follow(), self._membership.advance()]
-        watches = [self._serve(stack), self._follow_config(), self._follow_model(), self._drift.follow()]
+        watches = [self._serve(stack), self._drift.follow()]
         watches += [self._trainer.follow(), self._traffic.follow()]
+        watches.append(follow_model(self._config.model.path, self._core))
+        if self._config_path is not None:
+            watches.append(ConfigWatch(self._config_path, self._config, self._source, self.accepted).follow())
         watches.append(follow_searches(self._core.search, self._scraper))
         if self._link is not None:
             watches.append(self._link.follow())
@@ -207,51 +207,6 @@ class Sidecar:
         """Follow the members of the fleet, after some have joined or left."""
         self._scraper.follow()
         self._drift.keep_only(frozenset(member.name for member in self._core.registry.members))
-
-    async def _follow_config(self) -> None:
-        if self._config_path is None:
-            await asyncio.Event().wait()
-            return
-        async for content in watch_file(self._config_path, MAX_CONFIG_BYTES + 1):
-            if content is not None and len(content) > MAX_CONFIG_BYTES:
-                logger.error("config_refused error=more than %d bytes", MAX_CONFIG_BYTES)
-                continue
-            try:
-                text = (content or b"").decode()
-                config = self.accepted(await asyncio.to_thread(parse_config, text, str(self._config_path)))
-            except (ConfigError, UnicodeDecodeError) as error:
-                logger.error("config_refused error=%s", error)
-                continue
-            if config == self._config:
-                continue
-            self._warn_of_restart(config)
-            self._config = config
-            if isinstance(self._source, StaticList) and config.backends:
-                self._source.replace(rules.backends(config))
-            logger.info("config_applied backends=%d", len(config.backends))
-
-    def _warn_of_restart(self, config: Config) -> None:
-        changed = [
-            name
-            for name in Config.model_fields
-            if name != "backends" and getattr(config, name) != getattr(self._config, name)
-        ]
-        if changed:
-            logger.warning("config_needs_restart stages=%s", ",".join(changed))
-
-    async def _follow_model(self) -> None:
-        path, in_use = self._config.model.path, self._core.model
-        async for content in watch_file(path, MAX_FILE_BYTES + 1):
-            if content is None:
-                logger.info("model_absent path=%s in_use=%s", path, in_use.current is not None)
-                continue
-            refused = in_use.refused
-            is_new = self._core.use_model(await asyncio.to_thread(read_offer, content))
-            if in_use.refused > refused:
-                logger.error("model_refused path=%s reason=%s", path, in_use.last_refusal)
-            elif is_new and in_use.current is not None:
-                version = in_use.current.manifest.model_version
-                logger.info("model_accepted path=%s version=%s", path, version)
 
 
 async def keep_advancing(queue: RequestQueue) -> None:

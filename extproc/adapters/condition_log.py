@@ -2,25 +2,25 @@
 
 import logging
 from collections.abc import Container
+from dataclasses import dataclass, field
 
 REPEAT_S = 30.0
 MAX_ERROR = 300
 
 
+@dataclass(slots=True, eq=False)
 class ConditionLog:
     """Follows one condition, separately for each set of fields, such as the name of a backend.
 
-    A line has one of the two events, the fields, and the error. Without a `holds_event` the end of a fault is
-    not logged. A fault that lasts is logged again after `repeat_s`, with inf once.
+    A line has one of the two events, the fields, and the error. Without the second event the end of a fault
+    is not logged. A fault that lasts is logged again after `_repeat_s`, with inf once.
     """
 
-    def __init__(
-        self, logger: logging.Logger, failed_event: str, holds_event: str = "", repeat_s: float = REPEAT_S
-    ) -> None:
-        self._logger = logger
-        self._repeat_s = repeat_s
-        self._failed_event, self._holds_event = failed_event, holds_event
-        self._said_at_s: dict[tuple[str, ...], float] = {}
+    _logger: logging.Logger
+    _failed_event: str
+    _holds_event: str = ""
+    _repeat_s: float = REPEAT_S
+    _said_at_s: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def failed(self, error: str, now_s: float, **fields: str) -> None:
         """Log that the condition does not hold; `error` may be a different one each time."""

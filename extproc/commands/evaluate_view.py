@@ -8,7 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from extproc.lab.evaluation.evaluator import evaluate
-from extproc.lab.evaluation.result import Evaluation, PolicyRun, PolicySummary, Spread
+from extproc.lab.evaluation.over_seeds import Evaluation, PolicySummary, Spread
+from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
 
 _NONE = "-"

@@ -92,7 +92,7 @@ def _refuse_silent_servers(options: InitOptions, contacts: "Sequence[FirstContac
 
 
 def _write(options: InitOptions, places: "Places", text: str, config: "Config") -> None:
-    from extproc.adapters.envoy.envoy_config import bootstrap, shipped_bootstrap
+    from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
     from extproc.adapters.files.atomic_file import write_or_raise
 
     envoy = bootstrap(

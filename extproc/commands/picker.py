@@ -30,7 +30,7 @@ def picker(options: PickerOptions) -> None:
     import uvloop
 
     from extproc.commands.picker_setup import config_of, setup_of
-    from extproc.picker import pick
+    from extproc.picker_app import pick
 
     logging.basicConfig(level=options.log_level.upper(), format=LOG_FORMAT)
     with tempfile.TemporaryDirectory(prefix="extproc-picker-") as directory:

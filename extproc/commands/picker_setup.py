@@ -10,7 +10,7 @@ from extproc.commands.picker_options import IGNORED, TRUTHS, PickerOptions
 from extproc.config.given_sources import listed, numbered_servers
 from extproc.config.stages import Config, TlsConfig, load_config
 from extproc.errors import ConfigError
-from extproc.picker import PickerSetup
+from extproc.picker_app import PickerSetup
 
 logger = logging.getLogger(__name__)
 

@@ -93,7 +93,8 @@ def profile(options: ProfileOptions) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if console.is_terminal and not options.yes:
         _ask_first(servers)
-    with ProfileView(console, schedule) as view:
+    view = ProfileView(console, schedule)
+    with view.progress:
         result = uvloop.run(
             run_profile(
                 servers,

@@ -16,7 +16,7 @@ from extproc.lab.traffic.workload import Schedule, Step
 
 
 class ProfileView:
-    """The display of one run; a context manager, because the bar takes the terminal's last line."""
+    """The display of one run; `progress` is its bar, which takes the terminal's last line."""
 
     def __init__(self, console: Console, schedule: Schedule) -> None:
         self._console = console
@@ -25,13 +25,6 @@ class ProfileView:
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         total_s = schedule.passes * len(schedule.rates) * schedule.step_s
         self._task = self.progress.add_task("starting", total=total_s)
-
-    def __enter__(self) -> "ProfileView":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
 
     def refresh(self, figures: Figures, now_s: float) -> None:
         """Show where the run is, and the TTFT of the last seconds."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -9,13 +10,11 @@ from extproc.exchange.messages import Instruction, Phase
 from extproc.request.request import Request
 
 
+@dataclass(slots=True, eq=False)
 class Lease(ABC):
     """A reserved place. It ends once, however often and from wherever it is ended."""
 
-    __slots__ = ("_is_ended",)
-
-    def __init__(self) -> None:
-        self._is_ended = False
+    _is_ended: bool = field(default=False, init=False)
 
     def end(self, now_s: float) -> None:
         """Give the place back; later calls do nothing."""
@@ -31,14 +30,16 @@ class Lease(ABC):
         """Give the place back; called once."""
 
 
+@dataclass(slots=True, eq=False)
 class HeldLease(Lease):
     """The place of a request in the queue; `respond` is called once, when the request is placed after all."""
 
-    __slots__ = ("respond",)
+    respond: "Callable[[Placement], None] | None" = field(default=None, init=False)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.respond: Callable[[Placement], None] | None = None
+    def settle(self, placement: "Placement") -> None:
+        """Answer the request, which is held no more."""
+        if self.respond is not None:
+            self.respond(placement)
 
 
 class Placement(msgspec.Struct, frozen=True):

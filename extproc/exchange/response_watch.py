@@ -5,6 +5,7 @@ the end of what came. The end is looked at once, when the exchange is over.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from extproc.outcomes.outcome import OVERLOADED, STREAM_ERROR_KEY, LogEntry
 from extproc.outcomes.response_end import (
@@ -14,35 +15,23 @@ from extproc.outcomes.response_end import (
     read_stream_error,
     read_usage,
 )
+from extproc.outcomes.retry_after import read_retry_after_s
 from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
-_MAX_DIGITS = 9
 
-
+@dataclass(slots=True, eq=False)
 class ResponseWatch:
     """Follows one response: `status` is 0 before its headers, `is_complete` once it has ended well."""
 
-    __slots__ = (
-        "_begun_s",
-        "_body_bytes",
-        "_first_s",
-        "_headers",
-        "_last_s",
-        "_tail",
-        "has_body",
-        "is_complete",
-        "status",
-    )
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.is_complete = self.has_body = False
-        self._headers: Mapping[str, str] = {}
-        self._begun_s = 0.0
-        self._first_s: float | None = None
-        self._last_s = 0.0
-        self._body_bytes = 0
-        self._tail = b""
+    status: int = 0
+    is_complete: bool = False
+    has_body: bool = False
+    _headers: Mapping[str, str] = field(default_factory=dict)
+    _begun_s: float = 0.0
+    _first_s: float | None = None
+    _last_s: float = 0.0
+    _body_bytes: int = 0
+    _tail: bytes = b""
 
     def begun(self, headers: Mapping[str, str], end_of_stream: bool, now_s: float) -> None:
         """Note the headers."""
@@ -91,7 +80,7 @@ class ResponseWatch:
             response_body_bytes=self._body_bytes,
             metadata=metadata if error is None else {**metadata, STREAM_ERROR_KEY: error},
             tags=self._times(placed_s),
-            retry_after_s=self._retry_after_s() if self.status in OVERLOADED else None,
+            retry_after_s=self._retry_after_s(at_s),
             usage=usage,
         )
 
@@ -106,6 +95,7 @@ class ResponseWatch:
         times_s = {TTFT_TAG: first_s, DECODE_TAG: decode_s, HEADERS_TAG: self._begun_s - placed_s}
         return {tag: f"{time_s * 1e6:.0f}" for tag, time_s in times_s.items()}
 
-    def _retry_after_s(self) -> float | None:
-        text = self._headers.get("retry-after", "")
-        return float(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
+    def _retry_after_s(self, at_s: float) -> float | None:
+        if self.status not in OVERLOADED:
+            return None
+        return read_retry_after_s(self._headers.get("retry-after", ""), at_s)

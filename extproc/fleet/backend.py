@@ -9,7 +9,7 @@ Times are seconds of one monotonic clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf, nan
 from typing import Protocol
@@ -58,6 +58,7 @@ class BookedRequest(Protocol):
         """Its prompt on the server that computes it for this one; None where there is no such server."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Backend(EngineEstimate):
     """A member of the fleet; before its first scrape the signals say nothing.
 
@@ -74,91 +75,60 @@ class Backend(EngineEstimate):
     what it costs to prefill there for another one.
     """
 
-    __slots__ = (
-        "_history",
-        "_rules",
-        "_standing",
-        "adapters",
-        "bodyless",
-        "breaker",
-        "cache",
-        "changes_at_s",
-        "closed_above",
-        "context_lengths",
-        "drain_rate",
-        "ended",
-        "endpoint",
-        "foreign",
-        "is_asleep",
-        "is_doubted",
-        "is_list_doubted",
-        "is_refusing",
-        "kv_cache_fraction",
-        "lifecycle",
-        "limits",
-        "longest_wait_s",
-        "models",
-        "name",
-        "open",
-        "own",
-        "own_at_scrape",
-        "predictions",
-        "retried_models",
-        "running",
-        "scraped_at_s",
-        "sends_headers_early",
-        "silence",
-        "token_window",
-        "transfer",
-        "waiting",
-    )
+    endpoint: Endpoint
+    _rules: FleetRules
+    _averages: FleetAverages
+    lifecycle: Lifecycle = Lifecycle.ACTIVE
+    changes_at_s: float = 0.0
+    name: str = field(init=False)
+    models: frozenset[str] | None = field(init=False)
+    is_list_doubted: bool = False
+    context_lengths: Mapping[str, int] = field(default_factory=dict)
+    retried_models: frozenset[str] | None = None
+    adapters: AdapterPlaces | None = None
+    # requests
+    open: dict[BookedRequest, None] = field(default_factory=dict)
+    own: int = 0
+    ended: int = 0
+    bodyless: int = 0
+    _history: OwnHistory = field(default_factory=OwnHistory)
+    drain_rate: DrainRate = field(default_factory=DrainRate)
+    silence: Silence = field(init=False)
+    breaker: Breaker = field(init=False)
+    # scraped
+    running: float = 0.0
+    waiting: float = 0.0
+    foreign: float = 0.0
+    kv_cache_fraction: float = nan
+    scraped_at_s: float = -inf
+    own_at_scrape: int = 0
+    is_refusing: bool = False
+    is_doubted: bool = False
+    is_asleep: bool = False
+    _standing: StandingGauges = field(default_factory=StandingGauges)
+    # limits
+    limits: LoadLimits = field(init=False)
+    closed_above: float = field(init=False)
+    longest_wait_s: float = field(init=False)
+    # learned
+    sends_headers_early: bool = False
+    cache: PrefixCache = field(default_factory=PrefixCache)
+    predictions: PredictionRecord = field(init=False)
+    token_window: CounterWindow = field(default_factory=CounterWindow)
+    transfer: TransferCost = field(default_factory=TransferCost)
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        rules: FleetRules,
-        averages: FleetAverages,
-        lifecycle: Lifecycle = Lifecycle.ACTIVE,
-        changes_at_s: float = 0.0,
-    ) -> None:
-        super().__init__(averages, endpoint.max_num_seqs)
-        self._rules = rules
-        self.endpoint = endpoint
-        self.name = endpoint.name
-        self.models = endpoint.models
-        self.is_list_doubted = False
-        self.context_lengths: Mapping[str, int] = {}
-        self.lifecycle = lifecycle
-        self.changes_at_s = changes_at_s
-        self.retried_models: frozenset[str] | None = None
-        self.adapters: AdapterPlaces | None = None
-        if endpoint.resolves_adapters:
-            self.learn_adapters({})
-        # requests
-        self.open: dict[BookedRequest, None] = {}
-        self.own = self.ended = self.bodyless = 0
-        self._history = OwnHistory()
-        self.drain_rate = DrainRate()
-        self.silence = Silence(changes_at_s, averages.placed)
-        averages.starting[self] = SlowStart(changes_at_s)
+    def __post_init__(self) -> None:
+        rules, watched = self._rules, self._averages.watched
+        EngineEstimate.__init__(self, self._averages, self.endpoint.max_num_seqs)
+        self.name, self.models = self.endpoint.name, self.endpoint.models
+        self.silence = Silence(self.changes_at_s, watched.placed)
         self.breaker = Breaker(rules.breaker)
-        # scraped
-        self.running = self.waiting = self.foreign = 0.0
-        self.kv_cache_fraction = nan
-        self.scraped_at_s = -inf
-        self.own_at_scrape = 0
-        self.is_refusing = self.is_doubted = self.is_asleep = False
-        self._standing = StandingGauges()
-        # limits
         self.limits = LoadLimits(rules)
-        self.closed_above: float = self.limits.full_above
-        self.longest_wait_s = self.limits.longest_wait_s
-        # learned
-        self.sends_headers_early = False
-        self.cache = PrefixCache()
+        self.closed_above, self.longest_wait_s = self.limits.full_above, self.limits.longest_wait_s
         self.predictions = PredictionRecord(rules.trust, RankRecord())
-        self.token_window = CounterWindow()
-        self.transfer = TransferCost()
+        if self.endpoint.resolves_adapters:
+            self.learn_adapters({})
+        watched.starting[self] = SlowStart(self.changes_at_s)
 
     def configured(self, endpoint: Endpoint) -> None:
         """Take over other settings of the same server."""
@@ -190,6 +160,11 @@ class Backend(EngineEstimate):
         """Whether nothing of ours is in flight here."""
         return self.own == 0 and self.bodyless == 0
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has joined, or come back, a moment ago, and still has to show what it can do."""
+        return self in self._averages.watched.starting
+
     def is_fresh(self, now_s: float) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
         return self.scraped_at_s >= now_s - self._rules.stale_after_s
@@ -199,9 +174,7 @@ class Backend(EngineEstimate):
         if not self.own:
             self.drain_rate.became_busy(now_s)
         self.own += 1
-        self._averages.placed += 1
-        self._heard_by_choice()
-        self.silence.chosen_at_s = now_s
+        self._averages.watched.chosen(self, now_s)
         self.breaker.begin(now_s)
         self._own_changed(now_s)
 
@@ -211,7 +184,7 @@ class Backend(EngineEstimate):
         self.ended += 1
         self.breaker.end(now_s)
         self.drain_rate.finished(now_s)
-        self.silence.begin(now_s, self._averages.placed)
+        self.silence.begin(now_s, self._averages.watched.placed)
         self._own_changed(now_s)
 
     def count_bodyless(self, change: int, now_s: float) -> None:
@@ -262,30 +235,25 @@ class Backend(EngineEstimate):
 
     def answered(self) -> None:
         """Note that it has answered a request as it should."""
-        if self in self._averages.starting:
-            self._averages.starting[self].answered()
+        if self in self._averages.watched.starting:
+            self._averages.watched.starting[self].answered()
 
     def turned_away(self, retry_after_s: float | None, now_s: float) -> None:
         """Note that it did not take a request: it has too many, and pauses for as long as it asks for."""
-        start = self._averages.starting.setdefault(self, SlowStart(now_s))
+        start = self._averages.watched.starting.setdefault(self, SlowStart(now_s))
         start.turned_away(self.own, retry_after_s, now_s)
 
     def is_pausing(self, now_s: float) -> bool:
         """Return whether it has turned a request away, and is not to be asked again yet."""
-        start = self._averages.starting.get(self)
+        start = self._averages.watched.starting.get(self)
         return start is not None and now_s < start.begins_at_s
 
     def review(self, now_s: float) -> None:
         """Note whether the backend is due for a request because nothing was heard of it, or has started."""
-        fleet = self._averages
         if self.is_asleep and not self.is_fresh(now_s):
             self.is_asleep = False  # else, once scrapes stop, it would be for good
             self._update_saturation(now_s)
-        if self in fleet.starting and fleet.starting[self].is_over(now_s):
-            del fleet.starting[self]
-        fleet.unheard.pop(self, None)
-        if self.own == 0 and self.silence.is_over(now_s, fleet.placed, fleet.members):
-            fleet.unheard[self] = None  # at the end: those before it may not be candidates of any request
+        self._averages.watched.review(self, now_s)
 
     def _shown(self, own: int, signals: Signals) -> int:
         """Return how many of `own` requests its gauges must show, however late they are.
@@ -317,7 +285,7 @@ class Backend(EngineEstimate):
 
     def _heard_by_scrape(self, signals: Signals, elapsed_s: float, now_s: float) -> None:
         """Note that it answers scrapes: once it did not, it has to show first what it can do."""
-        starting = self._averages.starting
+        starting = self._averages.watched.starting
         if self.is_refusing:
             self.is_refusing = False
             self.breaker.probe_soon(now_s)
@@ -325,14 +293,6 @@ class Backend(EngineEstimate):
         elif self in starting:
             starting[self].scraped(signals, self.own, elapsed_s)
         self.breaker.scraped(now_s, is_working=signals.running > 0 and self.own > 0)
-
-    def _heard_by_choice(self) -> None:
-        """Note that it gets a request: as a try, or for its own sake."""
-        if self in self._averages.unheard:
-            del self._averages.unheard[self]
-            self.silence.tried()
-        else:
-            self.silence.chosen()
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)

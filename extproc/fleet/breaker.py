@@ -5,7 +5,7 @@ success closes it, and a probe that the server is seen to work on lets traffic f
 Nygard's circuit breaker ("Release It!", 2007), with the half-open state limited to one request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -38,25 +38,20 @@ _PROBING: Final[int] = 2  # one request is under way, or its outcome is
 _ANSWERING: Final[int] = 3  # a probe is being answered: traffic flows, but the first failure ends that
 
 
+@dataclass(slots=True, eq=False)
 class Breaker:
     """One backend's breaker; the backend takes no request before `admits_at_s`."""
 
-    __slots__ = (
-        "_failed_at_s",
-        "_failures",
-        "_pause_s",
-        "_phase",
-        "_probed_at_s",
-        "_rule",
-        "admits_at_s",
-    )
+    _rule: BreakerRule
+    admits_at_s: float = -inf
+    _failed_at_s: float = -inf
+    _probed_at_s: float = -inf
+    _phase: int = _CLOSED
+    _failures: int = 0  # in excused ones
+    _pause_s: float = field(init=False)
 
-    def __init__(self, rule: BreakerRule) -> None:
-        self.admits_at_s = self._failed_at_s = self._probed_at_s = -inf
-        self._rule = rule
-        self._phase = _CLOSED
-        self._failures = 0  # in excused ones
-        self._pause_s = rule.min_pause_s
+    def __post_init__(self) -> None:
+        self._pause_s = self._rule.min_pause_s
 
     @property
     def is_tripped(self) -> bool:

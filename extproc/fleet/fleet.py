@@ -44,7 +44,7 @@ class Fleet:
     ) -> FleetView:
         """Return what is known of some backends now; nothing is changed by looking."""
         fresh_from_s = now_s - self._rules.stale_after_s
-        return FleetView(backends, now_s, fresh_from_s, cached_tokens, near_tokens, self._averages)
+        return FleetView(backends, now_s, fresh_from_s, cached_tokens, near_tokens, self._averages.watched)
 
     def join(
         self, endpoint: Endpoint, lifecycle: Lifecycle = Lifecycle.ACTIVE, changes_at_s: float = 0.0
@@ -52,7 +52,7 @@ class Fleet:
         """Add a backend, of which nothing is known."""
         backend = Backend(endpoint, self._rules, self._averages, lifecycle, changes_at_s)
         self.backends.append(backend)
-        self._averages.members = len(self.backends)
+        self._averages.watched.members = len(self.backends)
         return backend
 
     def review(self, now_s: float) -> None:
@@ -63,7 +63,7 @@ class Fleet:
     def leave(self, gone: Set[Backend]) -> None:
         """Drop backends; what was learned of them is no measure for the others any more."""
         self.backends = [backend for backend in self.backends if backend not in gone]
-        self._averages.members = len(self.backends)
+        self._averages.watched.members = len(self.backends)
         self.prefixes.drop(gone)
         self.sessions.drop(gone)
         self.responses.drop(gone)

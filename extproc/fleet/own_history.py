@@ -7,6 +7,7 @@ so a change costs O(1) and memory is fixed.
 """
 
 import math
+from dataclasses import dataclass, field
 
 BUCKET_S = 0.1
 WINDOW_S = 1.0
@@ -16,16 +17,14 @@ TIME_CONSTANT_S = 10.0
 """Guessed: long enough to count long answers, short enough to follow a change of load."""
 
 
+@dataclass(slots=True, eq=False)
 class OwnHistory:
     """The buckets of one backend; one that was never written repeats the last number."""
 
-    __slots__ = ("_largest", "_last", "_smallest", "_tick")
-
-    def __init__(self) -> None:
-        self._largest = [0] * _BUCKETS
-        self._smallest = [0] * _BUCKETS
-        self._last = 0
-        self._tick = 0
+    _largest: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+    _smallest: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+    _last: int = 0
+    _tick: int = 0
 
     def record(self, own: int, now_s: float) -> None:
         """Note that `own` requests are in flight from now on."""
@@ -55,6 +54,7 @@ ANSWER_S = 10.0
 """Guessed: how long an answer takes, as long as a backend that was idle has not been busy for long."""
 
 
+@dataclass(slots=True, eq=False)
 class DrainRate:
     """Requests finished per second on one backend, by an exponentially decaying count of ends.
 
@@ -62,12 +62,9 @@ class DrainRate:
     count says little: its rate is at least as large as what is in flight lets expect, for the first seconds.
     """
 
-    __slots__ = ("_busy_since_s", "_count", "_counted_at_s")
-
-    def __init__(self) -> None:
-        self._count = 0.0
-        self._counted_at_s = 0.0
-        self._busy_since_s = -math.inf
+    _count: float = 0.0
+    _counted_at_s: float = 0.0
+    _busy_since_s: float = -math.inf
 
     def became_busy(self, now_s: float) -> None:
         """Note that the first request was placed on an idle backend."""

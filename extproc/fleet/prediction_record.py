@@ -8,7 +8,7 @@ pairs of outcomes are compared as well, for the whole fleet.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 
 import msgspec
@@ -42,14 +42,13 @@ class TrustRule:
     min_outcomes: Count = 30  # guessed: with fewer, chance decides which error is the smaller one
 
 
+@dataclass(slots=True, eq=False)
 class Contest:
     """Slowly forgetting means of the same figure, of the corrected estimate and of the plain one."""
 
-    __slots__ = ("corrected", "count", "plain")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.corrected = self.plain = 0.0
+    count: int = 0
+    corrected: float = 0.0
+    plain: float = 0.0
 
     def add(self, corrected: float, plain: float) -> None:
         """Take in the figures of one case."""
@@ -106,6 +105,7 @@ def _is_comparable(seen: Foretold, other: Foretold) -> bool:
     )
 
 
+@dataclass(slots=True, eq=False)
 class PredictionRecord:
     """How the model in use does on one backend: `is_trusted` is whether it has a say there, by the last
     outcome.
@@ -113,14 +113,11 @@ class PredictionRecord:
     `ranking` is the fleet's.
     """
 
-    __slots__ = ("_error", "_ranking", "_rule", "_version", "is_trusted")
-
-    def __init__(self, rule: TrustRule, ranking: RankRecord) -> None:
-        self.is_trusted = False
-        self._ranking = ranking
-        self._rule = rule
-        self._version: str | None = None
-        self._error = Contest()
+    _rule: TrustRule
+    _ranking: RankRecord
+    is_trusted: bool = False
+    _version: str | None = None
+    _error: Contest = field(default_factory=Contest)
 
     @property
     def is_judged(self) -> bool:

@@ -8,6 +8,7 @@ was sent since is exact, and the backlog falls at the backend's own rate. A wron
 corrected by the next scrape, and a request that ends gives back its prompt if that still waits.
 """
 
+from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from math import inf
 
@@ -32,30 +33,20 @@ Prompt = tuple[float, float]
 """The tokens of a prompt, and when it was sent."""
 
 
+@dataclass(slots=True, eq=False)
 class PrefillBacklog:
     """The prompts that wait on one backend, oldest first, and the tokens under computation.
 
     `share` is the part of the recent time that the engine spent on prompts, from 0 to about 1.
     """
 
-    __slots__ = (
-        "_computed_total",
-        "_computing_tokens",
-        "_prompt_tokens_total",
-        "_scraped_at_s",
-        "_usual_tokens",
-        "_waiting",
-        "share",
-    )
-
-    def __init__(self) -> None:
-        self.share = 0.0
-        self._waiting: dict[object, Prompt] = {}
-        self._computing_tokens = 0.0
-        self._prompt_tokens_total: float | None = None
-        self._computed_total = 0.0
-        self._scraped_at_s = 0.0
-        self._usual_tokens = 0.0
+    share: float = 0.0
+    _waiting: dict[object, Prompt] = field(default_factory=dict)
+    _computing_tokens: float = 0.0
+    _prompt_tokens_total: float | None = None
+    _computed_total: float = 0.0
+    _scraped_at_s: float = 0.0
+    _usual_tokens: float = 0.0
 
     @property
     def is_computing(self) -> bool:

@@ -64,10 +64,11 @@ class Registry:
                 member.lifecycle = Lifecycle.ACTIVE
             member.configured(endpoint)
         room = MAX_MEMBERS - len(self._fleet.backends)
-        joined = [
-            self._join(endpoint, now_s, (endpoint.name, endpoint.location) in loaded)
-            for endpoint in list(wanted.values())[:room]
-        ]
+        joined = []
+        for endpoint in list(wanted.values())[:room]:
+            is_loaded = (endpoint.name, endpoint.location) in loaded
+            lifecycle = Lifecycle.ACTIVE if is_loaded else Lifecycle.JOINING
+            joined.append(self._fleet.join(endpoint, lifecycle, now_s + self._settle_s))
         self._index()
         return joined
 
@@ -185,10 +186,6 @@ class Registry:
             self._lost_until_s[model] = now_s + LOST_FOR_S
         while len(self._lost_until_s) > MAX_LOST_MODELS:
             del self._lost_until_s[next(iter(self._lost_until_s))]
-
-    def _join(self, endpoint: Endpoint, now_s: float, is_known_to_envoy: bool) -> Backend:
-        lifecycle = Lifecycle.ACTIVE if is_known_to_envoy else Lifecycle.JOINING
-        return self._fleet.join(endpoint, lifecycle, now_s + self._settle_s)
 
     def _index(self) -> None:
         members = self._fleet.backends

@@ -39,10 +39,7 @@ class Silence:
         has_missed = placed - self.placed_before >= MISSED_SHARES * members
         return has_missed and now_s - self.since_s >= self.patience_s
 
-    def tried(self) -> None:
-        """Note that it is tried: where that changes nothing, the next try comes later."""
-        self.patience_s = min(2 * self.patience_s, MAX_PATIENCE_S)
-
-    def chosen(self) -> None:
-        """Note that it is chosen for its own sake."""
-        self.patience_s = MIN_PATIENCE_S
+    def chosen(self, now_s: float, *, is_try: bool) -> None:
+        """Note that it gets a request; where a try changes nothing, the next one comes later."""
+        self.chosen_at_s = now_s
+        self.patience_s = min(2 * self.patience_s, MAX_PATIENCE_S) if is_try else MIN_PATIENCE_S

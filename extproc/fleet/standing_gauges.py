@@ -8,21 +8,21 @@ taken to be idle, but gets only one request at a time (`fleet.backend`), and non
 is doubted.
 """
 
+from dataclasses import dataclass
+
 from extproc.fleet.signals import Signals
 
 DOUBTED_AFTER_S = 3.0
 """Guessed: many times the lag of gauges, and short beside the patience of refused clients."""
 
 
+@dataclass(slots=True, eq=False)
 class StandingGauges:
     """Since when the gauges of one backend say the same and nothing else shows foreign load."""
 
-    __slots__ = ("_counters", "_gauges", "_since_s")
-
-    def __init__(self) -> None:
-        self._gauges = (0.0, 0.0)
-        self._counters: tuple[float | None, ...] = ()
-        self._since_s = 0.0
+    _gauges: tuple[float, float] = (0.0, 0.0)
+    _counters: tuple[float | None, ...] = ()
+    _since_s: float = 0.0
 
     def scraped(self, signals: Signals, largest_own: int, now_s: float) -> bool:
         """Take in a scrape, and return whether the load that it shows is in doubt.

@@ -7,13 +7,13 @@ worked out when it is asked for. Guard and layers narrow a view to the backends 
 from collections.abc import Mapping, Sequence
 from math import isinf, isnan
 from types import MappingProxyType
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.fleet_averages import Watched
 from extproc.fleet.signals import running_now
-from extproc.fleet.slow_start import SlowStart
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.fleet.zone import Zone
 
@@ -52,24 +52,7 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
 
 
-class Watched(Protocol):
-    """The few backends of a fleet that are treated otherwise than their estimate says."""
-
-    @property
-    def unheard(self) -> Mapping[Backend, None]:
-        """Those of which nothing was heard for a while, by the length of their silence."""
-
-    @property
-    def starting(self) -> Mapping[Backend, SlowStart]:
-        """Those that have a window."""
-
-
-class _NothingWatched:
-    unheard: Mapping[Backend, None] = MappingProxyType({})
-    starting: Mapping[Backend, SlowStart] = MappingProxyType({})
-
-
-NOTHING_WATCHED = _NothingWatched()
+NOTHING_WATCHED = Watched()
 
 
 class FleetView:

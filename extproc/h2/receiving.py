@@ -130,9 +130,8 @@ class Receiver:
         if not section.is_request or (ends and section.content_bytes):  # §8.1.1
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR)
         streams.highest_accepted = stream_id
-        stream = Stream(
-            stream_id, self._sender.initial_window, self._limits.stream_window_bytes, section.content_bytes
-        )
+        window = ReceiveWindow(self._limits.stream_window_bytes)
+        stream = Stream(stream_id, self._sender.initial_window, window, section.content_bytes)
         stream.is_received = ends
         streams.live[stream_id] = stream
         self._events.append(StreamOpened(stream_id, section.fields, ends))

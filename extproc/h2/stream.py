@@ -1,5 +1,6 @@
 """Streams that are not closed (RFC 9113 §5.1): open, or half closed on either side; and their windows."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from extproc.h2.events import ErrorCode, FatalError, StreamError
@@ -33,34 +34,21 @@ class ReceiveWindow:
         return increment
 
 
+@dataclass(slots=True, eq=False)
 class Stream:
     """The state of a stream of which a side has not ended."""
 
-    __slots__ = (
-        "is_answered",  # we have sent headers
-        "is_ending",  # the caller has ended it: nothing more comes to send
-        "is_received",  # half closed (remote): the peer has ended its side
-        "is_reset_when_sent",  # §8.1: the answer is complete before the request
-        "is_sent",  # half closed (local): our END_STREAM is out
-        "queue",  # data that the peer's windows do not admit yet
-        "receive_window",
-        "send_window",  # may be negative, §6.9.2
-        "stream_id",
-        "trailers",  # a header block that waits behind the queue
-        "unreceived_bytes",  # of the content-length; None without one
-    )
-
-    def __init__(
-        self, stream_id: int, send_window: int, receive_window_bytes: int, content_bytes: int | None
-    ) -> None:
-        self.stream_id = stream_id
-        self.send_window = send_window
-        self.receive_window = ReceiveWindow(receive_window_bytes)
-        self.unreceived_bytes = content_bytes
-        self.queue: bytearray | None = None
-        self.trailers: bytes | None = None
-        self.is_received = self.is_sent = False
-        self.is_answered = self.is_ending = self.is_reset_when_sent = False
+    stream_id: int
+    send_window: int  # may be negative, §6.9.2
+    receive_window: ReceiveWindow
+    unreceived_bytes: int | None  # of the content-length; None without one
+    queue: bytearray | None = None  # data that the peer's windows do not admit yet
+    trailers: bytes | None = None  # a header block that waits behind the queue
+    is_received: bool = False  # half closed (remote): the peer has ended its side
+    is_sent: bool = False  # half closed (local): our END_STREAM is out
+    is_answered: bool = False  # we have sent headers
+    is_ending: bool = False  # the caller has ended it: nothing more comes to send
+    is_reset_when_sent: bool = False  # §8.1: the answer is complete before the request
 
     def count_content(self, size: int, *, ends: bool) -> None:
         """Check that all DATA together is as long as the content-length says (§8.1.1)."""

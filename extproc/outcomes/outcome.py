@@ -47,6 +47,9 @@ OVERLOADED = frozenset({429, 503})
 """Statuses by which a server says that it takes no more, 503 only with Retry-After."""
 
 
+_SWITCHED = 101
+"""The status of a WebSocket. Its end is that of its connection: Envoy calls a close by the server a reset."""
+
 RESPONSE_KEY = "response_id"
 """In the metadata: the id of a response that the server may have stored (see envoy.yaml)."""
 STREAM_ERROR_KEY = "stream_error"
@@ -174,6 +177,8 @@ def _failure(entry: LogEntry) -> Failure | None:
     """Return why it failed; of a second attempt Envoy has reported before, see `Retry`."""
     if entry.attempts > 1:
         return Failure.RETRIED
+    if entry.status == _SWITCHED:
+        return None
     if entry.response_flags:
         for flags, failure in _BY_FLAGS:
             if entry.response_flags & flags:

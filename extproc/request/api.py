@@ -9,19 +9,18 @@ OTHER: it is forwarded without any claim about its input.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from extproc.request.body_facts import BodyFacts, InputSize
+from msgspec import Raw
+
+from extproc.request.body_facts import InputSize
+from extproc.request.conversation import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, Content, Message
 from extproc.request.input_size import (
-    AUDIO_TOKENS,
-    FILE_TOKENS,
-    IMAGE_TOKENS,
     conversation_size,
     embedded_size,
     nothing,
     opened_conversation_size,
     prompt_size,
-    read_plain_chat,
 )
 from extproc.request.pairs import pairs_size, score_size
 
@@ -33,8 +32,8 @@ class Api:
     `kind` is its name in samples and metadata; its requests are made by `method` to `path`, or to one of
     `other_paths`. `read_size` is called with the raw JSON of each of `input_fields`, of which the first holds
     the prompt; where it is None, the whole body counts as text. `opening_field`, if there is one, holds text
-    that the engine reads before the prompt, and is part of its prefix. `read_plain`, if there is one, reads a
-    body of the usual shape faster, and returns None for others. The first of `token_limit_fields` with a
+    that the engine reads before the prompt, and is part of its prefix. `usual_types`, if there are any, are
+    the types of the input fields in bodies that `usual_shape` reads. The first of `token_limit_fields` with a
     positive integer counts; without any, the server takes its `default_token_limit`, if it has one.
     `previous_field`, if there is one, names the stored response that a request goes on from. Each file
     in a form counts as `file_tokens`. A request may have many prompts if it `takes_batches`. `is_upgrade`
@@ -53,7 +52,7 @@ class Api:
     input_fields: tuple[str, ...] = ()
     opening_field: str | None = None
     read_size: Callable[..., InputSize] | None
-    read_plain: Callable[[bytes], BodyFacts | None] | None = None
+    usual_types: tuple[Any, ...] = ()
     token_limit_fields: tuple[str, ...] = ()
     default_token_limit: int | None = None
     previous_field: str | None = None
@@ -81,7 +80,7 @@ CHAT: Final = Api(
     path="/v1/chat/completions",
     input_fields=("messages", "tools"),
     read_size=conversation_size,
-    read_plain=read_plain_chat,
+    usual_types=(list[Message], Raw),
     token_limit_fields=("max_completion_tokens", "max_tokens"),
     is_generation=True,
     first_byte_is_first_token=True,
@@ -111,6 +110,7 @@ RESPONSES: Final = Api(
     kind="responses",
     path="/v1/responses",
     input_fields=("input", "instructions", "tools"),
+    usual_types=(str | list[Message], str | None, Raw),
     read_size=conversation_size,
     token_limit_fields=("max_output_tokens",),
     previous_field="previous_response_id",
@@ -122,6 +122,7 @@ MESSAGES: Final = Api(
     kind="messages",
     path="/v1/messages",
     input_fields=("messages", "system", "tools"),
+    usual_types=(list[Message], Content, Raw),
     opening_field="system",
     read_size=opened_conversation_size,
     token_limit_fields=("max_tokens",),

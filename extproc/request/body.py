@@ -4,8 +4,9 @@ The body comes from a client and may be anything; reading it never raises. Each 
 raw and then read on its own, so that a field of odd shape hides no other. Fields that are not asked for
 are skipped by the parser. The API's row says which fields those are (`api`).
 
-A body that only a strict parser refuses is mended, as servers take it: half a surrogate pair, NaN. A form has
-its fields elsewhere (`form`). A body that is neither JSON nor a form is not text, however large it is.
+Most bodies have the usual shape of their API, which is read in one pass (`usual_shape`). A body that only a
+strict parser refuses is mended, as servers take it (`mending`). A form has its fields elsewhere (`form`). A
+body that is neither JSON nor a form is not text, however large it is.
 
 A large body is condensed first. If it is still large, or has very many values, its input is sized by its
 bytes: looking at each value would block the event loop.
@@ -14,6 +15,7 @@ bytes: looking at each value would block the event loop.
 import codecs
 import re
 from functools import cache
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -24,31 +26,15 @@ from extproc.request.body_facts import BodyFacts, InputSize, TokenLimit
 from extproc.request.condense import condense
 from extproc.request.form import read_form
 from extproc.request.literal import IDS_MARK, ODD_SHAPE, TEXT_MARK, count_byte, json_bytes
+from extproc.request.mending import mendings, with_whole_pairs
+from extproc.request.usual_shape import read_usual
 
 # Measured: condensing pays from here on, and the worst that is looked at closely takes about 15 ms.
 _CONDENSE_FROM_BYTES: Final = 16 * 1024
 _LOOK_CLOSELY_UP_TO_BYTES: Final = 128 * 1024
 _LOOK_CLOSELY_UP_TO_COMMAS: Final = 4096
 
-# Measured: mending a megabyte of text takes 2 ms, and the worst that is mended 40 ms.
-_MEND_UP_TO_BYTES: Final = 8 << 20
-_MEND_UP_TO_PLACES: Final = 16 * 1024
-
 _UNREADABLE_BYTES: Final = 1024  # guessed: about as much as an image
-
-# Each begins with a literal, which is found fast, and is replaced by as many bytes of standard JSON. A
-# backslash that is itself escaped is not recognised: then some letters of a text are others.
-_MENDED: Final = (
-    (
-        re.compile(
-            rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-            rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F][0-9a-fA-F]{2})"
-        ),
-        rb"\\ufffd",
-    ),
-    (re.compile(rb"NaN(?<=[:\[, \t\r\n]NaN)(?=[,\]} \t\r\n])"), b"0.0"),
-    (re.compile(rb"Infinity(?<=[:\[, \t\r\n-]Infinity)(?=[,\]} \t\r\n])"), b"99999999"),
-)
 
 _ABSENT: Final = Raw()
 _OBJECT: Final = re.compile(rb"[ \t\n\r]{0,4096}+\{")  # megabytes of white space are not worth the time
@@ -66,31 +52,7 @@ class _Fields(msgspec.Struct, gc=False):
 
 def read_body(api: Api, body: bytes) -> BodyFacts:
     """Read the body of a request of `api`; never raises, whatever the bytes."""
-    facts = _read_plain(api, body)
-    if facts is not None:
-        return facts
-    condensed, fields = _parse(api, body)
-    if fields is None:
-        condensed = _mended(condensed)
-        facts = _read_plain(api, condensed)
-        if facts is not None:
-            return facts
-        fields = _fields(api, condensed) if condensed else None
-    if fields is None:
-        return read_form(api, body) or unreadable(body)
-    return BodyFacts(
-        model=_name(fields.model),
-        is_stream=bytes(fields.stream) == b"true",
-        input_size=_input_size(api, fields, condensed),
-        token_limit=_token_limit(api, fields),
-        is_readable=True,
-        cache_salt=_salt(fields.cache_salt),
-        previous_response=_previous_response(api, fields),
-    )
-
-
-def _read_plain(api: Api, body: bytes) -> BodyFacts | None:
-    return None if api.read_plain is None else api.read_plain(body)
+    return _read_json(api, body) or read_form(api, body) or unreadable(body)
 
 
 def unreadable(body: bytes) -> BodyFacts:
@@ -98,28 +60,40 @@ def unreadable(body: bytes) -> BodyFacts:
     return BodyFacts(None, False, InputSize(text_bytes=min(len(body), _UNREADABLE_BYTES)), None, False)
 
 
-def _parse(api: Api, body: bytes) -> tuple[bytes, _Fields | None]:
-    """Return the JSON that was parsed, condensed or as it came, and its fields; None if it is no object."""
+def _read_json(api: Api, body: bytes) -> BodyFacts | None:
+    """Read a JSON object of any shape, mended if it has to be; None for anything else."""
     json = body.removeprefix(codecs.BOM_UTF8)
     if not _OBJECT.match(json) or TEXT_MARK in json or IDS_MARK in json:
-        return b"", None
+        return None
     condensed = condense(json) if len(json) > _CONDENSE_FROM_BYTES else json
-    fields = _fields(api, condensed)
-    is_named = fields is not None and TEXT_MARK not in bytes(fields.model)
-    if not is_named and len(condensed) < len(json):
-        fields = _fields(api, json)  # a long name was missing: what names no model goes to any backend
-        return (condensed, None) if fields is None else (json, fields)
-    return condensed, fields
+    if len(condensed) > _LOOK_CLOSELY_UP_TO_BYTES:  # to parse it a second time would take longer than to look
+        condensed = with_whole_pairs(condensed)
+    original = (json,) if len(condensed) < len(json) else ()
+    readings = (_read(api, each) for each in chain((condensed,), mendings(condensed), original))
+    return next(filter(None, readings), None)
 
 
-def _mended(json: bytes) -> bytes:
-    """Return JSON in which what Python takes beyond the standard is replaced; b"" if nothing is."""
-    if len(json) > _MEND_UP_TO_BYTES:
-        return b""
-    mended = json
-    for pattern, standard in _MENDED:
-        mended = pattern.sub(standard, mended, _MEND_UP_TO_PLACES)
-    return b"" if mended == json else mended
+def _read(api: Api, json: bytes) -> BodyFacts | None:
+    """Read standard JSON; None if it is none, or names a model that is too long for condensed JSON."""
+    facts = read_usual(api, json)
+    if facts is not None:
+        return facts
+    fields = _fields(api, json)
+    if fields is None or TEXT_MARK in bytes(fields.model):
+        return None
+    return _facts(api, fields, json)
+
+
+def _facts(api: Api, fields: _Fields, json: bytes) -> BodyFacts:
+    return BodyFacts(
+        model=_name(fields.model),
+        is_stream=bytes(fields.stream) == b"true",
+        input_size=_input_size(api, fields, json),
+        token_limit=_token_limit(api, fields),
+        is_readable=True,
+        cache_salt=_salt(fields.cache_salt),
+        previous_response=_previous_response(api, fields),
+    )
 
 
 def _fields(api: Api, json: bytes) -> _Fields | None:
@@ -191,7 +165,7 @@ def _most_prompts(api: Api, condensed: bytes) -> int:
 
 
 def _is_too_much(condensed: bytes) -> bool:
-    if len(condensed) <= _LOOK_CLOSELY_UP_TO_COMMAS:
-        return False
-    commas = count_byte(condensed, b",")
-    return len(condensed) > _LOOK_CLOSELY_UP_TO_BYTES or commas > _LOOK_CLOSELY_UP_TO_COMMAS
+    if len(condensed) > _LOOK_CLOSELY_UP_TO_BYTES:
+        return True
+    is_short = len(condensed) <= _LOOK_CLOSELY_UP_TO_COMMAS
+    return not is_short and count_byte(condensed, b",") > _LOOK_CLOSELY_UP_TO_COMMAS

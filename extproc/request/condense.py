@@ -35,9 +35,12 @@ _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 def condense(body: bytes) -> bytes:
     """Return a JSON object with marked literals for long values; base64 media are marked as empty text."""
+    values = _long_values(body)
+    if not values:
+        return body
     pieces: list[bytes] = []
     kept_from = 0
-    for start, end in _long_values(body):
+    for start, end in values:
         pieces += (body[kept_from:start], _replacement(body[start:end], body[max(0, start - 32) : start]))
         kept_from = end
     pieces.append(body[kept_from:])

@@ -81,6 +81,8 @@ def field_bytes(raw: msgspec.Raw) -> int:
 def json_bytes(json: bytes) -> int:
     """Return the bytes of any JSON taken as text, where a closer look is impossible or too slow."""
     size = _sampled_text_bytes(json) if len(json) > _EXACT_UP_TO_BYTES else len(json)
+    if TEXT_MARK not in json:  # a tenth of the time that it takes to split
+        return size
     for after_mark in json.split(TEXT_MARK)[1:]:
         digits = after_mark.partition(b'"')[0]
         size += int(digits) - len(digits) - len(TEXT_MARK)

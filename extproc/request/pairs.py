@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from extproc.request.body_facts import InputSize
-from extproc.request.input_size import content_size
+from extproc.request.conversation import raw_content_size
 from extproc.request.literal import ODD_SHAPE, field_bytes
 
 _ARRAY: Final = msgspec.json.Decoder(list[Raw])
@@ -48,6 +48,6 @@ def _text_size(raw: Raw) -> tuple[int, int]:
     if not bytes(raw).startswith(b"{"):
         return field_bytes(raw), 0
     try:
-        return content_size(_CONTENT.decode(raw).content)
+        return raw_content_size(_CONTENT.decode(raw).content)
     except ODD_SHAPE:
         return field_bytes(raw), 0

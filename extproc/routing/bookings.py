@@ -12,6 +12,7 @@ twice the load. (https://linkerd.io/2/features/retries-and-timeouts/)
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from extproc.exchange.placement import Lease
 from extproc.fleet.backend import Backend, BookedRequest
@@ -38,6 +39,7 @@ Freed = Callable[[Backend, float], None]
 """Follows every place that is given back."""
 
 
+@dataclass(slots=True, eq=False)
 class Booking(Lease):
     """One request in flight, and the backend on which it counts; `number` comes back with its outcome.
 
@@ -45,38 +47,15 @@ class Booking(Lease):
     None where the backend computes the prompt itself. `in_flight_s` is known once it has ended.
     """
 
-    __slots__ = (
-        "_bookings",
-        "_placed_s",
-        "backend",
-        "in_flight_s",
-        "is_no_measure",
-        "number",
-        "prefill",
-        "prompt",
-        "request",
-    )
-
-    def __init__(
-        self,
-        bookings: "Bookings",
-        number: int,
-        backend: Backend,
-        request: Request,
-        prompt: SentPrompt,
-        prefill: Prefill | None,
-        now_s: float,
-    ) -> None:
-        super().__init__()
-        self._placed_s = now_s
-        self.in_flight_s = 0.0
-        self._bookings = bookings
-        self.number = number
-        self.backend = backend
-        self.request = request
-        self.prompt = prompt
-        self.is_no_measure = False
-        self.prefill = prefill
+    _bookings: "Bookings"
+    number: int
+    backend: Backend
+    request: Request
+    prompt: SentPrompt
+    prefill: Prefill | None
+    _placed_s: float
+    is_no_measure: bool = False
+    in_flight_s: float = 0.0
 
     def answered(self, now_s: float) -> None:
         """Note the first token: the server that has computed the prompt is done with it."""
@@ -88,31 +67,25 @@ class Booking(Lease):
         self._bookings.close(self, now_s)
 
 
+@dataclass(slots=True, eq=False)
 class Bookings:
     """Opens, moves and closes bookings; each backend holds its own open ones.
 
-    Numbers begin after `first_number`: where that is random, no outcome is taken for that of another process.
+    Numbers begin after the given one: where that is random, no outcome is taken for that of another process.
     With `replicas` other sidecars are told of each prompt.
     """
 
-    def __init__(
-        self,
-        prefixes: SentPrefixes,
-        freed: Freed,
-        first_number: int = 0,
-        replicas: Replicas | None = None,
-    ) -> None:
-        self.shares = TenantShares()
-        self._claims = EmptyClaims()
-        self._number = first_number
-        self._awaited: dict[int, Booking] = {}
-        self._ended: deque[int] = deque()
-        self.retries = 0
-        self.retries_withheld = 0
-        self._saved_retries = MAX_SAVED_RETRIES
-        self._prefixes = prefixes
-        self._freed = freed
-        self._replicas = replicas
+    _prefixes: SentPrefixes
+    _freed: Freed
+    _number: int = 0
+    _replicas: Replicas | None = None
+    shares: TenantShares = field(default_factory=TenantShares)
+    _claims: EmptyClaims = field(default_factory=EmptyClaims)
+    retries: int = 0
+    retries_withheld: int = 0
+    _awaited: dict[int, Booking] = field(default_factory=dict)
+    _ended: deque[int] = field(default_factory=deque)
+    _saved_retries: float = MAX_SAVED_RETRIES
 
     def open(
         self,

@@ -17,6 +17,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.newcomers import is_any_unheard, joining_models
 from extproc.fleet.prediction_record import RankRecord
 from extproc.fleet.registry import NO_BASES, Registry
 from extproc.fleet.signals import Signals
@@ -91,17 +92,16 @@ class Core:
             self.replicas,
         )
         self.bodies = HeldBodies(rules.max_held_bytes, self.router.refuse_body)
-        self.search = self.router.search = ModelSearch(self.registry, self.router.place_searched)
+        self.search = self.router.search = ModelSearch(self.registry, self._place_searched)
         self.queue = None if rules.queue is None else RequestQueue(self.router, self.registry, rules.queue)
         self.feedback = Feedback(self.registry, self.router.bookings, self.fleet.responses)
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, hold it in the queue, refuse it, or answer it where no backend is needed."""
         if request.api is MODELS:
-            models = self.registry.models()
-            if models:  # else nothing is known yet, and any backend says what it serves
-                self.router.counts.answered += 1
-                return Placement(model_list(models))
+            is_early = is_any_unheard(self.fleet.backends, now_s)
+            held = self.search.hold_list(request, phase) if is_early else None
+            return held or self._list_models(request, phase, now_s)
         return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
 
     def served_elsewhere(self, lease: Lease, address: str, now_s: float) -> bool:
@@ -194,6 +194,18 @@ class Core:
                 uses[candidates] = use_of(self.fleet.view(candidates, now_s))
             wanted[model] = servers_wanted(uses[candidates], waiting.get(model, 0))
         return wanted
+
+    def _list_models(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        """Answer with the models of all backends; while none is known, any backend says what it serves."""
+        models = sorted(joining_models(self.fleet.backends).union(self.registry.models()))
+        if not models:
+            return self.router.place(request, phase, now_s)
+        self.router.counts.answered += 1
+        return Placement(model_list(models))
+
+    def _place_searched(self, request: Request, phase: Phase, now_s: float) -> Placement:
+        place = self._list_models if request.api is MODELS else self.router.place_searched
+        return place(request, phase, now_s)
 
     def _begin_model(self, backend: Backend) -> None:
         """Have a backend's record of predictions begin with the model in use."""

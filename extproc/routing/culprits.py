@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from extproc.request.request import Request
 
 Failing = TypeVar("Failing")
+"""A request, or what is recorded of it."""
 
 MAX_NOTES = 1024
 """Guessed: of more failing requests than these at a time, those noted the longest ago are forgotten."""

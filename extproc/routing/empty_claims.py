@@ -20,6 +20,8 @@ MOMENT_S = 1.0
 """Guessed: no client that waits for an answer leaves sooner."""
 
 FEW = 3
+"""Guessed: a client that changes its mind is no liar."""
+
 MAX_NOTES = 1024
 """Guessed: of more kinds of requests than these, those noted the longest ago are forgotten."""
 

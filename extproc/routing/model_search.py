@@ -4,9 +4,12 @@ Servers are asked for their models rarely, and adapters are loaded at any time: 
 come before the list. All requests that come for unknown models are answered by one round of questions,
 and rounds are paced where they are asked (`adapters.vllm.model_asking`): whatever clients send, a server is
 asked no more often. Requests beyond `MAX_SEARCHING` are refused at once.
+
+A request for the list of all models is held in the same way while a new server has not said its own.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from extproc.exchange.messages import Hold, Phase
 from extproc.exchange.placement import HeldLease, Placement, Placer
@@ -23,15 +26,13 @@ LONGEST_S = 4.0
 """Guessed: a second until servers may be asked again, two for slow ones, and a margin."""
 
 
+@dataclass(slots=True, eq=False)
 class _Searching(HeldLease):
     """One request that is held; it leaves when its client does."""
 
-    __slots__ = ("_leave", "phase", "request")
-
-    def __init__(self, request: Request, phase: Phase, leave: Callable[["_Searching"], None]) -> None:
-        super().__init__()
-        self.request, self.phase = request, phase
-        self._leave = leave
+    request: Request
+    phase: Phase
+    _leave: "Callable[[_Searching], None]"
 
     def _release(self, now_s: float) -> None:
         self._leave(self)
@@ -54,11 +55,16 @@ class ModelSearch:
         return len(self._next) + len(self._asked)
 
     def hold(self, request: Request, phase: Phase) -> Placement | None:
-        """Hold a request until servers have been asked; None where that cannot help."""
+        """Hold a request for an unknown model until servers have been asked; None where that cannot help."""
         model = request.model
-        if self.handle_wanted is None or model is None or len(model) > MAX_NAME:
+        if model is None or len(model) > MAX_NAME or not self._registry.has_askable:
             return None
-        if not (request.has_body and self._registry.has_askable and len(self) < MAX_SEARCHING):
+        is_work = request.has_body or request.api.is_upgrade
+        return self.hold_list(request, phase) if is_work else None
+
+    def hold_list(self, request: Request, phase: Phase) -> Placement | None:
+        """Hold a request that all servers' models matter to; None where they cannot be asked now."""
+        if self.handle_wanted is None or len(self) >= MAX_SEARCHING:
             return None
         searching = _Searching(request, phase, self._leave)
         self._next[searching] = None
@@ -81,13 +87,13 @@ class ModelSearch:
             self._settle(searching, now_s)
 
     def _is_found(self, searching: _Searching) -> bool:
-        return self._registry.candidates(searching.request.model) is not None
+        model = searching.request.model
+        return model is not None and self._registry.candidates(model) is not None
 
     def _settle(self, searching: _Searching, now_s: float) -> None:
         self._leave(searching)
         placement = self._place(searching.request, searching.phase, now_s)
-        if searching.respond is not None:
-            searching.respond(placement)
+        searching.settle(placement)
 
     def _leave(self, searching: _Searching) -> None:
         self._next.pop(searching, None)

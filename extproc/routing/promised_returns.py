@@ -3,18 +3,17 @@
 Whole seconds are promised, so a number for each second is all that is kept.
 """
 
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 
+@dataclass(slots=True, eq=False)
 class PromisedReturns:
     """Counts the clients that are away; which of them come back nothing tells."""
 
-    __slots__ = ("_away", "_by_second", "_seconds")
-
-    def __init__(self) -> None:
-        self._away = 0
-        self._by_second: dict[int, int] = {}
-        self._seconds: list[int] = []
+    _away: int = 0
+    _by_second: dict[int, int] = field(default_factory=dict)
+    _seconds: list[int] = field(default_factory=list)
 
     def away(self, now_s: float) -> int:
         """Return how many are not due yet."""

@@ -11,6 +11,7 @@ from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.newcomers import is_joining
 from extproc.fleet.registry import Registry
 from extproc.fleet.view import CandidateFacts, FleetView
 from extproc.learning.model_in_use import ModelInUse
@@ -198,13 +199,17 @@ class Router:
         return all(is_crowded(backend, now_s) for backend in candidates)
 
     def _refuse_model(self, request: Request, now_s: float) -> Reject:
-        """Refuse a request whose model no backend serves; one that was served a moment ago may come back."""
+        """Refuse a request whose model no backend serves; one that does may be coming, or coming back."""
         model = request.model or ""
-        is_gone = self._registry.has_lost(model, now_s)
-        self.counts.count(Decision(Layer.REJECT, Reason.MODEL_GONE if is_gone else Reason.UNKNOWN_MODEL))
-        if not is_gone:
+        reason, retry_s = Reason.UNKNOWN_MODEL, 0.0
+        if is_joining(model, self._fleet.backends):
+            reason, retry_s = Reason.NO_BACKEND, SOON_S
+        elif self._registry.has_lost(model, now_s):
+            reason, retry_s = Reason.MODEL_GONE, MODEL_GONE_RETRY_S
+        self.counts.count(Decision(Layer.REJECT, reason))
+        if reason is Reason.UNKNOWN_MODEL:
             return unknown_model(model, request.api)
-        return self._overloaded(Reason.MODEL_GONE, self._returns.spread_s(MODEL_GONE_RETRY_S), request)
+        return self._overloaded(reason, self._returns.spread_s(retry_s), request)
 
     def refuse_body(self, api: Api) -> Reject:
         """Refuse a request, of an API because Envoy holds too many large bodies."""

@@ -5,14 +5,8 @@ from rich.console import Console
 
 from extproc.commands.evaluate_view import comparison_table, heading, remarks
 from extproc.lab.evaluation.nuisances import Nuisances
-from extproc.lab.evaluation.result import (
-    QUANTILES,
-    EstimateQuality,
-    Evaluation,
-    PolicyRun,
-    RetriedRequests,
-    summaries,
-)
+from extproc.lab.evaluation.over_seeds import Evaluation, summaries
+from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, PolicyRun, RetriedRequests
 from extproc.lab.rivals.choice import POLICIES
 
 

@@ -15,7 +15,7 @@ from extproc.commands.picker_options import IGNORED, PickerOptions
 from extproc.commands.picker_setup import config_of, setup_of
 from extproc.config.stages import Config
 from extproc.errors import ConfigError
-from extproc.picker import require_addresses
+from extproc.picker_app import require_addresses
 
 URLS = "http://10.0.0.1:8000,http://[fd00::1]:8000"
 LISTED = PickerOptions(backends=URLS)

@@ -101,7 +101,8 @@ def test_what_went_wrong_is_said_in_words(figures: Figures) -> None:
 
 def test_without_a_terminal_there_is_no_bar_but_a_line_for_every_step(figures: Figures) -> None:
     console = Console(file=io.StringIO(), width=80)
-    with ProfileView(console, SCHEDULE) as view:
+    view = ProfileView(console, SCHEDULE)
+    with view.progress:
         view.refresh(figures, now_s=5.0)
         view.step_ended(figures.steps[0])
     assert isinstance(console.file, io.StringIO)
@@ -110,7 +111,8 @@ def test_without_a_terminal_there_is_no_bar_but_a_line_for_every_step(figures: F
 
 def test_in_a_terminal_the_bar_moves_with_time(figures: Figures) -> None:
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
-    with ProfileView(console, SCHEDULE) as view:
+    view = ProfileView(console, SCHEDULE)
+    with view.progress:
         view.refresh(Figures(), now_s=0.0)
         view.refresh(figures, now_s=5.0)
         assert view.progress.tasks[0].completed == 2 * 20.0 + 10.0 + 5.0

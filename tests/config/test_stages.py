@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from extproc.config import rules
+from extproc.config.backends_stage import USUAL_CA_PATH, BackendConfig
 from extproc.config.discovery_stage import (
     DnsDiscovery,
     FoundBackends,
@@ -17,8 +18,6 @@ from extproc.config.discovery_stage import (
 )
 from extproc.config.stages import (
     MAX_CONFIG_BYTES,
-    USUAL_CA_PATH,
-    BackendConfig,
     Config,
     load_config,
     parse_config,

@@ -22,7 +22,7 @@ from support.manifests import (
     pod_specs,
 )
 
-from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.config.discovery_stage import KubernetesDiscovery
 from extproc.config.stages import parse_config
 

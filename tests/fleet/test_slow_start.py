@@ -86,7 +86,7 @@ def test_repeated_pauses_double_and_an_answer_begins_anew() -> None:
     for _ in range(8):
         backend.turned_away(None, now_s)
         backend.turned_away(None, now_s)  # sent at the same time as the first: no reason to wait longer
-        pauses.append(backend._averages.starting[backend].begins_at_s - now_s)
+        pauses.append(backend._averages.watched.starting[backend].begins_at_s - now_s)
         now_s += pauses[-1]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]
     backend.answered()

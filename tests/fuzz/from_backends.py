@@ -7,8 +7,9 @@ from functools import cache
 from fuzz.sidecar_parts import parts
 
 from extproc.adapters.vllm.exposition import read_signals
-from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Exchange
-from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME, read_models
+from extproc.adapters.vllm.kept_connection import MAX_HEAD_BYTES, HttpAnswer, _Connection
+from extproc.adapters.vllm.served_models import MAX_MODELS, MAX_NAME, read_models
+from extproc.adapters.vllm.wanted_lines import WantedLines
 
 MAX_BODY_BYTES = 1000
 READ = b"~~"
@@ -18,6 +19,8 @@ READ = b"~~"
 def exposition(data: bytes) -> None:
     """Text of `/metrics`, and what the fleet makes of it, on top of all that it has been told before."""
     signals = read_signals(data)
+    remembered = WantedLines()
+    assert all(remembered.read(data) == signals for _ in range(2))
     if signals is None:
         return
     sidecar = parts()
@@ -63,7 +66,7 @@ def scrape(data: bytes) -> None:
 
 async def _scrape(reads: list[bytes]) -> None:
     socket = Socket()
-    exchange = _Exchange(MAX_BODY_BYTES)
+    exchange = _Connection(MAX_BODY_BYTES)
     exchange.connection_made(socket)  # type: ignore[arg-type]  # all that is used
     asking = asyncio.ensure_future(exchange.ask(b"GET / HTTP/1.1\r\n\r\n"))
     await asyncio.sleep(0)

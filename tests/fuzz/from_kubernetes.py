@@ -18,9 +18,9 @@ from extproc.adapters.discovery.pool_objects import (
     rules_of,
 )
 from extproc.adapters.discovery.source import can_be_a_backend, name_of_address
-from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.adapters.envoy.cluster_document import cds_document
+from extproc.config.backends_stage import BackendConfig
 from extproc.config.discovery_stage import InferencePoolDiscovery, KubernetesDiscovery
-from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import Endpoint
 from extproc.request.model_rewrite import ModelRewrites, rewritten
 from extproc.request.objectives import OBJECTIVE_HEADERS, InferenceObjectives

@@ -8,11 +8,12 @@ from fuzz.from_kubernetes import check
 from fuzz.sidecar_parts import shipped_model
 
 from extproc.adapters.discovery.llm_d_file import read_servers
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.adapters.envoy.cluster_file import NO_CLUSTERS, _read_backends
-from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.config import rules
+from extproc.config.backends_stage import BackendConfig
 from extproc.config.discovery_stage import LlmdFileDiscovery
-from extproc.config.stages import BackendConfig, parse_config
+from extproc.config.stages import parse_config
 from extproc.errors import ConfigError, ModelFileError
 from extproc.learning.features import FEATURES
 from extproc.learning.forest import Forest

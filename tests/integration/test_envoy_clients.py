@@ -220,17 +220,18 @@ def test_a_body_that_is_not_what_its_encoding_says_is_left_to_the_server(start_e
     assert len(backend.received) == 3
 
 
-def test_a_websocket_is_placed_by_its_headers(start_envoy: StartEnvoy) -> None:
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/realtime/"])
+def test_a_websocket_is_placed_by_its_headers(start_envoy: StartEnvoy, path: str) -> None:
     async def scenario() -> None:
         async with running(start_envoy, Backend("a"), Backend("b")) as stack:
             stack.sidecar.script = route_to_by_headers("b")
-            async with stack.client.ws_connect(f"{stack.envoy.url}/v1/realtime?model=m") as socket:
+            async with stack.client.ws_connect(f"{stack.envoy.url}{path}?model=m") as socket:
                 await until(lambda: stack.sidecar.open_streams == 1)
                 await socket.send_str("hello")
                 assert (await socket.receive_str()) == "b: hello"
                 (headers,) = stack.sidecar.events
                 assert isinstance(headers, HeadersReceived)
-                assert headers.headers[":path"] == "/v1/realtime?model=m"
+                assert headers.headers[":path"] == f"{path}?model=m"
                 assert stack.sidecar.open_streams == 1
             await until(lambda: stack.sidecar.open_streams == 0)
 

@@ -23,7 +23,7 @@ from support.scripted_backend import MODELS, PAGE
 
 from extproc.commands.picker_options import PickerOptions
 from extproc.commands.picker_setup import config_of, setup_of
-from extproc.picker import Picker
+from extproc.picker_app import Picker
 
 ENVOY_YAML = DEPLOY / "gateway-api" / "standalone" / "envoy.yaml"
 DRAIN_S = "1.5s"

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import openai
 import pytest
 from aiohttp import web
 from support.local_application import application_at
+from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, SharedStack, running
 from support.scripted_backend import PAGE
 from support.stack_fixtures import envoys
@@ -38,6 +40,7 @@ class Scripted:
             web.get("/v1/models", self._models),
             web.post("/v1/audio/transcriptions", self._transcribe),
             web.post("/v1/chat/completions", self._call),
+            web.get("/v1/realtime", self._speak),
         )
         async with application_at(routes, max_body_bytes=1 << 25) as port:
             yield port
@@ -53,6 +56,13 @@ class Scripted:
         file = form["file"]
         assert isinstance(file, web.FileField)
         return web.json_response({"text": f"{form['model']}: {len(file.file.read())} bytes"})
+
+    async def _speak(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("done")
+        await socket.close()
+        return socket
 
     async def _call(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -189,6 +199,26 @@ def test_openai_errors_are_the_servers_and_the_routers(fleet: SharedStack) -> No
                 await client.chat.completions.create(model="nobodys", messages=HELLO)
             with pytest.raises(openai.NotFoundError, match="stored response"):
                 await client.responses.retrieve("resp_unknown")
+
+    fleet.run(scenario())
+
+
+def test_a_server_that_ends_its_websockets_is_no_failing_one(fleet: SharedStack) -> None:
+    ok = re.compile(r'^extproc_outcomes_total{backend="scripted",result="ok"} (\S+)$', re.MULTILINE)
+
+    async def scenario() -> None:
+        stack, sessions = fleet.stack, 8
+
+        async def answered() -> float:
+            return sum(map(float, ok.findall(await stack.metrics_page())))
+
+        before = await answered()
+        for _ in range(sessions):
+            async with stack.session.ws_connect(f"{stack.envoy.url}/v1/realtime?model=scripted") as socket:
+                assert [message.data async for message in socket] == ["done"]
+        async with asyncio.timeout(PATIENCE_S):
+            while await answered() < before + sessions:
+                await asyncio.sleep(0.02)
 
     fleet.run(scenario())
 

@@ -214,6 +214,18 @@ def test_blame_follows_flags_and_status(
     assert not outcome.sample.is_clean
 
 
+@pytest.mark.parametrize("flag", ["UC", "DC", "SI"])
+def test_a_websocket_fails_by_no_way_in_which_its_connection_ends(flag: str) -> None:
+    metadata = to_metadata(replace(FACTS, kind="realtime"))
+    outcome = read_outcome(replace(ENTRY, status=101, response_flags=frozenset({flag}), metadata=metadata))
+    assert outcome is not None
+    assert (outcome.sample.failure, outcome.is_backend_failure, outcome.sample.is_clean) == (
+        None,
+        False,
+        False,
+    )
+
+
 def test_a_response_that_is_no_stream_has_no_ttft() -> None:
     outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, is_stream=False))))
     assert outcome is not None

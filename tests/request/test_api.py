@@ -4,21 +4,18 @@ from operator import attrgetter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import fields
 from support.toy_api import TOY, TOY_BODY
 
 from extproc.request import api as table
-from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, OTHER, Api
+from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, MESSAGES, OTHER, RESPONSES, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
-from extproc.request.input_size import PlainChat
 from extproc.request.prefix import read_prefix
 from extproc.request.request import Request, read_request
 from extproc.request.token_ratio import TokenRatios
-
-LONG_WAY = replace(CHAT, read_plain=None)
+from extproc.request.usual_shape import read_usual
 
 
 def read_toy(body: bytes, method: str = "POST") -> Request:
@@ -87,28 +84,77 @@ def test_every_row_is_complete(api: Api) -> None:
     assert bool(api.token_limit_fields) == api.is_generation
     assert api.input_fields or not (api.is_generation or api.answer_shape)
     assert api.is_generation or not api.first_byte_is_first_token
-
-
-def test_the_short_way_to_read_a_chat_knows_all_fields_of_its_row() -> None:
-    read = {"model", "stream", "cache_salt", *CHAT.input_fields, *CHAT.token_limit_fields}
-    assert {field.encode_name for field in fields(PlainChat)} == read
+    assert len(api.usual_types) in {0, len(api.input_fields)}
 
 
 texts = st.text(max_size=40)
+odd = st.just(7) | st.just(["text"]) | st.just({"text": "t"})
+maybe_text = st.none() | texts | odd
+types = st.sampled_from(
+    ["text", "input_text", "image_url", "tool_use", "tool_result", "thinking", "document"]
+)
+
+
+def parts(content: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    fields = {"type": types | odd, "text": maybe_text, "thinking": maybe_text, "name": maybe_text}
+    more = {"input": maybe_text | st.none(), "content": content, "image_url": st.just({"url": "u"})}
+    return maybe_text | st.lists(st.fixed_dictionaries({}, optional=fields | more) | odd, max_size=3)
+
+
+contents = parts(parts(parts(maybe_text)))
+calls = st.fixed_dictionaries(
+    {},
+    optional={"function": st.fixed_dictionaries({}, optional={"name": maybe_text, "arguments": maybe_text})},
+)
+message_fields = {
+    "content": contents,
+    "output": contents,
+    "name": maybe_text,
+    "arguments": maybe_text,
+    "tool_calls": st.none() | st.lists(calls, max_size=2) | odd,
+}
+messages = st.lists(st.fixed_dictionaries({}, optional=message_fields) | odd, max_size=3)
 limits = st.none() | st.integers(-1, 2**31) | st.just("9")
-chats = st.fixed_dictionaries(
-    {"messages": st.lists(st.fixed_dictionaries({"content": texts}, optional={"name": st.none() | texts}))},
+bodies = st.fixed_dictionaries(
+    {},
     optional={
-        "model": texts,
-        "stream": st.booleans(),
+        "model": maybe_text,
+        "stream": st.booleans() | odd,
+        "messages": messages | odd,
+        "input": messages | maybe_text,
+        "system": contents,
+        "instructions": maybe_text,
+        "tools": st.none() | st.just([{"type": "function"}]) | odd,
         "max_tokens": limits,
         "max_completion_tokens": limits,
-        "tools": st.none() | st.just([{"type": "function"}]),
+        "max_output_tokens": limits,
+        "previous_response_id": maybe_text,
+        "cache_salt": st.none() | texts,
+        # names that the reader has for itself
+        "limit": limits,
+        "other_limit": limits,
+        "first": texts,
     },
 )
 
 
-@given(chats, st.booleans())
-def test_the_short_way_to_read_a_chat_gives_the_same_facts(chat: dict[str, Any], ensure_ascii: bool) -> None:
-    body = json.dumps(chat, ensure_ascii=ensure_ascii).encode()
-    assert read_body(CHAT, body) == read_body(LONG_WAY, body)
+@settings(max_examples=300)
+@given(st.sampled_from([api for api in APIS if api.usual_types]), bodies, st.booleans())
+def test_a_body_of_the_usual_shape_has_the_same_facts_as_by_the_long_way(
+    api: Api, fields: dict[str, Any], ensure_ascii: bool
+) -> None:
+    body = json.dumps(fields, ensure_ascii=ensure_ascii).encode()
+    assert read_body(api, body) == read_body(replace(api, usual_types=()), body)
+
+
+def test_the_usual_shapes_are_those_of_conversations() -> None:
+    usual = {
+        CHAT: {"messages": [{"content": "four", "tool_calls": [{"function": {"arguments": "{}"}}]}]},
+        RESPONSES: {"input": [{"content": [{"type": "input_text", "text": "four"}]}, {"output": "ok"}]},
+        MESSAGES: {"system": "ok", "messages": [{"content": [{"type": "text", "text": "four"}]}]},
+    }
+    assert list(usual) == [api for api in APIS if api.usual_types]
+    for api, fields in usual.items():
+        facts = read_usual(api, json.dumps({"model": "m", **fields}).encode())
+        assert facts is not None
+        assert facts.input_size.text_bytes == 6

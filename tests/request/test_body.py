@@ -15,12 +15,13 @@ from extproc.request.api import (
     MESSAGES,
     OTHER,
     RESPONSES,
+    SCORE,
     TOKENIZE,
     Api,
 )
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
-from extproc.request.input_size import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
+from extproc.request.conversation import AUDIO_TOKENS, FILE_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
 
 KNOWN_APIS = (*APIS, OTHER)
 DEEP = 100_000
@@ -263,8 +264,9 @@ def test_large_chat_of_many_messages_is_sized_about_by_its_bytes() -> None:
 
 
 def test_very_many_values_are_sized_by_their_bytes() -> None:
-    body = encoded({"model": "m", "messages": [{}] * 10_000})
-    assert read_body(CHAT, body) == BodyFacts("m", False, InputSize(text_bytes=len(body)), None, True)
+    for api, field, values in ((CHAT, "messages", [{}] * 40_000), (SCORE, "documents", [""] * 10_000)):
+        body = encoded({"model": "m", field: values})
+        assert read_body(api, body) == BodyFacts("m", False, InputSize(text_bytes=len(body)), None, True)
 
 
 def test_long_description_of_a_tool_counts_as_text() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from extproc.request.api import IMAGES, OTHER, TRANSCRIPTION, Api
 from extproc.request.body import read_body
 from extproc.request.body_facts import BodyFacts, InputSize
+from extproc.request.conversation import AUDIO_TOKENS, IMAGE_TOKENS
 from extproc.request.form import read_form
-from extproc.request.input_size import AUDIO_TOKENS, IMAGE_TOKENS
 
 AUDIO = bytes(range(256)) * 4000
 

@@ -6,7 +6,7 @@ import pytest
 from extproc.request.api import RERANK, SCORE
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
-from extproc.request.input_size import IMAGE_TOKENS
+from extproc.request.conversation import IMAGE_TOKENS
 
 IMAGE = {"content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}]}
 

@@ -5,7 +5,7 @@ from math import log
 from typing import cast
 
 import pytest
-from support.build import MODEL, a_core, a_request, an_endpoint, scrape
+from support.build import MODEL, a_core, a_request, an_endpoint, core_rules, scrape
 
 from extproc.exchange.messages import Answer, Phase, Reject, RouteTo
 from extproc.fleet.backend import Backend
@@ -21,6 +21,7 @@ from extproc.request.api import CHAT, MESSAGES, MODELS, Api
 from extproc.request.request import InputSize
 from extproc.request.token_ratio import DEFAULT_TOKENS_PER_BYTE
 from extproc.routing.core import Core
+from extproc.routing.gateway_rules import SOON_S
 from extproc.routing.refusal import MODEL_GONE_RETRY_S, SPREAD
 
 TEXT_BYTES = 4000
@@ -222,6 +223,26 @@ def test_a_backend_lists_its_models_where_none_are_known_yet() -> None:
     core = a_core([an_endpoint(1, model=None)])
     assert listed(core) is None
     assert core.router.counts.answered == 0
+
+
+def test_the_models_of_servers_that_are_joining_are_listed() -> None:
+    core = a_core([an_endpoint(1, model="old")], core_rules(settle_s=1.5))
+    core.set_members([an_endpoint(1, model="old"), an_endpoint(2, model=None)], 0.0)
+    core.learn_models(backend_named(core, "vllm-2"), frozenset({"new", "old"}), {})
+    assert listed(core) == ["new", "old"]
+    core.set_members([an_endpoint(1, model="old")], 1.0)
+    assert listed(core) == ["old"]
+
+
+def test_a_model_of_a_server_that_is_joining_is_a_503_until_it_may_be_chosen() -> None:
+    core = a_core([an_endpoint(1, model="old")], core_rules(settle_s=1.5))
+    core.set_members([an_endpoint(1, model="old"), an_endpoint(2, model="new")], 10.0)
+    refusal = core.place(a_request("new"), Phase.REQUEST_BODY, 10.1).instruction
+    assert isinstance(refusal, Reject)
+    assert (refusal.status, refusal.headers["x-extproc-reason"]) == (503, "no_backend")
+    assert int(refusal.headers["retry-after"]) == pytest.approx(SOON_S, rel=SPREAD)
+    core.advance(11.5)
+    assert isinstance(core.place(a_request("new"), Phase.REQUEST_BODY, 11.6).instruction, RouteTo)
 
 
 @pytest.mark.parametrize("api", [CHAT, MESSAGES], ids=lambda api: api.kind)

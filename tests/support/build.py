@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from extproc.exchange.placement import HeldLease, Lease, Placement
+from extproc.exchange.placement import HeldLease, Lease
 from extproc.fleet.backend import Backend
 from extproc.fleet.breaker import BreakerRule
 from extproc.fleet.endpoint import Endpoint
@@ -193,11 +193,6 @@ class CountedHeldLease(HeldLease):
     def __init__(self, released: Callable[[float], None]) -> None:
         super().__init__()
         self._released = released
-
-    def settle(self, placement: Placement) -> None:
-        """Answer the request, which waits no more."""
-        if self.respond is not None:
-            self.respond(placement)
 
     def _release(self, now_s: float) -> None:
         self._released(now_s)

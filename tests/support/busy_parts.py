@@ -30,6 +30,8 @@ def let_everything_happen(parts: Parts, sample_with: SampleWith) -> None:
     for name in ("vllm-1", "vllm-2"):
         parts.predict(0.1, 0.2, name)
         parts.backend(name).observed(0.3)
+        parts.backend(name).reserve(parts.started_s)
+        parts.backend(name).release(parts.started_s)
         parts.core.feedback.counts.count(sample_with(backend=name, ttft_s=0.3), 0.4)
         parts.core.feedback.counts.count(sample_with(backend=name, failure="connect", ttft_s=None))
         for result in ScrapeResult:

@@ -12,7 +12,8 @@ from typing import Any
 
 from support.patience import PATIENCE_S
 
-from extproc.adapters.envoy.envoy_config import bootstrap, cds_document, shipped_bootstrap
+from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.fleet.endpoint import Endpoint
 

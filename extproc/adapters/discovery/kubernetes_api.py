@@ -50,7 +50,7 @@ class _Bookmark(msgspec.Struct):
     metadata: Metadata
 
 
-class _Status(msgspec.Struct):
+class _ApiStatus(msgspec.Struct):
     code: int = 0
     message: str = ""
 
@@ -138,7 +138,7 @@ def read_event(line: str, kind: type[Object]) -> tuple[str, str, Object | None]:
     """Read one line of a watch, as `watch` yields it; raises KubernetesError, or what `watch` makes it of."""
     event = msgspec.json.decode(line, type=WatchEvent)
     if event.type == "ERROR":
-        status = msgspec.json.decode(event.object, type=_Status)
+        status = msgspec.json.decode(event.object, type=_ApiStatus)
         # Mostly 410; whatever it is, the version may be what is wrong.
         raise KubernetesError(f"the watch ended: {status.code} {status.message}", must_list=True)
     if event.type == "BOOKMARK":
@@ -151,7 +151,7 @@ def _check(response: httpx2.Response) -> None:
     if response.status_code == _OK:
         return
     try:
-        message = msgspec.json.decode(response.content, type=_Status).message
+        message = msgspec.json.decode(response.content, type=_ApiStatus).message
     except _GARBAGE:
         message = response.text
     raise KubernetesError(

@@ -6,6 +6,7 @@ answer, those known before stay in force.
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Generic
 
 from lightkube.generic_resource import create_namespaced_resource
@@ -27,21 +28,15 @@ from extproc.request.model_rewrite import ModelRewrites
 from extproc.request.objectives import InferenceObjectives
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class PoolRules:
     """Keeps `objectives` and `rewrites` at what the API has for one pool, while `follow` runs."""
 
-    def __init__(
-        self,
-        config: InferencePoolDiscovery,
-        objectives: InferenceObjectives,
-        rewrites: ModelRewrites,
-        pauses: Pauses = USUAL_PAUSES,
-    ) -> None:
-        self.counts = DiscoveryCounts()
-        self._config = config
-        self._objectives = objectives
-        self._rewrites = rewrites
-        self._pauses = pauses
+    _config: InferencePoolDiscovery
+    _objectives: InferenceObjectives
+    _rewrites: ModelRewrites
+    _pauses: Pauses = USUAL_PAUSES
+    counts: DiscoveryCounts = field(default_factory=DiscoveryCounts)
 
     async def follow(self) -> None:
         """Take over every change; it never ends."""

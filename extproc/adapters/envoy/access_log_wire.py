@@ -24,6 +24,7 @@ from extproc.outcomes.outcome import (
     STREAM_ERROR_KEY,
     LogEntry,
 )
+from extproc.outcomes.retry_after import read_retry_after_s
 from extproc.outcomes.server_times import COMMENTS_KEY, DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
 _SHORT_NAMES = {
@@ -64,7 +65,6 @@ _TIMES = (TTFT_TAG, DECODE_TAG, HEADERS_TAG)
 _RETRY = (STAGE_TAG, FIRST_TAG, SECOND_TAG)
 """The names that are read, of which an entry of a second attempt has the latter alone."""
 
-MAX_DIGITS = 9
 _NO_FLAGS: frozenset[str] = frozenset()
 
 MAX_DURATION_S = 24 * 3600.0
@@ -85,16 +85,18 @@ def decode_entries(message: bytes) -> list[LogEntry]:
 def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:
     common, response = entry.common_properties, entry.response
     status = response.response_code.value
+    started_at_s = _bounded_s(common.start_time, _MAX_AT_S)
+    duration_s = _bounded_s(common.duration, MAX_DURATION_S) if common.HasField("duration") else None
     return LogEntry(
-        started_at_s=_bounded_s(common.start_time, _MAX_AT_S),
-        duration_s=_bounded_s(common.duration, MAX_DURATION_S) if common.HasField("duration") else None,
+        started_at_s=started_at_s,
+        duration_s=duration_s,
         status=status,
         attempts=common.upstream_request_attempt_count,
         response_flags=_flags(common.response_flags) if common.HasField("response_flags") else _NO_FLAGS,
         response_body_bytes=min(_MAX_BYTES, response.response_body_bytes),
         metadata=_metadata(common.metadata),
         tags=_tags(common.custom_tags),
-        retry_after_s=_retry_after_s(response) if status in OVERLOADED else None,
+        retry_after_s=_retry_after_s(response, started_at_s + (duration_s or 0.0)),
     )
 
 
@@ -104,10 +106,10 @@ def _bounded_s(time: Any, longest_s: float) -> float:
     return seconds if 0.0 <= seconds <= longest_s else max(0.0, min(longest_s, seconds))
 
 
-def _retry_after_s(response: pb.HTTPResponseProperties) -> float | None:
-    """Return seconds; the other form, a date, is rare and counts as none."""
-    text = response.response_headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+def _retry_after_s(response: pb.HTTPResponseProperties, at_s: float) -> float | None:
+    if response.response_code.value not in OVERLOADED:
+        return None
+    return read_retry_after_s(response.response_headers.get("retry-after", ""), at_s)
 
 
 def _flags(flags: pb.ResponseFlags) -> frozenset[str]:

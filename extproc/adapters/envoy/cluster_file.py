@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.envoy.envoy_config import cds_document
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY
 from extproc.adapters.files.atomic_file import write_atomically
+from extproc.config.backends_stage import BackendConfig
 from extproc.config.regular_file import read_whole
-from extproc.config.stages import BackendConfig
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import astuple
@@ -32,13 +32,16 @@ _ASIDE = 8
 """Files that no reader has come for; the oldest goes when there is one more."""
 _TRIES = 3
 
+_UNPACKABLE = (OverflowError, ValueError, TypeError)
+"""Errors for a value: an integer beyond 64 bits, text that is no Unicode."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class _Rows(msgspec.Struct, array_like=True):
     """The payload: the names of the fields once, and the limit that the writer has for the whole store."""
 
-    max_rows: int
+    max_rows: Annotated[int, msgspec.Meta(ge=1)]
     names: list[str]
     rows: list[list[Any]]
 
@@ -51,19 +54,16 @@ def packed(samples: Sequence[Sample], max_rows: int) -> tuple[bytes, int]:
     rows = [astuple(sample) for sample in samples]
     try:
         payload = _encode((max_rows, Sample.__struct_fields__, rows))
-    except _UNSTORABLE:
+    except _UNPACKABLE:
         good = [sample for sample in samples if _is_storable(sample)]
         return packed(good, max_rows)[0], len(samples) - len(good)
     return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload, 0
 
 
-_UNSTORABLE = (OverflowError, ValueError, TypeError)
-
-
 def _is_storable(sample: Sample) -> bool:
     try:
         _encode(astuple(sample))
-    except _UNSTORABLE:
+    except _UNPACKABLE:
         return False
     return True
 

@@ -44,9 +44,10 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `predicted_ttft_s` is the estimate of TTFT for `REFERENCE_TOKENS` as the model corrects it: null without a
     model, in the low zone, and without a fresh scrape. `expected_s` is the time that layer 3 compares, for
-    the same request; `terms_s` has the terms of that sum by name. `observed_ttft_s` is a moving average, null
-    before the first answer. `running_error` is the mean absolute log error of the corrected estimates,
-    `plain_error` that of the plain ones for the same requests; null before the first outcome.
+    the same request; `terms_s` has the terms of that sum by name. All go by what was learned until the last
+    request of ours there ended, `outcome_age_s` ago; null before the first. `observed_ttft_s` is a moving
+    average, null before the first answer. `running_error` is the mean absolute log error of the corrected
+    estimates, `plain_error` that of the plain ones for the same requests; null before the first outcome.
     `is_model_trusted` says whether layer 2 goes by the corrected ones; null without a model.
 
     `last_minute` and `since_start` have its requests that have ended within these times.
@@ -82,6 +83,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     terms_s: dict[str, float] = {}
     last_minute: ServerWindow | None = None
     since_start: ServerWindow | None = None
+    outcome_age_s: float | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):

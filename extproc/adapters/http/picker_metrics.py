@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from extproc.adapters.http.metric_families import gauges
 from extproc.adapters.http.state_document import Runtime
 from extproc.fleet.backend import Backend, Lifecycle
 
@@ -52,30 +53,26 @@ class PickerCollector(Collector):
             _RUNNING, "Mean of requests that a server runs", _mean(m.running for m in known)
         )
         waiting = 0 if core.queue is None else core.queue.waiting
-        yield from _gauges(_WAITING, "Requests that wait for a place, of all models", (), {(): waiting})
+        yield from _by_both(_WAITING, "Requests that wait for a place, of all models", (), {(): waiting})
         yield from self._in_flight(core.registry.members)
         build = ("", version("vllm-extproc"))
-        yield from _gauges(_INFO, "The version of this picker", ("commit", "build_ref"), {build: 1})
+        yield from _by_both(_INFO, "The version of this picker", ("commit", "build_ref"), {build: 1})
 
     def _of_pool(self, names: Names, documentation: str, value: float) -> Iterator[Metric]:
-        return _gauges(names, documentation, ("name",), {(self._pool,): value})
+        return _by_both(names, documentation, ("name",), {(self._pool,): value})
 
     def _in_flight(self, members: Iterable[Backend]) -> Iterator[Metric]:
         """Yield a series for each served model, also before its first request."""
         counts = Counter(booking.request.model or "" for member in members for booking in member.open)
         models = sorted({*self._runtime.core.registry.models(), *counts})
         by_model: dict[tuple[str, ...], float] = {(model,): counts[model] for model in models}
-        return _gauges(_IN_FLIGHT, "Requests in flight", ("model_name",), by_model)
+        return _by_both(_IN_FLIGHT, "Requests in flight", ("model_name",), by_model)
 
 
-def _gauges(
+def _by_both(
     names: Names, documentation: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
 ) -> Iterator[Metric]:
-    for name in names:
-        family = GaugeMetricFamily(name, documentation, labels=labels)
-        for key, value in values.items():
-            family.add_metric(key, value)
-        yield family
+    return (gauges(name, documentation, labels, values.items()) for name in names)
 
 
 def _mean(values: Iterable[float]) -> float:

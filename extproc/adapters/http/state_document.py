@@ -125,6 +125,7 @@ class StateAt:
             observed_ttft_s=_finite(backend.observed_ttft_s),
             running_error=backend.predictions.error,
             plain_error=backend.predictions.plain_error,
+            outcome_age_s=view.now_s - backend.silence.since_s if backend.ended else None,
             is_model_trusted=None
             if self._runtime.core.model.current is None
             else backend.predictions.is_trusted,

@@ -8,6 +8,8 @@ on to the server, so that its spans are beneath this one. No part of a prompt is
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from msgspec.structs import replace
@@ -35,27 +37,19 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
 
 
+@dataclass(slots=True, eq=False)
 class TracedPlacer:
     """Places requests by `place_untraced`, and traces some; `left_out` counts those beyond the rate."""
 
-    def __init__(
-        self,
-        place_untraced: Placer,
-        router: Router,
-        tracer: Tracer,
-        rng: np.random.Generator,
-        sample_share: float,
-        max_spans_per_s: float,
-    ) -> None:
-        self.left_out = 0
-        self._place_untraced = place_untraced
-        self._router = router
-        self._tracer = tracer
-        self._rng = rng
-        self._sample_share = sample_share
-        self._max_spans_per_s = max_spans_per_s
-        self._spans_left = max_spans_per_s
-        self._counted_at_s = 0.0
+    _place_untraced: Placer
+    _router: Router
+    _tracer: Tracer
+    _rng: np.random.Generator
+    _sample_share: float
+    _max_spans_per_s: float
+    left_out: int = 0
+    _spans_left: float = inf  # at first as many as are allowed
+    _counted_at_s: float = 0.0
 
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request, and make a span of it where it is traced."""
@@ -107,9 +101,7 @@ class _TracedHold(HeldLease):
 
     def _answer(self, placement: Placement) -> None:
         self._span.set_attribute("extproc.waited_s", time.monotonic() - self._began_s)
-        placement = _ended(self._span, placement)
-        if self.respond is not None:
-            self.respond(placement)
+        self.settle(_ended(self._span, placement))
 
     def _release(self, now_s: float) -> None:
         self._held.end(now_s)

@@ -60,6 +60,10 @@ class AskedServer:
         """Give the connection up."""
         self._connection.close()
 
+    def forget_redirection(self, path: str) -> None:
+        """Ask for `path` itself the next time: where it led to is of no use any more."""
+        self._moved.pop(path, None)
+
     async def ask(self, path: str, key_header: bytes = b"") -> ServerAnswer:
         """Return the answer to a GET of `path`, and never raise what the server is to blame for."""
         try:

@@ -16,12 +16,13 @@ from math import inf
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.vllm.api_keys import ApiKeys
 from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, ServerAnswer
-from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.adapters.vllm.model_list import read_models
 from extproc.adapters.vllm.pause import Pause
+from extproc.adapters.vllm.scrape_budget import ScrapeBudget, need_of
 from extproc.adapters.vllm.scrape_pace import ScrapePace
+from extproc.adapters.vllm.served_models import read_models
 from extproc.adapters.vllm.server_tls import ServerTls
+from extproc.adapters.vllm.wanted_lines import WantedLines
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule, Signals
 from extproc.routing.core import Core
@@ -76,8 +77,14 @@ class Asking:
     core: Core
     keys: ApiKeys
     handle_scraped: Callable[[], None]
+    budget: ScrapeBudget
     results: Counter[tuple[str, ScrapeResult]] = field(default_factory=Counter)
     logs: ScrapeLogs = field(default_factory=ScrapeLogs)
+
+    def usual_interval_s(self, backend: Backend, now_s: float) -> float:
+        """Return the interval that a backend has by its share of the budget."""
+        self.budget.review(map(need_of, self.core.fleet.backends), now_s)
+        return self.budget.interval_s(need_of(backend))
 
 
 class BackendWatch:
@@ -96,6 +103,7 @@ class BackendWatch:
         self._pace = ScrapePace(rule, time.monotonic())
         self._key_header = b""
         self._metrics_path = METRICS
+        self._lines = WantedLines()
         self._wanted: asyncio.Future[None] | None = None
 
     def want_models(self) -> asyncio.Future[None]:
@@ -117,15 +125,19 @@ class BackendWatch:
         backend, server, pace = self._backend, self._server, self._pace
         try:
             while True:
-                started_s, spent_s = time.monotonic(), server.spent_s
+                delay_s = self._asking.budget.delay_s(time.monotonic())
+                if delay_s:
+                    await self._pause.wait(delay_s)
+                started_s, spent_s, paced_s = time.monotonic(), server.spent_s, pace.spent_s
                 try:
                     await self._ask(started_s)
                 except Exception:
                     _LOGGER.exception("scrape_task_failed name=%s", backend.name)
                 now_s = time.monotonic()
                 pace.spend(server.spent_s - spent_s, now_s)
-                is_busy = backend.own > 0 or backend.running + backend.waiting > 0
-                await self._pause.wait(max(0.0, started_s + pace.interval_s(is_busy=is_busy) - now_s))
+                self._asking.budget.spend(pace.spent_s - paced_s)
+                interval_s = pace.interval_s(self._asking.usual_interval_s(backend, now_s))
+                await self._pause.wait(max(0.0, started_s + interval_s - now_s))
         finally:
             server.close()
             if self._wanted is not None:
@@ -175,9 +187,10 @@ class BackendWatch:
         answer = await self._server.ask(path, self._key_header)
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(path, answer, now_s)
-        signals = read_signals(answer.body) if answer.result is ScrapeResult.OK else None
+        signals = self._lines.read(answer.body) if answer.result is ScrapeResult.OK else None
         self._pace.spend(time.thread_time() - begun_s, now_s)
         if signals is None and answer.result is ScrapeResult.OK:
+            self._server.forget_redirection(path)
             return _Metrics(ScrapeResult.INVALID)
         return _Metrics(answer.result, signals, answer.detail)
 
@@ -205,6 +218,8 @@ class BackendWatch:
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(MODELS, answer, now_s)
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
+        if models is None:
+            self._server.forget_redirection(MODELS)
         if models is not None:
             asking.core.learn_models(backend, models.names, models.context_lengths, models.bases)
             if models.left_out:

@@ -35,6 +35,11 @@ class CacheInfo:
     blocks: bytes
     block_size: bytes
 
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """The names of all series that are read."""
+        return (self.series,)
+
     def count(self, lines: bytes) -> int:
         """Return how many engines tell their size."""
         return lines.count(b"\n%b{" % self.series)
@@ -54,6 +59,11 @@ class CacheGauges:
 
     blocks: bytes
     block_size: bytes
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """The names of all series that are read, as `Dialect` has them."""
+        return self.blocks, self.block_size
 
     def count(self, lines: bytes) -> int:
         """Return how many engines tell their size."""
@@ -83,6 +93,15 @@ class Dialect:
     awake: tuple[bytes, ...] = ()
     adapters: bytes | None = None
     cache_info: CacheInfo | CacheGauges | None = None
+
+    @property
+    def names(self) -> list[bytes]:
+        """The names of all series that are read, without labels."""
+        several = [self.running, self.waiting, self.kv_cache, self.prompt_tokens, self.generation_tokens]
+        several += [self.prefix_hits, self.ended, self.awake]
+        several += [] if self.adapters is None else [(self.adapters,)]
+        several += [] if self.cache_info is None else [self.cache_info.names]
+        return [name.partition(b"{")[0] for names in several for name in names]
 
 
 VLLM = Dialect(

@@ -3,7 +3,7 @@
 import urllib.request
 from http.client import HTTPException
 
-from extproc.adapters.vllm.dialects import DIALECTS, KvCacheSize
+from extproc.adapters.vllm.dialects import DIALECTS, Dialect, KvCacheSize
 from extproc.adapters.vllm.lora_info import read_adapters
 from extproc.adapters.vllm.series import series
 from extproc.errors import CalibrationError
@@ -29,24 +29,30 @@ def read_signals(text: bytes) -> Signals | None:
     nothing is known of the load. A queue that is not reported counts as none.
     """
     lines = b"\n" + text
+    dialect = dialect_of(lines)
+    if dialect is None:
+        return None
+    waiting = _sum(series(lines, dialect.waiting), MAX_GAUGE)
+    cache = dialect.cache_info.read(lines) if dialect.cache_info else None
+    return Signals(
+        running=_sum(series(lines, dialect.running), MAX_GAUGE) or 0.0,
+        waiting=0.0 if waiting is None else waiting,
+        kv_cache_fraction=_fraction(series(lines, dialect.kv_cache)),
+        prompt_tokens_total=_sum(series(lines, dialect.prompt_tokens), MAX_COUNTER),
+        generation_tokens_total=_sum(series(lines, dialect.generation_tokens), MAX_COUNTER),
+        prefix_hits_total=_sum(series(lines, dialect.prefix_hits), MAX_COUNTER),
+        ended_total=_sum(series(lines, dialect.ended), MAX_COUNTER),
+        kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
+        is_asleep=0.0 in series(lines, dialect.awake),
+        adapters=None if dialect.adapters is None else read_adapters(lines, dialect.adapters),
+    )
+
+
+def dialect_of(lines: bytes) -> Dialect | None:
+    """Return the first dialect in which a text, behind a line break, tells the running requests."""
     for dialect in DIALECTS:
-        running = _gauge(series(lines, dialect.running))
-        if running is None:
-            continue
-        waiting = _gauge(series(lines, dialect.waiting))
-        cache = dialect.cache_info.read(lines) if dialect.cache_info else None
-        return Signals(
-            running=running,
-            waiting=0.0 if waiting is None else waiting,
-            kv_cache_fraction=_fraction(series(lines, dialect.kv_cache)),
-            prompt_tokens_total=_counter(series(lines, dialect.prompt_tokens)),
-            generation_tokens_total=_counter(series(lines, dialect.generation_tokens)),
-            prefix_hits_total=_counter(series(lines, dialect.prefix_hits)),
-            ended_total=_counter(series(lines, dialect.ended)),
-            kv_cache_tokens=float(cache.kv_cache_tokens) if cache else None,
-            is_asleep=0.0 in series(lines, dialect.awake),
-            adapters=None if dialect.adapters is None else read_adapters(lines, dialect.adapters),
-        )
+        if _sum(series(lines, dialect.running), MAX_GAUGE) is not None:
+            return dialect
     return None
 
 
@@ -86,11 +92,12 @@ def _scraped(url: str) -> bytes:
         return text
 
 
-def _gauge(values: list[float]) -> float | None:
-    if not values or not all(0.0 <= value <= MAX_GAUGE for value in values):
+def _sum(values: list[float], most: float) -> float | None:
+    """Return the sum; None where there is none, or one that is not believed."""
+    if not values or not all(value >= 0.0 for value in values):
         return None
     total = sum(values)
-    return total if total <= MAX_GAUGE else None
+    return total if total <= most else None
 
 
 def _fraction(values: list[float]) -> float | None:
@@ -98,10 +105,3 @@ def _fraction(values: list[float]) -> float | None:
     if not values or not all(0.0 <= value <= 1.0 + 1e-6 for value in values):
         return None
     return min(1.0, sum(values) / len(values))
-
-
-def _counter(values: list[float]) -> float | None:
-    if not values or not all(value >= 0.0 for value in values):
-        return None
-    total = sum(values)
-    return total if total <= MAX_COUNTER else None

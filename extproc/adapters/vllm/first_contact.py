@@ -14,7 +14,7 @@ from extproc.adapters.vllm.asked_server import AskedServer, ScrapeResult, Server
 from extproc.adapters.vllm.backend_watch import METRICS, METRICS_ELSEWHERE, MODELS
 from extproc.adapters.vllm.exposition import read_signals
 from extproc.adapters.vllm.kept_connection import KeptConnection
-from extproc.adapters.vllm.model_list import read_models
+from extproc.adapters.vllm.served_models import read_models
 from extproc.adapters.vllm.server_tls import ServerTls
 from extproc.config.environment import usual_api_key
 from extproc.config.regular_file import read_whole

@@ -60,7 +60,7 @@ class KeptConnection:
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._end_of_request = f" HTTP/1.1\r\nhost: {self.authority}\r\nuser-agent: extproc\r\n".encode()
-        self._exchange: _Exchange | None = None
+        self._exchange: _Connection | None = None
         self._spent_s = 0.0
 
     @property
@@ -107,7 +107,7 @@ class KeptConnection:
         self._exchange = await self._connect()
         return await self._exchange.ask(request)
 
-    async def _connect(self) -> "_Exchange":
+    async def _connect(self) -> "_Connection":
         """Return the first of the name's addresses that answers; refused is only what all of them refuse."""
         loop = asyncio.get_running_loop()
         errors: list[OSError] = []
@@ -115,7 +115,7 @@ class KeptConnection:
         for *_, address in await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
             try:
                 _, exchange = await loop.create_connection(
-                    lambda: _Exchange(self._max_body_bytes), str(address[0]), self._port, **tls
+                    lambda: _Connection(self._max_body_bytes), str(address[0]), self._port, **tls
                 )
             except OSError as error:
                 errors.append(error)
@@ -125,7 +125,7 @@ class KeptConnection:
         raise (others or errors or [OSError(f"{self._host} has no address")])[0]
 
 
-class _Exchange(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """A connection: what was asked, and what has come of the answer. The parser calls the `on_` methods.
 
     Parser, answer and this refer to each other, and collections of garbage are rare: what an answer has

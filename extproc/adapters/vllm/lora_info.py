@@ -6,8 +6,8 @@ Its value is the time at which it was set, and old combinations of labels stay f
 import re
 from math import inf
 
-from extproc.adapters.vllm.model_list import MAX_MODELS, MAX_NAME
 from extproc.adapters.vllm.series import value_of
+from extproc.adapters.vllm.served_models import MAX_MODELS, MAX_NAME
 from extproc.fleet.adapter_places import AdaptersSeen
 
 MAX_PLACES = 1e5

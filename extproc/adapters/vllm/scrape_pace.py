@@ -1,4 +1,4 @@
-"""When one backend is asked next: as often as its traffic asks for, and never for more than its share of CPU.
+"""When one backend is asked next: at its share of the budget, and never for more than its share of CPU.
 
 Length, shape and content of an answer are the server's choice. So its cost is measured, and paid for with
 pauses: a token bucket in seconds of CPU. A server whose answers are of no use is asked at growing intervals,
@@ -23,9 +23,10 @@ MIN_MODELS_INTERVAL_S = 1.0
 
 
 class ScrapePace:
-    """One backend's; times are seconds of one monotonic clock."""
+    """One backend's; times are seconds of one monotonic clock. `spent_s` is all CPU that was ever spent."""
 
     def __init__(self, rule: ScrapeRule, now_s: float) -> None:
+        self.spent_s = 0.0
         self._rule = rule
         self._left_s = _BURST_S
         self._filled_at_s = now_s
@@ -36,6 +37,7 @@ class ScrapePace:
 
     def spend(self, cpu_s: float, now_s: float) -> None:
         """Note that an answer took so much CPU; more than there is delays the next question."""
+        self.spent_s += cpu_s
         earned_s = CPU_SHARE * (now_s - self._filled_at_s)
         self._left_s = min(_BURST_S, self._left_s + earned_s) - cpu_s
         self._filled_at_s = now_s
@@ -48,9 +50,9 @@ class ScrapePace:
         self._useless = 0 if is_useful else self._useless + 1
         self._longest_pause_s = self._rule.models_interval_s if is_locked else MAX_PAUSE_S
 
-    def interval_s(self, *, is_busy: bool) -> float:
-        """Return how long after the last question the next one comes."""
-        interval_s = self._rule.busy_interval_s if is_busy else self._rule.idle_interval_s
+    def interval_s(self, usual_s: float) -> float:
+        """Return how long after the last question the next one comes, which is `usual_s` or longer."""
+        interval_s = usual_s
         if self._useless:
             interval_s = max(
                 interval_s, _doubled(self._rule.idle_interval_s, self._useless, self._longest_pause_s)

@@ -1,4 +1,4 @@
-"""Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none (`scrape_pace`).
+"""Reads every backend's `/metrics`: 10 Hz where there is traffic, 1 Hz where there is none, within a budget.
 
 One task per member of the fleet (`backend_watch`). A scrape that fails, lies or hangs leaves the last
 signals to grow stale; a refused connection also counts against the backend, as does silence where it holds
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from extproc.adapters.vllm.api_keys import ApiKeys
 from extproc.adapters.vllm.backend_watch import Asking, BackendWatch
+from extproc.adapters.vllm.scrape_budget import MAX_PER_S, ScrapeBudget
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule
 from extproc.routing.core import Core
@@ -31,10 +32,11 @@ class Scraper:
         core: Core,
         handle_scraped: Callable[[], None] = lambda: None,
         usual_key: str | None = None,
+        max_per_s: float = MAX_PER_S,
     ) -> None:
         self._core = core
         self._keys = ApiKeys(usual_key, self._key_changed)
-        self._asking = Asking(rule, core, self._keys, handle_scraped)
+        self._asking = Asking(rule, core, self._keys, handle_scraped, ScrapeBudget(rule, max_per_s))
         self.results = self._asking.results
         self._watches: dict[Backend, BackendWatch] = {}
         self._tasks: dict[Backend, asyncio.Task[None]] = {}

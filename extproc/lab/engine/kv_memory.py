@@ -22,7 +22,7 @@ class KvMemory:
         self.size = blocks
         self.free = blocks
         self._block_size = block_size
-        self._cache: _PrefixCache | None = None
+        self._cache: _CachedBlocks | None = None
 
     def take(self, blocks: int) -> None:
         """Use blocks; there must be this many."""
@@ -48,7 +48,7 @@ class KvMemory:
         full = min(len(sequence.content), sequence.computed_tokens // self._block_size)
         if sequence.pinned < full:
             if self._cache is None:
-                self._cache = _PrefixCache(self.free)
+                self._cache = _CachedBlocks(self.free)
             sequence.pinned = self._cache.publish(sequence.content, sequence.pinned, full)
 
     def release(self, sequence: Sequence) -> None:
@@ -70,7 +70,7 @@ class KvMemory:
         return twin
 
 
-class _PrefixCache:
+class _CachedBlocks:
     """Blocks by content: `_pins` those in use and by how many, `_idle` the queue of free ones.
 
     Free blocks that hold no content are `_blanks` at the head of the queue, and further on an entry whose key
@@ -124,7 +124,7 @@ class _PrefixCache:
                 freed += 1
         return freed
 
-    def copied(self) -> "_PrefixCache":
+    def copied(self) -> "_CachedBlocks":
         twin = copy.copy(self)
         twin._pins, twin._idle = self._pins.copy(), self._idle.copy()
         return twin

@@ -6,7 +6,8 @@ otherwise after 0.5 s, 1 s and so on up to 8 s, less up to a quarter. A request 
 not sent again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
@@ -23,6 +24,7 @@ MAX_RETRY_AFTER_S = 120.0
 """All borrowed from OpenAI's SDK; the last was 60 in older versions of it."""
 
 
+@dataclass(slots=True, eq=False)
 class Clients:
     """The clients of all users: `open` users have neither an answer yet nor given up.
 
@@ -30,22 +32,14 @@ class Clients:
     again are remembered by their new numbers, until something has become of them.
     """
 
-    def __init__(
-        self,
-        retries: int,
-        rng: np.random.Generator,
-        tally: Tally,
-        plan: Callable[[float, Callable[[float], None]], None],
-        send: Callable[[int, Arrival, float], None],
-    ) -> None:
-        self.open = 0
-        self._retries = retries
-        self._rng = rng
-        self._tally = tally
-        self._plan = plan
-        self._send = send
-        self._again: dict[int, Attempt] = {}
-        self._numbers = count()
+    _retries: int
+    _rng: np.random.Generator
+    _tally: Tally
+    _plan: Callable[[float, Callable[[float], None]], None]
+    _send: Callable[[int, Arrival, float], None]
+    open: int = 0
+    _again: dict[int, Attempt] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def arrived(self, arrival: Arrival) -> None:
         """Send a user's request."""

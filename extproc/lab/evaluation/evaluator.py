@@ -68,10 +68,10 @@ def evaluate(
 
     `report` is called with the time of arrivals, in seconds. A `pace` is that of every machine.
     """
-    return _Run(scenario, policy, policies[policy], seed, pace).result(report)
+    return _Simulation(scenario, policy, policies[policy], seed, pace).result(report)
 
 
-class _Run:
+class _Simulation:
     def __init__(
         self, scenario: Scenario, name: str, new_policy: NewPolicy, seed: int, pace: Pace | None
     ) -> None:

@@ -1,4 +1,4 @@
-"""The result of one policy on one seed's traffic, and the middle of several seeds.
+"""The result of one policy on one seed's traffic.
 
 Goodput is the share of all requests, refused and failed ones included, whose first token came within the
 objective. The delay of a request is how much later its first token came than it would have on the fleet's
@@ -10,15 +10,9 @@ Fairness is Jain's index (Jain, Chiu and Hawe, 1984) of the share of its own cap
 give: 1 where all are used alike, 1/n where one does everything.
 """
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-from extproc.lab.evaluation.nuisances import Nuisances
-
-Judged = TypeVar("Judged")
 
 QUANTILES = tuple(percent / 100 for percent in range(1, 100))
 """Summaries of the distributions of TTFT and of the delay."""
@@ -133,116 +127,12 @@ class PolicyRun:
         return None if self.delay_quantiles_s is None else self.delay_quantiles_s[percent - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The median over seeds, and the smallest and largest value."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySummary:
-    """One policy over all seeds; times are None where nothing was answered on any of them.
-
-    `layer_shares` are of the decisions of all seeds together.
-    """
-
-    policy: str
-    ttft_p50_s: Spread | None
-    ttft_p90_s: Spread | None
-    ttft_p99_s: Spread | None
-    delay_p50_s: Spread | None
-    delay_p90_s: Spread | None
-    delay_p99_s: Spread | None
-    goodput: Spread
-    good: Spread
-    refused_share: Spread
-    failed_share: Spread
-    fairness: Spread
-    utilisation: Spread
-    layer_shares: dict[str, float]
-    pairwise_accuracy: Spread | None
-    estimate_error: Spread | None
-    attempts_per_answer: Spread | None
-    retried_given_up_share: Spread | None
-    retried_ttft_p50_s: Spread | None
-    retried_ttft_p90_s: Spread | None
-    adapter_waits_share: Spread | None = None
-    imbalance: Spread | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """All of it, as it is written to JSON."""
-
-    fleet: str
-    workload: str
-    routers: int
-    scrape_interval_s: float
-    gauge_delay_s: float
-    slo_s: float
-    delay_limit_s: float
-    from_s: float
-    nuisances: Nuisances
-    capacity_per_s: float
-    model_version: str | None
-    policies: tuple[PolicySummary, ...]
-    runs: tuple[PolicyRun, ...]
-
-
-def summaries(runs: Sequence[PolicyRun]) -> tuple[PolicySummary, ...]:
-    """Return each policy over its seeds, in the order in which they first come."""
-    return tuple(_summary(policy, runs) for policy in dict.fromkeys(run.policy for run in runs))
-
-
-def _summary(policy: str, runs: Sequence[PolicyRun]) -> PolicySummary:
-    own = [run for run in runs if run.policy == policy]
-    retried = [run.retried for run in own if run.retried is not None]
-    judged = [run.estimate for run in own if run.estimate is not None]
-    return PolicySummary(
-        policy=policy,
-        ttft_p50_s=_spread_of_known(own, lambda run: run.ttft_s(50)),
-        ttft_p90_s=_spread_of_known(own, lambda run: run.ttft_s(90)),
-        ttft_p99_s=_spread_of_known(own, lambda run: run.ttft_s(99)),
-        delay_p50_s=_spread_of_known(own, lambda run: run.delay_s(50)),
-        delay_p90_s=_spread_of_known(own, lambda run: run.delay_s(90)),
-        delay_p99_s=_spread_of_known(own, lambda run: run.delay_s(99)),
-        goodput=_spread(run.goodput for run in own),
-        good=_spread(run.good for run in own),
-        refused_share=_spread(run.refused_share for run in own),
-        failed_share=_spread(run.failed_share for run in own),
-        fairness=_spread(run.fairness for run in own),
-        utilisation=_spread(run.utilisation for run in own),
-        layer_shares=layer_shares(sum((Counter(run.decisions) for run in own), Counter())),
-        pairwise_accuracy=_spread_of_known(judged, lambda quality: quality.pairwise_accuracy),
-        estimate_error=_spread_of_known(judged, lambda quality: quality.median_error),
-        attempts_per_answer=_spread_of_known(own, lambda run: run.attempts_per_answer),
-        retried_given_up_share=_spread_of_known(retried, lambda each: each.given_up_share),
-        retried_ttft_p50_s=_spread_of_known(retried, lambda each: each.ttft_p50_s),
-        retried_ttft_p90_s=_spread_of_known(retried, lambda each: each.ttft_p90_s),
-        adapter_waits_share=_spread_of_known(own, lambda run: run.adapter_waits_share),
-        imbalance=_spread(run.imbalance for run in own),
-    )
-
-
 def layer_shares(decisions: Mapping[str, int]) -> dict[str, float]:
     """Return each layer's share of decisions that are counted by layer and reason; none without decisions."""
     totals: Counter[str] = Counter()
     for name, count in decisions.items():
         totals[name.partition("/")[0]] += count
     return {layer: count / totals.total() for layer, count in totals.items()} if totals.total() else {}
-
-
-def _spread_of_known(judged: Sequence[Judged], value: Callable[[Judged], float | None]) -> Spread | None:
-    known = [each for each in map(value, judged) if each is not None]
-    return _spread(known) if known else None
-
-
-def _spread(values: Iterable[float]) -> Spread:
-    known = list(values)
-    return Spread(statistics.median(known), min(known), max(known))
 
 
 def fairness(used_shares: Sequence[float]) -> float:

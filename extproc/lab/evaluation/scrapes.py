@@ -5,6 +5,7 @@ stands for the round trip and for the lag with which vLLM updates what it export
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,20 +35,14 @@ class Exporter:
         return gauges
 
 
+@dataclass(frozen=True, slots=True)
 class Scrapes:
     """Plans the scrapes of all routers that need gauges, each within the interval at a moment drawn."""
 
-    def __init__(
-        self,
-        exporters: Sequence[Exporter],
-        interval_s: float,
-        delay_s: float,
-        plan: Callable[[float, Event], None],
-    ) -> None:
-        self._exporters = exporters
-        self._interval_s = interval_s
-        self._delay_s = delay_s
-        self._plan = plan
+    _exporters: Sequence[Exporter]
+    _interval_s: float
+    _delay_s: float
+    _plan: Callable[[float, Event], None]
 
     def begin(self, routers: Sequence[SimulatedRouter], rng: np.random.Generator) -> None:
         """Plan the first scrape of each."""

@@ -6,7 +6,7 @@ run that was shortened by an arrival ends when the same iterations one by one wo
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -71,46 +71,32 @@ class Gauges(msgspec.Struct, frozen=True):
     adapters: tuple[frozenset[int], frozenset[int]] = NO_ADAPTERS
 
 
+@dataclass(slots=True, eq=False)
 class Server:
     """An engine that runs as long as it has work. `run_ends_s` is None while it has none.
 
     With a `pace` the machine's speed changes between two runs of the engine.
     """
 
-    __slots__ = (
-        "_begun_s",
-        "_begun_ticks",
-        "_busy_ticks",
-        "_decode_s",
-        "_ends_ticks",
-        "_engine_ttft_s",
-        "_finished",
-        "_pace",
-        "_ttfts",
-        "engine",
-        "is_up",
-        "overhead_s",
-        "run_ends_s",
-        "spec",
-        "submitted",
-    )
+    spec: ServerSpec
+    _pace: Pace | None = None
+    is_up: bool = True
+    run_ends_s: float | None = None
+    submitted: int = 0
+    engine: Engine = field(init=False)
+    overhead_s: Callable[[int], float] = field(init=False)  # of a prompt: its times on top of the engine's
+    _begun_s: float = 0.0  # when it was last idle
+    _begun_ticks: int = 0  # from then to the beginning of its run,
+    _ends_ticks: int = 0  # and to its end
+    _busy_ticks: int = 0  # before it was last idle
+    _engine_ttft_s: float = 0.0
+    _ttfts: int = 0
+    _decode_s: float = 0.0
+    _finished: int = 0
 
-    def __init__(self, spec: ServerSpec, pace: Pace | None = None) -> None:
-        self.spec = spec
-        self._pace = pace
-        self.engine = spec.engine()
-        self.overhead_s = spec.profile.overhead_s  # of a prompt: what its times have on top of the engine's
-        self.is_up = True
-        self.run_ends_s: float | None = None
-        self.submitted = 0
-        self._begun_s = 0.0  # when it was last idle
-        self._begun_ticks = 0  # from then to the beginning of its run,
-        self._ends_ticks = 0  # and to its end
-        self._busy_ticks = 0  # before it was last idle
-        self._engine_ttft_s = 0.0
-        self._ttfts = 0
-        self._decode_s = 0.0
-        self._finished = 0
+    def __post_init__(self) -> None:
+        self.engine = self.spec.engine()
+        self.overhead_s = self.spec.profile.overhead_s
 
     @property
     def busy_s(self) -> float:

@@ -31,7 +31,7 @@ class _Row(msgspec.Struct):
     hash_ids: list[_Id] | None = None
 
 
-class _Named(msgspec.Struct):
+class _RowFields(msgspec.Struct):
     """The fields by which a line is recognized."""
 
     timestamp: msgspec.Raw
@@ -42,7 +42,7 @@ class _Named(msgspec.Struct):
 def is_mooncake(line: str) -> bool:
     """Return whether a first line has the fields of this format."""
     try:
-        msgspec.json.decode(line, type=_Named)
+        msgspec.json.decode(line, type=_RowFields)
     except (msgspec.MsgspecError, RecursionError):
         return False
     return True

@@ -9,10 +9,10 @@ import aiohttp
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from extproc.adapters.vllm.model_list import decode_models
+from extproc.adapters.vllm.served_models import decode_models
+from extproc.config.backends_stage import BackendConfig
 from extproc.config.fields import BackendUrl
 from extproc.config.given_sources import numbered_servers
-from extproc.config.stages import BackendConfig
 from extproc.errors import ConfigError, ProfileError
 from extproc.fleet.endpoint import Endpoint
 

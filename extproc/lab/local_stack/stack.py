@@ -30,7 +30,7 @@ from extproc.lab.local_stack.stack_files import (
     write_sidecar_config,
 )
 from extproc.lab.local_stack.stack_options import StackOptions
-from extproc.lab.local_stack.stack_view import Part, curl_line, stack_view, unready_backends
+from extproc.lab.local_stack.stack_view import StackPart, curl_line, stack_view, unready_backends
 
 SIM_MODEL = "sim-model"
 # Unequal, and small enough that little traffic reaches every zone. Measured through Envoy with 64 tokens a
@@ -209,22 +209,22 @@ class Stack:
         options = self._options
         envoy, sidecar = self._envoy.pid, self._sidecar.pid
         parts = [
-            Part("Envoy", f"http://{HOST}:{options.port}", "OpenAI requests", envoy),
-            Part("Envoy's admin", f"http://{HOST}:{options.admin_port}", "/stats, /clusters", envoy),
-            Part("sidecar", self._sidecar_url, "live page, /v1/state, /metrics", sidecar),
-            Part("its gRPC", options.grpc_address, "ext_proc and access log", sidecar),
+            StackPart("Envoy", f"http://{HOST}:{options.port}", "OpenAI requests", envoy),
+            StackPart("Envoy's admin", f"http://{HOST}:{options.admin_port}", "/stats, /clusters", envoy),
+            StackPart("sidecar", self._sidecar_url, "live page, /v1/state, /metrics", sidecar),
+            StackPart("its gRPC", options.grpc_address, "ext_proc and access log", sidecar),
         ]
         parts += [
-            Part("trainer", str(self._config.model.path), "the model file that it makes", trainer.pid)
+            StackPart("trainer", str(self._config.model.path), "the model file that it makes", trainer.pid)
             for trainer in self._trainers
         ]
         if self._sims:
             parts += [
-                Part(name, url, f"simulated vLLM, speed {speed:g}", sim.pid)
+                StackPart(name, url, f"simulated vLLM, speed {speed:g}", sim.pid)
                 for (name, url), speed, sim in zip(self._backends(), SIM_SPEEDS, self._sims, strict=True)
             ]
         else:
-            parts += [Part(name, url, "backend", None) for name, url in self._backends()]
+            parts += [StackPart(name, url, "backend", None) for name, url in self._backends()]
         self._console.print()
         self._console.print(stack_view(parts, str(self._directory), options.run_dir is None))
         models = {model for backend in state.backends for model in backend.models or ()}

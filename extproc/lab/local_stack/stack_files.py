@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from extproc.adapters.envoy.envoy_config import bootstrap, shipped_bootstrap
+from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
 from extproc.config.stages import Config, parse_config
 from extproc.errors import StackError
 

@@ -13,7 +13,7 @@ from extproc.adapters.http.fleet_state import BackendStatus, FleetState
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StackPart:
     """One thing that runs: where it is reached, what it is there for, its process if it is ours."""
 
     name: str
@@ -32,7 +32,7 @@ def unready_backends(state: FleetState) -> str | None:
     return "; ".join(faults) or None
 
 
-def stack_view(parts: Iterable[Part], directory: str, is_temporary: bool) -> RenderableType:
+def stack_view(parts: Iterable[StackPart], directory: str, is_temporary: bool) -> RenderableType:
     """Return the table of parts, and where their files are."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for title in ("what", "where", "what for", "pid"):

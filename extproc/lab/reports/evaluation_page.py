@@ -5,7 +5,8 @@ from itertools import cycle
 
 import numpy as np
 
-from extproc.lab.evaluation.result import QUANTILES, Evaluation, PolicySummary, Spread
+from extproc.lab.evaluation.over_seeds import Evaluation, PolicySummary, Spread
+from extproc.lab.evaluation.result import QUANTILES
 from extproc.lab.reports.page import (
     BLUE,
     GREEN,

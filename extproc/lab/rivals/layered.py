@@ -189,7 +189,23 @@ class Layered(Policy):
 
     def _as_request(self, arrival: Arrival) -> Request:
         is_for_adapter = arrival.adapter and self._adapter_places
-        return _as_request(arrival, _name(arrival.adapter) if is_for_adapter else MODEL)
+        text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
+        return Request(
+            api=CHAT,
+            path=CHAT.path,
+            model=_name(arrival.adapter) if is_for_adapter else MODEL,
+            is_stream=True,
+            input_size=InputSize(text_bytes=text_bytes),
+            input_tokens=arrival.prompt_tokens,
+            token_limit=None,
+            priority=arrival.priority,
+            body_bytes=text_bytes,
+            prefix=_prefix(arrival.content, text_bytes),
+            prompt_bytes=text_bytes,
+            has_body=True,
+            tenant=arrival.tenant,
+            session=arrival.session,
+        )
 
     def take_reports(self) -> Sequence[Report]:
         """Return the prompts that it has sent since, as a sidecar would report them."""
@@ -237,23 +253,3 @@ def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
 
 def _name(adapter: int) -> str:
     return f"adapter-{adapter}"
-
-
-def _as_request(arrival: Arrival, model: str) -> Request:
-    text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
-    return Request(
-        api=CHAT,
-        path=CHAT.path,
-        model=model,
-        is_stream=True,
-        input_size=InputSize(text_bytes=text_bytes),
-        input_tokens=arrival.prompt_tokens,
-        token_limit=None,
-        priority=arrival.priority,
-        body_bytes=text_bytes,
-        prefix=_prefix(arrival.content, text_bytes),
-        prompt_bytes=text_bytes,
-        has_body=True,
-        tenant=arrival.tenant,
-        session=arrival.session,
-    )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from extproc.lab.engine.engine import Engine
@@ -15,13 +15,14 @@ forgotten, or the engine would run faster than its machine for as long as it had
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _TokenListener:
     """The listener to a request's tokens, and the future that is set at its end."""
 
     on_token: Callable[[bool], None]
     done: asyncio.Future[None]
 
 
+@dataclass(slots=True, eq=False)
 class EngineLoop:
     """Runs an engine against the clock; deadlines are absolute, so that timer errors do not add up.
 
@@ -31,21 +32,13 @@ class EngineLoop:
     is told the time whenever the engine has changed, `on_step` what an iteration brought.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        on_step: Callable[[StepResult], None],
-        on_change: Callable[[float], None],
-        speed: float,
-        overhead_s: Callable[[int], float],
-    ) -> None:
-        self.speed = speed
-        self._overhead_s = overhead_s
-        self._engine = engine
-        self._on_step = on_step
-        self._on_change = on_change
-        self._requests: dict[str, _Request] = {}
-        self._has_work = asyncio.Event()
+    _engine: Engine
+    _on_step: Callable[[StepResult], None]
+    _on_change: Callable[[float], None]
+    speed: float
+    _overhead_s: Callable[[int], float]
+    _requests: dict[str, _TokenListener] = field(default_factory=dict)
+    _has_work: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def waiting(self) -> int:
@@ -63,7 +56,7 @@ class EngineLoop:
         now_s = monotonic()
         self._engine.submit(request_id, work.prompt_tokens, work.output_tokens, now_s, work.content)
         self._on_change(now_s)
-        self._requests[request_id] = _Request(on_token, done)
+        self._requests[request_id] = _TokenListener(on_token, done)
         self._has_work.set()
         try:
             await done

@@ -149,10 +149,10 @@ def replay(recording: Recording, profile: EngineProfile, limits: EngineLimits) -
 
     Raises ValueError for a request that the KV cache cannot hold.
     """
-    return _Replay(recording, profile, limits).timings()
+    return _ReplayedLoad(recording, profile, limits).timings()
 
 
-class _Replay:
+class _ReplayedLoad:
     def __init__(self, recording: Recording, profile: EngineProfile, limits: EngineLimits) -> None:
         count = len(recording.at_s)
         self._engine = Engine(profile, limits)

@@ -45,7 +45,7 @@ MAX_MODELS_TRIED = 16
 """Guessed: the first request of this many models is tried in one go, and each may cost a prediction."""
 
 MAX_MODELS = 256
-"""Guessed: while so many models are waited for, those for names that no server lists are refused."""
+"""Guessed: while requests wait for so many models, no more may for names that no server lists."""
 
 MAX_TRIED = 64
 """Guessed: this many requests of one model are let in, or refused for being late, in one go: some 3 ms."""
@@ -99,11 +99,9 @@ class RequestQueue:
                 return tried
             if not self._may_wait(request, tried):
                 return self._router.refuse(request, phase, tried, now_s)
-        return (
-            self._router.pass_through(request, phase)
-            if self._is_closed
-            else self._hold(request, phase, now_s)
-        )
+        if self._is_closed:
+            return self._router.pass_through(request, phase)
+        return self._hold(request, phase, now_s)
 
     def advance(self, now_s: float) -> None:
         """Refuse requests whose time is over, and let in those that find room by now."""

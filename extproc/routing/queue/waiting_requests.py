@@ -8,12 +8,14 @@ list is searched and moved at C speed, and keeps nothing of requests that have g
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from extproc.exchange.messages import Phase
-from extproc.exchange.placement import HeldLease, Placement
+from extproc.exchange.placement import HeldLease
 from extproc.request.request import Request
 
 
+@dataclass(slots=True, eq=False)
 class Waiter(HeldLease):
     """A request that waits, when it arrived, and until when it may; `gave_up` follows a client that leaves.
 
@@ -21,47 +23,23 @@ class Waiter(HeldLease):
     `is_starting` no server serves that; its wait counts from `counts_from_s`, when there was one.
     """
 
-    __slots__ = (
-        "_gave_up",
-        "counts_from_s",
-        "deadline_s",
-        "is_starting",
-        "number",
-        "phase",
-        "priority",
-        "request",
-        "since_s",
-    )
+    request: Request
+    phase: Phase
+    priority: int
+    number: int
+    since_s: float
+    deadline_s: float
+    _gave_up: "Callable[[Waiter, float], None]"
+    is_starting: bool = False
+    counts_from_s: float = field(init=False)
 
-    def __init__(
-        self,
-        request: Request,
-        phase: Phase,
-        priority: int,
-        number: int,
-        since_s: float,
-        deadline_s: float,
-        gave_up: "Callable[[Waiter, float], None]",
-    ) -> None:
-        super().__init__()
-        self.request = request
-        self.phase = phase
-        self.priority = priority
-        self.number = number
-        self.since_s = self.counts_from_s = since_s
-        self.is_starting = False
-        self.deadline_s = deadline_s
-        self._gave_up = gave_up
+    def __post_init__(self) -> None:
+        self.counts_from_s = self.since_s
 
     @property
     def turn(self) -> tuple[float, int]:
         """Where it stands in the order of deadlines; no other has the same."""
         return self.deadline_s, self.number
-
-    def settle(self, placement: Placement) -> None:
-        """Answer the request, which waits no more."""
-        if self.respond is not None:
-            self.respond(placement)
 
     def _release(self, now_s: float) -> None:
         self._gave_up(self, now_s)

@@ -13,8 +13,8 @@ from support.build import a_core, core_rules
 from extproc.adapters.discovery import membership_feed as membership
 from extproc.adapters.discovery.membership_feed import MembershipFeed
 from extproc.adapters.discovery.source import DiscoveryCounts
+from extproc.adapters.envoy.cluster_document import cds_document
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.adapters.envoy.envoy_config import cds_document
 from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint, KnownBackends
 

@@ -12,6 +12,7 @@ from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.outcomes.facts import FACTS_KEY, to_metadata
 from extproc.outcomes.outcome import LogEntry, read_outcome, read_retry
+from extproc.outcomes.retry_after import MAX_RETRY_AFTER_S
 
 
 def log_message(*entries: dict[str, Any]) -> bytes:
@@ -67,8 +68,13 @@ def test_absent_fields_have_their_neutral_values() -> None:
         (429, "7", 7.0),
         (503, "7", 7.0),
         (200, "7", None),
-        (429, "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (503, "Wed, 21 Oct 2026 07:28:10 GMT", 5.0),
+        (429, "Wed, 21 Oct 2026 07:28:00 GMT", 0.0),
+        (429, "Wed, 21 Oct 9999 07:28:00 GMT", MAX_RETRY_AFTER_S),
+        (429, "Wed, 99 Oct 2026 07:28:00 GMT", None),
+        (429, "soon", None),
         (429, "-1", None),
+        (429, "9" * 20, MAX_RETRY_AFTER_S),
         (429, "9" * 400, None),
         (429, "\u0667", None),
         (429, "", None),
@@ -78,7 +84,8 @@ def test_retry_after_is_read_where_a_server_takes_no_more(
     status: int, header: str, retry_after_s: float | None
 ) -> None:
     response = {"response_code": status, "response_headers": {"retry-after": header}}
-    (entry,) = decode_entries(log_message({"response": response}))
+    common = {"start_time": "2026-10-21T07:28:02Z", "duration": "3s"}
+    (entry,) = decode_entries(log_message({"common_properties": common, "response": response}))
     assert entry.retry_after_s == retry_after_s
 
 

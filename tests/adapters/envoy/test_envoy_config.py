@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.envoy.envoy_config import (
-    MAX_MODEL_NAME,
-    MAX_MODELS,
-    bootstrap,
-    cds_document,
-    shipped_bootstrap,
-)
+from extproc.adapters.envoy.bootstrap import bootstrap, shipped_bootstrap
+from extproc.adapters.envoy.cluster_document import MAX_MODEL_NAME, MAX_MODELS, cds_document
 from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import Endpoint
 

@@ -60,6 +60,7 @@ def test_unknown_values_of_a_new_backend_are_null(parts: Parts) -> None:
     assert {name for name, value in newcomer.items() if value is None} == {
         *("models", "running", "waiting", "kv_cache_fraction", "scrape_age_s", "waits_above"),
         *("predicted_ttft_s", "observed_ttft_s", "running_error", "plain_error", "is_model_trusted"),
+        "outcome_age_s",
     }
     assert (newcomer["name"], newcomer["address"], newcomer["load"]) == ("vllm-3", "[::1]:8000", 0.0)
 
@@ -161,6 +162,14 @@ def test_the_reason_agrees_with_the_backends_that_are_chosen(parts: Parts) -> No
         lease = parts.place().lease
         assert routable == ({"vllm-1"} if lease else set())
     assert document(parts)["decisions"]["reject"] == 1
+
+
+def test_the_age_of_what_was_learned_is_that_of_the_last_outcome(parts: Parts) -> None:
+    known = parts.backend()
+    known.reserve(parts.started_s)
+    assert backend(parts, after_s=1.0)["outcome_age_s"] is None
+    known.release(parts.started_s + 2.0)
+    assert backend(parts, after_s=5.0)["outcome_age_s"] == pytest.approx(3.0)
 
 
 def test_an_observed_ttft_is_shown(parts: Parts) -> None:

@@ -10,11 +10,13 @@ from support.local_application import application_at
 
 from extproc.adapters.vllm import model_asking
 from extproc.adapters.vllm.scraper import Scraper
-from extproc.exchange.messages import Instruction, Phase, Reject, RouteTo
-from extproc.exchange.placement import HeldLease
+from extproc.exchange.messages import Answer, Instruction, Phase, Reject, RouteTo
+from extproc.exchange.placement import HeldLease, Placement
 from extproc.fleet.signals import ScrapeRule
+from extproc.request.api import MODELS
 from extproc.routing.core import Core
 
+LIST = a_request(None, api=MODELS, path="/v1/models", has_body=False)
 RULE = ScrapeRule(models_interval_s=3600.0)
 GAUGES = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
 
@@ -35,15 +37,16 @@ class Server:
 
 
 @asynccontextmanager
-async def fleet(*servers: Server) -> AsyncIterator[Core]:
+async def fleet(*servers: Server, is_known: bool = True) -> AsyncIterator[Core]:
     async def metrics(_: web.Request) -> web.StreamResponse:
         return web.Response(text=GAUGES)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group, application_pool(servers, metrics) as ports:
-        core = a_core([an_endpoint(port, port=port, model=None) for port in ports], core_rules())
+        members = [an_endpoint(port, port=port, model=None) for port in ports]
+        core = a_core(members, core_rules(), now_s=asyncio.get_running_loop().time())
         scraper = Scraper(RULE, core)
         scraper.follow()
-        while any(member.models is None for member in core.registry.members):
+        while is_known and any(member.models is None for member in core.registry.members):
             await asyncio.sleep(0.005)
         asking = group.create_task(model_asking.follow_searches(core.search, scraper))
         while core.search.handle_wanted is None:
@@ -66,7 +69,11 @@ async def application_pool(servers: tuple[Server, ...], metrics: object) -> Asyn
 
 async def answer(core: Core, model: str) -> Instruction:
     """The answer that a client gets in the end."""
-    placement = core.place(a_request(model), Phase.REQUEST_BODY, asyncio.get_running_loop().time())
+    return await settled(core.place(a_request(model), Phase.REQUEST_BODY, asyncio.get_running_loop().time()))
+
+
+async def settled(placement: Placement) -> Instruction:
+    """The answer after Hold, if that was the first."""
     if not isinstance(placement.lease, HeldLease):
         return placement.instruction
     later: asyncio.Future[Instruction] = asyncio.get_running_loop().create_future()
@@ -122,6 +129,19 @@ def test_a_server_that_hangs_delays_only_requests_whose_model_no_other_has(
             found, refused = await asyncio.gather(answer(core, "adapter"), answer(core, "unknown"))
             assert isinstance(found, RouteTo)
             assert isinstance(refused, Reject)
+
+    asyncio.run(scenario())
+
+
+def test_a_list_of_models_that_comes_before_the_servers_have_said_theirs_is_whole() -> None:
+    async def scenario() -> None:
+        one, two = Server(), Server()
+        two.models = ["whisper"]
+        async with fleet(one, two, is_known=False) as core:
+            now_s = asyncio.get_running_loop().time()
+            listed = await settled(core.place(LIST, Phase.REQUEST_HEADERS, now_s))
+            assert isinstance(listed, Answer)
+            assert [each["id"] for each in json.loads(listed.body)["data"]] == ["base", "whisper"]
 
     asyncio.run(scenario())
 

@@ -15,13 +15,13 @@ from support.build import a_core, an_endpoint, core_rules
 from support.local_application import application_at
 
 from extproc.adapters.vllm.asked_server import ScrapeResult
-from extproc.adapters.vllm.model_list import (
+from extproc.adapters.vllm.scraper import Scraper
+from extproc.adapters.vllm.served_models import (
     MAX_MODELS,
     MAX_NAME,
     ServedModels,
     read_models,
 )
-from extproc.adapters.vllm.scraper import Scraper
 from extproc.fleet.backend import Backend
 from extproc.fleet.registry import Registry
 from extproc.fleet.signals import ScrapeRule
@@ -42,10 +42,10 @@ async def good(_: web.Request) -> web.StreamResponse:
 class Setup:
     """A scraper that follows one backend on `port`."""
 
-    def __init__(self, port: int, config: ScrapeRule = CONFIG) -> None:
+    def __init__(self, port: int, config: ScrapeRule = CONFIG, max_per_s: float = 1000.0) -> None:
         self.asked_for_models = 0
         self.core = a_core([an_endpoint(port=port, model=None)], core_rules(settle_s=1.0))
-        self.scraper = Scraper(config, self.core)
+        self.scraper = Scraper(config, self.core, max_per_s=max_per_s)
 
     @property
     def registry(self) -> Registry:
@@ -69,6 +69,8 @@ async def scraping(
     metrics: Handler,
     models: str = '{"data": [{"id": "m"}]}',
     elsewhere: Handler | None = None,
+    moved: Handler | None = None,
+    max_per_s: float = 1000.0,
     **settings: float,
 ) -> AsyncIterator[Setup]:
     async def serve_models(_: web.Request) -> web.StreamResponse:
@@ -78,8 +80,10 @@ async def scraping(
     routes = [web.get("/metrics", metrics), web.get("/v1/models", serve_models)]
     if elsewhere is not None:
         routes.append(web.get("/prometheus/metrics", elsewhere))
+    if moved is not None:
+        routes.append(web.get("/metrics/", moved))
     async with application_at(routes) as port:
-        setup = Setup(port, replace(CONFIG, **settings))
+        setup = Setup(port, replace(CONFIG, **settings), max_per_s)
         setup.scraper.follow()
         try:
             yield setup
@@ -95,6 +99,18 @@ def test_signals_and_models_reach_the_fleet() -> None:
             assert setup.backend.models == frozenset({"m"})
             backend = setup.backend
             assert (backend.running, backend.waiting) == (3.0, 1.0)
+
+    asyncio.run(scenario())
+
+
+def test_busy_backends_are_asked_no_more_often_than_the_budget_allows() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with scraping(good, max_per_s=20.0) as setup:
+            await setup.until_result(ScrapeResult.OK, 3)
+            begun_s, before = loop.time(), setup.scraper.results["vllm-1", ScrapeResult.OK]
+            await setup.until_result(ScrapeResult.OK, before + 10)
+            assert loop.time() - begun_s >= 9 / 20.0, "without a budget it takes 0.2 s"
 
     asyncio.run(scenario())
 
@@ -140,6 +156,28 @@ def test_metrics_are_found_where_tensorrt_llm_has_them_and_at_the_usual_path_aga
             is_elsewhere = False
             await setup.until_result(ScrapeResult.OK, count=6)
             assert set(setup.scraper.results) == {("vllm-1", ScrapeResult.OK)}
+
+    asyncio.run(scenario())
+
+
+def test_metrics_that_were_moved_and_are_back_are_found_again() -> None:
+    is_moved = True
+
+    async def usual(_: web.Request) -> web.StreamResponse:
+        if is_moved:
+            raise web.HTTPTemporaryRedirect("/metrics/")
+        return web.Response(text=GAUGES)
+
+    async def there(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=GAUGES if is_moved else '{"another": "page"}')
+
+    async def scenario() -> None:
+        nonlocal is_moved
+        async with scraping(usual, moved=there) as setup:
+            await setup.until_result(ScrapeResult.OK, count=2)
+            is_moved = False
+            await setup.until_result(ScrapeResult.INVALID)
+            await setup.until_result(ScrapeResult.OK, count=5)
 
     asyncio.run(scenario())
 

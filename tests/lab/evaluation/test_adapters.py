@@ -11,7 +11,8 @@ from support.evaluated_scenarios import offered_scenario
 from extproc.errors import ConfigError
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.fleet_text import parse_fleet
-from extproc.lab.evaluation.result import PolicyRun, summaries
+from extproc.lab.evaluation.over_seeds import summaries
+from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.workload_text import WorkloadSpec, parse_workload
 from extproc.lab.traffic.adapters import Adapters
 

@@ -2,15 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.lab.evaluation.result import (
-    QUANTILES,
-    EstimateQuality,
-    PolicyRun,
-    Spread,
-    fairness,
-    layer_shares,
-    summaries,
-)
+from extproc.lab.evaluation.over_seeds import Spread, summaries
+from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, PolicyRun, fairness, layer_shares
 
 RUN = PolicyRun(
     policy="random",

@@ -5,7 +5,7 @@ import shlex
 from rich.console import Console
 from support.fleet_states import backend_status, fleet_state
 
-from extproc.lab.local_stack.stack_view import Part, curl_line, stack_view, unready_backends
+from extproc.lab.local_stack.stack_view import StackPart, curl_line, stack_view, unready_backends
 
 
 def test_routable_backends_that_have_answered_are_ready() -> None:
@@ -38,7 +38,7 @@ def test_curl_line_without_known_models_has_a_place_for_one() -> None:
 
 def test_every_part_is_shown_with_its_address_and_process() -> None:
     output = io.StringIO()
-    parts = [Part("Envoy", "http://127.0.0.1:8080", "requests", 4711), Part("x", "y", "z", None)]
+    parts = [StackPart("Envoy", "http://127.0.0.1:8080", "requests", 4711), StackPart("x", "y", "z", None)]
     Console(file=output, width=80).print(stack_view(parts, "/run/dir", is_temporary=True))
     lines = [line.split() for line in output.getvalue().splitlines()]
     assert lines[1:3] == [["Envoy", "http://127.0.0.1:8080", "requests", "4711"], ["x", "y", "z"]]

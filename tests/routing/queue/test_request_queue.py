@@ -6,7 +6,7 @@ from msgspec.structs import replace as replace_fields
 from support.build import FAILURES, a_request, an_endpoint, scrape
 from support.held_requests import MAX_ACTIVE, RULES, Clinic
 
-from extproc.adapters.envoy.envoy_config import shipped_bootstrap
+from extproc.adapters.envoy.bootstrap import shipped_bootstrap
 from extproc.config.stages import Config
 from extproc.exchange.messages import Hold, Reject
 from extproc.fleet.endpoint import Endpoint

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.learning.baselines import last_ttft, least_load
 from extproc.learning.dataset import Observations
 from extproc.learning.features import FEATURES
+from extproc.learning.training_quality import last_ttft, least_load
 
 
 def observed(at_s: list[float], ttft_s: list[float], backend: list[int]) -> Observations:

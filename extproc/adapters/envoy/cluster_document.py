@@ -1,7 +1,6 @@
-"""The two files that Envoy runs on: its bootstrap, and the clusters of the backends.
+"""The clusters of the backends: a discovery response that Envoy watches (file-based CDS).
 
-The bootstrap is the shipped `envoy.yaml` with a few addresses replaced. The clusters are a discovery response
-that Envoy watches (file-based CDS); for each backend NAME it has
+For each backend NAME it has
 
 - `NAME_endpoint`, the backend's address, without a second attempt,
 - `NAME_retry`, the backends that are tried in its place, and
@@ -14,23 +13,17 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite
 
 import json
 from collections.abc import Mapping, Sequence
-from math import inf
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
-from extproc.errors import ExtprocError
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint, is_ip_address
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
 
 POOL_CLUSTER = "extproc_pool"
-SIDECAR_CLUSTER = "extproc"
 
 MAX_MODELS, MAX_MODEL_NAME = 16, 128
 """Guessed: Envoy keeps a balancer for each model. A request for another one goes to any backend."""
@@ -62,65 +55,6 @@ def cds_document(
 
 def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoint]:
     return [other for other in backends if other != backend] or [backend]
-
-
-def shipped_bootstrap() -> str:
-    """Return the text of envoy.yaml: beside this module in an installed package, in envoy/ in a checkout."""
-    here = Path(__file__)
-    for path in (here.with_name("envoy.yaml"), here.parents[3] / "envoy" / "envoy.yaml"):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise ExtprocError("envoy.yaml is missing from this installation of extproc")
-
-
-def bootstrap(
-    base: str,
-    *,
-    listen_port: int,
-    admin_port: int,
-    ext_proc: str,
-    cds_path: Path,
-    listen_host: str = "127.0.0.1",
-) -> str:
-    """Return `base`, the shipped text, with its addresses replaced; everything else stays, comments included.
-
-    `ext_proc` is "host:port" or "unix:///path.sock". Raises ExtprocError if `base` lacks one of the places to
-    be replaced.
-    """
-    discovery_type, sidecar = _sidecar_address(ext_proc)
-    listener, admin = _socket_address(listen_host, listen_port), _socket_address("127.0.0.1", admin_port)
-    watched = {"watched_directory": {"path": str(cds_path.parent)}}
-    text = base
-    for shipped, wanted in (
-        ("socket_address: {address: 0.0.0.0, port_value: 8080}", _flow(listener)),
-        ("socket_address: {address: 127.0.0.1, port_value: 9901}", _flow(admin)),
-        ("socket_address: {address: 127.0.0.1, port_value: 9002}", _flow(sidecar)),
-        ("\n    type: STATIC\n", f"\n    type: {discovery_type}\n"),
-        ("path: /var/run/extproc/cds.json", _flow({"path": str(cds_path)})),
-        (
-            "watched_directory: {path: /var/run/extproc}",
-            _flow(watched),
-        ),
-    ):
-        if text.count(shipped) != 1:
-            raise ExtprocError(f"the base of Envoy's bootstrap lacks an expected place: {shipped.strip()}")
-        text = text.replace(shipped, wanted)
-    return text
-
-
-def _flow(field: Document) -> str:
-    """Write a mapping of one field on one line, without the braces around it."""
-    return yaml.safe_dump(field, default_flow_style=True, width=inf).strip()[1:-1]
-
-
-def _sidecar_address(target: str) -> tuple[str, Document]:
-    if target.startswith("unix://"):
-        return "STATIC", {"pipe": {"path": target.removeprefix("unix://")}}
-    host, _, port = target.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise ExtprocError(f"neither HOST:PORT nor unix:///PATH: {target!r}")
-    host = host.strip("[]")
-    return _discovery_type(host), _socket_address(host, int(port))
 
 
 def _endpoint(backend: Endpoint) -> Document:
@@ -207,7 +141,7 @@ def _backend_cluster(
 ) -> Document:
     return {
         "name": name,
-        "type": _discovery_type(*(backend.host for backend in backends)),
+        "type": discovery_type(*(backend.host for backend in backends)),
         "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "1s",
         "circuit_breakers": {"thresholds": [_NO_LIMITS]},
@@ -232,7 +166,7 @@ def _lb_endpoint(backend: Endpoint) -> Document:
     if backend.tls is not None:
         known |= {"ca_file": str(backend.tls.ca_path), "server_name": backend.tls.server_name}
     return {
-        "endpoint": {"address": _socket_address(backend.host, backend.port)},
+        "endpoint": {"address": socket_address(backend.host, backend.port)},
         "metadata": {"filter_metadata": {METADATA_NAMESPACE: known, **match_metadata(backend)}},
     }
 
@@ -246,9 +180,11 @@ def _served_endpoint(backend: Endpoint) -> Document:
     return endpoint
 
 
-def _socket_address(host: str, port: int) -> Document:
+def socket_address(host: str, port: int) -> Document:
+    """Return an address, as Envoy writes one."""
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _discovery_type(*hosts: str) -> str:
+def discovery_type(*hosts: str) -> str:
+    """Return how a cluster of these hosts finds their addresses."""
     return "STATIC" if all(map(is_ip_address, hosts)) else "STRICT_DNS"
