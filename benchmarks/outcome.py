@@ -75,7 +75,7 @@ def _message() -> bytes:
 def main() -> None:
     """Time the steps."""
     message = _message()
-    entries = decode_entries(message)
+    entries = list(decode_entries(message))
     outcome = read_outcome(entries[0])
     if outcome is None or not outcome.sample.is_clean:
         raise RuntimeError("the entries are not read")
@@ -96,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = RowsFile(Path(directory) / "samples.db", 1 << 26)
         steps = {
-            "reading an entry": (lambda: decode_entries(message), ENTRIES),
+            "reading an entry": (lambda: list(decode_entries(message)), ENTRIES),
             "making its outcome and sample": (make_outcomes, ENTRIES),
             "that, and learning from it": (learn, ENTRIES),
             "packing and writing the sample": (lambda: file.append(packed(samples, 1_000_000)[0]), ROWS),

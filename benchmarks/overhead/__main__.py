@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.overhead.arms import GRPCIO, SIDECAR, THIN, Arm, Bench
+from benchmarks.overhead.arms import BESIDE, BESIDE_EMPTY, EMPTY, GRPCIO, MODEL, SIDECAR, THIN, Arm, Bench
 from benchmarks.overhead.processes import BenchmarkError, Processes
-from benchmarks.overhead.report import Report, print_report
+from benchmarks.overhead.report import BUSY, REQUEST_CHUNKS, Report, print_report
 from benchmarks.overhead.rounds import Laboratory, Round
 
-CONNECTIONS = (1, 32)
+LOADS = ((1, 0), (BUSY, 0), (BUSY, REQUEST_CHUNKS))
 STREAMS = {
     100: 10,
     1000: 1,
@@ -45,6 +45,9 @@ def main(
     null: Annotated[
         bool, typer.Option(help="the empty server in both places: what noise alone gives")
     ] = False,
+    beside: Annotated[
+        str | None, typer.Option(help="another Python 3.11, which the thin servers run on as well")
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="write everything measured here")] = None,
 ) -> None:
     """Compare the sidecar on each transport with an empty ext_proc server, and with no processor at all."""
@@ -59,7 +62,8 @@ def main(
         "null": null,
         "cores": os.cpu_count(),
         "machine": platform.platform(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {platform.python_compiler()}",
+        "beside": beside,
     }
     report = Report(settings)
     try:
@@ -85,6 +89,10 @@ def _measure(report: Report, only: Part | None, console: Console) -> None:
             arms.append(bench.empty(transport))
             is_null = settings["null"]
             arms.append(bench.empty(transport, SIDECAR[transport]) if is_null else bench.sidecar(transport))
+        arms.append(bench.sidecar(THIN, MODEL, asks_model=True))
+        if settings["beside"]:
+            arms.append(bench.empty(THIN, BESIDE_EMPTY, settings["beside"]))
+            arms.append(bench.sidecar(THIN, BESIDE, settings["beside"]))
         laboratory = Laboratory(processes, count)
         console.print("servers without requests")
         for arm in arms[1:]:
@@ -101,9 +109,10 @@ def _round(
     duration_s = settings["duration_s"]
     found: list[Round] = []
     if only is not Part.CHUNKS:
-        found += [laboratory.round(arm, count, duration_s) for count in CONNECTIONS for arm in arms]
+        found += [laboratory.round(arm, count, duration_s, chunks) for count, chunks in LOADS for arm in arms]
     if only is not Part.REQUESTS:
-        streaming = [(arm, *kind) for arm in arms if arm.server for kind in STREAMS.items()]
+        plain = {*EMPTY.values(), *SIDECAR.values()}
+        streaming = [(arm, *kind) for arm in arms if arm.name in plain for kind in STREAMS.items()]
         found += [
             laboratory.round(arm, settings["backends"], duration_s, chunks, pause_ms)
             for arm, chunks, pause_ms in streaming

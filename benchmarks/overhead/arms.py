@@ -1,9 +1,10 @@
 """What is compared: the same Envoy without a processor, with an empty one, and with the sidecar.
 
-The last two on each transport. Each arm is an Envoy of its own with the shipped envoy.yaml; only the
-processor's address differs, and the arm without one has neither the ext_proc filter nor the access log. All
-arms are up all the time, so that rounds can alternate between them without a restart. A sidecar has a backend
-process of its own, which counts its scrapes.
+The last two on each transport; on the thin one also with the model asked, and with another interpreter. Each
+arm is an Envoy of its own with the shipped envoy.yaml; only the processor's address differs, and the arm
+without one has neither the ext_proc filter nor the access log. All arms are up all the time, so that rounds
+can alternate between them without a restart. A sidecar has a backend process of its own, which counts its
+scrapes.
 """
 
 import sys
@@ -26,7 +27,14 @@ GRPCIO, THIN = "grpcio", "thin"
 DIRECT = "direct"
 EMPTY = {GRPCIO: "empty-grpcio", THIN: "empty-thin"}
 SIDECAR = {GRPCIO: "sidecar-grpcio", THIN: "sidecar-thin"}
+MODEL = "sidecar-thin-model"
+BESIDE_EMPTY, BESIDE = "empty-thin-beside", "sidecar-thin-beside"
 _EMPTY_MODULES = {GRPCIO: "benchmarks.overhead.empty_server", THIN: "benchmarks.overhead.thin_empty_server"}
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "zone2_predictor.json"
+EVERY_REQUEST_S = 1e-6
+"""No estimate is below so short a low zone, so that the model is asked of every request."""
+_ASKED = ("running_error", "lowest_prediction")
+"""The reasons of decisions for which the model was asked, trusted or not."""
 _STATS = "/stats?filter=ext_proc%5C.(streams_started|failure_mode_allowed|streams_failed|message_timeouts)$"
 
 
@@ -95,19 +103,27 @@ class Bench:
         """No processor: every request goes to the pool."""
         return self._arm(DIRECT, None, "127.0.0.1:1", self._write_clusters(DIRECT), self._backends)
 
-    def empty(self, transport: str, name: str | None = None) -> Arm:
+    def empty(self, transport: str, name: str | None = None, python: str = sys.executable) -> Arm:
         """The empty server; under another name it takes another arm's place."""
         name = name or EMPTY[transport]
         (port,) = free_ports(1)
         address = f"127.0.0.1:{port}"
         clusters = [backend.name for backend in self._backends]
-        server = self._processes.start_module(name, _EMPTY_MODULES[transport], address, *clusters)
+        module = _EMPTY_MODULES[transport]
+        server = self._processes.start_module(name, module, address, *clusters, python=python)
         self._processes.wait_for(f"the server of {name}", lambda: accepts(port))
         return self._arm(name, server, address, self._write_clusters(name), self._backends)
 
-    def sidecar(self, transport: str) -> Arm:
-        """The sidecar as a user starts it, outcomes recorded, and no model."""
-        name = SIDECAR[transport]
+    def sidecar(
+        self,
+        transport: str,
+        name: str | None = None,
+        python: str = sys.executable,
+        *,
+        asks_model: bool = False,
+    ) -> Arm:
+        """The sidecar as a user starts it, outcomes recorded; it asks a model every time, or has none."""
+        name = name or SIDECAR[transport]
         addresses = self._start_backends(f"backends-{name}")
         directory = self._directory / name
         directory.mkdir()
@@ -119,25 +135,23 @@ class Bench:
             "server": {"address": address, "transport": transport},
             "http": {"address": f"127.0.0.1:{http_port}"},
             "envoy": {"cds_path": str(cds_path)},
-            "model": {"path": str(directory / "none.json")},
+            "model": {"path": str(SHIPPED_MODEL if asks_model else directory / "none.json")},
             "samples": {"path": str(directory / "samples.sqlite")},
             "backends": backends,
         }
+        if asks_model:
+            document["zones"] = {"low_s": EVERY_REQUEST_S}
         config = directory / "extproc.yaml"
         config.write_text(yaml.safe_dump(document))
-        command = [
-            sys.executable,
-            "-c",
-            "from extproc.cli import main; main()",
-            "serve",
-            "--config",
-            str(config),
-        ]
+        command = [python, "-c", "from extproc.cli import main; main()", "serve", "--config", str(config)]
         server = self._processes.start(name, command)
         self._processes.wait_for(
             f"the server of {name}", lambda: cds_path.exists() and fetch(http_port, "/readyz") is not None
         )
-        return self._arm(name, server, address, cds_path, addresses, is_scraping=True)
+        arm = self._arm(name, server, address, cds_path, addresses, is_scraping=True)
+        if asks_model:
+            self._processes.wait_for(f"the model of {name}", lambda: _is_asking(arm, http_port))
+        return arm
 
     def _start_backends(self, name: str) -> list[Endpoint]:
         ports = free_ports(self._count)
@@ -184,6 +198,15 @@ class Bench:
         return (
             not result.errors and after.unplaced == before.unplaced and after.placed - before.placed == placed
         )
+
+
+def _is_asking(arm: Arm, http_port: int) -> bool:
+    """Whether a request was decided with the model asked."""
+    uvloop.run(run_load(arm.port, 1, 0.0))
+    return any(
+        line.startswith("extproc_decisions_total{") and any(reason in line for reason in _ASKED)
+        for line in (fetch(http_port, "/metrics") or "").splitlines()
+    )
 
 
 def start_envoy(processes: Processes, name: str, config: Path, workers: int) -> Process:

@@ -9,9 +9,7 @@ is not small against the rest, the machine measured its client.
 
 import asyncio
 import json
-import random
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -157,112 +155,6 @@ class _Connection(asyncio.Protocol):
         if not self._ended.done():  # in the middle of a response; the closed loop goes on without it
             self._tally.errors += 1
             self._ended.set_result(None)
-
-
-class _Pace:
-    """Requests at random times (Poisson) that do not heed the answers: one that has to wait is late."""
-
-    def __init__(self, requests_per_s: float, duration_s: float) -> None:
-        begun_s = time.perf_counter()
-        self.tally = _Tally(begun_s + duration_s)
-        self.idle: list[_PacedConnection] = []
-        self._waiting: deque[float] = deque()
-        self._open = 0
-        self._requests_per_s = requests_per_s
-        self._rng = random.Random(0)
-        self._due_s = begun_s
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def run(self) -> None:
-        """Send until the deadline, and wait for the last answer."""
-        self._arrive()
-        await self._over
-
-    def ended(self, connection: "_PacedConnection") -> None:
-        """A connection has its answer."""
-        if self._waiting:
-            connection.begin(self._waiting.popleft())
-            return
-        self.idle.append(connection)
-        self._open -= 1
-        if not self._open and self._due_s >= self.tally.deadline_s and not self._over.done():
-            self._over.set_result(None)
-
-    def lost(self) -> None:
-        """A connection has closed: the rest of the run would mean nothing."""
-        if not self._over.done():
-            self._over.set_exception(ConnectionError("the server has closed a connection"))
-
-    def _arrive(self) -> None:
-        now_s = time.perf_counter()
-        while self._due_s <= now_s and self._due_s < self.tally.deadline_s:
-            if self.idle:
-                self._open += 1
-                self.idle.pop().begin(self._due_s)
-            else:
-                self._waiting.append(self._due_s)
-            self._due_s += self._rng.expovariate(self._requests_per_s)
-        if self._due_s < self.tally.deadline_s:
-            asyncio.get_running_loop().call_later(self._due_s - now_s, self._arrive)
-
-
-class _PacedConnection(_Connection):
-    """A connection that sends when it is told to; its latency counts from when it should have."""
-
-    def __init__(self, request: bytes, pace: _Pace, is_open: asyncio.Future[None]) -> None:
-        super().__init__(request, 0, pace.tally, is_open)
-        self._pace = pace
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._pace.idle.append(self)
-        self._ended.set_result(None)
-
-    def begin(self, due_s: float) -> None:
-        self._send()
-        self._sent_s = due_s
-
-    def close(self) -> None:
-        assert self._transport is not None
-        self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._pace.lost()
-
-    def _response_ended(self, is_right: bool) -> None:
-        if is_right:
-            self._tally.latencies_s.append(time.perf_counter() - self._sent_s)
-        else:
-            self._tally.errors += 1
-        self._start_response()
-        self._pace.ended(self)
-
-
-async def run_paced(
-    port: int, requests_per_s: float, duration_s: float, connections: int = 256
-) -> LoadResult:
-    """Load 127.0.0.1:`port` at a rate, whatever it answers; latencies count from when a request was due.
-
-    Raises OSError where a connection cannot be made, or is lost.
-    """
-    loop = asyncio.get_running_loop()
-    cpu_s = time.process_time()
-    pace = _Pace(requests_per_s, duration_s)
-    are_open = [loop.create_future() for _ in range(connections)]
-    for is_open in are_open:
-        await loop.create_connection(
-            partial(_PacedConnection, chat_request(), pace, is_open), "127.0.0.1", port
-        )
-    await asyncio.gather(*are_open)
-    await pace.run()
-    for connection in pace.idle:
-        connection.close()
-    return LoadResult(
-        latencies_s=sorted(pace.tally.latencies_s),
-        errors=pace.tally.errors,
-        duration_s=duration_s,
-        client_cpu_s=time.process_time() - cpu_s,
-    )
 
 
 async def run_load(

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,8 @@ from typing import Self
 _END_S = 5.0
 _START_S = 30.0
 _CPUCLOCK_SCHED = 2
+_IMPORTS = os.pathsep.join((str(Path(__file__).parents[2]), sysconfig.get_path("purelib")))
+"""For an interpreter beside this one, of the same minor version: it has no packages of its own."""
 
 
 class BenchmarkError(Exception):
@@ -28,7 +31,12 @@ class Process:
         self._name, self._log = name, log
         with log.open("wb") as output:  # a session of its own: Ctrl-C reaches the harness only, which ends it
             self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": _IMPORTS},
             )
 
     @property
@@ -95,9 +103,9 @@ class Processes:
         self._started.append(process)
         return process
 
-    def start_module(self, name: str, module: str, *arguments: str) -> Process:
-        """Start `python -m MODULE ARGUMENTS` with this interpreter."""
-        return self.start(name, [sys.executable, "-m", module, *arguments])
+    def start_module(self, name: str, module: str, *arguments: str, python: str = sys.executable) -> Process:
+        """Start `python -m MODULE ARGUMENTS`, with this interpreter or another one."""
+        return self.start(name, [python, "-m", module, *arguments])
 
     def wait_for(self, what: str, is_true: Callable[[], bool]) -> None:
         """Return when the condition holds; BenchmarkError after 30 s, or if any process has ended."""

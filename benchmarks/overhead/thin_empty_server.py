@@ -13,7 +13,7 @@ import uvloop
 
 from benchmarks.overhead.empty_server import MAX_MESSAGE_BYTES, answer_to, route_to
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
-from extproc.h2.grpc_call import Call, Handler, UnfinishedMessages
+from extproc.h2.grpc_call import Call, Handler, NewHandler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.protocol import GrpcProtocol
 
@@ -43,18 +43,23 @@ class _DroppedCall(_EmptyCall):
         pass
 
 
+def empty_service(clusters: list[str]) -> GrpcService:
+    """Return the service that answers so."""
+    answers = cycle([route_to(cluster) for cluster in clusters])
+    methods: dict[str, NewHandler] = {
+        f"/{EXT_PROC_SERVICE}/Process": lambda call: _EmptyCall(call, answers),
+        f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: _DroppedCall(call, answers),
+    }
+    return GrpcService(methods, MAX_MESSAGE_BYTES, UnfinishedMessages(8 * MAX_MESSAGE_BYTES, print), print)
+
+
 async def serve(address: str, clusters: list[str]) -> None:
     """Serve `address`, HOST:PORT, until SIGTERM or SIGINT."""
     is_over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, is_over.set)
-    answers = cycle([route_to(cluster) for cluster in clusters])
-    methods = {
-        f"/{EXT_PROC_SERVICE}/Process": lambda call: _EmptyCall(call, answers),
-        f"/{ACCESS_LOG_SERVICE}/StreamAccessLogs": lambda call: _DroppedCall(call, answers),
-    }
-    service = GrpcService(methods, MAX_MESSAGE_BYTES, UnfinishedMessages(8 * MAX_MESSAGE_BYTES, print), print)
+    service = empty_service(clusters)
     connections: set[GrpcProtocol] = set()
     host, _, port = address.rpartition(":")
     await loop.create_server(lambda: GrpcProtocol(service, connections, asyncio.Event()), host, int(port))

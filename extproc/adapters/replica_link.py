@@ -64,7 +64,7 @@ class ReplicaLink(asyncio.DatagramProtocol):
                     tasks.create_task(self._report(transport, port))
 
     def datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """Hand on the reports of a replica; everything else is refused."""
+        """Take the reports of a replica, and refuse everything else."""
         name = str(address[0])
         if name not in self._addresses:
             self.refused += 1

@@ -8,6 +8,7 @@ from extproc.adapters.vllm.first_contact import FirstContact
 from extproc.commands.init_files import Places
 from extproc.errors import StackError
 from extproc.fleet.endpoint import Endpoint
+from extproc.lab.local_stack.child_process import typed_command
 from extproc.lab.local_stack.stack_files import find_envoy
 from extproc.lab.local_stack.stack_view import curl_line
 
@@ -30,7 +31,7 @@ def contact_lines(contacts: Sequence[FirstContact]) -> Iterator[str]:
 
 def next_steps(places: Places, port: int, models: Iterable[str]) -> str:
     """Return the commands that start sidecar and Envoy, and a request."""
-    serve = shlex.join(("extproc", "serve", "--config", str(places.sidecar)))
+    serve = shlex.join((typed_command(), "serve", "--config", str(places.sidecar)))
     envoy, note = _envoy()
     return (
         f"\nWritten: {places.sidecar} and {places.envoy}\n"

@@ -82,7 +82,7 @@ def step_line(step: StepFigures, schedule: Schedule) -> str:
     return (
         f"{step_number(step.step, schedule)} of {schedule.passes * len(schedule.rates)}, "
         f"{step.step.rate:g}/s: sent {step.sent}, "
-        f"done {step.completed_per_s:.1f}/s, TTFT p50/p99 {_seconds(step.ttfts_s, 50, 99)}, "
+        f"done {step.completed_per_s:.1f}/s, TTFT so far p50/p99 {_seconds(step.ttfts_s, 50, 99)}, "
         f"in flight up to {step.max_in_flight}, errors {step.errors}{extras}"
     )
 

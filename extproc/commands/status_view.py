@@ -33,7 +33,7 @@ MOST_BACKENDS = 40
 
 
 def status_view(state: FleetState, most: int = MOST_BACKENDS) -> RenderableType:
-    """Show the symptoms, at most this many of the backends, the traffic, and all else in lines."""
+    """Show what is not as it should be, at most `most` backends, the traffic, and all else in lines."""
     backends = _worst(state.backends, most)
     lines = [_decisions(state), _model(state.model), *map(_served, state.models)]
     if state.queue is not None:

@@ -79,6 +79,8 @@ def uint32(payload: bytes) -> int:
 
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_TLS_HELLO = b"\x16\x03"
+"""The first bytes of a client that speaks TLS (RFC 8446, 5.1)."""
 
 Frame = tuple[int, int, int, bytes]
 """Type, flags, stream id, payload."""
@@ -128,7 +130,8 @@ class FrameReader:
     def _is_preface(self, data: bytes) -> bool:
         """Return False as long as it is only the beginning of one."""
         if not PREFACE.startswith(data[: len(PREFACE)]):
-            raise FatalError(ErrorCode.PROTOCOL_ERROR, "not the preface of HTTP/2")
+            found = ", but TLS" if data.startswith(_TLS_HELLO) else ""
+            raise FatalError(ErrorCode.PROTOCOL_ERROR, f"not the preface of HTTP/2{found}")
         self._has_preface = len(data) >= len(PREFACE)
         if not self._has_preface:
             self._partial += data

@@ -5,6 +5,7 @@ of a handler, ends more than the call that it belongs to, unless HTTP/2 itself h
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,11 @@ from extproc.h2.h2_limits import USUAL_LIMITS, Limits
 
 logger = logging.getLogger(__name__)
 
+MOST_AT_ONCE = 16
+"""Guessed: messages that are handled in one go, some 2 ms; all else that the process does waits as long."""
+MAX_UNHANDLED = 1024
+"""Guessed: events that may wait for a turn; they hold 16 MB at most. Beyond, they are handled at once."""
+
 CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
@@ -61,6 +67,7 @@ class GrpcConnection:
         self._call_later = call_later
         self._connection = ServerConnection(service.limits)
         self._calls: dict[int, Call] = {}
+        self._unhandled: deque[Event] = deque()
 
     @property
     def open_calls(self) -> int:
@@ -73,12 +80,23 @@ class GrpcConnection:
         return self._connection.is_closed
 
     def receive(self, data: bytes, now_s: float) -> None:
-        """Take what has arrived, and answer what can be answered."""
-        for event in self._connection.receive(data, now_s):
+        """Take what has arrived; `handle_some` answers it."""
+        self._unhandled.extend(self._connection.receive(data, now_s))
+        while len(self._unhandled) > MAX_UNHANDLED:
+            self.handle_some()
+
+    def handle_some(self) -> bool:
+        """Answer at most MOST_AT_ONCE messages; returns whether there are more."""
+        unhandled = self._unhandled
+        left = MOST_AT_ONCE
+        while unhandled and left:
+            event = unhandled.popleft()
             if isinstance(event, DataReceived):
                 self._take(event.stream_id, event.data, event.is_ended)
+                left -= 1
             else:
                 self._handle(event)
+        return bool(unhandled)
 
     def data_to_send(self) -> bytes:
         """Return the bytes to write."""
@@ -86,20 +104,27 @@ class GrpcConnection:
 
     def drain(self) -> None:
         """Take no more calls, and end those that are no longer needed."""
+        self._handle_all()
         for call in tuple(self._calls.values()):
             call.drain()
         self._connection.go_away()
 
     def finish(self) -> None:
         """End all calls, and take no more."""
+        self._handle_all()
         for call in tuple(self._calls.values()):
             call.finish(Status.UNAVAILABLE, "the server stops")
         self._connection.go_away()
 
     def connection_lost(self) -> None:
         """End every call: the connection is gone."""
+        self._handle_all()
         for event in self._connection.connection_lost():
             self._handle(event)
+
+    def _handle_all(self) -> None:
+        while self.handle_some():
+            pass
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, StreamOpened):

@@ -1,6 +1,7 @@
 """A socket for the gRPC connection: an asyncio Protocol, made for uvloop.
 
-One read of the socket, whatever it answers, one write: nothing waits in between, and no task is made. Its own
+One read of the socket, whatever it answers, one write: nothing waits in between, and no task is made. Only
+many messages at once are answered over several turns of the loop, so that all else has its turns. Its own
 part is what the state machine cannot know, which is time and a peer's pace: a connection that does not begin,
 one without calls for long, and a peer that sends but does not read.
 """
@@ -59,6 +60,7 @@ class GrpcProtocol(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._next: asyncio.Handle | None = None
 
     @property
     def worth(self) -> tuple[bool, float]:
@@ -85,6 +87,12 @@ class GrpcProtocol(asyncio.Protocol):
         self._heard_s = now_s = time.monotonic()
         self._received_bytes += len(data)
         self._grpc.receive(data, now_s)
+        if self._next is None:
+            self._answer()
+
+    def _answer(self) -> None:
+        is_more = self._grpc.handle_some()
+        self._next = self._loop.call_soon(self._answer) if is_more else None
         self.flush()
 
     def flush(self) -> None:
@@ -114,7 +122,7 @@ class GrpcProtocol(asyncio.Protocol):
         self._connections.discard(self)
         if not self._connections:
             self._emptied.set()
-        for timer in (self._watch, self._limit):
+        for timer in (self._watch, self._limit, self._next):
             if timer is not None:
                 timer.cancel()
         self._grpc.connection_lost()

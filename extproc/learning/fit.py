@@ -87,7 +87,7 @@ def _too_few(n_usable: int, dropped: Mapping[Dropped, int]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
     return (
         f"{n_usable} samples whose estimate lies in the medium zone; at least {MIN_SAMPLES} are needed"
-        f" (dropped: {reasons})"
+        f" (dropped: {reasons}). Record longer, or at a higher load"
     )
 
 

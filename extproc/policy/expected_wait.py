@@ -11,7 +11,7 @@ parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`
 A score is compared, not predicted. It adds `crowding_s`: a place and a share of the engine that this request
 takes are lacking for those that come after it.
 
-`expected_wait` is the definition; `policy.guard.fit` has it written out once more, for speed.
+`terms` is the definition; `policy.guard.fit` has it written out once more, for speed.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,19 @@ def expected_wait(
     backend: Backend, load: float, prompt_tokens: float, cached_tokens: float, now_s: float
 ) -> ExpectedWait:
     """Estimate the wait of a request of `prompt_tokens`, of which `cached_tokens` need not be computed."""
+    return ExpectedWait(*terms(backend, load, prompt_tokens, cached_tokens, now_s))
+
+
+def terms(
+    backend: Backend, load: float, prompt_tokens: float, cached_tokens: float, now_s: float
+) -> tuple[float, ...]:
+    """Estimate the same as a plain tuple, which takes a third of the time, in the order of `ExpectedWait`."""
     pace, load_with_it = backend.pace, load + 1
-    waiting_turns = max(0.0, load_with_it - backend.places)
-    return ExpectedWait(
+    ahead_s, waiting_turns = backend.prefilled_at_s - now_s, load_with_it - backend.places
+    return (
         pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
-        max(0.0, backend.prefilled_at_s - now_s),
-        pace.turn_s * waiting_turns,
+        ahead_s if ahead_s > 0.0 else 0.0,
+        pace.turn_s * waiting_turns if waiting_turns > 0.0 else 0.0,
         pace.turn_s * CROWDING * load_with_it,
     )
 

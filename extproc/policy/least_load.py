@@ -52,23 +52,32 @@ def least_loaded(view: FleetView, found: list[float], rng: np.random.Generator) 
     found[first] = least
     if is_alone:
         return first
-    return _lightest(view, [number for number, each in enumerate(found) if each <= bound], first, rng)
+    return _lightest(view, found, bound, first, rng)
 
 
-def _lightest(view: FleetView, near: list[int], first: int, rng: np.random.Generator) -> int:
-    """Return the least loaded of those that are nearly the `first`.
+def _lightest(view: FleetView, found: list[float], bound: float, first: int, rng: np.random.Generator) -> int:
+    """Return the least loaded of those that are nearly the `first`: whose score is at most the bound.
 
     Among equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
     noise: none of them has fewer expected cached tokens.
     """
-    backends, loads, cached = view.backends, view.loads, view.near_tokens
-    if cached:
-        most = cached.get(backends[first], 0.0)
-        near = [number for number in near if cached.get(backends[number], 0.0) >= most]
-    lightest = min([loads[number] for number in near])
-    tied = [number for number in near if loads[number] == lightest]
-    if len(tied) == 1:
-        return tied[0]
-    longest_ago_s = min([backends[number].silence.chosen_at_s for number in tied])
-    tied = [number for number in tied if backends[number].silence.chosen_at_s == longest_ago_s]
-    return tied[int(rng.random() * len(tied))]
+    backends, loads, cached = view.backends, view.loads, view.near_tokens.get
+    most = cached(backends[first], 0.0)
+    tied: list[int] = []
+    lightest, longest_ago_s, alike = inf, inf, 0
+    for number, each in enumerate(found):
+        if each > bound or (load := loads[number]) > lightest:
+            continue
+        backend = backends[number]
+        if most > 0.0 and cached(backend, 0.0) < most:
+            continue
+        chosen_at_s = backend.silence.chosen_at_s
+        if load < lightest:
+            lightest, longest_ago_s, alike, tied = load, chosen_at_s, 1, [number]
+            continue
+        alike += 1
+        if chosen_at_s < longest_ago_s:
+            longest_ago_s, tied = chosen_at_s, [number]
+        elif chosen_at_s == longest_ago_s:
+            tied.append(number)
+    return tied[0] if alike == 1 else tied[int(rng.random() * len(tied))]

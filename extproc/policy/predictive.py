@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import expected_wait
+from extproc.policy.expected_wait import terms
 
 
 class Versioned(Protocol):
@@ -37,15 +37,15 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
     The features are in the order of `learning.features.FEATURES`. The input is what a backend has to compute:
     without the tokens that are expected in its prefix cache.
     """
-    backends, loads, cached, now_s = view.backends, view.loads, view.cached_tokens, view.now_s
+    backends, loads, cached, now_s = view.backends, view.loads, view.cached_tokens.get, view.now_s
     numbers: list[int] = []
     rows: list[float] = []
     for number, backend in enumerate(backends):
         if backend.scraped_at_s < view.fresh_from_s:
             continue
-        load, cached_tokens = loads[number], cached.get(backend, 0.0)
+        load, cached_tokens = loads[number], cached(backend, 0.0)
         running = backend.running + backend.own - backend.own_at_scrape  # as `fleet.signals.running_now`
-        running = max(running, load)
+        running = running if running > load else load
         numbers.append(number)
         rows += (
             running if running < backend.running_limit else backend.running_limit,
@@ -53,6 +53,6 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
             backend.waiting,
             backend.kv_cache_fraction,
             input_tokens - cached_tokens if cached_tokens < input_tokens else 0.0,
+            *terms(backend, load, input_tokens, cached_tokens, now_s),
         )
-        rows += expected_wait(backend, load, input_tokens, cached_tokens, now_s)
     return dict(zip(numbers, model.corrections(rows), strict=True)) if numbers else {}

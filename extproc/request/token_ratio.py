@@ -48,7 +48,7 @@ MAX_TOKENS_PER_BYTE: Final = 2.0
 
 MAX_MODELS: Final = 256
 
-# Guessed: so many servers of a model are enough for a median.
+# Guessed: this many servers of a model are enough for a median.
 MAX_SERVERS: Final = 64
 
 # Guessed: the most tokens of a prompt where no server says how long its context is; and a length that every

@@ -24,7 +24,7 @@ MAX_UNSENT = 4096
 MAX_OPEN = 4096
 """Guessed: of one replica, the prompts that are not computed yet; of more the oldest are forgotten."""
 MAX_TOKENS = float(1 << 24)
-"""No prompt is longer than the longest context of any model; whoever reports one is not believed."""
+"""No prompt is longer than the longest context of any model; a replica that reports one is not believed."""
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):

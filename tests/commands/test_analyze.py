@@ -33,7 +33,7 @@ def test_the_summary_and_a_configuration_to_paste_are_printed(store: Path) -> No
     assert result.exit_code == 0
     proposal = result.stdout.partition("Proposed configuration:\n")[2].partition("Report:")[0]
     config = parse_config(f"backends: [{{name: a, url: 'http://127.0.0.1:1'}}]\n{proposal}", "stdout")
-    assert config.guard.max_active == pytest.approx(30, abs=2)
+    assert config.guard.max_active == pytest.approx(33, abs=2)  # where TTFT passes 2 s
     assert "3 of 3 zones" in result.stdout
     assert html.exists()
     assert html.with_suffix(".json").exists()

@@ -59,7 +59,7 @@ def test_the_bar_says_where_the_run_is(figures: Figures) -> None:
 def test_a_step_is_one_line_that_says_how_many_there_are(figures: Figures) -> None:
     figures.end(10.0)
     assert step_line(figures.steps[0], SCHEDULE) == (
-        "6 of 8, 16/s: sent 7, done 0.3/s, TTFT p50/p99 0.5/11.8 s, in flight up to 7, errors 1, "
+        "6 of 8, 16/s: sent 7, done 0.3/s, TTFT so far p50/p99 0.5/11.8 s, in flight up to 7, errors 1, "
         "1 refused, 4 not sent"
     )
 

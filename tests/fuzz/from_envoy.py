@@ -29,7 +29,7 @@ _MAX_STREAMS = 8
 def access_log(data: bytes) -> None:
     """One message of the access log service, and what is learned from its entries."""
     try:
-        entries = decode_entries(data)
+        entries = list(decode_entries(data))
     except ProtocolError:
         return
     learn(entries)
@@ -71,6 +71,8 @@ class Peer:
 
     def write(self, data: bytes) -> None:
         self.server.receive(data, time.monotonic())
+        while self.server.handle_some():
+            pass
         self.server.data_to_send()
 
     def open(self) -> None:

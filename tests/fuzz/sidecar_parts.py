@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from extproc.adapters.condition_log import ConditionLog
 from extproc.app import Sidecar
 from extproc.config import rules
 from extproc.config.stages import parse_config
@@ -42,8 +43,14 @@ def hear_only_faults() -> None:
     logger.addHandler(Loud())
 
 
-def _fault(error: str, _: float, **__: str) -> None:
-    raise AssertionError(error)
+class _Faults(ConditionLog):
+    """Raises what a sidecar only logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.getLogger("extproc"), "entry_failed")
+
+    def failed(self, error: str, _: float, **__: str) -> None:
+        raise AssertionError(error)
 
 
 class Parts:
@@ -59,7 +66,7 @@ class Parts:
         self.service = self.server._service  # type: ignore[attr-defined]  # the thin transport's
         self.server.flush_soon = lambda: None  # type: ignore[attr-defined]  # no connection, no event loop
         self.learn = sidecar.handle_entries
-        sidecar._learning.failed = _fault  # type: ignore[method-assign]  # which a sidecar only logs
+        sidecar._learning = _Faults()
 
     @property
     def own(self) -> int:

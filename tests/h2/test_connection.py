@@ -74,6 +74,11 @@ def test_settings_tell_a_client_what_it_may_do() -> None:
     assert remote.max_header_list_size == 16_384
 
 
+def test_a_client_that_speaks_tls_is_named_in_the_error() -> None:
+    (ended,) = ServerConnection().receive(b"\x16\x03\x01\x02\x00", 0.0)
+    assert ended == ConnectionEnded(PROTOCOL_ERROR, "not the preface of HTTP/2, but TLS")
+
+
 @pytest.mark.parametrize("preface", [b"GET / HTTP/1.1\r\n", PREFACE[:20] + b"xxxx", b"\0"])
 def test_wrong_preface_is_a_protocol_error(preface: bytes) -> None:
     """§3.4."""

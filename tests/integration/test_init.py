@@ -77,9 +77,8 @@ def test_sidecar_and_envoy_serve_with_the_files_as_written(tmp_path: Path) -> No
             out, error = await asyncio.to_thread(init, *given)
             assert error == ""
             assert f"{urls[1]}  serves all, guarded\n" in out
-            serve, envoy = (
-                shlex.split(line) for line in re.findall(r"^  ((?:extproc|\S*envoy) .+)", out, re.M)
-            )
+            printed = re.findall(r"^  (\S*(?:extproc serve|envoy -c) .+)", out, re.MULTILINE)
+            serve, envoy = map(shlex.split, printed)
             session = await exits.enter_async_context(aiohttp.ClientSession())
             await exits.enter_async_context(started([*EXTPROC, *serve[1:]]))
             await until_ready(session, f"http://127.0.0.1:{http_port}/readyz")

@@ -20,6 +20,7 @@ DETAILS = (
         (b'{"usage": {"prompt_tokens": 999999999}}', TokenUsage(10**7)),
         (b'{"usage": null}', None),
         (rb'{"content": "\"usage\": {\"prompt_tokens\": 7}"}', None),
+        (DETAILS + b'"usage"' * 500, None),  # each of them would be looked through to the end
         (b"", None),
         (b"\xff" * 100, None),
     ],

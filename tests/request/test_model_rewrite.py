@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.request.model_rewrite import (
+    MAX_WRITTEN_BYTES,
     ModelRewrites,
     RewriteRule,
     RewriteTarget,
@@ -82,6 +83,31 @@ def test_only_the_model_of_a_body_changes() -> None:
     assert json.loads(changed) == json.loads(body) | {"model": 'new "model"'}
     assert b"1.50" in changed
     assert b"\\u00e9" in changed
+
+
+PADDING = b"x" * MAX_WRITTEN_BYTES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1.50, "model" : "m", "prompt": "%b"}' % PADDING,
+        b'{"a": {"model": "m"}, "prompt": "%b", "model": "m"}' % PADDING,
+        b'{"prompt": "\\"model\\": \\"m\\" %b", "model": "m", "tools": []}' % PADDING,
+        b'{"model": "m", "prompt": "%b", "metadata": {"model": "m"}}' % PADDING,
+        b'{"model": "m", "prompt": "%b", "model": "m"}' % PADDING,
+    ],
+)
+def test_only_the_model_of_a_large_body_changes(body: bytes) -> None:
+    changed = with_model(body, 'new "model"')
+    assert changed is not None
+    assert json.loads(changed) == json.loads(body) | {"model": 'new "model"'}
+    assert len(changed) == len(body) + len('new \\"model\\"') - 1
+
+
+def test_a_large_body_whose_model_is_hidden_among_others_keeps_it() -> None:
+    hidden = b'{"a": {"model": "m"}, "model": "m", "b": {"model": "m"}, "prompt": "%b"}' % PADDING
+    assert rewritten(rewrites(rule("m", to={"y": 1})), lambda: 0.0, hidden) is hidden
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"a": 1}', b'{"model"', b"\xff", b"[" * 5000, b'"model"'])

@@ -6,7 +6,7 @@ its messages: so no more than is used. (Measured: reading the bytes themselves i
 long as all of it.) Maps are read by their keys: `items()` and `dict()` take twice as long.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -73,13 +73,16 @@ _MAX_BYTES = 1 << 53
 """No exchange is longer or larger; sums of what is learned, and SQLite, take no larger numbers."""
 
 
-def decode_entries(message: bytes) -> list[LogEntry]:
-    """Read one `StreamAccessLogsMessage`, of any number of entries; raises ProtocolError for other bytes."""
+def decode_entries(message: bytes) -> Iterator[LogEntry]:
+    """Read one `StreamAccessLogsMessage`, of any number of entries; raises ProtocolError for other bytes.
+
+    An entry is read when it is asked for.
+    """
     try:
         logs = pb.StreamAccessLogsMessage.FromString(message)
     except DecodeError as error:
         raise ProtocolError(f"access log: not a StreamAccessLogsMessage: {error}") from error
-    return [_entry(entry) for entry in logs.http_logs.log_entry]
+    return map(_entry, logs.http_logs.log_entry)
 
 
 def _entry(entry: pb.HTTPAccessLogEntry) -> LogEntry:

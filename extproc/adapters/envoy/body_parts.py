@@ -8,6 +8,7 @@ same bytes (StreamedBodyResponse): `protos/ext_proc.proto`.
 from collections.abc import Sequence
 from functools import lru_cache
 
+from extproc.adapters.envoy.protobuf_bytes import length_delimited, read_varint, varint
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.gateway_messages import SendBody
@@ -16,7 +17,6 @@ _RESPONSE_BODY = 0x2A  # the tags of ProcessingRequest.response_body, HttpBody.b
 _BODY, _ENDS = 0x0A, b"\x10\x01"
 _AROUND_PART = (b"\x1a", b"\x1a", b"\x0a")  # BodyMutation, CommonResponse and BodyResponse
 _REQUEST_BODY_ANSWER, _RESPONSE_BODY_ANSWER = b"\x1a", b"\x22"  # in ProcessingResponse
-_MAX_VARINT = 10
 
 
 def response_part(message: bytes) -> tuple[bytes, bool, bytes] | None:
@@ -26,13 +26,13 @@ def response_part(message: bytes) -> tuple[bytes, bool, bytes] | None:
     """
     if not message or message[0] != _RESPONSE_BODY:
         return None
-    size, start = _read_varint(message, 1)
+    size, start = read_varint(message, 1)
     end = start + size
     if end > len(message):
         raise ProtocolError("ext_proc: a part of a body is cut short")
     data, rest = b"", start
     if size and message[start] == _BODY:
-        length, at = _read_varint(message, start + 1)
+        length, at = read_varint(message, start + 1)
         rest = at + length
         if rest > end:
             raise ProtocolError("ext_proc: a part of a body is cut short")
@@ -53,7 +53,7 @@ def unusual_response_part(message: bytes) -> tuple[bytes, bool, bytes]:
 def request_part(instruction: SendBody) -> bytes:
     """Write an answer that hands back a part of the request's body."""
     data = instruction.data
-    part = b"\x0a" + varint(len(data)) + data if data else b""
+    part = length_delimited(b"\x0a", data) if data else b""
     if instruction.end_of_stream:
         part += _ENDS
     return framed((*_AROUND_PART, _REQUEST_BODY_ANSWER), len(part)) + part
@@ -70,31 +70,3 @@ def framed(tags: Sequence[bytes], size: int) -> bytes:
     for tag in tags:
         frames = tag + varint(size + len(frames)) + frames
     return frames
-
-
-def varint(number: int) -> bytes:
-    """Return a varint."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(0x80 | number & 0x7F)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return a varint, and where it ends; the usual ones, of one byte or two, the short way."""
-    if at + 1 < len(message):
-        low, high = message[at], message[at + 1]
-        if low < 0x80:
-            return low, at + 1
-        if high < 0x80:
-            return low & 0x7F | high << 7, at + 2
-    number = shift = 0
-    for position in range(at, min(at + _MAX_VARINT, len(message))):
-        byte = message[position]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position + 1
-        shift += 7
-    raise ProtocolError("ext_proc: a part of a body has no length")

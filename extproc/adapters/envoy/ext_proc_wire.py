@@ -5,10 +5,12 @@ of streams. `protos/ext_proc.proto` says what the fields mean. Two rules of Envo
 travels in `raw_value` alone, and a response must name the phase that it answers.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
+from extproc.adapters.envoy.protobuf_bytes import length_delimited, read_varint
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
@@ -30,13 +32,18 @@ CLUSTER_HEADER = "x-extproc-cluster"
 ADDRESS_HEADER = "x-extproc-address"
 TRACE_HEADER = "traceparent"
 METADATA_NAMESPACE = "extproc"
+_NAMESPACE_KEY = length_delimited(b"\x0a", METADATA_NAMESPACE.encode())
 
 REJECT_DETAILS, ANSWER_DETAILS = "extproc_reject", "extproc_answer"
 """The response code's details in the access log, of a refusal and of another answer of ours."""
 
 _REQUEST_HEADERS = b"\x12"  # the tag of ProcessingRequest.request_headers
+_REQUEST_BODY = b"\x22"  # the tag of ProcessingRequest.request_body
+_BODY = b"\x0a"  # that of HttpBody.body
+_ENDS_OF_BODY = (b"\x10\x01", b"")  # HttpBody.end_of_stream, set or not
 _CONTENT_LENGTH = b"\x0a\x0econtent-length\x1a"  # key and tag of a HeaderValue; the value's length is next
 _MAX_CACHED_BYTES = 1024
+_LONGEST_KNOWN = 64
 _PHASES = {phase.value: phase for phase in Phase}
 
 
@@ -45,7 +52,23 @@ def decode(message: bytes) -> Event:
     if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
         at = message.rfind(_CONTENT_LENGTH)
         return _decode_again(message) if at < 0 else _decode_with_length(message, at + len(_CONTENT_LENGTH))
-    return _decode(message)
+    body = _body_in(message)
+    return _decode(message) if body is None else BodyReceived(body)
+
+
+def _body_in(message: bytes) -> bytes | None:
+    """Return the body in a message that has nothing else, as Envoy's; None for any other message.
+
+    Measured: a fifth of what Protobuf's own reading takes.
+    """
+    if not message.startswith(_REQUEST_BODY):
+        return None
+    size, at = read_varint(message, 1)
+    if at + size != len(message) or not message.startswith(_BODY, at):
+        return None
+    size, begins = read_varint(message, at + 1)
+    ends = begins + size
+    return message[begins:ends] if ends <= len(message) and message[ends:] in _ENDS_OF_BODY else None
 
 
 def _decode_with_length(message: bytes, at: int) -> Event:
@@ -116,11 +139,32 @@ def _route(instruction: RouteTo) -> bytes:
         header += _trace_header(instruction)
     if not instruction.metadata:
         return header
-    response = pb.ProcessingResponse()
-    values = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
-    for name, value in instruction.metadata.items():
-        values[name].string_value = value
-    return header + response.SerializeToString()
+    return header + _metadata(instruction.metadata)
+
+
+def _metadata(metadata: Mapping[str, str]) -> bytes:
+    """Write the dynamic metadata as Protobuf would: a Struct, in which our namespace is a Struct of texts.
+
+    Measured: a sixth of what making the messages takes.
+    """
+    fields = b"".join([_usual_field(name, text) for name, text in metadata.items()])
+    namespace = _NAMESPACE_KEY + length_delimited(b"\x12", length_delimited(b"\x2a", fields))
+    return length_delimited(b"\x42", length_delimited(b"\x0a", namespace))
+
+
+def _usual_field(name: str, text: str) -> bytes:
+    return _known_field(name, text) if len(text) <= _LONGEST_KNOWN else _field(name, text)
+
+
+def _field(name: str, text: str) -> bytes:
+    """Write one field of a Struct: a key, and a Value that is a text."""
+    key = length_delimited(b"\x0a", name.encode())
+    value = length_delimited(b"\x12", length_delimited(b"\x1a", text.encode()))
+    return length_delimited(b"\x0a", key + value)
+
+
+_known_field = lru_cache(maxsize=8192)(_field)
+"""Of names of backends, layers and reasons there are few."""
 
 
 @lru_cache(maxsize=8192)

@@ -8,9 +8,10 @@ from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
-from extproc.adapters.envoy.body_parts import framed, request_part, varint
+from extproc.adapters.envoy.body_parts import framed, request_part
 from extproc.adapters.envoy.ext_proc_wire import TRACE_HEADER, overwrite, read_headers
 from extproc.adapters.envoy.ext_proc_wire import encode as encode_instruction
+from extproc.adapters.envoy.protobuf_bytes import length_delimited
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.gateway_messages import (
@@ -142,7 +143,7 @@ def _pick(instruction: Pick) -> bytes:
         mutation += _length(instruction.body_bytes)
     if instruction.traceparent:
         mutation += _header(TRACE_HEADER, instruction.traceparent)
-    common = _MUTATION + varint(len(mutation)) + mutation + _CLEAR_ROUTE_CACHE
+    common = length_delimited(_MUTATION, mutation) + _CLEAR_ROUTE_CACHE
     frames = framed((_RESPONSE, _TAGS[instruction.phase]), len(common))
     return frames + common + _metadata(instruction.addresses)
 

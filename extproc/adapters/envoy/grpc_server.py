@@ -84,6 +84,7 @@ class GrpcServer(EnvoyServer):
             if task is not None:
                 task.cancel()
         await self._server.stop(self._config.drain_s)
+        self.log.handle_all()
 
     async def _process(self, _: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         exchange = self._new_exchange()

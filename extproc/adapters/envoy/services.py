@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.envoy.access_log_wire import decode_entries
+from extproc.adapters.envoy.log_queue import LogQueue
 from extproc.adapters.protos import health_pb2 as pb
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError
@@ -42,6 +43,7 @@ class EnvoyServer:
         self.is_serving = self.is_draining = False
         self._config = config
         self.handle_entries = handle_entries
+        self.log = LogQueue(handle_entries)
         self._protocol = ConditionLog(logging.getLogger(type(self).__module__), "grpc_protocol_error")
 
     async def start(self) -> int:
@@ -70,7 +72,7 @@ class EnvoyServer:
     def take_entries(self, message: bytes) -> None:
         """Take a message of the access log; bytes that are none are reported, and skipped."""
         try:
-            self.handle_entries(decode_entries(message))
+            self.log.add(decode_entries(message), len(message))
         except ProtocolError as error:
             self._refused(error)
 

@@ -96,6 +96,7 @@ class ThinListener(EnvoyServer):
         await self.until_closed(_LAST_BYTES_S)
         for connection in tuple(self._connections):
             connection.abort()
+        self.log.handle_all()
 
     def flush_soon(self) -> None:
         """Write, once this step of the event loop is done, what has been sent on any connection."""

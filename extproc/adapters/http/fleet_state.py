@@ -144,8 +144,8 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
 
     `last_minute` has the traffic of the last minute, or of up to five seconds more, `since_start` all of it;
     the start was `uptime_s` ago. `symptoms` say what is not as it should be, the bad ones first. `version` is
-    that of the sidecar, and `replicas` is the number of other sidecars heard from in the last seconds, null
-    where none are configured.
+    that of the sidecar. `replicas` counts the other sidecars heard from in the last seconds; null where this
+    one has none.
     """
 
     backends: list[BackendStatus]

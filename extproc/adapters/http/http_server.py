@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 32
 AT_A_TIME = 50
-"""Guessed: 50 backends take a millisecond."""
+"""Guessed: this many backends take a millisecond."""
 _MISDIRECTED = "asked by a name that is not this machine's: use localhost, or its address\n"
 
 

@@ -6,6 +6,7 @@ in order. Where the parent itself is killed the kernel ends them (Linux; see PR_
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,14 @@ from extproc.errors import StackError
 
 EXTPROC = (sys.executable, "-P", "-m", "extproc")
 """The command of this very installation: without -P, a directory `extproc` where it is started came first."""
+
+
+def typed_command() -> str:
+    """Return how this installation's command is typed: `extproc` where PATH has it, its path elsewhere."""
+    installed = Path(sys.executable).with_name("extproc")
+    found = shutil.which("extproc")
+    return "extproc" if found and Path(found).samefile(installed) else str(installed)
+
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4000

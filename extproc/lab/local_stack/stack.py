@@ -19,7 +19,7 @@ from extproc.config.given_sources import listed, numbered_servers
 from extproc.config.listen_options import HOST
 from extproc.config.stages import Config, load_config
 from extproc.errors import StackError
-from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart
+from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart, typed_command
 from extproc.lab.local_stack.stack_files import (
     PortUse,
     check_ports,
@@ -229,7 +229,7 @@ class Stack:
         self._console.print(stack_view(parts, str(self._directory), options.run_dir is None))
         models = {model for backend in state.backends for model in backend.models or ()}
         self._say(f"\nTry it:\n\n  {curl_line(options.port, models)}\n")
-        watch = "extproc status --watch"
+        watch = f"{typed_command()} status --watch"
         if options.http_port != StackOptions().http_port:
             watch += f" --sidecar {self._sidecar_url}"
         self._say(f"Watch it: {watch}\nCtrl-C stops everything.")

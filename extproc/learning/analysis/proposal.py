@@ -1,16 +1,15 @@
 """The proposed configuration: where the guard should stand, and where the zones begin; and its effects.
 
-A proposal must do no harm. `guard.max_active` is the knee of TTFT over load, beyond which requests only wait:
-never below what the server runs at once, and, if it is above that, no higher than the load at which TTFT
-passes the guard's limit. It is one number for all servers, so where they differ it is `auto`, which finds
-each server's own. `zones.low_s` is the 90 % quantile of TTFT at loads up to a quarter of the knee: what a
+A proposal must do no harm. `guard.max_active` is the load at which TTFT passes the guard's limit, and never
+below what the server runs at once: a smaller one would refuse requests that are answered in time. It is one
+number for all servers. Where they differ, or where no load seen came so far, it is `auto`, which finds each
+server's own. `zones.low_s` is the 90 % quantile of TTFT at loads up to a quarter of the knee: what a
 lightly loaded server shows. A setting that the samples do not support is left out, with the reason.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
@@ -50,15 +49,20 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """One server: how many requests it runs at once, its knee, and how many requests it should hold.
+    """One server: how many requests it runs at once, and the load at which TTFT passes the guard's limit.
 
-    Without a knee the last two are None.
+    That load is None where it was not seen.
     """
 
     name: str
     runs: int
-    knee: float | None = None
-    holds: int | None = None
+    passed_at: float | None
+    has_knee: bool
+
+    @property
+    def holds(self) -> int | None:
+        """The most requests that it should hold."""
+        return None if self.passed_at is None else max(self.runs, round(self.passed_at), 1)
 
 
 def propose(observations: Observations, knees: Sequence[Knee], limit_s: float) -> tuple[Setting, ...]:
@@ -94,15 +98,15 @@ def printable(name: str) -> str:
 
 def _max_active(observations: Observations, knees: Sequence[Knee], limit_s: float) -> Setting:
     limits = [_limit(observations, knee) for knee in knees]
-    held = [limit.holds for limit in limits if limit.holds is not None]
-    if not held:
+    if not any(limit.has_knee for limit in limits):
         reasons = sorted({knee.unstated for knee in knees if knee.unstated is not None})
         reason = reasons[0] if len(reasons) == 1 else "no server has a knee"
         return Setting("guard", "max_active", None, reason if reasons else "no usable samples")
-    found = _listed(limits)
-    largest = max(*held, *(limit.runs for limit in limits))
-    if largest > _DIFFER * min(held):
-        reason = f"{found}. One number cannot fit all of them"
+    found = _listed(limits, limit_s)
+    held = [limit.holds for limit in limits if limit.holds is not None]
+    largest = max([*held, *(limit.runs for limit in limits)])
+    if any(limit.has_knee and limit.holds is None for limit in limits) or largest > _DIFFER * min(held):
+        reason = f"{found}. No single number fits"
         effect = "Effect: the sidecar finds the limit of each server while it serves, and follows it."
         return Setting("guard", "max_active", AUTO, reason, effect)
     beyond = float((observations.features[:, _LOAD] >= largest).mean())
@@ -110,7 +114,7 @@ def _max_active(observations: Observations, knees: Sequence[Knee], limit_s: floa
         f"Effect: {beyond:.0%} of the recorded requests met such a load: they go elsewhere, or are refused."
         f" A request that would wait longer than {limit_s:g} s is refused in any case."
     )
-    return Setting("guard", "max_active", largest, f"{found}. Beyond that load, requests only wait", effect)
+    return Setting("guard", "max_active", largest, found, effect)
 
 
 def _limit(observations: Observations, knee: Knee) -> _Limit:
@@ -118,16 +122,17 @@ def _limit(observations: Observations, knee: Knee) -> _Limit:
     own = observations.backend == observations.fleet.index(name) if name in observations.fleet else []
     running = observations.features[own, _RUNNING]
     runs = round(float(np.quantile(running, _USUAL_TOP))) if len(running) else 0
-    if knee.load is None:
-        return _Limit(name, runs)
-    at_limit = inf if knee.load_at_limit is None else knee.load_at_limit
-    return _Limit(name, runs, knee.load, max(runs, round(min(knee.load, at_limit)), 1))
+    return _Limit(name, runs, knee.load_at_limit, knee.load is not None)
 
 
-def _listed(limits: Sequence[_Limit]) -> str:
+def _listed(limits: Sequence[_Limit], limit_s: float) -> str:
     texts = [
         f"{printable(limit.name)} runs {limit.runs} at once"
-        + ("" if limit.knee is None else f", and its TTFT bends at a load of {limit.knee:.0f}")
+        + (
+            ""
+            if limit.passed_at is None
+            else f", and its TTFT passes {limit_s:g} s at a load of {limit.passed_at:.0f}"
+        )
         for limit in limits[:MOST_LISTED]
     ]
     more = [f"{len(limits) - MOST_LISTED} more"] if len(limits) > MOST_LISTED else []

@@ -45,7 +45,7 @@ MAX_MODELS_TRIED = 16
 """Guessed: the first request of this many models is tried in one go, and each may cost a prediction."""
 
 MAX_MODELS = 256
-"""Guessed: while requests wait for so many models, no more may for names that no server lists."""
+"""Guessed: while requests wait for this many models, no more may for names that no server lists."""
 
 MAX_TRIED = 64
 """Guessed: this many requests of one model are let in, or refused for being late, in one go: some 3 ms."""

@@ -42,7 +42,7 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
             "response": {"response_code": 200, "response_body_bytes": 20},
         }
     )
-    assert decode_entries(message) == [
+    assert list(decode_entries(message)) == [
         LogEntry(
             started_at_s=1767323045.25,
             duration_s=90.5,
@@ -57,7 +57,7 @@ def test_entry_carries_what_envoy_measured_and_the_decision_gave() -> None:
 
 
 def test_absent_fields_have_their_neutral_values() -> None:
-    assert decode_entries(log_message({})) == [
+    assert list(decode_entries(log_message({}))) == [
         LogEntry(0.0, None, 0, 0, frozenset(), 0, {}, {}),
     ]
 
@@ -135,7 +135,7 @@ def test_entries_keep_their_order() -> None:
 
 @pytest.mark.parametrize("message", [b"", b"\x0a\x00", b"\x1a\x00"], ids=["empty", "identifier", "tcp_logs"])
 def test_message_without_http_entries_holds_none(message: bytes) -> None:
-    assert decode_entries(message) == []
+    assert list(decode_entries(message)) == []
 
 
 def test_truncated_message_is_refused() -> None:
@@ -146,7 +146,7 @@ def test_truncated_message_is_refused() -> None:
 @given(st.binary())
 def test_any_bytes_are_entries_or_a_protocol_error(message: bytes) -> None:
     try:
-        entries = decode_entries(message)
+        entries = list(decode_entries(message))
     except ProtocolError:
         return
     assert all(entry.attempts >= 1 for entry in entries)

@@ -2,10 +2,12 @@ from contextlib import suppress
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
+from extproc.adapters.envoy.protobuf_bytes import length_delimited, read_varint, varint
 from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
@@ -32,6 +34,12 @@ def headers_message(*headers: pb.HeaderValue, end_of_stream: bool = False) -> by
 
 def answer(message: bytes) -> pb.ProcessingResponse:
     return pb.ProcessingResponse.FromString(message)
+
+
+@given(st.integers(0, 1 << 40), st.binary(max_size=3), st.binary(max_size=3))
+def test_a_varint_is_read_as_it_was_written(number: int, before: bytes, after: bytes) -> None:
+    data = before + varint(number)
+    assert read_varint(data + after, len(before)) == (number, len(data))
 
 
 def test_header_names_are_lower_case_and_values_come_from_raw_value() -> None:
@@ -90,6 +98,26 @@ def test_body_is_handed_on_as_it_came(body: bytes) -> None:
         request_body=pb.HttpBody(body=body, end_of_stream=True)
     ).SerializeToString()
     assert decode(message) == BodyReceived(body)
+
+
+@given(
+    body=st.binary(max_size=300),
+    ends=st.sampled_from([b"", b"\x10\x01", b"\x10\x00", b"\x0a\x01x", b"\x18\x01"]),
+    after=st.sampled_from([b"", b"\x22\x03\x0a\x01y", b"\x40\x01"]),
+    cut=st.integers(0, 8),
+)
+def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bytes, after: bytes, cut: int) -> None:
+    content = length_delimited(b"\x0a", body) + ends
+    message = length_delimited(b"\x22", content) + after
+    message = message[: len(message) - cut]
+    try:
+        expected = pb.ProcessingRequest.FromString(message)
+    except DecodeError:
+        with pytest.raises(ProtocolError):
+            decode(message)
+        return
+    if expected.HasField("request_body"):
+        assert decode(message) == BodyReceived(expected.request_body.body)
 
 
 @pytest.mark.parametrize("phase", OTHER_PHASES)

@@ -8,12 +8,13 @@ from pathlib import Path
 import h2.errors
 import pytest
 import uvloop
-from support.h2_socket_client import Headers, connected, prefixed
+from support.h2_socket_client import H2Client, Headers, connected, prefixed
 from support.idle_sockets import idle, until_closed
 from support.served import BODY, HEADERS, PROCESS, Served, listening
 
 from extproc.adapters.envoy.thin_server import ThinServer
 from extproc.h2.frames import PREFACE
+from extproc.h2.grpc_connection import MOST_AT_ONCE
 from extproc.h2.protocol import ConnectionTimes
 
 OK, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 2, 3, 8, 12, 14
@@ -291,5 +292,41 @@ def test_of_too_many_connections_with_calls_the_oldest_stay(monkeypatch: pytest.
             async with idle(served.port, 1) as newest:
                 await until_closed(newest[0])
             assert served.in_flight == 2
+
+    uvloop.run(scenario())
+
+
+def send_at_once(client: H2Client, requests: int) -> None:
+    """Send the headers and the body of so many requests in one piece."""
+    for _ in range(requests):
+        stream = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(stream, request_headers())
+        client.h2.send_data(stream, prefixed(HEADERS) + prefixed(BODY))
+    client.flush()
+
+
+def test_many_requests_in_one_read_are_answered_over_several_turns_of_the_loop() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            send_at_once(client, 3 * MOST_AT_ONCE)
+            seen = {0}
+            while served.placed < 3 * MOST_AT_ONCE:
+                await asyncio.sleep(0)
+                seen.add(served.placed)
+            assert sorted(seen) == [0, MOST_AT_ONCE, 2 * MOST_AT_ONCE, 3 * MOST_AT_ONCE]
+            for stream in client.answers.copy():
+                await client.message(stream, 1)
+
+    uvloop.run(scenario())
+
+
+def test_a_connection_that_is_lost_between_two_turns_holds_no_place() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            send_at_once(client, 3 * MOST_AT_ONCE)
+            await served.until(lambda: served.placed)
+            client.abort()
+            await served.until(lambda: not served.server.open_streams)
+            assert served.in_flight == 0
 
     uvloop.run(scenario())

@@ -1,0 +1,1 @@
+"""The machine instructions of a request, by part, counted by callgrind."""
