@@ -75,6 +75,7 @@ def test_a_request_that_would_be_late_is_refused_and_one_without_a_limit_is_let_
             await stack.until(lambda state: state["backends"][0]["prompts_ahead_s"] > 0.2)
             refused = await stack.ask(chat(), headers={"x-slo-ttft-ms": "100"})
             assert (refused.status, refused.headers["x-extproc-reason"]) == (503, "too_late")
+            assert len(refused.headers["x-request-id"]) == 36
             assert int(refused.headers["retry-after"]) >= 1
             usual = asyncio.create_task(stack.ask(chat(max_tokens=2)))
             await stack.until(lambda state: state["backends"][0]["own"] == 5)

@@ -147,7 +147,7 @@ class HttpServer:
     async def _state(self, _: web.Request) -> web.Response:
         """Answer after a look at some backends at a time: all together they would hold up the event loop."""
         state, backends = StateAt(self._runtime, time.monotonic()), list[BackendStatus]()
-        for backend in state.backends():
+        for backend in state.backends_with_traffic():
             backends.append(backend)
             if not len(backends) % AT_A_TIME:
                 await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from extproc import __version__
 from extproc.adapters.http.backend_metrics import backend_metrics
 from extproc.adapters.http.metric_families import counter, counters, gauge, gauges, histograms
-from extproc.adapters.http.state_document import Runtime, state_document
+from extproc.adapters.http.state_document import Runtime, StateAt
 from extproc.routing.queue.wait_counts import Ending
 
 
@@ -37,15 +37,15 @@ class SidecarCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, as of now."""
-        state = state_document(self._runtime, time.monotonic())
-        yield from backend_metrics(state.backends)
+        backends = StateAt(self._runtime, time.monotonic()).backends()
+        yield from backend_metrics(list(backends))
         yield from self._decisions()
         yield from self._retries()
         yield from self._queue()
         yield self._servers_wanted()
         yield from self._outcomes()
         yield from self._model()
-        yield from self._health(state.draining)
+        yield from self._health(self._runtime.server.is_draining)
         yield from self._discovery()
         yield from self._replicas()
         yield from self._spans()

@@ -56,7 +56,7 @@ class Runtime:
 def state_document(runtime: Runtime, now_s: float) -> FleetState:
     """Return the state at `now_s` (monotonic seconds)."""
     state = StateAt(runtime, now_s)
-    return state.document(list(state.backends()))
+    return state.document(list(state.backends_with_traffic()))
 
 
 class StateAt:
@@ -71,8 +71,18 @@ class StateAt:
         self._predicted_s = _predicted_s(runtime, self._view, self._terms)
 
     def backends(self) -> Iterator[BackendStatus]:
-        """Yield one after the other."""
+        """Yield one after the other, without its traffic."""
         return map(self._backend, self._view.backends)
+
+    def backends_with_traffic(self) -> Iterator[BackendStatus]:
+        """Yield one after the other."""
+        history, reading = self._runtime.traffic.history, self._reading
+        for backend in self.backends():
+            yield replace(
+                backend,
+                last_minute=backend_between(backend.name, history.minute_ago, reading),
+                since_start=backend_between(backend.name, history.start, reading),
+            )
 
     def document(self, backends: list[BackendStatus]) -> FleetState:
         """Return the whole document, of which these are the backends."""
@@ -99,7 +109,7 @@ class StateAt:
     def _backend(self, backend: Backend) -> BackendStatus:
         view, estimate = self._view, self._terms[backend]
         known, reason = view.facts(backend, estimate), _reason(backend, view)
-        is_scraped, history = known.scrape_age_s is not None, self._runtime.traffic.history
+        is_scraped = known.scrape_age_s is not None
         return BackendStatus(
             name=backend.name,
             address=backend.endpoint.address,
@@ -131,8 +141,6 @@ class StateAt:
             else backend.predictions.is_trusted,
             limit=_limit(backend),
             terms_s=estimate._asdict(),
-            last_minute=backend_between(backend.name, history.minute_ago, self._reading),
-            since_start=backend_between(backend.name, history.start, self._reading),
         )
 
 
