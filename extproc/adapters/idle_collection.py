@@ -10,14 +10,14 @@ import time
 
 PAUSE_S = 0.05
 _WORTH_A_PASS = 1000
-"""Guessed: a pass over so many new objects takes 0.2 ms."""
+"""Guessed: a pass over this many new objects takes 0.2 ms."""
 _IDLE_TURN_S = 1e-4
 """Guessed: a turn of the loop in which a request was handled takes longer."""
 _PASSES_PER_OLDER_ONE = 20
 _WHOLE_EVERY_S = 3600.0
 """Guessed: a pass over everything takes tens of milliseconds."""
 _MOST_NEW, _NEVER = 50_000, 1_000_000
-"""Measured: without an idle moment a pass comes after so many new objects, some 10 ms long."""
+"""Measured: without an idle moment a pass comes after this many new objects, some 10 ms long."""
 
 
 def spare_what_stays() -> None:
