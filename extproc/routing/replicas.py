@@ -35,10 +35,17 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     tokens: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """The key of a foreign prompt on its backend: two replicas may have the same number."""
+
+    backend: Backend
+
+
 @dataclass(slots=True)
 class _Replica:
     heard_at_s: float
-    open: OrderedDict[int, Backend] = field(default_factory=OrderedDict)
+    open: OrderedDict[int, _Prompt] = field(default_factory=OrderedDict)
 
 
 class Replicas:
@@ -89,12 +96,12 @@ class Replicas:
         backend = self._registry.backend_named(report.backend or "")
         if backend is None or report.number in replica.open:
             return
-        replica.open[report.number] = backend
-        backend.expect_prompt(report.number, report.tokens, now_s)
+        prompt = replica.open[report.number] = _Prompt(backend)
+        backend.expect_prompt(prompt, report.tokens, now_s)
         if len(replica.open) > MAX_OPEN:
             self._close(replica, next(iter(replica.open)))
 
     def _close(self, replica: _Replica, number: int) -> None:
-        backend = replica.open.pop(number, None)
-        if backend is not None:
-            backend.give_back_prompt(number)
+        prompt = replica.open.pop(number, None)
+        if prompt is not None:
+            prompt.backend.give_back_prompt(prompt)

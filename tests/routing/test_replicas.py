@@ -129,3 +129,13 @@ def test_neither_reports_nor_prompts_grow_without_bound() -> None:
         other.replicas.heard("10.0.0.1", [Report(number, "vllm-1", 1.0)], 0.0)
     assert [core.replicas.take()[0].number, core.replicas.take()] == [MAX_OPEN, []]
     assert prompts_s(other, "vllm-1", 0.0) == pytest.approx(MAX_OPEN * 1e-4)
+
+
+def test_equal_numbers_of_two_replicas_are_two_prompts() -> None:
+    other = a_replica()
+    assert other.replicas is not None
+    for name in ("10.0.0.1", "10.0.0.2"):
+        other.replicas.heard(name, [Report(1, "vllm-1", 1000.0)], 0.0)
+    assert prompts_s(other, "vllm-1", 0.0) == pytest.approx(2000 * 1e-4)
+    other.replicas.heard("10.0.0.1", [Report(1)], 0.0)
+    assert prompts_s(other, "vllm-1", 0.0) == pytest.approx(1000 * 1e-4)
