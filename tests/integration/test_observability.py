@@ -129,6 +129,7 @@ def test_no_panel_is_empty_no_rule_fails_and_an_outage_is_seen(stack: LocalStack
         "endpoint": "http://127.0.0.1:1/v1/traces"
     }  # none is there: its spans are counted
     stack.stages["admission"] = {"mode": "queue", "queue": {"max_waiting": 20, "max_wait_s": 2.0}}
+    stack.stages["replicas"] = {"hosts": ["127.0.0.1"], "address": f"127.0.0.1:{free_port()}"}
     shutil.copyfile(SHIPPED_MODEL, stack.model_path)
     TrainerSign(stack.model_path).give()
 
