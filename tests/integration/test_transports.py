@@ -89,7 +89,7 @@ def test_every_request_is_placed_and_logged_and_leaves_nothing(
             answers = await asyncio.gather(*map(one, range(1, REQUESTS + 1)))
             assert set(answers) == {(200, "vllm-1")}
             await served.until(lambda: len(served.entries) == REQUESTS and served.in_flight == 0)
-            assert all(entry.metadata["backend"] == "vllm-1" for entry in served.entries)
+            assert all(entry.metadata["facts"] == "vllm-1" for entry in served.entries)
             assert (served.placed, served.server.protocol_errors) == (REQUESTS, 0)
 
     uvloop.run(scenario())

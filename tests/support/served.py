@@ -75,7 +75,9 @@ class Served:
     def _placement(self, phase: Phase) -> Placement:
         self.placed += 1
         self.in_flight += 1
-        return Placement(RouteTo(phase, "vllm-1", {"backend": "vllm-1"}), CountedLease(self._release))
+        return Placement(
+            RouteTo(phase, "vllm-1", {"backend": "vllm-1", "facts": "vllm-1"}), CountedLease(self._release)
+        )
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE_S):
