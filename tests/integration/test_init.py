@@ -44,6 +44,17 @@ async def started(command: Sequence[str]) -> AsyncIterator[None]:
         await process.wait()
 
 
+async def until_models_are_known(session: aiohttp.ClientSession, state_url: str) -> None:
+    """A sidecar that has just begun lets Envoy choose."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            async with session.get(state_url) as response:
+                backends = (await response.json())["backends"]
+            if all(each["is_routable"] and each["models"] for each in backends):
+                return
+            await asyncio.sleep(0.05)
+
+
 async def until_ready(session: aiohttp.ClientSession, url: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -84,6 +95,7 @@ def test_sidecar_and_envoy_serve_with_the_files_as_written(tmp_path: Path) -> No
             await until_ready(session, f"http://127.0.0.1:{http_port}/readyz")
             await exits.enter_async_context(started([*envoy, "--concurrency", "1", "--disable-hot-restart"]))
             await until_ready(session, f"http://127.0.0.1:{admin_port}/ready")
+            await until_models_are_known(session, f"http://127.0.0.1:{http_port}/v1/state")
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
             for server in servers:
                 async with session.post(url, json=chat(model=server.name)) as response:
