@@ -31,7 +31,7 @@ BUDGET_US, BUDGET_OF_EMPTY_US = 25.0, 36.0
 MAX_ADDED_MS = 1.0
 CHUNKS, PAUSE_MS = 400, 10
 MAX_PART_MS = 1.0
-"""Of 99 parts of 100, at half a core."""
+"""The longest that 99 parts of 100 may be kept, at half a core."""
 
 
 @dataclass(frozen=True, slots=True)

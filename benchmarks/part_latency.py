@@ -65,7 +65,7 @@ _ANSWERS_BEFORE = 3
 
 @dataclass(slots=True)
 class Latencies:
-    """Of all parts that were handed back, sorted; `late_s` is the longest that the sender was late itself."""
+    """The times of all parts that were handed back, sorted; `late_s` is the sender's own longest delay."""
 
     parts_s: list[float] = field(default_factory=list)
     late_s: float = 0.0
@@ -101,7 +101,7 @@ def at_half_a_core(server: Process, port: int, together: int, duration_s: float)
 
 
 def open_streams_bytes(server: Process, port: int) -> int:
-    """What the server's memory has grown by while `OPEN` streams are open, each with some KB passed on."""
+    """The growth of the server's memory while `OPEN` streams are open, each with some KB passed on."""
     grown = 0
     for _ in range(2):  # the first time something stays
         before = resident_bytes(server.pid)

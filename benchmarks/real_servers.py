@@ -45,7 +45,7 @@ OVERLOAD = 3.0
 
 @dataclass(slots=True)
 class Seen:
-    """What became of the requests of one load; `ttfts_s` are those of attempts that were let in."""
+    """The outcomes of the requests of one load; `ttfts_s` are those of attempts that were let in."""
 
     users: int = 0
     attempts: int = 0

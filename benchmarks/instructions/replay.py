@@ -1,4 +1,4 @@
-"""What is counted: the sidecar without sockets, whole and in parts, on the bytes that Envoy sends.
+"""The sidecar whose instructions are counted: without sockets, whole and in parts, on bytes of Envoy's.
 
 Each count lies between two calls of `getppid`, at which callgrind writes down what it has counted since the
 call before: see `__main__`.

@@ -24,7 +24,7 @@ _PAUSE_MS = re.compile(rb"\r\nx-pause-ms: (\d+)", re.IGNORECASE)
 _MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
 _IS_STREAM = re.compile(rb'"stream": ?true')
 _PAGES = 61
-"""Of a busy server; a prime, so that it shows each backend all of them, whatever their number."""
+"""The pages of a busy server: a prime number, so that each backend shows all of them."""
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )

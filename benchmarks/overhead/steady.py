@@ -2,8 +2,7 @@
 
 First the capacity in the open loop: the highest rate at which answers keep up with the requests. Then a share
 of it: requests come when they come, and one that has to wait is late. Envoy without a processor and with an
-empty one take the same rate in the turns between, so that what is added is told apart from what the machine
-does to everybody.
+empty one take the same rate in the turns between, so that the machine's own delays are not counted as added.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What one run is judged by, real or predicted, and the gain of one policy over another. No I/O."""
+"""The figures of one run, real or predicted, and the gain of one policy over another. No I/O."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -20,6 +20,7 @@ import msgspec
 from extproc.adapters.condition_log import ConditionLog
 from extproc.config.replicas_stage import ReplicasConfig
 from extproc.errors import ExtprocError
+from extproc.fleet.endpoint import host_and_port
 from extproc.routing.replicas import Replicas, Report
 
 logger = logging.getLogger(__name__)
@@ -122,11 +123,10 @@ class ReplicaLink(asyncio.DatagramProtocol):
 
 
 def _bound(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
+    host, port = host_and_port(address)
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        made.bind((host, int(port)))
+        made.bind((host, port))
     except OSError as error:
         made.close()
         raise ExtprocError(f"replicas.address {address}: {error.strerror}") from error

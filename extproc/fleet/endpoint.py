@@ -19,6 +19,12 @@ def is_ip_address(host: str) -> bool:
         return False
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Split HOST:PORT, as the configuration has checked it; an IPv6 address loses its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 @dataclass(frozen=True, slots=True)
 class TlsRule:
     """How a server is reached by TLS: the name that its certificate has to have, and the authorities for it.

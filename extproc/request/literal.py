@@ -30,7 +30,7 @@ _EXACT_UP_TO_BYTES: Final = 16 * 1024
 _BYTES_PER_SLICE: Final = 1024
 _MAX_SLICES: Final = 512
 _SLICE_BYTES: Final = 64
-_ESCAPE_BYTES: Final = len(r"\uXXXX")
+ESCAPE_BYTES: Final = len(r"\uXXXX")
 
 # \u stands for 3 bytes, except for these: 2 bytes (U+0000 to U+07FF, and either half of a surrogate pair,
 # which is 4 together), and of them 1 byte (ASCII).
@@ -102,7 +102,7 @@ def _sampled_text_bytes(escaped: bytes) -> int:
 def _slice(escaped: bytes, start: int) -> bytes:
     """Return a piece of `escaped` that does not end within an escape."""
     end = start + _SLICE_BYTES
-    return escaped[start : max(end, escaped.rfind(b"\\", start, end) + _ESCAPE_BYTES)]
+    return escaped[start : max(end, escaped.rfind(b"\\", start, end) + ESCAPE_BYTES)]
 
 
 def _bytes_saved(escaped: bytes) -> int:

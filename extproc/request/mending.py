@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from extproc.request.literal import ESCAPE_BYTES
+
 _UP_TO_BYTES: Final = 10 << 20
 """Measured: mending takes a quarter of a millisecond for a megabyte, and the worst that is mended 80 ms."""
 
@@ -19,8 +21,6 @@ _UP_TO_PLACES: Final = 16 * 1024
 
 _BYTES_AT_ONCE: Final = 64 * 1024
 """Guessed: so much of the body stays in the processor's cache while it is looked at several times."""
-
-_ESCAPE_BYTES: Final = len(r"\uXXXX")
 
 _NUMBERS: Final = (
     (re.compile(rb"NaN(?<=[:\[, \t\r\n]NaN)(?=[,\]} \t\r\n])"), b"0.0"),
@@ -66,24 +66,24 @@ def with_whole_pairs(json: bytes) -> bytes:
         return json
     kinds = _KINDS[codes[at + 3]]
     is_half = kinds != 0
-    is_pair = (kinds[:-1] == _HIGH) & (kinds[1:] == _LOW) & (np.diff(at) == _ESCAPE_BYTES)
+    is_pair = (kinds[:-1] == _HIGH) & (kinds[1:] == _LOW) & (np.diff(at) == ESCAPE_BYTES)
     is_half[:-1] &= ~is_pair
     is_half[1:] &= ~is_pair
     halves = at[is_half][:_UP_TO_PLACES].tolist()
     if not halves:
         return json
-    starts = [0, *(half + _ESCAPE_BYTES for half in halves)]
+    starts = [0, *(half + ESCAPE_BYTES for half in halves)]
     return rb"\ufffd".join(json[start:end] for start, end in zip(starts, [*halves, None], strict=True))
 
 
 def _surrogates(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return where escapes begin that stand for U+D000 to U+DFFF."""
     found = [np.zeros(0, np.int64)]
-    for start in range(0, len(codes) - _ESCAPE_BYTES, _BYTES_AT_ONCE):
-        piece = codes[start : start + _BYTES_AT_ONCE + _ESCAPE_BYTES - 1]
-        is_one = piece[: 1 - _ESCAPE_BYTES] == ord("\\")
-        is_one &= piece[1 : 2 - _ESCAPE_BYTES] == ord("u")
+    for start in range(0, len(codes) - ESCAPE_BYTES, _BYTES_AT_ONCE):
+        piece = codes[start : start + _BYTES_AT_ONCE + ESCAPE_BYTES - 1]
+        is_one = piece[: 1 - ESCAPE_BYTES] == ord("\\")
+        is_one &= piece[1 : 2 - ESCAPE_BYTES] == ord("u")
         if is_one.any():  # most pieces have no such escape at all
-            is_one &= piece[2 : 3 - _ESCAPE_BYTES] | 0x20 == ord("d")
+            is_one &= piece[2 : 3 - ESCAPE_BYTES] | 0x20 == ord("d")
             found.append(np.flatnonzero(is_one) + start)
     return np.concatenate(found)

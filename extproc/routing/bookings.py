@@ -111,9 +111,7 @@ class Bookings:
             new_tokens = 0.0
             if prefill is None:
                 new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
-            backend.expect_prompt(booking, new_tokens, now_s)
-            if self._replicas is not None:
-                self._replicas.sent(self._number, backend, new_tokens)
+            self._expect_prompt(booking, new_tokens, now_s)
             _count_text(backend, request, prefill)
         else:
             backend.count_bodyless(1, now_s)
@@ -131,9 +129,7 @@ class Bookings:
         if booking.request.tenant:
             self.shares.end(booking.request.tenant)
         if booking.request.has_body:
-            backend.give_back_prompt(booking)
-            if self._replicas is not None:
-                self._replicas.ended(booking.number)
+            self._give_back_prompt(booking)
             backend.release(now_s)
             backend.token_window.finished(booking.request.input_size)
         else:
@@ -168,6 +164,8 @@ class Bookings:
         if booking not in backend.open:
             return
         del backend.open[booking]
+        if booking.request.has_body:
+            self._give_back_prompt(booking)
         booking.backend = other
         other.open[booking] = None
         if backend.adapters is not None:
@@ -179,15 +177,21 @@ class Bookings:
             other.bodyless += 1
             return
         backend.move_to(other, now_s)
-        backend.give_back_prompt(booking)
-        new_tokens = 0.0 if booking.prefill else booking.request.input_tokens
-        other.expect_prompt(booking, new_tokens, now_s)
-        if self._replicas is not None:
-            self._replicas.ended(booking.number)
-            self._replicas.sent(booking.number, other, new_tokens)
+        self._expect_prompt(booking, 0.0 if booking.prefill else booking.request.input_tokens, now_s)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request, booking.prefill)
+
+    def _expect_prompt(self, booking: BookedRequest, tokens: float, now_s: float) -> None:
+        """Count a prompt as work of its backend, here and with other sidecars."""
+        booking.backend.expect_prompt(booking, tokens, now_s)
+        if self._replicas is not None:
+            self._replicas.sent(booking.number, booking.backend, tokens)
+
+    def _give_back_prompt(self, booking: BookedRequest) -> None:
+        booking.backend.give_back_prompt(booking)
+        if self._replicas is not None:
+            self._replicas.ended(booking.number)
 
     def retried(self) -> None:
         """Count a second attempt."""

@@ -20,7 +20,7 @@ import dns.resolver
 from extproc.adapters.condition_log import ConditionLog
 from extproc.adapters.discovery.source import DiscoveryCounts, can_be_a_backend, name_of_address
 from extproc.config.discovery_stage import DnsDiscovery
-from extproc.fleet.endpoint import Endpoint
+from extproc.fleet.endpoint import Endpoint, host_and_port
 
 logger = logging.getLogger(__name__)
 
@@ -93,5 +93,4 @@ class DnsSource:
 
 
 def _nameserver(address: str) -> dns.nameserver.Nameserver:
-    host, _, port = address.rpartition(":")
-    return dns.nameserver.Do53Nameserver(host.strip("[]"), int(port))
+    return dns.nameserver.Do53Nameserver(*host_and_port(address))

@@ -17,6 +17,7 @@ from extproc.config.gateway_stage import GatewayConfig
 from extproc.config.stages import ServerConfig
 from extproc.errors import StackError
 from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.fleet.endpoint import host_and_port
 from extproc.h2.grpc_call import NewHandler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.h2_limits import USUAL_LIMITS, Limits
@@ -69,10 +70,9 @@ class PickerServer(ThinListener):
 
     async def start(self) -> int:
         """Listen on both addresses, and report SERVING. Returns the port of ext_proc; see `ThinListener`."""
-        host, _, port = self._health_address.rpartition(":")
         try:
             self._health_listener = await asyncio.get_running_loop().create_server(
-                self._new_probe, host.strip("[]"), int(port)
+                self._new_probe, *host_and_port(self._health_address)
             )
         except OSError as error:
             raise StackError(f"health: cannot listen on {self._health_address}: {error}") from error

@@ -16,6 +16,7 @@ from extproc.adapters.envoy.thin_calls import CheckCall, WatchCall
 from extproc.adapters.envoy.tls_files import TlsFiles
 from extproc.config.stages import ServerConfig
 from extproc.errors import ProtocolError, StackError
+from extproc.fleet.endpoint import host_and_port
 from extproc.h2.grpc_call import NewHandler, UnfinishedMessages
 from extproc.h2.grpc_connection import GrpcService
 from extproc.h2.h2_limits import USUAL_LIMITS, Limits
@@ -143,12 +144,12 @@ class ThinListener(EnvoyServer):
             listener = await loop.create_unix_server(self._new_connection, path, backlog=_BACKLOG)
             self._own_file = _SocketFile(Path(path))
             return listener
-        host, _, port = address.rpartition(":")
+        host, port = host_and_port(address)
         tls = self._config.tls
         return await loop.create_server(
             self._new_connection,
-            host.strip("[]"),
-            int(port),
+            host,
+            port,
             backlog=_BACKLOG,
             ssl=None if tls is None else TlsFiles(tls, ALPN_PROTOCOL).context,
             ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE_S,

@@ -19,6 +19,7 @@ from extproc.config.given_sources import listed, numbered_servers
 from extproc.config.listen_options import HOST
 from extproc.config.stages import Config, load_config
 from extproc.errors import StackError
+from extproc.fleet.endpoint import host_and_port
 from extproc.lab.local_stack.child_process import EXTPROC, ChildProcess, ChildRestart, typed_command
 from extproc.lab.local_stack.stack_files import (
     PortUse,
@@ -162,8 +163,7 @@ class Stack:
             PortUse(HOST, options.http_port, "the sidecar's HTTP", "--http-port"),
         ]
         if not options.grpc_address.startswith("unix:"):
-            host, _, port = options.grpc_address.rpartition(":")
-            uses.append(PortUse(host.strip("[]"), int(port), "the sidecar's gRPC", "--grpc"))
+            uses.append(PortUse(*host_and_port(options.grpc_address), "the sidecar's gRPC", "--grpc"))
         uses += [
             PortUse(HOST, options.sim_port + index, sim.name, "--sim-port")
             for index, sim in enumerate(self._sims)
