@@ -112,7 +112,8 @@ def _picker(ports: Sequence[int], *, tls: bool) -> dict[str, Any]:
         "circuit_breakers": _many(),
         "typed_extension_protocol_options": _upstream(http2_protocol_options={}),
         "load_assignment": _assignment("picker", ports),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # Envoy collects changes of health for a second unless it is given another window.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "health_checks": [
             {
                 "timeout": "5s",
