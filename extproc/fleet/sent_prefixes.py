@@ -123,10 +123,10 @@ class SentPrefixes:
             holders = notes.get(chain[number - 1])
             if holders is not None and len(holders) > looked_at:
                 looked_at = len(holders)
-                known = holders
-                if among is not None and looked_at > len(among):
-                    known = {backend: holders[backend] for backend in among if backend in holders}
-                held = {each: number for each, clock in known.items() if clock >= each.cache.oldest}
+                if among is None or looked_at <= len(among):
+                    held = {each: number for each, clock in holders.items() if clock >= each.cache.oldest}
+                else:
+                    held = {each: number for each in among if holders.get(each, -inf) >= each.cache.oldest}
                 found = held | found  # the deeper one says more
                 if looked_at >= most:
                     break
