@@ -155,8 +155,8 @@ class PaceLearning:
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
         else:
             # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
-            foretold_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
-            weight = (NOISE_S / (NOISE_S + foretold_s)) ** 2
+            predicted_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
+            weight = (NOISE_S / (NOISE_S + predicted_s)) ** 2
             self._line.add(weight, seen)
         if seen.decode_s is not None:
             self._outcomes += 1
