@@ -50,7 +50,9 @@ def _finding(contact: FirstContact) -> str:
     named = ", ".join(contact.models[:MOST_MODELS])
     more = f" and {len(contact.models) - MOST_MODELS} more" if len(contact.models) > MOST_MODELS else ""
     note = (
-        "" if contact.tells_load else "; its metrics are unknown: only what is sent from here counts as load"
+        ""
+        if contact.reports_load
+        else "; its metrics are unknown: only what is sent from here counts as load"
     )
     return f"serves {named}{more}{note}"
 

@@ -33,7 +33,8 @@ class TransferCost:
         return max(0.0, factor) * _guess(tokens)
 
     def learn(self, tokens: float, without_transfer_s: float, ttft_s: float, now_s: float) -> None:
-        """Learn from a first token that came after `ttft_s`, and without the transfer after `without_transfer_s`.
+        """Learn from a first token after `ttft_s`, which would have come without the transfer after
+        `without_transfer_s`.
 
         One that is a surprise counts as a smaller one, as for the pace of a server.
         """

@@ -1,6 +1,6 @@
 """The outcome of a placed request: Envoy's log entry, read together with the decision that came back in it.
 
-Whether a backend is to blame is told from Envoy's response flags and the status
+Whether a backend is to blame follows from Envoy's response flags and the status
 (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage): connection
 failures, resets and 5xx are its failures; a 4xx is an answer; a client that leaves, or a request that Envoy
 never sent, proves nothing. Nor does 429, or 503 with Retry-After: the backend takes no more for a while.

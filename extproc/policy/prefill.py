@@ -81,7 +81,7 @@ def nearer_by_prefill(
     """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
 
     Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
-    computing, told as tokens that it need not compute: candidates are compared by what is left for them.
+    computing, as tokens that it need not compute: candidates are compared by what is left for them.
     Looked at is the one prefill server that would have the whole prompt there first.
     """
     view, ready_s = prefillers
