@@ -29,8 +29,8 @@ WINDOW_REQUESTS = 256
 class HeldBodies(msgspec.Struct):
     """All bodies of one sidecar that are held; `refuse` answers a request whose body has no room.
 
-    A body of unknown length takes the room of the largest only where most requests have a length: some gateways
-    leave all lengths out, and an older `envoy.yaml` does not forward them.
+    A body of unknown length takes the room of the largest only where most requests have a length: some
+    gateways leave all lengths out, and an older `envoy.yaml` does not forward them.
     """
 
     max_bytes: int

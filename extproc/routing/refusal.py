@@ -52,7 +52,7 @@ _CONTENDED = {
     Reason.QUEUE_FULL: SATURATED,
     Reason.QUEUE_TIMEOUT: "rejected-ttl-expired",
 }
-"""Refusals by servers that are busy, with the reason that a gateway gets. For all others no server is there."""
+"""Refusals because servers are busy, with the reason that a gateway gets; for others no server is there."""
 
 MODEL_GONE_RETRY_S = 10
 """Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
