@@ -101,7 +101,7 @@ def test_who_finds_backends_lists_none(discovery: dict[str, Any]) -> None:
     assert "discovery: Value error, with kind" in faults(discovery=discovery)
 
 
-def test_without_discovery_a_list_is_needed_and_told_with_the_other_faults() -> None:
+def test_without_discovery_a_list_is_needed_and_reported_with_the_other_faults() -> None:
     message = "a list of `backends` is needed"
     assert message in discovery_faults({"kind": "static"})
     with pytest.raises(ConfigError, match=message) as caught:
@@ -186,7 +186,7 @@ def test_all_faults_are_reported_at_once_and_nothing_else() -> None:
     ]
 
 
-def test_a_field_that_no_stage_has_is_told_in_the_same_words_everywhere() -> None:
+def test_a_field_that_no_stage_has_is_reported_in_the_same_words_everywhere() -> None:
     message = faults(server={"no_such": 1}, breaker={"no_such": 1}, admission={"queue": {"no_such": 1}})
     for place in ("server", "breaker", "admission.queue"):
         assert f"  {place}.no_such: Extra inputs are not permitted" in message
@@ -285,7 +285,7 @@ def test_only_mappings_can_be_merged(merged: str) -> None:
         parse_config(f"a: {{<<: {merged}}}", "test.yaml")
 
 
-def test_very_many_faults_are_counted_and_not_all_told() -> None:
+def test_very_many_faults_are_counted_and_not_all_listed() -> None:
     told = faults(backends=[{"name": 1, "url": "http://a"}] * 1000).splitlines()
     assert told[0] == "test.yaml: 1000 fault(s)"
     assert len(told) == 102
@@ -368,7 +368,7 @@ def test_tls_is_for_the_thin_transport_on_tcp() -> None:
         {"transport": "thin", "tls": TLS, "address": "unix:///run/e.sock"},
     ],
 )
-def test_tls_that_nobody_would_speak_is_refused(server: dict[str, object]) -> None:
+def test_tls_that_no_peer_would_use_is_refused(server: dict[str, object]) -> None:
     assert "tls needs transport: thin, and a TCP address" in faults(server=server)
 
 
@@ -376,7 +376,7 @@ def test_a_transport_that_is_none_is_refused() -> None:
     assert "server.transport: " in faults(server={"transport": "quic"})
 
 
-def test_a_wrong_address_is_told_what_was_expected() -> None:
+def test_a_wrong_address_is_reported_with_what_was_expected() -> None:
     assert "expected HOST:PORT or unix:///PATH" in faults(server={"address": "x:²"})
 
 

@@ -198,7 +198,7 @@ def listed(core: Core) -> list[str] | None:
     return [each["id"] for each in answer["data"]]
 
 
-def test_clients_are_told_all_models_of_the_fleet() -> None:
+def test_clients_get_the_list_of_all_models_of_the_fleet() -> None:
     core = a_core([an_endpoint(1, model=None), an_endpoint(2, models=frozenset({"chat", "adapter"}))])
     core.registry.learn_models(backend_named(core, "vllm-1"), frozenset({"whisper", "chat"}))
     assert listed(core) == ["adapter", "chat", "whisper"]

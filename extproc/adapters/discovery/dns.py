@@ -64,10 +64,10 @@ class DnsSource:
         )
         found = [address for answer in answers for address in answer]
         usable = usable_addresses(found)
-        self._tell_of_odd(sorted(set(found).difference(usable)))
+        self._log_oddities(sorted(set(found).difference(usable)))
         return usable
 
-    def _tell_of_odd(self, addresses: Sequence[str]) -> None:
+    def _log_oddities(self, addresses: Sequence[str]) -> None:
         if addresses:
             detail = f"addresses that no backend has: {', '.join(addresses)}"
             self._oddities.failed(detail, time.monotonic(), host=self._config.host)
