@@ -39,7 +39,7 @@ class DnsSource:
         self.counts = DiscoveryCounts()
         self._config = config
         self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
-        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_in")
+        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_used")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """Yield one set for each answer; asks again `interval_s` after it."""

@@ -57,7 +57,7 @@ class MembershipFeed:
         self._writing = asyncio.Lock()
         self._publishing = ConditionLog(logger, "clusters_not_written", "clusters_written")
         self._finding = ConditionLog(logger, "discovery_doubted", "discovery_believed")
-        self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_in")
+        self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_used")
 
     @property
     def is_doubting(self) -> bool:
