@@ -235,5 +235,5 @@ def _new_tracing(config: TracingConfig, core: Core, rng: np.random.Generator) ->
             DecisionTracing,
         )
     except ImportError as error:
-        raise ConfigError("tracing: pip install 'vllm-extproc[tracing]'") from error
+        raise ConfigError("tracing needs more packages: pip install 'vllm-extproc[tracing]'") from error
     return DecisionTracing(config, core, rng.spawn(1)[0])
