@@ -76,15 +76,11 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def to_metadata(facts: PlacedFacts) -> dict[str, str]:
-    """Return the metadata that carries `facts`."""
-    metadata = {
-        BACKEND_KEY: facts.backend,
-        LAYER_KEY: facts.layer,
-        REASON_KEY: facts.reason,
-        FACTS_KEY: _ENCODER.encode(facts).decode(),
-    }
+    """Return the metadata that carries `facts`; they are last, since nothing else is new in each request."""
+    metadata = {BACKEND_KEY: facts.backend, LAYER_KEY: facts.layer, REASON_KEY: facts.reason}
     if facts.prefiller:
         metadata[PREFILLER_KEY] = facts.prefiller
+    metadata[FACTS_KEY] = _ENCODER.encode(facts).decode()
     return metadata
 
 
