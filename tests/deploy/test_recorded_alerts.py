@@ -1,4 +1,4 @@
-"""The alerts by recorded metrics: quiet and busy days, an overload and a sick backend fire what they should."""
+"""Alerts by recorded metrics: quiet and busy days, an overload and a sick backend fire what they should."""
 
 import shutil
 import subprocess
