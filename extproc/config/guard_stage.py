@@ -45,7 +45,7 @@ class GuardConfig(Stage):
     def saturation(self, *, is_queueing: bool) -> SaturationRule:
         """Return when a backend is full, and when it comes back.
 
-        A backend is filled up as soon as it can be, and no further, where requests wait in the router's queue.
+        Where requests wait in the router's queue a backend is filled up at once, and no further.
         """
         share = 1.0 if is_queueing else RESUME_SHARE
         if self.max_active == "auto":
