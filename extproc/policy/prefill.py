@@ -25,13 +25,13 @@ STALLED = 1.0
 class PrefillChoice(msgspec.Struct, frozen=True):
     """Prefill on `backend`, which has `cached_tokens` of the prompt; `moved_tokens` go to the other server.
 
-    The first token is `foretold_s` away, without the transfer.
+    The first token comes after `ttft_without_transfer_s` and the transfer.
     """
 
     backend: Backend
     cached_tokens: float
     moved_tokens: float
-    foretold_s: float
+    ttft_without_transfer_s: float
 
 
 class Prefiller(NamedTuple):
@@ -76,13 +76,13 @@ def prefill_elsewhere(
     """
     moved_tokens = max(0.0, prompt_tokens - known.expected_cached_tokens)
     ahead_s, turns_s = known.estimate.prompts_ahead_s, known.estimate.turns_s
-    best, best_s, best_foretold_s = None, there_s(chosen, known), 0.0
+    best, best_s, best_without_s = None, there_s(chosen, known), 0.0
     for each in prefillers.servers:
-        foretold_s = max(each.ready_s, ahead_s) + turns_s
-        expected_s = foretold_s + each.transfer_s(moved_tokens)
+        without_transfer_s = max(each.ready_s, ahead_s) + turns_s
+        expected_s = without_transfer_s + each.transfer_s(moved_tokens)
         if expected_s < best_s or (best is not None and expected_s == best_s and each.load < best.load):
-            best, best_s, best_foretold_s = each, expected_s, foretold_s
-    return best and PrefillChoice(best.backend, best.cached_tokens, moved_tokens, best_foretold_s)
+            best, best_s, best_without_s = each, expected_s, without_transfer_s
+    return best and PrefillChoice(best.backend, best.cached_tokens, moved_tokens, best_without_s)
 
 
 def nearer_by_prefill(
@@ -95,7 +95,7 @@ def nearer_by_prefill(
     """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
 
     Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
-    computing, told as tokens that it need not compute: candidates are compared by what is left for them.
+    computing, as tokens that it need not compute: candidates are compared by what is left for them.
     Looked at is the one prefill server that would have the whole prompt there first.
     """
     view, servers = prefillers

@@ -173,7 +173,7 @@ def test_a_gateway_that_sends_no_bodies_gets_the_choice_with_the_headers() -> No
     assert exchange.decide(1.0) == (Pick(Phase.REQUEST_HEADERS, (ADDRESS,)),)
 
 
-def test_without_a_path_the_api_is_told_by_the_body() -> None:
+def test_without_a_path_the_body_decides_the_api() -> None:
     books = GatewayBooks()
     exchange = books.exchange()
     exchange.receive(RequestHeaders({"content-type": "application/json"}, False), 1.0)
@@ -262,7 +262,7 @@ def test_an_answer_ends_the_exchange() -> None:
     assert answered(exchange, BODY) == [Reject(429, b"{}", {}), Finish()]
 
 
-def test_without_an_address_the_gateway_is_told_that_there_is_none() -> None:
+def test_without_an_address_the_gateway_gets_none() -> None:
     books = GatewayBooks()
     books.placement = Placement(Continue(Phase.REQUEST_HEADERS))
     exchange = books.exchange()

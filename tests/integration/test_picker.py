@@ -365,7 +365,7 @@ def test_a_picker_that_is_killed_costs_what_is_in_flight_and_nothing_after_its_r
     shared.run(scenario())
 
 
-def test_a_picker_that_is_told_to_stop_brings_streams_to_their_end(shared: SharedStack) -> None:
+def test_a_picker_that_is_stopped_brings_streams_to_their_end(shared: SharedStack) -> None:
     stack = picker_of(shared)
 
     async def scenario() -> None:
