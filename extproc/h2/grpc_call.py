@@ -105,6 +105,9 @@ class Call:
 
         Raises ProtocolError for what is no message, and where the handler does.
         """
+        if not is_ended and (message := self._reader.only(data)) is not None:
+            self._handler.receive(message)  # by far the most frequent case: one frame, one message
+            return
         self._is_half_closed = is_ended
         was_within_message = self._reader.is_within_message
         messages = self._reader.receive(data) if data else ()
@@ -125,12 +128,16 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send a message; after the end it goes nowhere."""
+        self.send_prefixed(prefixed(message))
+
+    def send_prefixed(self, message: bytes) -> None:
+        """Send a message that has its prefix."""
         if self.is_over:
             return
         if not self._has_answered:
             self._has_answered = True
             self._connection.send_headers(self._stream_id, RESPONSE_HEADERS)
-        self._connection.send_data(self._stream_id, prefixed(message))
+        self._connection.send_data(self._stream_id, message)
 
     def finish(self, status: Status = Status.OK, text: str = "") -> None:
         """End the call with a status; after the end it does nothing.
