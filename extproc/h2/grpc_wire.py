@@ -138,10 +138,6 @@ class MessageReader:
         """How much there is of a message that has not ended."""
         return 0 if self._pending is None else len(self._pending)
 
-    def drop(self) -> None:
-        """Forget a message that will not end."""
-        self._pending = None
-
     def receive(self, data: bytes) -> list[bytes]:
         """Return the messages that these bytes complete.
 
@@ -149,8 +145,6 @@ class MessageReader:
         (RESOURCE_EXHAUSTED), as soon as its prefix is there.
         """
         if self._pending is None:
-            if len(data) >= PREFIX_BYTES and self._end_of_message(data, 0) == len(data):
-                return [data[PREFIX_BYTES:]]  # by far the most frequent case: one frame, one message
             self._pending = bytearray()
         self._pending += data
         if len(self._pending) < self._needed_bytes:
@@ -173,7 +167,7 @@ class MessageReader:
             self._pending = None
         return messages
 
-    def _end_of_message(self, data: bytes | bytearray, at: int) -> int:
+    def _end_of_message(self, data: bytearray, at: int) -> int:
         is_compressed, length = _PREFIX.unpack_from(data, at)
         if is_compressed:
             raise CallError(Status.UNIMPLEMENTED, "compressed messages are not supported")
