@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from extproc.request.api import APIS_BY_PATH, OTHER, Api
+from extproc.request.api import APIS_BY_PATH, OTHER, Api, api_at
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
 from extproc.request.content import readable_content
@@ -28,7 +28,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
-    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade; `tenant`
+    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade, and True
+    for a call of gRPC, though its messages are not read; `tenant`
     is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
@@ -77,11 +78,11 @@ def read_request(
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
-    Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
-    an upgrade.
+    Header names are in lower case. `body` is None where Envoy announced that none follows, or none is waited
+    for.
     """
     path = _path(headers)
-    api = apis.get(path, OTHER)
+    api = api_at(path, apis)
     if headers.get(":method") != api.method:
         api = OTHER
     response = response_in_path(path)
@@ -115,12 +116,18 @@ def read_request(
 
 def api_of(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> Api:
     """Return the API that a request's path is of."""
-    return apis.get(_path(headers), OTHER)
+    return api_at(_path(headers), apis)
 
 
 def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> bool:
     """Return whether a request becomes a WebSocket: no body is waited for."""
     return headers.get(":method") == "GET" and api_of(headers, apis).is_upgrade
+
+
+def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
+    """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
+    api = api_of(headers)
+    return headers.get(":method") == api.method and (api.is_upgrade or api.is_grpc)
 
 
 def _path(headers: Mapping[str, str]) -> str:
@@ -137,11 +144,11 @@ def _without_body(
 ) -> Request:
     """Read a request of which no engine computes anything, as one about a stored response."""
     return Request(
-        api=api if api.method == "GET" else OTHER,
+        api=api if api.method == "GET" or api.is_grpc else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
         priority=_priority(headers, rules),
-        has_body=False,
+        has_body=api.is_grpc,
         response=response,
         endpoints=endpoints,
     )

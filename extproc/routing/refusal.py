@@ -161,6 +161,8 @@ def _reject(
     body = msgspec.json.encode(
         {"type": "error", "error": error} if api.has_typed_errors else {"error": error}
     )
+    if api.is_grpc:  # Envoy makes the text of a status of gRPC of it, and the status of the number
+        body = str(error["message"]).encode()
     own_headers = {
         "content-type": "application/json",
         LAYER_HEADER: Layer.REJECT.value,

@@ -9,7 +9,7 @@ import numpy as np
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.newcomers import is_joining
 from extproc.fleet.registry import Registry
@@ -174,7 +174,12 @@ class Router:
         return candidate_estimates(view, request.input_tokens, most)
 
     def _candidates(self, request: Request) -> Sequence[Backend] | None:
-        """Return the backends that may take a request; None where certainly none serves its model."""
+        """Return the backends that may take a request; None where certainly none serves its model.
+
+        Behind a gateway all servers have one port, whatever it speaks.
+        """
+        if request.api.is_grpc and self._gateway is None:
+            return self._registry.speaking_grpc
         candidates: Sequence[Backend] | None = self._registry.candidates(request.model)
         if candidates and request.response:
             candidates = self._fleet.responses.candidates(request.response, candidates)
@@ -243,6 +248,8 @@ class Router:
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
+        if request.api.is_grpc:
+            cluster = backend.name + GRPC_SUFFIX
         others: tuple[str, ...] = ()
         if may_be_retried and self._gateway is not None:
             others = self._gateway.others(view, backend, request)
