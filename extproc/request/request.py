@@ -15,7 +15,7 @@ import msgspec
 from extproc.request.api import APIS_BY_PATH, OTHER, Api, api_at
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
-from extproc.request.content import readable_content
+from extproc.request.content import is_cut_off, readable_content
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.session import NO_SESSION, read_session
@@ -35,7 +35,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
     session, if it has one, and `response` that of the stored response that it is about. `traceparent` is the
     client's, where requests are traced. `endpoints` are the addresses, IP:PORT or IP for all ports of it,
-    that a gateway allows; None where it leaves the choice open.
+    that a gateway allows; None where it leaves the choice open. A body that `is_cut_off` was packed, and only
+    its beginning could be unpacked.
     """
 
     api: Api
@@ -56,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prompt_bytes: int = 0
     traceparent: str = ""
     endpoints: frozenset[str] | None = None
+    is_cut_off: bool = False
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -111,6 +113,7 @@ def read_request(
         prompt_bytes=prompt_bytes,
         traceparent=headers.get("traceparent", "") if rules.is_traced else "",
         endpoints=endpoints,
+        is_cut_off=is_cut_off(headers, body),
     )
 
 

@@ -34,6 +34,7 @@ from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
     Returns,
+    cut_off,
     overloaded,
     unknown_model,
     unknown_response,
@@ -220,6 +221,11 @@ class Router:
         """Refuse a request, of an API because Envoy holds too many large bodies."""
         self.counts.count(Decision(Layer.REJECT, Reason.LARGE_BODIES))
         return overloaded(Reason.LARGE_BODIES, self._returns.spread_s(LARGE_BODIES_RETRY_S), api)
+
+    def refuse_cut_off(self, request: Request) -> Placement:
+        """Refuse a request of whose body only the beginning is there: no server could read it."""
+        self.counts.count(Decision(Layer.REJECT, Reason.CUT_OFF))
+        return Placement(cut_off(request.api))
 
     def pass_through(self, request: Request, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over. A gateway has none."""
