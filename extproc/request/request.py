@@ -129,8 +129,12 @@ def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PAT
 
 def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
     """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
-    api = api_of(headers)
-    return headers.get(":method") == api.method and (api.is_upgrade or api.is_grpc)
+    if is_upgrade(headers):
+        return True
+    is_maybe_grpc = "." in headers.get(
+        ":path", ""
+    )  # few other paths have a dot: this is asked of every request
+    return is_maybe_grpc and headers.get(":method") == "POST" and api_of(headers).is_grpc
 
 
 def _path(headers: Mapping[str, str]) -> str:
