@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from support.build import FAILURES, a_backend, fleet_rules, reserve, scrape, view_of
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.engine_estimate import STEP_SHARE
 from extproc.fleet.fleet_rules import WaitingRule
 from extproc.fleet.pace import Answered
 from extproc.fleet.signals import Signals
@@ -266,10 +267,20 @@ def test_one_request_at_a_time_probes_a_backend_that_failed(backend: Backend) ->
 
 
 def test_a_prompt_that_was_sent_keeps_the_backend_busy_at_its_pace(backend: Backend) -> None:
+    pace = backend.pace
     backend.expect_prompt("first", 5000, 1.0)
-    assert backend.prefilled_at_s == pytest.approx(1.0 + 5000 * backend.pace.token_s)
+    first_s = 5000 * pace.token_s + STEP_SHARE * pace.base_s
+    assert backend.prefilled_at_s == pytest.approx(1.0 + first_s)
     backend.expect_prompt("second", 1000, 1.1)
-    assert backend.prefilled_at_s == pytest.approx(1.0 + 6000 * backend.pace.token_s)
+    assert backend.prefilled_at_s == pytest.approx(
+        1.0 + first_s + 1000 * pace.token_s + STEP_SHARE * pace.base_s
+    )
+
+
+def test_short_prompts_share_an_iteration(backend: Backend) -> None:
+    """A prompt of a few tokens makes those behind it wait for no iteration of its own."""
+    backend.expect_prompt("short", 5, 1.0)
+    assert backend.prefilled_at_s == pytest.approx(1.0 + 2 * 5 * backend.pace.token_s)
 
 
 @settings(deadline=None)
