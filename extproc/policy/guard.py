@@ -27,10 +27,12 @@ def fit(view: FleetView, prompt_tokens: float, limit_s: float = inf) -> tuple[Fl
         if ahead_s > backend.longest_wait_s:
             continue
         pace, load_with_it, places = backend.pace, load + 1.0, backend.places
-        turn_s = pace.turn_s
-        wait_s = ahead_s if ahead_s > 0.0 else 0.0
+        turn_s, turns_s = pace.turn_s, 0.0
         if load_with_it > places:
-            wait_s += turn_s * (load_with_it - places)
+            turns_s = turn_s * (load_with_it - places)
+        if prompt_tokens > backend.kv_free:
+            turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
+        wait_s = (ahead_s if ahead_s > 0.0 else 0.0) + turns_s
         if wait_s > limit_s:
             continue
         own_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens(backend, 0.0))
