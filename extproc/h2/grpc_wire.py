@@ -143,10 +143,6 @@ class MessageReader:
         """How much there is of a message that has not ended."""
         return 0 if self._pending is None else len(self._pending)
 
-    def drop(self) -> None:
-        """Forget a message that will not end."""
-        self._pending = None
-
     def only(self, data: bytes) -> bytes | None:
         """Return the message that these bytes are; None where they are not exactly one, from end to end."""
         if self._pending is None and len(data) >= PREFIX_BYTES:
@@ -186,7 +182,7 @@ class MessageReader:
             self._pending = None
         return messages
 
-    def _end_of_message(self, data: bytes | bytearray, at: int) -> int:
+    def _end_of_message(self, data: bytearray, at: int) -> int:
         is_compressed, length = _PREFIX.unpack_from(data, at)
         if is_compressed:
             raise CallError(Status.UNIMPLEMENTED, "compressed messages are not supported")
