@@ -35,12 +35,12 @@ def evaluate(options: EvaluateOptions) -> None:
 
     Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-reports
     (without reports between routers), layered-no-adapters (without affinity to adapters), round-robin,
-    random, least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
-    queue 2, KV cache 2, prefix 3), token-load and active-request (two more of its scorers), least-latency
-    (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
-    batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
-    also refuses requests that would be late everywhere. From a --config, layered takes the stages guard,
-    breaker, predict, least_load, zones, scrape and admission.
+    random, least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's
+    default: queue 2, KV cache 2, prefix 3), token-load and active-request (two more of its scorers),
+    least-latency (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt
+    tokens times batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow;
+    shedding-oracle also refuses requests that would be late everywhere. From a --config, layered takes the
+    stages guard, breaker, predict, least_load, zones, scrape and admission.
 
     Nothing goes wrong in this world, except with --ttft-noise, --speed-noise, --stalls, --frozen-gauges and
     --cold-start. With --retries clients come back as those of OpenAI do: after
