@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from support.client_load import Answer, chat
 from support.fault_drill import scripted
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, until
 from support.process_stack import LocalStack, running
 from support.scripted_backend import END, EVENT, MODELS, never_answer, stream
 
@@ -171,9 +171,7 @@ def test_large_bodies_of_one_client_leave_room_for_the_requests_of_others(stack:
 
             backend.on_request = never_answer
             whole = [asyncio.create_task(stack.ask(data=large())) for _ in range(4)]
-            async with asyncio.timeout(PATIENCE_S):
-                while sum(task.done() for task in whole) < 2:
-                    await asyncio.sleep(0.02)
+            await until(lambda: sum(task.done() for task in whole) >= 2)
             backend.on_request = stream
             assert (await stack.ask()).is_complete
             for task in whole:

@@ -16,7 +16,7 @@ import aiohttp
 import yaml
 from support.client_load import Answer, chat
 from support.envoy_process import MESSAGE_TIMEOUT_S
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, until_state
 from support.ports import free_port
 
 from extproc.fleet.endpoint import Endpoint
@@ -127,38 +127,28 @@ class LocalStack:
         assert found is not None, f"no {name}"
         return float(found[1])
 
+    async def until_page(self, is_so: Callable[[str], object]) -> str:
+        """Wait until `/metrics` is as wanted, and return it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so(page := await self.metrics_page()):
+                await asyncio.sleep(0.02)
+        return page
+
     async def until_metric(self, name: str, value: float) -> None:
         """Wait until a metric without labels has at least that value."""
-        async with asyncio.timeout(PATIENCE_S):
-            while await self.metric(name) < value:
-                await asyncio.sleep(0.02)
+        series = re.compile(rf"^{name} (\S+)$", re.MULTILINE)
+        await self.until_page(lambda page: sum(map(float, series.findall(page))) >= value)
 
     async def until_outcomes(self, count: int) -> None:
         """Wait until Envoy has logged this many placed requests, which it does when they have ended."""
         series = re.compile(r"^extproc_outcomes_total\{.*\} (\S+)$", re.MULTILINE)
-        async with asyncio.timeout(PATIENCE_S):
-            while sum(map(float, series.findall(await self.metrics_page()))) < count:
-                await asyncio.sleep(0.02)
+        await self.until_page(lambda page: sum(map(float, series.findall(page))) >= count)
 
     async def until(
         self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S
     ) -> dict[str, Any]:
         """Wait until the state is as wanted, and return it."""
-        state: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(patience_s):
-                while True:
-                    try:
-                        state = await self.state()
-                        if is_so(state):
-                            return state
-                    except (aiohttp.ClientError, json.JSONDecodeError):
-                        pass  # the sidecar is not there (yet)
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(
-                f"not as wanted after {patience_s} s: {state}\n{self.sidecar.log_tail()}"
-            ) from None
+        return await until_state(self.state, is_so, self.sidecar.log_tail, patience_s)
 
     async def until_routable(self, count: int) -> None:
         """Wait until that many backends may be chosen, and have said what they serve."""

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from support.build import a_core, a_request, an_endpoint, core_rules
 from support.local_application import application_at
+from support.patience import until
 
 from extproc.adapters.vllm import model_asking
 from extproc.adapters.vllm.scraper import Scraper
@@ -46,8 +47,8 @@ async def fleet(*servers: Server, is_known: bool = True) -> AsyncIterator[Core]:
         core = a_core(members, core_rules(), now_s=asyncio.get_running_loop().time())
         scraper = Scraper(RULE, core)
         scraper.follow()
-        while is_known and any(member.models is None for member in core.registry.members):
-            await asyncio.sleep(0.005)
+        if is_known:
+            await until(lambda: all(member.models is not None for member in core.registry.members))
         asking = group.create_task(model_asking.follow_searches(core.search, scraper))
         while core.search.handle_wanted is None:
             await asyncio.sleep(0)
