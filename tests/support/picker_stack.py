@@ -47,11 +47,20 @@ class PickerStack(LocalStack):
     async def launch_envoy(self) -> None:
         """Start all gateways."""
         ports = list(self.backends.values())
-        for name, fields in self.gateways.items():
-            config = gateway_config(self.picker_ports, ports, **{"tls": True, **fields})
-            directory = self.directory / f"{name}-{len(self.envoys)}"
-            self.envoys[name] = await asyncio.to_thread(RunningEnvoy, directory, config)
+        starting = [
+            asyncio.to_thread(
+                RunningEnvoy,
+                self.directory / f"{name}-{number}",
+                gateway_config(self.picker_ports, ports, **{"tls": True, **fields}),
+            )
+            for number, (name, fields) in enumerate(self.gateways.items(), start=len(self.envoys))
+        ]
+        self.envoys.update(zip(self.gateways, await asyncio.gather(*starting), strict=True))
         self.envoy = next(iter(self.envoys.values()))
+
+    def may_start_sidecar(self) -> bool:
+        """Always: no cluster is written for it."""
+        return True
 
     async def start(self) -> None:
         """Start what is not started yet, and wait until the gateways have seen that the picker is ready."""

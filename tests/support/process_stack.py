@@ -16,7 +16,7 @@ import aiohttp
 import yaml
 from support.client_load import Answer, chat
 from support.envoy_process import MESSAGE_TIMEOUT_S
-from support.patience import PATIENCE_S, until_state
+from support.patience import PATIENCE_S, until, until_state
 from support.ports import free_port
 
 from extproc.fleet.endpoint import Endpoint
@@ -89,9 +89,11 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        await self.launch_envoy()
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        envoy = asyncio.create_task(self.launch_envoy())
+        await until(lambda: self.may_start_sidecar() or envoy.done())
         self.sidecar.start()
+        await envoy
         await self.until_routable(len(self._listed()) or self.found_at_start)
 
     async def launch_envoy(self) -> None:
@@ -101,14 +103,19 @@ class LocalStack:
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
 
+    def may_start_sidecar(self) -> bool:
+        """Whether it would find the clusters that Envoy has: with these a backend is used at once."""
+        return self.cds_path.exists()
+
     def _listed(self) -> dict[str, int]:
         return self.backends if self.discovery is None else {}
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""
         await self.session.close()
-        for child in (self.sidecar, *self.sims.values()):
-            await asyncio.to_thread(child.stop, 5.0)
+        await asyncio.to_thread(self.sidecar.stop, 5.0)
+        for sim in self.sims.values():
+            await asyncio.to_thread(sim.stop, 0.0)
 
     async def state(self) -> dict[str, Any]:
         """`/v1/state`."""
