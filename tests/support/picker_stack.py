@@ -11,6 +11,7 @@ from typing import Any
 from support.envoy_process import RunningEnvoy
 from support.ports import free_port
 from support.process_stack import LocalStack
+from support.warm_process import WarmProcess
 
 from benchmarks.gateway_envoy import gateway_config
 from extproc.lab.local_stack.child_process import ChildProcess
@@ -42,7 +43,7 @@ class PickerStack(LocalStack):
         }
         command = [sys.executable, "-m", "extproc", "picker", "--config", str(self.config_path)]
         command += ["--grpc-health-port", str(self.health_port), *self.options]
-        self.sidecar = ChildProcess("picker", command, self.directory / "picker.log")
+        self.sidecar = WarmProcess("picker", command, self.directory / "picker.log")
 
     async def launch_envoy(self) -> None:
         """Start all gateways."""
@@ -84,7 +85,7 @@ class PickerStack(LocalStack):
         self.picker_ports.append(port)
         ports = ("--grpc-port", port, "--grpc-health-port", free_port(), "--metrics-port", free_port())
         command = [*self.sidecar.command, *map(str, ports)]
-        return ChildProcess("another picker", command, self.directory / f"picker-{port}.log")
+        return WarmProcess("another picker", command, self.directory / f"picker-{port}.log")
 
     @asynccontextmanager
     async def through(self, gateway: str) -> AsyncIterator[None]:

@@ -18,6 +18,7 @@ from support.client_load import Answer, chat
 from support.envoy_process import MESSAGE_TIMEOUT_S
 from support.patience import PATIENCE_S, until, until_state
 from support.ports import free_port
+from support.warm_process import WarmProcess
 
 from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
@@ -53,13 +54,13 @@ class LocalStack:
         self.samples_path = self.directory / "samples.db"
         self.model_path = self.directory / "model.json"
         command = [sys.executable, "-m", "extproc", "serve", "--config", str(self.config_path)]
-        self.sidecar = ChildProcess("sidecar", command, self.directory / "sidecar.log")
+        self.sidecar: ChildProcess = WarmProcess("sidecar", command, self.directory / "sidecar.log")
 
     def start_sim(self, name: str, *options: str, port: int | None = None) -> None:
         """Start a simulated backend; one that was started before starts again on its port."""
         self.backends[name] = port or self.backends.get(name) or free_port()
         command = [sys.executable, "-m", "extproc", "sim", "--port", str(self.backends[name]), *options]
-        self.sims[name] = ChildProcess(name, command, self.directory / f"{name}.log")
+        self.sims[name] = WarmProcess(name, command, self.directory / f"{name}.log")
         self.sims[name].start()
 
     async def change_speed(self, speed: float, *names: str) -> None:

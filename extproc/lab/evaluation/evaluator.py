@@ -83,9 +83,9 @@ class _Simulation:
         )
         self._decisions_before: Counter[str] = Counter()
         self._judge: EstimateJudge | None = None
-        if scenario.is_estimate_judged:
+        if scenario.judged:
             foreseen = scenario.traffic.arrivals(copy.deepcopy(traffic))
-            self._judge = EstimateJudge(servers, foreseen, scenario.from_s, seed)
+            self._judge = EstimateJudge(servers, foreseen, scenario.from_s, seed, scenario.judged)
         self._begin(world)
 
     def _begin(self, world: World) -> None:

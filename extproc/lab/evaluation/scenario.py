@@ -12,12 +12,12 @@ from extproc.lab.traffic.arrivals import Traffic
 class Scenario(Surroundings):
     """The setting that every policy faces; `capacities_per_s` are the servers', in requests.
 
-    With `is_estimate_judged` some decisions of the layered policy are held against what the engines would
-    really do (see `estimate_judge`).
+    Of the layered policy's decisions `judged` at most are held against what the engines would really do (see
+    `estimate_judge`).
     """
 
     servers: tuple[ServerSpec, ...]
     capacities_per_s: tuple[float, ...]
     traffic: Traffic
     layered: LayeredRules
-    is_estimate_judged: bool = False
+    judged: int = 0
