@@ -63,13 +63,16 @@ def unreadable(body: bytes) -> BodyFacts:
 def _read_json(api: Api, body: bytes) -> BodyFacts | None:
     """Read a JSON object of any shape, mended if it has to be; None for anything else."""
     json = body.removeprefix(codecs.BOM_UTF8)
-    if not _OBJECT.match(json) or TEXT_MARK in json or IDS_MARK in json:
+    if not (json.startswith(b"{") or _OBJECT.match(json)) or TEXT_MARK in json or IDS_MARK in json:
         return None
     condensed = condense(json) if len(json) > _CONDENSE_FROM_BYTES else json
     if len(condensed) > _LOOK_CLOSELY_UP_TO_BYTES:  # to parse it a second time would take longer than to look
         condensed = with_whole_pairs(condensed)
+    facts = _read(api, condensed)
+    if facts is not None:
+        return facts
     original = (json,) if len(condensed) < len(json) else ()
-    readings = (_read(api, each) for each in chain((condensed,), mendings(condensed), original))
+    readings = (_read(api, each) for each in chain(mendings(condensed), original))
     return next(filter(None, readings), None)
 
 

@@ -159,8 +159,11 @@ def _priority(headers: Mapping[str, str], rules: HeaderRules) -> int:
     """
     priority = rules.objectives.rank(headers)
     if priority is None:
+        text = headers.get(PRIORITY_HEADER)
+        if text is None:
+            return 0
         try:
-            priority = int(headers.get(PRIORITY_HEADER, "0"))
+            priority = int(text)
         except ValueError:
             return 0
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))

@@ -106,7 +106,7 @@ class TokenRatios:
         if tokens > SHORTEST_CONTEXT:
             longest = self.longest_prompts.get(model, LONGEST_CONTEXT)
             tokens = min(tokens, int(longest * size.prompts))
-        return max(tokens, min(1, size.text_bytes))
+        return tokens or min(1, size.text_bytes)
 
     def learn(self, sample: RatioSample, server: Hashable = None) -> None:
         """Fold in a sample of a server; an implausible one is ignored."""

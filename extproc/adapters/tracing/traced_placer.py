@@ -161,5 +161,5 @@ def _handed_on(instruction: RouteTo, span: Span) -> RouteTo:
     context = span.get_span_context()
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
     if isinstance(span, ReadableSpan) and span.parent is None:
-        return replace(instruction, metadata={**instruction.metadata, NEW_TRACE_KEY: traceparent})
+        return replace(instruction, metadata={NEW_TRACE_KEY: traceparent, **instruction.metadata})
     return replace(instruction, traceparent=traceparent)

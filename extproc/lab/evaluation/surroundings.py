@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from extproc.lab.evaluation.nuisances import NOTHING_NASTY, Nuisances
+from extproc.lab.evaluation.nuisances import NO_NUISANCES, Nuisances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Surroundings:
     slo_s: float = 2.0
     delay_limit_s: float = 2.0
     from_s: float = 0.0
-    nuisances: Nuisances = NOTHING_NASTY
+    nuisances: Nuisances = NO_NUISANCES
 
     def surroundings(self) -> dict[str, Any]:
         """Return the fields of this class alone, by name, for another class that has them too."""

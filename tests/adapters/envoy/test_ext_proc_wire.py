@@ -3,7 +3,7 @@ from contextlib import suppress
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
@@ -121,7 +121,7 @@ def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bytes, after: by
 
 
 @pytest.mark.parametrize("phase", OTHER_PHASES)
-def test_phases_that_nobody_asked_for_are_named(phase: Phase) -> None:
+def test_unwanted_phases_are_named(phase: Phase) -> None:
     request = pb.ProcessingRequest()
     getattr(request, phase.value).SetInParent()
     assert decode(request.SerializeToString()) == OtherReceived(phase)
@@ -187,6 +187,8 @@ def test_route_tells_the_address_to_an_envoy_that_goes_by_it() -> None:
 
 
 @given(st.dictionaries(st.text(), st.text()))
+@example({"backend": "b" * 200, "facts": "f" * 120})
+@example({"backend": "b", "facts": "f" * 20_000})
 def test_metadata_stands_under_the_namespace(metadata: dict[str, str]) -> None:
     response = answer(encode(RouteTo(Phase.REQUEST_BODY, "a", metadata)))
     received = response.dynamic_metadata.fields["extproc"].struct_value.fields
