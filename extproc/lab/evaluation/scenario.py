@@ -12,8 +12,8 @@ from extproc.lab.traffic.arrivals import Traffic
 class Scenario(Surroundings):
     """The setting that every policy faces; `capacities_per_s` are the servers', in requests.
 
-    Of the layered policy's decisions `judged` at most are held against what the engines would really do (see
-    `estimate_judge`).
+    `judged` is how many decisions of the layered policy at most are held against what the engines would
+    really do (see `estimate_judge`).
     """
 
     servers: tuple[ServerSpec, ...]

@@ -1,4 +1,4 @@
-"""What policies face in an evaluation beside servers and traffic: scrapes, clients' limits, and nuisances."""
+"""The surroundings of an evaluation's policies: scrapes, limits of clients, and nuisances."""
 
 from dataclasses import dataclass, fields
 from typing import Any
