@@ -101,13 +101,13 @@ def test_poison_of_one_client_refuses_and_fails_no_request_of_others(
             await exits.enter_async_context(running(stack))
             hostile = asyncio.create_task(poison())
             during = await use(stack)
+            await until(lambda: min(server.poisoned for server in servers) > 20)
             hostile.cancel()
             await asyncio.gather(hostile, return_exceptions=True)
             reasons = (await stack.state())["reasons"]
             after = await use(stack)
             if not is_dropping:  # what is dropped is tried twice, and counts twice
                 assert not {"least_load.all_failing", "least_load.last_resort"} & reasons.keys(), reasons
-            assert min(server.poisoned for server in servers) > 20
             # Dropped connections may open all breakers for a moment: a request that comes then is refused.
             spared = USERS - 2 if is_dropping else USERS
             for answers, least in ((during, spared), (after, USERS)):
@@ -139,9 +139,10 @@ async def half_sent(stack: LocalStack) -> asyncio.StreamWriter:
     with suppress(TimeoutError):
         await asyncio.wait_for(reader.readline(), 0.2)
         return writer
-    for _ in range(30):
-        writer.write(bytes(MIB))
-        await writer.drain()
+    with suppress(ConnectionError):
+        for _ in range(30):
+            writer.write(bytes(MIB))
+            await writer.drain()
     return writer
 
 
