@@ -181,8 +181,8 @@ def test_a_call_that_its_server_does_not_take_is_tried_on_another_one(
             stack.sidecar.script = place
             async with grpc.aio.insecure_channel(urlsplit(stack.envoy.url).netloc) as opened:
                 assert await opened.unary_unary(GENERATE)(b"hello") == b"live: hello"
-            retry = read_retry(await stack.sidecar.next_entry())
-            assert retry is not None
+            while (retry := read_retry(await stack.sidecar.next_entry())) is None:
+                pass
             assert (retry.first, retry.second) == ("dead", "live")
 
     asyncio.run(scenario())
