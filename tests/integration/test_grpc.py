@@ -201,14 +201,31 @@ def test_a_request_that_is_no_call_does_not_reach_a_server_that_speaks_grpc(flee
     assert fleet.calls == calls
 
 
-def test_operators_methods_are_closed(fleet: Fleet) -> None:
+OPEN = [
+    "/vllm.Generate/Generate",
+    "/vllm.grpc.engine.VllmEngine/Generate",
+    "/vllm.grpc.engine.VllmEngine/Embed",
+    "/sglang.grpc.scheduler.SglangScheduler/Generate",
+    "/sglang.grpc.scheduler.SglangScheduler/Embed",
+    "/inference.GRPCInferenceService/ModelInfer",
+]
+CLOSED = [
+    "/vllm.Control/Abort",
+    "/vllm.grpc.engine.VllmEngine/Abort",
+    "/vllm.grpc.engine.VllmEngine/GetServerInfo",
+    "/sglang.grpc.scheduler.SglangScheduler/FlushCache",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
+
+
+@pytest.mark.parametrize("method", [*OPEN, *CLOSED])
+def test_methods_that_compute_are_open_and_operators_are_closed(fleet: Fleet, method: str) -> None:
     async def scenario() -> None:
         async with channel(fleet.shared.stack) as opened:
-            for method in ("/vllm.Control/Abort", "/vllm.grpc.engine.VllmEngine/Abort"):
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await opened.unary_unary(method)(b"hello")
-                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-                assert "not open to clients" in (refused.value.details() or "")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:  # the server here has none of them
+                await opened.unary_unary(method)(b"hello")
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert ("not open to clients" in (refused.value.details() or "")) == (method in CLOSED)
 
     fleet.shared.run(scenario())
 
