@@ -39,13 +39,17 @@ class ClusterFile:
 
         Raises OSError where the file cannot be written.
         """
-        if (backends, peers) == self._written and self._path.exists():
+        if (backends, peers) == self._written and self.is_there():
             return
         located = {name: _locations(others) for name, others in peers.items()}
         served = [(backend.serves_http, sorted(backend.models or ())) for backend in backends]
         version = hashlib.sha256(repr((_locations(backends), located, served)).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
+
+    def is_there(self) -> bool:
+        """Return whether there is a file."""
+        return self._path.exists()
 
     def read_known(self) -> list[Endpoint]:
         """Return the backends whose clusters are there, and so in Envoy by now; none if it is no such file.
