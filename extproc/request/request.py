@@ -149,7 +149,7 @@ def _without_body(
     response: int,
     endpoints: frozenset[str] | None,
 ) -> Request:
-    """Read a request that is no work, as one about a stored response, or a call whose messages are not read."""
+    """Read a request that is no work, as one about a stored response, or a call that stays unread."""
     return Request(
         api=api if api.method == "GET" or api.is_grpc else OTHER,
         path=path,
