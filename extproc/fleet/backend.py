@@ -20,6 +20,7 @@ from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.engine_estimate import EngineEstimate
 from extproc.fleet.fleet_averages import FleetAverages
 from extproc.fleet.fleet_rules import FleetRules
+from extproc.fleet.gauge_lag import GaugeLag
 from extproc.fleet.limits import LoadLimits
 from extproc.fleet.own_history import DrainRate, OwnHistory
 from extproc.fleet.pace import Answered
@@ -92,6 +93,7 @@ class Backend(EngineEstimate):
     ended: int = 0
     bodyless: int = 0
     _history: OwnHistory = field(default_factory=OwnHistory)
+    _lag: GaugeLag = field(default_factory=GaugeLag)
     drain_rate: DrainRate = field(default_factory=DrainRate)
     silence: Silence = field(init=False)
     breaker: Breaker = field(init=False)
@@ -219,7 +221,8 @@ class Backend(EngineEstimate):
         self.cache.scraped(signals)
         self.limits.adapt(engine, smallest_own, now_s)
         self._heard_by_scrape(signals, elapsed_s, now_s)
-        self._follow_prompts(signals, smallest_own, now_s)
+        self._lag.scraped(signals.running + signals.waiting, self._history, now_s)
+        self._follow_prompts(signals, smallest_own, now_s, self._lag.lag_s)
         self._update_waiting(elapsed_s)
         self._update_saturation(now_s)
 
