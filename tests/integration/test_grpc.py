@@ -14,8 +14,9 @@ import pytest
 from support.client_load import chat
 from support.envoy_process import StartEnvoy
 from support.grpc_model_server import FAIL, SERVICE, GrpcModelServer
+from support.patience import until
 from support.process_stack import LocalStack, SharedStack
-from support.scripted_sidecar import Backend, running, until
+from support.scripted_sidecar import Backend, running
 from support.stack_fixtures import sharing
 
 GENERATE, STREAM = f"/{SERVICE}/Generate", f"/{SERVICE}/GenerateStream"
