@@ -38,13 +38,20 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
     asyncio.run(scenario())
 
 
-def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("added", "logged"),
+    [
+        # Cut at a megabyte it would be one that names a single backend.
+        ("#" + "x" * MAX_CONFIG_BYTES, "more than 1048576 bytes"),
+        ("foo: 1\nguard: {bar: 2}", "2 fault(s); guard.bar: there is no such setting; foo: there is no such"),
+    ],
+)
+def test_a_configuration_with_a_fault_is_refused_whole_in_one_line_of_the_log(
+    added: str, logged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cut at a megabyte it would be one that names a single backend."""
     path = tmp_path / "extproc.yaml"
     two = CONFIG.replace("]}]", ']}, {name: vllm-2, url: "http://127.0.0.1:8102"}]')
-    path.write_text(CONFIG + "\n#" + "x" * MAX_CONFIG_BYTES)
+    path.write_text(f"{CONFIG}\n{added}")
     config = parse_config(two, "test")
     source = StaticList(rules.backends(config))
 
@@ -58,7 +65,8 @@ def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
 
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
-    assert "config_refused error=more than 1048576 bytes" in caplog.text
+    (line,) = [message for message in caplog.messages if message.startswith("config_refused error=")]
+    assert logged in line
     assert "config_applied" not in caplog.text
 
 
