@@ -20,7 +20,7 @@ from benchmarks.timing import cpu_us
 from extproc.config.rules import core_rules_of_stages
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
-from extproc.fleet.prediction_record import Foretold, RankRecord
+from extproc.fleet.prediction_record import PredictedOutcome, RankRecord
 from extproc.fleet.signals import Signals
 from extproc.fleet.view import FleetView
 from extproc.learning.features import FEATURES, ZoneBounds
@@ -126,7 +126,7 @@ def _trust(fleet: Fleet, version: str) -> None:
     for backend in fleet.backends:
         backend.predictions.begin(version, ranking)
         for _ in range(_RULES.policy.predict.min_outcomes):
-            backend.predictions.observe(version, Foretold(backend.name, 0.0, 100.0, 0.0, 0.0, 1.0))
+            backend.predictions.observe(version, PredictedOutcome(backend.name, 0.0, 100.0, 0.0, 0.0, 1.0))
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:

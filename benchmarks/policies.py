@@ -25,7 +25,7 @@ import msgspec
 
 from benchmarks.evaluator import scenario
 from extproc.lab.evaluation.evaluator import evaluate
-from extproc.lab.evaluation.nuisances import NOTHING_NASTY, ColdStart, Nuisances, Spans
+from extproc.lab.evaluation.nuisances import NO_NUISANCES, ColdStart, Nuisances, Spans
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.rivals.choice import parse_policies
 
@@ -56,7 +56,7 @@ class Case(NamedTuple):
     fleet: str
     workload: str
     routers: int
-    nuisances: Nuisances = NOTHING_NASTY
+    nuisances: Nuisances = NO_NUISANCES
 
 
 Cases = Mapping[str, tuple[str, str, int] | tuple[str, str, int, Nuisances]]
@@ -220,7 +220,7 @@ def main() -> None:
     scenarios: Cases
     scenarios, first = (TUNE, 1) if asked.tune else (REPORT, 101)
     if asked.workload is not None:
-        nuisances = ALL_OF_IT if asked.nasty else NOTHING_NASTY
+        nuisances = ALL_OF_IT if asked.nasty else NO_NUISANCES
         scenarios = {asked.workload: (asked.fleet, asked.workload, asked.routers, nuisances)}
     print(row("p99 of the delay, good" if asked.delay else "p99 TTFT, goodput", *names))
     print(f"|{'---|' * (1 + len(names))}")

@@ -32,7 +32,7 @@ from extproc.adapters.files.trainer_sign import TrainerWatch
 from extproc.adapters.http.http_server import HttpServer
 from extproc.adapters.http.recent_traffic import RecentTraffic
 from extproc.adapters.http.state_document import Runtime
-from extproc.adapters.idle_collection import collect_when_idle, spare_what_stays
+from extproc.adapters.idle_collection import collect_when_idle, freeze_startup_objects
 from extproc.adapters.replica_link import ReplicaLink
 from extproc.adapters.stop_signals import stop_event
 from extproc.adapters.vllm.model_asking import follow_searches
@@ -152,7 +152,7 @@ class Sidecar:
         stack.push_async_callback(self._server.drain)
         if self._core.queue is not None:
             stack.callback(lambda queue: queue.close(time.monotonic()), self._core.queue)
-        spare_what_stays()
+        freeze_startup_objects()
         logger.info("sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address)
         await asyncio.Event().wait()
 
@@ -235,5 +235,5 @@ def _new_tracing(config: TracingConfig, core: Core, rng: np.random.Generator) ->
             DecisionTracing,
         )
     except ImportError as error:
-        raise ConfigError("tracing: pip install 'vllm-extproc[tracing]'") from error
+        raise ConfigError("tracing needs more packages: pip install 'vllm-extproc[tracing]'") from error
     return DecisionTracing(config, core, rng.spawn(1)[0])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from support.command_line import parameters
-from support.manifests import CHART, DEPLOY, GATEWAYS, ROOT, documents
+from support.manifests import CHART, DEPLOY, GATEWAYS, ROOT, documents, helm
 
 from extproc.config.stages import parse_config
 
@@ -31,6 +31,9 @@ def calls(program: str) -> list[list[str]]:
     return found
 
 
+INSTALLS = [call for call in calls("helm") if call[0] == "install"]
+
+
 def options(call: list[str], *names: str) -> list[str]:
     """The values of these options."""
     return [value for name, value in pairwise(call) if name in names]
@@ -48,7 +51,7 @@ def test_what_is_applied_is_there() -> None:
 
 
 def test_objects_that_are_asked_for_are_made() -> None:
-    releases = {call[call.index("install") + 1] for call in calls("helm")}
+    releases = {call[1] for call in INSTALLS}
     asked = {word for call in calls("kubectl") for word in call if word.startswith("deployment/")}
     assert asked == {f"deployment/{release}-epp" for release in releases}
     assert {space for call in calls("kubectl") for space in options(call, "-n")} == {"llm"}
@@ -60,12 +63,26 @@ def test_objects_that_are_asked_for_are_made() -> None:
     assert picker["port"] == pool["spec"]["endpointPickerRef"]["port"]
 
 
-@pytest.mark.parametrize("call", calls("helm"), ids=" ".join)
+@pytest.mark.parametrize("call", INSTALLS, ids=" ".join)
 def test_values_of_the_chart_exist(call: list[str]) -> None:
-    assert ROOT / call[call.index("install") + 2] == CHART
+    assert ROOT / call[2] == CHART
     for setting in options(call, "--set", "--set-json", "--set-string"):
         stage, _, field = setting.partition("=")[0].partition(".")
         assert field in VALUES[stage], setting
+
+
+@pytest.mark.parametrize("call", INSTALLS, ids=" ".join)
+def test_the_image_that_was_pushed_is_installed_and_the_gateway_may_call_it(
+    call: list[str],
+) -> None:
+    answer = helm(*call[3:])
+    assert answer.returncode == 0, answer.stderr
+    made = [document for document in yaml.safe_load_all(answer.stdout) if document is not None]
+    (pushed,) = {call[1] for call in calls("docker") if call[0] == "push"}
+    (pods,) = (each["spec"]["template"]["spec"] for each in made if each["kind"] == "Deployment")
+    assert [container["image"] for container in pods["containers"]] == [pushed]
+    (rule,) = (each["spec"] for each in made if each["kind"] == "DestinationRule")
+    assert rule["trafficPolicy"]["tls"]["mode"] == "SIMPLE"
 
 
 def test_options_of_extproc_exist() -> None:

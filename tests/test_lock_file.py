@@ -87,7 +87,7 @@ def test_the_dockerfile_cuts_where_the_sections_begin() -> None:
     assert set(re.findall(r"/\^(# [A-Z][a-z ]+)/", dockerfile)) == {IMAGE, BUILDING, DEVELOPMENT}
 
 
-def test_what_is_newer_than_the_lock_is_told_by_name() -> None:
+def test_a_version_newer_than_the_lock_is_named() -> None:
     locked = versions("a==1 \\\n    --hash=sha256:0\nb==1 ; python_version < '3'\nb==2\nc==3\n")
     newest = versions("a==1\nb==1 ; python_version < '3'\nb==3\nd==4\n")
     assert differences(locked, locked) == []

@@ -36,6 +36,10 @@ PUZZLES = re.compile(r"(What|Who|Whoever|Of)\b(?!.*\?$)")
 NO_MACHINE = re.compile(r"\b(nobody|somebody|everybody|whoever)\b", re.IGNORECASE)
 ODD_WORDS = re.compile(r"\b(foretold|foretells?|heed(s|ed|ing)?|so many(?! more)|so long)\b", re.IGNORECASE)
 """Words of a translation: predicted, has an effect, this many, for this time."""
+ODD_NAME = re.compile(
+    r"(?:^|_)(?:foret(?:old|ell)\w*|(?:un)?heed\w*|(?:no|some|every)bod(?:y|ys)|who(?:m|ever)?|(?:un)?told)(?:_|$)"
+)
+"""Words that a name must not have; in snake case."""
 CHOICES = {"--log-level", "--admission"}
 """Options that list their values."""
 STANDS_ALONE = re.compile(r"[A-Z].*\.$", re.DOTALL)
@@ -132,6 +136,27 @@ def test_docstrings_and_comments_use_the_words_of_the_field(trees: dict[Path, as
     assert len(texts) > 5000
     odd = [(path.name, text) for path, text in texts if ODD_WORDS.search(text) or NO_MACHINE.search(text)]
     assert odd == []
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Every name that a module defines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case (
+                ast.arg(arg=name)
+                | ast.Name(id=name, ctx=ast.Store())
+                | ast.Attribute(attr=name, ctx=ast.Store())
+            ):
+                yield name
+
+
+def test_names_use_the_words_of_the_field(trees: dict[Path, ast.Module]) -> None:
+    found = {name for tree in trees.values() for name in defined_names(tree)}
+    assert len(found) > 5000
+    snake_case = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in found]
+    assert [name for name in snake_case if ODD_NAME.search(name)] == []
 
 
 def test_a_help_text_is_a_sentence_of_its_own() -> None:

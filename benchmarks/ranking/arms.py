@@ -30,7 +30,7 @@ MODEL = "sim"
 _ENGINE_TTFT = re.compile(r"^vllm:time_to_first_token_seconds_(sum|count)\{.*\} (\S+)$", re.MULTILINE)
 _WORKERS = 1
 """Threads of an Envoy: with more, each has a round robin of its own."""
-_NOBODY = "127.0.0.1:1"
+_UNUSED_ADDRESS = "127.0.0.1:1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Front:
             shipped_bootstrap(),
             listen_port=port,
             admin_port=admin_port,
-            ext_proc=ext_proc or _NOBODY,
+            ext_proc=ext_proc or _UNUSED_ADDRESS,
             cds_path=directory / "cds.json",
         )
         config = directory / "envoy.yaml"

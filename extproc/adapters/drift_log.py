@@ -18,7 +18,7 @@ class DriftLog:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._conditions = ConditionLog(logger, "layer2_stands_down", "layer2_returned")
+        self._conditions = ConditionLog(logger, "model_distrusted", "model_trusted")
 
     async def follow(self) -> None:
         """Look again and again."""

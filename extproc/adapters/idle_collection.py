@@ -20,8 +20,8 @@ _MOST_NEW, _NEVER = 50_000, 1_000_000
 """Measured: without an idle moment a pass comes after this many new objects, some 10 ms long."""
 
 
-def spare_what_stays() -> None:
-    """Leave what is there by now to itself, and the passes to `collect_when_idle`, but for an emergency."""
+def freeze_startup_objects() -> None:
+    """Take all objects of now out of the collector, and leave the passes to `collect_when_idle`."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_MOST_NEW, _PASSES_PER_OLDER_ONE, _NEVER)

@@ -33,12 +33,12 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         # Under nohup a hang-up is ignored, and stays so.
-        heeded = [
+        handled = [
             number
             for number in _SIGNALS
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         ]
-        self._previous = {number: signal.signal(number, self._request) for number in heeded}
+        self._previous = {number: signal.signal(number, self._request) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:

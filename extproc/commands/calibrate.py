@@ -51,9 +51,9 @@ class CalibrateOptions:
         if (self.samples is None) == (not self.profile):
             raise CalibrationError("give either --samples FILE, to fit a profile to, or --profile, to check")
         if self.samples is None and not self.check:
-            raise CalibrationError("a given profile needs a load to compare it on: --check FILE")
+            raise CalibrationError("--profile needs a load to compare it with: --check FILE")
         if self.samples is None and self.out is not None:
-            raise CalibrationError("--out is where a fitted profile goes: it needs --samples")
+            raise CalibrationError("--out takes a fitted profile: it needs --samples")
         if self.out is not None and self.out.suffix != SUFFIX:
             raise CalibrationError(f"--out: the name of a profile file ends in {SUFFIX}, and not {self.out}")
 
@@ -95,7 +95,7 @@ def _limits(options: CalibrateOptions) -> "EngineLimits":
     elif options.profile:
         size = KvCacheSize(find_profile(options.profile).kv_cache_tokens, options.block_size)
     else:
-        raise CalibrationError("how large is the KV cache? give --server URL or --kv-cache-tokens")
+        raise CalibrationError("the size of the KV cache is needed: give --server URL or --kv-cache-tokens N")
     return EngineLimits(
         kv_cache_tokens=size.kv_cache_tokens,
         max_num_seqs=options.max_num_seqs,

@@ -50,8 +50,8 @@ def advice(fit: Fit) -> str:
     """Say what to do about a twin that is not good enough."""
     name, uncertainty = max(fit.halves_differ.items(), key=lambda each: each[1])
     if uncertainty > TOLERANCE:
-        said = f"{name.removesuffix('_s')} is uncertain by {uncertainty:.0%}: record longer"
-        return f"{said}, from idle to past saturation, and fit again."
+        text = f"{name.removesuffix('_s')} is uncertain by {uncertainty:.0%}: record longer"
+        return f"{text}, from idle to past saturation, and fit again."
     return (
         "The profile itself is certain. Check --max-num-seqs and the KV cache size, and that nothing else"
         " used the server during the recordings; or fit to a load that is more like the checked one."

@@ -69,7 +69,7 @@ def scenario_of(
     workload = parse_workload(options.workload, read_length_file, read_trace_file)
     offered = offered_load(workload, specs, options.max_model_len)
     if options.from_s >= offered.duration_s:
-        raise ConfigError(f"from: nothing is counted; the workload lasts {offered.duration_s:g} s")
+        raise ConfigError(f"--from: nothing is counted; the workload lasts {offered.duration_s:g} s")
     scenario = Scenario(
         servers=specs,
         capacities_per_s=offered.capacities_per_s,

@@ -44,13 +44,15 @@ def next_steps(places: Places, port: int, models: Iterable[str]) -> str:
 def _finding(contact: FirstContact) -> str:
     fault = contact.fault
     if fault is not None:
-        said = fault.detail or fault.result.replace("_", " ")
-        hint = CERTIFICATE_HINT if "certificate" in said.lower() else HINTS.get(fault.result, "")
-        return f"CANNOT BE USED: {said}. {hint}".rstrip()
+        detail = fault.detail or fault.result.replace("_", " ")
+        hint = CERTIFICATE_HINT if "certificate" in detail.lower() else HINTS.get(fault.result, "")
+        return f"CANNOT BE USED: {detail}. {hint}".rstrip()
     named = ", ".join(contact.models[:MOST_MODELS])
     more = f" and {len(contact.models) - MOST_MODELS} more" if len(contact.models) > MOST_MODELS else ""
     note = (
-        "" if contact.tells_load else "; its metrics are unknown: only what is sent from here counts as load"
+        ""
+        if contact.reports_load
+        else "; its metrics are unknown: only requests sent from here count as load"
     )
     return f"serves {named}{more}{note}"
 

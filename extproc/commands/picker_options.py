@@ -63,7 +63,7 @@ class PickerOptions:
     pool_group: str = _ignored("the group is inference.networking.k8s.io")
     config_file: str = _ignored("plugins are not configured by a file of llm-d's; see --config")
     enable_cert_reload: str = _ignored("certificates are always read again when they change")
-    health_checking: str = _ignored("health is always told")
+    health_checking: str = _ignored("health is always served")
     zap_encoder: str = _ignored("lines of the log have one form")
     verbosity: str = _ignored("see --log-level", "--v", "-v")
     tracing: str = _ignored("see tracing in --config")

@@ -26,7 +26,7 @@ def config_of(options: PickerOptions) -> tuple[Config, Path | None]:
 
     Raises ConfigError for options that contradict each other, or where there is no configuration.
     """
-    _tell_of_ignored(options)
+    _log_ignored(options)
     given = [bool(options.backends), bool(options.pool_name)]
     if sum(given) > 1:
         raise ConfigError("--backends and --pool-name both say where the servers are")
@@ -93,7 +93,7 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNIT_S[found[2]]
 
 
-def _tell_of_ignored(options: PickerOptions) -> None:
+def _log_ignored(options: PickerOptions) -> None:
     for name, why in IGNORED.items():
         if getattr(options, name):
             flag = "v" if name == "verbosity" else name.replace("_", "-")

@@ -70,8 +70,8 @@ def next_step(run: TrainingRun, samples: Path, out: Path) -> Text:
     verdict = run.training.verdict
     if run.is_published:
         forced = "" if verdict.is_accepted else f", although the gate refuses it ({verdict.reason})"
-        said = f"Published: {out}{forced}. A sidecar that uses this file takes it over within 2 s."
-        return Text(f"{said}\nNext: extproc status")
+        text = f"Published: {out}{forced}. A sidecar that uses this file takes it over within 2 s."
+        return Text(f"{text}\nNext: extproc status")
     return Text(
         f"Not published: {verdict.reason}. {out} is as it was, and there is nothing to do."
         f"\nNext, after more traffic: extproc train --samples {samples} --out {out}"

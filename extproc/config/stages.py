@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ValidationError
 
 from extproc.config.backends_stage import Backends, Source
 from extproc.config.discovery_stage import StaticDiscovery
+from extproc.config.fault_message import fault_message, system_message
 from extproc.config.fields import (
     Checked,
     FilePath,
@@ -173,7 +174,7 @@ def parse_config(text: str, origin: str, stages: Mapping[str, Any] | None = None
         return Config.model_validate(document)
     except ValidationError as error:
         found = error.errors()
-        faults = [f"  {_location(fault['loc'])}: {_message(fault)}" for fault in found[:_MAX_FAULTS]]
+        faults = [f"  {_location(fault['loc'])}: {fault_message(fault)}" for fault in found[:_MAX_FAULTS]]
         faults += ["  ..."] if len(found) > _MAX_FAULTS else []
         raise ConfigError("\n".join([f"{origin}: {len(found)} fault(s)", *faults])) from error
 
@@ -187,15 +188,12 @@ def load_config(path: Path | None, stages: Mapping[str, Any] | None = None) -> C
         return parse_config("{}", "the options", stages)
     try:
         return parse_config(read_whole(path, MAX_CONFIG_BYTES).decode(), str(path), stages)
+    except FileNotFoundError as error:
+        hint = "--config names another, and `extproc init` writes one"
+        raise ConfigError(f"{path}: cannot be read: there is no such file; {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {system_message(error)}") from error
 
 
 def _location(parts: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in parts) or "(whole file)"
-
-
-def _message(fault: Mapping[str, Any]) -> str:
-    """Return what is wrong, in the same words for a model's unknown field and for a dataclass's."""
-    is_unknown = fault["type"] == "unexpected_keyword_argument"
-    return "Extra inputs are not permitted" if is_unknown else fault["msg"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from extproc.config.fault_message import yaml_message
 from extproc.errors import ConfigError
 
 _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
@@ -55,7 +56,7 @@ def read_document(text: str, origin: str) -> dict[str, Any]:
     try:
         document: Any = yaml.load(text, _Loader)
     except _NOT_YAML as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from error
+        raise ConfigError(f"{origin}: not YAML: {yaml_message(error)}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{origin}: expected a mapping of stages, found {type(document).__name__}")
     return document
@@ -76,4 +77,4 @@ def read_list_document(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, _ListLoader)
     except _NOT_YAML as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from error
+        raise ConfigError(f"{origin}: not YAML: {yaml_message(error)}") from error

@@ -103,13 +103,13 @@ class GatewayExchange(Placing):
             raise ProtocolError("a message after the end of the exchange")
         if isinstance(event, RequestHeaders):
             return self._receive_headers(event)
+        if isinstance(event, ResponseHeaders | ResponseTrailers):
+            return self._receive_response(event, now_s)
         if self._headers is None:
-            raise ProtocolError("a message before the request's headers")
+            raise ProtocolError("a part of a request before its headers")
         if isinstance(event, RequestBody):
             return self._receive_body(event)
-        if isinstance(event, RequestTrailers):
-            return self._receive_trailers(event)
-        return self._receive_response(event, now_s)
+        return self._receive_trailers(event)
 
     def pass_response(self, data: bytes, end_of_stream: bool, now_s: float) -> bool:
         """Note a part of the response's body; return whether it has to be handed back.
@@ -161,12 +161,11 @@ class GatewayExchange(Placing):
         return watch.entry(self._route.metadata, self._placed_s, self._attempts, now_s, at_s)
 
     def _receive_headers(self, event: RequestHeaders) -> Answers:
-        if self._headers is not None:
-            raise ProtocolError("request headers came twice")
+        if self._headers is not None or self._is_read:
+            raise ProtocolError("request headers came twice, or after the response's")
         self._headers = event.headers
         self._endpoints = event.endpoints
-        if event.modes is not None:
-            self._modes, self.is_announced = event.modes, True
+        self._announced(event.modes)
         mode = self._modes.request
         self._is_upgrade = is_upgrade(event.headers)
         is_bodyless = event.end_of_stream or mode is BodyMode.NONE or self._is_upgrade
@@ -174,6 +173,10 @@ class GatewayExchange(Placing):
         if is_bodyless and not self._is_upgrade:
             self._modes = BodyModes(BodyMode.NONE, self._modes.response)
         return (AwaitBody(),) if mode in _WHOLE and not is_bodyless else ()
+
+    def _announced(self, modes: BodyModes | None) -> None:
+        if modes is not None:
+            self._modes, self.is_announced = modes, True
 
     def _receive_body(self, event: RequestBody) -> Answers:
         """Collect the body. Parts after its end do not count: some Envoys send the last part twice.
@@ -193,6 +196,8 @@ class GatewayExchange(Placing):
         body.add(event.data)
         if body.is_too_large and not body.is_ended:
             return self._refused(too_large())
+        if not event.end_of_stream and self._modes.request is BodyMode.BUFFERED_PARTIAL:
+            return self._body_ended(is_whole=False)
         is_last = event.end_of_stream or self._modes.request in _WHOLE
         return self._body_ended() if is_last and not body.is_ended else ()
 
@@ -201,13 +206,14 @@ class GatewayExchange(Placing):
             self._endpoints = event.endpoints
         if self._body.is_ended or self._is_read:
             return (Continue(Phase.REQUEST_TRAILERS),)
+        if self._modes.request in _WHOLE:  # its headers are on their way, and can be told nothing any more
+            return self._refused(bad_request("The request has trailers, and no body."))
         self._has_trailers = True
         return self._body_ended()
 
-    def _body_ended(self) -> Answers:
+    def _body_ended(self, *, is_whole: bool = True) -> Answers:
         self._body.end()
-        length = (self._headers or {}).get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length[:18]) != self._body.size:
+        if is_whole and not self._body.may_be_of(self._headers or {}):
             return self._refused(bad_request("The body is not as long as its content-length says."))
         self.is_ready = True
         return ()
@@ -216,6 +222,7 @@ class GatewayExchange(Placing):
         if isinstance(event, ResponseTrailers):
             self._watch.is_complete = True
             return (Continue(Phase.RESPONSE_TRAILERS),)
+        self._announced(event.modes)
         self._watch.begun(event.headers, event.end_of_stream, now_s)
         if self._route is None:  # the gateway has answered by itself, before us
             self._give_up(now_s)

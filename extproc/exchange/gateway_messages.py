@@ -57,11 +57,15 @@ class RequestTrailers(msgspec.Struct, frozen=True):
 
 
 class ResponseHeaders(msgspec.Struct, frozen=True):
-    """The response has begun; `served` is the address of the server that sent it, where the gateway says."""
+    """The response has begun; `served` is the address of the server that sent it, where the gateway says.
+
+    `modes` are there where this is the first message: the gateway has answered by itself.
+    """
 
     headers: Mapping[str, str]
     end_of_stream: bool
     served: str | None = None
+    modes: BodyModes | None = None
 
 
 class ResponseTrailers(msgspec.Struct, frozen=True):

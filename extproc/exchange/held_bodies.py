@@ -19,32 +19,32 @@ COUNTED_BYTES = 1 << 16
 LARGE_BYTES = 1 << 20
 """Guessed: larger ones may take two thirds, so that they leave room for prompts of usual length."""
 
-UNTOLD_BYTES = 32 << 20
+ASSUMED_BYTES = 32 << 20
 """The largest body that `envoy.yaml` lets in; counted for one of unknown length until it is here."""
 
-TOLD_REQUESTS = 256
-"""Guessed: over this many requests it is learned whether lengths are told."""
+WINDOW_REQUESTS = 256
+"""Guessed: over this many requests the share of known lengths is averaged."""
 
 
 class HeldBodies(msgspec.Struct):
     """All bodies of one sidecar that are held; `refuse` answers a request whose body has no room.
 
-    A body of unknown length takes the room of the largest only where most requests tell theirs: some gateways
-    leave all lengths out, and an older `envoy.yaml` does not forward them.
+    A body of unknown length takes the room of the largest only where most requests have a length: some
+    gateways leave all lengths out, and an older `envoy.yaml` does not forward them.
     """
 
     max_bytes: int
     refuse: Callable[[Api], Reject]
     held_bytes: int = 0
-    told_share: float = 0.0
+    known_share: float = 0.0
 
     def announce(self, headers: Mapping[str, str]) -> int | None:
         """Take the room that a body will need, and return it in bytes; None where there is not so much."""
         length = headers.get("content-length", "")
-        is_told = length.isdecimal() and len(length) < 16
-        self.told_share += (is_told - self.told_share) / TOLD_REQUESTS
-        untold_bytes = UNTOLD_BYTES if self.told_share > 0.5 else 0
-        size = int(length) if is_told else untold_bytes
+        is_known = length.isdecimal() and len(length) < 16
+        self.known_share += (is_known - self.known_share) / WINDOW_REQUESTS
+        assumed_bytes = ASSUMED_BYTES if self.known_share > 0.5 else 0
+        size = int(length) if is_known else assumed_bytes
         if size < COUNTED_BYTES:
             return 0
         most_bytes = self.max_bytes if size <= LARGE_BYTES else self.max_bytes * 2 // 3

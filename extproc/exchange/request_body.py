@@ -6,7 +6,7 @@ never end keep no others out. Large bodies may take a part of it only: those tha
 their requests wait in the queue, and would leave no room for prompts of usual length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from extproc.exchange.gateway_messages import Answers, Pick, SendBody
@@ -72,6 +72,11 @@ class RequestBodyParts:
         """Whether it is longer than any body may be."""
         return self.size > self._collected.max_body_bytes
 
+    def may_be_of(self, headers: Mapping[str, str]) -> bool:
+        """Return whether it is as long as these headers say, if they do."""
+        length = headers.get("content-length", "")
+        return not (length.isascii() and length.isdigit()) or int(length[:18]) == self.size
+
     def add(self, data: bytes) -> None:
         """Keep one more part; where there is no room, this or a larger body is given up."""
         if not self.size:
@@ -117,9 +122,9 @@ def pick_of(route: RouteTo, body_bytes: int | None = None) -> Pick:
 def whole_request(route: RouteTo, body: bytes, has_trailers: bool) -> Answers:
     """Return the answers that hand a request back: where it goes, its body in parts, and its trailers.
 
-    There is one part at least, which may be empty.
+    There is one part at least, which may be empty, unless trailers end it: then the gateway has sent none.
     """
-    cuts = range(0, max(1, len(body)), MAX_PART_BYTES)
+    cuts = range(0, len(body) if has_trailers else max(1, len(body)), MAX_PART_BYTES)
     length = len(body) if body and not has_trailers else None
     pick = pick_of(route, length)
     parts = [

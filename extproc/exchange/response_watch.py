@@ -70,7 +70,7 @@ class ResponseWatch:
         flags = set() if self.is_complete else {"DC"}
         if self._headers.get("x-envoy-overloaded"):
             flags.add("UO")  # a limit of the gateway's own: no backend was asked
-        usage, error = self._said()
+        usage, error = self._usage_and_error()
         return LogEntry(
             started_at_s=at_s - (now_s - placed_s),
             duration_s=now_s - placed_s,
@@ -84,7 +84,7 @@ class ResponseWatch:
             usage=usage,
         )
 
-    def _said(self) -> tuple[TokenUsage | None, str | None]:
+    def _usage_and_error(self) -> tuple[TokenUsage | None, str | None]:
         is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
         return read_usage(self._tail), read_stream_error(self._tail) if is_stream else None
 

@@ -1,7 +1,7 @@
 """Where the adapter of a request runs already, or where a place for it is free, in the terms of the estimate.
 
 The wait for an adapter is put in time, so that a crowded server is left for an idle one
-that has to load the weights first. It is told as tokens that the request's prompt has more to compute
+that has to load the weights first. It is expressed as tokens that the request's prompt has more to compute
 there: so it counts for the choice among backends alone, and costs nothing where there are no adapters. The
 guard, the bookings and what is learned of servers go without it.
 """

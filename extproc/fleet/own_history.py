@@ -77,8 +77,8 @@ class DrainRate:
 
     def per_second(self, own: int, now_s: float) -> float:
         """Return the rate now, with `own` in flight; 0 for a backend that has finished nothing for long."""
-        untold = math.exp(-max(0.0, now_s - self._busy_since_s) / TIME_CONSTANT_S)
-        return max(self._decayed(now_s) / TIME_CONSTANT_S, untold * own / ANSWER_S)
+        unknown_share = math.exp(-max(0.0, now_s - self._busy_since_s) / TIME_CONSTANT_S)
+        return max(self._decayed(now_s) / TIME_CONSTANT_S, unknown_share * own / ANSWER_S)
 
     def _decayed(self, now_s: float) -> float:
         elapsed_s = max(0.0, now_s - self._counted_at_s)

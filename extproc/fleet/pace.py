@@ -2,10 +2,10 @@
 
 `base` and `token` are the line of TTFT over all tokens that had to be computed until then, where a place was
 free. How many were ahead of a request is the router's own estimate, which goes by `token` itself. So the
-slope is told by the request's own tokens alone, which are known: instrumental variable (Wald, "The fitting
+slope follows from the request's own tokens alone, which are known: instrumental variable (Wald, "The fitting
 of straight lines if both variables are subject to error", 1940). Where all prompts are of one length they
-tell no slope, and the line is the fleet's, scaled to what was seen. Errors count in proportion, so that a few
-long waits do not tell what a short prompt takes, and the line is drawn towards the fleet's (ridge
+show no slope, and the line is the fleet's, scaled to what was seen. Errors count in proportion, so that a few
+long waits do not decide what a short prompt takes, and the line is drawn towards the fleet's (ridge
 regression).
 
 `turn` is the time from one end of a request to the next when all places are taken: the waits that were seen,
@@ -155,8 +155,8 @@ class PaceLearning:
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
         else:
             # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
-            foretold_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
-            weight = (NOISE_S / (NOISE_S + foretold_s)) ** 2
+            predicted_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
+            weight = (NOISE_S / (NOISE_S + predicted_s)) ** 2
             self._line.add(weight, seen)
         if seen.decode_s is not None:
             self._outcomes += 1

@@ -58,7 +58,7 @@ class Contest:
         self.plain += weight * (plain - self.plain)
 
 
-class Foretold(msgspec.Struct, frozen=True):
+class PredictedOutcome(msgspec.Struct, frozen=True):
     """An outcome beside its predictions; all times but `at_s` in log seconds."""
 
     backend: str
@@ -76,14 +76,14 @@ class RankRecord:
 
     def __init__(self) -> None:
         self._right = Contest()
-        self._recent: deque[Foretold] = deque(maxlen=_RECENT)
+        self._recent: deque[PredictedOutcome] = deque(maxlen=_RECENT)
 
     @property
     def is_no_worse(self) -> bool:
         """Return whether the corrected estimate ranks at least as well as the plain one, by what is known."""
         return self._right.corrected >= self._right.plain - RANKING_SLACK
 
-    def observe(self, seen: Foretold) -> None:
+    def observe(self, seen: PredictedOutcome) -> None:
         """Compare an outcome with those just before it."""
         for other in self._recent:
             if _is_comparable(seen, other):
@@ -95,7 +95,7 @@ class RankRecord:
         self._recent.append(seen)
 
 
-def _is_comparable(seen: Foretold, other: Foretold) -> bool:
+def _is_comparable(seen: PredictedOutcome, other: PredictedOutcome) -> bool:
     longer, shorter = max(seen.tokens, other.tokens), min(seen.tokens, other.tokens)
     return (
         seen.backend != other.backend
@@ -143,7 +143,7 @@ class PredictionRecord:
         self._error = Contest()
         self.is_trusted = False
 
-    def observe(self, version: str, seen: Foretold) -> None:
+    def observe(self, version: str, seen: PredictedOutcome) -> None:
         """Learn from an outcome; those of another version than the one in use are late, and ignored."""
         if version != self._version:
             return

@@ -117,7 +117,7 @@ class Registry:
             usual = max(member.context_lengths.values(), default=inf)
             for model in member.models or ():
                 lengths.setdefault(model, []).append(member.context_lengths.get(model, usual))
-        usual_lengths = {model: median_high(told) for model, told in lengths.items()}
+        usual_lengths = {model: median_high(found) for model, found in lengths.items()}
         return {model: length for model, length in usual_lengths.items() if length < inf}
 
     def candidates(self, model: str | None) -> Candidates | None:

@@ -32,14 +32,15 @@ class TransferCost:
         factor = (PRIOR_S + kept * self._longer_s) / (PRIOR_S + kept * self._guessed_s)
         return max(0.0, factor) * _guess(tokens)
 
-    def learn(self, tokens: float, foretold_s: float, ttft_s: float, now_s: float) -> None:
-        """Learn from a first token that came after `ttft_s`, and without the transfer after `foretold_s`.
+    def learn(self, tokens: float, without_transfer_s: float, ttft_s: float, now_s: float) -> None:
+        """Learn from a first token after `ttft_s`, which would have come without the transfer after
+        `without_transfer_s`.
 
         One that is a surprise counts as a smaller one, as for the pace of a server.
         """
         kept = self._kept(now_s)
         self._known_at_s = max(self._known_at_s, now_s)
-        longer_s = min(ttft_s - foretold_s, SURPRISE * (foretold_s + _guess(tokens)))
+        longer_s = min(ttft_s - without_transfer_s, SURPRISE * (without_transfer_s + _guess(tokens)))
         self._longer_s = kept * self._longer_s + longer_s
         self._guessed_s = kept * self._guessed_s + _guess(tokens)
 

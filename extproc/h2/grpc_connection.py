@@ -47,8 +47,8 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class GrpcService:
     """The services: handlers by their method's path, `/SERVICE/METHOD`; `limits` are of each connection.
 
-    Over TLS both sides have to agree on HTTP/2, unless the peer `may_assume_h2`. `refused` is told of all
-    that ended a call, or the connection, because of what had been sent on it.
+    Over TLS both sides have to agree on HTTP/2, unless the peer `may_assume_h2`. `refused` gets each
+    error that ended a call, or the connection, because of what had been sent on it.
     """
 
     methods: Mapping[str, NewHandler]

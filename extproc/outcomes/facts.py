@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from extproc.fleet.prediction_record import Foretold
+from extproc.fleet.prediction_record import PredictedOutcome
 from extproc.fleet.view import CandidateFacts, Tokens, Word
 from extproc.request.body_facts import TokenLimit
 
@@ -142,7 +142,7 @@ _FACTS = msgspec.json.Decoder(PlacedFacts)
 _SAMPLES = msgspec.json.Decoder(Sample)
 
 
-def foretold_of(sample: Sample) -> Foretold | None:
+def predicted_outcome(sample: Sample) -> PredictedOutcome | None:
     """Return what the model and the plain estimate predicted of a request, and what became of it.
 
     None where either of the three is not known, or is no time that could be: the facts came from outside.
@@ -150,6 +150,6 @@ def foretold_of(sample: Sample) -> Foretold | None:
     corrected_s, plain_s, ttft_s = sample.predicted_ttft_s, sample.estimate.ttft_s, sample.ttft_s
     if corrected_s is None or ttft_s is None or not (corrected_s > 0 and plain_s > 0 and ttft_s > 0):
         return None
-    return Foretold(
+    return PredictedOutcome(
         sample.backend, sample.at_s, sample.new_tokens, log(ttft_s), log(corrected_s), log(plain_s)
     )

@@ -1,6 +1,6 @@
 """The outcome of a placed request: Envoy's log entry, read together with the decision that came back in it.
 
-Whether a backend is to blame is told from Envoy's response flags and the status
+Whether a backend is to blame follows from Envoy's response flags and the status
 (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage): connection
 failures, resets and 5xx are its failures; a 4xx is an answer; a client that leaves, or a request that Envoy
 never sent, proves nothing. Nor does 429, or 503 with Retry-After: the backend takes no more for a while.
@@ -91,7 +91,7 @@ _WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
 """The time is that of another backend's first byte, or of an error."""
 _ANSWERED = frozenset({None, Failure.RETRIED})
 """The client got its stream to the end, if need be from another backend."""
-_NOBODYS_FAULT = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED, Failure.OVERLOADED})
+_NOT_BLAMED = frozenset({Failure.CLIENT_LEFT, Failure.NOT_ROUTED, Failure.RETRIED, Failure.OVERLOADED})
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -202,7 +202,7 @@ def _failed_status(entry: LogEntry) -> Failure | None:
 def _blame(failure: Failure | None) -> bool | None:
     if failure is None or failure is Failure.CLIENT_ERROR:
         return False
-    return None if failure in _NOBODYS_FAULT else True
+    return None if failure in _NOT_BLAMED else True
 
 
 class RetryStage(StrEnum):

@@ -42,8 +42,8 @@ def read_usage(tail: bytes) -> TokenUsage | None:
         at = tail.rfind(_USAGE, 0, at)
         if at < 0:
             break
-        said = tail[at:]
-        usage = TokenUsage(_count(_PROMPT, said), _count(_OUTPUT, said), _count(_CACHED, said))
+        text = tail[at:]
+        usage = TokenUsage(_count(_PROMPT, text), _count(_OUTPUT, text), _count(_CACHED, text))
         if usage.prompt_tokens is not None:
             return usage
     return None
@@ -65,6 +65,6 @@ def is_comment(data: bytes) -> bool:
     return all(line.startswith(b":") for line in data.splitlines() if line)
 
 
-def _count(pattern: "re.Pattern[bytes]", said: bytes) -> int | None:
-    found = pattern.search(said)
+def _count(pattern: "re.Pattern[bytes]", text: bytes) -> int | None:
+    found = pattern.search(text)
     return None if found is None else min(_MAX_TOKENS, int(found[1]))

@@ -27,8 +27,8 @@ def candidate_estimates(view: FleetView, prompt_tokens: float, most: int) -> Seq
     """Return the candidates with the smallest scores, that one first, at most this many."""
     terms = estimates(view, prompt_tokens, view.cached_tokens)
     fit = set(guard.fit(view, prompt_tokens)[0].backends)
-    told = []
+    found = []
     for number in nsmallest(most, range(len(view)), key=lambda number: terms[number].score_s):
         backend, load, known = view.backends[number], view.loads[number], terms[number]
-        told.append(CandidateEstimate(backend.name, load, known.wait_s, known.ttft_s, backend in fit))
-    return told
+        found.append(CandidateEstimate(backend.name, load, known.wait_s, known.ttft_s, backend in fit))
+    return found

@@ -23,13 +23,13 @@ STALLED = 1.0
 class PrefillChoice(msgspec.Struct, frozen=True):
     """Prefill on `backend`, which has `cached_tokens` of the prompt; `moved_tokens` go to the other server.
 
-    The first token is `foretold_s` away, without the transfer.
+    The first token comes after `ttft_without_transfer_s` and the transfer.
     """
 
     backend: Backend
     cached_tokens: float
     moved_tokens: float
-    foretold_s: float
+    ttft_without_transfer_s: float
 
 
 class Prefillers(NamedTuple):
@@ -63,11 +63,11 @@ def prefill_elsewhere(
     best_s, least_load = there_s(chosen, known), 0.0
     for backend, prefill_s in prefillers.ready_s.items():
         cached_tokens, load = view.cached_tokens.get(backend, 0.0), view.load(backend)
-        foretold_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
-        expected_s = foretold_s + backend.transfer.expected_s(moved_tokens, now_s)
+        ttft_without_transfer_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
+        expected_s = ttft_without_transfer_s + backend.transfer.expected_s(moved_tokens, now_s)
         if expected_s < best_s or (best is not None and expected_s == best_s and load < least_load):
             best_s, least_load = expected_s, load
-            best = PrefillChoice(backend, cached_tokens, moved_tokens, foretold_s)
+            best = PrefillChoice(backend, cached_tokens, moved_tokens, ttft_without_transfer_s)
     return best
 
 
@@ -81,7 +81,7 @@ def nearer_by_prefill(
     """Return the tokens of a prompt that each candidate is near to, where others may compute the prompt.
 
     Where it would be computed elsewhere, the time until it comes takes the place of the candidate's own
-    computing, told as tokens that it need not compute: candidates are compared by what is left for them.
+    computing, as tokens that it need not compute: candidates are compared by what is left for them.
     Looked at is the one prefill server that would have the whole prompt there first.
     """
     view, ready_s = prefillers

@@ -237,7 +237,7 @@ def _is_short(raw: Raw) -> bool:
 
 
 def _decoded(decoder: msgspec.json.Decoder[list[_Element]], raw: Raw) -> list[_Element] | None:
-    """Return the array, or None for anything else; strings are told by their first byte, raising is slow."""
+    """Return the array, or None for anything else; the first byte shows strings, raising is slow."""
     if not raw or memoryview(raw)[0] != _BRACKET:
         return None
     try:

@@ -72,7 +72,7 @@ class Bookings:
     """Opens, moves and closes bookings; each backend holds its own open ones.
 
     Numbers begin after the given one: where that is random, no outcome is taken for that of another process.
-    With `replicas` other sidecars are told of each prompt.
+    With `replicas`, each prompt is reported to other sidecars.
     """
 
     _prefixes: SentPrefixes

@@ -13,7 +13,7 @@ MAX_MODEL_NAME = 256
 
 def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
     """Return what was known and decided, to be recorded with the outcome."""
-    said: Prediction | None = decision.prediction
+    prediction: Prediction | None = decision.prediction
     request = booking.request
     return PlacedFacts(
         **msgspec.structs.asdict(known),
@@ -31,6 +31,6 @@ def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) 
         priority=request.priority,
         model="" if request.model is None else request.model[:MAX_MODEL_NAME],
         token_limit=request.token_limit,
-        model_version=said.model_version if said else None,
-        predicted_ttft_s=said.ttft_s if said else None,
+        model_version=prediction.model_version if prediction else None,
+        predicted_ttft_s=prediction.ttft_s if prediction else None,
     )

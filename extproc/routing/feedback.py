@@ -4,7 +4,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Answered
 from extproc.fleet.registry import Registry
 from extproc.fleet.stored_responses import StoredResponses
-from extproc.outcomes.facts import Sample, foretold_of
+from extproc.outcomes.facts import Sample, predicted_outcome
 from extproc.outcomes.outcome import (
     NOT_ROUTED_FLAGS,
     Failure,
@@ -142,5 +142,5 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
         return
     seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
     backend.paced(seen, now_s)
-    if sample.model_version is not None and (predicted := foretold_of(sample)) is not None:
+    if sample.model_version is not None and (predicted := predicted_outcome(sample)) is not None:
         backend.predictions.observe(sample.model_version, predicted)

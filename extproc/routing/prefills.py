@@ -52,7 +52,9 @@ class Prefill(Lease):
         if sample.cached_tokens is not None:
             self.backend.cache.found(choice.cached_tokens, sample.cached_tokens)
         if sample.ttft_s is not None:
-            self.backend.transfer.learn(choice.moved_tokens, choice.foretold_s, sample.ttft_s, now_s)
+            self.backend.transfer.learn(
+                choice.moved_tokens, choice.ttft_without_transfer_s, sample.ttft_s, now_s
+            )
 
     def _release(self, now_s: float) -> None:
         self.backend.give_back_prompt(self)

@@ -52,7 +52,7 @@ _CONTENDED = {
     Reason.QUEUE_FULL: SATURATED,
     Reason.QUEUE_TIMEOUT: "rejected-ttl-expired",
 }
-"""Refusals for which there is capacity, and what a gateway is told of them; of all others there is none."""
+"""Refusals because servers are busy, with the reason that a gateway gets; for others no server is there."""
 
 MODEL_GONE_RETRY_S = 10
 """Guessed: a server that is replaced is back within some seconds, one that loads a large model is not."""
@@ -87,9 +87,9 @@ class Returns:
         The `waiting` requests come before it, too.
         """
         promised = self._of_model(model, view.now_s)
-        told_s = self.spread_s(turn_s(view, waiting + promised.away(view.now_s)))
-        promised.promise(view.now_s + told_s)
-        return told_s
+        seconds = self.spread_s(turn_s(view, waiting + promised.away(view.now_s)))
+        promised.promise(view.now_s + seconds)
+        return seconds
 
     def spread_s(self, wait_s: float) -> int:
         """Return whole seconds near a time, different each time, 1 to the maximum."""

@@ -27,12 +27,12 @@ def test_that_layer_2_stands_down_is_said_once_and_so_is_its_return(
     log.look(2.0)
     log.look(3.0)
     (said,) = caplog.messages
-    assert said.startswith("layer2_stands_down name=vllm-1 error=")
+    assert said.startswith("model_distrusted name=vllm-1 error=")
     assert said.endswith("error=0.500, the estimate alone 0.200")
     parts.predict(log_corrected=0.1, log_plain=0.2)
     log.look(4.0)
     log.look(5.0)
-    assert caplog.messages[1:] == ["layer2_returned name=vllm-1"]
+    assert caplog.messages[1:] == ["model_trusted name=vllm-1"]
 
 
 def test_of_a_backend_that_has_left_nothing_more_is_said(

@@ -108,7 +108,7 @@ async def test_an_address_that_is_taken_is_said() -> None:
 
 
 @in_loop
-async def test_a_name_that_nobody_knows_is_said_and_takes_no_replica_away(
+async def test_an_unknown_name_is_logged_and_takes_no_replica_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with two_replicas() as (first, _, port):

@@ -61,7 +61,7 @@ def test_a_simulated_server_is_the_machine_that_the_evaluator_has():
     assert options["--max-model-len"] == "4096"
 
 
-def test_a_trace_is_foretold_with_the_requests_that_are_sent(tmp_path: Path):
+def test_a_trace_is_predicted_with_the_requests_that_are_sent(tmp_path: Path):
     name = written(tmp_path / "mooncake.jsonl", MOONCAKE)
     scene = scenario("local", f"trace:{name}@0.5")
     assert isinstance(scene.traffic, Replay)
@@ -74,7 +74,7 @@ def test_a_trace_is_foretold_with_the_requests_that_are_sent(tmp_path: Path):
 
 
 @pytest.mark.long
-def test_every_arm_answers_what_is_foretold_that_it_gets():
+def test_every_arm_answers_what_is_predicted_that_it_gets():
     chat = plan("chat 0.7", 3.0)
     measurement, _ = measure(chat, seed=1)
     expected = len(arrivals(chat, 1))

@@ -21,7 +21,7 @@ def test_a_figure_is_its_median_over_the_seeds_and_the_draws():
 
 
 @pytest.mark.parametrize(("real_s", "is_within"), [(1.9, False), (2.0, True), (6.5, True), (7.1, False)])
-def test_the_real_experiment_has_to_be_among_those_foretold(real_s, is_within):
+def test_the_real_experiment_has_to_be_among_those_predicted(real_s, is_within):
     draws = [runs(ours=[2.0]), runs(ours=[7.0])]
     assert compared(median_of(P99, "ours"), runs(ours=[real_s]), draws).is_within is is_within
 
@@ -34,7 +34,7 @@ def test_gains_are_of_equal_seeds():
     assert gain["goodput"](same) == pytest.approx(1 / 11 - 1 / 21)
 
 
-def test_policies_that_are_foretold_apart_have_to_come_out_so():
+def test_policies_that_are_predicted_apart_have_to_come_out_so():
     draws = [runs(ours=[1.0], theirs=[2.0 + number]) for number in range(20)]
     assert ranking(runs(ours=[3.0], theirs=[4.0]), draws, P99) == [Order("ours", "theirs", is_kept=True)]
     assert ranking(runs(ours=[4.0], theirs=[3.0]), draws, P99) == [Order("ours", "theirs", is_kept=False)]
@@ -42,6 +42,6 @@ def test_policies_that_are_foretold_apart_have_to_come_out_so():
     assert ranking(runs(ours=[4.0], theirs=[3.0]), swapped, P99) == [Order("theirs", "ours", is_kept=True)]
 
 
-def test_where_the_draws_disagree_no_order_is_foretold():
+def test_where_the_draws_disagree_no_order_is_predicted():
     draws = [runs(ours=[1.0 + number % 5], theirs=[2.5]) for number in range(20)]
     assert ranking(runs(ours=[1.0], theirs=[4.0]), draws, P99) == []

@@ -41,7 +41,7 @@ def store(path: Path, rates: tuple[float, ...], prompt: float, output: float, **
     return path
 
 
-def test_a_fitted_profile_foretells_another_load_and_is_a_machine_for_others(tmp_path: Path) -> None:
+def test_a_fitted_profile_predicts_another_load_and_is_a_machine_for_others(tmp_path: Path) -> None:
     fitted, other = store(tmp_path / "a.db", (0.5, 2, 3), 150, 30), store(tmp_path / "b.db", (2,), 400, 20)
     out, page, numbers = (tmp_path / name for name in ("mine.json", "page.html", "numbers.json"))
     files = ("--out", out, "--page", page, "--json", numbers)

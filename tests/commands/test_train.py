@@ -94,12 +94,12 @@ def test_too_few_samples_leave_the_model_in_use_alone(options: TrainOptions) -> 
     assert options.out.read_text() == "the model in use"
 
 
-def test_a_store_that_is_none_is_told(options: TrainOptions, tmp_path: Path) -> None:
+def test_a_file_that_is_no_store_is_reported(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(SampleStoreError):
         run_training(replace(options, samples=tmp_path / "absent.db"))
 
 
-def test_a_place_that_cannot_be_written_is_told(options: TrainOptions, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_reported(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="No such file"):
         run_training(replace(options, out=tmp_path / "absent" / "model.json"))
 

@@ -98,10 +98,10 @@ def discovery_faults(document: object) -> str:
 def test_who_finds_backends_lists_none(discovery: dict[str, Any]) -> None:
     config = parse_config(yaml.safe_dump({"discovery": discovery}), "test.yaml")
     assert config.backends == ()
-    assert "discovery: Value error, with kind" in faults(discovery=discovery)
+    assert "discovery: with kind" in faults(discovery=discovery)
 
 
-def test_without_discovery_a_list_is_needed_and_told_with_the_other_faults() -> None:
+def test_without_discovery_a_list_is_needed_and_reported_with_the_other_faults() -> None:
     message = "a list of `backends` is needed"
     assert message in discovery_faults({"kind": "static"})
     with pytest.raises(ConfigError, match=message) as caught:
@@ -186,10 +186,10 @@ def test_all_faults_are_reported_at_once_and_nothing_else() -> None:
     ]
 
 
-def test_a_field_that_no_stage_has_is_told_in_the_same_words_everywhere() -> None:
+def test_a_field_that_no_stage_has_is_reported_in_the_same_words_everywhere() -> None:
     message = faults(server={"no_such": 1}, breaker={"no_such": 1}, admission={"queue": {"no_such": 1}})
     for place in ("server", "breaker", "admission.queue"):
-        assert f"  {place}.no_such: Extra inputs are not permitted" in message
+        assert f"  {place}.no_such: there is no such setting" in message
 
 
 @pytest.mark.parametrize("stage", ["server", "breaker", "admission"])
@@ -267,7 +267,7 @@ def test_merges_of_merges_do_not_multiply() -> None:
 def test_merged_keys_are_counted_as_often_as_they_are_merged() -> None:
     fields = ", ".join(f"k{n}: 1" for n in range(16))
     text = f"a: &a {{{fields}}}\nb: &b {{<<: [{', '.join(['*a'] * 16)}]}}\n"
-    with pytest.raises(ConfigError, match="Extra inputs"):
+    with pytest.raises(ConfigError, match="there is no such setting"):
         parse_config(text, "test.yaml")
     with pytest.raises(ConfigError, match="too much is merged"):
         parse_config(text + "c: {<<: *b, one: more}\n", "test.yaml")
@@ -285,7 +285,7 @@ def test_only_mappings_can_be_merged(merged: str) -> None:
         parse_config(f"a: {{<<: {merged}}}", "test.yaml")
 
 
-def test_very_many_faults_are_counted_and_not_all_told() -> None:
+def test_very_many_faults_are_counted_and_not_all_listed() -> None:
     told = faults(backends=[{"name": 1, "url": "http://a"}] * 1000).splitlines()
     assert told[0] == "test.yaml: 1000 fault(s)"
     assert len(told) == 102
@@ -368,7 +368,7 @@ def test_tls_is_for_the_thin_transport_on_tcp() -> None:
         {"transport": "thin", "tls": TLS, "address": "unix:///run/e.sock"},
     ],
 )
-def test_tls_that_nobody_would_speak_is_refused(server: dict[str, object]) -> None:
+def test_tls_that_no_peer_would_use_is_refused(server: dict[str, object]) -> None:
     assert "tls needs transport: thin, and a TCP address" in faults(server=server)
 
 
@@ -376,7 +376,7 @@ def test_a_transport_that_is_none_is_refused() -> None:
     assert "server.transport: " in faults(server={"transport": "quic"})
 
 
-def test_a_wrong_address_is_told_what_was_expected() -> None:
+def test_a_wrong_address_is_reported_with_what_was_expected() -> None:
     assert "expected HOST:PORT or unix:///PATH" in faults(server={"address": "x:²"})
 
 
@@ -502,10 +502,8 @@ def test_repeated_backend_names_are_refused() -> None:
 def test_fleet_has_at_least_one_backend_and_at_most_half_of_the_capacity() -> None:
     fleet = [{"name": f"b{n}", "url": f"http://host:{n + 1}"} for n in range(MAX_BACKENDS + 1)]
     assert len(parse(backends=fleet[1:]).backends) == MAX_BACKENDS
-    assert f"backends: Value error, expected 1 to {MAX_BACKENDS}, found {MAX_BACKENDS + 1}" in faults(
-        backends=fleet
-    )
-    assert "backends: Value error, expected 1 to" in faults(backends=[])
+    assert f"backends: expected 1 to {MAX_BACKENDS}, found {MAX_BACKENDS + 1}" in faults(backends=fleet)
+    assert "backends: expected 1 to" in faults(backends=[])
 
 
 @pytest.mark.parametrize("interval", ["idle_interval_s", "busy_interval_s"])

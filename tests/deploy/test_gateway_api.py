@@ -1,12 +1,11 @@
 """The picker's manifests: pool, service, ports and policies meet, and the chart makes what kustomize does.
 
 InferencePool and ClientTrafficPolicy are in no package of schemas. The first is read as the router reads it,
-and held against the rules of its reference.
+and held against the rules of its definition (`support.pool_schema`).
 """
 
 import asyncio
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from support.manifests import (
     of_kind,
     pod_specs,
 )
+from support.pool_schema import require_valid
 
 from extproc.adapters.discovery.inference_pool import InferencePoolSource
 from extproc.adapters.discovery.pool_endpoints import InferencePool
@@ -71,18 +71,29 @@ def test_the_pool_is_as_the_router_reads_it_and_names_the_pickers_service(varian
 
 
 @pytest.mark.parametrize("variant", PICKERS)
-def test_the_pool_keeps_the_rules_of_its_reference(variant: str) -> None:
-    """Those of inference.networking.k8s.io/v1, which a cluster checks."""
-    spec = one(variant, "InferencePool")["spec"]
-    assert all(re.fullmatch(r"[\w./-]{1,317}", key) for key in spec["selector"]["matchLabels"])
-    numbers = [port["number"] for port in spec["targetPorts"]]
-    assert 1 <= len(numbers) == len(set(numbers)) <= 8
-    assert all(0 < number < 1 << 16 for number in numbers)
-    assert spec["appProtocol"] in {"http", "kubernetes.io/h2c"}
-    picker = spec["endpointPickerRef"]
-    assert picker.keys() <= {"group", "kind", "name", "port", "failureMode"}
-    assert picker.get("kind", "Service") == "Service"
-    assert picker.get("failureMode", "FailClose") in {"FailOpen", "FailClose"}
+def test_the_pool_keeps_the_rules_of_its_definition(variant: str) -> None:
+    require_valid(one(variant, "InferencePool"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"targetPorts": []},
+        {"targetPorts": [{"number": 8000}, {"number": 8000}]},
+        {"targetPorts": [{"number": 65536}]},
+        {"selector": {"matchLabels": {}}},
+        {"selector": {"app": "vllm"}},
+        {"appProtocol": "http2"},
+        {"endpointPickerRef": {"name": "vllm-epp"}},
+        {"endpointPickerRef": {"name": "vllm-epp", "port": {"number": 9002}, "failureMode": "Open"}},
+        {"extensionRef": {"name": "vllm-epp"}},
+    ],
+    ids=str,
+)
+def test_the_rules_of_a_pool_do_find_faults(fault: dict[str, Any]) -> None:
+    pool = one("gateway-api/istio", "InferencePool")
+    with pytest.raises(msgspec.ValidationError):
+        require_valid({"spec": pool["spec"] | fault})
 
 
 def test_the_pool_selects_the_pods_of_our_vllm_at_their_port() -> None:
@@ -341,6 +352,18 @@ def test_the_chart_leaves_out_what_is_there_already() -> None:
     settings = "gateway.provider=istio,gateway.create=false,gateway.name=web,gateway.namespace=edge"
     (route,) = (each for each in rendered("--set", settings) if each["kind"] == "HTTPRoute")
     assert route["spec"]["parentRefs"] == [{"name": "web", "namespace": "edge"}]
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_beside_a_gateway_a_pool_and_a_route_that_are_there_the_chart_makes_nothing_for_them(
+    gateway: str,
+) -> None:
+    there = "pool.create=false,gateway.create=false,route.create=false"
+    kinds = {each["kind"] for each in rendered("--set", f"{there},gateway.provider={gateway}")}
+    assert not kinds & {"InferencePool", "Gateway", "HTTPRoute", "ClientTrafficPolicy", "GCPBackendPolicy"}
+    assert "HealthCheckPolicy" not in kinds
+    assert {"NetworkPolicy", "Deployment"} <= kinds
+    assert ("DestinationRule" in kinds) == (gateway == "istio")
 
 
 @pytest.mark.parametrize(

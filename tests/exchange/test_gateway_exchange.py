@@ -114,6 +114,25 @@ def test_trailers_end_the_body_and_are_answered_after_it() -> None:
     )
 
 
+def test_trailers_of_a_request_without_a_body_are_answered_alone() -> None:
+    exchange = GatewayBooks().exchange()
+    begun(exchange)
+    assert list(exchange.receive(RequestTrailers(), 1.0)) == []
+    assert exchange.decide(1.0) == (
+        Pick(Phase.REQUEST_HEADERS, (ADDRESS,)),
+        Continue(Phase.REQUEST_TRAILERS),
+    )
+
+
+def test_a_gateway_that_buffers_is_told_too_late_where_trailers_come_without_a_body() -> None:
+    books = GatewayBooks()
+    exchange = books.exchange()
+    begun(exchange, MODES[BodyMode.BUFFERED])
+    refusal, finish = exchange.receive(RequestTrailers(), 1.0)
+    assert isinstance(refusal, Reject)
+    assert (refusal.status, finish, exchange.is_ready) == (400, Finish(), False)
+
+
 def test_a_last_part_that_comes_twice_counts_once() -> None:
     books = GatewayBooks()
     exchange = books.exchange()
@@ -131,6 +150,14 @@ def test_a_gateway_that_buffers_gets_the_choice_with_the_body_and_no_body_back()
     assert answered(exchange, BODY) == [Pick(Phase.REQUEST_BODY, (ADDRESS,))]
 
 
+def test_a_gateway_that_has_no_room_for_a_body_sends_its_beginning_and_that_is_enough() -> None:
+    modes = BodyModes(BodyMode.BUFFERED_PARTIAL, BodyMode.NONE)
+    exchange = GatewayBooks().exchange()
+    begun(exchange, modes, **{"content-length": "1000"})
+    assert list(exchange.receive(RequestBody(BODY, False), 1.0)) == []
+    assert exchange.decide(1.0) == (Pick(Phase.REQUEST_BODY, (ADDRESS,)),)
+
+
 def test_a_gateway_that_streams_one_way_gets_the_choice_with_the_headers() -> None:
     books = GatewayBooks()
     exchange = books.exchange()
@@ -146,7 +173,7 @@ def test_a_gateway_that_sends_no_bodies_gets_the_choice_with_the_headers() -> No
     assert exchange.decide(1.0) == (Pick(Phase.REQUEST_HEADERS, (ADDRESS,)),)
 
 
-def test_without_a_path_the_api_is_told_by_the_body() -> None:
+def test_without_a_path_the_body_decides_the_api() -> None:
     books = GatewayBooks()
     exchange = books.exchange()
     exchange.receive(RequestHeaders({"content-type": "application/json"}, False), 1.0)
@@ -235,7 +262,7 @@ def test_an_answer_ends_the_exchange() -> None:
     assert answered(exchange, BODY) == [Reject(429, b"{}", {}), Finish()]
 
 
-def test_without_an_address_the_gateway_is_told_that_there_is_none() -> None:
+def test_without_an_address_the_gateway_gets_none() -> None:
     books = GatewayBooks()
     books.placement = Placement(Continue(Phase.REQUEST_HEADERS))
     exchange = books.exchange()
@@ -281,6 +308,17 @@ def test_an_answer_of_the_gateways_own_ends_the_wait() -> None:
     assert (books.given_up, settled, exchange.is_held) == (1, [], False)
     exchange.end(3.0)
     assert exchange.entry(3.0, 0.0) is None
+
+
+@pytest.mark.parametrize("modes", [DUPLEX, MODES[BodyMode.BUFFERED]])
+def test_what_a_gateway_answers_before_it_asks_passes(modes: BodyModes) -> None:
+    books = GatewayBooks()
+    exchange = books.exchange()
+    first = ResponseHeaders({":status": "403"}, False, modes=modes)
+    assert list(exchange.receive(first, 1.0)) == [Continue(Phase.RESPONSE_HEADERS)]
+    assert exchange.pass_response(b"no", True, 1.0) == (modes is DUPLEX), "handed back where bodies stream"
+    exchange.end(1.1)
+    assert (exchange.entry(1.1, 0.0), books.requests) == (None, [])
 
 
 def placed(books: GatewayBooks, modes: BodyModes | None = DUPLEX) -> GatewayExchange:
@@ -404,12 +442,13 @@ def test_where_it_is_wanted_the_exchange_ends_with_the_request() -> None:
     [
         ([], RequestBody(BODY, True)),
         ([], RequestTrailers()),
-        ([], ResponseHeaders(SSE, False)),
         ([RequestHeaders(HEADERS, False)], RequestHeaders(HEADERS, False)),
+        ([ResponseHeaders(SSE, False)], RequestHeaders(HEADERS, False)),
+        ([ResponseHeaders(SSE, False)], RequestBody(BODY, True)),
     ],
 )
 def test_a_message_that_can_come_in_no_order_is_a_protocol_error(
-    before: list[RequestHeaders], event: RequestHeaders
+    before: list[RequestHeaders | ResponseHeaders], event: RequestHeaders
 ) -> None:
     exchange = GatewayBooks().exchange()
     for each in before:

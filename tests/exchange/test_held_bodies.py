@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from extproc.errors import ProtocolError
 from extproc.exchange.exchange import Exchange
-from extproc.exchange.held_bodies import COUNTED_BYTES, TOLD_REQUESTS, UNTOLD_BYTES, HeldBodies
+from extproc.exchange.held_bodies import ASSUMED_BYTES, COUNTED_BYTES, WINDOW_REQUESTS, HeldBodies
 from extproc.exchange.messages import BodyReceived, Continue, HeadersReceived, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.request.api import Api
@@ -34,11 +34,11 @@ def test_large_bodies_take_two_thirds_and_leave_the_rest_to_usual_ones_and_small
 def test_an_unknown_length_counts_as_the_largest_until_the_body_is_here() -> None:
     bodies = held()
     assert bodies.announce({}) == 0, "no length is forwarded: nothing is known of any"
-    for _ in range(TOLD_REQUESTS):
+    for _ in range(WINDOW_REQUESTS):
         bodies.announce(of(5))
-    assert bodies.announce({}) == UNTOLD_BYTES
-    assert bodies.arrived(UNTOLD_BYTES, 2 * MIB) == bodies.held_bytes == 2 * MIB
-    for _ in range(TOLD_REQUESTS):
+    assert bodies.announce({}) == ASSUMED_BYTES
+    assert bodies.arrived(ASSUMED_BYTES, 2 * MIB) == bodies.held_bytes == 2 * MIB
+    for _ in range(WINDOW_REQUESTS):
         bodies.arrived(bodies.announce({}) or 0, 0)
     assert bodies.announce({}) == 0, "of a gateway that leaves lengths out nothing is known, either"
 

@@ -154,7 +154,7 @@ def test_the_number_that_fits_in_is_known_before_the_memory_is_full(running: int
     assert after(10, Signals(running, 0, running / 40)).requests == pytest.approx(SHARE * 40)
 
 
-def test_few_requests_at_low_load_foretell_nothing() -> None:
+def test_few_requests_at_low_load_predict_nothing() -> None:
     assert after(60, Signals(1, 0, 0.9), is_fair=False).requests == inf
     assert after(60, Signals(1, 3, 0.5), is_fair=False).requests == inf
 

@@ -1,7 +1,7 @@
 import pytest
 from support.build import trust_rule
 
-from extproc.fleet.prediction_record import WINDOW, Foretold, PredictionRecord, RankRecord
+from extproc.fleet.prediction_record import WINDOW, PredictedOutcome, PredictionRecord, RankRecord
 
 GOOD, BAD = 0.1, 0.3
 NEEDED = 8
@@ -18,10 +18,10 @@ def record() -> PredictionRecord:
     return a_record()
 
 
-def outcome(corrected: float, plain: float, **changes: float | str) -> Foretold:
+def outcome(corrected: float, plain: float, **changes: float | str) -> PredictedOutcome:
     """An outcome of which either estimate was so far off, in log seconds."""
     fields = {"backend": "vllm-1", "at_s": 0.0, "tokens": 100.0, "log_ttft": 0.0}
-    return Foretold(**fields | changes | {"log_corrected": corrected, "log_plain": plain})  # type: ignore[arg-type]
+    return PredictedOutcome(**fields | changes | {"log_corrected": corrected, "log_plain": plain})  # type: ignore[arg-type]
 
 
 def feed(record: PredictionRecord, count: int, corrected: float, plain: float, version: str = "v1") -> None:
@@ -68,7 +68,7 @@ def test_one_absurd_outcome_is_forgotten(record: PredictionRecord) -> None:
     assert record.is_trusted
 
 
-def test_the_outcomes_of_one_backend_do_not_tell_how_well_another_is_foretold(
+def test_the_outcomes_of_one_backend_do_not_tell_how_well_another_is_predicted(
     record: PredictionRecord,
 ) -> None:
     other = a_record()
@@ -109,7 +109,7 @@ def pair(
 RIGHT, WRONG = (0.0, 0.1), (0.1, 0.0)
 
 
-def test_a_model_that_foretells_well_and_puts_backends_into_the_wrong_order_has_no_say() -> None:
+def test_a_model_that_predicts_well_and_puts_backends_into_the_wrong_order_has_no_say() -> None:
     ranking = RankRecord()
     record = a_record(ranking=ranking)
     pair(ranking, WRONG, RIGHT)

@@ -21,7 +21,7 @@ def test_transfers_that_take_longer_than_guessed_are_expected_to_and_forgotten_i
     assert cost.expected_s(TOKENS, 1000.0) < 1.01 * GUESS_S
 
 
-def test_what_comes_sooner_than_foretold_costs_nothing_and_never_less() -> None:
+def test_what_comes_sooner_than_predicted_costs_nothing_and_never_less() -> None:
     cost = TransferCost()
     for _ in range(100):
         cost.learn(TOKENS, 2.0, 1.0, 10.0)
@@ -33,6 +33,6 @@ def test_it_is_a_finite_time_whatever_it_has_seen(
     seen: list[tuple[float, float, float, float]],
 ) -> None:
     cost = TransferCost()
-    for tokens, foretold_s, ttft_s, now_s in seen:
-        cost.learn(tokens, foretold_s, ttft_s, now_s)
+    for tokens, without_transfer_s, ttft_s, now_s in seen:
+        cost.learn(tokens, without_transfer_s, ttft_s, now_s)
         assert 0.0 <= cost.expected_s(TOKENS, now_s) < float("inf")

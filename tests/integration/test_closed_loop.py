@@ -51,7 +51,7 @@ def predicted(state: State) -> list[dict[str, Any]]:
     return [backend for backend in state["backends"] if backend["running_error"] is not None]
 
 
-def test_a_stack_learns_and_a_model_has_a_say_only_where_it_foretells_better(stack: LocalStack) -> None:
+def test_a_stack_learns_and_a_model_has_a_say_only_where_it_predicts_better(stack: LocalStack) -> None:
     for name, speed in (("vllm-1", "1.0"), ("vllm-2", "0.6"), ("vllm-3", "0.35")):
         stack.start_sim(name, "--profile", "a100-8b", "--speed", speed, "--max-num-seqs", "8")
     stack.stages["guard"] = {"max_active": 200, "max_predicted_ttft_s": 60.0}

@@ -223,10 +223,37 @@ def test_trailers_pass_both_ways(shared: SharedStack, gateway: str) -> None:
 
     async def scenario() -> None:
         port = int(stack.envoys[gateway].url.rpartition(":")[2])
-        answer = await ask_with_trailers(port, b'{"model": "odd", "prompt": "hello"}')
+        answer = await ask_with_trailers(port, b'{"model": "odd", ', b'"prompt": "hello"}')
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert b'{"x-sent": "yes"}' in answer
         assert answer.endswith(b"x-returned: yes\r\n\r\n")
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_trailers_without_a_body_pass_where_bodies_stream(shared: SharedStack, gateway: str) -> None:
+    stack = picker_of(shared)
+
+    async def scenario() -> None:
+        answer = await ask_with_trailers(int(stack.envoys[gateway].url.rpartition(":")[2]))
+        assert (b"trailers, and no body" if gateway == "buffered" else b"x-extproc-backend: ") in answer
+        await stack.until_idle()
+
+    shared.run(scenario())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_an_answer_of_the_gateways_own_reaches_the_client(shared: SharedStack, gateway: str) -> None:
+    """An Envoy that allows no upgrades refuses one before it asks the picker, and shows it that answer."""
+    stack = picker_of(shared)
+    upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+
+    async def scenario() -> None:
+        url = f"{stack.envoys[gateway].url}/v1/realtime"
+        async with stack.session.get(url, headers=upgrade) as response:
+            assert response.status == 403
         await stack.until_idle()
 
     shared.run(scenario())
@@ -338,7 +365,7 @@ def test_a_picker_that_is_killed_costs_what_is_in_flight_and_nothing_after_its_r
     shared.run(scenario())
 
 
-def test_a_picker_that_is_told_to_stop_brings_streams_to_their_end(shared: SharedStack) -> None:
+def test_a_picker_that_is_stopped_brings_streams_to_their_end(shared: SharedStack) -> None:
     stack = picker_of(shared)
 
     async def scenario() -> None:

@@ -111,7 +111,7 @@ async def assert_only_served_or_refused(stack: LocalStack, answers: Iterable[Ans
     assert (await stack.state())["queue"]["waiting"] == 0
 
 
-async def assert_nobody_waited_for_longer(stack: LocalStack) -> None:
+async def assert_no_request_waited_for_longer(stack: LocalStack) -> None:
     counted = await stack.metric("extproc_queue_wait_seconds_count")
     bucket = rf'extproc_queue_wait_seconds_bucket\{{le="{MAX_WAIT_S}"\}}'
     assert await stack.metric(bucket) == counted > 0
@@ -185,7 +185,7 @@ def test_in_overload_capacity_is_used_and_tenants_get_equal_shares(
             before_per_s = await capacity_per_s(stack, CALM)
             sent = await overload(stack, OVERLOAD * before_per_s, REQUESTS, TENANT, TENANTS)
             await assert_only_served_or_refused(stack, [one.answer for one in sent])
-            await assert_nobody_waited_for_longer(stack)
+            await assert_no_request_waited_for_longer(stack)
             after_per_s = await capacity_per_s(stack, CALM)
             counted, took_s = steady(sent)
             served = Counter(one.label for one in counted if one.answer.status == 200)
@@ -205,7 +205,7 @@ def test_in_overload_a_high_priority_is_served_and_the_rest_shares_what_is_left(
             rate_per_s = OVERLOAD * await capacity_per_s(stack, CALM)
             sent = await overload(stack, rate_per_s, REQUESTS, PRIORITY, (("1", 0.3), ("0", 0.7)))
             await assert_only_served_or_refused(stack, [one.answer for one in sent])
-            await assert_nobody_waited_for_longer(stack)
+            await assert_no_request_waited_for_longer(stack)
             high = [one for one in sent if one.label == "1"]
             low = [one for one in sent if one.label == "0"]
             assert {one.answer.status for one in high} == {200}

@@ -198,7 +198,7 @@ def test_a_model_of_real_servers_knows_the_faster_of_two(vllm_stack: LocalStack,
     assert model["errors"]["median_relative"] < medium["last_ttft"]["errors"]["median_relative"]
 
 
-def test_the_twin_of_a_real_server_foretells_another_load(vllm_stack: LocalStack, tmp_path: Path) -> None:
+def test_the_twin_of_a_real_server_predicts_another_load(vllm_stack: LocalStack, tmp_path: Path) -> None:
     """The machine may have other users: how near it is, `benchmarks.calibration` measures."""
     url = f"http://127.0.0.1:{vllm_stack.backends['vllm-1']}"
     fitted, other, numbers = (tmp_path / name for name in ("fitted.db", "other.db", "numbers.json"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from extproc.fleet.prediction_record import Foretold, PredictionRecord, RankRecord, TrustRule
+from extproc.fleet.prediction_record import PredictedOutcome, PredictionRecord, RankRecord, TrustRule
 from extproc.learning.drift import DriftWatch
 from extproc.learning.features import TERMS
 
@@ -110,7 +110,7 @@ def test_the_rule_is_that_of_the_sidecar() -> None:
     record.begin("v1", RankRecord())
     watch = watch_after()
     for n, corrected in enumerate([1.1] * 60 + [2.0] * 60):
-        record.observe("v1", Foretold("vllm-1", 0.0, 9.0, 0.0, np.log(corrected), np.log(1.2)))
+        record.observe("v1", PredictedOutcome("vllm-1", 0.0, 9.0, 0.0, np.log(corrected), np.log(1.2)))
         watch.observe(samples(1, corrected=corrected))
         assert ("vllm-1" in watch.drifted) == (n >= RULE.min_outcomes - 1 and not record.is_trusted)
         if watch.drifted:

@@ -68,7 +68,7 @@ def test_another_format_version_is_named_and_the_way_out_of_it(model_bytes: byte
         load(other)
 
 
-def test_a_file_that_holds_its_trees_as_text_is_told_to_be_old() -> None:
+def test_a_file_that_holds_its_trees_as_text_is_refused_as_old() -> None:
     old = {"manifest": {"format_version": 2, "zone_classifier": None}, "trees": "tree\nversion=v4\n"}
     with pytest.raises(ModelFileError, match="format version 2; 4 is read: train a new model"):
         load(msgspec.json.encode(old))

@@ -68,7 +68,7 @@ def test_only_the_order_of_the_score_counts() -> None:
     assert pairs.accuracy(np.tile([2.0, 4.0], 30)) == 0.0
 
 
-def test_twins_are_compared_with_each_other_and_with_nobody_else() -> None:
+def test_twins_are_compared_with_each_other_alone() -> None:
     pairs = comparable_pairs(twins(gap_s=0.001))
     assert len(pairs) == MIN_PAIRS
     assert (pairs.second - pairs.first == 1).all()

@@ -111,7 +111,7 @@ def test_a_stream_of_nothing_but_comments_has_no_first_token(comments_ms: str) -
     ("headers_us", "are_early"),
     [("2000", True), ("600000", True), ("700000", False), ("1249000", False), ("-", None), ("", None)],
 )
-def test_headers_that_come_with_the_first_token_are_told_from_early_ones(
+def test_headers_that_come_with_the_first_token_differ_from_early_ones(
     headers_us: str, are_early: bool | None
 ) -> None:
     outcome = read_outcome(replace(ENTRY, tags={**ENTRY.tags, "headers_us": headers_us}))

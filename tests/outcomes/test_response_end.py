@@ -53,5 +53,5 @@ def test_an_error_is_an_event_of_its_own(tail: bytes, code: str | None) -> None:
         (b"{}", False),
     ],
 )
-def test_comments_are_told_from_what_follows_them(data: bytes, is_one: bool) -> None:
+def test_comments_are_distinguished_from_the_lines_after_them(data: bytes, is_one: bool) -> None:
     assert is_comment(data) == is_one

@@ -14,7 +14,7 @@ from support.toy_api import TOY
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
-from extproc.fleet.prediction_record import Foretold, RankRecord
+from extproc.fleet.prediction_record import PredictedOutcome, RankRecord
 from extproc.fleet.view import FleetView
 from extproc.fleet.wait_terms import ExpectedWait
 from extproc.learning.features import FEATURES, GAUGES
@@ -77,7 +77,7 @@ def a_candidate(
     backend.closed_above = -1.0 if is_saturated or is_queue_long else inf
     backend.predictions.begin("v1", RankRecord())
     if is_trusted:
-        backend.predictions.observe("v1", Foretold(backend.name, 0.0, 1000.0, 0.0, 0.0, 1.0))
+        backend.predictions.observe("v1", PredictedOutcome(backend.name, 0.0, 1000.0, 0.0, 0.0, 1.0))
     return backend
 
 

@@ -453,7 +453,7 @@ def test_any_text_that_python_writes_hides_no_model(text: str) -> None:
     assert read_body(CHAT, encoded({"x": text, "model": "m"}, ensure_ascii=True)).model == "m"
 
 
-def test_run_of_backslashes_before_a_quote_misleads_nobody() -> None:
+def test_a_run_of_backslashes_before_a_quote_does_not_mislead() -> None:
     for count in range(60, 70):
         text = "x" * 20_000 + "\\" * count + '"' + "y" * 5000
         facts = read_body(CHAT, encoded({"messages": message(text), "model": "m"}))

@@ -38,7 +38,7 @@ def test_short_values_stay() -> None:
     assert condense(body) == body
 
 
-def test_run_of_backslashes_before_a_quote_is_told_apart() -> None:
+def test_a_run_of_backslashes_before_a_quote_is_counted() -> None:
     for count in range(1, 31):
         fields = {"a": "x" * 5000 + "\\" * count + '"y', "b": "z" * 5000}
         condensed = json.loads(condense(json.dumps(fields).encode()).decode("latin-1"))

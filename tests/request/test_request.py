@@ -89,7 +89,7 @@ def test_chat_request_is_read_whole() -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["", "/", "?a=b", "/?next=/v1/embeddings"])
-def test_api_is_told_by_the_path(path: str, api: Api, suffix: str) -> None:
+def test_the_path_decides_the_api(path: str, api: Api, suffix: str) -> None:
     request = read(path=path + suffix)
     assert (request.api, request.path) == (api, path.rstrip("/") or "/")
 

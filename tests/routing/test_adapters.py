@@ -142,7 +142,7 @@ def test_what_is_known_of_adapters_is_bounded() -> None:
     assert len(places._kept) <= 1024
 
 
-def test_a_fleet_that_never_told_of_adapters_is_not_looked_at_for_them() -> None:
+def test_a_fleet_that_never_reported_adapters_is_not_searched_for_them() -> None:
     core = a_core([an_endpoint(1), an_endpoint(2)])
     scrape(core.fleet.backends[0], now_s=1.0)
     core.place(a_request(), Phase.REQUEST_BODY, 1.0)

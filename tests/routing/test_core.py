@@ -11,7 +11,7 @@ from extproc.exchange.messages import Answer, Phase, Reject, RouteTo
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
 from extproc.fleet.peers import follow_peers, retry_peers
-from extproc.fleet.prediction_record import Foretold
+from extproc.fleet.prediction_record import PredictedOutcome
 from extproc.fleet.signals import Signals
 from extproc.learning.features import FEATURES
 from extproc.learning.model_in_use import ModelOffer
@@ -50,7 +50,7 @@ def offer(version: str) -> ModelOffer:
 def predicted(backend: Backend, count: int) -> None:
     """This many outcomes, of which the model `v1` predicted more than the plain estimate."""
     for _ in range(count):
-        backend.predictions.observe("v1", Foretold(backend.name, 0.0, 100.0, 0.0, 0.1, 0.9))
+        backend.predictions.observe("v1", PredictedOutcome(backend.name, 0.0, 100.0, 0.0, 0.1, 0.9))
 
 
 def serve(core: Core, now_s: float) -> RouteTo:
@@ -154,7 +154,7 @@ def a_trusted_model(core: Core) -> Backend:
     return backend
 
 
-def test_what_was_foretold_comes_back_with_the_outcome_and_is_held_against_it() -> None:
+def test_what_was_predicted_comes_back_with_the_outcome_and_is_held_against_it() -> None:
     core = a_core([an_endpoint(1)])
     backend = a_trusted_model(core)
     routed = serve(core, 1.0)
@@ -198,7 +198,7 @@ def listed(core: Core) -> list[str] | None:
     return [each["id"] for each in answer["data"]]
 
 
-def test_clients_are_told_all_models_of_the_fleet() -> None:
+def test_clients_get_the_list_of_all_models_of_the_fleet() -> None:
     core = a_core([an_endpoint(1, model=None), an_endpoint(2, models=frozenset({"chat", "adapter"}))])
     core.registry.learn_models(backend_named(core, "vllm-1"), frozenset({"whisper", "chat"}))
     assert listed(core) == ["adapter", "chat", "whisper"]

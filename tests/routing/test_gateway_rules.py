@@ -57,7 +57,7 @@ def test_only_endpoints_that_the_gateway_allows_are_chosen(allowed: set[str], ch
 
 
 @pytest.mark.parametrize("allowed", [frozenset(), frozenset({"10.0.0.1:8000"})])
-def test_a_gateway_that_allows_none_of_ours_is_told_that_there_is_none(allowed: frozenset[str]) -> None:
+def test_a_gateway_that_allows_none_of_our_servers_gets_none(allowed: frozenset[str]) -> None:
     assert refusal(place(gateway_core(), endpoints=allowed)) == (503, "rejected-no-endpoints")
 
 

@@ -135,7 +135,7 @@ def test_a_failing_backend_and_a_full_one_are_compared(fleet: Fleet) -> None:
     assert turn_of(fleet, now_s=NOW_S + 15) == 5
 
 
-def test_a_client_is_told_its_turn_after_those_who_were_told_before(fleet: Fleet) -> None:
+def test_retry_after_counts_the_clients_that_were_refused_before(fleet: Fleet) -> None:
     for backend in fleet.backends:
         drain(backend, per_second=1)
     told = told_s(fleet, 60)
@@ -158,7 +158,7 @@ def test_clients_that_are_due_are_away_no_more(fleet: Fleet) -> None:
     assert told.retry_after_s("m", fleet.view(fleet.backends, NOW_S + 100)) <= 7
 
 
-def test_few_refusals_are_told_the_time_until_a_place_is_free(fleet: Fleet) -> None:
+def test_retry_after_of_few_refusals_is_the_time_until_a_place_is_free(fleet: Fleet) -> None:
     for backend in fleet.backends:
         drain(backend, per_second=5, in_flight=4)
     assert set(told_s(fleet, 5)) <= {1, 2}

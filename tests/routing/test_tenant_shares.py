@@ -50,13 +50,13 @@ def test_a_tenant_that_has_a_little_more_than_others_is_not_refused(core: Core) 
     assert (len(few), refused) == (2, {})
 
 
-def test_with_room_left_nobody_counts_what_a_tenant_has(core: Core) -> None:
+def test_with_room_left_the_share_of_a_tenant_does_not_count(core: Core) -> None:
     ask(core, "quiet")
     greedy, _ = ask(core, "greedy", PLACES // 2)
     assert len(greedy) == PLACES // 2
 
 
-def test_without_tenants_places_go_to_whom_comes_first(core: Core) -> None:
+def test_without_tenants_places_go_to_the_first_requests(core: Core) -> None:
     leases, reasons = ask(core, "", PLACES + 1)
     assert (len(leases), reasons) == (PLACES, {"saturated": 1})
 

@@ -71,13 +71,13 @@ async def _read(reader: asyncio.StreamReader, head: bytes) -> tuple[bytes, dict[
     return body, trailers
 
 
-async def ask_with_trailers(port: int, body: bytes) -> bytes:
-    """Send a request in chunks, with a trailer, and return the raw response."""
+async def ask_with_trailers(port: int, *parts: bytes) -> bytes:
+    """Send a request with a body in chunks, and with a trailer, and return the raw response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     )
-    writer.write(head + chunk(body[:5]) + chunk(body[5:]) + b"0\r\nx-sent: yes\r\n\r\n")
+    writer.write(head + b"".join(map(chunk, parts)) + b"0\r\nx-sent: yes\r\n\r\n")
     try:
         async with asyncio.timeout(20.0):
             return await reader.read()

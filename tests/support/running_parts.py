@@ -22,7 +22,7 @@ from extproc.exchange.messages import Phase
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
 from extproc.fleet.endpoint import KnownBackends
-from extproc.fleet.prediction_record import Foretold
+from extproc.fleet.prediction_record import PredictedOutcome
 from extproc.fleet.signals import ScrapeRule
 from extproc.learning.model_in_use import read_offer
 from extproc.routing.queue.queue_rules import QueueRules
@@ -115,6 +115,6 @@ class Parts:
         """Have this many requests take a second that were predicted to take so much, in log seconds."""
         model = self.core.model.current
         assert model is not None
-        predicted = Foretold(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
+        predicted = PredictedOutcome(name, 0.0, 100.0, 0.0, log_corrected, log_plain)
         for _ in range(count):
             self.backend(name).predictions.observe(model.manifest.model_version, predicted)

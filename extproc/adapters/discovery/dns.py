@@ -39,7 +39,7 @@ class DnsSource:
         self.counts = DiscoveryCounts()
         self._config = config
         self._conditions = ConditionLog(logger, "dns_failed", "dns_answers")
-        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_in")
+        self._oddities = ConditionLog(logger, "dns_addresses_left_out", "dns_addresses_all_used")
 
     async def sets(self) -> AsyncGenerator[Sequence[Endpoint], None]:
         """Yield one set for each answer; asks again `interval_s` after it."""
@@ -64,10 +64,10 @@ class DnsSource:
         )
         found = [address for answer in answers for address in answer]
         usable = usable_addresses(found)
-        self._tell_of_odd(sorted(set(found).difference(usable)))
+        self._log_oddities(sorted(set(found).difference(usable)))
         return usable
 
-    def _tell_of_odd(self, addresses: Sequence[str]) -> None:
+    def _log_oddities(self, addresses: Sequence[str]) -> None:
         if addresses:
             detail = f"addresses that no backend has: {', '.join(addresses)}"
             self._oddities.failed(detail, time.monotonic(), host=self._config.host)

@@ -52,7 +52,9 @@ def _kubernetes(discovery: KubernetesDiscovery | InferencePoolDiscovery) -> Back
             kubernetes,
         )
     except ImportError as error:
-        raise ConfigError(f"discovery by {discovery.kind}: pip install 'vllm-extproc[kubernetes]'") from error
+        raise ConfigError(
+            f"{discovery.kind} needs a package: pip install 'vllm-extproc[kubernetes]'"
+        ) from error
     if isinstance(discovery, KubernetesDiscovery):
         return kubernetes.KubernetesSource(discovery)
     return inference_pool.InferencePoolSource(discovery)

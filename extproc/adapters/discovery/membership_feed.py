@@ -58,7 +58,7 @@ class MembershipFeed:
         self._writing = asyncio.Lock()
         self._publishing = ConditionLog(logger, "clusters_not_written", "clusters_written")
         self._finding = ConditionLog(logger, "discovery_doubted", "discovery_believed")
-        self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_in")
+        self._fitting = ConditionLog(logger, "backends_left_out", "backends_all_used")
 
     @property
     def is_doubting(self) -> bool:
@@ -86,7 +86,7 @@ class MembershipFeed:
                 is_changed = self._known.offer(backends, now_s)
                 if is_changed:
                     self._apply()
-                self._tell_of_oddities(now_s)
+                self._log_oddities(now_s)
                 if is_changed or not self.is_known.is_set():
                     await self._settle()  # a caller that sees us ready finds the file
                     self.is_known.set()
@@ -150,7 +150,7 @@ class MembershipFeed:
         self._publishing.holds()
         return True
 
-    def _tell_of_oddities(self, now_s: float) -> None:
+    def _log_oddities(self, now_s: float) -> None:
         if self._known.is_doubting:
             detail = f"no backend found, {len(self._known.backends)} kept for a while"
             self._finding.failed(detail, now_s)

@@ -73,7 +73,8 @@ def decode(message: bytes) -> GatewayEvent | None:
             return RequestHeaders(headers, received.end_of_stream, _modes(request), _endpoints(request))
         case "response_headers":
             received = request.response_headers
-            return ResponseHeaders(read_headers(received.headers), received.end_of_stream, _served(request))
+            headers = read_headers(received.headers)
+            return ResponseHeaders(headers, received.end_of_stream, _served(request), _modes(request))
         case "request_trailers":
             return RequestTrailers(_endpoints(request))
         case "response_trailers":

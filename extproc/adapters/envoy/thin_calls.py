@@ -1,7 +1,7 @@
 """The three services on the thin transport: what becomes of a call's messages, without a task.
 
 As in `grpc_server.py` on `grpc.aio`: an ext_proc call lives as long as its HTTP response, and its end gives
-the lease back; the access log is read to its end; health is told at once, and to watchers again at the end.
+the lease back; the access log is read to its end; health is sent at once, and to watchers again at the end.
 """
 
 import time

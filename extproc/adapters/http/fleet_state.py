@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.config.fault_message import system_message
 from extproc.errors import StackError
 from extproc.outcomes.traffic_window import ServerWindow, TrafficWindow
 
@@ -189,7 +190,8 @@ def fetch_state(url: str) -> FleetState:
         with _opener.open(f"{url.rstrip('/')}/v1/state", timeout=_TIMEOUT_S) as response:
             document = response.read()
     except (OSError, HTTPException, ValueError) as error:
-        raise StackError(f"no sidecar answers at {url}: {getattr(error, 'reason', error)}") from error
+        detail = system_message(getattr(error, "reason", error))
+        raise StackError(f"no sidecar answers at {url}: {detail}. --sidecar names its address") from error
     try:
         return msgspec.convert(_printable(msgspec.json.decode(document)), FleetState)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

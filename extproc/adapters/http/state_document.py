@@ -192,12 +192,12 @@ def _predicted_s(
     model = runtime.core.model.current
     if model is None:
         return {}
-    said = {
+    log_corrections = {
         view.backends[number]: each for number, each in corrections(view, REFERENCE_TOKENS, model).items()
     }
     return {
         backend: terms[backend].ttft_s * math.exp(correction)
-        for backend, correction in said.items()
+        for backend, correction in log_corrections.items()
         if terms[backend].ttft_s >= backend.low_s
     }
 

@@ -68,7 +68,7 @@ class Trainer:
         )
         self._reading = ConditionLog(logger, "store_unreadable", "store_readable")
         self._sign = TrainerSign(config.model.path)
-        self._signing = ConditionLog(logger, "sign_of_life_failed", "sign_of_life_given")
+        self._signing = ConditionLog(logger, "trainer_sign_failed", "trainer_sign_written")
         self._reported_s = -REPEAT_S
         self._reported: Counter[Dropped] = Counter()
 

@@ -57,7 +57,7 @@ class ScrapeLogs:
 
     scrapes: ConditionLog = field(default_factory=lambda: _log("scrape_failed", "scrape_recovered"))
     keys: ConditionLog = field(default_factory=lambda: _log("api_key_refused", "api_key_accepted", inf))
-    lists: ConditionLog = field(default_factory=lambda: _log("models_left_out", "models_all_in"))
+    lists: ConditionLog = field(default_factory=lambda: _log("models_left_out", "models_all_used"))
 
     def keep_only(self, names: set[str]) -> None:
         """Forget the backends that have left."""

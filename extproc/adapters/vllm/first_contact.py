@@ -33,7 +33,7 @@ class FirstContact:
     endpoint: Endpoint
     models: tuple[str, ...] = ()
     fault: ServerAnswer | None = None
-    tells_load: bool = False
+    reports_load: bool = False
 
 
 def first_contacts(endpoints: Iterable[Endpoint]) -> list[FirstContact]:
@@ -57,7 +57,7 @@ async def _first_contact(endpoint: Endpoint, header: bytes) -> FirstContact:
         if served is None:
             return FirstContact(endpoint, fault=_fault(listed))
         return FirstContact(
-            endpoint, tuple(sorted(served.names)), tells_load=await _tells_load(server, header)
+            endpoint, tuple(sorted(served.names)), reports_load=await _reports_load(server, header)
         )
     finally:
         server.close()
@@ -69,7 +69,7 @@ def _fault(listed: ServerAnswer) -> ServerAnswer:
     return ServerAnswer(ScrapeResult.INVALID, detail=f"the answer to {MODELS} is no list of models")
 
 
-async def _tells_load(server: AskedServer, header: bytes) -> bool:
+async def _reports_load(server: AskedServer, header: bytes) -> bool:
     for path in (METRICS, METRICS_ELSEWHERE):
         answer = await server.ask(path, header)
         if answer.result is ScrapeResult.OK and read_signals(answer.body) is not None:

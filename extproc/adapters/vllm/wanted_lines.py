@@ -73,7 +73,7 @@ class WantedLines:
         return b"".join(wanted)
 
     def _search(self, lines: bytes) -> bytes:
-        """Return the wanted families, and note where they are; all lines where they cannot be told apart."""
+        """Return the wanted families, and note where they are; all lines where none are found."""
         dialect = dialect_of(lines)
         places = sorted(_places(lines, dialect) or ()) if dialect is not None else []
         families = [lines[at : lines.find(b"\n", at + 1) + 1] for at in places]

@@ -49,7 +49,7 @@ class Sequence(msgspec.Struct, eq=False, gc=False):
     has_waited: bool = False
 
 
-_NOBODY: list[Sequence] = []
+_NO_SEQUENCES: list[Sequence] = []
 
 
 class Decoders:
@@ -80,7 +80,7 @@ class Decoders:
         self.tokens += steps * self.count
         by_end = self._by_end
         if not by_end or by_end[0][0] != now:
-            return _NOBODY
+            return _NO_SEQUENCES
         gone = []
         while by_end and by_end[0][0] == now:
             _, _, sequence = heappop(by_end)

@@ -153,9 +153,9 @@ class _Simulation:
     def _reach_router(self, number: int, arrival: Arrival, now_s: float) -> None:
         routers = self._routers
         router = routers[self._draws.below(len(routers))] if len(routers) > 1 else routers[0]
-        self._hear(router, partial(self._place, number, arrival, router), now_s)
+        self._deliver(router, partial(self._place, number, arrival, router), now_s)
 
-    def _hear(self, router: SimulatedRouter, event: Callable[[float], None], now_s: float) -> None:
+    def _deliver(self, router: SimulatedRouter, event: Callable[[float], None], now_s: float) -> None:
         """Have a router handle something now, or once it does not stand still any more."""
         if (awake_s := router.awake_s(now_s)) > now_s:
             self._plan(awake_s, partial(self._hear_late, router, event))
@@ -241,7 +241,7 @@ class _Simulation:
         arrival, policy = request.arrival, request.router.policy
         overhead_s = server.overhead_s(arrival.prompt_tokens)
         ttft_s = now_s - arrival.at_s + overhead_s + request.late_s(now_s, overhead_s)
-        self._hear(
+        self._deliver(
             request.router, partial(policy.first_token, request.number, request.backend, ttft_s), now_s
         )
 
@@ -256,7 +256,7 @@ class _Simulation:
         self._clients.answered(request.number, arrival, backend, ttft_s)
         router = request.router
         ended = partial(router.ended, request.number, arrival, backend, ttft_s, False, now_s + late_s)
-        self._hear(router, ended, now_s)
+        self._deliver(router, ended, now_s)
 
     def _fail(self, backend: int, now_s: float) -> None:
         """Fail all requests of a backend at once."""
@@ -270,7 +270,7 @@ class _Simulation:
         ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
         self._clients.failed(number, arrival, first_token_s is not None, now_s)
         ended = partial(request.router.ended, number, arrival, request.backend, ttft_s, True, now_s)
-        self._hear(request.router, ended, now_s)
+        self._deliver(request.router, ended, now_s)
 
     def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
         heappush(self._events, (at_s, next(self._order), event))

@@ -45,15 +45,15 @@ class FleetChanges:
                 plan(spec.fails_s, partial(self._go_down, backend))
                 plan(spec.fails_s + NOTICED_AFTER_S, partial(self._notice, backend))
                 plan(spec.recovers_s, partial(self._come_back, backend))
-        self._tell(0.0)
+        self._update_routers(0.0)
 
     def _let_in(self, backend: int, now_s: float) -> None:
         self._out.discard(backend)
-        self._tell(now_s)
+        self._update_routers(now_s)
 
     def _take_out(self, backend: int, now_s: float) -> None:
         self._out.add(backend)
-        self._tell(now_s)
+        self._update_routers(now_s)
 
     def _go_down(self, backend: int, now_s: float) -> None:
         self._servers[backend].fail(now_s)
@@ -67,7 +67,7 @@ class FleetChanges:
         self._servers[backend].is_up = True
         self._let_in(backend, now_s)
 
-    def _tell(self, now_s: float) -> None:
+    def _update_routers(self, now_s: float) -> None:
         members = [number for number in range(len(self._servers)) if number not in self._out]
         for router in self._routers:
             router.members(members, now_s)

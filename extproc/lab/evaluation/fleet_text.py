@@ -60,7 +60,7 @@ def parse_fleet(text: str, find_profile: FindProfile = shipped_profile) -> tuple
         count, spec = _machine(part.strip(), find_profile)
         specs += [replace(spec, name=f"sim-{len(specs) + number}") for number in range(1, count + 1)]
     if len(specs) > MAX_SERVERS:
-        raise ConfigError(f"fleet: {len(specs)} backends; at most {MAX_SERVERS} are simulated")
+        raise ConfigError(f"--fleet: {len(specs)} backends; at most {MAX_SERVERS} are simulated")
     return tuple(specs)
 
 
@@ -68,7 +68,7 @@ def _machine(text: str, find_profile: FindProfile) -> tuple[int, ServerSpec]:
     match = _MACHINE.fullmatch(text)
     if match is None or not float(match["speed"]) > 0:
         raise ConfigError(
-            f"fleet: expected {', '.join(FLEETS)}, or machines such as 2xa100-8b*0.6:8, not {text!r}"
+            f"--fleet: expected {', '.join(FLEETS)}, or machines such as 2xa100-8b*0.6:8, not {text!r}"
         )
     profile = find_profile(match["profile"])
     limits = EngineLimits(
@@ -86,5 +86,5 @@ def _scheduled(spec: ServerSpec, match: re.Match[str]) -> ServerSpec:
     joins_s, recovers_s = (float(match[name] or 0) for name in ("joins", "recovers"))
     leaves_s, fails_s = (float(match[name]) if match[name] else None for name in ("leaves", "fails"))
     if (leaves_s is not None and leaves_s <= joins_s) or (fails_s is not None and recovers_s <= fails_s):
-        raise ConfigError(f"fleet: in {match[0]!r} something ends before it begins")
+        raise ConfigError(f"--fleet: in {match[0]!r} something ends before it begins")
     return replace(spec, joins_s=joins_s, leaves_s=leaves_s, fails_s=fails_s, recovers_s=recovers_s)

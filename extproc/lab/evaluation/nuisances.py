@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from extproc.errors import ConfigError
 
-SPEED_LASTS_S = 10.0
+SPEED_PERIOD_S = 10.0
 """Guessed: how long a machine keeps a speed, before `speed_noise` gives it another."""
 
 
@@ -33,7 +33,7 @@ class Nuisances:
     """`ttft_noise` and `speed_noise` are standard deviations of logarithms.
 
     The time from sending a request to its first token is multiplied by a number drawn for that request, and a
-    machine's speed by one drawn for each SPEED_LASTS_S. Clients send a request that was refused, or lost
+    machine's speed by one drawn for each SPEED_PERIOD_S. Clients send a request that was refused, or lost
     before its first token, `retries` times again. In the spans of `stalls` a router handles nothing, and all
     of it at the end; in those of `frozen_gauges` a server's metrics say what they said at the first scrape.
     """
@@ -60,7 +60,7 @@ class Nuisances:
         return named
 
 
-NOTHING_NASTY = Nuisances()
+NO_NUISANCES = Nuisances()
 
 
 def parse_spans(option: str, text: str) -> Spans:

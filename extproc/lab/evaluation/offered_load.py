@@ -90,7 +90,7 @@ def offered_load(
     for _ in range(_ROUNDS):
         capacities = present_capacities_per_s(full, servers, duration_s)
         if not sum(capacities) > 0:
-            raise ConfigError(f"fleet: no server is there in the {duration_s:.3g} s of the workload")
+            raise ConfigError(f"--fleet: no server is there in the {duration_s:.3g} s of the workload")
         before_s, duration_s = duration_s, workload.lasts_s(sum(capacities))
         if math.isclose(before_s, duration_s):
             break

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from extproc.lab.evaluation.nuisances import NOTHING_NASTY, Nuisances
+from extproc.lab.evaluation.nuisances import NO_NUISANCES, Nuisances
 from extproc.lab.evaluation.simulated_server import ServerSpec
 from extproc.lab.rivals.layered import LayeredRules
 from extproc.lab.traffic.arrivals import Traffic
@@ -30,4 +30,4 @@ class Scenario:
     delay_limit_s: float = DELAY_LIMIT_S
     from_s: float = 0.0
     is_estimate_judged: bool = False
-    nuisances: Nuisances = NOTHING_NASTY
+    nuisances: Nuisances = NO_NUISANCES

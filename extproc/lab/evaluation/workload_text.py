@@ -74,7 +74,7 @@ _TRACE = re.compile(
 )
 
 _EXPECTED = (
-    f"workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, "
+    f"--workload: expected {', '.join(WORKLOADS)}, each with @LOAD if not {DEFAULT_LOAD}, "
     "trace:FILE[@LOAD] [for=SECONDS], or "
     "poisson:RATE, bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, followed by "
     "prompt=LENGTHS output=LENGTHS for=SECONDS and maybe turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS "
@@ -114,7 +114,7 @@ class WorkloadSpec:
         once = replace(self, curve=Steady(), duration_s=_PATIENCE * count * turns / self.rate)
         found = list(islice(once._at(self.rate, max_model_len).arrivals(rng), count))
         if len(found) < count:
-            raise ConfigError(f"workload: a context of {max_model_len} tokens is too short for such turns")
+            raise ConfigError(f"--workload: a context of {max_model_len} tokens is too short for such turns")
         return found
 
     def _at(self, rate: float, max_model_len: int) -> Traffic:
@@ -161,9 +161,11 @@ def _trace(text: str, read_trace: ReadTrace) -> TraceSpec:
     assert match is not None  # it matches every text that begins so
     load, first_s = (None if match[name] is None else _number(match[name]) for name in ("load", "seconds"))
     if load is not None and not 0 < load <= MAX_LOAD:
-        raise ConfigError(f"workload: expected trace:FILE@LOAD with a load up to {MAX_LOAD:g}, not {text!r}")
+        raise ConfigError(
+            f"--workload: expected trace:FILE@LOAD with a load up to {MAX_LOAD:g}, not {text!r}"
+        )
     if first_s is not None and not 0 < first_s <= MAX_DURATION_S:
-        raise ConfigError(f"workload: expected for=SECONDS, up to {MAX_DURATION_S:.0f}, not {text!r}")
+        raise ConfigError(f"--workload: expected for=SECONDS, up to {MAX_DURATION_S:.0f}, not {text!r}")
     return TraceSpec(match["file"], read_trace(match["file"]), load, first_s)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from extproc.lab.evaluation.nuisances import SPEED_LASTS_S, Nuisances, Spans
+from extproc.lab.evaluation.nuisances import SPEED_PERIOD_S, Nuisances, Spans
 from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.scrapes import Exporter
 from extproc.lab.evaluation.simulated_server import Pace, Server, ServerSpec
@@ -53,7 +53,7 @@ def pace_of(nuisances: Nuisances, spec: ServerSpec, rng: np.random.Generator) ->
     drawn: list[float] = []
 
     def pace(now_s: float) -> float:
-        period = int(now_s / SPEED_LASTS_S)
+        period = int(now_s / SPEED_PERIOD_S)
         while len(drawn) <= period:
             drawn.append(math.exp(noise * float(rng.standard_normal())))
         is_cold = cold is not None and now_s - _started_s(spec, now_s) < cold.length_s

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from extproc.adapters.vllm.served_models import decode_models
 from extproc.config.backends_stage import BackendConfig
+from extproc.config.fault_message import fault_message, system_message
 from extproc.config.fields import BackendUrl
 from extproc.config.given_sources import numbered_servers
 from extproc.errors import ConfigError, ProfileError
@@ -54,7 +55,7 @@ def _checked(url: str, option: str) -> str:
     try:
         found = _URL.validate_python(url)
     except ValidationError as error:
-        raise ConfigError(f"{option}: {url!r}: {error.errors()[0]['msg']}") from error
+        raise ConfigError(f"{option}: {url!r}: {fault_message(error.errors()[0])}") from error
     parts = urlsplit(found)
     if parts.scheme != "http" or parts.path:
         raise ConfigError(f"{option}: {url!r}: load is sent over plain HTTP, without a prefix of the paths")
@@ -96,6 +97,6 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> dict[str, int | None
     except TimeoutError as error:
         raise ProfileError(f"{url} does not answer within {PATIENCE_S:g} s") from error
     except (aiohttp.ClientError, OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{url}/v1/models cannot be read: {error}") from error
+        raise ProfileError(f"{url}/v1/models cannot be read: {system_message(error)}") from error
     lengths = ((model.id, model.max_model_len) for model in models)
     return {name: length if isinstance(length, int) else None for name, length in lengths}

@@ -66,7 +66,7 @@ def text_lines(name: str) -> Iterator[TextLines]:
 MAX_REQUESTS = 2_000_000
 """Guessed: above the 1.4 million of BurstGPT; 50 MB."""
 _MAX_TIME = 1e17
-"""In microseconds, 3,000 years; two times that far apart can still be told to a hundredth of a second."""
+"""In microseconds, 3,000 years; two times that far apart still differ exactly to a hundredth of a second."""
 
 
 @dataclass(slots=True, eq=False)

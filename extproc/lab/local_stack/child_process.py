@@ -99,12 +99,12 @@ def _end_with_parent() -> Callable[[], None] | None:
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
 
-    def ask_for_death() -> None:
+    def end_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it has gone already, so no signal would come
             os._exit(1)
 
-    return ask_for_death
+    return end_with_parent
 
 
 class ChildRestart:
@@ -119,16 +119,16 @@ class ChildRestart:
         self._due_s: float | None = None
         self._next_pause_s = SHORTEST_PAUSE_S
 
-    def tend(self, now_s: float) -> str | None:
+    def advance(self, now_s: float) -> str | None:
         """Start it where that is due; returns what has happened, in words, where it has just ended."""
         if self._due_s is None:
-            return self._bury(now_s)
+            return self._plan_restart(now_s)
         if now_s >= self._due_s:
             self._child.start()
             self._started_s, self._due_s = now_s, None
         return None
 
-    def _bury(self, now_s: float) -> str | None:
+    def _plan_restart(self, now_s: float) -> str | None:
         ending = self._child.ending()
         if ending is None:
             return None

@@ -117,7 +117,7 @@ class Stack:
         while not self._signals.is_requested:
             self._demand_alive(self._envoy)
             for child, meanwhile, restart in restarts:
-                if news := restart.tend(time.monotonic()):
+                if news := restart.advance(time.monotonic()):
                     self._say(f"The {child.name} {news}. {meanwhile} See {child.log_path}")
             for sim in [sim for sim in alive if sim.ending()]:
                 alive.remove(sim)

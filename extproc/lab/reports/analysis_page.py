@@ -57,7 +57,7 @@ def _limits(analysis: Analysis) -> str:
         if knee.load_at_limit is not None
     ]
     if not found:
-        return f"The load at which TTFT passes {analysis.limit_s:g} s cannot be told."
+        return f"The load at which TTFT passes {analysis.limit_s:g} s cannot be estimated."
     return f"TTFT is expected to pass {analysis.limit_s:g} s at a load of: {', '.join(found)}."
 
 

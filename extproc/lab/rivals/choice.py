@@ -69,5 +69,5 @@ def parse_policies(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in POLICIES]
     if unknown or not names:
-        raise ConfigError(f"policies: expected all, or some of {', '.join(POLICIES)}, not {text!r}")
+        raise ConfigError(f"--policies: expected all, or some of {', '.join(POLICIES)}, not {text!r}")
     return names

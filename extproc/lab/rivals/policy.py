@@ -1,7 +1,7 @@
 """The interface of every policy of an evaluation: one router's rule, with what that router knows of the
 backends.
 
-A policy is told what happens to its own requests and nothing of those of other routers. Beyond that it
+A policy gets the events of its own requests, and none of those of other routers. Beyond that it
 learns of a backend only the content of an earlier scrape.
 """
 

@@ -83,9 +83,9 @@ class CompletionAnswer(VllmAnswer):
             return b"data: [DONE]\n\n"
         return _event(self._head(self.chunk) | {"choices": [], "usage": self.usage()}) + b"data: [DONE]\n\n"
 
-    def _event(self, said: Json, is_last: bool) -> bytes:
+    def _event(self, piece: Json, is_last: bool) -> bytes:
         ending: Json = {"finish_reason": "length", "stop_reason": None}
-        choice = self._choice(said) | (ending if is_last else {"finish_reason": None})
+        choice = self._choice(piece) | (ending if is_last else {"finish_reason": None})
         return _event(self._head(self.chunk) | {"choices": [choice]})
 
     def _whole(self, text: str) -> Json:
@@ -93,8 +93,8 @@ class CompletionAnswer(VllmAnswer):
 
     _piece = _whole
 
-    def _choice(self, said: Json) -> Json:
-        return {"index": 0, **said, "logprobs": None}
+    def _choice(self, piece: Json) -> Json:
+        return {"index": 0, **piece, "logprobs": None}
 
     def _head(self, kind: str) -> Json:
         head = {"id": f"{self.id_prefix}-{self.key}", "object": kind}

@@ -29,7 +29,7 @@ class EngineLoop:
     `speed` multiplies that of the engine's profile, and may be changed: the next iteration has the new one.
     A request comes to the engine late by `overhead_s` of its prompt tokens, as after HTTP and tokenizing.
     uvloop's timers count whole milliseconds: a token may leave half a millisecond early or late. `on_change`
-    is told the time whenever the engine has changed, `on_step` what an iteration brought.
+    gets the time whenever the engine has changed, `on_step` the result of an iteration.
     """
 
     _engine: Engine

@@ -8,8 +8,8 @@ minutes, but for one thing: in a queue near saturation a machine that is slower 
 error divided by what a change of speed does to it, and becomes one of speed. Parameters that the load
 does not separate stay near its first guess, held by a weak prior.
 
-How far to trust a single time is told by fitting each half of the requests for itself, in stretches that take
-turns, as requests of one queue err together: times that replace each other come out differently.
+How far to trust a single time is shown by fitting each half of the requests for itself, in stretches that
+take turns, as requests of one queue err together: times that replace each other come out differently.
 """
 
 from collections.abc import Callable, Mapping

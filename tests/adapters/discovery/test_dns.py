@@ -64,7 +64,7 @@ def test_an_address_that_no_backend_has_is_left_out_and_said(
 
 
 @pytest.mark.parametrize("addresses", [[], None], ids=["no records", "NXDOMAIN"])
-def test_nobody_being_there_is_an_answer(addresses: list[str] | None) -> None:
+def test_no_address_is_an_answer(addresses: list[str] | None) -> None:
     with name_server() as server:
         server.addresses = addresses
         assert found(server) == []

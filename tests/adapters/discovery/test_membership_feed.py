@@ -197,7 +197,7 @@ def test_after_a_restart_those_are_served_that_were_known_until_discovery_answer
     run(lambda: Feed(tmp_path), scenario)
 
 
-def test_nobody_found_is_doubted_and_then_believed(tmp_path: Path) -> None:
+def test_an_empty_answer_is_doubted_and_then_believed(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find(A)
         await feed.until(lambda: feed.members)
@@ -209,7 +209,7 @@ def test_nobody_found_is_doubted_and_then_believed(tmp_path: Path) -> None:
     run(lambda: Feed(tmp_path, grace_s=1.0), scenario)
 
 
-def test_nobody_found_at_the_start_is_an_answer(tmp_path: Path) -> None:
+def test_an_empty_answer_at_the_start_counts(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find()
         await feed.until(feed.feed.is_known.is_set)
@@ -249,7 +249,7 @@ def test_clusters_that_cannot_be_written_let_membership_stand_still(tmp_path: Pa
     run(lambda: Feed(directory), scenario)
 
 
-def test_envoy_is_told_what_a_server_has_said_that_it_serves(tmp_path: Path) -> None:
+def test_envoy_gets_the_models_that_a_server_lists(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find(replace(A, models=None))
         await feed.feed.is_known.wait()

@@ -225,7 +225,7 @@ def test_bootstrap_replaces_its_addresses_and_nothing_else() -> None:
     assert same == shipped
 
 
-def test_bootstrap_listens_on_loopback_unless_told() -> None:
+def test_the_bootstrap_listens_on_loopback_by_default() -> None:
     listener = a_bootstrap()["static_resources"]["listeners"][0]
     assert listener["address"]["socket_address"]["address"] == "127.0.0.1"
 

@@ -121,7 +121,7 @@ def test_a_body_is_read_as_protobuf_reads_it(body: bytes, ends: bytes, after: by
 
 
 @pytest.mark.parametrize("phase", OTHER_PHASES)
-def test_phases_that_nobody_asked_for_are_named(phase: Phase) -> None:
+def test_unwanted_phases_are_named(phase: Phase) -> None:
     request = pb.ProcessingRequest()
     getattr(request, phase.value).SetInParent()
     assert decode(request.SerializeToString()) == OtherReceived(phase)

@@ -147,7 +147,7 @@ def test_nothing_of_what_an_envoy_sends_that_forwards_all_headers_is_logged(
     assert secret not in caplog.text
 
 
-def test_lasting_breaches_of_the_protocol_are_counted_and_told_once(
+def test_lasting_breaches_of_the_protocol_are_counted_and_logged_once(
     transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -228,7 +228,7 @@ def test_log_entries_are_handed_on_and_garbage_does_not_end_the_stream(transport
     uvloop.run(scenario())
 
 
-def test_health_is_told_by_service(transport: str) -> None:
+def test_health_is_reported_by_service(transport: str) -> None:
     async def scenario() -> None:
         async with called(transport) as (_, caller):
             assert await caller.check("") == health_pb2.HealthCheckResponse.SERVING
@@ -603,7 +603,7 @@ def test_long_header_blocks_are_taken_in_pieces(transport: str) -> None:
     uvloop.run(scenario())
 
 
-def test_an_unknown_method_is_told_before_its_messages_come(transport: str) -> None:
+def test_an_unknown_method_is_refused_before_its_messages_come(transport: str) -> None:
     async def scenario() -> None:
         async with listening(transport) as served, connected(served.port) as client:
             answer = await client.ended(client.begin("/no.such.Service/Process"))

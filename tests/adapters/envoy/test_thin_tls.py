@@ -178,7 +178,7 @@ def test_a_replaced_authority_of_clients_holds_from_the_next_connection_on(
     uvloop.run(scenario())
 
 
-def test_files_that_cannot_be_used_are_told_once_and_what_was_in_use_stays(
+def test_unusable_files_are_reported_once_and_those_in_use_stay(
     files: Files, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
     successor = trustme.CA()

@@ -95,7 +95,7 @@ def test_a_refused_model_file_shows_until_a_good_one_comes(parts: Parts) -> None
     assert made == datetime.fromisoformat(trained_at).timestamp()
 
 
-def test_the_process_is_told_of_under_the_same_prefix(parts: Parts) -> None:
+def test_metrics_of_the_process_have_the_same_prefix(parts: Parts) -> None:
     for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds", "open_fds"):
         found = value(parts, f"extproc_process_{name}")
         assert found is not None

@@ -49,7 +49,7 @@ def test_a_fleet_that_takes_no_request_is_one_finding_with_the_reasons() -> None
 
 
 @pytest.mark.parametrize(("reason", "is_known"), [("joining", False), ("draining", False), ("ok", True)])
-def test_metrics_that_cannot_be_read_are_told_of_members_alone(reason: str, is_known: bool) -> None:
+def test_unreadable_metrics_are_reported_of_members_alone(reason: str, is_known: bool) -> None:
     membership = "active" if reason == "ok" else reason
     stale = backend_status(name="b", membership=membership, reason=reason, is_fresh=False)
     expected = [("The metrics of b cannot be read.", False)] if is_known else []
@@ -76,7 +76,7 @@ def test_requests_that_failed_open_are_bad() -> None:
 
 
 @pytest.mark.parametrize(("failed", "is_bad"), [(5, False), (6, True)])
-def test_failures_are_told_with_the_backend_that_has_most(failed: int, is_bad: bool) -> None:
+def test_failures_are_reported_with_the_backend_that_has_most(failed: int, is_bad: bool) -> None:
     traffic = replace(QUIET, results={"ok": 100 - failed, "reset": failed}, failed=failed)
     calm = replace(backend_status().last_minute, failed=0)  # type: ignore[type-var]
     state = fleet_state(backend_status(name="sick"), backend_status(last_minute=calm), last_minute=traffic)
@@ -84,7 +84,7 @@ def test_failures_are_told_with_the_backend_that_has_most(failed: int, is_bad: b
     assert said(state) == [(f"{text} ({failed} reset), most at sick.", is_bad)]
 
 
-def test_draining_and_a_refused_model_are_told() -> None:
+def test_draining_and_a_refused_model_are_reported() -> None:
     model = replace(MODEL_STATUS, last_refusal="checksum")
     assert said(fleet_state(backend_status(), draining=True, model=model)) == [
         ("The sidecar drains: it is about to end.", False),

@@ -148,7 +148,7 @@ def test_where_no_sign_of_life_can_be_given_it_is_logged_and_the_trainer_goes_on
     trainer = make_trainer()
     write(*fleet(300))
     trainer.step()
-    assert len(log("sign_of_life_failed")) == 1
+    assert len(log("trainer_sign_failed")) == 1
     assert model_at(model_path)
 
 

@@ -201,7 +201,7 @@ def test_after_a_failure_the_next_request_has_a_connection_of_its_own() -> None:
     asyncio.run(scenario())
 
 
-def test_bytes_that_nobody_asked_for_harm_no_later_request() -> None:
+def test_unrequested_bytes_harm_no_later_request() -> None:
     async def scenario() -> None:
         async with serving(answering(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad", OK)) as server:
             assert await server.client.get("/metrics") == HttpAnswer(200, b"ok")

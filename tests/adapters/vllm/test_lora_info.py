@@ -27,7 +27,7 @@ def test_the_newest_series_counts_wherever_it_is() -> None:
         assert seen(text) == AdaptersSeen(frozenset({"b"}), frozenset({"d"}), 4)
 
 
-def test_without_adapters_nothing_is_told() -> None:
+def test_without_adapters_nothing_is_reported() -> None:
     assert seen("") is None
 
 

@@ -334,7 +334,7 @@ def test_a_list_that_is_none_is_asked_for_less_and_less_often() -> None:
         *(body("x" * (MAX_NAME + 1)), b"[" * 100_000),
     ],
 )
-def test_what_is_no_list_that_somebody_would_serve_is_not_believed(text: bytes) -> None:
+def test_a_list_of_impossible_models_is_not_believed(text: bytes) -> None:
     assert read_models(text) is None
 
 

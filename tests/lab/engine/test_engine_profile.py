@@ -24,7 +24,7 @@ def measured(load: str) -> Recording:
 
 
 @pytest.mark.parametrize(("load", "most"), LOADS.items())
-def test_cpu_tiny_foretells_what_a_real_server_did(load: str, most: float) -> None:
+def test_cpu_tiny_predicts_what_a_real_server_did(load: str, most: float) -> None:
     profile = PROFILES["cpu-tiny"]
     limits = EngineLimits(profile.kv_cache_tokens, max_num_seqs=4, block_size=32)
     found = agreement(load, measured(load), profile, limits)

@@ -25,14 +25,14 @@ def quality_of(estimate: Callable[[float], float], scene: Scenario) -> EstimateQ
     """That of a policy whose estimates are made of the true TTFTs."""
 
     def make(setting: RivalSetting) -> Layered:
-        class Foretelling(Layered):
+        class Predicting(Layered):
             def estimates_s(self, request, now_s):
                 return {
                     number: estimate(ttft_if_sent(server, request, now_s))
                     for number, server in enumerate(setting.servers)
                 }
 
-        return Foretelling([each.spec.name for each in setting.servers], setting.layered, setting.rng)
+        return Predicting([each.spec.name for each in setting.servers], setting.layered, setting.rng)
 
     quality = evaluate(scene, "predicting", 1, policies={"predicting": make}).estimate
     assert quality is not None

@@ -181,7 +181,7 @@ def test_without_its_model_the_policy_never_predicts() -> None:
 
 
 @pytest.mark.parametrize("load", [0.7, 1.5])
-def test_the_shedding_oracle_lets_nobody_in_who_is_late(load: float) -> None:
+def test_the_shedding_oracle_admits_no_request_that_would_be_late(load: float) -> None:
     scene = replace(scenario(load=load), delay_limit_s=0.5)
     found = evaluate(scene, "shedding-oracle", seed=2)
     others = [evaluate(scene, policy, seed=2) for policy in ("oracle", "layered", "least-request")]

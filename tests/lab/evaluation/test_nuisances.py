@@ -13,7 +13,7 @@ from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.nuisances import ColdStart, Nuisances, Spans, parse_cold_start, parse_spans
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.simulated_server import Gauges
-from extproc.lab.evaluation.world import SPEED_LASTS_S, end_of_spans, pace_of
+from extproc.lab.evaluation.world import SPEED_PERIOD_S, end_of_spans, pace_of
 from extproc.lab.rivals.choice import POLICIES
 from extproc.lab.rivals.policy import Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
@@ -83,8 +83,8 @@ def test_a_machine_keeps_a_speed_for_a_while_and_gets_another() -> None:
     (spec,) = parse_fleet("a100-8b*1:8")
     pace = pace_of(Nuisances(speed_noise=0.3), spec, np.random.default_rng(1))
     assert pace is not None
-    assert pace(0.1) == pace(SPEED_LASTS_S - 0.1) != pace(SPEED_LASTS_S + 0.1)
-    drawn = [np.log(pace(SPEED_LASTS_S * (number + 0.5))) for number in range(300)]
+    assert pace(0.1) == pace(SPEED_PERIOD_S - 0.1) != pace(SPEED_PERIOD_S + 0.1)
+    drawn = [np.log(pace(SPEED_PERIOD_S * (number + 0.5))) for number in range(300)]
     assert 0.25 < statistics.stdev(drawn) < 0.35
     policy, _ = watched(Nuisances(speed_noise=0.3))
     assert statistics.stdev(ttfts_s(policy)) > 0.1 * statistics.mean(ttfts_s(policy))

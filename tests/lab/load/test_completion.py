@@ -232,7 +232,7 @@ def test_a_server_that_hangs_is_given_up(pieces: tuple[bytes, ...]) -> None:
     assert (reply.ttft_s is not None) == bool(pieces)
 
 
-def test_a_port_where_nobody_listens_is_a_failed_connection() -> None:
+def test_a_closed_port_is_a_failed_connection() -> None:
     async def scenario() -> Reply:
         reply = Reply()
         async with open_session() as session:

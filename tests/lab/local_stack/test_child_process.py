@@ -136,12 +136,12 @@ def pause_s(restart: ChildRestart, child: ChildProcess, now_s: float) -> float:
     """The pause after an end at `now_s`; the child has then been started again and has ended again."""
     wait_for_end(child)
     before = child.pid
-    news = restart.tend(now_s)
+    news = restart.advance(now_s)
     assert news is not None
     pause = float(news.split()[-2])
-    assert restart.tend(now_s + pause * 0.99) is None
+    assert restart.advance(now_s + pause * 0.99) is None
     assert child.pid == before
-    assert restart.tend(now_s + pause) is None
+    assert restart.advance(now_s + pause) is None
     assert child.pid != before
     return pause
 
@@ -150,18 +150,18 @@ def test_running_child_is_left_alone(tmp_path: Path) -> None:
     child = started(tmp_path, "sleep", "60")
     try:
         restart, pid = ChildRestart(child, 0.0), child.pid
-        assert [restart.tend(now_s) for now_s in (0.0, 1.0, 1000.0)] == [None] * 3
+        assert [restart.advance(now_s) for now_s in (0.0, 1.0, 1000.0)] == [None] * 3
         assert child.pid == pid
     finally:
         child.stop(1.0)
 
 
-def test_end_is_told_once_in_words(tmp_path: Path) -> None:
+def test_the_end_is_reported_once_in_words(tmp_path: Path) -> None:
     child = started(tmp_path, "false")
     wait_for_end(child)
     restart = ChildRestart(child, 0.0)
-    assert restart.tend(1.0) == "ended with status 1, and is restarted in 0.5 s"
-    assert restart.tend(1.1) is None
+    assert restart.advance(1.0) == "ended with status 1, and is restarted in 0.5 s"
+    assert restart.advance(1.1) is None
 
 
 def test_pauses_double_up_to_the_longest(tmp_path: Path) -> None:

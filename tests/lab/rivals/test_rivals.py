@@ -271,7 +271,7 @@ def test_the_oracle_takes_the_earliest_true_first_token() -> None:
     assert Oracle(servers).choose(2, REQUEST, in_flight(0, 9), 0.0) == 0
 
 
-def test_the_shedding_oracle_refuses_whoever_would_be_late_everywhere() -> None:
+def test_the_shedding_oracle_refuses_requests_that_would_be_late_everywhere() -> None:
     servers = [Server(spec) for spec in parse_fleet("a100-8b*1:1,a100-8b*0.5:1")]
     servers[0].submit("long", 100, 1000, 0.0)
     assert SheddingOracle(servers, 2.0).choose(0, REQUEST, in_flight(0, 0), 0.0) == 1

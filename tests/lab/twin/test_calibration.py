@@ -47,7 +47,7 @@ def test_halves_of_the_requests_agree_on_the_time_that_matters_most(fit: Fit) ->
     [((0.6, 0.6, 0.6), 600, 20), ((3.0,), 400, 30), ((1.0, 1.0), 30, 100), ((5.0,), 30, 100)],
     ids=["long and idle", "long and overloaded", "short and idle", "short and overloaded"],
 )
-def test_other_lengths_and_rates_are_foretold(
+def test_other_lengths_and_rates_are_predicted(
     fit: Fit, rates: tuple[float, ...], prompt: float, output: float
 ) -> None:
     found = agreement("", recording_of(recorded(rates, prompt, output, seed=7)), fit.profile, LIMITS)
@@ -56,7 +56,7 @@ def test_other_lengths_and_rates_are_foretold(
     assert abs(found.token_s.error) < 0.15
 
 
-def test_another_batch_size_is_foretold(fit: Fit) -> None:
+def test_another_batch_size_is_predicted(fit: Fit) -> None:
     limits = replace(LIMITS, max_num_seqs=16)
     load = recorded((3.0,), 150, 60, seed=8, limits=limits)
     assert agreement("", recording_of(load), fit.profile, limits).is_within

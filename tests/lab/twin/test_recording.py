@@ -98,7 +98,7 @@ def test_who_gives_up_makes_room() -> None:
     assert leaves.ttft_s[-1] < 1.1 < stays.ttft_s[-1]
 
 
-def test_a_gap_in_the_load_is_nobodys_time() -> None:
+def test_a_gap_in_the_load_counts_for_no_request() -> None:
     load = ((0.0, 100, 20), (0.5, 200, 20), (1.0, 50, 20))
     once = replay(recording(*load), SERVER, LIMITS)
     again = replay(recording(*load, *((1e6 + at_s, *rest) for at_s, *rest in load)), SERVER, LIMITS)

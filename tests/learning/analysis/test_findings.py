@@ -86,7 +86,7 @@ def test_ttft_is_load_when_saturated(limit: int, seed: int) -> None:
 
 
 @with_limits
-def test_waiting_says_little_about_ttft_and_nobody_waits_in_the_engine(limit: int, seed: int) -> None:
+def test_waiting_says_little_about_ttft_and_no_request_waits_in_the_engine(limit: int, seed: int) -> None:
     analysis = limited_analysis(limit, seed)
     for zone in (Zone.MEDIUM, Zone.SATURATED):
         assert abs(pearson_or_constant(analysis, zone, "num_waiting")) < 0.3
@@ -118,7 +118,7 @@ def test_a_small_batch_queues_in_the_engine_where_waiting_tells() -> None:
     assert analysis.settings[0].value == pytest.approx(32, rel=0.15)
 
 
-def test_a_fleet_of_unequal_backends_is_told_apart_and_each_finds_its_limit_by_itself() -> None:
+def test_unequal_backends_are_recognized_and_each_finds_its_limit_by_itself() -> None:
     analysis = analysis_of(
         (limited(64, "large"), traffic(4, passes=3), 0), (limited(16, "small"), traffic(1, passes=3), 0)
     )

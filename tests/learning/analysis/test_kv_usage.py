@@ -10,7 +10,7 @@ def found(observations: Observations) -> KvUsage:
     return kv_usage_of(observations, np.random.default_rng(0))
 
 
-def test_a_full_cache_that_doubles_ttft_is_told_from_load() -> None:
+def test_a_full_cache_that_doubles_ttft_is_distinguished_from_load() -> None:
     rng = np.random.default_rng(1)
     load = rng.integers(1, 40, 2000).astype(float)
     kv = np.clip(load / 40 + rng.normal(0, 0.2, 2000), 0, 1)

@@ -153,7 +153,7 @@ def test_at_the_end_they_go_to_envoys_pool(clinic: Clinic) -> None:
     assert clinic.arrive(asleep()).is_passed_through
 
 
-def test_the_autoscaler_is_told_of_those_that_wait(clinic: Clinic) -> None:
+def test_the_autoscaler_sees_the_requests_that_wait(clinic: Clinic) -> None:
     assert clinic.core.servers_wanted(clinic.now_s) == {"m": 0}
     clinic.arrive(asleep())
     assert clinic.core.servers_wanted(clinic.now_s) == {"asleep": 1, "m": 0}
