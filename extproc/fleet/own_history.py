@@ -3,15 +3,20 @@
 A scraped gauge lags by 0.3 to 0.5 s in both directions, so it has to be compared with what was in flight
 *around* the scrape: the largest number, to tell foreign requests from ended ones that are still counted; the
 smallest, to tell that requests are stuck before the engine. Kept as the extremes of 100 ms buckets in a ring,
-so a change costs O(1) and memory is fixed.
+so a change costs O(1) and memory is fixed. The last changes are kept as they were, for the age of the gauges
+(`fleet.gauge_lag`).
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 BUCKET_S = 0.1
 WINDOW_S = 1.0
 _BUCKETS = round(WINDOW_S / BUCKET_S) + 1
+
+_MOST_CHANGES = 1024
+"""Guessed: the changes of a second on a backend that gets five hundred requests."""
 
 TIME_CONSTANT_S = 10.0
 """Guessed: long enough to count long answers, short enough to follow a change of load."""
@@ -25,9 +30,15 @@ class OwnHistory:
     _smallest: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
     _last: int = 0
     _tick: int = 0
+    _times_s: list[float] = field(default_factory=lambda: [-math.inf])
+    _numbers: list[int] = field(default_factory=lambda: [0])
 
     def record(self, own: int, now_s: float) -> None:
         """Note that `own` requests are in flight from now on."""
+        self._times_s.append(now_s)
+        self._numbers.append(own)
+        if len(self._numbers) > _MOST_CHANGES:
+            del self._times_s[: _MOST_CHANGES // 2], self._numbers[: _MOST_CHANGES // 2]
         bucket = self._advance(int(now_s / BUCKET_S))
         if own > self._largest[bucket]:
             self._largest[bucket] = own
@@ -39,6 +50,15 @@ class OwnHistory:
         """Return the smallest and largest number in flight during the last WINDOW_S."""
         self._advance(int(now_s / BUCKET_S))
         return min(self._smallest), max(self._largest)
+
+    @property
+    def changed_at_s(self) -> float:
+        """The time of the last change."""
+        return self._times_s[-1]
+
+    def own_at(self, moment_s: float) -> int:
+        """Return how many were in flight then; further back than is remembered, the earliest known number."""
+        return self._numbers[max(0, bisect_right(self._times_s, moment_s) - 1)]
 
     def _advance(self, tick: int) -> int:
         """Open the buckets up to `tick` with the number in flight then; return the newest one's index."""

@@ -2,10 +2,11 @@
 
 An engine admits prompts in the order of arrival and computes them one after another, so the newest of the own
 requests in flight are those that wait. Their number is known twice: by the gauge of waiting requests, and,
-where requests are stuck before the engine, by those in flight that do not run. Each scrape therefore tells
-how many of the newest prompts were still to be computed `LAG_S` ago. That is carried on to the present: what
-was sent since is exact, and the backlog falls at the backend's own rate. A wrong rate or a wrong length is
-corrected by the next scrape, and a request that ends gives back its prompt if that still waits.
+where requests are stuck before the engine, by those in flight that do not run. So each scrape shows how many
+of the newest prompts were still to be computed at the time of its gauges (`fleet.gauge_lag`). That is carried
+on to the present: what was sent since is exact, and the backlog falls at the backend's own rate. A wrong rate
+or a wrong length is corrected by the next scrape, and a request that ends gives back its prompt if that still
+waits.
 """
 
 from dataclasses import dataclass, field
@@ -13,9 +14,6 @@ from itertools import islice, takewhile
 from math import inf
 
 from extproc.fleet.signals import Signals
-
-LAG_S = 0.4
-"""Measured on vLLM: gauges lag by 0.3 to 0.5 s, so a prompt that is younger may not be counted yet."""
 
 SMOOTHING_S = 3.0
 """Guessed: prompts are counted when they are complete, and long ones take seconds."""
@@ -46,6 +44,7 @@ class PrefillBacklog:
     _prompt_tokens_total: float | None = None
     _computed_total: float = 0.0
     _scraped_at_s: float = 0.0
+    _read_at_s: float = 0.0
     _usual_tokens: float = 0.0
 
     @property
@@ -75,33 +74,48 @@ class PrefillBacklog:
         del self._waiting[request]
         return left
 
-    def scraped(self, signals: Signals, stuck: float, token_s: float, now_s: float) -> float:
-        """Return the tokens left to compute; `stuck` own requests are neither running nor waiting there."""
-        elapsed_s = now_s - self._scraped_at_s
-        self._scraped_at_s = now_s
+    def scraped(
+        self, signals: Signals, stuck: float, token_s: float, read_at_s: float, now_s: float
+    ) -> float:
+        """Return the tokens left to compute, by a scrape whose gauges are of `read_at_s`.
+
+        `stuck` own requests are neither running nor waiting there.
+        """
+        elapsed_s, before_s = now_s - self._scraped_at_s, self._read_at_s
+        self._scraped_at_s, self._read_at_s = now_s, read_at_s
         self._follow_share(signals, token_s, elapsed_s)
         self._computing_tokens = max(0.0, self._computing_tokens - elapsed_s / token_s)
         waiting = signals.waiting + max(0.0, stuck)
-        young = self._sent_since(now_s - LAG_S)
+        young = self._sent_since(read_at_s)
         counted = len(self._waiting) - len(young)
-        self._admit(counted - round(waiting))
+        self._admit(counted - round(waiting), before_s, read_at_s, token_s)
         if signals.running == 0 and waiting == 0:
             self._computing_tokens = 0.0
         foreign_tokens = max(0.0, waiting - counted) * self._usual_tokens
         still_waiting = islice(self._waiting.values(), max(0, len(self._waiting) - len(young)))
         counted_tokens = sum(tokens for tokens, _ in still_waiting)
         left = counted_tokens + foreign_tokens + self._computing_tokens
-        return _after(left, young, now_s - LAG_S, token_s, now_s)
+        return _after(left, young, read_at_s, token_s, now_s)
 
     def _sent_since(self, from_s: float) -> list[Prompt]:
         """Return the prompts that are too young for the gauges, oldest first."""
         young = list(takewhile(lambda prompt: prompt[1] > from_s, reversed(self._waiting.values())))
         return young[::-1]
 
-    def _admit(self, count: int) -> None:
-        """Move the oldest prompts from those that wait to those under computation."""
-        for request in list(islice(self._waiting, max(0, count))):
-            self._computing_tokens += self._waiting.pop(request)[0]
+    def _admit(self, count: int, before_s: float, read_at_s: float, token_s: float) -> None:
+        """Move the oldest prompts from those that wait to those under computation.
+
+        They were admitted at some time between two readings of the gauges, and after they were sent: half of
+        that time they have been computed.
+        """
+        oldest = list(islice(self._waiting.items(), max(0, count)))
+        if not oldest:
+            return
+        for request, _ in oldest:
+            del self._waiting[request]
+        sent_at_s = oldest[0][1][1]
+        computed = 0.5 * max(0.0, read_at_s - max(before_s, sent_at_s)) / token_s
+        self._computing_tokens += max(0.0, sum(tokens for _, (tokens, _) in oldest) - computed)
 
     def _follow_share(self, signals: Signals, token_s: float, elapsed_s: float) -> None:
         total, before = signals.prompt_tokens_total, self._prompt_tokens_total

@@ -144,12 +144,16 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send a message; after the end it goes nowhere."""
+        self.send_prefixed(prefixed(message))
+
+    def send_prefixed(self, message: bytes) -> None:
+        """Send a message that has its prefix."""
         if self.is_over:
             return
         if not self._has_answered:
             self._has_answered = True
             self._connection.send_headers(self._stream_id, RESPONSE_HEADERS)
-        self._connection.send_data(self._stream_id, prefixed(message))
+        self._connection.send_data(self._stream_id, message)
 
     def finish(self, status: Status = Status.OK, text: str = "") -> None:
         """End the call with a status; after the end it does nothing.

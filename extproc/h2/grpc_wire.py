@@ -118,6 +118,11 @@ def prefixed(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
+def prefix_of(size: int) -> bytes:
+    """Return the prefix of a message of this many bytes."""
+    return _PREFIX.pack(0, size)
+
+
 class MessageReader:
     """Reads "Length-Prefixed-Messages" from a stream's DATA frames, wherever these begin and end."""
 

@@ -1,9 +1,12 @@
+from math import inf
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.build import FAILURES, a_backend, fleet_rules, reserve, scrape, view_of
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.engine_estimate import STEP_SHARE
 from extproc.fleet.fleet_rules import WaitingRule
 from extproc.fleet.pace import Answered
 from extproc.fleet.signals import Signals
@@ -266,10 +269,20 @@ def test_one_request_at_a_time_probes_a_backend_that_failed(backend: Backend) ->
 
 
 def test_a_prompt_that_was_sent_keeps_the_backend_busy_at_its_pace(backend: Backend) -> None:
+    pace = backend.pace
     backend.expect_prompt("first", 5000, 1.0)
-    assert backend.prefilled_at_s == pytest.approx(1.0 + 5000 * backend.pace.token_s)
+    first_s = 5000 * pace.token_s + STEP_SHARE * pace.base_s
+    assert backend.prefilled_at_s == pytest.approx(1.0 + first_s)
     backend.expect_prompt("second", 1000, 1.1)
-    assert backend.prefilled_at_s == pytest.approx(1.0 + 6000 * backend.pace.token_s)
+    assert backend.prefilled_at_s == pytest.approx(
+        1.0 + first_s + 1000 * pace.token_s + STEP_SHARE * pace.base_s
+    )
+
+
+def test_short_prompts_share_an_iteration(backend: Backend) -> None:
+    """A prompt of a few tokens makes those behind it wait for no iteration of its own."""
+    backend.expect_prompt("short", 5, 1.0)
+    assert backend.prefilled_at_s == pytest.approx(1.0 + 2 * 5 * backend.pace.token_s)
 
 
 @settings(deadline=None)
@@ -301,3 +314,17 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         assert seen.load >= own
         assert seen.foreign >= 0.0
         assert 0.0 <= seen.num_running <= max(seen.load, backend.running + own)
+
+
+def test_kv_memory_is_what_the_server_has_left_less_the_prompts_that_it_has_still_to_admit() -> None:
+    backend = a_backend(RULES)
+    assert backend.kv_free == inf, "a server that does not say what it has is not taken to lack it"
+    scrape(backend, 10, kv_cache_fraction=0.75, kv_cache_tokens=10_000.0, now_s=1.0)
+    assert backend.kv_free == 2500.0
+    assert backend.kv_freed_s == pytest.approx(backend.pace.stay_s / 7500.0)
+    backend.expect_prompt("one", 2000.0, 1.0)
+    assert backend.kv_free <= 500.0, "the share of the iterations counts, too"
+    backend.give_back_prompt("one")
+    assert backend.kv_free == 2500.0
+    scrape(backend, 10, now_s=1.1)
+    assert backend.kv_free == inf

@@ -70,3 +70,18 @@ def test_a_backend_that_was_idle_is_expected_to_answer_what_it_has_until_that_is
     assert rate.per_second(50, 1000.0) == 50 / ANSWER_S
     assert rate.per_second(50, 1000.0 + ANSWER_S) < 25 / ANSWER_S
     assert rate.per_second(50, 1100.0) < 0.01
+
+
+def test_the_number_at_a_moment_is_the_one_after_the_last_change() -> None:
+    history = OwnHistory()
+    for own, now_s in ((1, 1.0), (2, 1.5), (1, 1.7)):
+        history.record(own, now_s)
+    assert [history.own_at(moment_s) for moment_s in (0.0, 1.0, 1.4, 1.6, 9.0)] == [0, 1, 1, 2, 1]
+
+
+def test_changes_are_remembered_up_to_a_bound() -> None:
+    history = OwnHistory()
+    for number in range(100_000):
+        history.record(number, number * 1e-3)
+    assert history.own_at(99.9) == 99_900
+    assert history.own_at(0.0) > 98_000, "the earliest that is known"

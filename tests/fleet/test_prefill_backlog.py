@@ -2,11 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.fleet.prefill_backlog import LAG_S, PrefillBacklog
+from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.signals import Signals
 
 TOKEN_S = 1e-3
+LAG_S = 0.4
 LAG = LAG_S / TOKEN_S  # in tokens
+ADMITTED = (
+    0.5 * (1.0 - LAG_S) / TOKEN_S
+)  # half of the time from the first prompt to the first gauges after it
 
 
 def scraped(
@@ -17,7 +21,7 @@ def scraped(
     stuck: float = 0.0,
     **counters: float,
 ) -> float:
-    return backlog.scraped(Signals(running, waiting, **counters), stuck, TOKEN_S, now_s)
+    return backlog.scraped(Signals(running, waiting, **counters), stuck, TOKEN_S, now_s - LAG_S, now_s)
 
 
 @pytest.fixture
@@ -35,15 +39,15 @@ def test_the_newest_prompts_are_those_that_waited_when_the_gauges_were_read(back
     left = scraped(backlog, 2, 1, 3.0)
     assert left == pytest.approx(0, abs=1e-6), "it waited alone, and has been computed since"
     backlog.sent("long", 5000.0, 3.0)
-    assert scraped(backlog, 3, 1, 4.0) == pytest.approx(5000 + 400 - LAG)
+    assert scraped(backlog, 3, 1, 4.0) == pytest.approx(5000 - LAG), "the one before was admitted long ago"
 
 
 def test_prompts_under_computation_count_until_they_are_done_at_the_backends_rate(
     backlog: PrefillBacklog,
 ) -> None:
     backlog.sent("long", 10_000.0, 0.3)
-    assert scraped(backlog, 4, 0, 1.0) == pytest.approx(10_700 - LAG)
-    assert scraped(backlog, 4, 0, 3.0) == pytest.approx(10_700 - 2000 - LAG)
+    assert scraped(backlog, 4, 0, 1.0) == pytest.approx(10_700 - ADMITTED - LAG)
+    assert scraped(backlog, 4, 0, 3.0) == pytest.approx(10_700 - ADMITTED - 2000 - LAG)
     assert scraped(backlog, 4, 0, 60.0) == 0.0
 
 
@@ -73,7 +77,7 @@ def test_foreign_requests_that_wait_are_taken_to_be_of_the_usual_length() -> Non
 def test_a_request_that_ends_gives_back_a_prompt_that_still_waits_and_only_once(
     backlog: PrefillBacklog,
 ) -> None:
-    assert scraped(backlog, 1, 2, 1.0) == pytest.approx(700 - LAG)
+    assert scraped(backlog, 1, 2, 1.0) == pytest.approx(600 - LAG)
     assert backlog.ended(2) == 400.0
     assert backlog.ended(2) == 0.0
     assert backlog.ended(0) == 0.0, "it was computed long ago"

@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 from support.envoy_process import StartEnvoy
+from support.patience import PATIENCE_S, until
 from support.scripted_sidecar import (
     CHUNK,
-    PATIENCE_S,
     Backend,
     Script,
     route_to,
     running,
-    until,
     wave_through,
 )
 
@@ -62,6 +61,7 @@ def test_sidecar_is_sent_only_the_headers_that_it_reads(start_envoy: StartEnvoy)
                     ":path": "/v1/completions",
                     "x-extproc-priority": "7",
                     "content-encoding": "br",
+                    "x-extproc-packed": "br",
                     "content-length": "2",
                 },
                 end_of_stream=False,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from support.build import STALE_AFTER_S, a_backend, reserve, view_of
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.engine_estimate import STEP_SHARE
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
 from extproc.policy.expected_wait import expected_wait, scores
@@ -48,6 +49,15 @@ def test_the_terms_are_the_own_prompt_the_prompts_ahead_the_turns_and_the_crowdi
     assert terms.wait_s == pytest.approx(0.7 + 0.5 * 3), "its own computing is no wait"
 
 
+def test_a_request_waits_for_a_place_and_for_memory_whichever_is_later() -> None:
+    pace = Pace(base_s=0.1, token_s=0.0, turn_s=0.5)
+    fits_s = expected_s(100, pace=pace, kv_free=100.0, kv_freed_s=0.01)
+    assert fits_s == expected_s(100, pace=pace)
+    assert expected_s(300, pace=pace, kv_free=100.0, kv_freed_s=0.01) == pytest.approx(fits_s + 2.0)
+    both_s = expected_s(300, pace=pace, own=10, places=8, kv_free=100.0, kv_freed_s=0.01)
+    assert both_s == pytest.approx(0.1 + 2.0 + 0.5 * 0.22)
+
+
 def test_where_nothing_is_known_the_estimate_follows_the_load() -> None:
     assert expected_s(own=3) < expected_s(own=4)
     assert expected_s(own=3) == expected_s(own=3)
@@ -64,7 +74,7 @@ def test_prompts_that_were_sent_delay_the_next_until_they_are_computed() -> None
     backend = a_backend()
     (before_s,) = scores(view_of([backend], 1.0), 0.0)
     backend.expect_prompt("sent", 5000, 1.0)
-    backlog_s = 5000 * backend.pace.token_s
+    backlog_s = 5000 * backend.pace.token_s + STEP_SHARE * backend.pace.base_s
     assert scores(view_of([backend], 1.0), 0.0) == pytest.approx([before_s + backlog_s])
     assert scores(view_of([backend], 1.0 + backlog_s), 0.0) == pytest.approx([before_s])
 

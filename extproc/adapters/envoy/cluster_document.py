@@ -5,25 +5,29 @@ For each backend NAME it has
 - `NAME_endpoint`, the backend's address, without a second attempt,
 - `NAME_retry`, the backends that are tried in its place, and
 - `NAME`, a composite cluster: the first attempt goes to the endpoint, the second to those,
+- `NAME_grpc`, `NAME_grpc_endpoint` and `NAME_grpc_retry`, the same for a port that speaks gRPC,
 
-and `extproc_pool`, all backends under LEAST_REQUEST, where requests go that extproc did not place. See
+and `extproc_pool` and `extproc_grpc`, all backends under LEAST_REQUEST, where requests go that extproc did
+not place. See
 https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cds and
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite/v3/cluster.proto.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint, is_ip_address
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, Endpoint, is_ip_address
+from extproc.fleet.peers import MAX_PEERS
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
 
-POOL_CLUSTER = "extproc_pool"
+POOL_CLUSTER, GRPC_POOL_CLUSTER = "extproc_pool", "extproc_grpc"
 
 MAX_MODELS, MAX_MODEL_NAME = 16, 128
 """Guessed: Envoy keeps a balancer for each model. A request for another one goes to any backend."""
@@ -43,7 +47,7 @@ def cds_document(
     Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
     Without backends the pool is empty, and answers 503.
     """
-    clusters = [_pool(backends)]
+    clusters = [_pool([backend for backend in backends if backend.serves_http]), *_grpc_clusters(backends)]
     for backend in backends:
         standing_in = _others(backends, backend) if peers is None else peers[backend.name]
         retry = _balanced(f"{backend.name}_retry", standing_in)
@@ -54,7 +58,7 @@ def cds_document(
 
 
 def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoint]:
-    return [other for other in backends if other != backend] or [backend]
+    return [other for other in backends if other != backend and other.serves_http] or [backend]
 
 
 def _endpoint(backend: Endpoint) -> Document:
@@ -67,7 +71,20 @@ def _endpoint(backend: Endpoint) -> Document:
     return cluster
 
 
-def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
+def _grpc_clusters(backends: Sequence[Endpoint]) -> list[Document]:
+    speaking = [backend.at_grpc_port for backend in backends if backend.grpc_port is not None]
+    if not speaking:
+        return []  # Envoy answers by itself that it is not implemented
+    clusters, composites = [_balanced(GRPC_POOL_CLUSTER, speaking)], []
+    for number, backend in enumerate(speaking):
+        name = backend.name + GRPC_SUFFIX
+        others = [*speaking[number + 1 :], *speaking[:number]][:MAX_PEERS]
+        clusters += [_endpoint(replace(backend, name=name)), _balanced(f"{name}_retry", others or [backend])]
+        composites.append(_composite(name))
+    return [cluster | _http_options({}, "http2_protocol_options") for cluster in clusters] + composites
+
+
+def _composite(name: str, backends: Sequence[Endpoint] = ()) -> Document:
     filters = prefix_filters(backends)  # those of the clusters that it consists of are not asked
     return {
         "name": name,
@@ -85,10 +102,10 @@ def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
     }
 
 
-def _http_options(more: Document) -> Document:
+def _http_options(more: Document, protocol: str = "http_protocol_options") -> Document:
     options = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http_protocol_options": {}},
+        "explicit_http_config": {protocol: {}},
         # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
         # send a request into a connection that is being closed.
         "common_http_protocol_options": {"idle_timeout": "4s"},
@@ -161,6 +178,8 @@ def _backend_cluster(
 def _lb_endpoint(backend: Endpoint) -> Document:
     """Return an endpoint, whose name the access log gives for a second attempt; a restart reads it back."""
     known: Document = {"backend": backend.name}
+    if backend.grpc_port is not None:
+        known["grpc_port"] = backend.grpc_port
     if backend.path_prefix:
         known[PREFIX_KEY] = backend.path_prefix
     if backend.tls is not None:
