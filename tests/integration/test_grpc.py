@@ -15,8 +15,9 @@ import pytest
 from support.client_load import chat
 from support.envoy_process import StartEnvoy
 from support.grpc_model_server import FAIL, SERVICE, GrpcModelServer
+from support.patience import until
 from support.process_stack import LocalStack, SharedStack
-from support.scripted_sidecar import Backend, running, until, wave_through
+from support.scripted_sidecar import Backend, running, wave_through
 from support.stack_fixtures import sharing
 
 from extproc.exchange.messages import Event, HeadersReceived, Instruction, Phase, RouteTo

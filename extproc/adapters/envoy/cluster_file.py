@@ -19,8 +19,8 @@ from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, Endpoint
 logger = logging.getLogger(__name__)
 
 
-MAX_FILE_BYTES = 32 << 20
-"""Measured: at most 4.5 KB for each of at most 4,096 backends, and 2 KB for its models."""
+MAX_FILE_BYTES = 64 << 20
+"""Measured: at most 4.5 KB for each of at most 4,096 backends, as much for gRPC, and 2 KB for its models."""
 
 _MAX_ERROR = 300
 _IS_ENDPOINT = re.compile(rf".*(?<!{GRPC_SUFFIX}){ENDPOINT_SUFFIX}")
