@@ -42,12 +42,15 @@ class GuardConfig(Stage):
         if self.resume_active >= self.max_active:
             raise ValueError("resume_active must be smaller than max_active")
 
-    def saturation(self, *, is_filled_up: bool) -> SaturationRule:
-        """Return when a backend is full, and when it comes back: `is_filled_up` is as soon as it can."""
-        share = 1.0 if is_filled_up else RESUME_SHARE
+    def saturation(self, *, is_queueing: bool) -> SaturationRule:
+        """Return when a backend is full, and when it comes back.
+
+        Where requests wait in the router's queue a backend is filled up at once, and no further.
+        """
+        share = 1.0 if is_queueing else RESUME_SHARE
         if self.max_active == "auto":
-            return SaturationRule(self.auto.start, None, self.auto, share)
-        return SaturationRule(self.max_active, None if is_filled_up else self.resume_active, None, share)
+            return SaturationRule(self.auto.start, None, self.auto, share, is_only_places=not is_queueing)
+        return SaturationRule(self.max_active, None if is_queueing else self.resume_active, None, share)
 
     def waiting(self) -> WaitingRule:
         """Return how long a request may wait in a server."""

@@ -23,7 +23,7 @@ def core_rules(config: Config) -> CoreRules:
     """Return all that the core has to know of the configuration."""
     is_queueing = config.admission.mode == "queue"
     fleet = FleetRules(
-        saturation=config.guard.saturation(is_filled_up=is_queueing),
+        saturation=config.guard.saturation(is_queueing=is_queueing),
         waiting=config.guard.waiting(),
         breaker=config.breaker,
         trust=config.predict,

@@ -26,12 +26,21 @@ class SaturationRule:
 
     It is out from its limit on, and comes back at `resume_load`, or at `resume_share` of its limit where that
     is None, so that it does not flap. The resume load moves with the limit (`fleet.adaptive_limit`).
+
+    With `is_only_places` a limit that was found by itself says how many are served at once, and more may wait
+    there for as long as a request may (`WaitingRule`), up to the largest limit that may be found.
     """
 
     max_active: int = 100  # measured: beyond it the origin's TTFT was queue-bound
     resume_load: int | None = None
     adaptive: AdaptiveRule | None = None
     resume_share: float = RESUME_SHARE
+    is_only_places: bool = False
+
+    @property
+    def most(self) -> int:
+        """The most requests in flight, whatever limit is found."""
+        return self.max_active if self.adaptive is None else self.adaptive.max_active
 
     def closes_above(self, load: float, closed_above: float, max_active: int) -> float:
         """Return the load above which a backend takes no request, after its load or its limit has changed.

@@ -62,10 +62,16 @@ class LoadLimits:
 
     def follow_places(self, places: float, turn_s: float) -> None:
         """Close above what may wait for this many places in a burst that no scrape has seen yet."""
+        if self._rules.saturation.is_only_places:
+            places = min(places, self.max_active)
         in_burst = self._rules.waiting.closes_above_in_burst(places, turn_s)
         self._burst_above = max(in_burst, self.most_running - 1, 0.0)
 
     def closed_above(self, load: float, is_fresh: bool) -> float:
         """Return the bound in force, after the load or another bound has changed."""
-        self.full_above = self._rules.saturation.closes_above(load, self.full_above, self.max_active)
+        saturation = self._rules.saturation
+        if is_fresh and saturation.is_only_places:
+            self.full_above = saturation.opened(saturation.most)
+        else:
+            self.full_above = saturation.closes_above(load, self.full_above, self.max_active)
         return min(self.full_above, self.waits_above, self._burst_above) if is_fresh else self.full_above

@@ -97,3 +97,9 @@ def test_a_burst_is_not_refused() -> None:
     """Half as many again as can be answered, for less time than makes a queue one that stands."""
     scene = scenario("local", load=1.5, duration_s=0.5 * LASTING_S)
     assert evaluate(replace(scene, layered=layered_rules()), "layered", seed=1).refused == 0
+
+
+def test_a_fleet_that_can_answer_all_refuses_none_by_default() -> None:
+    """A place comes free in a moment: that all are taken is no reason to refuse."""
+    scene = replace(scenario("local", load=0.9, duration_s=240.0), layered=layered_rules(max_active="auto"))
+    assert evaluate(scene, "layered", seed=2).refused_share < 0.01
