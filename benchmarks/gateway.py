@@ -23,7 +23,16 @@ from benchmarks.gateway_envoy import gateway_config
 from benchmarks.overhead.arms import DIRECT, EMPTY, SIDECAR, THIN, Bench, start_envoy
 from benchmarks.overhead.load import run_load
 from benchmarks.overhead.processes import Process, Processes, accepts, fetch, free_ports
-from benchmarks.part_latency import OPEN, TOGETHER, AtHalf, at_half_a_core, open_streams_bytes
+from benchmarks.part_latency import (
+    AT_ONCE,
+    OPEN,
+    SINGLE,
+    STEPS,
+    Arrivals,
+    AtHalf,
+    at_half_a_core,
+    open_streams_bytes,
+)
 
 PICKER = "picker"
 BUDGET_US, BUDGET_OF_EMPTY_US = 25.0, 36.0
@@ -130,10 +139,10 @@ def main(
     with tempfile.TemporaryDirectory(prefix="extproc-gateway-") as name, Processes(Path(name)) as processes:
         picker = start_picker(processes, Path(name))
         found = {
-            together: [
-                at_half_a_core(picker.server, picker.port, together, duration_s) for _ in range(rounds)
+            arrivals: [
+                at_half_a_core(picker.server, picker.port, arrivals, duration_s) for _ in range(rounds)
             ]
-            for together in (1, TOGETHER)
+            for arrivals in (SINGLE, STEPS, AT_ONCE)
         }
         grown_mb = open_streams_bytes(picker.server, picker.port) / 1e6
         Console().print(f"{OPEN:,} open streams take {grown_mb:.1f} MB")
@@ -143,19 +152,18 @@ def main(
         raise typer.Exit(2)
 
 
-def _is_quick(found: dict[int, list[AtHalf]]) -> bool:
+def _is_quick(found: dict[Arrivals, list[AtHalf]]) -> bool:
     """Show the latencies, and return whether they are within the budget."""
     table = Table("a part, ms, at half a core", "parts/s", "core", "p50", "p99", "p99.9", "max", "over 1 ms")
-    for together, rounds in found.items():
+    for arrivals, rounds in found.items():
         for each in rounds:
             latencies = each.latencies
             times = [f"{latencies.at(fraction) * 1e3:.2f}" for fraction in (0.5, 0.99, 0.999, 1.0)]
             share = f"{latencies.share_above(MAX_PART_MS / 1e3):.2%}"
-            table.add_row(
-                f"{together} at once", f"{each.parts_per_s:,.0f}", f"{each.core:.2f}", *times, share
-            )
+            table.add_row(arrivals.name, f"{each.parts_per_s:,.0f}", f"{each.core:.2f}", *times, share)
     Console().print(table)
-    return min(each.latencies.at(0.99) for each in found[1]) <= MAX_PART_MS / 1e3
+    best_s = [min(each.latencies.at(0.99) for each in found[arrivals]) for arrivals in (SINGLE, STEPS)]
+    return max(best_s) <= MAX_PART_MS / 1e3
 
 
 def _cost(processes: Processes, directory: Path, picker: Picker, rounds: int, duration_s: float) -> bool:

@@ -40,7 +40,7 @@ def options(call: list[str], *names: str) -> list[str]:
 
 
 def test_only_programs_are_called_that_these_tests_look_at() -> None:
-    known = {"kubectl", "helm", "docker", "curl", "extproc", "pip", "sed", "envoy"}
+    known = {"kubectl", "helm", "docker", "curl", "extproc", "sed", "envoy"}
     assert {call[0] for call in CALLS if "=$(" not in call[0]} == known
 
 

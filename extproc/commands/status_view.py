@@ -131,8 +131,8 @@ def _queue(queue: QueueStatus) -> Text:
 def _model(model: ModelStatus | None) -> Text:
     head = ("model      ", "bold")
     if model is None:
-        return Text.assemble(head, "none: layer 2 stands down")
-    text = f"{model.version}, median error {model.median_relative_error:.0%} on held-out requests"
+        return Text.assemble(head, "none: the estimate decides alone")
+    text = f"{model.version}, trained with a median error of {model.median_relative_error:.0%}"
     refused = f"; refused since: {model.last_refusal}" if model.last_refusal else ""
     return Text.assemble(head, text, (refused, "yellow"))
 

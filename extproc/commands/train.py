@@ -33,6 +33,18 @@ class TrainOptions(ZoneOptions):
     force: bool = option(False, "Publish the model even if the gate refuses it.", "--force")
     seed: int = option(0, "Seed of the search and the trees.")
 
+    @property
+    def command(self) -> str:
+        """The command with its files."""
+        config = "" if self.config is None else f" --config {self.config}"
+        return f"extproc train{config} --samples {self.samples} --out {self.out}"
+
+    def model_path(self) -> Path | None:
+        """Return the model file that the sidecar uses, by its configuration; None without one."""
+        from extproc.config.stages import load_config
+
+        return None if self.config is None else load_config(self.config).model.path
+
 
 @takes_options
 def train(options: TrainOptions) -> None:
@@ -45,7 +57,7 @@ def train(options: TrainOptions) -> None:
     from extproc.commands.train_view import describe, next_step
 
     run = run_training(options)
-    Console().print(describe(run), next_step(run, options.samples, options.out), sep="\n")
+    Console().print(describe(run), next_step(run, options), sep="\n")
     if not run.is_published:
         raise typer.Exit(1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
@@ -13,6 +13,9 @@ from extproc.fleet.zone import Zone
 from extproc.learning.dataset import Dropped
 from extproc.learning.fit import Training
 from extproc.learning.training_quality import Route, RouteQuality, TrainingQuality
+
+if TYPE_CHECKING:
+    from extproc.commands.train import TrainOptions
 
 _UNKNOWN = "-"
 
@@ -65,17 +68,20 @@ def gain_sentence(quality: TrainingQuality) -> str:
     )
 
 
-def next_step(run: TrainingRun, samples: Path, out: Path) -> Text:
+def next_step(run: TrainingRun, options: "TrainOptions") -> Text:
     """Return the verdict, and the next command."""
-    verdict = run.training.verdict
-    if run.is_published:
-        forced = "" if verdict.is_accepted else f", although the gate refuses it ({verdict.reason})"
-        text = f"Published: {out}{forced}. A sidecar that uses this file takes it over within 2 s."
-        return Text(f"{text}\nNext: extproc status")
-    return Text(
-        f"Not published: {verdict.reason}. {out} is as it was, and there is nothing to do."
-        f"\nNext, after more traffic: extproc train --samples {samples} --out {out}"
-    )
+    verdict, out = run.training.verdict, options.out
+    if not run.is_published:
+        return Text(
+            f"Not published: {verdict.reason}. {out} is as it was, and there is nothing to do."
+            f"\nNext, after more traffic: {options.command}"
+        )
+    forced = "" if verdict.is_accepted else f", although the gate refuses it ({verdict.reason})"
+    published = f"Published: {out}{forced}. A sidecar that uses this file takes it over within 2 s."
+    used = options.model_path()
+    if used is None or used.absolute() == out.absolute():
+        return Text(f"{published}\nNext: extproc status")
+    return Text(f"{published} The one of {options.config} uses another.\nNext: cp {out} {used}")
 
 
 def _samples(run: TrainingRun) -> Table:

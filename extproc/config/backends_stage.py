@@ -15,6 +15,7 @@ from extproc.config.fields import (
     FilePath,
     HostName,
     ModelNames,
+    Port,
     Stage,
 )
 from extproc.fleet.bounds import MAX_BACKENDS, Count
@@ -33,13 +34,17 @@ class BackendConfig(Stage):
     max_num_seqs: Count | None = None
     api_key_file: FilePath | None = None
     resolves_adapters: bool = False
+    grpc_port: Port | None = None
+    serves_http: bool = True
     ca_file: FilePath | None = None
     server_name: HostName | None = None
 
     def model_post_init(self, _: object) -> None:
-        """Raise ValueError where settings of TLS have no use."""
+        """Raise ValueError where settings have no use."""
         if not self.url.startswith("https://") and (self.ca_file or self.server_name):
             raise ValueError("ca_file and server_name need a url that begins with https://")
+        if not self.serves_http and self.grpc_port is None:
+            raise ValueError("serves_http: false needs a grpc_port")
 
     @property
     def endpoint(self) -> Endpoint:
@@ -57,6 +62,8 @@ class BackendConfig(Stage):
             resolves_adapters=self.resolves_adapters,
             tls=tls if url.scheme == "https" else None,
             path_prefix=url.path,
+            grpc_port=self.grpc_port,
+            serves_http=self.serves_http,
         )
 
 

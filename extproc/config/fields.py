@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic_core import CoreSchema
 
 from extproc.fleet.bounds import MAX_BACKEND_NAME
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, is_ip_address
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, is_ip_address
 
 
 class _StrictInside:
@@ -44,7 +44,7 @@ class Stage(_StrictInside, BaseModel):
 Rule = TypeVar("Rule")
 Checked = Annotated[Rule, _StrictInside]
 
-_RESERVED_NAME = rf"extproc(_pool)?$|.*({ENDPOINT_SUFFIX}|_retry)$"
+_RESERVED_NAME = rf"extproc(_pool)?$|.*({ENDPOINT_SUFFIX}|{GRPC_SUFFIX}|_retry)$"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _PATH_PREFIX = re.compile(r"(?=.{1,200}$)(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _HOST_AND_PORT = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")

@@ -1,9 +1,9 @@
 """One HTTP exchange as Envoy's external processor sees it: events in, instructions out.
 
-Envoy sends the request's headers, then its whole body (of a WebSocket none), and keeps the gRPC stream open
-until the response has ended or the client has left: `end` is then called, and the lease given back. No
-transport is known here, so that there can be several. Behind a gateway of another make the messages are
-others: see `gateway_exchange`.
+Envoy sends the request's headers, then its whole body (of a WebSocket and of gRPC none), and keeps its stream
+to us open until the response has ended or the client has left: `end` is then called, and the lease given
+back. No transport is known here, so that there can be several. Behind a gateway of another make the messages
+are others: see `gateway_exchange`.
 
 A request that no backend can take may be held: the first answer is Hold, and the second one comes later,
 through the callback that `then` was given.
@@ -25,7 +25,7 @@ from extproc.exchange.messages import (
 from extproc.exchange.placement import Placer
 from extproc.exchange.placing import Placing
 from extproc.request.header_rules import USUAL, HeaderRules
-from extproc.request.request import api_of, is_upgrade
+from extproc.request.request import api_of, is_placed_by_headers
 from extproc.request.token_ratio import TokenRatios
 
 
@@ -74,7 +74,7 @@ class Exchange(Placing):
         if self._headers is not None:
             raise ProtocolError("request headers came twice")
         self._headers = event.headers
-        if event.end_of_stream or is_upgrade(event.headers):
+        if event.end_of_stream or is_placed_by_headers(event.headers):
             return self._read(None, Phase.REQUEST_HEADERS, now_s)
         if self._bodies is not None:
             announced_bytes = self._bodies.announce(event.headers)

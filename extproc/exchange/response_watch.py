@@ -18,6 +18,9 @@ from extproc.outcomes.response_end import (
 from extproc.outcomes.retry_after import read_retry_after_s
 from extproc.outcomes.server_times import DECODE_TAG, HEADERS_TAG, TTFT_TAG
 
+_MOST_KEPT = TAIL_BYTES + 1024
+"""Guessed: so the end of what came is cut once for some parts, not for each."""
+
 
 @dataclass(slots=True, eq=False)
 class ResponseWatch:
@@ -31,7 +34,7 @@ class ResponseWatch:
     _first_s: float | None = None
     _last_s: float = 0.0
     _body_bytes: int = 0
-    _tail: bytes = b""
+    _tail: bytearray = field(default_factory=bytearray)
 
     def begun(self, headers: Mapping[str, str], end_of_stream: bool, now_s: float) -> None:
         """Note the headers."""
@@ -54,7 +57,9 @@ class ResponseWatch:
                     self._first_s, is_first = now_s, True
             self._last_s = now_s
             self._body_bytes += len(data)
-            self._tail = (self._tail + data)[-TAIL_BYTES:]
+            self._tail += data
+            if len(self._tail) > _MOST_KEPT:
+                del self._tail[:-TAIL_BYTES]
         if end_of_stream:
             self.is_complete = True
         return is_first
@@ -86,7 +91,8 @@ class ResponseWatch:
 
     def _usage_and_error(self) -> tuple[TokenUsage | None, str | None]:
         is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
-        return read_usage(self._tail), read_stream_error(self._tail) if is_stream else None
+        tail = bytes(self._tail[-TAIL_BYTES:])
+        return read_usage(tail), read_stream_error(tail) if is_stream else None
 
     def _times(self, placed_s: float) -> dict[str, str]:
         if self._first_s is None:

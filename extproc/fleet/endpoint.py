@@ -1,7 +1,7 @@
 """vLLM servers as configured or discovered: one of them, and the set that discovery found last."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
+GRPC_SUFFIX = "_grpc"
+"""NAME_grpc leads to the port of the backend that speaks gRPC."""
 
 
 def is_ip_address(host: str) -> bool:
@@ -45,7 +47,8 @@ class Endpoint:
     parallelism each is an engine of its own.
     `api_key_path` is the file with the key for its metrics and its list of models. A server that
     `resolves_adapters` loads those that it does not list at their first request. Without `tls` it speaks
-    plain HTTP; all its paths begin with `path_prefix`.
+    plain HTTP; all its paths begin with `path_prefix`. Calls of gRPC go to its `grpc_port`, if it has one,
+    and other requests to `port`, if it `serves_http`: else that port has only metrics, or is the same one.
     """
 
     name: str
@@ -59,6 +62,18 @@ class Endpoint:
     resolves_adapters: bool = False
     tls: TlsRule | None = None
     path_prefix: str = ""
+    grpc_port: int | None = None
+    serves_http: bool = True
+
+    @property
+    def at_grpc_port(self) -> "Endpoint":
+        """The same server as calls of gRPC reach it."""
+        return replace(self, port=self.grpc_port or self.port, path_prefix="")
+
+    @property
+    def speaks_only_grpc(self) -> bool:
+        """Whether it has nothing that could be asked for metrics or models."""
+        return not self.serves_http and self.grpc_port == self.port
 
     @property
     def can_answer(self) -> bool:
@@ -82,9 +97,9 @@ class Endpoint:
         return f"{host}:{self.port}"
 
     @property
-    def location(self) -> tuple[str, str, TlsRule | None]:
+    def location(self) -> tuple[str, str, TlsRule | None, int | None]:
         """Where it is and how it is reached: a server with another location is another one."""
-        return self.address, self.path_prefix, self.tls
+        return self.address, self.path_prefix, self.tls, self.grpc_port
 
 
 class KnownBackends:

@@ -30,8 +30,9 @@ class EngineEstimate:
     """The `pace` of one engine, the requests that it serves at once, and when it has computed its prompts.
 
     `running_limit` is its own limit of these requests, inf until known, and `places` how many it is taken to
-    have. By its pace the prompts that were sent are computed at `prefilled_at_s`. `observed_ttft_s` is NaN
-    until there was one.
+    have. By its pace the prompts that were sent are computed at `prefilled_at_s`. In its KV memory `kv_free`
+    tokens are left for the next prompt, inf where that is not known, and each further one becomes free in
+    `kv_freed_s`. `observed_ttft_s` is NaN until there was one.
     """
 
     __slots__ = (
@@ -39,6 +40,8 @@ class EngineEstimate:
         "_backlog",
         "_pace_learning",
         "_running_limit",
+        "kv_free",
+        "kv_freed_s",
         "observed_ttft_s",
         "pace",
         "places",
@@ -54,6 +57,7 @@ class EngineEstimate:
         self._pace_learning = PaceLearning()
         self.prefilled_at_s = -inf
         self._backlog = PrefillBacklog()
+        self.kv_free, self.kv_freed_s = inf, 0.0
         self.observed_ttft_s = nan
 
     @property
@@ -71,11 +75,14 @@ class EngineEstimate:
         token_s = self.pace.token_s
         tokens += min(tokens, STEP_SHARE * self.pace.base_s / token_s)
         self._backlog.sent(request, tokens, now_s)
+        self.kv_free -= tokens
         self.prefilled_at_s = max(self.prefilled_at_s, now_s) + token_s * tokens
 
     def give_back_prompt(self, request: object) -> None:
         """Take back what is left of a request's prompt, however the request ended."""
-        self.prefilled_at_s -= self.pace.token_s * self._backlog.ended(request)
+        tokens = self._backlog.ended(request)
+        self.prefilled_at_s -= self.pace.token_s * tokens
+        self.kv_free += tokens
 
     def prompt_computed(self, request: object, now_s: float) -> None:
         """Follow that a request's prompt is computed here, and with it all that were sent before it."""
@@ -120,3 +127,16 @@ class EngineEstimate:
         stuck = smallest_own - signals.running - signals.waiting
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s - lag_s, now_s)
         self.prefilled_at_s = now_s + self.pace.token_s * left
+        self._follow_memory(signals, left)
+
+    def _follow_memory(self, signals: Signals, left: float) -> None:
+        """Follow the KV memory: prompts that are `left` to compute will take some, ends give it back.
+
+        By Little's law (1961) all that is in use is given back in the time that a request stays.
+        """
+        fraction, size = signals.kv_cache_fraction, signals.kv_cache_tokens
+        if fraction is None or size is None:
+            self.kv_free = inf
+            return
+        self.kv_free = size * (1.0 - fraction) - left
+        self.kv_freed_s = self.pace.stay_s / max(1.0, size * fraction)

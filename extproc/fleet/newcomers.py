@@ -27,5 +27,6 @@ def is_any_unheard(members: Sequence[Backend], now_s: float) -> bool:
         and member.changes_at_s > now_s - HEARD_WITHIN_S
         and member.lifecycle is not Lifecycle.DRAINING
         and member.endpoint.can_answer
+        and member.endpoint.serves_http
         for member in members
     )

@@ -54,7 +54,7 @@ SHORTEST_TTFT_S = 1e-3
 class Answered(msgspec.Struct, frozen=True):
     """An outcome: the load that was met, the prompt without what was expected in the prefix cache, what was
     to be computed before it, time to the first token, and from there to the last, None where that is not
-    known.
+    known. Others had to end first for `turns_s`, by the estimate.
     """
 
     load: float
@@ -62,6 +62,7 @@ class Answered(msgspec.Struct, frozen=True):
     ahead_tokens: float
     ttft_s: float
     decode_s: float | None
+    turns_s: float = 0.0
 
     @property
     def tokens(self) -> float:
@@ -153,7 +154,7 @@ class PaceLearning:
         if turns > 0:
             self._turns += turns
             self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
-        else:
+        elif seen.turns_s <= 0.0:  # else it waited for memory, which tells nothing of the pace
             # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
             predicted_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
             weight = (NOISE_S / (NOISE_S + predicted_s)) ** 2

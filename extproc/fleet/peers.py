@@ -39,7 +39,8 @@ def retry_peers(members: Sequence[Backend]) -> dict[str, Peers]:
     fit = [
         member
         for member in members
-        if not (member.lifecycle is Lifecycle.DRAINING or member.breaker.is_tripped or member.is_asleep)
+        if member.endpoint.serves_http
+        and not (member.lifecycle is Lifecycle.DRAINING or member.breaker.is_tripped or member.is_asleep)
     ]
     position = {member: index for index, member in enumerate(fit)}
     standing_in: dict[frozenset[str] | None, tuple[list[Backend], list[Backend]]] = {}

@@ -199,6 +199,11 @@ class Registry:
         self._position = {member: index for index, member in enumerate(members)}
         self._by_name = {member.name: member for member in staying_last}
         self._active: Candidates = tuple(active)
+        self.speaking_grpc: Candidates = tuple(
+            member
+            for member in members
+            if member.lifecycle is Lifecycle.ACTIVE and member.endpoint.grpc_port is not None
+        )
         resolving = [member for member in active if member.endpoint.resolves_adapters]
         self._is_any_resolving = bool(resolving)
         self.has_askable = any(member.endpoint.models is None for member in members)
@@ -246,8 +251,12 @@ def _loads(member: Backend, bases: Set[str]) -> bool:
 
 
 def may_be_chosen(member: Backend) -> bool:
-    """Return whether a member comes into question for requests, as far as it serves their model."""
-    return member.lifecycle is Lifecycle.ACTIVE and member.endpoint.can_answer
+    """Return whether a member comes into question for requests, as far as it serves their model.
+
+    Calls of gRPC have candidates of their own.
+    """
+    endpoint = member.endpoint
+    return member.lifecycle is Lifecycle.ACTIVE and endpoint.can_answer and endpoint.serves_http
 
 
 def lists(member: Backend, model: str) -> bool:

@@ -28,9 +28,12 @@ class TransferCost:
 
     def expected_s(self, tokens: float, now_s: float) -> float:
         """Return what the transfer of this many tokens is expected to take."""
+        return self.factor(now_s) * guessed_s(tokens)
+
+    def factor(self, now_s: float) -> float:
+        """Return what the guess is multiplied by, for any number of tokens."""
         kept = self._kept(now_s)
-        factor = (PRIOR_S + kept * self._longer_s) / (PRIOR_S + kept * self._guessed_s)
-        return max(0.0, factor) * _guess(tokens)
+        return max(0.0, (PRIOR_S + kept * self._longer_s) / (PRIOR_S + kept * self._guessed_s))
 
     def learn(self, tokens: float, without_transfer_s: float, ttft_s: float, now_s: float) -> None:
         """Learn from a first token after `ttft_s`, which would have come without the transfer after
@@ -40,13 +43,14 @@ class TransferCost:
         """
         kept = self._kept(now_s)
         self._known_at_s = max(self._known_at_s, now_s)
-        longer_s = min(ttft_s - without_transfer_s, SURPRISE * (without_transfer_s + _guess(tokens)))
+        longer_s = min(ttft_s - without_transfer_s, SURPRISE * (without_transfer_s + guessed_s(tokens)))
         self._longer_s = kept * self._longer_s + longer_s
-        self._guessed_s = kept * self._guessed_s + _guess(tokens)
+        self._guessed_s = kept * self._guessed_s + guessed_s(tokens)
 
     def _kept(self, now_s: float) -> float:
         return exp(-max(0.0, now_s - self._known_at_s) / FORGETTING_S)
 
 
-def _guess(tokens: float) -> float:
+def guessed_s(tokens: float) -> float:
+    """Return what a transfer takes as long as nothing is known of it."""
     return BASE_S + TOKEN_S * tokens

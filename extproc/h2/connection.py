@@ -63,18 +63,20 @@ class ServerConnection:
         stream = self._streams.live.get(stream_id)
         if stream is not None and not stream.is_ending:
             self._sender.send_headers(stream, block, end_stream=end_stream)
-            self._settle()
+            if end_stream:
+                self._settle()
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         """Send data; what the windows do not admit waits, too much resets the stream."""
-        stream = self._streams.live.get(stream_id)
+        stream, sender = self._streams.live.get(stream_id), self._sender
         if stream is not None and not stream.is_ending:
             try:
-                self._sender.send_data(stream, data, end_stream=end_stream)
+                sender.send_data(stream, data, end_stream=end_stream)
             except StreamError as fault:
-                self._sender.reset(stream_id, fault.code)
+                sender.reset(stream_id, fault.code)
                 self._events.append(StreamClosed(stream_id, fault.code))
-            self._settle()
+            if end_stream or len(sender.out) + sender.queued_bytes > self._max_unsent_bytes:
+                self._settle()
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream at once; with NO_ERROR, once its answer has been sent."""

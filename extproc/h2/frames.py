@@ -28,27 +28,27 @@ HAS_PRIORITY: Final = 0x20
 HEADER_BYTES: Final = 9
 MAX_STREAM_ID: Final = 2**31 - 1
 
-HEADER: Final = Struct(">HBBBL")
-"""Length (24 bits, in two parts), type, flags, stream id with the reserved bit."""
+HEADER: Final = Struct(">LBL")
+"""Length (24 bits) and type (8 bits) as one number, flags, stream id with the reserved bit."""
 UINT32: Final = Struct(">L")
-_WITH_UINT32: Final = Struct(">HBBBLL")
+_WITH_UINT32: Final = Struct(">LBLL")
+_FOUR_BYTES: Final = 4 << 8
 _GOAWAY: Final = Struct(">LL")
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes | bytearray = b"") -> bytes:
     """Return any frame."""
-    size = len(payload)
-    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
+    return HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
     """Encode RST_STREAM (§6.4)."""
-    return _WITH_UINT32.pack(0, 4, RST_STREAM, 0, stream_id, code)
+    return _WITH_UINT32.pack(_FOUR_BYTES | RST_STREAM, 0, stream_id, code)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
     """Encode WINDOW_UPDATE (§6.9)."""
-    return _WITH_UINT32.pack(0, 4, WINDOW_UPDATE, 0, stream_id, increment)
+    return _WITH_UINT32.pack(_FOUR_BYTES | WINDOW_UPDATE, 0, stream_id, increment)
 
 
 def goaway(last_stream_id: int, code: ErrorCode, reason: str = "") -> bytes:
@@ -110,21 +110,19 @@ class FrameReader:
             if not self._is_preface(data):
                 return
             offset = len(PREFACE)
-        end = len(data)
-        needed_bytes = HEADER_BYTES
-        while offset + HEADER_BYTES <= end:
-            high, low, kind, flags, stream_id = HEADER.unpack_from(data, offset)
-            size = high << 8 | low
+        end, unpack_from = len(data), HEADER.unpack_from
+        self._needed_bytes = HEADER_BYTES
+        while (start := offset + HEADER_BYTES) <= end:
+            size_and_kind, flags, stream_id = unpack_from(data, offset)
+            size = size_and_kind >> 8
             if size > self._max_frame_bytes:
                 raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "frame longer than announced")
-            start = offset + HEADER_BYTES
             if start + size > end:
-                needed_bytes += size
+                self._needed_bytes += size
                 break
             offset = start + size
-            yield kind, flags, stream_id & MAX_STREAM_ID, data[start:offset]
+            yield size_and_kind & 0xFF, flags, stream_id & MAX_STREAM_ID, data[start:offset]
         if offset < end:
-            self._needed_bytes = needed_bytes
             self._partial += data[offset:]
 
     def _is_preface(self, data: bytes) -> bool:

@@ -11,7 +11,15 @@ from typing import Protocol
 from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
 from extproc.h2.events import ErrorCode
-from extproc.h2.grpc_wire import RESPONSE_HEADERS, CallError, MessageReader, Status, prefixed, trailers
+from extproc.h2.grpc_wire import (
+    PREFIX_BYTES,
+    RESPONSE_HEADERS,
+    CallError,
+    MessageReader,
+    Status,
+    prefixed,
+    trailers,
+)
 
 
 class Handler:
@@ -71,8 +79,9 @@ class Call:
         "_handler",
         "_has_answered",
         "_is_half_closed",
+        "_max_message_bytes",
         "_open_calls",
-        "_reader",
+        "_partial",
         "_stream_id",
         "_unfinished",
         "deadline",
@@ -93,7 +102,8 @@ class Call:
         self._connection = connection
         self._stream_id = stream_id
         self._open_calls = open_calls
-        self._reader = MessageReader(max_message_bytes)
+        self._max_message_bytes = max_message_bytes
+        self._partial: MessageReader | None = None
         self._unfinished = unfinished
         self._has_answered = False
         self._is_half_closed = False
@@ -105,19 +115,31 @@ class Call:
 
         Raises ProtocolError for what is no message, and where the handler does.
         """
+        if not is_ended and (message := self._reader.only(data)) is not None:
+            self._handler.receive(message)  # by far the most frequent case: one frame, one message
+            return
         self._is_half_closed = is_ended
-        was_within_message = self._reader.is_within_message
-        messages = self._reader.receive(data) if data else ()
-        if was_within_message or self._reader.is_within_message:
-            self._unfinished.note(self, self._reader.pending_bytes)
+        size = len(data) - PREFIX_BYTES
+        if self._partial is None and int.from_bytes(data[:PREFIX_BYTES]) == size <= self._max_message_bytes:
+            self._handler.receive(data[PREFIX_BYTES:])  # by far the most frequent: one frame, one message
+        elif data:
+            self._receive_parts(data)
+        if is_ended and not self.is_over:
+            if self._partial is not None:
+                raise CallError(Status.INVALID_ARGUMENT, "the stream ended within a message")
+            self._handler.half_close()
+
+    def _receive_parts(self, data: bytes) -> None:
+        """Take parts of messages; of the last one there may be the beginning only."""
+        reader = self._partial = self._partial or MessageReader(self._max_message_bytes)
+        messages = reader.receive(data)
+        if not reader.is_within_message:
+            self._partial = None
+        self._unfinished.note(self, reader.pending_bytes)
         for message in messages:
             if self.is_over:
                 return
             self._handler.receive(message)
-        if is_ended and not self.is_over:
-            if self._reader.is_within_message:
-                raise CallError(Status.INVALID_ARGUMENT, "the stream ended within a message")
-            self._handler.half_close()
 
     def drain(self) -> None:
         """Prepare for the server's stop."""
@@ -125,12 +147,16 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send a message; after the end it goes nowhere."""
+        self.send_prefixed(prefixed(message))
+
+    def send_prefixed(self, message: bytes) -> None:
+        """Send a message that has its prefix."""
         if self.is_over:
             return
         if not self._has_answered:
             self._has_answered = True
             self._connection.send_headers(self._stream_id, RESPONSE_HEADERS)
-        self._connection.send_data(self._stream_id, prefixed(message))
+        self._connection.send_data(self._stream_id, message)
 
     def finish(self, status: Status = Status.OK, text: str = "") -> None:
         """End the call with a status; after the end it does nothing.
@@ -152,8 +178,8 @@ class Call:
         if self.is_over:
             return
         self.is_over = True
-        if self._reader.is_within_message:
-            self._reader.drop()
+        if self._partial is not None:
+            self._partial = None
             self._unfinished.note(self, 0)
         del self._open_calls[self._stream_id]
         if self.deadline is not None:

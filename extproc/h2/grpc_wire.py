@@ -118,6 +118,11 @@ def prefixed(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
+def prefix_of(size: int) -> bytes:
+    """Return the prefix of a message of this many bytes."""
+    return _PREFIX.pack(0, size)
+
+
 class MessageReader:
     """Reads "Length-Prefixed-Messages" from a stream's DATA frames, wherever these begin and end."""
 
@@ -138,9 +143,13 @@ class MessageReader:
         """How much there is of a message that has not ended."""
         return 0 if self._pending is None else len(self._pending)
 
-    def drop(self) -> None:
-        """Forget a message that will not end."""
-        self._pending = None
+    def only(self, data: bytes) -> bytes | None:
+        """Return the message that these bytes are; None where they are not exactly one, from end to end."""
+        if self._pending is None and len(data) >= PREFIX_BYTES:
+            is_compressed, length = _PREFIX.unpack_from(data)
+            if not is_compressed and PREFIX_BYTES + length == len(data) and length <= self._max_bytes:
+                return data[PREFIX_BYTES:]
+        return None
 
     def receive(self, data: bytes) -> list[bytes]:
         """Return the messages that these bytes complete.
@@ -148,9 +157,9 @@ class MessageReader:
         Raises CallError for a compressed message (UNIMPLEMENTED) and for one that is too large
         (RESOURCE_EXHAUSTED), as soon as its prefix is there.
         """
+        if (message := self.only(data)) is not None:
+            return [message]
         if self._pending is None:
-            if len(data) >= PREFIX_BYTES and self._end_of_message(data, 0) == len(data):
-                return [data[PREFIX_BYTES:]]  # by far the most frequent case: one frame, one message
             self._pending = bytearray()
         self._pending += data
         if len(self._pending) < self._needed_bytes:
@@ -173,7 +182,7 @@ class MessageReader:
             self._pending = None
         return messages
 
-    def _end_of_message(self, data: bytes | bytearray, at: int) -> int:
+    def _end_of_message(self, data: bytearray, at: int) -> int:
         is_compressed, length = _PREFIX.unpack_from(data, at)
         if is_compressed:
             raise CallError(Status.UNIMPLEMENTED, "compressed messages are not supported")

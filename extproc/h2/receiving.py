@@ -41,6 +41,8 @@ class Receiver:
         self._reader = FrameReader(limits.max_frame_bytes)
         self._decoder = BlockDecoder(limits.max_header_list_bytes)
         self._window = ReceiveWindow(limits.connection_window_bytes)
+        self._stream_bytes = limits.stream_window_bytes
+        self._stream_half = limits.stream_window_bytes >> 1
         self._control = Budget("control frames", limits.control_frames_burst, limits.control_frames_per_s)
         self._resets = Budget("streams reset", limits.resets_burst, limits.resets_per_s)
         self._now_s = 0.0
@@ -67,36 +69,43 @@ class Receiver:
         """Receive DATA (§6.1). Padding and data of closed streams use the connection's window, too (§6.9)."""
         stream = self._streams.live.get(stream_id) or self._streams.find(stream_id)
         size, window = len(payload), self._window
-        if size > window.left:
-            raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
         window.left -= size
         if window.left <= window.half:
-            self._sender.out += frames.window_update(0, window.refill())
+            self._refill()
         if flags & frames.PADDED:
             payload = frames.content(frames.PADDED, payload)
-        ends = bool(flags & frames.END_STREAM)
+        ends = flags & frames.END_STREAM != 0
         if not payload and not ends:
             self._control.spend(self._now_s)
         if stream is None:
             self._streams.forgive(stream_id)
-        else:
-            self._take_data(stream, size, payload, ends=ends)
-
-    def _take_data(self, stream: Stream, size: int, payload: bytes, *, ends: bool) -> None:
+            return
         if stream.is_received:
-            raise StreamError(stream.stream_id, ErrorCode.STREAM_CLOSED)
-        window = stream.receive_window
-        if size > window.left:
-            raise StreamError(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+            raise StreamError(stream_id, ErrorCode.STREAM_CLOSED)
         if stream.unreceived_bytes is not None:
             stream.count_content(len(payload), ends=ends)
-        window.left -= size
+        stream.receive_left -= size
+        if stream.receive_left <= self._stream_half:
+            self._refill_stream(stream, ends=ends)
         if ends:
             self._end(stream)
-        elif window.left <= window.half:
-            self._sender.out += frames.window_update(stream.stream_id, window.refill())
         if payload or ends:
-            self._events.append(DataReceived(stream.stream_id, payload, ends))
+            self._events.append(DataReceived(stream_id, payload, ends))
+
+    def _refill(self) -> None:
+        """Widen the connection's window, of which half is used."""
+        if self._window.left < 0:
+            raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        self._sender.out += frames.window_update(0, self._window.refill())
+
+    def _refill_stream(self, stream: Stream, *, ends: bool) -> None:
+        """Widen a stream's window, of which half is used, unless nothing more comes."""
+        if stream.receive_left < 0:
+            raise StreamError(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+        if not ends:
+            increment = self._stream_bytes - stream.receive_left
+            self._sender.out += frames.window_update(stream.stream_id, increment)
+            stream.receive_left = self._stream_bytes
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         """Receive HEADERS (§6.2). The priority fields are skipped (§5.3.2)."""
@@ -130,9 +139,8 @@ class Receiver:
         if not section.is_request or (ends and section.content_bytes):  # §8.1.1
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR)
         streams.highest_accepted = stream_id
-        window = ReceiveWindow(self._limits.stream_window_bytes)
-        stream = Stream(stream_id, self._sender.initial_window, window, section.content_bytes)
-        stream.is_received = ends
+        send_window = self._sender.initial_window
+        stream = Stream(stream_id, send_window, self._stream_bytes, section.content_bytes, is_received=ends)
         streams.live[stream_id] = stream
         self._events.append(StreamOpened(stream_id, section.fields, ends))
 
@@ -170,7 +178,7 @@ class Receiver:
             self._streams.find(stream_id)
             return
         self._events.append(StreamClosed(stream_id, code))
-        if not stream.is_answered and stream.receive_window.is_full:
+        if not stream.is_answered and stream.receive_left == self._stream_bytes:
             self._resets.spend(self._now_s)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:

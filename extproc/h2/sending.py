@@ -46,7 +46,8 @@ class Sender:
             return
         stream.send_window -= size
         self._window -= size
-        self.out += frames.frame(frames.DATA, end_stream, stream.stream_id, data)
+        self.out += frames.HEADER.pack(size << 8 | frames.DATA, end_stream, stream.stream_id)
+        self.out += data
         if end_stream:
             self._end(stream)
 

@@ -1,7 +1,8 @@
 """Streams that are not closed (RFC 9113 §5.1): open, or half closed on either side; and their windows."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from extproc.h2.events import ErrorCode, FatalError, StreamError
 
@@ -22,11 +23,6 @@ class ReceiveWindow:
         self._size = self.left = size
         self.half = size >> 1
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing has come."""
-        return self.left == self._size
-
     def refill(self) -> int:
         """Make the window whole again; returns the increment to announce."""
         increment = self._size - self.left
@@ -34,13 +30,12 @@ class ReceiveWindow:
         return increment
 
 
-@dataclass(slots=True, eq=False)
-class Stream:
+class Stream(Struct, eq=False, gc=False):
     """The state of a stream of which a side has not ended."""
 
     stream_id: int
     send_window: int  # may be negative, §6.9.2
-    receive_window: ReceiveWindow
+    receive_left: int  # what the peer may still send, as `ReceiveWindow.left`
     unreceived_bytes: int | None  # of the content-length; None without one
     queue: bytearray | None = None  # data that the peer's windows do not admit yet
     trailers: bytes | None = None  # a header block that waits behind the queue

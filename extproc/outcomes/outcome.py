@@ -54,6 +54,7 @@ RESPONSE_KEY = "response_id"
 """In the metadata: the id of a response that the server may have stored (see envoy.yaml)."""
 STREAM_ERROR_KEY = "stream_error"
 """In the metadata: the code of an error that came in a stream (see envoy/stream_errors.yaml)."""
+GRPC_STATUS_TAG = "grpc_status"
 STAGE_TAG = "retry_stage"
 FIRST_TAG = "retry_first"
 SECOND_TAG = "retry_second"
@@ -87,6 +88,17 @@ _BY_FLAGS = (
     (_TIMEOUT_FLAGS, Failure.TIMEOUT),
     (_CLIENT_FLAGS, Failure.CLIENT_LEFT),
 )
+_GRPC_OK = "0"
+_BY_GRPC_STATUS = {
+    "1": Failure.CLIENT_LEFT,  # CANCELLED
+    "2": Failure.SERVER_ERROR,  # UNKNOWN, of which a fault of the server becomes
+    "4": Failure.CLIENT_LEFT,  # DEADLINE_EXCEEDED: the client's
+    "8": Failure.OVERLOADED,  # RESOURCE_EXHAUSTED
+    "13": Failure.SERVER_ERROR,  # INTERNAL
+    "14": Failure.SERVER_ERROR,  # UNAVAILABLE
+    "15": Failure.SERVER_ERROR,  # DATA_LOSS
+}
+"""Statuses of gRPC that are not about the request alone (https://grpc.github.io/grpc/core/md_doc_statuscodes.html)."""
 _WITHOUT_TTFT = frozenset({Failure.RETRIED, Failure.STREAM_ERROR})
 """The time is that of another backend's first byte, or of an error."""
 _ANSWERED = frozenset({None, Failure.RETRIED})
@@ -185,9 +197,17 @@ def _failure(entry: LogEntry) -> Failure | None:
                 return failure
     if entry.status == 0:
         return Failure.CLIENT_LEFT
+    return _failed_answer(entry)
+
+
+def _failed_answer(entry: LogEntry) -> Failure | None:
+    """Return why an answer is none: by its status, or, where that is 200, by what came after it."""
     stream_error = entry.metadata.get(STREAM_ERROR_KEY)
     if stream_error is not None:
         return Failure.CLIENT_ERROR if stream_error.startswith("4") else Failure.STREAM_ERROR
+    grpc_status = entry.tags.get(GRPC_STATUS_TAG, _GRPC_OK)
+    if entry.status == 200 and grpc_status != _GRPC_OK:
+        return _BY_GRPC_STATUS.get(grpc_status, Failure.CLIENT_ERROR)
     return _failed_status(entry)
 
 

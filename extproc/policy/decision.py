@@ -50,6 +50,7 @@ class Reason(StrEnum):
     UNKNOWN_MODEL = "unknown_model"
     MODEL_GONE = "model_gone"  # the last backend that served it has left a moment ago
     UNKNOWN_RESPONSE = "unknown_response"  # which backend has that stored response is not known
+    CUT_OFF = "cut_off"  # a compressed body that could not be unpacked whole
     # neither: Envoy's own pool takes the request
     NO_BACKEND = "no_backend"
 

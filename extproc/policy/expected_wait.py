@@ -6,7 +6,7 @@ parameters are each backend's own pace (`fleet.pace`). The sum of named terms (`
 
 - `own_prompt_s`: the request's own tokens, less those expected in the prefix cache;
 - `prompts_ahead_s`: prompts that were sent there and are not computed yet (`fleet.prefill_backlog`);
-- `turns_s`: the time until enough requests end that a place is free, where all are taken.
+- `turns_s`: the time until enough requests end that a place is free, and KV memory for the prompt.
 
 A score is compared, not predicted. It adds `crowding_s`: a place and a share of the engine that this request
 takes are lacking for those that come after it.
@@ -34,11 +34,13 @@ def terms(
 ) -> tuple[float, ...]:
     """Estimate the same as a plain tuple, which takes a third of the time, in the order of `ExpectedWait`."""
     pace, load_with_it = backend.pace, load + 1
-    ahead_s, waiting_turns = backend.prefilled_at_s - now_s, load_with_it - backend.places
+    ahead_s = backend.prefilled_at_s - now_s
+    turns_s = pace.turn_s * (load_with_it - backend.places)
+    memory_s = backend.kv_freed_s * (prompt_tokens - backend.kv_free)
     return (
         pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
         ahead_s if ahead_s > 0.0 else 0.0,
-        pace.turn_s * waiting_turns if waiting_turns > 0.0 else 0.0,
+        max(0.0, turns_s, memory_s),
         pace.turn_s * CROWDING * load_with_it,
     )
 

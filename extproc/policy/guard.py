@@ -27,9 +27,12 @@ def fit(view: FleetView, prompt_tokens: float, limit_s: float = inf) -> tuple[Fl
             continue
         wait_s = max(wait_s, 0.0)
         pace, load_with_it = backend.pace, load + 1.0
-        turn_s = pace.turn_s
+        turn_s, turns_s = pace.turn_s, 0.0
         if load_with_it > backend.places:
-            wait_s += turn_s * (load_with_it - backend.places)
+            turns_s = turn_s * (load_with_it - backend.places)
+        if prompt_tokens > backend.kv_free:
+            turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
+        wait_s += turns_s
         if wait_s > limit_s:
             continue
         own_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens(backend, 0.0))

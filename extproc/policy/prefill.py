@@ -13,8 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.inference_stage import ALL_STAGES
+from extproc.fleet.transfer_cost import guessed_s
 from extproc.fleet.view import CandidateFacts, FleetView
-from extproc.policy.expected_wait import expected_wait
+from extproc.policy.expected_wait import terms
 
 STALLED = 1.0
 """Guessed: where a full batch stands still for a prompt, that is as bad as the request's own wait for it."""
@@ -32,22 +34,37 @@ class PrefillChoice(msgspec.Struct, frozen=True):
     ttft_without_transfer_s: float
 
 
+class Prefiller(NamedTuple):
+    """One server that may prefill a prompt, which it would have done in `ready_s`."""
+
+    backend: Backend
+    load: float
+    cached_tokens: float
+    ready_s: float
+    transfer_factor: float
+
+    def transfer_s(self, tokens: float) -> float:
+        """Return what the transfer of this many tokens is expected to take."""
+        return self.transfer_factor * guessed_s(tokens)
+
+
 class Prefillers(NamedTuple):
-    """The servers that may prefill a prompt for others, and in how many seconds each would have done so."""
+    """The servers that may prefill a prompt for others, as the decision sees all backends in `view`."""
 
     view: FleetView
-    ready_s: Mapping[Backend, float]
+    servers: Sequence[Prefiller]
 
 
 def prefillers_of(prompt_tokens: float, view: FleetView) -> Prefillers:
     """Return those of some prefill servers that may take a prompt."""
-    now_s, cached = view.now_s, view.cached_tokens
-    ready_s = {
-        backend: expected_wait(backend, load, prompt_tokens, cached.get(backend, 0.0), now_s).ttft_s
-        for backend, load in zip(view.backends, view.loads, strict=True)
-        if backend.breaker.admits_at_s <= now_s and view.has_room(backend)
-    }
-    return Prefillers(view, ready_s)
+    now_s, found = view.now_s, []
+    for backend, load in zip(view.backends, view.loads, strict=True):
+        if backend.breaker.admits_at_s <= now_s and view.has_room(backend):
+            cached_tokens = view.cached_tokens.get(backend, 0.0)
+            own_s, ahead_s, turns_s, _ = terms(backend, load, prompt_tokens, cached_tokens, now_s)
+            ready_s = own_s + (ahead_s + turns_s)
+            found.append(Prefiller(backend, load, cached_tokens, ready_s, backend.transfer.factor(now_s)))
+    return Prefillers(view, found)
 
 
 def prefill_elsewhere(
@@ -58,17 +75,14 @@ def prefill_elsewhere(
     `known` is what was known of that server.
     """
     moved_tokens = max(0.0, prompt_tokens - known.expected_cached_tokens)
-    view, best = prefillers.view, None
-    now_s = view.now_s
-    best_s, least_load = there_s(chosen, known), 0.0
-    for backend, prefill_s in prefillers.ready_s.items():
-        cached_tokens, load = view.cached_tokens.get(backend, 0.0), view.load(backend)
-        ttft_without_transfer_s = max(prefill_s, known.estimate.prompts_ahead_s) + known.estimate.turns_s
-        expected_s = ttft_without_transfer_s + backend.transfer.expected_s(moved_tokens, now_s)
-        if expected_s < best_s or (best is not None and expected_s == best_s and load < least_load):
-            best_s, least_load = expected_s, load
-            best = PrefillChoice(backend, cached_tokens, moved_tokens, ttft_without_transfer_s)
-    return best
+    ahead_s, turns_s = known.estimate.prompts_ahead_s, known.estimate.turns_s
+    best, best_s, best_without_s = None, there_s(chosen, known), 0.0
+    for each in prefillers.servers:
+        without_transfer_s = max(each.ready_s, ahead_s) + turns_s
+        expected_s = without_transfer_s + each.transfer_s(moved_tokens)
+        if expected_s < best_s or (best is not None and expected_s == best_s and each.load < best.load):
+            best, best_s, best_without_s = each, expected_s, without_transfer_s
+    return best and PrefillChoice(best.backend, best.cached_tokens, moved_tokens, best_without_s)
 
 
 def nearer_by_prefill(
@@ -84,22 +98,22 @@ def nearer_by_prefill(
     computing, as tokens that it need not compute: candidates are compared by what is left for them.
     Looked at is the one prefill server that would have the whole prompt there first.
     """
-    view, ready_s = prefillers
-    if not ready_s:
+    view, servers = prefillers
+    if not servers:
         return near
     now_s, found = view.now_s, dict(near)
-    first = min(ready_s, key=lambda one: ready_s[one] + one.transfer.expected_s(prompt_tokens, now_s))
-    whole_s = first.transfer.expected_s(prompt_tokens, now_s)
+    first = min(servers, key=lambda each: each.ready_s + each.transfer_s(prompt_tokens))
     for backend in candidates:
-        if not backend.endpoint.takes_prefilled:
+        if backend.endpoint.stages == ALL_STAGES:  # it may not take prompts that others have computed
             continue
-        pace, moved_tokens, transfer_s = backend.pace, prompt_tokens, whole_s
-        if backend in cached:
-            moved_tokens = max(0.0, prompt_tokens - cached[backend])
-            transfer_s = first.transfer.expected_s(moved_tokens, now_s)
-        later_s = max(0.0, ready_s[first] - max(0.0, backend.prefilled_at_s - now_s)) + transfer_s
+        moved_tokens = max(0.0, prompt_tokens - cached.get(backend, 0.0))
+        after_own_prompts_s = first.ready_s - max(0.0, backend.prefilled_at_s - now_s)
+        later_s = max(0.0, after_own_prompts_s) + first.transfer_s(moved_tokens)
+        pace = backend.pace
         computing_s = pace.token_s * moved_tokens
         own_s = pace.base_s + computing_s
+        if later_s >= own_s + STALLED * computing_s:
+            continue  # of any load
         if later_s < own_s or later_s < own_s + stalled_s(backend, view.load(backend), computing_s):
             found[backend] = prompt_tokens - (later_s - pace.base_s) / pace.token_s
     return found

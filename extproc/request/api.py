@@ -3,10 +3,11 @@
 They are those of vLLM's server, by all the paths that it has for them
 (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html). A new API is a row here. Its size is
 read by one of the readers of `input_size` and `pairs`, or by a new one for a new shape; the simulated server
-answers it in a shape that `lab.simulated_vllm.answers` has. A request of any other path or method is of
-OTHER: it is forwarded without any claim about its input.
+answers it in a shape that `lab.simulated_vllm.answers` has. Calls of gRPC are known by the form of their
+paths. A request of any other path or method is of OTHER: it is forwarded without any claim about its input.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,7 +38,8 @@ class Api:
     positive integer counts; without any, the server takes its `default_token_limit`, if it has one.
     `previous_field`, if there is one, names the stored response that a request goes on from. Each file
     in a form counts as `file_tokens`. A request may have many prompts if it `takes_batches`. `is_upgrade`
-    marks an API whose requests have no body and become a WebSocket: the model is in the query.
+    marks an API whose requests have no body and become a WebSocket: the model is in the query. Those of one
+    that `is_grpc` go to servers that speak gRPC, and their messages are not waited for.
 
     A generation can be streamed, its prefixes are cached by engines, and its TTFT can be predicted. Envoy's
     time of the first byte is its TTFT if `first_byte_is_first_token`. `has_typed_errors` where an error is
@@ -59,6 +61,7 @@ class Api:
     file_tokens: int = FILE_TOKENS
     takes_batches: bool = False
     is_upgrade: bool = False
+    is_grpc: bool = False
     is_generation: bool = False
     first_byte_is_first_token: bool = False
     has_typed_errors: bool = False
@@ -207,6 +210,7 @@ MODELS: Final = Api(
     path="/v1/models",
     read_size=nothing,
 )
+GRPC: Final = Api(kind="grpc", path="", read_size=nothing, is_grpc=True)
 OTHER: Final = Api(kind="other", path="", read_size=None)
 
 APIS: Final = (
@@ -228,4 +232,15 @@ APIS: Final = (
     MODELS,
 )
 APIS_BY_PATH: Final[Mapping[str, Api]] = {path: api for api in APIS for path in api.paths}
-APIS_BY_KIND: Final[Mapping[str, Api]] = {api.kind: api for api in APIS}
+APIS_BY_KIND: Final[Mapping[str, Api]] = {api.kind: api for api in (*APIS, GRPC)}
+
+_GRPC_PATH: Final = re.compile(r"/([a-z_]\w*\.)+[A-Z]\w*/[A-Z]\w*", re.ASCII)
+"""/PACKAGE.SERVICE/METHOD (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)."""
+
+
+def api_at(path: str, apis: Mapping[str, Api] = APIS_BY_PATH) -> Api:
+    """Return the API that a path, without its query, is of."""
+    api = apis.get(path)
+    if api is not None:
+        return api
+    return GRPC if _GRPC_PATH.fullmatch(path) else OTHER

@@ -9,6 +9,7 @@ a body that would grow beyond the bounds is not read at all, however small it is
 import codecs
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Final
 
 _MAX_UNPACKED_BYTES: Final = 2 << 20
@@ -22,6 +23,12 @@ _MAX_WIDE_BYTES: Final = 8 << 20
 _WINDOW_BITS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 """zlib's names for the formats; deflate comes with zlib's header, and from some clients without."""
 
+PACKED_HEADER: Final = "x-extproc-packed"
+"""How the body came to Envoy. Where Envoy has unpacked it, there is no `content-encoding` any more."""
+
+_ENDS: Final = (b"}", b"]", b"--")
+"""Those of JSON and of a form: every body that an engine works on has one of them."""
+
 _WIDE_STARTS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0", b"{\0", b"[\0")
 
 
@@ -30,6 +37,13 @@ def readable_content(body: bytes, encoding: str) -> bytes | None:
     coding = encoding and encoding.strip().lower()
     content = body if coding in ("", "identity") else _unpacked(body, coding)
     return _as_utf8(content) if content is not None and content.startswith(_WIDE_STARTS) else content
+
+
+def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether Envoy has unpacked a body that does not come to an end: a bomb, or a damaged one."""
+    if PACKED_HEADER not in headers or "content-encoding" in headers:
+        return False
+    return not body.rstrip(b" \t\r\n\0").endswith(_ENDS)
 
 
 def _unpacked(body: bytes, coding: str) -> bytes | None:

@@ -12,10 +12,10 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from extproc.request.api import APIS_BY_PATH, OTHER, Api
+from extproc.request.api import APIS_BY_PATH, OTHER, Api, api_at
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
-from extproc.request.content import readable_content
+from extproc.request.content import is_cut_off, readable_content
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.session import NO_SESSION, read_session
@@ -28,13 +28,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is None where the body names none or could not be read; `input_tokens` is the estimate that the
     policy used and that is recorded; `token_limit` is the most output tokens the client asked for;
-    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade; `tenant`
+    `has_body` is False for a header-only request, which no engine works on unless it is an upgrade, and True
+    for a call of gRPC, though its messages are not read; `tenant`
     is for whom it is, where that is known; `wait_limit_s` is the client's own limit of the wait (see
     `request.slo`), None without one. `prefix` is the chain of its prompt's blocks, of the first
     `prompt_bytes` of the body from the prompt on (see `request.prefix`). `session` is the number of its
     session, if it has one, and `response` that of the stored response that it is about. `traceparent` is the
     client's, where requests are traced. `endpoints` are the addresses, IP:PORT or IP for all ports of it,
-    that a gateway allows; None where it leaves the choice open.
+    that a gateway allows; None where it leaves the choice open. A body that `is_cut_off` was packed, and only
+    its beginning could be unpacked.
     """
 
     api: Api
@@ -55,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prompt_bytes: int = 0
     traceparent: str = ""
     endpoints: frozenset[str] | None = None
+    is_cut_off: bool = False
 
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
@@ -77,11 +80,11 @@ def read_request(
 ) -> Request:
     """Read a request; never raises, whatever the client sent.
 
-    Header names are in lower case. `body` is None where Envoy announced that none follows, or the request is
-    an upgrade.
+    Header names are in lower case. `body` is None where Envoy announced that none follows, or none is waited
+    for.
     """
     path = _path(headers)
-    api = apis.get(path, OTHER)
+    api = api_at(path, apis)
     if headers.get(":method") != api.method:
         api = OTHER
     response = response_in_path(path)
@@ -110,17 +113,28 @@ def read_request(
         prompt_bytes=prompt_bytes,
         traceparent=headers.get("traceparent", "") if rules.is_traced else "",
         endpoints=endpoints,
+        is_cut_off=is_cut_off(headers, body),
     )
 
 
 def api_of(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> Api:
     """Return the API that a request's path is of."""
-    return apis.get(_path(headers), OTHER)
+    return api_at(_path(headers), apis)
 
 
 def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PATH) -> bool:
     """Return whether a request becomes a WebSocket: no body is waited for."""
     return headers.get(":method") == "GET" and api_of(headers, apis).is_upgrade
+
+
+def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
+    """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
+    if is_upgrade(headers):
+        return True
+    is_maybe_grpc = "." in headers.get(
+        ":path", ""
+    )  # few other paths have a dot: this is asked of every request
+    return is_maybe_grpc and headers.get(":method") == "POST" and api_of(headers).is_grpc
 
 
 def _path(headers: Mapping[str, str]) -> str:
@@ -137,11 +151,11 @@ def _without_body(
 ) -> Request:
     """Read a request of which no engine computes anything, as one about a stored response."""
     return Request(
-        api=api if api.method == "GET" else OTHER,
+        api=api if api.method == "GET" or api.is_grpc else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
         priority=_priority(headers, rules),
-        has_body=False,
+        has_body=api.is_grpc,
         response=response,
         endpoints=endpoints,
     )

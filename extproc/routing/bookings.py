@@ -98,7 +98,9 @@ class Bookings:
         """Book a request that is placed, and its prompt where another server prefills it, from now on."""
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
         self._number += 1
-        prefill = None if prefill_by is None else Prefill(prefill_by, request, self._prefixes, now_s)
+        prefill = None
+        if prefill_by is not None:
+            prefill = Prefill(prefill_by, request, self._prefixes, now_s, -self._number, self._replicas)
         booking = Booking(self, self._number, backend, request, prompt, prefill, now_s)
         self._awaited[self._number] = booking
         backend.open[booking] = None

@@ -102,7 +102,11 @@ class Core:
             is_early = is_any_unheard(self.fleet.backends, now_s)
             held = self.search.hold_list(request, phase) if is_early else None
             return held or self._list_models(request, phase, now_s)
-        return (self.router if self.queue is None else self.queue).place(request, phase, now_s)
+        if request.is_cut_off:
+            return self.router.refuse_cut_off(request)
+        if self.queue is None or request.api.is_grpc:  # clients of gRPC try again by themselves
+            return self.router.place(request, phase, now_s)
+        return self.queue.place(request, phase, now_s)
 
     def served_elsewhere(self, lease: Lease, address: str, now_s: float) -> bool:
         """Book a request on the server at `address`, which has served it; False where that is none of ours.

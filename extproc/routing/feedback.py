@@ -140,7 +140,14 @@ def _learn(backend: Backend, outcome: Outcome, booking: Booking | None, now_s: f
     backend.observed(sample.ttft_s)
     if booking is not None and booking.is_no_measure:
         return
-    seen = Answered(sample.load, sample.new_tokens, sample.ahead_tokens, sample.ttft_s, outcome.decode_s)
+    seen = Answered(
+        sample.load,
+        sample.new_tokens,
+        sample.ahead_tokens,
+        sample.ttft_s,
+        outcome.decode_s,
+        sample.estimate.turns_s,
+    )
     backend.paced(seen, now_s)
     if sample.model_version is not None and (predicted := predicted_outcome(sample)) is not None:
         backend.predictions.observe(sample.model_version, predicted)

@@ -14,6 +14,7 @@ from extproc.outcomes.outcome import Outcome
 from extproc.policy.prefill import PrefillChoice, Prefillers, prefill_elsewhere, prefillers_of
 from extproc.request.request import Request
 from extproc.routing.contenders import some_of
+from extproc.routing.replicas import Replicas
 
 MOST_LOOKED_AT = 32
 """Guessed: of more prefill servers this many are taken at random; the best of these is nearly that of all."""
@@ -22,19 +23,33 @@ MOST_LOOKED_AT = 32
 class Prefill(Lease):
     """One prompt, from the decision until its first token, or until its request ends without one.
 
-    It counts on the prefill server as a request in flight, with its prompt and its prefix.
+    It counts on the prefill server as a request in flight, with its prompt and its prefix. It is reported to
+    `replicas` by a `number` of its own.
     """
 
-    __slots__ = ("_request", "backend", "choice", "prompt")
+    __slots__ = ("_number", "_replicas", "_request", "backend", "choice", "prompt")
 
-    def __init__(self, choice: PrefillChoice, request: Request, prefixes: SentPrefixes, now_s: float) -> None:
+    def __init__(
+        self,
+        choice: PrefillChoice,
+        request: Request,
+        prefixes: SentPrefixes,
+        now_s: float,
+        number: int,
+        replicas: Replicas | None,
+    ) -> None:
         super().__init__()
         self.choice = choice
+        self._number = number
+        self._replicas = replicas
         self.backend = backend = choice.backend
         self._request = request
         self.prompt = prefixes.sent(backend, request.prefix, request.input_tokens, choice.cached_tokens)
         backend.reserve(now_s)
-        backend.expect_prompt(self, request.input_tokens - choice.cached_tokens, now_s)
+        new_tokens = request.input_tokens - choice.cached_tokens
+        backend.expect_prompt(self, new_tokens, now_s)
+        if replicas is not None:
+            replicas.sent(number, backend, new_tokens)
         backend.token_window.sent(request.model, request.input_size)
 
     def computed(self, now_s: float) -> None:
@@ -58,6 +73,8 @@ class Prefill(Lease):
 
     def _release(self, now_s: float) -> None:
         self.backend.give_back_prompt(self)
+        if self._replicas is not None:
+            self._replicas.ended(self._number)
         self.backend.release(now_s)
         self.backend.token_window.finished(self._request.input_size)
 

@@ -144,6 +144,13 @@ def unknown_model(model: str, api: Api) -> Reject:
     return _reject(404, error, Reason.UNKNOWN_MODEL, {}, api)
 
 
+def cut_off(api: Api) -> Reject:
+    """Return the refusal of a packed body that could not be unpacked whole."""
+    message = "The compressed body cannot be unpacked whole: it is damaged, or grows more than a hundredfold."
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": 400}
+    return _reject(400, error, Reason.CUT_OFF, {}, api)
+
+
 def unknown_response(request: Request) -> Reject:
     """Return the refusal of a request about a stored response that no backend is known to have."""
     message = (
@@ -161,6 +168,8 @@ def _reject(
     body = msgspec.json.encode(
         {"type": "error", "error": error} if api.has_typed_errors else {"error": error}
     )
+    if api.is_grpc:  # Envoy makes the text of a status of gRPC of it, and the status of the number
+        body = str(error["message"]).encode()
     own_headers = {
         "content-type": "application/json",
         LAYER_HEADER: Layer.REJECT.value,

@@ -9,7 +9,7 @@ import numpy as np
 from extproc.exchange.messages import Continue, Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
 from extproc.fleet.backend import Backend
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.newcomers import is_joining
 from extproc.fleet.registry import Registry
@@ -34,6 +34,7 @@ from extproc.routing.refusal import (
     MODEL_GONE_RETRY_S,
     AdmissionRules,
     Returns,
+    cut_off,
     overloaded,
     unknown_model,
     unknown_response,
@@ -174,7 +175,12 @@ class Router:
         return candidate_estimates(view, request.input_tokens, most)
 
     def _candidates(self, request: Request) -> Sequence[Backend] | None:
-        """Return the backends that may take a request; None where certainly none serves its model."""
+        """Return the backends that may take a request; None where certainly none serves its model.
+
+        Behind a gateway all servers have one port, whatever it speaks.
+        """
+        if request.api.is_grpc and self._gateway is None:
+            return self._registry.speaking_grpc
         candidates: Sequence[Backend] | None = self._registry.candidates(request.model)
         if candidates and request.response:
             candidates = self._fleet.responses.candidates(request.response, candidates)
@@ -216,6 +222,11 @@ class Router:
         self.counts.count(Decision(Layer.REJECT, Reason.LARGE_BODIES))
         return overloaded(Reason.LARGE_BODIES, self._returns.spread_s(LARGE_BODIES_RETRY_S), api)
 
+    def refuse_cut_off(self, request: Request) -> Placement:
+        """Refuse a request of whose body only the beginning is there: no server could read it."""
+        self.counts.count(Decision(Layer.REJECT, Reason.CUT_OFF))
+        return Placement(cut_off(request.api))
+
     def pass_through(self, request: Request, phase: Phase) -> Placement:
         """Fail open: without a cluster header Envoy's own pool takes over. A gateway has none."""
         if self._gateway is not None:
@@ -243,6 +254,8 @@ class Router:
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
+        if request.api.is_grpc:
+            cluster = backend.name + GRPC_SUFFIX
         others: tuple[str, ...] = ()
         if may_be_retried and self._gateway is not None:
             others = self._gateway.others(view, backend, request)

@@ -72,10 +72,10 @@ def test_no_decisions_at_all_are_no_error() -> None:
 
 
 def test_model_is_shown_with_its_error_and_the_last_refusal() -> None:
-    assert "model      v7, median error 12% on held-out requests" in rendered(fleet_state(model=MODEL_STATUS))
+    assert "model      v7, trained with a median error of 12%" in rendered(fleet_state(model=MODEL_STATUS))
     refused = rendered(fleet_state(model=replace(MODEL_STATUS, last_refusal="checksum")), width=120)
-    assert "model      v7, median error 12% on held-out requests; refused since: checksum" in refused
-    assert "model      none: layer 2 stands down" in rendered(fleet_state())
+    assert "model      v7, trained with a median error of 12%; refused since: checksum" in refused
+    assert "model      none: the estimate decides alone" in rendered(fleet_state())
 
 
 def test_the_queue_is_shown_where_there_is_one() -> None:

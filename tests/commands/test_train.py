@@ -146,10 +146,22 @@ def test_the_first_sentence_says_whether_layer_2_would_choose_better(
 
 def test_the_end_is_the_verdict_and_the_next_command(options: TrainOptions) -> None:
     run = run_training(options)
-    assert "Next: extproc status" in str(next_step(run, options.samples, options.out))
-    refused = str(next_step(replace(run, is_published=False), options.samples, options.out))
+    assert str(next_step(run, options)).endswith("Next: extproc status")
+    refused = str(next_step(replace(run, is_published=False), options))
     assert f"{options.out} is as it was" in refused
     assert refused.endswith(f"extproc train --samples {options.samples} --out {options.out}")
+
+
+def test_a_model_that_the_sidecar_does_not_use_yet_is_to_be_copied(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    run, config = run_training(options), tmp_path / "extproc.yaml"
+    for used, command in (
+        (tmp_path / "used.json", f"cp {options.out} {tmp_path}/used.json"),
+        (options.out, "extproc status"),
+    ):
+        config.write_text(f"backends: [{{name: a, url: 'http://a:1'}}]\nmodel: {{path: {used}}}\n")
+        assert str(next_step(run, replace(options, config=config))).endswith(f"Next: {command}")
 
 
 def test_the_medium_zone_begins_where_the_configuration_says_unless_an_option_does(

@@ -656,3 +656,11 @@ def test_clients_are_equal_unless_it_is_said_that_they_are_not() -> None:
 )
 def test_backend_field_out_of_bounds_is_refused(field: str, value: object) -> None:
     assert f"backends.0.{field}" in backend_faults(**{field: value})
+
+
+def test_a_server_that_does_not_serve_http_needs_a_port_for_grpc() -> None:
+    assert "serves_http: false needs a grpc_port" in backend_faults(serves_http=False)
+    (backend,) = parse(
+        backends=[{"name": "a", "url": "http://host:1", "grpc_port": 1, "serves_http": False}]
+    ).backends
+    assert backend.endpoint.speaks_only_grpc

@@ -1,3 +1,5 @@
+from math import inf
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -312,3 +314,17 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         assert seen.load >= own
         assert seen.foreign >= 0.0
         assert 0.0 <= seen.num_running <= max(seen.load, backend.running + own)
+
+
+def test_kv_memory_is_what_the_server_has_left_less_the_prompts_that_it_has_still_to_admit() -> None:
+    backend = a_backend(RULES)
+    assert backend.kv_free == inf, "a server that does not say what it has is not taken to lack it"
+    scrape(backend, 10, kv_cache_fraction=0.75, kv_cache_tokens=10_000.0, now_s=1.0)
+    assert backend.kv_free == 2500.0
+    assert backend.kv_freed_s == pytest.approx(backend.pace.stay_s / 7500.0)
+    backend.expect_prompt("one", 2000.0, 1.0)
+    assert backend.kv_free == 500.0
+    backend.give_back_prompt("one")
+    assert backend.kv_free == 2500.0
+    scrape(backend, 10, now_s=1.1)
+    assert backend.kv_free == inf

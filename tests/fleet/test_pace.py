@@ -52,6 +52,12 @@ def test_a_grotesque_belief_is_given_up_within_some_dozens_of_answers() -> None:
     assert pace.base_s + 1000 * pace.token_s < 0.5
 
 
+def test_a_wait_for_memory_tells_nothing_of_the_pace() -> None:
+    quick = [Answered(1, 100, 0.0, 0.05, 1.0)] * 50
+    then_slow = learned([*quick, Answered(1, 100, 0.0, 5.0, 1.0, turns_s=4.0)])
+    assert then_slow.base_s == pytest.approx(learned(quick).base_s, rel=0.01)
+
+
 def test_the_turn_is_learned_from_waits_in_the_queue() -> None:
     waits = [Answered(load, 0, 0.0, 0.02 + 0.25 * (load - 7), 1.0) for load in range(8, 28)]
     assert learned(waits * 10, limit=8).turn_s == pytest.approx(0.25, rel=0.1)

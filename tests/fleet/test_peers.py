@@ -85,3 +85,8 @@ def test_the_requests_of_a_large_fleet_are_spread_over_it() -> None:
     times_a_peer = Counter(name for others in peers.values() for name in others)
     assert set(times_a_peer.values()) == {MAX_PEERS}
     assert all(name not in others for name, others in peers.items())
+
+
+def test_no_server_that_speaks_grpc_alone_stands_in() -> None:
+    only_grpc = a_backend(name="c", models=frozenset("m"), grpc_port=50051, serves_http=False)
+    assert names([member("a", "m"), member("b", "m"), only_grpc])["a"] == ["b"]

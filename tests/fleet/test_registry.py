@@ -283,3 +283,13 @@ def test_all_models_of_backends_that_may_be_chosen_are_listed(registry: Registry
     registry.apply([endpoint(1, "ba")], 1.0)
     assert registry.models() == ["a", "b"]
     assert one.name == "vllm-1"
+
+
+def test_calls_of_grpc_and_other_requests_have_candidates_of_their_own(registry: Registry) -> None:
+    both, http = endpoint(1, "a", grpc_port=50051), endpoint(2, "a")
+    only = endpoint(3, "a", grpc_port=3, serves_http=False)
+    active(registry, both, http, only)
+    assert names(registry, "a") == names(registry) == {"vllm-1", "vllm-2"}
+    assert [backend.name for backend in registry.speaking_grpc] == ["vllm-1", "vllm-3"]
+    registry.apply([http, only], 1.0)
+    assert [backend.name for backend in registry.speaking_grpc] == ["vllm-3"]

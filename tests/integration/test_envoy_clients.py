@@ -172,7 +172,7 @@ def test_packed_body_is_unpacked_for_extproc_and_for_the_server(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-def test_a_bomb_is_cut_off(start_envoy: StartEnvoy, encoding: str) -> None:
+def test_no_more_is_held_of_a_bomb_than_of_another_request(start_envoy: StartEnvoy, encoding: str) -> None:
     """Half a gigabyte of zeros: a hundredfold of what was sent, or 32 MiB, is the most that is held of it."""
     backend = Backend("a")
     bomb = packed(b"\0" * (1 << 29), encoding)
@@ -189,6 +189,21 @@ def test_a_bomb_is_cut_off(start_envoy: StartEnvoy, encoding: str) -> None:
 
     asyncio.run(scenario())
     assert all(size <= 32 << 20 for _, size in backend.received)
+
+
+def test_extproc_is_told_how_a_body_was_packed_and_the_server_is_not(start_envoy: StartEnvoy) -> None:
+    backend = Backend("a")
+
+    async def scenario() -> None:
+        async with running(start_envoy, backend) as stack:
+            stack.sidecar.script = route_to("a")
+            await stack.post(packed(BODY, "gzip"), {"content-encoding": "gzip", "x-extproc-packed": "by me"})
+            await stack.post(BODY, {"x-extproc-packed": "by me"})
+            told = [event.headers for event in stack.sidecar.events if isinstance(event, HeadersReceived)]
+            assert [headers.get("x-extproc-packed") for headers in told] == ["gzip", None]
+
+    asyncio.run(scenario())
+    assert all("x-extproc-packed" not in map(str.lower, headers) for headers, _ in backend.received)
 
 
 def test_other_encodings_are_passed_on_as_they_are(start_envoy: StartEnvoy) -> None:

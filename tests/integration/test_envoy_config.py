@@ -62,6 +62,7 @@ def test_sidecar_is_sent_only_the_headers_that_it_reads(start_envoy: StartEnvoy)
                     ":path": "/v1/completions",
                     "x-extproc-priority": "7",
                     "content-encoding": "br",
+                    "x-extproc-packed": "br",
                     "content-length": "2",
                 },
                 end_of_stream=False,

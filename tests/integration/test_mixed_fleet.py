@@ -93,6 +93,10 @@ SHAPES = {
 def test_a_request_of_any_shape_meets_a_server_of_its_model(stack: LocalStack) -> None:
     async def scenario() -> None:
         async with mixed(stack):
+            bombs = [gzip.compress(b'{"model": "whisper", "prompt": "%s"}' % bytes(1 << n)) for n in (20, 24)]
+            for bomb in (b"no gzip", *bombs):
+                refused = await stack.ask(data=bomb, headers={"content-encoding": "gzip"})
+                assert (refused.status, refused.headers["x-extproc-reason"]) == (400, "cut_off")
             for shape, (path, body, headers) in SHAPES.items():
                 answers = [await stack.ask(data=body, path=path, headers=headers) for _ in range(TRIES)]
                 assert (shape, [answer.body for answer in answers]) == (shape, [b"c"] * TRIES)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from support.scripted_backend import MODELS, PAGE
 
 from extproc.commands.picker_options import PickerOptions
 from extproc.commands.picker_setup import config_of, setup_of
+from extproc.config.replicas_stage import ReplicasConfig
 from extproc.picker_app import Picker
 
 ENVOY_YAML = DEPLOY / "gateway-api" / "standalone" / "envoy.yaml"
@@ -67,7 +68,7 @@ class Server:
 class PickerReplica:
     """One of the pickers of the pool, in this process."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, replicas: ReplicasConfig) -> None:
         options = PickerOptions(
             pool_name="vllm",
             grpc_port=port,
@@ -76,7 +77,7 @@ class PickerReplica:
             drain_timeout=DRAIN_S,
         )
         directory.mkdir()
-        config, _ = config_of(options)
+        config = config_of(options)[0].model_copy(update={"replicas": replicas})
         setup = setup_of(options, directory)
         self._stop = asyncio.Event()
         self.picker = Picker(setup.adapted(config), None, setup, np.random.default_rng(port))
@@ -86,6 +87,13 @@ class PickerReplica:
         """SIGTERM, and its end."""
         self._stop.set()
         await self.running
+
+    @property
+    def heard_of(self) -> Sized:
+        """The other pickers, by their reports."""
+        replicas = self.picker._core.replicas
+        assert replicas is not None
+        return replicas
 
     def loads(self) -> list[tuple[int, float]]:
         """Requests in flight on each server: its own, and those of others."""
@@ -131,7 +139,6 @@ def envoy_config(grpc_ports: Sequence[int], server_port: int) -> str:
         endpoints = [{"endpoint": address(*each)} for each in found]
         clusters[name]["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]
     clusters["picker"]["health_checks"][0] |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
-    clusters["picker"]["common_lb_config"] = {"update_merge_window": "0s"}
     return yaml.safe_dump(document)
 
 
@@ -146,7 +153,13 @@ async def cluster(directory: Path, pickers: int = 1) -> AsyncIterator[Cluster]:
             exits.push_async_callback((await server.start(HOSTS[name], port)).cleanup)
             await api.put(pod(name, HOSTS[name]))
         await api.put(inference_pool(ports=(port,)))
-        replicas = [PickerReplica(directory / str(each), each) for each in grpc_ports]
+        hosts, reports_port = tuple(f"127.0.0.{4 + number}" for number in range(pickers)), free_port()
+        replicas = [
+            PickerReplica(
+                directory / host, each, ReplicasConfig(hosts=hosts, address=f"{host}:{reports_port}")
+            )
+            for host, each in zip(hosts, grpc_ports, strict=True)
+        ]
         for replica in replicas:
             exits.push_async_callback(replica.stop)
         envoy = await asyncio.to_thread(RunningEnvoy, directory / "envoy", envoy_config(grpc_ports, port))
@@ -209,6 +222,7 @@ async def test_two_pickers_see_each_others_load_and_one_can_go_without_a_failed_
             return 0 < own < 20 and own + foreign == 20
 
         await until(lambda: all(sees_all(replica) for replica in here.replicas))
+        await until(lambda: all(len(replica.heard_of) == 1 for replica in here.replicas))
         leaving, staying = here.replicas
         gone = asyncio.create_task(leaving.stop())
         for server in here.servers.values():

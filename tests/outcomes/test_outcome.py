@@ -369,3 +369,24 @@ def test_a_second_attempt_for_which_there_was_no_backend_was_not_sent() -> None:
     ended = read_retry(entry("UpstreamEnd", "UH", second=""))
     assert ended is not None
     assert (ended.second, ended.was_sent) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("grpc_status", "failure", "is_failure"),
+    [
+        ("0", None, False),
+        ("1", "client_left", None),
+        ("3", "client_error", False),
+        ("4", "client_left", None),
+        ("8", "overloaded", None),
+        ("12", "client_error", False),
+        ("13", "server_error", True),
+        ("14", "server_error", True),
+    ],
+)
+def test_the_status_of_grpc_tells_whether_the_server_is_to_blame(
+    grpc_status: str, failure: str | None, is_failure: bool | None
+) -> None:
+    outcome = read_outcome(replace(ENTRY, tags={"grpc_status": grpc_status}))
+    assert outcome is not None
+    assert (outcome.sample.failure, outcome.is_backend_failure) == (failure, is_failure)

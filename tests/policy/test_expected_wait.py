@@ -48,6 +48,15 @@ def test_the_terms_are_the_own_prompt_the_prompts_ahead_the_turns_and_the_crowdi
     assert terms.wait_s == pytest.approx(0.7 + 0.5 * 3), "its own computing is no wait"
 
 
+def test_a_request_waits_for_a_place_and_for_memory_whichever_is_later() -> None:
+    pace = Pace(base_s=0.1, token_s=0.0, turn_s=0.5)
+    fits_s = expected_s(100, pace=pace, kv_free=100.0, kv_freed_s=0.01)
+    assert fits_s == expected_s(100, pace=pace)
+    assert expected_s(300, pace=pace, kv_free=100.0, kv_freed_s=0.01) == pytest.approx(fits_s + 2.0)
+    both_s = expected_s(300, pace=pace, own=10, places=8, kv_free=100.0, kv_freed_s=0.01)
+    assert both_s == pytest.approx(0.1 + 2.0 + 0.5 * 0.22)
+
+
 def test_where_nothing_is_known_the_estimate_follows_the_load() -> None:
     assert expected_s(own=3) < expected_s(own=4)
     assert expected_s(own=3) == expected_s(own=3)

@@ -25,6 +25,8 @@ _candidates = st.fixed_dictionaries(
         "foreign": st.floats(0.0, 500.0),
         "scraped_at_s": st.sampled_from([-inf, NOW_S - 9.0, NOW_S - 0.1]),
         "places": st.just(inf) | st.floats(1.0, 500.0),
+        "kv_free": st.just(inf) | st.floats(-1e6, 1e6),
+        "kv_freed_s": st.floats(0.0, 10.0),
         "prefilled_at_s": st.just(-inf) | st.floats(NOW_S - 60.0, NOW_S + 60.0),
     }
 )

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from support.toy_api import TOY, TOY_BODY
 
 from extproc.request import api as table
-from extproc.request.api import APIS, APIS_BY_KIND, APIS_BY_PATH, CHAT, MESSAGES, OTHER, RESPONSES, Api
+from extproc.request.api import (
+    APIS,
+    APIS_BY_KIND,
+    APIS_BY_PATH,
+    CHAT,
+    GRPC,
+    MESSAGES,
+    OTHER,
+    RESPONSES,
+    Api,
+    api_at,
+)
 from extproc.request.body import read_body
 from extproc.request.body_facts import InputSize
 from extproc.request.prefix import read_prefix
@@ -65,11 +76,12 @@ def test_the_readers_of_sizes_get_the_fields_in_the_order_of_the_row() -> None:
 
 
 def test_no_row_is_left_out_of_the_table() -> None:
-    assert {row for row in vars(table).values() if isinstance(row, Api)} == {*APIS, OTHER}
+    assert {row for row in vars(table).values() if isinstance(row, Api)} == {*APIS, GRPC, OTHER}
 
 
 def test_no_two_rows_share_a_kind_or_a_path() -> None:
-    assert len(APIS_BY_KIND) == len(APIS)
+    assert {api.kind: api for api in (*APIS, GRPC)} == APIS_BY_KIND
+    assert len(APIS_BY_KIND) == len(APIS) + 1
     assert len(APIS_BY_PATH) == sum(len(api.paths) for api in APIS)
     assert OTHER.kind not in APIS_BY_KIND
 
@@ -158,3 +170,19 @@ def test_the_usual_shapes_are_those_of_conversations() -> None:
         facts = read_usual(api, json.dumps({"model": "m", **fields}).encode())
         assert facts is not None
         assert facts.input_size.text_bytes == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/vllm.Inference/GenerateStream", GRPC),
+        ("/sglang.grpc.scheduler.SglangScheduler/Generate", GRPC),
+        ("/v1.5/Generate", OTHER),
+        ("/Greeter/SayHello", OTHER),  # without a package: a path as any other
+        ("/v1/chat/completions", CHAT),
+        ("/a.B/C/d", OTHER),
+        ("/", OTHER),
+    ],
+)
+def test_a_call_of_grpc_is_known_by_the_form_of_its_path(path: str, api: Api) -> None:
+    assert api_at(path) is api

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.request.content import readable_content
+from extproc.request.content import PACKED_HEADER, is_cut_off, readable_content
 
 TEXT = json.dumps({"model": "m", "prompt": "größe 漢字 " * 50}, ensure_ascii=False)
 BODY = TEXT.encode()
@@ -70,3 +70,21 @@ def test_no_bytes_make_it_raise(body: bytes, encoding: str) -> None:
     readable_content(body, encoding)
     readable_content(b"\xff\xfe" + body, encoding)
     readable_content(b"\0\0\xfe\xff" + body, encoding)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_whole"),
+    [
+        (b"}", True),
+        (b"}\r\n", True),
+        ("}".encode("utf-16-le"), True),
+        (b"\r\n--b4--\r\n", True),
+        (b"aaa", False),
+        (b"", False),
+    ],
+)
+def test_a_body_that_envoy_could_not_unpack_whole_is_known_by_its_end(end: bytes, is_whole: bool) -> None:
+    body = b'{"model": "m", "prompt": "aaa' + end
+    assert is_cut_off({PACKED_HEADER: "gzip"}, body) != is_whole
+    assert not is_cut_off({}, body)
+    assert not is_cut_off({PACKED_HEADER: "br", "content-encoding": "br"}, body), "it is packed still"

@@ -14,6 +14,7 @@ from extproc.request.api import (
     COMPLETION,
     COUNT_TOKENS,
     EMBEDDING,
+    GRPC,
     IMAGES,
     MESSAGES,
     OTHER,
@@ -29,7 +30,7 @@ from extproc.request.api import (
 )
 from extproc.request.body_facts import InputSize
 from extproc.request.header_rules import HeaderRules
-from extproc.request.request import MAX_TENANT, Request, read_request
+from extproc.request.request import MAX_TENANT, Request, is_placed_by_headers, read_request
 from extproc.request.token_ratio import RatioSample, TokenRatios
 
 CHAT_PATH = "/v1/chat/completions"
@@ -208,3 +209,11 @@ def test_any_headers_are_read(headers: dict[str, Any]) -> None:
     request = read_request(headers, CHAT_BODY, TokenRatios())
     assert -100 <= request.priority <= 100
     assert request.body_bytes == len(CHAT_BODY)
+
+
+def test_a_call_of_grpc_is_work_of_which_nothing_is_read() -> None:
+    headers = {":method": "POST", ":path": "/vllm.Inference/Generate"}
+    assert is_placed_by_headers(headers)
+    assert not is_placed_by_headers(headers | {":path": "/v1/chat/completions"})
+    request = read_request(headers, None, TokenRatios())
+    assert (request.api, request.has_body, request.model, request.input_tokens) == (GRPC, True, None, 0)

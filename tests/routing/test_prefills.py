@@ -202,6 +202,21 @@ def test_a_request_that_another_server_has_answered_keeps_its_prefill_until_its_
     assert (one.own, backend.own, three.own) == (20, 0, 22)
 
 
+def test_replicas_hear_of_a_prompt_where_it_is_prefilled_until_its_first_token() -> None:
+    core, other = pd_core(has_replicas=True), pd_core(has_replicas=True)
+    assert core.replicas is not None
+    assert other.replicas is not None
+    placement = place(core)
+    assert prefiller(placement) == "127.0.0.1:2"
+    other.replicas.heard("10.0.0.1", core.replicas.take(), NOW_S)
+    (prefilling,) = prefillers(other)
+    assert prefilling.prefilled_at_s == prefillers(core)[0].prefilled_at_s > NOW_S
+    assert placement.lease is not None
+    placement.lease.answered(NOW_S + 0.1)
+    other.replicas.heard("10.0.0.1", core.replicas.take(), NOW_S + 0.1)
+    assert is_clear(prefilling, NOW_S + 0.1)
+
+
 @pytest.mark.parametrize("is_prefilled_elsewhere", [True, False])
 def test_servers_that_answer_are_compared_by_what_is_left_for_them(is_prefilled_elsewhere: bool) -> None:
     core = two_decoding(20, 30)

@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.build import FAILURES, a_fleet, breaker_rule, fleet_rules, reserve, scrape
+from support.build import (
+    FAILURES,
+    a_core,
+    a_fleet,
+    a_request,
+    breaker_rule,
+    endpoints,
+    fleet_rules,
+    reserve,
+    scrape,
+)
 
+from extproc.exchange.messages import Phase, Reject
 from extproc.fleet.backend import Backend
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.fleet_rules import FleetRules, WaitingRule
@@ -256,3 +267,14 @@ def test_anthropics_clients_get_errors_in_their_form(api: Api) -> None:
         answer = json.loads(refusal.body)
         assert (answer["type"], answer["error"]["type"]) == ("error", kind)
         assert answer["error"]["message"]
+
+
+@pytest.mark.parametrize(("api", "is_typed"), [(CHAT, False), (MESSAGES, True)])
+def test_a_body_that_was_cut_off_is_refused_in_the_form_of_its_api(api: Api, is_typed: bool) -> None:
+    core = a_core(endpoints(2))
+    refused = core.place(a_request(api=api, is_cut_off=True), Phase.REQUEST_BODY, 1.0).instruction
+    assert isinstance(refused, Reject)
+    assert (refused.status, refused.headers["x-extproc-reason"]) == (400, "cut_off")
+    document = json.loads(refused.body)
+    assert document["error"]["type"] == "invalid_request_error"
+    assert ("type" in document) == is_typed

@@ -17,6 +17,7 @@ from extproc.errors import ProtocolError
 from extproc.outcomes.facts import FACTS_KEY
 from extproc.outcomes.outcome import (
     FIRST_TAG,
+    GRPC_STATUS_TAG,
     OVERLOADED,
     RESPONSE_KEY,
     SECOND_TAG,
@@ -61,7 +62,7 @@ _SHORT_NAMES = {
 %RESPONSE_FLAGS%) by field of `ResponseFlags`."""
 
 _METADATA = (FACTS_KEY, RESPONSE_KEY, STREAM_ERROR_KEY, COMMENTS_KEY)
-_TIMES = (TTFT_TAG, DECODE_TAG, HEADERS_TAG)
+_USUAL_TAGS = (TTFT_TAG, DECODE_TAG, HEADERS_TAG, GRPC_STATUS_TAG)
 _RETRY = (STAGE_TAG, FIRST_TAG, SECOND_TAG)
 """The names that are read, of which an entry of a second attempt has the latter alone."""
 
@@ -129,4 +130,4 @@ def _metadata(metadata: pb.Metadata) -> dict[str, str]:
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {tag: tags[tag] for tag in (_RETRY if STAGE_TAG in tags else _TIMES) if tag in tags}
+    return {tag: tags[tag] for tag in (_RETRY if STAGE_TAG in tags else _USUAL_TAGS) if tag in tags}

@@ -5,8 +5,10 @@ For each backend NAME it has
 - `NAME_endpoint`, the backend's address, without a second attempt,
 - `NAME_retry`, the backends that are tried in its place, and
 - `NAME`, a composite cluster: the first attempt goes to the endpoint, the second to those,
+- `NAME_grpc`, its port that speaks gRPC, if it has one, without a second attempt (clients make those),
 
-and `extproc_pool`, all backends under LEAST_REQUEST, where requests go that extproc did not place. See
+and `extproc_pool` and `extproc_grpc`, all backends under LEAST_REQUEST, where requests go that extproc did
+not place. See
 https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cds and
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite/v3/cluster.proto.
 """
@@ -18,12 +20,12 @@ from typing import Any
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint, is_ip_address
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, Endpoint, is_ip_address
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
 
-POOL_CLUSTER = "extproc_pool"
+POOL_CLUSTER, GRPC_POOL_CLUSTER = "extproc_pool", "extproc_grpc"
 
 MAX_MODELS, MAX_MODEL_NAME = 16, 128
 """Guessed: Envoy keeps a balancer for each model. A request for another one goes to any backend."""
@@ -32,6 +34,7 @@ _NO_LIMIT = 1_000_000
 """For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
 
 _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_LIMIT)
+_NO_RETRY: Document = {"circuit_breakers": {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}}
 
 
 def cds_document(
@@ -43,7 +46,7 @@ def cds_document(
     Names are taken as the configuration checked them: distinct, and none that is a cluster here already.
     Without backends the pool is empty, and answers 503.
     """
-    clusters = [_pool(backends)]
+    clusters = [_pool([backend for backend in backends if backend.serves_http]), *_grpc_clusters(backends)]
     for backend in backends:
         standing_in = _others(backends, backend) if peers is None else peers[backend.name]
         retry = _balanced(f"{backend.name}_retry", standing_in)
@@ -54,17 +57,25 @@ def cds_document(
 
 
 def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoint]:
-    return [other for other in backends if other != backend] or [backend]
+    return [other for other in backends if other != backend and other.serves_http] or [backend]
 
 
 def _endpoint(backend: Endpoint) -> Document:
-    no_retry = {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}
-    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
+    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | _NO_RETRY
     if cluster["type"] == "STRICT_DNS":
         # Keeps the last address when the name is gone. With none, the composite would serve the first attempt
         # from the next cluster, and the dead backend would look as if it had answered.
         cluster["type"] = "LOGICAL_DNS"
     return cluster
+
+
+def _grpc_clusters(backends: Sequence[Endpoint]) -> list[Document]:
+    speaking = [backend.at_grpc_port for backend in backends if backend.grpc_port is not None]
+    if not speaking:
+        return []  # Envoy answers by itself that it is not implemented
+    each = [_backend_cluster(backend.name + GRPC_SUFFIX, [backend]) | _NO_RETRY for backend in speaking]
+    http2 = _http_options({}, "http2_protocol_options")
+    return [cluster | http2 for cluster in (_balanced(GRPC_POOL_CLUSTER, speaking), *each)]
 
 
 def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
@@ -85,10 +96,10 @@ def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
     }
 
 
-def _http_options(more: Document) -> Document:
+def _http_options(more: Document, protocol: str = "http_protocol_options") -> Document:
     options = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http_protocol_options": {}},
+        "explicit_http_config": {protocol: {}},
         # vLLM closes a connection after 5 s of silence; Envoy must be first, or it would now and then
         # send a request into a connection that is being closed.
         "common_http_protocol_options": {"idle_timeout": "4s"},
@@ -161,6 +172,8 @@ def _backend_cluster(
 def _lb_endpoint(backend: Endpoint) -> Document:
     """Return an endpoint, whose name the access log gives for a second attempt; a restart reads it back."""
     known: Document = {"backend": backend.name}
+    if backend.grpc_port is not None:
+        known["grpc_port"] = backend.grpc_port
     if backend.path_prefix:
         known[PREFIX_KEY] = backend.path_prefix
     if backend.tls is not None:

@@ -40,8 +40,8 @@ class ClusterFile:
         if (backends, peers) == self._written and self._path.exists():
             return
         located = {name: _locations(others) for name, others in peers.items()}
-        models = [sorted(backend.models or ()) for backend in backends]
-        version = hashlib.sha256(repr((_locations(backends), located, models)).encode()).hexdigest()[:16]
+        served = [(backend.serves_http, sorted(backend.models or ())) for backend in backends]
+        version = hashlib.sha256(repr((_locations(backends), located, served)).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
 
@@ -94,4 +94,5 @@ def _backend(cluster: dict[str, Any]) -> Endpoint:
         url=f"{scheme}://{found.address}{known.get(PREFIX_KEY, '')}",
         ca_file=known.get("ca_file"),
         server_name=known.get("server_name") or None,
+        grpc_port=known.get("grpc_port"),
     ).endpoint

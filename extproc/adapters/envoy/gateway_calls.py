@@ -18,6 +18,7 @@ from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_messages import Answers, Finish, RequestHeaders
 from extproc.exchange.messages import Answer, Continue, Instruction, Phase
 from extproc.h2.grpc_call import Call
+from extproc.h2.grpc_wire import prefixed
 from extproc.outcomes.outcome import LogEntry
 
 REQUEST_ID = "x-request-id"
@@ -27,7 +28,7 @@ MAX_REQUEST_ID = 256
 UNSEEN_S = 1.0
 """Guessed: a request whose response is not seen counts for this time; by then scrapes show it."""
 
-_PASS_RESPONSE = encode(Continue(Phase.RESPONSE_BODY))
+_PASS_RESPONSE = prefixed(encode(Continue(Phase.RESPONSE_BODY)))
 
 
 class GatewaySide(ExchangeSide, Protocol):
@@ -67,7 +68,7 @@ class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
             part = unusual_response_part(message)
         data, ends, answer = part
         is_wanted = self._exchange.pass_response(data, ends, time.monotonic())
-        self._call.send(answer if is_wanted else _PASS_RESPONSE)
+        self._call.send_prefixed(answer if is_wanted else _PASS_RESPONSE)
 
     def half_close(self) -> None:
         """Follow that the gateway has done with the exchange, or shows nothing of it but the request."""

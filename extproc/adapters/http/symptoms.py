@@ -8,7 +8,7 @@ from extproc.outcomes.traffic_window import TrafficWindow
 from extproc.policy.decision import Layer, Reason
 from extproc.routing.counter_reading import FAILURES
 
-_OWN_CHOICE = frozenset({Reason.UNKNOWN_MODEL, Reason.UNKNOWN_RESPONSE, Reason.TOO_LATE})
+_OWN_CHOICE = frozenset({Reason.UNKNOWN_MODEL, Reason.UNKNOWN_RESPONSE, Reason.TOO_LATE, Reason.CUT_OFF})
 """Refusals that the alert on refusals does not count: clients choose that."""
 FEW_REFUSED, MANY_REFUSED = 0.01, 0.1
 MANY_FAILED = 0.05

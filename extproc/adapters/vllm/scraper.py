@@ -43,7 +43,7 @@ class Scraper:
 
     def follow(self) -> None:
         """Start a task for every new member, stop those of members that have left."""
-        members = self._core.registry.members
+        members = [each for each in self._core.registry.members if not each.endpoint.speaks_only_grpc]
         for gone in self._tasks.keys() - set(members):
             self._tasks.pop(gone).cancel()
             del self._watches[gone]

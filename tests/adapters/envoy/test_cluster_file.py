@@ -25,7 +25,8 @@ def test_how_a_backend_is_reached_is_known_after_a_restart_and_a_change_is_writt
     tls = TlsRule("vllm.example", tmp_path / "ca.pem")
     secure = Endpoint("vllm-1", "127.0.0.1", 8101, tls=tls, path_prefix="/a/b")
     clusters = ClusterFile(path)
-    for backend in (BACKENDS[0], secure, replace(secure, tls=TlsRule("", tls.ca_path)), secure):
+    changed = replace(secure, tls=TlsRule("", tls.ca_path)), replace(secure, grpc_port=50051)
+    for backend in (BACKENDS[0], secure, *changed, secure):
         clusters.write([backend], {"vllm-1": (backend,)})
         assert ClusterFile(path).read_known() == [backend]
 

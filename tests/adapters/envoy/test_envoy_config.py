@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,25 @@ def test_each_backend_has_an_endpoint_and_a_composite_and_all_share_a_pool() -> 
         "vllm-3_retry",
     ]
     assert json.loads(cds_document(BACKENDS, "7"))["version_info"] == "7"
+
+
+def test_a_port_for_grpc_has_clusters_of_its_own_that_speak_http_2_without_a_prefix() -> None:
+    both = replace(BACKENDS[0], grpc_port=50051, path_prefix="/a")
+    only = replace(BACKENDS[1], grpc_port=8001, serves_http=False)
+    found = clusters([both, only, BACKENDS[2]])
+    assert {name for name in found if name.endswith("_grpc")} == {
+        "extproc_grpc",
+        "vllm-1_grpc",
+        "vllm-2_grpc",
+    }
+    assert addresses(typed(found["extproc_grpc"])) == [("10.0.0.1", 50051), ("fd00::2", 8001)]
+    assert addresses(typed(found["vllm-1_grpc"])) == [("10.0.0.1", 50051)]
+    for name in ("extproc_grpc", "vllm-1_grpc"):
+        (options,) = found[name]["typed_extension_protocol_options"].values()
+        assert options["explicit_http_config"] == {"http2_protocol_options": {}}
+        assert "http_filters" not in options
+    assert addresses(typed(found["extproc_pool"])) == [("10.0.0.1", 8000), ("vllm-3.internal", 8002)]
+    assert addresses(typed(found["vllm-3_retry"])) == [("10.0.0.1", 8000)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -310,5 +329,5 @@ def test_nothing_bounds_a_long_response() -> None:
     access_log = connection_manager["access_log"][0]["typed_config"]["common_config"]
     (host,) = connection_manager["route_config"]["virtual_hosts"]
     timeouts = [route["route"].get("timeout") for route in host["routes"] if "route" in route]
-    assert timeouts == [None] + ["0s"] * 4, "the first is for paths that are closed"
+    assert timeouts == [None] + ["0s"] * 5, "the first is for paths that are closed"
     assert (ext_proc["grpc_service"]["timeout"], access_log["grpc_service"]["timeout"]) == ("0s", "0s")

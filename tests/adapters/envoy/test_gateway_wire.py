@@ -23,6 +23,7 @@ from extproc.exchange.gateway_messages import (
     SendBody,
 )
 from extproc.exchange.messages import Continue, Phase, Reject
+from extproc.h2.grpc_wire import MessageReader
 
 SIZES = [0, 1, 120, 127, 128, 130, 16_383, 16_384, 70_000, 3_000_000]
 
@@ -125,7 +126,8 @@ def test_a_part_of_a_response_comes_back_as_it_came(size: int, ends: bool) -> No
     part = response_part(message)
     assert part is not None
     assert part[:2] == (body.body, ends)
-    returned = pb.ProcessingResponse.FromString(part[2]).response_body.response
+    (answered,) = MessageReader(1 << 24).receive(part[2])
+    returned = pb.ProcessingResponse.FromString(answered).response_body.response
     assert returned.body_mutation.streamed_response == pb.StreamedBodyResponse(
         body=body.body, end_of_stream=ends
     )
