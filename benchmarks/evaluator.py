@@ -66,10 +66,6 @@ def scenario(
         servers=specs,
         capacities_per_s=offered.capacities_per_s,
         traffic=offered.traffic,
-        routers=1,
-        scrape_interval_s=0.1,
-        gauge_delay_s=0.3,
-        slo_s=2.0,
         layered=layered_rules({}, MODEL_FILE.read_bytes()),
     )
 

@@ -10,7 +10,6 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import typer
 from rich.console import Console
@@ -21,8 +20,10 @@ from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.files.sample_rows import RowsFile, packed
 from extproc.adapters.protos import access_log_pb2 as pb
 from extproc.config.rules import core_rules_of_stages
+from extproc.exchange.messages import Phase, RouteTo
 from extproc.fleet.endpoint import Endpoint
-from extproc.outcomes.facts import PlacedFacts, to_metadata
+from extproc.lab.rivals.as_in_production import MODEL, request_of
+from extproc.lab.traffic.arrivals import Arrival
 from extproc.outcomes.outcome import read_outcome, read_retry
 from extproc.routing.core import Core
 
@@ -30,41 +31,24 @@ BACKENDS = 16
 ENTRIES = 16
 """As many as Envoy puts into a message of 16 KB."""
 ROWS = 500
-_FACTS = PlacedFacts(
-    backend="vllm-0",
-    layer="least_load",
-    reason="lowest_score",
-    kind="chat",
-    is_stream=True,
-    input_tokens=312.4,
-    text_bytes=1040,
-    body_bytes=1122,
-    model="bench",
-    token_limit=256,
-    booking=1234567890123456,
-    zone="low",
-    num_running=3.0,
-    load=3.0,
-    num_waiting=0.0,
-    kv_cache_fraction=0.3123,
-    own=3.0,
-    foreign=0.0,
-    scrape_age_s=0.0523423,
-    expected_cached_tokens=120.0,
-    ahead_tokens=14.2,
-)
+_CHAT = Arrival(0.0, 312, 64)
+_ENDPOINTS = [Endpoint(f"vllm-{n}", "127.0.0.1", 8000 + n, frozenset({MODEL})) for n in range(BACKENDS)]
 
 
-def _message() -> bytes:
+def _message(core: Core) -> bytes:
+    """Return a message of the access log, of chats that the core has placed."""
     message = pb.StreamAccessLogsMessage()
-    for number in range(ENTRIES):
+    for _ in range(ENTRIES):
+        placement = core.place(request_of(_CHAT, knows_adapters=False), Phase.REQUEST_BODY, 0.0)
+        if not isinstance(placement.instruction, RouteTo) or placement.lease is None:
+            raise TypeError("a request was refused")
+        placement.lease.end(1.0)
         entry = message.http_logs.log_entry.add()
         common = entry.common_properties
         common.start_time.seconds, common.start_time.nanos = 1_796_051_516, 138_223_000
         common.duration.nanos = 27_893_000
         common.upstream_request_attempt_count = 1
-        facts = msgspec.structs.replace(_FACTS, backend=f"vllm-{number % BACKENDS}")
-        common.metadata.filter_metadata["extproc"].update(to_metadata(facts))
+        common.metadata.filter_metadata["extproc"].update(placement.instruction.metadata)
         for tag, microseconds in (("ttft_us", 200_236), ("decode_us", 53_860), ("headers_us", 3_605)):
             common.custom_tags[tag] = str(microseconds)
         entry.response.response_code.value = 200
@@ -74,13 +58,13 @@ def _message() -> bytes:
 
 def main() -> None:
     """Time the steps."""
-    message = _message()
+    core = Core(core_rules_of_stages({}), np.random.default_rng(1))
+    core.set_members(_ENDPOINTS, 0.0, _ENDPOINTS)
+    message = _message(core)
     entries = list(decode_entries(message))
     outcome = read_outcome(entries[0])
     if outcome is None or not outcome.sample.is_clean:
         raise RuntimeError("the entries are not read")
-    core = Core(core_rules_of_stages({}), np.random.default_rng(1))
-    core.set_members([Endpoint(f"vllm-{n}", "127.0.0.1", 8000 + n) for n in range(BACKENDS)], 0.0)
     milliseconds = count(1)
 
     def make_outcomes() -> None:

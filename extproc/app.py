@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,8 @@ class Sidecar:
         if self._core.queue is not None:
             stack.callback(lambda queue: queue.close(time.monotonic()), self._core.queue)
         freeze_startup_objects()
-        logger.info("sidecar_ready grpc=%s http=%s", self._config.server.address, self._config.http.address)
+        grpc, http = self._config.server.address, self._config.http.address
+        logger.info("sidecar_ready version=%s grpc=%s http=%s", version("vllm-extproc"), grpc, http)
         await asyncio.Event().wait()
 
     async def _watch_until(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.patience import until
 from support.running_parts import MAX_ACTIVE, Parts
 
 from extproc.adapters.discovery.source import StaticList
@@ -13,19 +14,12 @@ from extproc.config import rules
 from extproc.config.stages import MAX_CONFIG_BYTES, parse_config
 from extproc.outcomes.outcome import LogEntry, Outcome
 from extproc.routing.queue.queue_rules import QueueRules
-from extproc.routing.queue.request_queue import RequestQueue
 
-PATIENCE_S = 10.0
 MOST_OF_IT_S = 3.0
 """They have waited so long already, of five seconds."""
 
 
 def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounced() -> None:
-    async def until(room: RequestQueue, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while room.waiting != count:
-                await asyncio.sleep(0.005)
-
     async def scenario() -> None:
         parts = Parts(queue=QueueRules(3, 5.0, 0, 0))
         room = parts.core.queue
@@ -34,9 +28,9 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
             parts.place(now_s=asyncio.get_running_loop().time() - MOST_OF_IT_S)
         clock = asyncio.create_task(keep_advancing(room))
         parts.backend().own -= 1
-        await until(room, 1)
+        await until(lambda: room.waiting == 1)
         assert room.counts.endings == {"let_in": 1}
-        await until(room, 0)
+        await until(lambda: room.waiting == 0)
         assert room.counts.endings == {"let_in": 1, "timeout": 1}
         clock.cancel()
         await asyncio.gather(clock, return_exceptions=True)
@@ -44,29 +38,35 @@ def test_the_clock_refuses_at_the_deadline_and_lets_in_who_finds_room_unannounce
     asyncio.run(scenario())
 
 
-def test_a_configuration_of_more_than_a_megabyte_is_refused_whole(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("added", "logged"),
+    [
+        # Cut at a megabyte it would be one that names a single backend.
+        ("#" + "x" * MAX_CONFIG_BYTES, "more than 1048576 bytes"),
+        ("foo: 1\nguard: {bar: 2}", "2 fault(s); guard.bar: there is no such setting; foo: there is no such"),
+    ],
+)
+def test_a_configuration_with_a_fault_is_refused_whole_in_one_line_of_the_log(
+    added: str, logged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cut at a megabyte it would be one that names a single backend."""
     path = tmp_path / "extproc.yaml"
     two = CONFIG.replace("]}]", ']}, {name: vllm-2, url: "http://127.0.0.1:8102"}]')
-    path.write_text(CONFIG + "\n#" + "x" * MAX_CONFIG_BYTES)
+    path.write_text(f"{CONFIG}\n{added}")
     config = parse_config(two, "test")
     source = StaticList(rules.backends(config))
 
     async def scenario() -> None:
         watch = ConfigWatch(path, config, source, accepted=lambda each: each)
         following = asyncio.create_task(watch.follow())
-        async with asyncio.timeout(PATIENCE_S):
-            while "config_" not in caplog.text:
-                await asyncio.sleep(0.005)
+        await until(lambda: "config_" in caplog.text)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         assert len(await anext(source.sets())) == 2
 
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
-    assert "config_refused error=more than 1048576 bytes" in caplog.text
+    (line,) = [message for message in caplog.messages if message.startswith("config_refused error=")]
+    assert logged in line
     assert "config_applied" not in caplog.text
 
 

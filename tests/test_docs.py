@@ -94,6 +94,26 @@ def test_the_figures_of_the_comparison_are_those_of_the_report() -> None:
     assert len([name for name in POLICIES if not name.startswith("layered")]) == 11 + 2
 
 
+def refused_shares(*scenarios: str) -> list[str]:
+    """The shares that the policy refused, in whole percent."""
+    rows = (
+        re.search(rf"^\| {scenario} \| [^|(]*\(([\d.]+)%\)", RESULTS, re.MULTILINE) for scenario in scenarios
+    )
+    return [f"{float(row[1]):.0f} %" for row in rows if row]
+
+
+def test_the_refused_shares_are_those_of_the_report() -> None:
+    near, beyond = refused_shares("mixed 0\\.95", "mixed 1\\.2")
+    assert f"{near} of the requests at 95 % load" in " ".join(EVALUATE.split())
+    assert f"and {beyond} at 120 % load" in " ".join(EVALUATE.split())
+    assert f"and {near} of the requests were refused" in " ".join(README.read_text().split())
+
+
+def test_the_gain_of_reports_is_that_of_the_report() -> None:
+    (figures,) = re.findall(r"from ([\d.]+) to ([\d.]+) %", (ROOT / "docs" / "deploy.md").read_text())
+    assert [row for row in RESULTS.splitlines() if all(f" {figure} %" in row for figure in figures)]
+
+
 def test_the_wheel_to_install_is_the_one_that_is_built() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wheel = f"dist/{project['name'].replace('-', '_')}-{project['version']}-py3-none-any.whl"

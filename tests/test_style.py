@@ -27,7 +27,7 @@ Greet Grow Guess Half-close Handle Have Hold Ignore Insert Iterate Join Judge Ke
 Listen Load Lock Log Look Lose Lower Make Merge Move Note Open Pause Place Plan Prepare Print
 Propose Publish Put Queue Raise Read Receive Record Refuse Replace Replay Report Require Reserve
 Restart Return Run Say Scrape Select Send Serve Set Share Show Simulate Size Sleep Sort Spare Spend
-Split Start Supervise Take Train Use Wait Watch Write Yield
+Split Start Supervise Take Train Use Wait Watch Widen Write Yield
 """
 VERBS = frozenset(_WORDS.split())
 SOURCES = [path for path in sorted((ROOT / "extproc").rglob("*.py")) if "_pb2" not in path.name]

@@ -65,7 +65,7 @@ def calibrate(options: CalibrateOptions) -> None:
     An engine profile is fitted to the load, and compared with the server on other loads. The load to fit
     to should span the prompt lengths and rates that the twin is for, from idle to somewhat past
     saturation. The file that comes out is a PROFILE for `extproc sim`, and in a fleet of `extproc
-    evaluate`. Exit status 1 where TTFT p50, p90 or throughput of a checked load is off by more than 20 %.
+    evaluate`. Exit status 1 if TTFT p50, p90 or throughput of a checked load is off by more than 20 %.
     """
     from rich.console import Console
 

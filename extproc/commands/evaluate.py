@@ -24,7 +24,7 @@ def evaluate(options: EvaluateOptions) -> None:
     bursts:RATE:HEIGHT:PERIOD_S:BURST_S or daily:RATE:SWING:PERIOD_S, the RATE in requests per second, or
     with an x in shares of what the fleet can answer, and LENGTHS are as for profile. With
     turns=MEAN:PAUSE_S:SHARED_TOKENS:KINDS the requests are turns of conversations, whose prompts begin with
-    all that was said before. With adapters=COUNT:SKEW each is for one of COUNT adapters, the n-th of which is
+    all earlier turns. With adapters=COUNT:SKEW each is for one of COUNT adapters, the n-th of which is
     as popular as 1 / n ** SKEW.
 
     Or a workload is a recorded trace, "trace:FILE[@LOAD] [for=SECONDS]". The file is one of Azure's CSV
@@ -33,17 +33,17 @@ def evaluate(options: EvaluateOptions) -> None:
     is stretched or compressed in time, bursts included, until its mean rate is that share of what the fleet
     can answer. With for=SECONDS it ends after that time of the simulation.
 
-    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-adapters
-    (the same without affinity to adapters), round-robin, random,
-    least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's default:
-    queue 2, KV cache 2, prefix 3), token-load and active-request (other scorers of its), least-latency
-    (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt tokens times
-    batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow; shedding-oracle
-    also refuses requests that would be late everywhere. From a --config, layered takes the stages guard,
-    breaker, predict, least_load, zones, scrape and admission.
+    Policies: layered (the sidecar's own), layered-no-model (the same without layer 2), layered-no-reports
+    (without reports between routers), layered-no-adapters (without affinity to adapters), round-robin,
+    random, least-request (Envoy's), least-in-flight, peak-ewma (linkerd's), queue-kv (the endpoint picker's
+    default: queue 2, KV cache 2, prefix 3), token-load and active-request (two more of its scorers),
+    least-latency (AIBrix's), token-load-affinity (the llm-d router's since August 2026), lmetric (new prompt
+    tokens times batch size, arXiv 2603.15202), and the oracle, which looks into the future and is slow;
+    shedding-oracle also refuses requests that would be late everywhere. From a --config, layered takes the
+    stages guard, breaker, predict, least_load, zones, scrape and admission.
 
-    Nothing goes wrong in this world but what is asked for by --ttft-noise, --speed-noise, --stalls,
-    --frozen-gauges and --cold-start. With --retries clients come back as those of OpenAI do: after
+    Nothing goes wrong in this world, except with --ttft-noise, --speed-noise, --stalls, --frozen-gauges and
+    --cold-start. With --retries clients come back as those of OpenAI do: after
     Retry-After, or without it after half a second, a second and so on, less up to a quarter. All attempts
     are one request, whose times count from the first; it is refused if the last attempt is.
 

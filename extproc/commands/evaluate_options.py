@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from extproc.config.options import option
+from extproc.lab.evaluation.surroundings import USUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +29,20 @@ class EvaluateOptions:
     seeds: int = option(3, "Number of runs of each policy, each with its own seed.", min=1, max=1000)
     first_seed: int = option(1, "Seed of the first run; the others have the next seeds.", min=0)
     routers: int = option(
-        1,
+        USUAL.routers,
         "Number of routers; a request goes to any. Layered ones report to each other what they send.",
         min=1,
         max=256,
     )
     scrape_interval_s: float = option(
-        0.1, "Time between two scrapes of a backend, in seconds.", "--scrape-interval", min=0.01, max=60.0
+        USUAL.scrape_interval_s,
+        "Time between two scrapes of a backend, in seconds.",
+        "--scrape-interval",
+        min=0.01,
+        max=60.0,
     )
     gauge_delay_s: float = option(
-        0.3, "Age of the gauges in a scrape, in seconds.", "--gauge-delay", min=0.0, max=60.0
+        USUAL.gauge_delay_s, "Age of the gauges in a scrape, in seconds.", "--gauge-delay", min=0.0, max=60.0
     )
     config: Path | None = option(
         None, "Configuration file of a sidecar, for the policy layered.", metavar="FILE", show_default="none"
@@ -48,16 +53,16 @@ class EvaluateOptions:
         show_default="as configured, else reject",
     )
     slo_s: float = option(
-        2.0, "TTFT up to which a request counts as in time, in seconds.", "--slo", min=0.001
+        USUAL.slo_s, "TTFT up to which a request counts as in time, in seconds.", "--slo", min=0.001
     )
     delay_limit_s: float = option(
-        2.0,
+        USUAL.delay_limit_s,
         "Delay up to which a request is good, in seconds after its first token on the fastest idle machine.",
         "--delay-limit",
         min=0.0,
     )
     from_s: float = option(
-        0.0,
+        USUAL.from_s,
         "Second of the simulation from which on requests are counted.",
         "--from",
         metavar="SECONDS",
@@ -67,19 +72,19 @@ class EvaluateOptions:
         False, "Compare the estimates of layered with the truth, which is slow.", "--judge-estimate"
     )
     ttft_noise: float = option(
-        0.0,
+        USUAL.nuisances.ttft_noise,
         "Noise of TTFT, as a standard deviation of its logarithm; 0.2 is about 20 %.",
         min=0.0,
         max=2.0,
     )
     speed_noise: float = option(
-        0.0,
+        USUAL.nuisances.speed_noise,
         "Noise of each machine's speed, as a standard deviation of its logarithm; it changes every 10 s.",
         min=0.0,
         max=2.0,
     )
     retries: int = option(
-        0,
+        USUAL.nuisances.retries,
         "Number of times that a client sends a refused or lost request again; SDKs do it twice.",
         min=0,
         max=10,

@@ -13,6 +13,7 @@ from extproc.commands.evaluate_view import runs_with_progress
 from extproc.commands.trace_view import played_lines
 from extproc.config.stages import load_config
 from extproc.errors import ConfigError
+from extproc.lab.evaluation.estimate_judge import MAX_JUDGED
 from extproc.lab.evaluation.fleet_text import parse_fleet
 from extproc.lab.evaluation.nuisances import Nuisances, parse_cold_start, parse_spans
 from extproc.lab.evaluation.offered_load import OfferedLoad, offered_load
@@ -47,13 +48,7 @@ def evaluated(
     return Evaluation(
         fleet=options.fleet,
         workload=options.workload,
-        routers=options.routers,
-        scrape_interval_s=options.scrape_interval_s,
-        gauge_delay_s=options.gauge_delay_s,
-        slo_s=options.slo_s,
-        delay_limit_s=options.delay_limit_s,
-        from_s=options.from_s,
-        nuisances=scenario.nuisances,
+        **scenario.surroundings(),
         capacity_per_s=sum(scenario.capacities_per_s),
         model_version=None if model_file is None else load(model_file).manifest.model_version,
         policies=summaries(runs),
@@ -81,7 +76,7 @@ def scenario_of(
         layered=layered_rules(_stages(options), _read(options.model_file)),
         delay_limit_s=options.delay_limit_s,
         from_s=options.from_s,
-        is_estimate_judged=options.is_estimate_judged,
+        judged=MAX_JUDGED if options.is_estimate_judged else 0,
         nuisances=_nuisances(options),
     )
     return scenario, workload, offered

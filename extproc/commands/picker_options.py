@@ -55,7 +55,7 @@ class PickerOptions:
     )
     cert_path: Path | None = option(None, "Directory with tls.crt and tls.key.", metavar="DIR")
     drain_timeout: str = option(
-        "", "Time to serve on after SIGTERM, in seconds, or as 30s or 1m.", metavar="TIME"
+        "", "Time to go on serving after SIGTERM, in seconds, or as 30s or 1m.", metavar="TIME"
     )
     log_level: Literal["debug", "info", "warning"] = option(
         "info", "Level of the log; debug adds a line for every request, at its outcome."

@@ -111,13 +111,13 @@ def _decisions(state: FleetState) -> Text:
     layers = {layer: count for layer, count in state.decisions.items() if layer != "guard"}
     total = sum(layers.values())
     shares = [f"{layer} {count} ({count / max(1, total):.0%})" for layer, count in layers.items()]
-    guarded = f"a backend was out in {state.decisions.get('guard', 0)}"
-    return Text.assemble(("decisions  ", "bold"), f"{', '.join(shares)}; {guarded}")
+    guarded = f"left out a backend in {state.decisions.get('guard', 0)} of {total} decisions"
+    return Text.assemble(("decisions  ", "bold"), ", ".join(shares), "\n", ("guard      ", "bold"), guarded)
 
 
 def _served(served: ModelServers) -> Text:
     text = (
-        f"{served.name}: {served.servers} servers, {served.servers_wanted} wanted, {served.waiting} waiting"
+        f"{served.name}: {served.servers} servers, {served.servers_wanted} needed, {served.waiting} waiting"
     )
     return Text.assemble(("served     ", "bold"), text)
 

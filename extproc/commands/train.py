@@ -50,7 +50,7 @@ class TrainOptions(ZoneOptions):
 def train(options: TrainOptions) -> None:
     """Train the model of layer 2, and publish it if it is better.
 
-    Exit status 1 where the gate has refused it.
+    Exit status 1 if the gate refuses it.
     """
     from rich.console import Console
 

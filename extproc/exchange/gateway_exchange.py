@@ -222,7 +222,8 @@ class GatewayExchange(Placing):
         if isinstance(event, ResponseTrailers):
             self._watch.is_complete = True
             return (Continue(Phase.RESPONSE_TRAILERS),)
-        self._announced(event.modes)
+        if self._headers is None:
+            self._announced(event.modes)
         self._watch.begun(event.headers, event.end_of_stream, now_s)
         if self._route is None:  # the gateway has answered by itself, before us
             self._give_up(now_s)

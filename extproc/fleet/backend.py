@@ -66,7 +66,7 @@ class Backend(EngineEstimate):
     `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
     When the last good scrape was sent, `own_at_scrape` own requests were in flight.
     It takes no request while its load is above `closed_above`, which follows from its `limits`, nor behind
-    prompts that take more than `longest_wait_s`.
+    prompts that take more than `longest_wait_s`. Its medium zone begins at an estimate of `low_s`.
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
     None where the server has none; `context_lengths` has those that the server tells, in tokens.
     `retried_models` are those that all its peers serve, None where that is all of its own (see `peers`).
@@ -112,6 +112,7 @@ class Backend(EngineEstimate):
     limits: LoadLimits = field(init=False)
     closed_above: float = field(init=False)
     longest_wait_s: float = field(init=False)
+    low_s: float = field(init=False)
     # learned
     sends_headers_early: bool = False
     cache: PrefixCache = field(default_factory=PrefixCache)
@@ -127,6 +128,7 @@ class Backend(EngineEstimate):
         self.breaker = Breaker(rules.breaker)
         self.limits = LoadLimits(rules)
         self.closed_above, self.longest_wait_s = self.limits.full_above, self.limits.longest_wait_s
+        self.low_s = rules.low_s
         self.predictions = PredictionRecord(rules.trust, RankRecord())
         if self.endpoint.resolves_adapters:
             self.learn_adapters({})
@@ -151,11 +153,6 @@ class Backend(EngineEstimate):
     def has_peers_for(self, model: str | None) -> bool:
         """Return whether a second attempt of a request for `model` meets servers that have it."""
         return self.retried_models is None or model is None or model in self.retried_models
-
-    @property
-    def low_s(self) -> float:
-        """The estimate at which the medium zone begins."""
-        return self._rules.low_s
 
     @property
     def is_empty(self) -> bool:

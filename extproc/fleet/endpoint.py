@@ -10,7 +10,7 @@ from extproc.fleet.inference_stage import ALL_STAGES, InferenceStage
 ENDPOINT_SUFFIX = "_endpoint"
 """NAME leads to the backend and, should it not answer, to another one; NAME_endpoint to the backend alone."""
 GRPC_SUFFIX = "_grpc"
-"""NAME_grpc leads to the port of the backend that speaks gRPC."""
+"""NAME_grpc and NAME_grpc_endpoint lead to the port of the backend that speaks gRPC, in the same way."""
 
 
 def is_ip_address(host: str) -> bool:

@@ -23,7 +23,7 @@ _MEMORY = 300
 """Guessed, in scrapes: half a minute."""
 
 _EVERY = 10
-"""Guessed: of so many scrapes two are looked at once there were enough, since that takes time."""
+"""Guessed: of this many scrapes two are looked at once there were enough, since that takes time."""
 
 _NEEDED_GAIN = 0.1
 """Guessed: the share by which another age has to fit better, so that noise changes nothing."""

@@ -18,7 +18,7 @@ the load alone decides.
 """
 
 from dataclasses import dataclass, field
-from math import exp, isinf
+from math import exp, inf
 
 import msgspec
 
@@ -99,13 +99,14 @@ class _Line:
         return self.outcomes > 1e-3 and self.weights > 1e-9
 
     def add(self, weight: float, seen: Answered) -> None:
+        tokens, ttft_s, new_tokens = seen.tokens, seen.ttft_s, weight * seen.new_tokens
         self.outcomes += 1
         self.weights += weight
-        self.tokens += weight * seen.tokens
-        self.ttft_s += weight * seen.ttft_s
-        self.new_tokens += weight * seen.new_tokens
-        self.new_by_tokens += weight * seen.new_tokens * seen.tokens
-        self.new_by_ttft += weight * seen.new_tokens * seen.ttft_s
+        self.tokens += weight * tokens
+        self.ttft_s += weight * ttft_s
+        self.new_tokens += new_tokens
+        self.new_by_tokens += new_tokens * tokens
+        self.new_by_ttft += new_tokens * ttft_s
 
     def fade(self, kept: float) -> None:
         self.outcomes *= kept
@@ -122,16 +123,18 @@ class _Line:
 
     def drawn_to(self, common: Pace) -> tuple[float, float]:
         """Return base and token of the line, drawn towards the fleet's."""
-        weights, prior = self.weights, PRIOR_OUTCOMES * self.weights / self.outcomes
+        weights, new_tokens = self.weights, self.new_tokens
+        prior = PRIOR_OUTCOMES * weights / self.outcomes
         mean_tokens, mean_s = self.tokens / weights, self.ttft_s / weights
         common_s = max(SHORTEST_TTFT_S, common.base_s + common.token_s * mean_tokens)
         scale = _drawn(weights * mean_s / common_s, weights, 1.0, prior)
-        spread = max(0.0, self.new_by_tokens - self.new_tokens * mean_tokens)
-        together = self.new_by_ttft - self.new_tokens * mean_s
+        spread = self.new_by_tokens - new_tokens * mean_tokens
+        together = self.new_by_ttft - new_tokens * mean_s
         ridge = prior * USUAL_PROMPT_SPREAD**2
-        token_s = max(0.0, (together + ridge * scale * common.token_s) / (spread + ridge))
-        above_s = weights * (mean_s - token_s * mean_tokens)
-        return max(0.0, _drawn(above_s, weights, common.base_s, prior)), token_s
+        slope = (together + ridge * scale * common.token_s) / (ridge + (spread if spread > 0.0 else 0.0))
+        token_s = slope if slope > 0.0 else 0.0
+        base_s = _drawn(weights * (mean_s - token_s * mean_tokens), weights, common.base_s, prior)
+        return (base_s if base_s > 0.0 else 0.0), token_s
 
 
 @dataclass(slots=True)
@@ -196,13 +199,21 @@ class PaceLearning:
         line = self._line
         base_s, token_s = line.drawn_to(common) if line.is_known else (common.base_s, common.token_s)
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
-        by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if isinf(limit) else limit)
-        turn_s = max(SHORTEST_TURN_S, _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS))
-        return Pace(base_s, max(SHORTEST_TOKEN_S, token_s), turn_s, stay_s)
+        by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if limit == inf else limit)
+        turn_s = _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS)
+        return Pace(
+            base_s,
+            token_s if token_s > SHORTEST_TOKEN_S else SHORTEST_TOKEN_S,
+            turn_s if turn_s > SHORTEST_TURN_S else SHORTEST_TURN_S,
+            stay_s,
+        )
 
     def _forget(self, now_s: float) -> None:
-        kept = exp(-max(0.0, now_s - self._known_at_s) / FORGETTING_S)
-        self._known_at_s = max(self._known_at_s, now_s)
+        """Let what was seen fade; of the outcomes that come at the same moment, the first one does it."""
+        if now_s <= self._known_at_s:
+            return
+        kept = exp((self._known_at_s - now_s) / FORGETTING_S)
+        self._known_at_s = now_s
         self._line.fade(kept)
         self._turns *= kept
         self._waited_s *= kept

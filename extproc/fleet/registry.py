@@ -15,6 +15,7 @@ from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.bounds import MAX_BACKENDS
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
+from extproc.fleet.lost_models import LostModels
 
 MAX_MEMBERS = 2 * MAX_BACKENDS
 """All backends can be replaced at once: departing ones stay members until they have drained."""
@@ -24,19 +25,13 @@ Candidates = tuple[Backend, ...]
 NO_BASES: Mapping[str, str] = MappingProxyType({})
 
 
-LOST_FOR_S = 900.0
-"""Guessed: a server with a large model is back within a quarter of an hour, or it is gone for good."""
-
-MAX_LOST_MODELS = 1024
-
-
 class Registry:
     """The members of the fleet. Lookups are O(1): the candidates of each model are kept ready."""
 
     def __init__(self, fleet: Fleet, settle_s: float) -> None:
         self._fleet = fleet
         self._settle_s = settle_s
-        self._lost_until_s: dict[str, float] = {}
+        self._lost = LostModels()
         self._index()
 
     @property
@@ -141,11 +136,11 @@ class Registry:
 
     def has_lost(self, model: str, now_s: float) -> bool:
         """Return whether a backend that served `model` has left within the last minutes."""
-        return self._lost_until_s.get(model, now_s) > now_s
+        return self._lost.is_recent(model, now_s)
 
     def has_served(self, model: str) -> bool:
         """Return whether a backend that served `model` has left, however long ago."""
-        return model in self._lost_until_s
+        return model in self._lost
 
     def models(self) -> list[str]:
         """Return what the backends that may be chosen say that they serve, adapters included, in order."""
@@ -181,11 +176,7 @@ class Registry:
             return
         member.lifecycle = Lifecycle.DRAINING
         member.changes_at_s = now_s + self._settle_s
-        for model in member.models or ():
-            self._lost_until_s.pop(model, None)
-            self._lost_until_s[model] = now_s + LOST_FOR_S
-        while len(self._lost_until_s) > MAX_LOST_MODELS:
-            del self._lost_until_s[next(iter(self._lost_until_s))]
+        self._lost.left(member.models or (), now_s)
 
     def _index(self) -> None:
         members = self._fleet.backends

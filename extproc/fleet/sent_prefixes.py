@@ -123,9 +123,11 @@ class SentPrefixes:
             holders = notes.get(chain[number - 1])
             if holders is not None and len(holders) > looked_at:
                 looked_at = len(holders)
-                for backend in holders if among is None or looked_at <= len(among) else among:
-                    if backend not in found and holders.get(backend, -inf) >= backend.cache.oldest:
-                        found[backend] = number
+                if among is None or looked_at <= len(among):
+                    held = {each: number for each, clock in holders.items() if clock >= each.cache.oldest}
+                else:
+                    held = {each: number for each in among if holders.get(each, -inf) >= each.cache.oldest}
+                found = held | found  # the deeper one says more
                 if looked_at >= most:
                     break
         return found

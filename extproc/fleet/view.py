@@ -161,8 +161,9 @@ class FleetView:
         foreign = backend.foreign if is_fresh else 0.0
         load, change = own + foreign, own - backend.own_at_scrape
         age_s = self.now_s - backend.scraped_at_s
+        cached_tokens, ahead_tokens = self.cached_tokens.get(backend, 0.0), self._ahead_tokens(backend)
         return CandidateFacts(
-            zone=self._zone(backend, load, estimate).value,
+            zone=self._zone(backend, load, estimate),
             num_running=running_now(backend.running, change, load, backend.running_limit, is_fresh),
             load=load,
             num_waiting=backend.waiting,
@@ -170,13 +171,14 @@ class FleetView:
             own=own,
             foreign=foreign,
             scrape_age_s=None if isinf(age_s) else age_s,
-            expected_cached_tokens=min(MAX_TOKENS, self.cached_tokens.get(backend, 0.0)),
-            ahead_tokens=self._ahead_tokens(backend),
+            expected_cached_tokens=cached_tokens if cached_tokens < MAX_TOKENS else MAX_TOKENS,
+            ahead_tokens=ahead_tokens if ahead_tokens < MAX_TOKENS else MAX_TOKENS,
             estimate=estimate,
         )
 
     def _ahead_tokens(self, backend: Backend) -> float:
-        return min(MAX_TOKENS, max(0.0, backend.prefilled_at_s - self.now_s) / backend.pace.token_s)
+        ahead_s = backend.prefilled_at_s - self.now_s
+        return ahead_s / backend.pace.token_s if ahead_s > 0.0 else 0.0
 
     def _is_backlog_long(self, backend: Backend) -> bool:
         return backend.prefilled_at_s - self.now_s > backend.longest_wait_s

@@ -115,9 +115,6 @@ class Call:
 
         Raises ProtocolError for what is no message, and where the handler does.
         """
-        if not is_ended and (message := self._reader.only(data)) is not None:
-            self._handler.receive(message)  # by far the most frequent case: one frame, one message
-            return
         self._is_half_closed = is_ended
         size = len(data) - PREFIX_BYTES
         if self._partial is None and int.from_bytes(data[:PREFIX_BYTES]) == size <= self._max_message_bytes:

@@ -143,22 +143,12 @@ class MessageReader:
         """How much there is of a message that has not ended."""
         return 0 if self._pending is None else len(self._pending)
 
-    def only(self, data: bytes) -> bytes | None:
-        """Return the message that these bytes are; None where they are not exactly one, from end to end."""
-        if self._pending is None and len(data) >= PREFIX_BYTES:
-            is_compressed, length = _PREFIX.unpack_from(data)
-            if not is_compressed and PREFIX_BYTES + length == len(data) and length <= self._max_bytes:
-                return data[PREFIX_BYTES:]
-        return None
-
     def receive(self, data: bytes) -> list[bytes]:
         """Return the messages that these bytes complete.
 
         Raises CallError for a compressed message (UNIMPLEMENTED) and for one that is too large
         (RESOURCE_EXHAUSTED), as soon as its prefix is there.
         """
-        if (message := self.only(data)) is not None:
-            return [message]
         if self._pending is None:
             self._pending = bytearray()
         self._pending += data

@@ -93,13 +93,13 @@ class Receiver:
             self._events.append(DataReceived(stream_id, payload, ends))
 
     def _refill(self) -> None:
-        """Widen the connection's window, of which half is used."""
+        """Fill the connection's window again, of which half is used."""
         if self._window.left < 0:
             raise FatalError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
         self._sender.out += frames.window_update(0, self._window.refill())
 
     def _refill_stream(self, stream: Stream, *, ends: bool) -> None:
-        """Widen a stream's window, of which half is used, unless nothing more comes."""
+        """Fill a stream's window again, of which half is used, unless nothing more comes."""
         if stream.receive_left < 0:
             raise StreamError(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR)
         if not ends:

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 from msgspec.structs import force_setattr
 
+from extproc.fleet.endpoint import GRPC_SUFFIX
 from extproc.outcomes.facts import Sample, sample_from
 from extproc.outcomes.response_end import TokenUsage
 from extproc.outcomes.server_times import ServerTimes, read_times
@@ -257,7 +258,7 @@ def read_retry(entry: LogEntry) -> Retry | None:
     if stage is None:
         return None
     return Retry(
-        first=entry.tags.get(FIRST_TAG, ""),
+        first=entry.tags.get(FIRST_TAG, "").removesuffix(GRPC_SUFFIX),
         second=entry.tags.get(SECOND_TAG, ""),
         stage=stage,
         was_sent=not entry.response_flags & CONNECT_FLAGS,

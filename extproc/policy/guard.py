@@ -18,21 +18,21 @@ def fit(view: FleetView, prompt_tokens: float, limit_s: float = inf) -> tuple[Fl
     `limit_s` is the request's own limit of the wait.
     """
     now_s, near_tokens = view.now_s, view.near_tokens.get
+    prompt_tokens = float(prompt_tokens)  # numbers of one kind: floats with integers take twice as long
     found, expected_s = [], []
     for backend, load in zip(view.backends, view.loads, strict=True):
         if load > backend.closed_above or backend.breaker.admits_at_s > now_s:
             continue
-        wait_s = backend.prefilled_at_s - now_s
-        if wait_s > backend.longest_wait_s:
+        ahead_s = backend.prefilled_at_s - now_s
+        if ahead_s > backend.longest_wait_s:
             continue
-        wait_s = max(wait_s, 0.0)
-        pace, load_with_it = backend.pace, load + 1.0
+        pace, load_with_it, places = backend.pace, load + 1.0, backend.places
         turn_s, turns_s = pace.turn_s, 0.0
-        if load_with_it > backend.places:
-            turns_s = turn_s * (load_with_it - backend.places)
+        if load_with_it > places:
+            turns_s = turn_s * (load_with_it - places)
         if prompt_tokens > backend.kv_free:
             turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
-        wait_s += turns_s
+        wait_s = (ahead_s if ahead_s > 0.0 else 0.0) + turns_s
         if wait_s > limit_s:
             continue
         own_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens(backend, 0.0))

@@ -16,7 +16,7 @@ from extproc.fleet.backend import Backend
 from extproc.fleet.inference_stage import ALL_STAGES
 from extproc.fleet.transfer_cost import guessed_s
 from extproc.fleet.view import CandidateFacts, FleetView
-from extproc.policy.expected_wait import terms
+from extproc.policy.expected_wait import expected_wait
 
 STALLED = 1.0
 """Guessed: where a full batch stands still for a prompt, that is as bad as the request's own wait for it."""
@@ -61,8 +61,7 @@ def prefillers_of(prompt_tokens: float, view: FleetView) -> Prefillers:
     for backend, load in zip(view.backends, view.loads, strict=True):
         if backend.breaker.admits_at_s <= now_s and view.has_room(backend):
             cached_tokens = view.cached_tokens.get(backend, 0.0)
-            own_s, ahead_s, turns_s, _ = terms(backend, load, prompt_tokens, cached_tokens, now_s)
-            ready_s = own_s + (ahead_s + turns_s)
+            ready_s = expected_wait(backend, load, prompt_tokens, cached_tokens, now_s).ttft_s
             found.append(Prefiller(backend, load, cached_tokens, ready_s, backend.transfer.factor(now_s)))
     return Prefillers(view, found)
 

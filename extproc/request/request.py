@@ -93,7 +93,7 @@ def read_request(
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
-    tenant = "" if rules.tenant_header is None else _tenant(rules.tenant_header, headers)
+    tenant = "" if rules.tenant_header is None else _tenant(rules, headers)
     return Request(
         api=api,
         path=path,
@@ -149,13 +149,15 @@ def _without_body(
     response: int,
     endpoints: frozenset[str] | None,
 ) -> Request:
-    """Read a request of which no engine computes anything, as one about a stored response."""
+    """Read a request that is no work, as one about a stored response, or a call that stays unread."""
     return Request(
         api=api if api.method == "GET" or api.is_grpc else OTHER,
         path=path,
         model=_model_in_query(headers[":path"]) if api.is_upgrade else None,
         priority=_priority(headers, rules),
         has_body=api.is_grpc,
+        tenant=_tenant(rules, headers) if api.is_grpc else "",
+        wait_limit_s=rules.slo.limit_s(headers) if api.is_grpc else None,
         response=response,
         endpoints=endpoints,
     )
@@ -183,7 +185,8 @@ def _priority(headers: Mapping[str, str], rules: HeaderRules) -> int:
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, priority))
 
 
-def _tenant(header: str, headers: Mapping[str, str]) -> str:
+def _tenant(rules: HeaderRules, headers: Mapping[str, str]) -> str:
+    header = rules.tenant_header or ""
     name = headers.get(header, "")
     if header == FORWARDED_FOR:
         name = name.rpartition(",")[2].strip()

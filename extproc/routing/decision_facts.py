@@ -1,7 +1,5 @@
 """The facts of a decision that go along with its request, and come back with its outcome."""
 
-import msgspec
-
 from extproc.fleet.view import MAX_TOKENS, CandidateFacts
 from extproc.outcomes.facts import PlacedFacts
 from extproc.policy.decision import Decision, Prediction
@@ -12,11 +10,24 @@ MAX_MODEL_NAME = 256
 
 
 def decision_facts(decision: Decision, known: CandidateFacts, booking: Booking) -> PlacedFacts:
-    """Return what was known and decided, to be recorded with the outcome."""
+    """Return what was known and decided, to be recorded with the outcome.
+
+    All that was `known` is copied by its names: by way of a dictionary it takes half as long again.
+    """
     prediction: Prediction | None = decision.prediction
     request = booking.request
     return PlacedFacts(
-        **msgspec.structs.asdict(known),
+        zone=known.zone,
+        num_running=known.num_running,
+        load=known.load,
+        num_waiting=known.num_waiting,
+        kv_cache_fraction=known.kv_cache_fraction,
+        own=known.own,
+        foreign=known.foreign,
+        scrape_age_s=known.scrape_age_s,
+        expected_cached_tokens=known.expected_cached_tokens,
+        ahead_tokens=known.ahead_tokens,
+        estimate=known.estimate,
         booking=booking.number,
         expects_headers=request.is_stream and booking.backend.sends_headers_early,
         backend=booking.backend.name,

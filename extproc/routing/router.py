@@ -253,9 +253,8 @@ class Router:
         is_only_one = decision.reason is Reason.LAST_RESORT or request.response != NO_RESPONSE
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
-        cluster = backend.name if may_be_retried else backend.name + ENDPOINT_SUFFIX
-        if request.api.is_grpc:
-            cluster = backend.name + GRPC_SUFFIX
+        name = backend.name + GRPC_SUFFIX if request.api.is_grpc else backend.name
+        cluster = name if may_be_retried else name + ENDPOINT_SUFFIX
         others: tuple[str, ...] = ()
         if may_be_retried and self._gateway is not None:
             others = self._gateway.others(view, backend, request)

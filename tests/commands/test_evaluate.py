@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import typer
@@ -6,6 +7,9 @@ from support.recorded_traces import BURST_GPT, written
 from typer.testing import CliRunner, Result
 
 from extproc.commands.evaluate import evaluate
+from extproc.lab.evaluation.fleet_text import FLEETS
+from extproc.lab.evaluation.workload_text import WORKLOADS
+from extproc.lab.rivals.choice import POLICIES
 
 WORKLOAD = "poisson:0.8x prompt=fixed:100 output=fixed:16 for=10"
 
@@ -148,3 +152,9 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     )
     assert result.exit_code == 1
     assert "No such file" in str(result.exception)
+
+
+def test_every_name_that_evaluate_takes_is_in_its_help() -> None:
+    text = " ".join((evaluate.__doc__ or "").split())
+    names = {*FLEETS, *WORKLOADS, *POLICIES}
+    assert [name for name in names if not re.search(rf"(?<![\w-]){name}(?![\w-])", text)] == []

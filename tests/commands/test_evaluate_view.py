@@ -1,46 +1,47 @@
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
+from support.policy_run import RUN
 
 from extproc.commands.evaluate_view import comparison_table, heading, remarks
-from extproc.lab.evaluation.nuisances import Nuisances
 from extproc.lab.evaluation.over_seeds import Evaluation, summaries
-from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, PolicyRun, RetriedRequests
+from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, RetriedRequests
 from extproc.lab.rivals.choice import POLICIES
 
 
 def evaluation(seeds: int, ttft_s: float | None = 100.0, from_s: float = 0.0) -> Evaluation:
     quantiles_s = None if ttft_s is None else tuple(ttft_s * share for share in QUANTILES)
     runs = tuple(
-        PolicyRun(
+        replace(
+            RUN,
             policy=policy,
             seed=seed,
             requests=1000,
             refused=0,
-            failed=0,
             attempts=1500,
             retried=RetriedRequests(300, 100, 2.5, 4.5, 3.0) if policy == "random" else None,
-            duration_s=60.0,
             goodput=1 - seed / 10,
             good=0.95 - seed / 10,
             ttft_quantiles_s=quantiles_s,
             delay_quantiles_s=quantiles_s,
-            mean_ttft_s=0.5,
-            fairness=0.9,
-            utilisation=1.0,
-            backends=(),
             decisions={"predict/lowest_prediction": 10, "reject/saturated": 30}
             if policy == "layered"
             else {},
-            layer_shares={},
             estimate=EstimateQuality(100, 80, 0.9, 0.125) if policy == "layered" else None,
         )
         for policy in POLICIES
         for seed in range(seeds)
     )
     return Evaluation(
-        "local", "chat", 1, 0.1, 0.3, 2.0, 2.0, from_s, Nuisances(), 15.2, None, summaries(runs), runs
+        fleet="local",
+        workload="chat",
+        from_s=from_s,
+        capacity_per_s=15.2,
+        model_version=None,
+        policies=summaries(runs),
+        runs=runs,
     )
 
 

@@ -62,8 +62,11 @@ def test_names_are_no_markup() -> None:
 
 
 def test_decisions_are_shares_of_all_but_the_guard() -> None:
-    (line,) = [line for line in rendered(fleet_state(), width=120) if line.startswith("decisions")]
-    assert line == "decisions  predict 25 (25%), least_load 74 (74%), reject 1 (1%); a backend was out in 31"
+    lines = [line for line in rendered(fleet_state(), width=120) if line.startswith(("decisions", "guard"))]
+    assert lines == [
+        "decisions  predict 25 (25%), least_load 74 (74%), reject 1 (1%)",
+        "guard      left out a backend in 31 of 100 decisions",
+    ]
 
 
 def test_no_decisions_at_all_are_no_error() -> None:
@@ -137,4 +140,4 @@ def test_version_and_uptime_are_shown() -> None:
 
 def test_a_model_is_shown_with_its_servers() -> None:
     served = ModelServers(name="m", servers=2, servers_wanted=3, waiting=4)
-    assert "served     m: 2 servers, 3 wanted, 4 waiting" in rendered(fleet_state(models=[served]))
+    assert "served     m: 2 servers, 3 needed, 4 waiting" in rendered(fleet_state(models=[served]))

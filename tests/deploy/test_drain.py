@@ -16,7 +16,9 @@ VLLM_SCRIPT = DEPLOY / "kubernetes" / "vllm" / "drain_vllm.py"
 
 
 async def started(command: Sequence[str | Path], **settings: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(*command, env=os.environ | {"DELAY_S": "0"} | settings)
+    return await asyncio.create_subprocess_exec(
+        *command, env=os.environ | {"DELAY_S": "0", "LOOK_S": "0.2"} | settings
+    )
 
 
 def test_envoy_waits_for_requests_in_flight_and_takes_others_meanwhile(stack: LocalStack) -> None:

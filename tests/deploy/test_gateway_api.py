@@ -30,6 +30,7 @@ from support.manifests import (
     of_kind,
     pod_specs,
 )
+from support.patience import until
 from support.pool_schema import require_valid
 
 from extproc.adapters.discovery.inference_pool import InferencePoolSource
@@ -158,9 +159,8 @@ def asked_of_the_api(directory: Path) -> set[tuple[str, str, str]]:
             rules = asyncio.create_task(PoolRules(config, InferenceObjectives(), ModelRewrites()).follow())
             sets = InferencePoolSource(config).sets()
             await anext(sets)
-            async with asyncio.timeout(10):
-                while len(fake.watching) < sum(map(len, KINDS.values())) - 1:  # all but the slices
-                    await asyncio.sleep(0.01)
+            watched = sum(map(len, KINDS.values())) - 1  # all but the slices
+            await until(lambda: len(fake.watching) >= watched)
             await sets.aclose()
             rules.cancel()
             with suppress(asyncio.CancelledError):

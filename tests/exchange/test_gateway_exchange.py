@@ -321,6 +321,12 @@ def test_what_a_gateway_answers_before_it_asks_passes(modes: BodyModes) -> None:
     assert (exchange.entry(1.1, 0.0), books.requests) == (None, [])
 
 
+def test_modes_that_are_announced_later_do_not_count() -> None:
+    exchange = placed(GatewayBooks())
+    exchange.receive(ResponseHeaders(SSE, False, modes=MODES[BodyMode.BUFFERED]), 1.2)
+    assert exchange.pass_response(b"x", False, 1.3), "handed back"
+
+
 def placed(books: GatewayBooks, modes: BodyModes | None = DUPLEX) -> GatewayExchange:
     """An exchange that was placed at 1.1 s."""
     exchange = books.exchange()

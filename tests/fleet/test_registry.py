@@ -11,7 +11,8 @@ from extproc.fleet.backend import Backend, Lifecycle
 from extproc.fleet.endpoint import Endpoint
 from extproc.fleet.fleet import Fleet
 from extproc.fleet.inference_stage import InferenceStage
-from extproc.fleet.registry import LOST_FOR_S, MAX_LOST_MODELS, MAX_MEMBERS, Registry
+from extproc.fleet.lost_models import LOST_FOR_S, MAX_LOST_MODELS
+from extproc.fleet.registry import MAX_MEMBERS, Registry
 
 SETTLE_S = 1.5
 

@@ -11,8 +11,7 @@ from typing import Any
 from support.client_load import Load, chat
 from support.process_stack import LocalStack, running
 from support.shipped_model import SHIPPED_MODEL
-
-from extproc.lab.local_stack.child_process import ChildProcess
+from support.warm_process import WarmProcess
 
 PATIENCE_S = 240.0
 """Guessed: it takes 20 s on an idle machine, and the machine may have ten other things to do."""
@@ -27,7 +26,7 @@ State = dict[str, Any]
 async def learning(stack: LocalStack) -> AsyncIterator[None]:
     """A trainer beside the stack, which has to outlive the block."""
     command = [sys.executable, "-m", "extproc", "trainer", "--config", str(stack.config_path)]
-    trainer = ChildProcess("trainer", command, stack.directory / "trainer.log")
+    trainer = WarmProcess("trainer", command, stack.directory / "trainer.log")
     trainer.start()
     try:
         yield

@@ -15,9 +15,9 @@ from support.name_server import HOST, NameServer, name_server
 from support.patience import PATIENCE_S, wait_until
 from support.ports import free_port
 from support.process_stack import LocalStack, running
+from support.warm_process import WarmProcess
 
 from extproc.adapters.envoy.cluster_file import ClusterFile
-from extproc.lab.local_stack.child_process import ChildProcess
 
 ONE, TWO, THREE = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
@@ -187,7 +187,7 @@ def test_clusters_are_written_without_a_sidecar_too(stack: LocalStack) -> None:
         stack.cds_path.parent.mkdir()
         stack.write_config()
         command = [sys.executable, "-m", "extproc", "clusters", "--config", str(stack.config_path)]
-        writer = ChildProcess("clusters", command, stack.directory / "clusters.log")
+        writer = WarmProcess("clusters", command, stack.directory / "clusters.log")
         writer.start()
         try:
             wait_until(lambda: clusters() == names(ONE, TWO))

@@ -11,16 +11,15 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pytest
 from support.envoy_process import StartEnvoy
+from support.patience import PATIENCE_S, until
 from support.scripted_sidecar import (
     CHUNK,
-    PATIENCE_S,
     Answer,
     Backend,
     Script,
     Stack,
     route_to,
     running,
-    until,
     wave_through,
 )
 

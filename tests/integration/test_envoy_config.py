@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 from support.envoy_process import StartEnvoy
+from support.patience import PATIENCE_S, until
 from support.scripted_sidecar import (
     CHUNK,
-    PATIENCE_S,
     Backend,
     Script,
     route_to,
     running,
-    until,
     wave_through,
 )
 

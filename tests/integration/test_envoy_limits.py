@@ -13,7 +13,8 @@ import pytest
 import yaml
 from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
-from support.scripted_sidecar import CHUNK, PATIENCE_S, Backend, Stack, route_to, running, until
+from support.patience import PATIENCE_S, until
+from support.scripted_sidecar import CHUNK, Backend, Stack, route_to, running
 
 
 async def said(envoy: EnvoyProcess, text: str) -> str:

@@ -1,6 +1,7 @@
 """Calls of gRPC through a real Envoy to real gRPC servers, beside servers that speak HTTP alone."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -14,9 +15,14 @@ import pytest
 from support.client_load import chat
 from support.envoy_process import StartEnvoy
 from support.grpc_model_server import FAIL, SERVICE, GrpcModelServer
+from support.patience import until
 from support.process_stack import LocalStack, SharedStack
-from support.scripted_sidecar import Backend, running, until
+from support.scripted_sidecar import Backend, running, wave_through
 from support.stack_fixtures import sharing
+
+from extproc.exchange.messages import Event, HeadersReceived, Instruction, Phase, RouteTo
+from extproc.fleet.endpoint import Endpoint
+from extproc.outcomes.outcome import read_retry
 
 GENERATE, STREAM = f"/{SERVICE}/Generate", f"/{SERVICE}/GenerateStream"
 CONVERSE = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -158,14 +164,69 @@ def test_a_fleet_without_grpc_says_that_it_is_not_implemented(start_envoy: Start
     asyncio.run(scenario())
 
 
-def test_operators_methods_are_closed(fleet: Fleet) -> None:
+def test_a_call_that_its_server_does_not_take_is_tried_on_another_one(
+    start_envoy: StartEnvoy, dead_port: int
+) -> None:
+    server = GrpcModelServer("live")
+    dead, live = (
+        Endpoint(name, "127.0.0.1", port, grpc_port=port, serves_http=False)
+        for name, port in (("dead", dead_port), ("live", server.start()))
+    )
+
+    def place(event: Event) -> Instruction:
+        is_start = isinstance(event, HeadersReceived)
+        return RouteTo(Phase.REQUEST_HEADERS, "dead_grpc") if is_start else wave_through(event)
+
+    async def scenario() -> None:
+        async with running(start_envoy, extra=(dead, live)) as stack:
+            stack.sidecar.script = place
+            async with grpc.aio.insecure_channel(urlsplit(stack.envoy.url).netloc) as opened:
+                assert await opened.unary_unary(GENERATE)(b"hello") == b"live: hello"
+            while (retry := read_retry(await stack.sidecar.next_entry())) is None:
+                pass
+            assert (retry.first, retry.second) == ("dead", "live")
+
+    asyncio.run(scenario())
+    server.stop()
+
+
+def test_a_request_that_is_no_call_does_not_reach_a_server_that_speaks_grpc(fleet: Fleet) -> None:
+    stack = fleet.shared.stack
+
+    async def scenario() -> None:
+        answer = await stack.ask(path=GENERATE)
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, 404)
+
+    calls = fleet.calls
+    fleet.shared.run(scenario())
+    assert fleet.calls == calls
+
+
+OPEN = [
+    "/vllm.Generate/Generate",
+    "/vllm.grpc.engine.VllmEngine/Generate",
+    "/vllm.grpc.engine.VllmEngine/Embed",
+    "/sglang.grpc.scheduler.SglangScheduler/Generate",
+    "/sglang.grpc.scheduler.SglangScheduler/Embed",
+    "/inference.GRPCInferenceService/ModelInfer",
+]
+CLOSED = [
+    "/vllm.Control/Abort",
+    "/vllm.grpc.engine.VllmEngine/Abort",
+    "/vllm.grpc.engine.VllmEngine/GetServerInfo",
+    "/sglang.grpc.scheduler.SglangScheduler/FlushCache",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
+
+
+@pytest.mark.parametrize("method", [*OPEN, *CLOSED])
+def test_methods_that_compute_are_open_and_operators_are_closed(fleet: Fleet, method: str) -> None:
     async def scenario() -> None:
         async with channel(fleet.shared.stack) as opened:
-            for method in ("/vllm.Control/Abort", "/vllm.grpc.engine.VllmEngine/Abort"):
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await opened.unary_unary(method)(b"hello")
-                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-                assert "not open to clients" in (refused.value.details() or "")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:  # the server here has none of them
+                await opened.unary_unary(method)(b"hello")
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert ("not open to clients" in (refused.value.details() or "")) == (method in CLOSED)
 
     fleet.shared.run(scenario())
 

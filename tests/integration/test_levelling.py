@@ -74,7 +74,7 @@ def test_servers_that_turn_requests_away_are_asked_now_and_then_until_they_take_
         async with scripted(stack, SERVERS) as backends:
             backends[0].on_request = turning_away("429 Too Many Requests")
             backends[1].on_request = turning_away("503 Service Unavailable")
-            answers = await ask_for(stack, 6.0, 0.05)
+            answers = await ask_for(stack, 4.0, 0.05)
             refused = Counter(answer.status for answer in answers if not answer.is_complete)
             assert refused.keys() == {429, 503}
             assert max(refused.values()) <= 6, "those before the first is known, and one after each pause"
@@ -82,8 +82,8 @@ def test_servers_that_turn_requests_away_are_asked_now_and_then_until_they_take_
             assert state["backends"][2]["reason"] == "ok", "neither failing, nor blamed"
             backends[0].on_request = backends[1].on_request = stream
             await stack.until(lambda state: all(b["reason"] == "ok" for b in state["backends"]))
-            await ask_for(stack, 2.0, 0.05)
-            assert is_level(await ask_for(stack, 3.0, 0.02))
+            await ask_for(stack, 1.0, 0.05)
+            assert is_level(await ask_for(stack, 1.5, 0.01))
 
     asyncio.run(scenario())
 
@@ -94,7 +94,7 @@ def test_a_server_that_does_not_know_a_model_of_its_list_is_asked_for_the_list_a
     async def scenario() -> None:
         async with scripted(stack, SERVERS) as backends:
             backends[0].on_request = page(b"{}", "404 Not Found")
-            answers = await ask_for(stack, 4.0, 0.05)
+            answers = await ask_for(stack, 2.5, 0.05)
             assert sum(answer.status == 404 for answer in answers) <= 6
             assert sum(answer.is_complete for answer in answers) >= len(answers) - 6
 
@@ -126,8 +126,8 @@ def test_a_server_whose_gauges_stand_still_and_that_hangs_gets_one_request(stack
             for backend in backends[1:]:
                 backend.on_request = first_token_after(0.1)
             await stack.until(lambda state: state["backends"][0]["running"] == 106)
-            asked = asyncio.create_task(ask_for(stack, 6.0, 0.05))
-            await asyncio.sleep(6.0)
+            asked = asyncio.create_task(ask_for(stack, 4.0, 0.05))
+            await asyncio.sleep(4.0)
             assert backends[0].requests == 1
             asked.cancel()
 

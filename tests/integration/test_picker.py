@@ -18,7 +18,7 @@ from aiohttp import web
 from support.client_load import Load, by_status, chat
 from support.local_application import application_at
 from support.odd_server import BREAKS_AFTER, BREAKS_BEFORE, OddServer, ask_with_trailers
-from support.patience import wait_until
+from support.patience import PATIENCE_S, wait_until
 from support.picker_stack import PickerStack, picker_stack
 from support.process_stack import SharedStack, running
 from support.scripted_backend import ScriptedBackend, reset_at_once
@@ -98,7 +98,7 @@ async def outcomes(stack: PickerStack) -> dict[str, float]:
 
 
 async def until_outcome(stack: PickerStack, result: str, more_than: float) -> None:
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(PATIENCE_S):
         while (await outcomes(stack)).get(result, 0.0) <= more_than:
             await asyncio.sleep(0.02)
 
@@ -130,9 +130,7 @@ def test_the_first_part_of_a_stream_is_its_ttft_and_usage_is_read(shared: Shared
         for _ in range(3):
             await stack.ask(WITH_USAGE)
         await stack.until_idle()
-        async with asyncio.timeout(20.0):
-            while 'extproc_ttft_seconds_count{backend="vllm-' not in await stack.metrics_page():
-                await asyncio.sleep(0.02)
+        await stack.until_page(lambda page: 'extproc_ttft_seconds_count{backend="vllm-' in page)
 
     shared.run(scenario())
 

@@ -10,8 +10,7 @@ import aiohttp
 from support.client_load import MODEL
 from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
-
-from extproc.lab.local_stack.child_process import ChildProcess
+from support.warm_process import WarmProcess
 
 SECRET = "s3cret-marker"
 HEADERS = {
@@ -54,7 +53,7 @@ def written_by_the_sidecar(stack: LocalStack) -> dict[Path, bytes]:
 def test_no_body_and_no_secret_is_logged_shown_or_stored(stack: LocalStack) -> None:
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(stack.config_path)]
     log = stack.directory / "sidecar.log"
-    stack.sidecar = ChildProcess("sidecar", [*command, "--log-level", "debug"], log)
+    stack.sidecar = WarmProcess("sidecar", [*command, "--log-level", "debug"], log)
     stack.start_sim("vllm-1", "--speed", "4")
 
     async def scenario() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 from support.client_load import Load, chat
 from support.fault_drill import start_sims
-from support.patience import PATIENCE_S
+from support.patience import until
 from support.process_stack import LocalStack, SharedStack, running
 
 
@@ -38,9 +38,7 @@ def test_a_wrong_configuration_is_refused_and_the_fleet_stays(shared_stack: Shar
     async def scenario() -> None:
         good = stack.config_path.read_text()
         stack.config_path.write_text(good.replace("backends:", "backendz:") + "nonsense: 1\n")
-        async with asyncio.timeout(PATIENCE_S):
-            while "config_refused" not in stack.sidecar.log_path.read_text():
-                await asyncio.sleep(0.02)
+        await until(lambda: "config_refused" in stack.sidecar.log_path.read_text())
         log = stack.sidecar.log_path.read_text()
         assert "backendz" in log
         assert "nonsense" in log

@@ -4,7 +4,6 @@ import asyncio
 
 from support.client_load import chat
 from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S
-from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
 
 WAITS = 'extproc_queue_model_requests{model="asleep"} 2.0'
@@ -21,10 +20,7 @@ def test_requests_wait_at_the_router_until_the_first_server_of_their_model_has_s
     async def scenario() -> None:
         async with running(stack):
             asked = [asyncio.create_task(stack.ask(chat(model="asleep"))) for _ in range(2)]
-            async with asyncio.timeout(PATIENCE_S):
-                while WAITS not in (page := await stack.metrics_page()):
-                    await asyncio.sleep(0.05)
-            assert WANTED in page
+            assert WANTED in await stack.until_page(lambda page: WAITS in page)
             stack.start_sim("vllm-2", "--speed", "4", "--model", "asleep")
             stack.write_config()
             answers = await asyncio.gather(*asked)

@@ -13,7 +13,6 @@ import openai
 import pytest
 from aiohttp import web
 from support.local_application import application_at
-from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, SharedStack, running
 from support.scripted_backend import PAGE
 from support.stack_fixtures import envoys
@@ -209,16 +208,14 @@ def test_a_server_that_ends_its_websockets_is_no_failing_one(fleet: SharedStack)
     async def scenario() -> None:
         stack, sessions = fleet.stack, 8
 
-        async def answered() -> float:
-            return sum(map(float, ok.findall(await stack.metrics_page())))
+        def answered(page: str) -> float:
+            return sum(map(float, ok.findall(page)))
 
-        before = await answered()
+        before = answered(await stack.metrics_page())
         for _ in range(sessions):
             async with stack.session.ws_connect(f"{stack.envoy.url}/v1/realtime?model=scripted") as socket:
                 assert [message.data async for message in socket] == ["done"]
-        async with asyncio.timeout(PATIENCE_S):
-            while await answered() < before + sessions:
-                await asyncio.sleep(0.02)
+        await stack.until_page(lambda page: answered(page) >= before + sessions)
 
     fleet.run(scenario())
 

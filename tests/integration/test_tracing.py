@@ -11,7 +11,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.client_load import chat
 from support.local_application import application_at
-from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
 from support.scripted_backend import PAGE
 
@@ -86,9 +85,7 @@ def test_a_clients_trace_goes_on_in_a_span_of_the_decision_and_at_the_server(sta
         async with traced(stack, witness):
             assert (await stack.ask(chat(), headers=SAMPLED)).status == 200
             assert (await stack.ask(chat())).status == 200
-            async with asyncio.timeout(PATIENCE_S):
-                while 'extproc_spans_total{result="exported"} 1.0' not in await stack.metrics_page():
-                    await asyncio.sleep(0.02)
+            await stack.until_page(lambda page: 'extproc_spans_total{result="exported"} 1.0' in page)
 
     asyncio.run(scenario())
     (span,) = witness.spans

@@ -14,6 +14,7 @@ import uvloop
 import yaml
 from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
+from support.patience import until
 from support.served import TRANSPORTS, Served, listening
 
 from extproc.config.stages import TlsConfig
@@ -88,7 +89,7 @@ def test_every_request_is_placed_and_logged_and_leaves_nothing(
 
             answers = await asyncio.gather(*map(one, range(1, REQUESTS + 1)))
             assert set(answers) == {(200, "vllm-1")}
-            await served.until(lambda: len(served.entries) == REQUESTS and served.in_flight == 0)
+            await until(lambda: len(served.entries) == REQUESTS and served.in_flight == 0)
             assert all(entry.metadata["facts"] == "vllm-1" for entry in served.entries)
             assert (served.placed, served.server.protocol_errors) == (REQUESTS, 0)
 
@@ -119,7 +120,7 @@ def test_requests_in_flight_outlive_the_drain_and_their_places_are_given_back(
             behind_envoy(start_envoy, backend, served, "") as (envoy, session),
         ):
             asked = [asyncio.create_task(ask(envoy, session)) for _ in range(20)]
-            await served.until(lambda: served.in_flight == len(asked))
+            await until(lambda: served.in_flight == len(asked))
             await served.server.drain()
             assert (served.in_flight, served.server.open_streams) == (0, 0)
             backend.may_answer.set()
@@ -169,6 +170,6 @@ def test_envoy_is_served_over_mutual_tls(start_envoy: StartEnvoy, tmp_path: Path
         ):
             answers = await asyncio.gather(*(ask(envoy, session) for _ in range(50)))
             assert set(answers) == {(200, "vllm-1")}
-            await served.until(lambda: len(served.entries) == len(answers) and served.in_flight == 0)
+            await until(lambda: len(served.entries) == len(answers) and served.in_flight == 0)
 
     uvloop.run(scenario())

@@ -9,7 +9,6 @@ from typing import Any
 
 from support.client_load import chat
 from support.envoy_process import SHIPPED_MESSAGE_TIMEOUT_S, StartEnvoy
-from support.patience import PATIENCE_S
 from support.process_stack import LocalStack, running
 
 from extproc.fleet.endpoint import Endpoint
@@ -19,9 +18,7 @@ from extproc.lab.local_stack.child_process import ChildProcess
 async def until_outcome(stack: LocalStack, backend: str, result: str) -> None:
     """Wait until a request has ended so."""
     wanted = f'extproc_outcomes_total{{backend="{backend}",result="{result}"}} 1.0'
-    async with asyncio.timeout(PATIENCE_S):
-        while wanted not in await stack.metrics_page():
-            await asyncio.sleep(0.05)
+    await stack.until_page(lambda page: wanted in page)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,13 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from support.patience import wait_until
+from support.patience import PATIENCE_S, until, wait_until
 from support.ports import free_ports
 
-PATIENCE_S = 60.0
 PORTS = 7
 MODEL = "sim-model"
 SIDECAR, TRAINER = b"\0serve\0", b"\0trainer\0"
 CHAT = {"model": MODEL, "stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}
-
-
-def until(is_so: Callable[[], object], what: str) -> None:
-    wait_until(is_so, what, PATIENCE_S)
 
 
 def children(pid: int) -> list[int]:
@@ -100,7 +95,9 @@ def running(directory: Path, *options: str) -> Iterator[Up]:
     """A stack that is ready; it is stopped at the end, if the test has not done so."""
     up = run_up(directory, *options)
     try:
-        until(lambda: "Ctrl-C stops everything" in up.output() or up.process.poll() is not None, "the stack")
+        wait_until(
+            lambda: "Ctrl-C stops everything" in up.output() or up.process.poll() is not None, "the stack"
+        )
         assert up.process.poll() is None, up.output()
         yield up
     finally:
@@ -206,19 +203,15 @@ def test_sidecar_that_is_killed_comes_back_and_no_request_fails(up: Up) -> None:
                     placed.append("x-extproc-backend" in headers)
 
             async def is_placed_again() -> None:
-                async with asyncio.timeout(PATIENCE_S):
-                    while up.child(SIDECAR) in {None, killed}:
-                        await asyncio.sleep(0.05)
-                    seen = len(placed)
-                    while not any(placed[seen:]):
-                        await asyncio.sleep(0.05)
+                await until(lambda: up.child(SIDECAR) not in {None, killed})
+                seen = len(placed)
+                await until(lambda: any(placed[seen:]))
 
             is_over = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(8):
                     tasks.create_task(client(is_over))
-                while len(placed) < 20:
-                    await asyncio.sleep(0.02)
+                await until(lambda: len(placed) >= 20)
                 os.kill(killed, signal.SIGKILL)
                 await is_placed_again()
                 is_over.set()
@@ -238,10 +231,10 @@ def test_learning_stack_has_a_trainer_of_its_own_which_comes_back_when_it_is_kil
         assert yaml.safe_load((run_dir / "extproc.yaml").read_text())["model"]["path"] == str(
             run_dir / "model.json"
         )
-        until(lambda: "trainer_started" in (run_dir / "trainer.log").read_text(), "the trainer")
+        wait_until(lambda: "trainer_started" in (run_dir / "trainer.log").read_text(), "the trainer")
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        until(lambda: up.child(TRAINER) not in {None, killed}, "the next trainer")
+        wait_until(lambda: up.child(TRAINER) not in {None, killed}, "the next trainer")
         assert "The trainer was killed by SIGKILL, and is restarted in 0.5 s." in up.output()
         pids = children(up.process.pid)
         assert len(pids) == 6
@@ -255,12 +248,12 @@ def test_nothing_survives_when_up_itself_is_killed(tmp_path: Path) -> None:
         pids = children(up.process.pid)
         assert pids
         up.process.kill()
-        until(lambda: not [pid for pid in pids if is_alive(pid)], "the children's end")
+        wait_until(lambda: not [pid for pid in pids if is_alive(pid)], "the children's end")
 
 
 def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
     up = run_up(tmp_path)
-    until(lambda: "Starting" in up.output() and children(up.process.pid), "the first process")
+    wait_until(lambda: "Starting" in up.output() and children(up.process.pid), "the first process")
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(PATIENCE_S) == 0
     assert "curl" not in up.output()
@@ -280,7 +273,7 @@ def test_killed_backend_is_reported_and_replaced_by_the_others_and_ctrl_c_leaves
         sim = up.child(b"\0sim\0")
         assert sim is not None
         os.kill(sim, signal.SIGKILL)
-        until(lambda: "To bring it back: " in up.output(), "the report")
+        wait_until(lambda: "To bring it back: " in up.output(), "the report")
         assert "was killed by SIGKILL" in up.output()
         asyncio.run(scenario(up))
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from support.build import STALE_AFTER_S, a_backend, reserve, view_of
 
 from extproc.fleet.backend import Backend
+from extproc.fleet.engine_estimate import STEP_SHARE
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
 from extproc.policy.expected_wait import expected_wait, scores
@@ -73,7 +74,7 @@ def test_prompts_that_were_sent_delay_the_next_until_they_are_computed() -> None
     backend = a_backend()
     (before_s,) = scores(view_of([backend], 1.0), 0.0)
     backend.expect_prompt("sent", 5000, 1.0)
-    backlog_s = 5000 * backend.pace.token_s
+    backlog_s = 5000 * backend.pace.token_s + STEP_SHARE * backend.pace.base_s
     assert scores(view_of([backend], 1.0), 0.0) == pytest.approx([before_s + backlog_s])
     assert scores(view_of([backend], 1.0 + backlog_s), 0.0) == pytest.approx([before_s])
 

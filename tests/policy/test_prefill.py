@@ -15,6 +15,7 @@ from extproc.policy.expected_wait import expected_wait
 from extproc.policy.prefill import nearer_by_prefill, prefill_elsewhere, prefillers_of, stalled_s, there_s
 
 NOW_S = 100.0
+Facts = tuple[dict[str, object], bool, bool, float | None]
 _seconds = st.floats(0.0, 10.0)
 _servers = st.fixed_dictionaries(
     {
@@ -30,9 +31,7 @@ _facts = st.tuples(_servers, st.booleans(), st.booleans(), st.none() | st.floats
 """Also whether it fails; whether it goes on with prompts of others and has moved some; its cached tokens."""
 
 
-def _view(
-    described: Sequence[tuple[dict[str, object], bool, bool, float | None]], prompt_tokens: float
-) -> FleetView:
+def _view(described: Sequence[Facts], prompt_tokens: float) -> FleetView:
     cached, backends = {}, []
     for number, (fields, is_failing, is_other, tokens) in enumerate(described):
         backend = a_backend(
@@ -64,8 +63,8 @@ def _ready_s(view: FleetView, prompt_tokens: float) -> dict[Backend, float]:
 @settings(deadline=None)
 @given(st.lists(_facts, max_size=4), _facts, st.floats(0.0, 1e5))
 def test_the_prefill_server_is_the_one_with_which_the_first_token_comes_soonest(
-    prefilling: list[tuple[dict[str, object], bool, bool, float | None]],
-    answering: tuple[dict[str, object], bool, bool, float | None],
+    prefilling: list[Facts],
+    answering: Facts,
     prompt_tokens: float,
 ) -> None:
     view, own = _view(prefilling, prompt_tokens), _view([answering], prompt_tokens)
@@ -90,8 +89,8 @@ def test_the_prefill_server_is_the_one_with_which_the_first_token_comes_soonest(
 @settings(deadline=None)
 @given(st.lists(_facts, max_size=4), st.lists(_facts, max_size=6), st.floats(0.0, 1e5))
 def test_servers_are_nearer_by_what_another_computes_for_them(
-    prefilling: list[tuple[dict[str, object], bool, bool, float | None]],
-    answering: list[tuple[dict[str, object], bool, bool, float | None]],
+    prefilling: list[Facts],
+    answering: list[Facts],
     prompt_tokens: float,
 ) -> None:
     view, own = _view(prefilling, prompt_tokens), _view(answering, prompt_tokens)

@@ -215,5 +215,7 @@ def test_a_call_of_grpc_is_work_of_which_nothing_is_read() -> None:
     headers = {":method": "POST", ":path": "/vllm.Inference/Generate"}
     assert is_placed_by_headers(headers)
     assert not is_placed_by_headers(headers | {":path": "/v1/chat/completions"})
-    request = read_request(headers, None, TokenRatios())
+    named = headers | {"x-tenant": "a", "x-slo-ttft-ms": "500"}
+    request = read_request(named, None, TokenRatios(), HeaderRules(tenant_header="x-tenant"))
+    assert (request.tenant, request.wait_limit_s) == ("a", 0.5)
     assert (request.api, request.has_body, request.model, request.input_tokens) == (GRPC, True, None, 0)

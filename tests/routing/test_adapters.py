@@ -47,13 +47,13 @@ def backend_of(placement: Placement) -> str:
 def test_a_request_goes_where_its_adapter_runs_by_the_servers_gauge() -> None:
     core = a_fleet()
     see(core.fleet.backends[1], "a0")
-    assert {send(core, "a0") for _ in range(3)} == {"vllm-2"}
+    assert {send(core, "a0", 1.1 + tenth / 10) for tenth in range(3)} == {"vllm-2"}
 
 
 def test_our_own_requests_count_at_once_without_a_scrape() -> None:
     core = a_fleet()
     first = send(core, "a0")
-    assert {send(core, "a0") for _ in range(3)} == {first}
+    assert {send(core, "a0", 1.2 + tenth / 10) for tenth in range(3)} == {first}
 
 
 def test_an_adapter_that_runs_nowhere_goes_where_a_place_is_free() -> None:
@@ -74,7 +74,7 @@ def test_many_adapters_spread_over_the_places_that_there_are() -> None:
 def test_of_a_large_fleet_the_servers_where_the_adapter_runs_are_looked_at() -> None:
     core = a_fleet(count=300)
     see(core.fleet.backends[277], "a0")
-    assert {send(core, "a0") for _ in range(4)} == {"vllm-278"}
+    assert {send(core, "a0", 1.1 + tenth / 10) for tenth in range(4)} == {"vllm-278"}
 
 
 def test_a_crowded_server_is_left_for_an_idle_one() -> None:

@@ -105,7 +105,7 @@ def test_tokens_in_the_cache_of_the_server_that_answers_need_no_prefill() -> Non
 
 def test_prompts_go_to_the_prefill_server_with_the_shortest_wait_until_none_is_worth_it() -> None:
     core = pd_core(2)
-    chosen = [prefiller(place(core, prefix=(), prompt_bytes=0)) for _ in range(6)]
+    chosen = [prefiller(place(core, prefix=(), prompt_bytes=0, input_tokens=15_000)) for _ in range(6)]
     assert set(chosen[:2]) == {"127.0.0.1:2", "127.0.0.1:3"}
     assert chosen[-1] == ""
 
@@ -161,11 +161,11 @@ def test_at_a_first_token_only_the_prompts_that_were_sent_later_wait_yet() -> No
     (backend,) = prefillers(core)
     first, second = (place(core, prefix=(), input_tokens=tokens) for tokens in (10_000, 30_000))
     assert [prefiller(each) for each in (first, second)] == ["127.0.0.1:2"] * 2
-    assert backend.prefilled_at_s == pytest.approx(NOW_S + 4.0)
+    assert backend.prefilled_at_s == pytest.approx(NOW_S + 4.0, abs=0.05), "and some for each iteration"
     assert first.lease is not None
     assert second.lease is not None
     first.lease.answered(NOW_S + 0.5)
-    assert backend.prefilled_at_s == pytest.approx(NOW_S + 3.5)
+    assert backend.prefilled_at_s == pytest.approx(NOW_S + 3.5, abs=0.05)
     second.lease.answered(NOW_S + 2.0)
     first.lease.answered(NOW_S + 2.0)
     assert is_clear(backend, NOW_S + 2.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
-from support.patience import PATIENCE_S
+from support.patience import until
 
 MODEL = "sim"
 
@@ -83,9 +83,7 @@ class Load:
     async def until(self, count: int) -> None:
         """Wait until that many more requests have been answered."""
         target = len(self.answers) + count
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.answers) < target:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.answers) >= target)
 
     @property
     def failures(self) -> list[object]:

@@ -1,6 +1,5 @@
 """The compose stack as its users start it: built from the tree, on free ports, as a project of its own."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import aiohttp
 import docker
 from docker.models.containers import Container
 from support.client_load import Answer
-from support.patience import PATIENCE_S
+from support.patience import until_state
 from support.shipped_model import SHIPPED_MODEL
 from testcontainers.compose import DockerCompose
 
@@ -84,21 +83,16 @@ class ComposeStack:
 
     async def until(self, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Wait until the sidecar's state is as wanted, and return it."""
-        state: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    try:
-                        async with self._session.get(f"{self.http_url}/v1/state") as response:
-                            state = await response.json()
-                        if is_so(state):
-                            return state
-                    except (aiohttp.ClientError, json.JSONDecodeError):
-                        pass  # the sidecar is not there (yet)
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            log = self.containers["sidecar"].logs(tail=20)
-            raise AssertionError(f"not as wanted: {state}\n{log}") from None
+
+        def log() -> str:
+            return str(self.containers["sidecar"].logs(tail=20))
+
+        return await until_state(self._state, is_so, log)
+
+    async def _state(self) -> dict[str, Any]:
+        async with self._session.get(f"{self.http_url}/v1/state") as response:
+            result: dict[str, Any] = await response.json()
+            return result
 
     async def until_routable(self, *names: str) -> None:
         """Wait until exactly these backends may be chosen, and have said what they serve."""

@@ -65,9 +65,6 @@ def scenario(fleet: str = "local", load: float = 0.8, duration_s: float = 20.0, 
         capacities_per_s=capacities,
         traffic=OpenLoopTraffic(Steady(), load * sum(capacities), duration_s, LENGTHS, CONTEXT),
         routers=routers,
-        scrape_interval_s=0.1,
-        gauge_delay_s=0.3,
-        slo_s=2.0,
         layered=layered_rules(model_file=MODEL_FILE.read_bytes()),
     )
 
@@ -81,10 +78,6 @@ def offered_scenario(
         servers=servers,
         capacities_per_s=offered.capacities_per_s,
         traffic=offered.traffic,
-        routers=1,
-        scrape_interval_s=0.1,
-        gauge_delay_s=0.3,
-        slo_s=2.0,
         layered=layered.layered_rules({}),
         from_s=from_s,
     )

@@ -15,7 +15,8 @@ from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
-from extproc.lab.rivals.layered import BYTES_PER_TOKEN, MODEL, Layered, LayeredRules
+from extproc.lab.rivals.as_in_production import BYTES_PER_TOKEN, MODEL
+from extproc.lab.rivals.layered import Layered, LayeredRules
 from extproc.lab.rivals.policy import HELD, Candidates, Ended
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.outcomes.outcome import LogEntry
@@ -51,9 +52,8 @@ class AsRead(Layered):
     ) -> None:
         self.chosen: list[tuple[int, int | None]] = []
         self._number = 0
-        self._ratios = (
-            TokenRatios()
-        )  # which learn nothing: the lengths are exact, as the evaluator takes them
+        # They learn nothing: the lengths are exact, as the evaluator takes them.
+        self._ratios = TokenRatios()
         super().__init__(names, rules, rng, places)
 
     def choose(self, request_id: int, request: Arrival, candidates: Candidates, now_s: float) -> int | None:

@@ -11,10 +11,10 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+from support.patience import PATIENCE_S
 
 Headers = Sequence[tuple[str, str]]
 
-PATIENCE_S = 10.0
 _GOAWAY = 7
 
 

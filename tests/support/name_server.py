@@ -55,7 +55,9 @@ def name_server() -> Iterator[NameServer]:
     port = free_port()
     servers = [DNSServer(resolver, "127.0.0.1", port, tcp=tcp, logger=_Silent()) for tcp in (False, True)]
     for server in servers:
-        server.start_thread()
+        # Its own `start_thread` looks for the end every half a second.
+        server.thread = threading.Thread(target=server.server.serve_forever, args=(0.01,))
+        server.thread.start()
     resolver.address = f"127.0.0.1:{port}"
     try:
         yield resolver

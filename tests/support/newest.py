@@ -1,12 +1,14 @@
 """Run the linters and tests with the newest versions that pyproject.toml allows: `make test-newest`.
 
-An environment of its own gets the versions that `make lock ARGS=--upgrade` would lock today. Where the lock
-file has all of them, nothing is run. The last lines say which packages are newer, and what failed with them.
-This module imports only the standard library, since it runs before anything is installed.
+An environment of its own gets the versions that `make lock ARGS=--upgrade` would lock today, and a copy of
+the source tree, where the newest protoc makes the stubs of `protos/`: `make test` may run at the same time.
+Where the lock file has all of these versions, nothing is run. The last lines say which packages are newer,
+and what failed with them. This module imports only the standard library: nothing is installed before it.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,8 @@ from support.lock_file import LOCK, ROOT, Versions, versions, write_lock
 
 VENV = ROOT / ".venv"
 NEWEST = VENV / "newest"
+TREE = NEWEST / "tree"
+NOT_COPIED = shutil.ignore_patterns(VENV.name, ".git", "*_pb2.py*", "__pycache__", ".*_cache", ".hypothesis")
 PYTHON = NEWEST / "venv" / "bin" / "python"
 TESTS = ("tests", "--ignore=tests/containers", "--ignore=tests/test_lock_file.py")
 """All but those of the lock file, and of the image that is built from it."""
@@ -51,7 +55,7 @@ def failures(command: Sequence[str]) -> list[str]:
     }
     named = []
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=TREE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -64,9 +68,9 @@ def failures(command: Sequence[str]) -> list[str]:
 
 
 def install(uv: str, lock: Path) -> list[str]:
-    """Make the environment anew, and return what failed."""
-    # This replaces the stubs in the source tree by those of the newest protoc. The next make installs again.
-    (VENV / ".installed").unlink(missing_ok=True)
+    """Make the copy and its environment anew, and return what failed."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    shutil.copytree(ROOT, TREE, ignore=NOT_COPIED, symlinks=True)
     subprocess.run(
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, NEWEST / "venv"], check=True
     )

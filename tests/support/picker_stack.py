@@ -11,6 +11,7 @@ from typing import Any
 from support.envoy_process import RunningEnvoy
 from support.ports import free_port
 from support.process_stack import LocalStack
+from support.warm_process import WarmProcess
 
 from benchmarks.gateway_envoy import gateway_config
 from extproc.lab.local_stack.child_process import ChildProcess
@@ -42,16 +43,25 @@ class PickerStack(LocalStack):
         }
         command = [sys.executable, "-m", "extproc", "picker", "--config", str(self.config_path)]
         command += ["--grpc-health-port", str(self.health_port), *self.options]
-        self.sidecar = ChildProcess("picker", command, self.directory / "picker.log")
+        self.sidecar = WarmProcess("picker", command, self.directory / "picker.log")
 
     async def launch_envoy(self) -> None:
         """Start all gateways."""
         ports = list(self.backends.values())
-        for name, fields in self.gateways.items():
-            config = gateway_config(self.picker_ports, ports, **{"tls": True, **fields})
-            directory = self.directory / f"{name}-{len(self.envoys)}"
-            self.envoys[name] = await asyncio.to_thread(RunningEnvoy, directory, config)
+        starting = [
+            asyncio.to_thread(
+                RunningEnvoy,
+                self.directory / f"{name}-{number}",
+                gateway_config(self.picker_ports, ports, **{"tls": True, **fields}),
+            )
+            for number, (name, fields) in enumerate(self.gateways.items(), start=len(self.envoys))
+        ]
+        self.envoys.update(zip(self.gateways, await asyncio.gather(*starting), strict=True))
         self.envoy = next(iter(self.envoys.values()))
+
+    def may_start_sidecar(self) -> bool:
+        """Always: no cluster is written for it."""
+        return True
 
     async def start(self) -> None:
         """Start what is not started yet, and wait until the gateways have seen that the picker is ready."""
@@ -75,7 +85,7 @@ class PickerStack(LocalStack):
         self.picker_ports.append(port)
         ports = ("--grpc-port", port, "--grpc-health-port", free_port(), "--metrics-port", free_port())
         command = [*self.sidecar.command, *map(str, ports)]
-        return ChildProcess("another picker", command, self.directory / f"picker-{port}.log")
+        return WarmProcess("another picker", command, self.directory / f"picker-{port}.log")
 
     @asynccontextmanager
     async def through(self, gateway: str) -> AsyncIterator[None]:

@@ -16,8 +16,9 @@ import aiohttp
 import yaml
 from support.client_load import Answer, chat
 from support.envoy_process import MESSAGE_TIMEOUT_S
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, until, until_state
 from support.ports import free_port
+from support.warm_process import WarmProcess
 
 from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
@@ -53,13 +54,13 @@ class LocalStack:
         self.samples_path = self.directory / "samples.db"
         self.model_path = self.directory / "model.json"
         command = [sys.executable, "-m", "extproc", "serve", "--config", str(self.config_path)]
-        self.sidecar = ChildProcess("sidecar", command, self.directory / "sidecar.log")
+        self.sidecar: ChildProcess = WarmProcess("sidecar", command, self.directory / "sidecar.log")
 
     def start_sim(self, name: str, *options: str, port: int | None = None) -> None:
         """Start a simulated backend; one that was started before starts again on its port."""
         self.backends[name] = port or self.backends.get(name) or free_port()
         command = [sys.executable, "-m", "extproc", "sim", "--port", str(self.backends[name]), *options]
-        self.sims[name] = ChildProcess(name, command, self.directory / f"{name}.log")
+        self.sims[name] = WarmProcess(name, command, self.directory / f"{name}.log")
         self.sims[name].start()
 
     async def change_speed(self, speed: float, *names: str) -> None:
@@ -89,9 +90,11 @@ class LocalStack:
     async def start(self) -> None:
         """Start what is not started yet, and wait until every backend is routable and its models known."""
         self.write_config()
-        await self.launch_envoy()
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        envoy = asyncio.create_task(self.launch_envoy())
+        await until(lambda: self.may_start_sidecar() or envoy.done())
         self.sidecar.start()
+        await envoy
         await self.until_routable(len(self._listed()) or self.found_at_start)
 
     async def launch_envoy(self) -> None:
@@ -101,14 +104,19 @@ class LocalStack:
         options = {"edit": self.edit_envoy, "message_timeout_s": self.message_timeout_s}
         self.envoy = await asyncio.to_thread(self.start_envoy, grpc, addresses, **options)
 
+    def may_start_sidecar(self) -> bool:
+        """Whether it would find the clusters that Envoy has: with these a backend is used at once."""
+        return self.cds_path.exists()
+
     def _listed(self) -> dict[str, int]:
         return self.backends if self.discovery is None else {}
 
     async def stop(self) -> None:
         """End all processes that this started; Envoy is the fixture's."""
         await self.session.close()
-        for child in (self.sidecar, *self.sims.values()):
-            await asyncio.to_thread(child.stop, 5.0)
+        await asyncio.to_thread(self.sidecar.stop, 5.0)
+        for sim in self.sims.values():
+            await asyncio.to_thread(sim.stop, 0.0)
 
     async def state(self) -> dict[str, Any]:
         """`/v1/state`."""
@@ -127,38 +135,28 @@ class LocalStack:
         assert found is not None, f"no {name}"
         return float(found[1])
 
+    async def until_page(self, is_so: Callable[[str], object]) -> str:
+        """Wait until `/metrics` is as wanted, and return it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so(page := await self.metrics_page()):
+                await asyncio.sleep(0.02)
+        return page
+
     async def until_metric(self, name: str, value: float) -> None:
         """Wait until a metric without labels has at least that value."""
-        async with asyncio.timeout(PATIENCE_S):
-            while await self.metric(name) < value:
-                await asyncio.sleep(0.02)
+        series = re.compile(rf"^{name} (\S+)$", re.MULTILINE)
+        await self.until_page(lambda page: sum(map(float, series.findall(page))) >= value)
 
     async def until_outcomes(self, count: int) -> None:
         """Wait until Envoy has logged this many placed requests, which it does when they have ended."""
         series = re.compile(r"^extproc_outcomes_total\{.*\} (\S+)$", re.MULTILINE)
-        async with asyncio.timeout(PATIENCE_S):
-            while sum(map(float, series.findall(await self.metrics_page()))) < count:
-                await asyncio.sleep(0.02)
+        await self.until_page(lambda page: sum(map(float, series.findall(page))) >= count)
 
     async def until(
         self, is_so: Callable[[dict[str, Any]], object], patience_s: float = PATIENCE_S
     ) -> dict[str, Any]:
         """Wait until the state is as wanted, and return it."""
-        state: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(patience_s):
-                while True:
-                    try:
-                        state = await self.state()
-                        if is_so(state):
-                            return state
-                    except (aiohttp.ClientError, json.JSONDecodeError):
-                        pass  # the sidecar is not there (yet)
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(
-                f"not as wanted after {patience_s} s: {state}\n{self.sidecar.log_tail()}"
-            ) from None
+        return await until_state(self.state, is_so, self.sidecar.log_tail, patience_s)
 
     async def until_routable(self, count: int) -> None:
         """Wait until that many backends may be chosen, and have said what they serve."""

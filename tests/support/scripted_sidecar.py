@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from aiohttp import web
 from support.envoy_process import EnvoyProcess, StartEnvoy
+from support.patience import PATIENCE_S
 
 from extproc.adapters.envoy.access_log_wire import decode_entries
 from extproc.adapters.envoy.ext_proc_wire import decode, encode
@@ -30,7 +31,6 @@ from extproc.outcomes.outcome import LogEntry, read_retry
 
 Script = Callable[[Event], Instruction]
 CHUNK = b"data: token\n\n"
-PATIENCE_S = 60.0
 
 
 def wave_through(event: Event) -> Instruction:
@@ -218,9 +218,3 @@ async def running(
         envoy = await asyncio.to_thread(start_envoy, address, [*addresses, *extra], **options)
         exits.push_async_callback(asyncio.to_thread, envoy.stop)
         yield Stack(sidecar, envoy, addresses, client)
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():
-            await asyncio.sleep(0.01)

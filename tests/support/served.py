@@ -1,6 +1,5 @@
 """A server of either transport, on a free port, and what it did; for tests that speak to it as Envoy does."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +24,6 @@ from extproc.request.token_ratio import TokenRatios
 NewServer = Callable[..., ThinServer | GrpcServer]
 TRANSPORTS = ("grpcio", "thin")
 PROCESS = f"/{EXT_PROC_SERVICE}/Process"
-PATIENCE_S = 10.0
 
 HEADERS = ext_proc_pb2.ProcessingRequest(
     request_headers=ext_proc_pb2.HttpHeaders(
@@ -78,11 +76,6 @@ class Served:
         return Placement(
             RouteTo(phase, "vllm-1", {"backend": "vllm-1", "facts": "vllm-1"}), CountedLease(self._release)
         )
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.005)
 
     def _release(self, _: float) -> None:
         self.in_flight -= 1

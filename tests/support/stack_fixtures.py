@@ -12,6 +12,7 @@ from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.patience import wait_until
 from support.ports import free_port
 from support.process_stack import LocalStack, SharedStack, StartSim
+from support.warm_process import WarmProcess
 
 from extproc.adapters.http.fleet_state import is_answering
 from extproc.fleet.endpoint import Endpoint
@@ -83,7 +84,7 @@ def start_sim(tmp_path: Path) -> Iterator[StartSim]:
     def start(*options: str) -> tuple[str, ChildProcess]:
         port = free_port()
         command = [sys.executable, "-m", "extproc", "sim", "--port", str(port), *options]
-        child = ChildProcess("sim", command, tmp_path / f"sim-{port}.log")
+        child = WarmProcess("sim", command, tmp_path / f"sim-{port}.log")
         started.append(child)
         child.start()
         url = f"http://127.0.0.1:{port}"

@@ -11,6 +11,7 @@ import urllib.request
 
 PORT = int(os.environ.get("PORT", "8000"))
 DELAY_S = float(os.environ.get("DELAY_S", "15"))
+LOOK_S = float(os.environ.get("LOOK_S", "1"))
 QUIET_LOOKS = 3  # the gauges lag by half a second, and read 0 between two batches
 GAUGE = re.compile(rb"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
@@ -29,4 +30,4 @@ if __name__ == "__main__":
     quiet = 0
     while quiet < QUIET_LOOKS:
         quiet = quiet + 1 if in_flight() == 0.0 else 0
-        time.sleep(1.0)
+        time.sleep(LOOK_S)

@@ -5,7 +5,7 @@ For each backend NAME it has
 - `NAME_endpoint`, the backend's address, without a second attempt,
 - `NAME_retry`, the backends that are tried in its place, and
 - `NAME`, a composite cluster: the first attempt goes to the endpoint, the second to those,
-- `NAME_grpc`, its port that speaks gRPC, if it has one, without a second attempt (clients make those),
+- `NAME_grpc`, `NAME_grpc_endpoint` and `NAME_grpc_retry`, the same for a port that speaks gRPC,
 
 and `extproc_pool` and `extproc_grpc`, all backends under LEAST_REQUEST, where requests go that extproc did
 not place. See
@@ -15,12 +15,14 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/clusters/composite
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from extproc.adapters.envoy.ext_proc_wire import METADATA_NAMESPACE
 from extproc.adapters.envoy.path_prefix import PREFIX_KEY, prefix_filters
 from extproc.adapters.envoy.upstream_tls import match_metadata, tls_fields
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, Endpoint, is_ip_address
+from extproc.fleet.peers import MAX_PEERS
 from extproc.routing.bookings import MAX_SAVED_RETRIES, RETRY_SHARE
 
 Document = dict[str, Any]
@@ -34,7 +36,6 @@ _NO_LIMIT = 1_000_000
 """For circuit breakers: admission is extproc's business, Envoy's defaults are 1,024, and 3 for retries."""
 
 _NO_LIMITS = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), _NO_LIMIT)
-_NO_RETRY: Document = {"circuit_breakers": {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}}
 
 
 def cds_document(
@@ -61,7 +62,8 @@ def _others(backends: Sequence[Endpoint], backend: Endpoint) -> Sequence[Endpoin
 
 
 def _endpoint(backend: Endpoint) -> Document:
-    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | _NO_RETRY
+    no_retry = {"thresholds": [_NO_LIMITS | {"max_retries": 0}]}
+    cluster = _backend_cluster(backend.name + ENDPOINT_SUFFIX, [backend]) | {"circuit_breakers": no_retry}
     if cluster["type"] == "STRICT_DNS":
         # Keeps the last address when the name is gone. With none, the composite would serve the first attempt
         # from the next cluster, and the dead backend would look as if it had answered.
@@ -73,12 +75,16 @@ def _grpc_clusters(backends: Sequence[Endpoint]) -> list[Document]:
     speaking = [backend.at_grpc_port for backend in backends if backend.grpc_port is not None]
     if not speaking:
         return []  # Envoy answers by itself that it is not implemented
-    each = [_backend_cluster(backend.name + GRPC_SUFFIX, [backend]) | _NO_RETRY for backend in speaking]
-    http2 = _http_options({}, "http2_protocol_options")
-    return [cluster | http2 for cluster in (_balanced(GRPC_POOL_CLUSTER, speaking), *each)]
+    clusters, composites = [_balanced(GRPC_POOL_CLUSTER, speaking)], []
+    for number, backend in enumerate(speaking):
+        name = backend.name + GRPC_SUFFIX
+        others = [*speaking[number + 1 :], *speaking[:number]][:MAX_PEERS]
+        clusters += [_endpoint(replace(backend, name=name)), _balanced(f"{name}_retry", others or [backend])]
+        composites.append(_composite(name))
+    return [cluster | _http_options({}, "http2_protocol_options") for cluster in clusters] + composites
 
 
-def _composite(name: str, backends: Sequence[Endpoint]) -> Document:
+def _composite(name: str, backends: Sequence[Endpoint] = ()) -> Document:
     filters = prefix_filters(backends)  # those of the clusters that it consists of are not asked
     return {
         "name": name,

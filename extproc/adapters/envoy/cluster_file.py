@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from extproc.adapters.envoy.path_prefix import PREFIX_KEY
 from extproc.adapters.files.atomic_file import write_atomically
 from extproc.config.backends_stage import BackendConfig
 from extproc.config.regular_file import read_whole
-from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
+from extproc.fleet.endpoint import ENDPOINT_SUFFIX, GRPC_SUFFIX, Endpoint
 
 logger = logging.getLogger(__name__)
 
 
-MAX_FILE_BYTES = 32 << 20
-"""Measured: at most 4.5 KB for each of at most 4,096 backends, and 2 KB for its models."""
+MAX_FILE_BYTES = 64 << 20
+"""Measured: at most 4.5 KB for each of at most 4,096 backends, as much for gRPC, and 2 KB for its models."""
 
 _MAX_ERROR = 300
+_IS_ENDPOINT = re.compile(rf".*(?<!{GRPC_SUFFIX}){ENDPOINT_SUFFIX}")
 NO_CLUSTERS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 
 
@@ -37,13 +39,17 @@ class ClusterFile:
 
         Raises OSError where the file cannot be written.
         """
-        if (backends, peers) == self._written and self._path.exists():
+        if (backends, peers) == self._written and self.is_there():
             return
         located = {name: _locations(others) for name, others in peers.items()}
         served = [(backend.serves_http, sorted(backend.models or ())) for backend in backends]
         version = hashlib.sha256(repr((_locations(backends), located, served)).encode()).hexdigest()[:16]
         write_atomically(self._path, cds_document(backends, version, peers))
         self._written = (backends, peers)
+
+    def is_there(self) -> bool:
+        """Return whether there is a file."""
+        return self._path.exists()
 
     def read_known(self) -> list[Endpoint]:
         """Return the backends whose clusters are there, and so in Envoy by now; none if it is no such file.
@@ -80,7 +86,7 @@ def _locations(backends: Sequence[Endpoint]) -> list[tuple[object, ...]]:
 
 def _read_backends(document: bytes) -> list[Endpoint]:
     resources = json.loads(document)["resources"]
-    return [_backend(cluster) for cluster in resources if cluster["name"].endswith(ENDPOINT_SUFFIX)]
+    return [_backend(cluster) for cluster in resources if _IS_ENDPOINT.fullmatch(cluster["name"])]
 
 
 def _backend(cluster: dict[str, Any]) -> Endpoint:

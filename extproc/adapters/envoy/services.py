@@ -6,6 +6,7 @@ the whole process, SERVING from start to drain, for every service that it offers
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 from google.protobuf.message import DecodeError
@@ -27,7 +28,7 @@ SERVING = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING).Serializ
 SERVICES = frozenset({"", HEALTH_SERVICE, EXT_PROC_SERVICE, ACCESS_LOG_SERVICE})
 
 
-class EnvoyServer:
+class EnvoyServer(ABC):
     """Serves from `start` to `drain`, in between it `is_serving`; `open_streams` are of ext_proc.
 
     `protocol_errors` counts what was ended for what had been sent on it. `services` all have the same health,
@@ -46,13 +47,13 @@ class EnvoyServer:
         self.log = LogQueue(handle_entries)
         self._protocol = ConditionLog(logging.getLogger(type(self).__module__), "grpc_protocol_error")
 
+    @abstractmethod
     async def start(self) -> int:
         """Listen, and report SERVING; returns the port, 0 for a unix socket."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def drain(self) -> None:
         """Report NOT_SERVING, end the streams cleanly, then stop."""
-        raise NotImplementedError
 
     def health(self) -> bytes:
         """Return the response about any service that is there."""
@@ -76,7 +77,7 @@ class EnvoyServer:
         except ProtocolError as error:
             self._refused(error)
 
-    def flush_soon(self) -> None:
+    def flush_soon(self) -> None:  # noqa: B027 - grpcio writes by itself
         """Have what is sent while nothing is received written, where that does not happen by itself."""
 
     def _refused(self, error: ProtocolError) -> None:

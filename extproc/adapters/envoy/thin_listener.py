@@ -5,6 +5,7 @@ A message is answered within the same turn of the event loop: no task, queue or 
 
 import asyncio
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -65,9 +66,9 @@ class ThinListener(EnvoyServer):
             methods, config.max_message_bytes, unfinished, self._refused, limits, self.may_assume_h2
         )
 
+    @abstractmethod
     def methods(self) -> dict[str, NewHandler]:
         """Return the handlers of its calls by their paths."""
-        raise NotImplementedError
 
     async def start(self) -> int:
         """Listen, and report SERVING.

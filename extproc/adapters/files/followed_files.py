@@ -41,7 +41,7 @@ class ConfigWatch:
                 text = (content or b"").decode()
                 config = self._accepted(await asyncio.to_thread(parse_config, text, str(self._path)))
             except (ConfigError, UnicodeDecodeError) as error:
-                logger.error("config_refused error=%s", error)
+                logger.error("config_refused error=%s", "; ".join(map(str.strip, str(error).splitlines())))
             else:
                 if config != self._config:
                     self._apply(config)

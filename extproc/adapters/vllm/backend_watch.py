@@ -22,6 +22,7 @@ from extproc.adapters.vllm.scrape_budget import ScrapeBudget, need_of
 from extproc.adapters.vllm.scrape_pace import ScrapePace
 from extproc.adapters.vllm.served_models import read_models
 from extproc.adapters.vllm.server_tls import ServerTls
+from extproc.adapters.vllm.turns import Turns
 from extproc.adapters.vllm.wanted_lines import WantedLines
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule, Signals
@@ -80,6 +81,7 @@ class Asking:
     budget: ScrapeBudget
     results: Counter[tuple[str, ScrapeResult]] = field(default_factory=Counter)
     logs: ScrapeLogs = field(default_factory=ScrapeLogs)
+    turns: Turns = field(default_factory=Turns)
 
     def usual_interval_s(self, backend: Backend, now_s: float) -> float:
         """Return the interval that a backend has by its share of the budget."""
@@ -128,6 +130,7 @@ class BackendWatch:
                 delay_s = self._asking.budget.delay_s(time.monotonic())
                 if delay_s:
                     await self._pause.wait(delay_s)
+                await self._asking.turns.next()
                 started_s, spent_s, paced_s = time.monotonic(), server.spent_s, pace.spent_s
                 try:
                     await self._ask(started_s)
@@ -185,6 +188,7 @@ class BackendWatch:
 
     async def _ask_metrics(self, path: str) -> _Metrics:
         answer = await self._server.ask(path, self._key_header)
+        await self._asking.turns.next()
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(path, answer, now_s)
         signals = self._lines.read(answer.body) if answer.result is ScrapeResult.OK else None

@@ -16,7 +16,7 @@ PAUSE_S = 1.0
 """Guessed: from the beginning of one round to the next, at the least: what clients can have servers asked."""
 
 
-async def follow_searches(search: ModelSearch, scraper: Scraper) -> None:
+async def follow_searches(search: ModelSearch, scraper: Scraper, round_s: float = ROUND_S) -> None:
     """Hold requests for unknown models from now on, and have servers asked whenever there are some."""
     wanted = asyncio.Event()
     search.handle_wanted = wanted.set
@@ -26,7 +26,7 @@ async def follow_searches(search: ModelSearch, scraper: Scraper) -> None:
             wanted.clear()
             begun_s = time.monotonic()
             search.begin()
-            await _ask(search, scraper, begun_s + ROUND_S)
+            await _ask(search, scraper, begun_s + round_s)
             search.end(time.monotonic())
             await asyncio.sleep(begun_s + PAUSE_S - time.monotonic())
     finally:

@@ -22,26 +22,28 @@ from extproc.lab.traffic.arrivals import Arrival
 
 MAX_JUDGED = 2000
 """Decisions of a run, at most: a truth costs some milliseconds on engines of full size."""
+_DRAWS = 2000
+"""Tells the judge's random numbers from those of the traffic, which has the same seed."""
 DIFFERENCE = 0.2
 """Pairs whose true TTFTs differ by less are a matter of taste."""
 
 
 class EstimateJudge:
-    """Looks at every n-th of the requests that will come from `from_s` on, at `MAX_JUDGED` at most."""
+    """Looks at every n-th of the requests that will come from `from_s` on, at `most` of them."""
 
     def __init__(
-        self, servers: Sequence[Server], foreseen: Iterable[Arrival], from_s: float, seed: int
+        self, servers: Sequence[Server], foreseen: Iterable[Arrival], from_s: float, seed: int, most: int
     ) -> None:
         self._servers = servers
         self._from_s = from_s
         requests = sum(request.at_s >= from_s for request in foreseen)
-        self._every = max(1, math.ceil(requests / MAX_JUDGED))
+        self._every = max(1, math.ceil(requests / most))
         self._seen = 0
         self._judged = 0
         self._pairs = 0
         self._right = 0.0
         self._errors: list[float] = []
-        self._draws = Draws(np.random.default_rng([seed, MAX_JUDGED]))
+        self._draws = Draws(np.random.default_rng([seed, _DRAWS]))
 
     def choose(self, router: SimulatedRouter, request_id: int, request: Arrival, now_s: float) -> int | None:
         """Have the router place a request, and judge what its policy estimated before."""

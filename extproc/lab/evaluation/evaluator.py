@@ -15,20 +15,18 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 
-import msgspec
 import numpy as np
 
 from extproc.lab.evaluation.clients import Clients
 from extproc.lab.evaluation.estimate_judge import EstimateJudge
+from extproc.lab.evaluation.event_calendar import EventCalendar
 from extproc.lab.evaluation.fleet_changes import FleetChanges
 from extproc.lab.evaluation.reports import Reports
 from extproc.lab.evaluation.result import PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
 from extproc.lab.evaluation.scrapes import Scrapes
-from extproc.lab.evaluation.simulated_router import SimulatedRouter
+from extproc.lab.evaluation.simulated_router import SentRequest, SimulatedRouter
 from extproc.lab.evaluation.simulated_server import Pace, Server
 from extproc.lab.evaluation.tally import Objectives, Tally
 from extproc.lab.evaluation.world import World
@@ -39,20 +37,6 @@ from extproc.lab.traffic.arrivals import Arrival
 
 PROGRESS_EVERY = 500
 """Requests between two reports of progress."""
-
-
-class _InFlight(msgspec.Struct, gc=False):
-    number: int
-    arrival: Arrival
-    router: SimulatedRouter
-    backend: int
-    sent_s: float
-    noise: float
-    first_token_s: float | None = None
-
-    def late_s(self, first_token_s: float, overhead_s: float) -> float:
-        """Return by how much noise makes its first token, and all after it, come later."""
-        return 0.0 if self.noise == 1 else (self.noise - 1) * (first_token_s + overhead_s - self.sent_s)
 
 
 def evaluate(
@@ -77,9 +61,7 @@ class _Simulation:
     ) -> None:
         traffic, self._spreading, *routers = np.random.default_rng(seed).spawn(2 + scenario.routers)
         world = World(scenario, seed, pace)
-        self._scenario = scenario
-        self._name = name
-        self._seed = seed
+        self._scenario, self._name, self._seed = scenario, name, seed
         self._servers = servers = world.servers
         self._routers = [
             SimulatedRouter(new_policy(setting), len(servers), world.awake_s())
@@ -90,28 +72,31 @@ class _Simulation:
         self._noise = world.noise
         self._may_hold = any(router.may_hold for router in self._routers)
         self._arrivals: Iterator[Arrival] = scenario.traffic.arrivals(traffic)
-        self._in_flight: dict[str, _InFlight] = {}
+        self._in_flight: dict[str, SentRequest] = {}
         self._advancing: set[SimulatedRouter] = set()
+        self._calendar = calendar = EventCalendar(self._end_run)
+        self._catch_up, self._plan = calendar.catch_up, calendar.plan
         objectives = Objectives(scenario.slo_s, scenario.delay_limit_s, scenario.from_s)
-        self._tally = Tally(self._servers, objectives)
+        self._tally = Tally(servers, objectives)
         self._clients = Clients(
             scenario.nuisances.retries, world.clients, self._tally, self._plan, self._reach_router
         )
         self._decisions_before: Counter[str] = Counter()
         self._judge: EstimateJudge | None = None
-        if scenario.is_estimate_judged:
+        if scenario.judged:
             foreseen = scenario.traffic.arrivals(copy.deepcopy(traffic))
-            self._judge = EstimateJudge(servers, foreseen, scenario.from_s, seed)
-        # Of each: when, which in the order of planning, and a server whose run ends or what else to do.
-        self._events: list[tuple[float, int, Server | Callable[[float], None]]] = []
-        self._order = count()
-        self._membership = FleetChanges(self._servers, self._routers, self._fail)
-        self._membership.plan(self._plan)
-        scrapes = Scrapes(world.exporters, scenario.scrape_interval_s, scenario.gauge_delay_s, self._plan)
+            self._judge = EstimateJudge(servers, foreseen, scenario.from_s, seed, scenario.judged)
+        self._begin(world)
+
+    def _begin(self, world: World) -> None:
+        """Plan all that does not come of a request."""
+        scenario, plan = self._scenario, self._plan
+        FleetChanges(self._servers, self._routers, self._fail).plan(plan)
+        scrapes = Scrapes(world.exporters, scenario.scrape_interval_s, scenario.gauge_delay_s, plan)
         scrapes.begin(self._routers, self._spreading)
-        Reports(self._routers, self._plan).begin()
+        Reports(self._routers, plan).begin()
         if scenario.from_s > 0:
-            self._plan(scenario.from_s, self._begin_counting)
+            plan(scenario.from_s, self._begin_counting)
         self._draws = Draws(self._spreading)
 
     def result(self, report: Callable[[float], None]) -> PolicyRun:
@@ -123,7 +108,7 @@ class _Simulation:
             if not number % PROGRESS_EVERY:
                 report(now_s)
         while self._clients.open:
-            now_s = self._events[0][0]
+            now_s = self._calendar.next_s
             self._catch_up(math.nextafter(now_s, math.inf))
         if now_s < self._scenario.from_s:
             self._begin_counting(now_s)
@@ -139,16 +124,6 @@ class _Simulation:
     def _begin_counting(self, now_s: float) -> None:
         self._tally.begin()
         self._decisions_before = decisions_of(router.policy for router in self._routers)
-
-    def _catch_up(self, until_s: float) -> None:
-        """Handle all events before that time."""
-        events = self._events
-        while events and events[0][0] < until_s:
-            now_s, _, event = heappop(events)
-            if isinstance(event, Server):
-                self._end_run(event, now_s)
-            else:
-                event(now_s)
 
     def _reach_router(self, number: int, arrival: Arrival, now_s: float) -> None:
         routers = self._routers
@@ -201,7 +176,7 @@ class _Simulation:
         if backend is None:
             self._clients.refused(number, arrival, router.policy.retry_after_s(number), now_s)
             return
-        request = _InFlight(number, arrival, router, backend, now_s, self._noise())
+        request = SentRequest(number, arrival, router, backend, now_s, self._noise())
         server = self._servers[backend]
         if not server.is_up:
             self._fail_request(request, now_s)
@@ -228,7 +203,7 @@ class _Simulation:
         for request_id in result.finished:
             self._end_request(self._in_flight.pop(request_id), server, now_s)
         if (ends_s := server.run_ends_s) is not None:
-            heappush(self._events, (ends_s, next(self._order), server))
+            self._plan(ends_s, server)
         if self._may_hold and result.finished:
             self._settle_all(now_s)
 
@@ -237,7 +212,7 @@ class _Simulation:
             if router.held:
                 self._settle(router, now_s)
 
-    def _hear_first_token(self, request: _InFlight, server: Server, now_s: float) -> None:
+    def _hear_first_token(self, request: SentRequest, server: Server, now_s: float) -> None:
         arrival, policy = request.arrival, request.router.policy
         overhead_s = server.overhead_s(arrival.prompt_tokens)
         ttft_s = now_s - arrival.at_s + overhead_s + request.late_s(now_s, overhead_s)
@@ -245,7 +220,7 @@ class _Simulation:
             request.router, partial(policy.first_token, request.number, request.backend, ttft_s), now_s
         )
 
-    def _end_request(self, request: _InFlight, server: Server, now_s: float) -> None:
+    def _end_request(self, request: SentRequest, server: Server, now_s: float) -> None:
         arrival, backend, first_token_s = request.arrival, request.backend, request.first_token_s
         if first_token_s is None:
             raise ValueError("a request without output tokens has no first one")
@@ -265,12 +240,9 @@ class _Simulation:
             self._fail_request(self._in_flight.pop(request_id), now_s)
         self._settle_all(now_s)
 
-    def _fail_request(self, request: _InFlight, now_s: float) -> None:
+    def _fail_request(self, request: SentRequest, now_s: float) -> None:
         number, arrival, first_token_s = request.number, request.arrival, request.first_token_s
         ttft_s = None if first_token_s is None else first_token_s - arrival.at_s
         self._clients.failed(number, arrival, first_token_s is not None, now_s)
         ended = partial(request.router.ended, number, arrival, request.backend, ttft_s, True, now_s)
         self._deliver(request.router, ended, now_s)
-
-    def _plan(self, at_s: float, event: Server | Callable[[float], None]) -> None:
-        heappush(self._events, (at_s, next(self._order), event))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from extproc.lab.evaluation.nuisances import Nuisances
 from extproc.lab.evaluation.result import PolicyRun, layer_shares
+from extproc.lab.evaluation.surroundings import Surroundings
 
 Judged = TypeVar("Judged")
 
@@ -52,19 +52,12 @@ class PolicySummary:
     imbalance: Spread | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation(Surroundings):
     """All of it, as it is written to JSON."""
 
     fleet: str
     workload: str
-    routers: int
-    scrape_interval_s: float
-    gauge_delay_s: float
-    slo_s: float
-    delay_limit_s: float
-    from_s: float
-    nuisances: Nuisances
     capacity_per_s: float
     model_version: str | None
     policies: tuple[PolicySummary, ...]

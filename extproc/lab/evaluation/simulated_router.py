@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from extproc.lab.evaluation.simulated_server import Gauges
 from extproc.lab.rivals.policy import HELD, Candidate, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
@@ -77,3 +79,19 @@ class SimulatedRouter:
         candidate = self._all[backend]
         candidate.in_flight += 1
         candidate.tokens_in_flight += request.prompt_tokens
+
+
+class SentRequest(msgspec.Struct, gc=False):
+    """An attempt that its router has sent to a backend, and that has not ended."""
+
+    number: int
+    arrival: Arrival
+    router: SimulatedRouter
+    backend: int
+    sent_s: float
+    noise: float
+    first_token_s: float | None = None
+
+    def late_s(self, first_token_s: float, overhead_s: float) -> float:
+        """Return by how much noise makes its first token, and all after it, come later."""
+        return 0.0 if self.noise == 1 else (self.noise - 1) * (first_token_s + overhead_s - self.sent_s)

@@ -12,14 +12,14 @@ PAUSE_S = 0.2
 """Guessed: vLLM's gauges lag by up to half a second, and in light traffic a server is idle now and then."""
 
 
-def requests_of_others(servers: Servers) -> float:
+def requests_of_others(servers: Servers, pause_s: float = PAUSE_S) -> float:
     """Return the most requests that the servers held together in a second, before there is any load of ours.
 
     A server that does not tell counts as idle.
     """
     most = _now(servers)
     for _ in range(LOOKS - 1):
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
         most = max(most, _now(servers))
     return most
 

@@ -6,7 +6,6 @@ entry that Envoy's access log would have. The surroundings of production are ass
 are loaded, the model is in place, input tokens are exact.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,28 +18,16 @@ from extproc.config.rules import core_rules_of_stages
 from extproc.errors import ModelFileError
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Lease, Placement
-from extproc.fleet.adapter_places import AdaptersSeen
 from extproc.fleet.endpoint import ENDPOINT_SUFFIX, Endpoint
-from extproc.fleet.signals import Signals
-from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.evaluation.simulated_server import Gauges
+from extproc.lab.rivals.as_in_production import MODEL, log_entry, request_of, signals
 from extproc.lab.rivals.policy import HELD, Candidates, Ended, Policy
 from extproc.lab.traffic.arrivals import Arrival
 from extproc.learning.model_in_use import read_offer
 from extproc.outcomes.facts import Sample
-from extproc.outcomes.outcome import LogEntry
-from extproc.outcomes.server_times import DECODE_TAG, TTFT_TAG
-from extproc.request.api import CHAT
-from extproc.request.body_facts import InputSize
-from extproc.request.prefix import BLOCK_ENDS
 from extproc.request.request import Request
 from extproc.routing.core import Core, CoreRules
 from extproc.routing.replicas import Report
-
-MODEL = "simulated"
-BYTES_PER_TOKEN = 4
-_FLAGS = {False: frozenset[str](), True: frozenset({"UF"})}
-"""Envoy's, of a request that was answered and of one that failed: connecting upstream failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,63 +136,19 @@ class Layered(Policy):
         lease, instruction, sent_s = self._placed.pop(request.request_id)
         if lease is not None:
             lease.end(now_s)
-        entry = LogEntry(
-            started_at_s=request.arrival.at_s,
-            duration_s=request.duration_s,
-            status=503 if request.is_failed else 200,
-            attempts=1,
-            response_flags=_FLAGS[request.is_failed],
-            response_body_bytes=BYTES_PER_TOKEN * request.arrival.output_tokens,
-            metadata=instruction.metadata,
-            tags=_tags(request, sent_s),
-        )
-        outcome = self.core.learn(entry, now_s)
+        outcome = self.core.learn(log_entry(request, instruction.metadata, sent_s), now_s)
         if outcome is not None and self._record is not None:
             self._record(outcome.sample)
 
     def scraped(self, backend: int, gauges: Gauges, now_s: float) -> None:
         """Note that the scraper has read a backend's metrics."""
-        signals = Signals(
-            float(gauges.running),
-            float(gauges.waiting),
-            gauges.kv_cache_fraction,
-            float(gauges.prompt_tokens),
-            float(gauges.generation_tokens),
-            float(gauges.prefix_hits),
-            float(gauges.finished),
-            float(gauges.kv_cache_tokens),
-            adapters=self._adapters(backend, gauges),
-        )
         member = self.core.registry.backend_named(self._endpoints[backend].name)
         if member is not None:
-            self.core.scraped(member, signals, member.own, now_s)
-
-    def _adapters(self, backend: int, gauges: Gauges) -> AdaptersSeen | None:
-        places = self._adapter_places[backend] if self._adapter_places else None
-        if places is None:
-            return None
-        running, waiting = (frozenset(map(_name, each)) for each in gauges.adapters)
-        return AdaptersSeen(running, waiting, places)
+            places = self._adapter_places[backend] if self._adapter_places else None
+            self.core.scraped(member, signals(gauges, places), member.own, now_s)
 
     def _as_request(self, arrival: Arrival) -> Request:
-        is_for_adapter = arrival.adapter and self._adapter_places
-        text_bytes = BYTES_PER_TOKEN * arrival.prompt_tokens
-        return Request(
-            api=CHAT,
-            path=CHAT.path,
-            model=_name(arrival.adapter) if is_for_adapter else MODEL,
-            is_stream=True,
-            input_size=InputSize(text_bytes=text_bytes),
-            input_tokens=arrival.prompt_tokens,
-            token_limit=None,
-            priority=arrival.priority,
-            body_bytes=text_bytes,
-            prefix=_prefix(arrival.content, text_bytes),
-            prompt_bytes=text_bytes,
-            has_body=True,
-            tenant=arrival.tenant,
-            session=arrival.session,
-        )
+        return request_of(arrival, knows_adapters=bool(self._adapter_places))
 
     def take_reports(self) -> Sequence[Report]:
         """Return the prompts that it has sent since, as a sidecar would report them."""
@@ -231,25 +174,3 @@ def decisions_of(policies: Iterable[Policy]) -> Counter[str]:
             for (layer, reason), count in policy.core.router.counts.by_reason.items():
                 totals[f"{layer.value}/{reason.value}"] += count
     return Counter(dict(sorted(totals.items())))
-
-
-def _tags(request: Ended, sent_s: float) -> dict[str, str]:
-    """Return the times of the first token and from there to the last as Envoy has them."""
-    if request.ttft_s is None:
-        return {}
-    return {
-        TTFT_TAG: f"{(request.arrival.at_s + request.ttft_s - sent_s) * 1e6:.0f}",
-        DECODE_TAG: f"{(request.duration_s - request.ttft_s) * 1e6:.0f}",
-    }
-
-
-def _prefix(content: Sequence[int], text_bytes: int) -> tuple[int, ...]:
-    """Return the chain that would be read of the prompt's text: a block's number stands for all before it."""
-    if not content:
-        return ()
-    ends = BLOCK_ENDS[: bisect_right(BLOCK_ENDS, text_bytes)]
-    return tuple(content[end // (BYTES_PER_TOKEN * DEFAULT_BLOCK_SIZE) - 1] for end in ends)
-
-
-def _name(adapter: int) -> str:
-    return f"adapter-{adapter}"

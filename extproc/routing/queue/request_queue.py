@@ -34,6 +34,7 @@ from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.request import Request
 from extproc.routing.queue.model_queue import ModelQueue
 from extproc.routing.queue.queue_rules import HOLD_MARGIN_S, QueueRules
+from extproc.routing.queue.starting_models import StartingModels
 from extproc.routing.queue.wait_counts import Ending, WaitCounts, ending_of
 from extproc.routing.queue.waiting_requests import Waiter, WaitingRequests
 from extproc.routing.router import Router
@@ -62,7 +63,7 @@ class RequestQueue:
         self._queues: OrderedDict[str | None, ModelQueue] = OrderedDict()
         self._waiting = WaitingRequests()
         self._arrivals = 0
-        self._starting: set[str | None] = set()
+        self._starting = StartingModels(registry, rules)
         self._is_closed = False
 
     @property
@@ -77,7 +78,7 @@ class RequestQueue:
         """
         depths = Counter[str]()
         for model, queue in self._queues.items():
-            is_known = model and (self._registry.is_listed(model) or self._may_be_started(model))
+            is_known = model and (self._registry.is_listed(model) or self._starting.may_be_started(model))
             depths[model if model and is_known else ""] += len(queue)
         return depths
 
@@ -93,7 +94,7 @@ class RequestQueue:
     def place(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Place a request now, or hold it, or refuse it."""
         is_behind_others = request.has_body and request.model in self._queues and not request.response
-        if not is_behind_others and not self._is_at_zero(request):
+        if not is_behind_others and not self._starting.is_at_zero(request):
             tried = self._router.attempt(request, phase, now_s, search=self._router.search)
             if isinstance(tried, Placement):
                 return tried
@@ -120,19 +121,6 @@ class RequestQueue:
             passed = self._router.pass_through(waiter.request, waiter.phase)
             self._settle(waiter, passed, Ending.PASSED_THROUGH, now_s)
 
-    def _is_at_zero(self, request: Request) -> bool:
-        """Return whether no server serves its model now, but one may be started for it.
-
-        One that has not said yet what it serves is none: it may not even listen.
-        """
-        model = request.model
-        if model is None or self._registry.is_served(model) or not request.has_body or request.response:
-            return False
-        return self._may_be_started(model) and self._rules.max_start_wait_s > 0
-
-    def _may_be_started(self, model: str) -> bool:
-        return model in (self._rules.models or ()) or self._registry.has_served(model)
-
     def _may_wait(self, request: Request, refusal: Decision) -> bool:
         """Return whether to hold it; not where all backends fail, or it would be late.
 
@@ -153,10 +141,10 @@ class RequestQueue:
         priority = max(rules.min_priority, min(rules.max_priority, request.priority))
         limit_s = self._router.wait_limit_s(request)
         longest_s = held_s = rules.place_wait_s(limit_s)
-        is_starting = self._is_at_zero(request)
+        is_starting = self._starting.is_at_zero(request)
         if is_starting:
-            self._starting.add(request.model)
-        elif request.model in self._starting and request.model in self._queues:
+            self._starting.waited_for.add(request.model)
+        elif request.model in self._starting.waited_for and request.model in self._queues:
             self._begin(request.model, now_s)  # before this one, which came later
         if is_starting and request.wait_limit_s is None:
             longest_s, held_s = rules.max_start_wait_s, rules.both_waits_s(limit_s)
@@ -176,7 +164,7 @@ class RequestQueue:
 
     def _begin(self, model: str | None, now_s: float) -> None:
         """Have the requests for a model that has got a server wait for a place there, from now on."""
-        self._starting.discard(model)
+        self._starting.waited_for.discard(model)
         queue = self._queues[model]
         for waiter in [each for each in self._waiting if each.is_starting and each.request.model == model]:
             queue.leave(waiter)
@@ -209,19 +197,17 @@ class RequestQueue:
 
     def _queues_for(self, backend: Backend) -> list[ModelQueue]:
         """Return the queues of models that the backend serves, by priority and deadline of their first."""
-        queues = [queue for model, queue in self._queues.items() if self._is_candidate(backend, model)]
+        candidates = self._registry.candidates
+        queues = [queue for model, queue in self._queues.items() if backend in (candidates(model) or ())]
         queues.sort(key=lambda queue: (-queue.first().priority, queue.first().turn))
         return queues[:MAX_MODELS_TRIED]
-
-    def _is_candidate(self, backend: Backend, model: str | None) -> bool:
-        return backend in (self._registry.candidates(model) or ())
 
     def _try_first(self, queue: ModelQueue, now_s: float) -> Placement | None:
         """Return the placement of the first request in the queue; None where it still has to wait."""
         waiter = queue.first()
-        if self._is_at_zero(waiter.request):
+        if self._starting.is_at_zero(waiter.request):
             return None
-        if waiter.request.model in self._starting:
+        if waiter.request.model in self._starting.waited_for:
             self._begin(waiter.request.model, now_s)
             waiter = queue.first()
         placement = self._router.attempt(waiter.request, waiter.phase, now_s, now_s - waiter.counts_from_s)
@@ -241,7 +227,7 @@ class RequestQueue:
         left = len(self._queues.get(waiter.request.model, ()))
         is_own_limit = waiter.request.wait_limit_s is not None
         reason = Reason.TOO_LATE if is_own_limit else Reason.QUEUE_TIMEOUT
-        if self._is_at_zero(waiter.request):
+        if self._starting.is_at_zero(waiter.request):
             reason = Reason.MODEL_GONE
         refusal = self._refusal(waiter, reason, now_s, left)
         self._settle(waiter, refusal, ending_of(refusal, Ending.TIMEOUT), now_s)
@@ -262,3 +248,4 @@ class RequestQueue:
         queue.leave(waiter)
         if not queue:
             del self._queues[waiter.request.model]
+            self._starting.waited_for.discard(waiter.request.model)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from support.name_server import HOST, NameServer, name_server
+from support.patience import until
 
 from extproc.adapters.discovery.dns import DnsSource
 from extproc.config.discovery_stage import DnsDiscovery
@@ -93,8 +94,7 @@ def test_half_an_answer_is_none(record_type: str, fault: str) -> None:
             source.counts.failures = 0
             server.failing = {record_type: fault}
             following = asyncio.create_task(anext(sets))
-            while source.counts.failures < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: source.counts.failures >= 2)
             assert not following.done(), "nothing is said while nothing is known"
             server.failing = {}
             assert len(await following) == 2
@@ -122,9 +122,7 @@ def test_no_name_server_at_all_is_a_failure_and_no_answer() -> None:
         source = DnsSource(settings)
         async with aclosing(source.sets()) as sets:
             waiting = asyncio.create_task(anext(sets))
-            async with asyncio.timeout(10):
-                while not source.counts.failures:
-                    await asyncio.sleep(0.01)
+            await until(lambda: source.counts.failures)
             assert not waiting.done()
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

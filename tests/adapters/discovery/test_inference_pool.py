@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.found_backends import Found
 from support.kubernetes_api import FakeKubernetes, fake_kubernetes, inference_pool, pod
+from support.patience import until
 
 from extproc.adapters.discovery.inference_pool import InferencePoolSource
 from extproc.adapters.discovery.object_watch import Pauses
@@ -36,14 +37,8 @@ def run(tmp_path: Path, scenario: Scenario, *objects: Any) -> None:
     asyncio.run(running())
 
 
-async def when(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.005)
-
-
 async def until_watched(fake: FakeKubernetes) -> None:
-    await when(lambda: fake.watched("InferencePool") == fake.watched("Pod") == 1)
+    await until(lambda: fake.watched("InferencePool") == fake.watched("Pod") == 1)
 
 
 def lists(fake: FakeKubernetes) -> list[dict[str, str]]:
@@ -92,7 +87,7 @@ def test_a_deleted_pool_has_no_servers_and_one_that_is_back_has_them_again(tmp_p
         await until_watched(fake)
         await fake.delete("vllm", "InferencePool")
         await found.until()
-        await when(lambda: not fake.watched("Pod"))
+        await until(lambda: not fake.watched("Pod"))
         await fake.put(inference_pool())
         await found.until(ONE)
 
@@ -102,7 +97,7 @@ def test_a_deleted_pool_has_no_servers_and_one_that_is_back_has_them_again(tmp_p
 def test_without_the_pool_there_are_none_and_no_pod_is_asked_for(tmp_path: Path) -> None:
     async def scenario(fake: FakeKubernetes, found: Found) -> None:
         assert await found.next() == []
-        await when(lambda: fake.watched("InferencePool"))
+        await until(lambda: fake.watched("InferencePool"))
         assert len(lists(fake)) == 1
 
     run(tmp_path, scenario, inference_pool("other"), pod("vllm-1", "10.0.0.1"))
@@ -115,7 +110,7 @@ def test_servers_stay_until_the_pods_of_another_selector_are_known(tmp_path: Pat
         await fake.put(inference_pool(tier="gold"))
         assert await found.next() == ["vllm-3 10.0.0.3:8000"], "no set without servers came before"
         assert lists(fake)[-1] == {"labelSelector": "tier=gold"}
-        await when(lambda: fake.watched("Pod") == 1)
+        await until(lambda: fake.watched("Pod") == 1)
 
     run(
         tmp_path,
@@ -131,7 +126,7 @@ def test_dropped_watches_are_taken_up_where_they_were(tmp_path: Path) -> None:
         assert await found.next() == [ONE]
         await until_watched(fake)
         await fake.bookmark()
-        await when(lambda: found.source.counts.answers == 4)  # two lists, two bookmarks
+        await until(lambda: found.source.counts.answers == 4)  # two lists, two bookmarks
         bookmarked = str(fake.version)
         fake.forget()
         fake.drop()

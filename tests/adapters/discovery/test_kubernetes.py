@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.found_backends import Found
 from support.kubernetes_api import FakeKubernetes, endpoint, endpoint_slice, fake_kubernetes
+from support.patience import until
 
 from extproc.adapters.discovery.kubernetes import KubernetesSource
 from extproc.adapters.discovery.object_watch import Pauses
@@ -91,8 +92,7 @@ def test_a_watch_that_ends_in_order_goes_on_and_is_no_failure(tmp_path: Path) ->
         await found.next()
         following = await found.nothing_until(lambda: fake.watching)
         await fake.end_watches()
-        while sum("watch" in query for query in fake.requests) < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: sum("watch" in query for query in fake.requests) >= 2)
         await fake.put(endpoint_slice("vllm-a", [ONE, TWO]))
         assert len(await following) == 2
         assert found.source.counts.failures == 0
@@ -110,8 +110,7 @@ def test_bookmarks_are_asked_for_and_a_watch_is_taken_up_at_the_last(tmp_path: P
         following = await found.nothing_until(lambda: fake.watching)
         fake.forget()
         fake.drop()
-        while fake.requests[-1].get("resourceVersion") != str(bookmarked) or not fake.watching:
-            await asyncio.sleep(0.005)
+        await until(lambda: fake.requests[-1].get("resourceVersion") == str(bookmarked) and fake.watching)
         await fake.put(endpoint_slice("vllm-a", [ONE, TWO]))
         assert len(await following) == 2
         assert sum("watch" not in query for query in fake.requests) == 1, "it was not too old: no list"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.build import a_core, core_rules
+from support.patience import until
 
 from extproc.adapters.discovery import membership_feed as membership
 from extproc.adapters.discovery.membership_feed import MembershipFeed
@@ -57,11 +58,6 @@ class Feed:
         resources = json.loads(self.cds_path.read_text())["resources"]
         return {cluster["name"] for cluster in resources if "cluster_type" in cluster}
 
-    async def until(self, is_so: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not is_so():
-                await asyncio.sleep(0.01)
-
 
 def test_the_event_loop_turns_while_clusters_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,15 +76,48 @@ def test_the_event_loop_turns_while_clusters_are_written(
         feed = Feed(tmp_path)
         tasks = [asyncio.create_task(work) for work in (feed.feed.follow(), feed.feed.advance())]
         feed.find(A, B)
-        await feed.until(lambda: feed.members)
+        await until(lambda: feed.members)
         is_turning.set()
-        await feed.until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
+        await until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
         assert feed.clusters == {"a", "b"}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_clusters_that_have_not_changed_are_not_even_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1,000 members that takes 10 ms, several times a second."""
+    looks, writes = [], []
+    is_there, write = ClusterFile.is_there, ClusterFile.write
+
+    def look(self: ClusterFile) -> bool:
+        looks.append(1)
+        return is_there(self)
+
+    def write_counted(self: ClusterFile, *clusters: Any) -> None:
+        writes.append(1)
+        write(self, *clusters)
+
+    async def scenario(feed: Feed) -> None:
+        feed.find(A, B)
+        await feed.until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
+        looks.clear()
+        await feed.until(lambda: len(looks) > 2)  # what follows the settling is written by now
+        looks.clear()
+        writes.clear()
+        await feed.until(lambda: len(looks) > 2)
+        assert not writes
+        feed.cds_path.unlink()
+        await feed.until(feed.cds_path.exists)
+
+    monkeypatch.setattr(membership, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(ClusterFile, "is_there", look)
+    monkeypatch.setattr(ClusterFile, "write", write_counted)
+    run(lambda: Feed(tmp_path), scenario)
 
 
 def run(feed: Callable[[], Feed], scenario: Callable[[Feed], Awaitable[None]]) -> None:
@@ -118,7 +147,7 @@ def test_where_clusters_need_no_time_members_can_be_chosen_from_the_first_moment
 async def busy_b_beside_a(feed: Feed) -> Backend:
     """Both are there, and `b`, which is returned, has a request in flight."""
     feed.find(A, B)
-    await feed.until(lambda: list(feed.members.values()) == [Lifecycle.ACTIVE] * 2)
+    await until(lambda: list(feed.members.values()) == [Lifecycle.ACTIVE] * 2)
     b = feed.core.registry.backend_named("b")
     assert b is not None
     b.reserve(time.monotonic())
@@ -130,7 +159,7 @@ def test_a_found_backend_gets_its_cluster_before_it_may_be_chosen(tmp_path: Path
         assert not feed.feed.is_known.is_set()
         assert not feed.cds_path.exists(), "an Envoy that started now would refuse everything"
         feed.find(A)
-        await feed.until(lambda: feed.members.get("a") is Lifecycle.ACTIVE)
+        await until(lambda: feed.members.get("a") is Lifecycle.ACTIVE)
         assert feed.clusters == {"a"}
         assert feed.feed.is_known.is_set()
 
@@ -141,10 +170,10 @@ def test_one_that_is_found_no_more_drains_and_then_loses_its_cluster(tmp_path: P
     async def scenario(feed: Feed) -> None:
         b = await busy_b_beside_a(feed)
         feed.find(A)
-        await feed.until(lambda: feed.members["b"] is Lifecycle.DRAINING)
+        await until(lambda: feed.members["b"] is Lifecycle.DRAINING)
         assert feed.clusters == {"a", "b"}
         b.release(time.monotonic())
-        await feed.until(lambda: feed.members.keys() == {"a"} and feed.clusters == {"a"})
+        await until(lambda: feed.members.keys() == {"a"} and feed.clusters == {"a"})
 
     run(lambda: Feed(tmp_path), scenario)
 
@@ -156,7 +185,7 @@ def test_after_a_restart_those_are_served_that_were_known_until_discovery_answer
         assert feed.members == {"a": Lifecycle.ACTIVE, "b": Lifecycle.ACTIVE}
         assert feed.feed.is_known.is_set()
         feed.find(B, C)
-        await feed.until(lambda: feed.members.keys() == {"b", "c"})
+        await until(lambda: feed.members.keys() == {"b", "c"})
         b = feed.core.registry.backend_named("b")
         assert b is not None
         assert b.models == {"m"}, "what the file does not know is learned"
@@ -167,11 +196,11 @@ def test_after_a_restart_those_are_served_that_were_known_until_discovery_answer
 def test_an_empty_answer_is_doubted_and_then_believed(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find(A)
-        await feed.until(lambda: feed.members)
+        await until(lambda: feed.members)
         feed.find()
-        await feed.until(lambda: feed.feed.is_doubting)
+        await until(lambda: feed.feed.is_doubting)
         assert feed.members["a"] is not Lifecycle.DRAINING
-        await feed.until(lambda: not feed.members and feed.clusters == set())
+        await until(lambda: not feed.members and feed.clusters == set())
 
     run(lambda: Feed(tmp_path, grace_s=1.0), scenario)
 
@@ -179,7 +208,7 @@ def test_an_empty_answer_is_doubted_and_then_believed(tmp_path: Path) -> None:
 def test_an_empty_answer_at_the_start_counts(tmp_path: Path) -> None:
     async def scenario(feed: Feed) -> None:
         feed.find()
-        await feed.until(feed.feed.is_known.is_set)
+        await until(feed.feed.is_known.is_set)
         assert feed.members == {}
 
     run(lambda: Feed(tmp_path), scenario)
@@ -191,7 +220,7 @@ def test_one_that_flaps_stays_a_member(tmp_path: Path) -> None:
         for _ in range(20):
             feed.find(A)
             feed.find(A, B)
-        await feed.until(feed.source.queue.empty)
+        await until(feed.source.queue.empty)
         assert feed.core.registry.backend_named("b") is b
         assert feed.members["b"] is Lifecycle.ACTIVE
 
@@ -206,12 +235,12 @@ def test_clusters_that_cannot_be_written_let_membership_stand_still(tmp_path: Pa
 
     async def scenario(feed: Feed) -> None:
         feed.find(A)
-        await feed.until(lambda: feed.members)
+        await until(lambda: feed.members)
         # For as long as it takes where they can be: that nothing happens has no end to wait for.
         await asyncio.sleep(SETTLE_S + 2 * membership.INTERVAL_S)
         assert feed.members["a"] is Lifecycle.JOINING
         (directory / "cds.json").rmdir()
-        await feed.until(lambda: feed.members["a"] is Lifecycle.ACTIVE)
+        await until(lambda: feed.members["a"] is Lifecycle.ACTIVE)
 
     run(lambda: Feed(directory), scenario)
 
@@ -223,6 +252,6 @@ def test_envoy_gets_the_models_that_a_server_lists(tmp_path: Path) -> None:
         assert b"envoy.lb" not in feed.cds_path.read_bytes()
         (member,) = feed.core.registry.members
         feed.core.learn_models(member, frozenset({"whisper"}), {})
-        await feed.until(lambda: b"whisper" in feed.cds_path.read_bytes())
+        await until(lambda: b"whisper" in feed.cds_path.read_bytes())
 
     run(lambda: Feed(tmp_path), scenario)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.kubernetes_api import FakeKubernetes, fake_kubernetes, pool_object
+from support.patience import until
 
 from extproc.adapters.discovery.object_watch import Pauses
 from extproc.adapters.discovery.pool_rules import PoolRules
@@ -54,11 +55,6 @@ class InForce:
     def rank(self, name: str) -> int | None:
         return self.objectives.rank({OBJECTIVE_HEADERS[0]: name})
 
-    async def when(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not is_so():
-                await asyncio.sleep(0.005)
-
 
 def run(tmp_path: Path, scenario: Callable[[FakeKubernetes, InForce], Awaitable[None]]) -> None:
     async def running() -> None:
@@ -78,12 +74,12 @@ def test_objectives_of_the_pool_are_followed(tmp_path: Path) -> None:
         await fake.put(objective("gold", 7))
         await fake.put(objective("plain"))
         await fake.put(objective("foreign", 9, pool="another"))
-        await found.when(lambda: (found.rank("gold"), found.rank("plain")) == (1, 0))
+        await until(lambda: (found.rank("gold"), found.rank("plain")) == (1, 0))
         assert found.rank("foreign") is None
         await fake.put(objective("gold", -7))
-        await found.when(lambda: found.rank("gold") == -1)
+        await until(lambda: found.rank("gold") == -1)
         await fake.delete("gold", "InferenceObjective")
-        await found.when(lambda: found.rank("gold") is None)
+        await until(lambda: found.rank("gold") is None)
 
     run(tmp_path, scenario)
 
@@ -93,7 +89,7 @@ def test_the_older_group_counts_where_the_newer_has_no_object_of_that_name(tmp_p
         await fake.put(objective("gold", -7, group=OLD_GROUP))
         await fake.put(objective("silver", 3, group=OLD_GROUP))
         await fake.put(objective("gold", 7))
-        await found.when(lambda: (found.rank("gold"), found.rank("silver")) == (2, 1))
+        await until(lambda: (found.rank("gold"), found.rank("silver")) == (2, 1))
 
     run(tmp_path, scenario)
 
@@ -101,12 +97,12 @@ def test_the_older_group_counts_where_the_newer_has_no_object_of_that_name(tmp_p
 def test_rewrites_are_followed_the_oldest_first(tmp_path: Path) -> None:
     async def scenario(fake: FakeKubernetes, found: InForce) -> None:
         await fake.put(rewrite("new", rule("m", new=1), rule(any=1), created="2026-02-01T00:00:00Z"))
-        await found.when(lambda: found.rewrites.target("m", 0.0) == "new")
+        await until(lambda: found.rewrites.target("m", 0.0) == "new")
         await fake.put(rewrite("old", rule("m", a=90, b=10), created="2026-01-01T00:00:00Z"))
-        await found.when(lambda: found.rewrites.target("m", 0.0) == "a")
+        await until(lambda: found.rewrites.target("m", 0.0) == "a")
         assert (found.rewrites.target("m", 0.95), found.rewrites.target("x", 0.0)) == ("b", "any")
         await fake.delete("old", "InferenceModelRewrite")
-        await found.when(lambda: found.rewrites.target("m", 0.0) == "new")
+        await until(lambda: found.rewrites.target("m", 0.0) == "new")
 
     run(tmp_path, scenario)
 
@@ -115,7 +111,7 @@ def test_a_rule_without_targets_or_with_a_match_of_another_type_is_none(tmp_path
     async def scenario(fake: FakeKubernetes, found: InForce) -> None:
         odd = {"matches": [{"model": {"type": "Prefix", "value": "m"}}], "targets": [{"modelRewrite": "x"}]}
         await fake.put(rewrite("odd", rule("m"), odd, {"targets": []}, rule("n", b=None, a=None)))
-        await found.when(lambda: found.rewrites.target("n", 0.0) == "b")
+        await until(lambda: found.rewrites.target("n", 0.0) == "b")
         assert (found.rewrites.target("m", 0.0), found.rewrites.target("x", 0.0)) == ("m", "x")
         assert found.rewrites.target("n", 0.5) == "a"
 
@@ -125,11 +121,11 @@ def test_a_rule_without_targets_or_with_a_match_of_another_type_is_none(tmp_path
 def test_definitions_that_are_not_installed_are_no_failure_and_found_later(tmp_path: Path) -> None:
     async def scenario(fake: FakeKubernetes, found: InForce) -> None:
         fake.kinds -= {"InferenceObjective", "InferenceModelRewrite"}
-        await found.when(lambda: len(fake.requests) > 8)
+        await until(lambda: len(fake.requests) > 8)
         assert found.rules.counts.failures == 0
         fake.kinds |= {"InferenceObjective"}
         await fake.put(objective("gold", 7))
-        await found.when(lambda: found.rank("gold") == 1)
+        await until(lambda: found.rank("gold") == 1)
 
     run(tmp_path, scenario)
 
@@ -137,15 +133,15 @@ def test_definitions_that_are_not_installed_are_no_failure_and_found_later(tmp_p
 def test_rules_stay_in_force_while_the_api_does_not_answer(tmp_path: Path) -> None:
     async def scenario(fake: FakeKubernetes, found: InForce) -> None:
         await fake.put(objective("gold", 7))
-        await found.when(lambda: found.rank("gold") == 1)
-        await found.when(lambda: fake.watched("InferenceObjective") == 2)
+        await until(lambda: found.rank("gold") == 1)
+        await until(lambda: fake.watched("InferenceObjective") == 2)
         fake.is_down = True
         fake.drop()
-        await found.when(lambda: found.rules.counts.failures > 4)
+        await until(lambda: found.rules.counts.failures > 4)
         assert found.rank("gold") == 1
         fake.is_down = False
         await fake.delete("gold", "InferenceObjective")
-        await found.when(lambda: found.rank("gold") is None)
+        await until(lambda: found.rank("gold") is None)
 
     run(tmp_path, scenario)
 
@@ -160,21 +156,21 @@ def test_dropped_watches_are_taken_up_at_the_last_bookmark_and_after_410_all_is_
         def are_watched() -> bool:
             return fake.watched("InferenceObjective") == fake.watched("InferenceModelRewrite") == 2
 
-        await found.when(are_watched)
+        await until(are_watched)
         await fake.bookmark()
-        await found.when(lambda: found.rules.counts.answers == 2 * 4)  # a list and a bookmark for each
+        await until(lambda: found.rules.counts.answers == 2 * 4)  # a list and a bookmark for each
         fake.forget()
         fake.drop()
         await fake.put(objective("gold", 7))
         await fake.put(rewrite("new", rule("m", new=1)))
-        await found.when(lambda: found.rank("gold") == 1 and found.rewrites.target("m", 0.0) == "new")
+        await until(lambda: found.rank("gold") == 1 and found.rewrites.target("m", 0.0) == "new")
         assert lists() == 4
-        await found.when(are_watched)
+        await until(are_watched)
         fake.drop()
         await fake.put(objective("gold", -7))
         await fake.delete("new", "InferenceModelRewrite")
         fake.forget()
-        await found.when(lambda: found.rank("gold") == -1 and found.rewrites.target("m", 0.0) == "m")
+        await until(lambda: found.rank("gold") == -1 and found.rewrites.target("m", 0.0) == "m")
         assert lists() > 4
 
     run(tmp_path, scenario)

@@ -121,14 +121,12 @@ def test_a_port_for_grpc_has_clusters_of_its_own_that_speak_http_2_without_a_pre
     both = replace(BACKENDS[0], grpc_port=50051, path_prefix="/a")
     only = replace(BACKENDS[1], grpc_port=8001, serves_http=False)
     found = clusters([both, only, BACKENDS[2]])
-    assert {name for name in found if name.endswith("_grpc")} == {
-        "extproc_grpc",
-        "vllm-1_grpc",
-        "vllm-2_grpc",
-    }
+    grpc = [name for name in found if name.endswith("_grpc")]
+    assert grpc == ["extproc_grpc", "vllm-1_grpc", "vllm-2_grpc"]
     assert addresses(typed(found["extproc_grpc"])) == [("10.0.0.1", 50051), ("fd00::2", 8001)]
-    assert addresses(typed(found["vllm-1_grpc"])) == [("10.0.0.1", 50051)]
-    for name in ("extproc_grpc", "vllm-1_grpc"):
+    assert addresses(typed(found["vllm-1_grpc_endpoint"])) == [("10.0.0.1", 50051)]
+    assert addresses(typed(found["vllm-1_grpc_retry"])) == [("fd00::2", 8001)]
+    for name in ("extproc_grpc", "vllm-1_grpc_endpoint", "vllm-1_grpc_retry"):
         (options,) = found[name]["typed_extension_protocol_options"].values()
         assert options["explicit_http_config"] == {"http2_protocol_options": {}}
         assert "http_filters" not in options
@@ -329,5 +327,5 @@ def test_nothing_bounds_a_long_response() -> None:
     access_log = connection_manager["access_log"][0]["typed_config"]["common_config"]
     (host,) = connection_manager["route_config"]["virtual_hosts"]
     timeouts = [route["route"].get("timeout") for route in host["routes"] if "route" in route]
-    assert timeouts == [None] + ["0s"] * 5, "the first is for paths that are closed"
+    assert timeouts == [None] * 2 + ["0s"] * 5, "the first two are for what is closed"
     assert (ext_proc["grpc_service"]["timeout"], access_log["grpc_service"]["timeout"]) == ("0s", "0s")

@@ -11,6 +11,7 @@ import h2.settings
 import pytest
 import uvloop
 from support.h2_socket_client import H2Client, connected, prefixed
+from support.patience import until
 from support.served import BODY, HEADERS, PROCESS, TRANSPORTS, called, listening
 
 from extproc.adapters.envoy.services import ACCESS_LOG_SERVICE, EXT_PROC_SERVICE
@@ -56,7 +57,7 @@ def test_headers_then_body_are_answered_and_the_slot_is_held_until_the_stream_en
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
             assert await stream.code() == grpc.StatusCode.OK
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             assert served.server.open_streams == 0
 
     uvloop.run(scenario())
@@ -67,7 +68,7 @@ def test_a_cancelled_stream_gives_its_slot_back(transport: str) -> None:
         async with called(transport) as (served, caller):
             stream = await caller.placed_stream()
             stream.cancel()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             assert served.server.open_streams == 0
 
     uvloop.run(scenario())
@@ -79,7 +80,7 @@ def test_a_closed_channel_gives_all_its_slots_back(transport: str) -> None:
             streams = [await caller.placed_stream() for _ in range(20)]
             assert served.in_flight == len(streams)
             await caller.channel.close()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
 
     uvloop.run(scenario())
 
@@ -110,7 +111,7 @@ def test_what_breaks_the_protocol_ends_that_stream_only(transport: str, messages
             await stream.write(messages[-1])
             assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert await stream.details()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             assert served.server.protocol_errors == 1
             await caller.placed_stream()
 
@@ -138,7 +139,7 @@ def test_nothing_of_what_an_envoy_sends_that_forwards_all_headers_is_logged(
                     await stream.read()
                 await stream.write(breach)
                 assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
-            await served.until(lambda: served.server.open_streams == 0)
+            await until(lambda: served.server.open_streams == 0)
             assert served.server.protocol_errors == 3
 
     with caplog.at_level(logging.DEBUG, logger="extproc"):
@@ -181,7 +182,7 @@ def test_a_message_over_the_limit_exhausts_resources(transport: str) -> None:
             stream = caller.process()
             await stream.write(b"x" * (1 << 17))
             assert await stream.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            await served.until(lambda: served.server.open_streams == 0)
+            await until(lambda: served.server.open_streams == 0)
             await caller.placed_stream()
 
     uvloop.run(scenario())
@@ -195,7 +196,7 @@ def test_a_deadline_ends_the_stream_and_gives_its_slot_back(transport: str) -> N
                 await stream.write(message)
                 await stream.read()
             assert await stream.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
 
     uvloop.run(scenario())
 
@@ -220,7 +221,7 @@ def test_log_entries_are_handed_on_and_garbage_does_not_end_the_stream(transport
             stream = caller.channel.stream_unary(LOGS)()
             for part in (message.SerializeToString(), b"\xff\xff", message.SerializeToString()):
                 await stream.write(part)
-            await served.until(lambda: len(served.entries) == 2)
+            await until(lambda: len(served.entries) == 2)
             assert served.server.protocol_errors == 1
             await stream.done_writing()
             assert await stream == b""
@@ -267,7 +268,7 @@ def test_a_held_request_is_answered_later_and_its_slot_is_held_until_the_stream_
             assert served.in_flight == 1
             await stream.done_writing()
             assert await stream.code() == grpc.StatusCode.OK
-            await served.until(lambda: served.in_flight == 0 and served.server.open_streams == 0)
+            await until(lambda: served.in_flight == 0 and served.server.open_streams == 0)
 
     uvloop.run(scenario())
 
@@ -279,7 +280,7 @@ def test_held_streams_are_answered_one_by_one_whatever_connection_they_came_on(t
             first, second = await caller.held_stream(), await caller.held_stream()
             third = client.begin(PROCESS)
             client.send(third, prefixed(HEADERS) + prefixed(BODY))
-            await served.until(lambda: len(served.waiting) == 3)
+            await until(lambda: len(served.waiting) == 3)
             served.let_in()
             assert routed_to(await first.read()) == "vllm-1"
             served.let_in(2)
@@ -299,7 +300,7 @@ def test_who_leaves_while_held_gives_its_place_in_the_queue_up(transport: str, w
                 goes.cancel()
             else:
                 await goes.done_writing()
-            await served.until(lambda: len(served.waiting) == 1 and served.server.open_streams == 1)
+            await until(lambda: len(served.waiting) == 1 and served.server.open_streams == 1)
             served.let_in()
             assert routed_to(await stays.read()) == "vllm-1"
             assert served.in_flight == 1
@@ -314,9 +315,9 @@ def test_a_lost_connection_gives_all_places_in_the_queue_up(transport: str) -> N
             async with connected(served.port) as client:
                 for _ in range(10):
                     client.send(client.begin(PROCESS), prefixed(HEADERS) + prefixed(BODY))
-                await served.until(lambda: len(served.waiting) == 10)
+                await until(lambda: len(served.waiting) == 10)
                 client.abort()
-            await served.until(lambda: not served.waiting and served.server.open_streams == 0)
+            await until(lambda: not served.waiting and served.server.open_streams == 0)
 
     uvloop.run(scenario())
 
@@ -328,7 +329,7 @@ def test_a_message_while_the_request_is_held_breaks_the_protocol(transport: str)
             stream = await caller.held_stream()
             await stream.write(BODY)
             assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT
-            await served.until(lambda: not served.waiting)
+            await until(lambda: not served.waiting)
             assert served.server.protocol_errors == 1
 
     uvloop.run(scenario())
@@ -378,7 +379,7 @@ def test_a_request_whose_body_is_under_way_is_still_placed_while_draining(transp
             await stream.write(HEADERS)
             await stream.read()
             draining = asyncio.create_task(served.server.drain())
-            await served.until(lambda: not served.server.is_serving)
+            await until(lambda: not served.server.is_serving)
             await stream.write(BODY)
             assert routed_to(await stream.read()) == "vllm-1"
             assert await stream.code() == grpc.StatusCode.OK
@@ -491,7 +492,7 @@ def test_a_frame_may_hold_several_messages(transport: str) -> None:
             answer = await client.ended(stream)
             assert routed_to(answer.messages[1]) == "vllm-1"
             assert answer.status == OK
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
 
     uvloop.run(scenario())
 
@@ -524,7 +525,7 @@ def test_a_reset_gives_the_slot_back(transport: str) -> None:
             stream = await place(client)
             client.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
             client.flush()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             await place(client)
             assert served.in_flight == 1
 
@@ -538,7 +539,7 @@ def test_a_socket_that_closes_without_a_word_gives_all_slots_back(transport: str
                 for _ in range(5):
                     await place(client)
                 client.abort()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             assert served.server.open_streams == 0
 
     uvloop.run(scenario())

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 from support.h2_socket_client import H2Client, Headers, connected, prefixed
 from support.idle_sockets import idle, until_closed
+from support.patience import until
 from support.served import BODY, HEADERS, PROCESS, Served, listening
 
 from extproc.adapters.envoy.thin_server import ThinServer
@@ -183,7 +184,7 @@ def test_a_frame_over_the_announced_size_ends_the_connection_with_its_code() -> 
             client.write(b"\xff\xff\xff\x00\x00\x00\x00\x00\x01" + bytes(100))
             await client.until(lambda: client.is_closed)
             assert client.go_away_code == h2.errors.ErrorCodes.FRAME_SIZE_ERROR
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
             assert served.server.protocol_errors == 1
 
     uvloop.run(scenario())
@@ -324,9 +325,9 @@ def test_a_connection_that_is_lost_between_two_turns_holds_no_place() -> None:
     async def scenario() -> None:
         async with listening("thin") as served, connected(served.port) as client:
             send_at_once(client, 3 * MOST_AT_ONCE)
-            await served.until(lambda: served.placed)
+            await until(lambda: served.placed)
             client.abort()
-            await served.until(lambda: not served.server.open_streams)
+            await until(lambda: not served.server.open_streams)
             assert served.in_flight == 0
 
     uvloop.run(scenario())

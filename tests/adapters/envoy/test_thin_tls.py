@@ -13,6 +13,7 @@ import pytest
 import trustme
 import uvloop
 from support.h2_socket_client import H2Client, connected, prefixed
+from support.patience import until
 from support.served import BODY, HEADERS, PROCESS, Caller, Served, listening
 
 from extproc.config.stages import TlsConfig
@@ -105,7 +106,7 @@ def test_a_lost_tls_connection_gives_its_slots_back(files: Files, authority: tru
                 await place(client)
                 assert served.in_flight == 1
                 client.abort()
-            await served.until(lambda: served.in_flight == 0)
+            await until(lambda: served.in_flight == 0)
 
     uvloop.run(scenario())
 

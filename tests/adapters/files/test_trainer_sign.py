@@ -2,9 +2,9 @@ import asyncio
 import time
 from pathlib import Path
 
-from extproc.adapters.files.trainer_sign import TrainerSign, TrainerWatch, sign_path
+from support.patience import PATIENCE_S, until
 
-PATIENCE_S = 10.0
+from extproc.adapters.files.trainer_sign import TrainerSign, TrainerWatch, sign_path
 
 
 async def seen_at_s(model_path: Path, is_expected: bool) -> float | None:
@@ -12,9 +12,7 @@ async def seen_at_s(model_path: Path, is_expected: bool) -> float | None:
     watch = TrainerWatch(model_path)
     watch.seen_at_s = None if is_expected else 1.0
     looking = asyncio.create_task(watch.follow())
-    async with asyncio.timeout(PATIENCE_S):
-        while (watch.seen_at_s is not None) != is_expected:
-            await asyncio.sleep(0.005)
+    await until(lambda: (watch.seen_at_s is not None) == is_expected)
     looking.cancel()
     return watch.seen_at_s
 

@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from support.build import a_core, an_endpoint, core_rules
 from support.local_application import application_at
+from support.patience import until
 
 from extproc.adapters.files import file_watch
 from extproc.adapters.vllm.asked_server import ScrapeResult
@@ -59,12 +60,6 @@ async def asking(server: Locked, path: Path | None, usual: str | None = None) ->
             yield scraper
         finally:
             await scraper.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def put(path: Path, key: str) -> None:

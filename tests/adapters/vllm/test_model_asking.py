@@ -3,12 +3,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from aiohttp import web
 from support.build import a_core, a_request, an_endpoint, core_rules
 from support.local_application import application_at
+from support.patience import until
 
-from extproc.adapters.vllm import model_asking
+from extproc.adapters.vllm.model_asking import PAUSE_S, ROUND_S, follow_searches
 from extproc.adapters.vllm.scraper import Scraper
 from extproc.exchange.messages import Answer, Instruction, Phase, Reject, RouteTo
 from extproc.exchange.placement import HeldLease, Placement
@@ -37,7 +37,7 @@ class Server:
 
 
 @asynccontextmanager
-async def fleet(*servers: Server, is_known: bool = True) -> AsyncIterator[Core]:
+async def fleet(*servers: Server, is_known: bool = True, round_s: float = ROUND_S) -> AsyncIterator[Core]:
     async def metrics(_: web.Request) -> web.StreamResponse:
         return web.Response(text=GAUGES)
 
@@ -46,9 +46,9 @@ async def fleet(*servers: Server, is_known: bool = True) -> AsyncIterator[Core]:
         core = a_core(members, core_rules(), now_s=asyncio.get_running_loop().time())
         scraper = Scraper(RULE, core)
         scraper.follow()
-        while is_known and any(member.models is None for member in core.registry.members):
-            await asyncio.sleep(0.005)
-        asking = group.create_task(model_asking.follow_searches(core.search, scraper))
+        if is_known:
+            await until(lambda: all(member.models is not None for member in core.registry.members))
+        asking = group.create_task(follow_searches(core.search, scraper, round_s))
         while core.search.handle_wanted is None:
             await asyncio.sleep(0)
         yield core
@@ -110,20 +110,16 @@ def test_servers_are_asked_no_more_often_than_a_pause_allows() -> None:
             await answer(core, "unknown")
             before_s = asyncio.get_running_loop().time()
             await answer(core, "unknown")
-            assert asyncio.get_running_loop().time() - before_s > model_asking.PAUSE_S / 2
+            assert asyncio.get_running_loop().time() - before_s > PAUSE_S / 2
             assert one.asked == 3
 
     asyncio.run(scenario())
 
 
-def test_a_server_that_hangs_delays_only_requests_whose_model_no_other_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(model_asking, "ROUND_S", 0.3)
-
+def test_a_server_that_hangs_delays_only_requests_whose_model_no_other_has() -> None:
     async def scenario() -> None:
         one, two = Server(), Server()
-        async with fleet(one, two) as core:
+        async with fleet(one, two, round_s=0.3) as core:
             one.is_hanging = True
             two.models.append("adapter")
             found, refused = await asyncio.gather(answer(core, "adapter"), answer(core, "unknown"))

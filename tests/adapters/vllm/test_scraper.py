@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.build import a_core, an_endpoint, core_rules
 from support.local_application import application_at
+from support.patience import until
 
 from extproc.adapters.vllm.asked_server import ScrapeResult
 from extproc.adapters.vllm.scraper import Scraper
@@ -55,13 +56,8 @@ class Setup:
     def backend(self) -> Backend:
         return self.registry.members[0]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def until_result(self, result: ScrapeResult, count: int = 1) -> None:
-        await self.until(lambda: self.scraper.results["vllm-1", result] >= count)
+        await until(lambda: self.scraper.results["vllm-1", result] >= count)
 
 
 @asynccontextmanager
@@ -94,8 +90,8 @@ async def scraping(
 def test_signals_and_models_reach_the_fleet() -> None:
     async def scenario() -> None:
         async with scraping(good) as setup:
-            await setup.until(lambda: setup.registry.candidates("m") is not None)
-            await setup.until(lambda: setup.backend.models is not None)
+            await until(lambda: setup.registry.candidates("m") is not None)
+            await until(lambda: setup.backend.models is not None)
             assert setup.backend.models == frozenset({"m"})
             backend = setup.backend
             assert (backend.running, backend.waiting) == (3.0, 1.0)
@@ -137,7 +133,7 @@ def test_metrics_that_are_not_believed_change_nothing_and_the_models_are_known_a
         async with scraping(bad) as setup:
             await setup.until_result(expected, count=2)
             assert setup.backend.scraped_at_s == -np.inf
-            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+            await until(lambda: setup.backend.models == frozenset({"m"}))
 
     asyncio.run(scenario())
 
@@ -185,10 +181,10 @@ def test_metrics_that_were_moved_and_are_back_are_found_again() -> None:
 def test_a_list_in_doubt_is_asked_for_soon() -> None:
     async def scenario() -> None:
         async with scraping(good, models_interval_s=3600.0) as setup:
-            await setup.until(lambda: setup.backend.models is not None)
+            await until(lambda: setup.backend.models is not None)
             setup.backend.models = frozenset({"gone"})
             setup.backend.is_list_doubted = True
-            await setup.until(lambda: setup.backend.models == frozenset({"m"}))
+            await until(lambda: setup.backend.models == frozenset({"m"}))
             assert setup.asked_for_models == 2
 
     asyncio.run(scenario())
@@ -242,7 +238,7 @@ def test_a_member_that_left_is_asked_no_more() -> None:
             setup.registry.advance(20.0)
             setup.scraper.follow()
             assert ("vllm-1", ScrapeResult.OK) not in setup.scraper.results
-            await setup.until(lambda: setup.scraper.results["vllm-2", ScrapeResult.REFUSED] >= 3)
+            await until(lambda: setup.scraper.results["vllm-2", ScrapeResult.REFUSED] >= 3)
             assert setup.scraper.results["vllm-1", ScrapeResult.OK] == 0
 
     asyncio.run(scenario())
@@ -281,7 +277,7 @@ def test_a_prompt_is_estimated_up_to_the_context_that_the_server_tells() -> None
         listed = '{"data": [{"id": "m", "max_model_len": 2048}]}'
         async with scraping(good, listed) as setup:
             million = InputSize(text_bytes=1 << 20)
-            await setup.until(lambda: setup.core.ratios.estimate("m", million) == 2048)
+            await until(lambda: setup.core.ratios.estimate("m", million) == 2048)
 
     asyncio.run(scenario())
 
@@ -307,7 +303,7 @@ def test_adapters_that_are_left_out_are_said_once(caplog: pytest.LogCaptureFixtu
 
     async def scenario() -> None:
         async with scraping(good, many.decode(), max_response_bytes=1 << 20) as setup:
-            await setup.until(lambda: setup.backend.models is not None)
+            await until(lambda: setup.backend.models is not None)
             await setup.until_result(ScrapeResult.OK, count=10)
             assert setup.backend.models is not None
             assert len(setup.backend.models) == MAX_MODELS

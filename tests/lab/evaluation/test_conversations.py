@@ -5,7 +5,6 @@ from msgspec.structs import replace as with_fields
 from support.evaluated_scenarios import CONTEXT, scenario, watched
 
 from extproc.lab.evaluation.evaluator import evaluate
-from extproc.lab.rivals import layered
 from extproc.lab.rivals.layered import Layered
 from extproc.lab.rivals.policy import Candidate
 from extproc.lab.traffic.arrivals import Arrival, Steady
@@ -41,10 +40,3 @@ def test_prefix_affinity_shortens_ttft_in_conversations() -> None:
     assert aware.mean_ttft_s is not None
     assert unaware.mean_ttft_s is not None
     assert aware.mean_ttft_s < 0.85 * unaware.mean_ttft_s
-
-
-def test_the_chain_of_a_simulated_prompt_is_cut_as_a_real_one() -> None:
-    content = tuple(range(1000, 1300))
-    assert layered._prefix(content, 511) == ()
-    assert layered._prefix(content, 1024) == (1007, 1015)
-    assert layered._prefix((), 4096) == ()

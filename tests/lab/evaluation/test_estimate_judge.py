@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from support.evaluated_scenarios import scenario
 
-from extproc.lab.evaluation import estimate_judge
+from extproc.lab.evaluation.estimate_judge import MAX_JUDGED
 from extproc.lab.evaluation.evaluator import evaluate
 from extproc.lab.evaluation.result import EstimateQuality, PolicyRun
 from extproc.lab.evaluation.scenario import Scenario
@@ -17,8 +17,8 @@ from extproc.lab.rivals.oracle import ttft_if_sent
 ONE_SLOW = "2xa100-8b*1:8:16384,a100-8b*0.3:8:16384"
 
 
-def judged(fleet: str = ONE_SLOW, load: float = 0.8, from_s: float = 0.0) -> Scenario:
-    return replace(scenario(fleet, load), is_estimate_judged=True, from_s=from_s)
+def judged(fleet: str = ONE_SLOW, load: float = 0.8, from_s: float = 0.0, most: int = MAX_JUDGED) -> Scenario:
+    return replace(scenario(fleet, load), judged=most, from_s=from_s)
 
 
 def quality_of(estimate: Callable[[float], float], scene: Scenario) -> EstimateQuality:
@@ -63,11 +63,10 @@ def test_pairs_that_hardly_differ_are_left_aside() -> None:
     assert quality_of(lambda truth_s: truth_s, judged(alike, load=0.02)).pairs < 20
 
 
-def test_a_sample_is_spread_over_the_counted_part_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_judge, "MAX_JUDGED", 40)
+def test_a_sample_is_spread_over_the_counted_part_of_the_run() -> None:
     requests = evaluate(scenario(ONE_SLOW), "random", 1).requests
-    whole = quality_of(lambda truth_s: truth_s, judged())
-    half = quality_of(lambda truth_s: truth_s, judged(from_s=10.0))
+    whole = quality_of(lambda truth_s: truth_s, judged(most=40))
+    half = quality_of(lambda truth_s: truth_s, judged(from_s=10.0, most=40))
     assert requests > 200
     assert 20 < whole.decisions <= 40
     assert 20 < half.decisions <= 40
@@ -83,7 +82,7 @@ def test_a_single_backend_has_no_pairs() -> None:
 def test_being_judged_changes_nothing(policy: str, routers: int) -> None:
     scene = scenario(ONE_SLOW, load=1.1, routers=routers)
     plain = evaluate(scene, policy, seed=3)
-    found = evaluate(replace(scene, is_estimate_judged=True), policy, seed=3)
+    found = evaluate(replace(scene, judged=MAX_JUDGED), policy, seed=3)
     assert found.estimate is not None
     assert replace(found, estimate=None) == plain
 

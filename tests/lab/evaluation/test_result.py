@@ -1,31 +1,10 @@
 from dataclasses import replace
 
 import pytest
+from support.policy_run import RUN
 
 from extproc.lab.evaluation.over_seeds import Spread, summaries
-from extproc.lab.evaluation.result import QUANTILES, EstimateQuality, PolicyRun, fairness, layer_shares
-
-RUN = PolicyRun(
-    policy="random",
-    seed=1,
-    requests=100,
-    refused=10,
-    failed=0,
-    attempts=100,
-    retried=None,
-    duration_s=60.0,
-    goodput=0.8,
-    good=0.7,
-    ttft_quantiles_s=QUANTILES,
-    delay_quantiles_s=tuple(share / 2 for share in QUANTILES),
-    mean_ttft_s=0.5,
-    fairness=0.9,
-    utilisation=0.7,
-    backends=(),
-    decisions={},
-    layer_shares={},
-    estimate=None,
-)
+from extproc.lab.evaluation.result import EstimateQuality, fairness, layer_shares
 
 
 def test_a_summary_is_the_median_and_the_range_over_seeds() -> None:

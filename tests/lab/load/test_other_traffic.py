@@ -7,11 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from support.ports import free_port
 from support.scripted_backend import ScriptedBackend, page
 
-from extproc.lab.load import other_traffic
 from extproc.lab.load.other_traffic import requests_of_others
 from extproc.lab.load.profiled_servers import parse_servers
 
@@ -52,8 +50,7 @@ def test_a_server_that_holds_other_requests_is_left_alone_without_a_yes(tmp_path
     assert not (tmp_path / "samples.db").exists()
 
 
-def test_a_server_that_does_not_tell_counts_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_tell_counts_as_idle() -> None:
     dead = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(other_traffic, "PAUSE_S", 0.0)
-    assert requests_of_others(parse_servers(dead, "", "")) == 0.0
-    assert requests_of_others(parse_servers("", dead, dead)) == 0.0
+    assert requests_of_others(parse_servers(dead, "", ""), pause_s=0.0) == 0.0
+    assert requests_of_others(parse_servers("", dead, dead), pause_s=0.0) == 0.0

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
+from support.patience import until
 from support.ports import free_port
 
 from extproc.errors import StackError
@@ -90,11 +91,6 @@ def with_sim(test: Callable[[Client], Awaitable[None]], **options: Any) -> None:
                 response.close()
 
     uvloop.run(main())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 def test_chat_completion():
