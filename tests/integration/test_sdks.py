@@ -1,21 +1,19 @@
 """The SDKs that people use, against the stack: every answer is the server's own."""
 
-import asyncio
 import base64
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anthropic
 import openai
 import pytest
 from aiohttp import web
-from support.local_application import application_at
-from support.process_stack import LocalStack, SharedStack, running
-from support.scripted_backend import PAGE
-from support.stack_fixtures import envoys
+from support.local_application import model_server
+from support.process_stack import LocalStack, SharedStack
+from support.stack_fixtures import sharing, two_sims
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 400).decode()
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -35,20 +33,12 @@ class Scripted:
     async def serving(self) -> AsyncIterator[int]:
         """Serve, on a port that the kernel chooses."""
         routes = (
-            web.get("/metrics", self._metrics),
-            web.get("/v1/models", self._models),
             web.post("/v1/audio/transcriptions", self._transcribe),
             web.post("/v1/chat/completions", self._call),
             web.get("/v1/realtime", self._speak),
         )
-        async with application_at(routes, max_body_bytes=1 << 25) as port:
+        async with model_server("scripted", routes, max_body_bytes=1 << 25) as port:
             yield port
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=PAGE)
-
-    async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "scripted"}]})
 
     async def _transcribe(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -85,22 +75,9 @@ class Scripted:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
     """A running stack of two simulated servers and a scripted one."""
-    directory = tmp_path_factory.mktemp("sdks")
-    with envoys(directory) as start_envoy, asyncio.Runner() as runner:
-        stack = LocalStack(directory, start_envoy)
-        exits = AsyncExitStack()
-
-        async def start() -> None:
-            stack.backends["scripted"] = await exits.enter_async_context(Scripted().serving())
-            for name in ("vllm-1", "vllm-2"):
-                stack.start_sim(name, "--speed", "4")
-            await exits.enter_async_context(running(stack))
-
-        try:
-            runner.run(start())
-            yield SharedStack(stack, runner.run)
-        finally:
-            runner.run(exits.aclose())
+    servers = {"scripted": Scripted().serving()}
+    with sharing(tmp_path_factory.mktemp("sdks"), two_sims, servers) as shared:
+        yield shared
 
 
 @asynccontextmanager

@@ -1,19 +1,17 @@
 """Responses that live in one server's memory: every request about one reaches that server, or is refused."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from aiohttp import web
 from support.client_load import Answer
-from support.local_application import application_at
-from support.process_stack import LocalStack, SharedStack, running
-from support.scripted_backend import PAGE
-from support.stack_fixtures import envoys
+from support.local_application import model_server
+from support.process_stack import LocalStack, SharedStack
+from support.stack_fixtures import sharing
 
 ROUNDS = 4
 """A request that is placed at random would have to be lucky so often."""
@@ -30,20 +28,12 @@ class Server:
     async def serving(self) -> AsyncIterator[int]:
         """Serve, on a port that the kernel chooses."""
         routes = (
-            web.get("/metrics", self._metrics),
-            web.get("/v1/models", self._models),
             web.post("/v1/responses", self._respond),
             web.get("/v1/responses/{id}", self._find),
             web.post("/v1/responses/{id}/cancel", self._find),
         )
-        async with application_at(routes) as port:
+        async with model_server("m", routes) as port:
             yield port
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=PAGE)
-
-    async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m"}]})
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -72,22 +62,10 @@ class Server:
 @pytest.fixture(scope="module")
 def three_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
     """A running stack of servers of one model; two of them have a response that the router did not see."""
-    directory = tmp_path_factory.mktemp("stored")
     servers = Server("a", ["resp_before"]), Server("b", ["resp_before"]), Server("c")
-    with envoys(directory) as start_envoy, asyncio.Runner() as runner:
-        stack = LocalStack(directory, start_envoy)
-        exits = AsyncExitStack()
-
-        async def start() -> None:
-            for server in servers:
-                stack.backends[server.name] = await exits.enter_async_context(server.serving())
-            await exits.enter_async_context(running(stack))
-
-        try:
-            runner.run(start())
-            yield SharedStack(stack, runner.run)
-        finally:
-            runner.run(exits.aclose())
+    serving = {server.name: server.serving() for server in servers}
+    with sharing(tmp_path_factory.mktemp("stored"), lambda _: None, serving) as shared:
+        yield shared
 
 
 async def respond(stack: LocalStack, **fields: Any) -> Answer:

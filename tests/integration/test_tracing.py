@@ -10,9 +10,8 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.client_load import chat
-from support.local_application import application_at
+from support.local_application import model_server
 from support.process_stack import LocalStack, running
-from support.scripted_backend import PAGE
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SAMPLED = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "a=b"}
@@ -31,19 +30,11 @@ class Witness:
     async def serving(self) -> AsyncIterator[None]:
         """Serve, on a port that the kernel chooses."""
         routes = (
-            web.get("/metrics", self._metrics),
-            web.get("/v1/models", self._models),
             web.post("/v1/chat/completions", self._answer),
             web.post("/v1/traces", self._collect),
         )
-        async with application_at(routes) as self.port:
+        async with model_server("sim", routes) as self.port:
             yield
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=PAGE)
-
-    async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "sim"}]})
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.headers.append({name.lower(): value for name, value in request.headers.items()})

@@ -3,8 +3,10 @@
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
+from support.scripted_backend import PAGE
 
 
 @asynccontextmanager
@@ -21,3 +23,20 @@ async def application_at(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def model_server(
+    model: str, routes: Iterable[web.AbstractRouteDef], **options: Any
+) -> AsyncIterator[int]:
+    """Serve these routes as a server of this model, whose metrics are those of an idle one; the port."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=PAGE)
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": model}]})
+
+    usual = (web.get("/metrics", metrics), web.get("/v1/models", models))
+    async with application_at((*usual, *routes), **options) as port:
+        yield port

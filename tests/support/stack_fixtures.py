@@ -2,21 +2,24 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from support.envoy_process import EnvoyProcess, StartEnvoy
 from support.patience import wait_until
 from support.ports import free_port
-from support.process_stack import LocalStack, SharedStack, StartSim
+from support.process_stack import LocalStack, SharedStack, StartSim, running
 from support.warm_process import WarmProcess
 
 from extproc.adapters.http.fleet_state import is_answering
 from extproc.fleet.endpoint import Endpoint
 from extproc.lab.local_stack.child_process import ChildProcess
+
+NO_SERVERS: Mapping[str, AbstractAsyncContextManager[int]] = MappingProxyType({})
 
 
 @contextmanager
@@ -51,16 +54,29 @@ def stack(tmp_path: Path, start_envoy: StartEnvoy) -> LocalStack:
 
 
 @contextmanager
-def sharing(directory: Path, prepare: Callable[[LocalStack], None]) -> Iterator[SharedStack]:
-    """Runs a stack that was prepared so, for those tests of a module that leave it as it was."""
+def sharing(
+    directory: Path,
+    prepare: Callable[[LocalStack], None],
+    servers: Mapping[str, AbstractAsyncContextManager[int]] = NO_SERVERS,
+) -> Iterator[SharedStack]:
+    """Runs a stack that was prepared so, for those tests of a module that leave it as it was.
+
+    Of `servers`, which are backends in this process, each gives its port.
+    """
     with envoys(directory) as start_envoy, asyncio.Runner() as runner:
-        stack = LocalStack(directory, start_envoy)
-        prepare(stack)
+        stack, exits = LocalStack(directory, start_envoy), AsyncExitStack()
+
+        async def start() -> None:
+            for name, server in servers.items():
+                stack.backends[name] = await exits.enter_async_context(server)
+            prepare(stack)
+            await exits.enter_async_context(running(stack))
+
         try:
-            runner.run(stack.start())
+            runner.run(start())
             yield SharedStack(stack, runner.run)
         finally:
-            runner.run(stack.stop())
+            runner.run(exits.aclose())
 
 
 def two_sims(stack: LocalStack) -> None:

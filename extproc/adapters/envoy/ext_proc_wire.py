@@ -156,7 +156,7 @@ def _field_head(name: str, text_bytes: int) -> bytes:
 
 
 def _head(tag: bytes, inner: bytes, content_bytes: int) -> bytes:
-    """Return the head of a message that begins with the head `inner` and ends with its content."""
+    """Return the head of a message that begins with the head `inner` and ends with `content_bytes` bytes."""
     return tag + varint(len(inner) + content_bytes) + inner
 
 

@@ -187,8 +187,7 @@ class BackendWatch:
         return result
 
     async def _ask_metrics(self, path: str) -> _Metrics:
-        answer = await self._server.ask(path, self._key_header)
-        await self._asking.turns.next()
+        answer = await self._answer(path)
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(path, answer, now_s)
         signals = self._lines.read(answer.body) if answer.result is ScrapeResult.OK else None
@@ -218,7 +217,7 @@ class BackendWatch:
         backend, asking, pace = self._backend, self._asking, self._pace
         if backend.endpoint.models is not None:
             return
-        answer = await self._server.ask(MODELS, self._key_header)
+        answer = await self._answer(MODELS)
         begun_s, now_s = time.thread_time(), time.monotonic()
         self._judge_key(MODELS, answer, now_s)
         models = read_models(answer.body) if answer.result is ScrapeResult.OK else None
@@ -233,6 +232,12 @@ class BackendWatch:
                 asking.logs.lists.holds(name=backend.name)
         pace.models_answered(is_useful=models is not None, now_s=now_s)
         pace.spend(time.thread_time() - begun_s, now_s)
+
+    async def _answer(self, path: str) -> ServerAnswer:
+        """Return what the server answers, in a turn of the event loop for its reading alone."""
+        answer = await self._server.ask(path, self._key_header)
+        await self._asking.turns.next()
+        return answer
 
     def _judge_key(self, path: str, answer: ServerAnswer, now_s: float) -> None:
         """Say once that a server wants another key, or any, and again when it has got it."""

@@ -104,15 +104,15 @@ def test_clusters_that_have_not_changed_are_not_even_compared(
 
     async def scenario(feed: Feed) -> None:
         feed.find(A, B)
-        await feed.until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
+        await until(lambda: set(feed.members.values()) == {Lifecycle.ACTIVE})
         looks.clear()
-        await feed.until(lambda: len(looks) > 2)  # what follows the settling is written by now
+        await until(lambda: len(looks) > 2)  # what follows the settling is written by now
         looks.clear()
         writes.clear()
-        await feed.until(lambda: len(looks) > 2)
+        await until(lambda: len(looks) > 2)
         assert not writes
         feed.cds_path.unlink()
-        await feed.until(feed.cds_path.exists)
+        await until(feed.cds_path.exists)
 
     monkeypatch.setattr(membership, "INTERVAL_S", 0.01)
     monkeypatch.setattr(ClusterFile, "is_there", look)
