@@ -38,6 +38,12 @@ STALE_S = 5.0
 in a row are no chance; one is enough after a silence, when nothing is left of what was seen before."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
+LEAST_SLOPE = 0.25
+"""Tried on a recorded hour of chat: the least time of a token, as a share of the fleet's.
+
+Where requests wait for a reason that the estimate does not know, the line may fall. Then prompts ahead would
+cost nothing, and ever more requests would be sent to wait there.
+"""
 NOISE_S = 0.1
 """Tried on tuning traffic: the error that a short TTFT may have; a longer one may be wrong in proportion."""
 SURPRISE = 4.0
@@ -132,7 +138,8 @@ class _Line:
         together = self.new_by_ttft - new_tokens * mean_s
         ridge = prior * USUAL_PROMPT_SPREAD**2
         slope = (together + ridge * scale * common.token_s) / (ridge + (spread if spread > 0.0 else 0.0))
-        token_s = slope if slope > 0.0 else 0.0
+        least_s = LEAST_SLOPE * common.token_s
+        token_s = slope if slope > least_s else least_s
         base_s = _drawn(weights * (mean_s - token_s * mean_tokens), weights, common.base_s, prior)
         return (base_s if base_s > 0.0 else 0.0), token_s
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.fleet.pace import FORGETTING_S, UNKNOWN, Answered, Pace, PaceLearning
+from extproc.fleet.pace import FORGETTING_S, LEAST_SLOPE, UNKNOWN, Answered, Pace, PaceLearning
 
 NOW_S = 100.0
 
@@ -41,6 +41,12 @@ def test_a_wrong_idea_of_the_prompts_ahead_does_not_tell_the_time_of_a_token() -
         ttft_s = 0.05 + 4e-4 * (new + ahead)
         outcomes.append(Answered(1, new, max(0.0, ahead + error - 1000.0), ttft_s, 1.0))
     assert learned(outcomes).token_s == pytest.approx(4e-4, rel=0.15)
+
+
+def test_waits_that_fall_with_the_prompt_do_not_make_prompts_ahead_free() -> None:
+    """Short prompts met a queue that the estimate knew nothing of, and long ones did not."""
+    outcomes = [Answered(1, 100, 0.0, 3.0, 1.0), Answered(1, 2000, 0.0, 0.3, 1.0)] * 100
+    assert learned(outcomes).token_s >= LEAST_SLOPE * UNKNOWN.token_s
 
 
 def test_a_grotesque_belief_is_given_up_within_some_dozens_of_answers() -> None:
