@@ -14,6 +14,7 @@ from extproc.adapters.protos import ext_proc_pb2 as pb
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_parts import GatewayParts
 from extproc.exchange.request_body import CollectedBytes
+from extproc.h2.grpc_wire import PREFIX_BYTES
 from extproc.lab.engine.engine_profile import DEFAULT_BLOCK_SIZE
 from extproc.lab.rivals.as_in_production import BYTES_PER_TOKEN, MODEL
 from extproc.lab.rivals.layered import Layered, LayeredRules
@@ -89,6 +90,9 @@ class Messages:
         if not self.answers:
             self._settled.append(self)
         self.answers.append(pb.ProcessingResponse.FromString(message))
+
+    def send_prefixed(self, message: bytes) -> None:
+        self.send(message[PREFIX_BYTES:])
 
     def finish(self, *_: Any) -> None:
         assert self.handler is not None
