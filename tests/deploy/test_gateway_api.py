@@ -27,6 +27,7 @@ from support.manifests import (
     built,
     containers,
     helm,
+    is_grpc,
     of_kind,
     pod_specs,
 )
@@ -291,7 +292,7 @@ def test_the_open_paths_of_the_standalone_envoy_are_those_of_envoy_yaml() -> Non
     def closed(static: dict[str, Any]) -> Any:
         (host,) = connection_manager(static)["route_config"]["virtual_hosts"]
         (match,) = (route["match"] for route in host["routes"] if route["name"] == "closed")
-        return match
+        return [each for each in match["headers"] if not is_grpc(each)]
 
     assert closed(standalone()) == closed(shipped)
 

@@ -32,6 +32,11 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
 
 
+def is_grpc(header: dict[str, Any]) -> bool:
+    """Whether it matches a path of gRPC, whose services have dots: these are open in envoy.yaml alone."""
+    return "[.]" in header["string_match"]["safe_regex"]["regex"]
+
+
 @cache
 def built(variant: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; skips the test where there is neither kubectl nor kustomize."""
