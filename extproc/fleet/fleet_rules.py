@@ -28,7 +28,7 @@ class SaturationRule:
     is None, so that it does not flap. The resume load moves with the limit (`fleet.adaptive_limit`).
 
     With `is_only_places` a limit that was found by itself says how many are served at once, and more may wait
-    there for as long as a request may (`WaitingRule`), up to the largest limit that may be found.
+    there for as long as in a queue that stands (`WaitingRule`), up to the largest limit that may be found.
     """
 
     max_active: int = 100  # measured: beyond it the origin's TTFT was queue-bound

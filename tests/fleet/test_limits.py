@@ -20,7 +20,7 @@ def closed_above(*, is_only_places: bool, is_fresh: bool = True, most: int = 500
 
 
 def test_beyond_a_limit_that_was_found_as_many_may_wait_as_get_their_turn_in_time() -> None:
-    assert closed_above(is_only_places=True) == FOUND - 1 + WAITING.burst_s / TURN_S
+    assert closed_above(is_only_places=True) == FOUND - 1 + WAITING.standing_s / TURN_S
 
 
 def test_with_a_queue_in_the_router_none_waits_beyond_it() -> None:
