@@ -33,7 +33,7 @@ _KEEPING_UP_S = 0.1
 
 
 @dataclass(slots=True)
-class Turns:
+class ArmTurns:
     """All turns of an arm: latencies in seconds, and CPU times."""
 
     latencies_s: list[float] = field(default_factory=list)
@@ -94,7 +94,7 @@ def main(
         capacity_per_s = _capacity_per_s(arms[-1], load, chunks)
         rate = share * capacity_per_s
         console.print(f"capacity {capacity_per_s:,.0f}/s in the open loop; loaded with {rate:,.0f}/s")
-        found = {arm.name: Turns() for arm in arms}
+        found = {arm.name: ArmTurns() for arm in arms}
         busy_s, own_s, begun_s = machine_busy_s(), processes.cpu_s(), time.perf_counter()
         for turn in range(max(1, round(duration_s / turn_s))):
             for arm in arms[:: -1 if turn % 2 else 1]:
@@ -126,7 +126,7 @@ def _capacity_per_s(arm: Arm, load: PacedLoad, chunks: int) -> float:
     return held
 
 
-def _is_kept(found: dict[str, Turns], arm: str, console: Console) -> bool:
+def _is_kept(found: dict[str, ArmTurns], arm: str, console: Console) -> bool:
     errors = sum(one.errors for one in found.values())
     added_s = found[arm].latency_s(0.999) - found[DIRECT].latency_s(0.999)
     client_us = found[arm].costs_us()[2]
@@ -139,7 +139,7 @@ def _is_kept(found: dict[str, Turns], arm: str, console: Console) -> bool:
     return not errors and added_s <= MAX_ADDED_S and client_us <= MAX_CLIENT_CPU_S * 1e6
 
 
-def _table(found: dict[str, Turns]) -> Table:
+def _table(found: dict[str, ArmTurns]) -> Table:
     table = Table(title="An open loop; latencies in ms from when each request was due, CPU in µs a request")
     names = (*FRACTIONS, *(f"added {name}" for name in FRACTIONS), "server µs", "Envoy µs", "load µs")
     for column in ("arm", "requests", *names):

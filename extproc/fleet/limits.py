@@ -68,9 +68,10 @@ class LoadLimits:
         promised.
         """
         waiting = self._rules.waiting
-        in_burst = waiting.closes_above_in_burst(places, turn_s)
         if self._rules.saturation.is_only_places:
             in_burst = min(places, self.max_active) - 1 + waiting.standing_s / turn_s
+        else:
+            in_burst = waiting.closes_above_in_burst(places, turn_s)
         self._burst_above = max(in_burst, self.most_running - 1, 0.0)
 
     def closed_above(self, load: float, is_fresh: bool) -> float:

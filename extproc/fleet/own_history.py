@@ -28,23 +28,21 @@ class OwnHistory:
 
     _largest: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
     _smallest: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
-    _last: int = 0
     _tick: int = 0
     _times_s: list[float] = field(default_factory=lambda: [-math.inf])
     _numbers: list[int] = field(default_factory=lambda: [0])
 
     def record(self, own: int, now_s: float) -> None:
         """Note that `own` requests are in flight from now on."""
-        self._times_s.append(now_s)
-        self._numbers.append(own)
-        if len(self._numbers) > _MOST_CHANGES:
-            del self._times_s[: _MOST_CHANGES // 2], self._numbers[: _MOST_CHANGES // 2]
         bucket = self._advance(int(now_s / BUCKET_S))
         if own > self._largest[bucket]:
             self._largest[bucket] = own
         elif own < self._smallest[bucket]:
             self._smallest[bucket] = own
-        self._last = own
+        self._times_s.append(now_s)
+        self._numbers.append(own)
+        if len(self._numbers) > _MOST_CHANGES:
+            del self._times_s[: _MOST_CHANGES // 2], self._numbers[: _MOST_CHANGES // 2]
 
     def extremes(self, now_s: float) -> tuple[int, int]:
         """Return the smallest and largest number in flight during the last WINDOW_S."""
@@ -65,7 +63,7 @@ class OwnHistory:
         if tick > self._tick:
             for missed in range(min(tick - self._tick, _BUCKETS)):
                 bucket = (tick - missed) % _BUCKETS
-                self._largest[bucket] = self._smallest[bucket] = self._last
+                self._largest[bucket] = self._smallest[bucket] = self._numbers[-1]
             self._tick = tick
         return self._tick % _BUCKETS
 

@@ -1,8 +1,8 @@
 """JSON as servers take it beyond the standard, replaced by as many bytes of standard JSON.
 
 Servers read bodies with Python's parser. That takes half a surrogate pair, which JavaScript writes where it
-cuts a text, and the numbers NaN and Infinity. A backslash that is itself escaped
-is not recognized: then some letters of a text are others.
+cuts a text, and the numbers NaN and Infinity. A backslash that is itself escaped is not recognized: then some
+letters of a text are others.
 """
 
 import re

@@ -131,9 +131,7 @@ def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
     """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
     if is_upgrade(headers):
         return True
-    is_maybe_grpc = "." in headers.get(
-        ":path", ""
-    )  # few other paths have a dot: this is asked of every request
+    is_maybe_grpc = "." in headers.get(":path", "")  # asked of every request; few other paths have a dot
     return is_maybe_grpc and headers.get(":method") == "POST" and api_of(headers).is_grpc
 
 

@@ -22,7 +22,7 @@ from extproc.adapters.vllm.scrape_budget import ScrapeBudget, need_of
 from extproc.adapters.vllm.scrape_pace import ScrapePace
 from extproc.adapters.vllm.served_models import read_models
 from extproc.adapters.vllm.server_tls import ServerTls
-from extproc.adapters.vllm.turns import Turns
+from extproc.adapters.vllm.turns import LoopTurns
 from extproc.adapters.vllm.wanted_lines import WantedLines
 from extproc.fleet.backend import Backend
 from extproc.fleet.signals import ScrapeRule, Signals
@@ -81,7 +81,7 @@ class Asking:
     budget: ScrapeBudget
     results: Counter[tuple[str, ScrapeResult]] = field(default_factory=Counter)
     logs: ScrapeLogs = field(default_factory=ScrapeLogs)
-    turns: Turns = field(default_factory=Turns)
+    turns: LoopTurns = field(default_factory=LoopTurns)
 
     def usual_interval_s(self, backend: Backend, now_s: float) -> float:
         """Return the interval that a backend has by its share of the budget."""

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 
 
-class Turns:
+class LoopTurns:
     """The turns of one event loop, given out in the order of asking."""
 
     def __init__(self) -> None:

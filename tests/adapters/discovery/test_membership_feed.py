@@ -90,7 +90,7 @@ def test_the_event_loop_turns_while_clusters_are_written(
 def test_clusters_that_have_not_changed_are_not_even_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 1,000 members that takes 10 ms, several times a second."""
+    """Comparing those of 1,000 members would take 10 ms, several times a second."""
     looks, writes = [], []
     is_there, write = ClusterFile.is_there, ClusterFile.write
 

@@ -3,10 +3,10 @@ from itertools import pairwise
 
 import pytest
 
-from extproc.adapters.vllm.turns import Turns
+from extproc.adapters.vllm.turns import LoopTurns
 
 
-async def taken(turns: Turns, number: int, order: list[int]) -> None:
+async def taken(turns: LoopTurns, number: int, order: list[int]) -> None:
     await turns.next()
     order.append(number)
 
@@ -21,7 +21,7 @@ async def turns_of_the_loop(most: int, is_over: asyncio.Event, seen: list[int], 
 
 def test_of_many_tasks_one_goes_on_in_each_turn_in_their_order() -> None:
     async def scenario() -> None:
-        turns, order, seen, is_over = Turns(), list[int](), list[int](), asyncio.Event()
+        turns, order, seen, is_over = LoopTurns(), list[int](), list[int](), asyncio.Event()
         counting = asyncio.create_task(turns_of_the_loop(100, is_over, seen, order))
         await asyncio.gather(*(taken(turns, number, order) for number in range(10)))
         is_over.set()
@@ -34,7 +34,7 @@ def test_of_many_tasks_one_goes_on_in_each_turn_in_their_order() -> None:
 
 def test_a_task_that_comes_alone_does_not_wait() -> None:
     async def scenario() -> None:
-        turns, order = Turns(), list[int]()
+        turns, order = LoopTurns(), list[int]()
         for number in range(3):
             with pytest.raises(StopIteration):
                 taken(turns, number, order).send(None)
@@ -45,7 +45,7 @@ def test_a_task_that_comes_alone_does_not_wait() -> None:
 
 def test_a_task_that_is_cancelled_holds_up_none_behind_it() -> None:
     async def scenario() -> None:
-        turns, order = Turns(), list[int]()
+        turns, order = LoopTurns(), list[int]()
         tasks = [asyncio.create_task(taken(turns, number, order)) for number in range(4)]
         await asyncio.sleep(0)
         tasks[1].cancel()

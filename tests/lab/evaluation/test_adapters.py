@@ -46,7 +46,7 @@ def test_with_affinity_waits_for_a_place_are_at_least_halved(without: str) -> No
 
 
 def test_with_affinity_the_servers_get_equal_shares() -> None:
-    """Of a minute, in which chance alone makes 10 % of a server's share: its standard error is 4.5 %."""
+    """One minute is played: chance alone moves a server's share by 10 %, its standard error being 4.5 %."""
     answered = [backend.requests for backend in result("layered").backends]
     assert result("layered").imbalance < 0.15, answered
     assert result("layered").fairness > 0.99
