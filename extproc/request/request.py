@@ -131,10 +131,10 @@ def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PAT
 
 def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
     """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
-    if is_upgrade(headers):
-        return True
+    if headers.get(":method") != "POST":
+        return is_upgrade(headers)
     is_maybe_grpc = "." in headers.get(":path", "")  # asked of every request; few other paths have a dot
-    return is_maybe_grpc and headers.get(":method") == "POST" and api_of(headers).is_grpc
+    return is_maybe_grpc and api_of(headers).is_grpc
 
 
 def _path(headers: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ travels in `raw_value` alone, and a response must name the phase that it answers
 
 from collections.abc import Mapping
 from functools import lru_cache
-from struct import Struct
 
 from google.protobuf.message import DecodeError
 
@@ -38,9 +37,6 @@ REJECT_DETAILS, ANSWER_DETAILS = "extproc_reject", "extproc_answer"
 """The response code's details in the access log, of a refusal and of another answer of ours."""
 
 _REQUEST_HEADERS = b"\x12"  # the tag of ProcessingRequest.request_headers
-_BODY_HEAD, _ENDS_STREAM = Struct("<BHBH"), b"\x10\x01"
-"""The tags of ProcessingRequest.request_body and HttpBody.body, each before a length; and end_of_stream."""
-_AROUND_BODY = _BODY_HEAD.size + len(_ENDS_STREAM)
 _CONTENT_LENGTH = b"\x0a\x0econtent-length\x1a"  # key and tag of a HeaderValue; the value's length is next
 _MAX_CACHED_BYTES = 1024
 _PHASES = {phase.value: phase for phase in Phase}
@@ -48,49 +44,34 @@ _PHASES = {phase.value: phase for phase in Phase}
 
 def decode(message: bytes) -> Event:
     """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
-    if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
-        at = message.rfind(_CONTENT_LENGTH)
-        return _decode_again(message) if at < 0 else _decode_with_length(message, at + len(_CONTENT_LENGTH))
-    return _usual_body(message) or _decode(message)
-
-
-def _usual_body(message: bytes) -> BodyReceived | None:
-    """Read a message of nothing but a whole body of 128 bytes to 16 KB; None for another one.
-
-    Then both lengths take two bytes, and what precedes the body follows from the length of the message.
-    Measured: half of the instructions that Protobuf takes. (To read the lengths takes as many.)
-    """
-    size = len(message) - _AROUND_BODY
-    if size < 0x80 or size >= 0x3FF0:
-        return None
-    outer = size + _AROUND_BODY - 3
-    head = _BODY_HEAD.pack(
-        0x22, outer & 0x7F | 0x80 | outer >> 7 << 8, 0x0A, size & 0x7F | 0x80 | size >> 7 << 8
-    )
-    if not message.startswith(head) or not message.endswith(_ENDS_STREAM):
-        return None
-    return BodyReceived(message[len(head) : -len(_ENDS_STREAM)])
-
-
-def _decode_with_length(message: bytes, at: int) -> Event:
-    """Read a message as one with the length 0, which may be known, and put the length at that place back.
-
-    Measured: 1 instead of 4 µs.
-    """
-    begins = at + 1
-    ends = begins + message[at] if at < len(message) else begins
-    length = message[begins:ends]
-    if len(message) < ends or not length.isdigit():
+    if not message.startswith(_REQUEST_HEADERS) or len(message) > _MAX_CACHED_BYTES:
+        return _decode(message)
+    before, mark, rest = message.rpartition(_CONTENT_LENGTH)
+    if not mark:
         return _decode_again(message)
-    usual = _decode_again(message[:begins] + b"0" * len(length) + message[ends:])
+    size = rest[0] if rest else 0
+    length = rest[1 : size + 1]
+    if len(length) < size or not length.isdigit():
+        return _decode_again(message)
+    usual = _decode_with_length(before, size, rest[size + 1 :])
     if not isinstance(usual, HeadersReceived):
         return _decode(message)
     return HeadersReceived({**usual.headers, "content-length": length.decode()}, usual.end_of_stream)
 
 
 @lru_cache(maxsize=512)
+def _decode_with_length(before: bytes, size: int, after: bytes) -> Event:
+    """Decode headers around a content-length of `size` digits, as if all were 0.
+
+    But for the length, and apart from sessions, they hardly ever differ from the last ones. Measured: 1
+    instead of 4 µs.
+    """
+    return _decode(b"".join((before, _CONTENT_LENGTH, bytes((size,)), b"0" * size, after)))
+
+
+@lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Decode headers that differ from the last ones; apart from sessions they hardly ever do."""
+    """Decode headers without a length that could be read."""
     return _decode(message)
 
 
