@@ -2,7 +2,7 @@
 
 Envoy sends what has ended within 50 ms in one message. Under load these are some hundred entries, and to
 learn from all of them takes the event loop 5 ms or more. No request waits for that, so none has to wait
-behind it: some entries are handled in each turn of the loop, after the requests that came with them.
+behind it: some entries are handled at once, and the others in turns of the loop.
 """
 
 import asyncio
@@ -13,7 +13,9 @@ from itertools import islice
 from extproc.outcomes.outcome import LogEntry
 
 AT_ONCE = 4
-"""Guessed: they take less than half a millisecond."""
+"""Guessed: they take less than half a millisecond. The first of them are not put off: a client's next request
+may be about the stored response that they tell of.
+"""
 
 MAX_WAITING_BYTES = 1 << 20
 """Guessed: some thousand entries. Where more wait, all are handled at once: they cost memory."""
@@ -29,13 +31,13 @@ class LogQueue:
         self._next: asyncio.Handle | None = None
 
     def add(self, entries: Iterator[LogEntry], size_bytes: int) -> None:
-        """Have the entries of one message handled, after those that wait."""
+        """Have the entries of one message handled: some of them now, if no others wait."""
         self._waiting.append((entries, size_bytes))
         self._waiting_bytes += size_bytes
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self.handle_all()
         elif self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._go_on)
+            self._go_on()
 
     def handle_all(self) -> None:
         """Handle all that waits, now."""

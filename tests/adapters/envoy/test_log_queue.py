@@ -19,7 +19,7 @@ def test_entries_of_a_message_are_handled_in_their_order_and_over_several_turns_
         while len(handled) < 2 * AT_ONCE + 3:
             await asyncio.sleep(0)
             seen.add(len(handled))
-        assert sorted(seen) == [0, AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 3]
+        assert sorted(seen) == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 3]
 
     asyncio.run(scenario())
     assert handled == entries(0, 2 * AT_ONCE + 3)
@@ -31,7 +31,7 @@ def test_where_too_much_waits_all_of_it_is_handled_at_once() -> None:
     async def scenario() -> None:
         queue = LogQueue(handled.extend)
         queue.add(iter(entries(0, 5 * AT_ONCE)), MAX_WAITING_BYTES)
-        assert not handled
+        assert len(handled) == AT_ONCE
         queue.add(iter(entries(5 * AT_ONCE, 1)), 1)
         assert len(handled) == 5 * AT_ONCE + 1
 
