@@ -157,7 +157,8 @@ class Gateway:
         return sum(member.own + member.bodyless for member in self.core.registry.members)
 
     async def until_idle(self) -> None:
-        await until(lambda: self.own == 0 and self.server.open_streams == 0)
+        turns = self.server.turns
+        await until(lambda: self.own == 0 and self.server.open_streams == 0 and not turns._other)
 
     async def health(self, service: str) -> int:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
