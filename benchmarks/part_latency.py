@@ -1,9 +1,9 @@
 """How long a picker keeps a part of a response while it has half a core of work.
 
 This process stands in the gateway's place, with one connection: it sends the parts of many streams at random
-times. The time of a part is from just before its sending to the moment at which the kernel has its return: the
-delays of this process, before and after, are not the picker's. It and the picker have a core each. A stream
-that has ended is followed by a new request: placing and learning are part of the work.
+times. The time of a part is from just before its sending to the moment at which the kernel has its return, so
+that no delay of this process counts. It and the picker have a core each. A new request follows a stream that
+has ended: placing and learning are part of the work.
 """
 
 import gc
@@ -78,7 +78,7 @@ _RESPONSE_HEADERS = _message(
 _PART = _message(response_body=pb.HttpBody(body=EVENT))
 _LAST_PART = _message(response_body=pb.HttpBody(end_of_stream=True))
 _REQUEST_ANSWERS = 2
-"""To the headers of the request, and to its body: then the response begins, whose headers are answered too."""
+"""To the headers of the request, and to its body. Then the response begins; its headers are answered too."""
 _TIMESTAMPS = 35
 """SO_TIMESTAMPNS of Linux: with what is read comes when the kernel got the last of it, as a `timespec`."""
 _TIMESPEC = struct.Struct("ll")

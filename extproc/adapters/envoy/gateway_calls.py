@@ -96,6 +96,7 @@ class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
         """Give the place back, and learn from what was seen."""
         super().end()
         exchange, now_s = self._exchange, time.monotonic()
+        exchange.late = None
         if exchange.is_placed and not exchange.is_response_shown:
             loop = asyncio.get_running_loop()
             loop.call_later(UNSEEN_S, lambda: exchange.end(time.monotonic()))
