@@ -3,7 +3,7 @@
 A candidate is out while it fails, while it is saturated, where the request would wait too long, and where it
 would be late: what it waits for others there, and what its own prompt takes longer than on a faster machine,
 are together more than it may wait at all. Sent to a slow machine once the fast ones are busy, a long prompt
-would be late, and those behind it as well. Where a fast one is idle this refuses nothing.
+would be late, and those behind it as well. A machine that is idle is out for neither.
 
 Most of a decision's time is spent in this loop. `FleetView.admitting`, `FleetView.has_room` and
 `expected_wait.scores` say the same one by one; a test holds them equal.
@@ -56,7 +56,7 @@ def fit(
 def _in_time(
     view: FleetView, prompt_tokens: float, late_s: float, found: list[Backend], expected_s: list[float]
 ) -> tuple[list[Backend], list[float]]:
-    """Return those backends, and their scores, where the request is not late."""
+    """Return those backends, and their scores, that are idle or where the request is not late."""
     now_s, near_tokens = view.now_s, view.near_tokens.get
     admitting = [each.pace for each in view.backends if each.breaker.admits_at_s <= now_s]
     latest_s = late_s + min(pace.base_s + pace.token_s * prompt_tokens for pace in admitting)
@@ -64,6 +64,6 @@ def _in_time(
     for number, backend in enumerate(found):
         pace, ahead_s = backend.pace, max(0.0, backend.prefilled_at_s - now_s)
         own_s = pace.base_s + pace.token_s * (prompt_tokens - near_tokens(backend, 0.0))
-        if ahead_s + own_s <= latest_s:
+        if ahead_s + own_s <= latest_s or backend.own + backend.foreign <= 0.0:
             kept.append(number)
     return [found[number] for number in kept], [expected_s[number] for number in kept]
