@@ -1,18 +1,22 @@
 """How long a picker keeps a part of a response while it has half a core of work.
 
 This process stands in the gateway's place, with one connection: it sends the parts of many streams at random
-times, and takes the time of each from its sending to its return, so that its own delays count as well. A
-stream that has ended is followed by a new request: placing and learning are part of the work.
+times. The time of a part is from just before its sending to the moment at which the kernel has its return, so
+that no delay of this process counts. It and the picker have a core each. A new request follows a stream that
+has ended: placing and learning are part of the work.
 """
 
 import gc
 import heapq
+import os
 import random
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -73,8 +77,11 @@ _RESPONSE_HEADERS = _message(
 )
 _PART = _message(response_body=pb.HttpBody(body=EVENT))
 _LAST_PART = _message(response_body=pb.HttpBody(end_of_stream=True))
-_ANSWERS_BEFORE = 3
-"""To the headers of the request, to its body, and to the headers of the response."""
+_REQUEST_ANSWERS = 2
+"""To the headers of the request, and to its body. Then the response begins; its headers are answered too."""
+_TIMESTAMPS = 35
+"""SO_TIMESTAMPNS of Linux: with what is read comes when the kernel got the last of it, as a `timespec`."""
+_TIMESPEC = struct.Struct("ll")
 
 
 @dataclass(slots=True)
@@ -104,14 +111,28 @@ class AtHalf:
 
 def at_half_a_core(server: Process, port: int, arrivals: Arrivals, duration_s: float) -> AtHalf:
     """Find the rate at which the server takes half a core, and measure at that rate."""
-    sender = PartSender(port, STREAMS)
     parts_per_s = _FIRST_PARTS_PER_S
-    for _ in range(_TRIALS):
-        core, _ = _loaded(server, sender, parts_per_s, arrivals, _TRIAL_S)
-        parts_per_s *= HALF / core
-    core, latencies = _loaded(server, sender, parts_per_s, arrivals, duration_s)
-    sender.close()
+    with _cores_apart(server), closing(PartSender(port, STREAMS)) as sender:
+        for _ in range(_TRIALS):
+            core, _ = _loaded(server, sender, parts_per_s, arrivals, _TRIAL_S)
+            parts_per_s *= HALF / core
+        core, latencies = _loaded(server, sender, parts_per_s, arrivals, duration_s)
     return AtHalf(parts_per_s, core, latencies)
+
+
+@contextmanager
+def _cores_apart(server: Process) -> Iterator[None]:
+    """Keep this process off the server's core, where there are two."""
+    cores = os.sched_getaffinity(0)
+    own = {max(cores)}
+    if len(cores) > 1:
+        os.sched_setaffinity(0, own)
+        os.sched_setaffinity(server.pid, cores - own)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(server.pid, cores)
 
 
 def open_streams_bytes(server: Process, port: int) -> int:
@@ -150,13 +171,14 @@ def _due_times(
 
 
 class _Stream:
-    """One request: `unanswered` messages by the time of their sending, which for all but parts is 0."""
+    """One request: parts that are `left` to send, answers that come before theirs, and `unanswered` parts."""
 
-    __slots__ = ("left", "unanswered")
+    __slots__ = ("before", "left", "unanswered")
 
     def __init__(self, left: int) -> None:
         self.left = left
-        self.unanswered = deque([0.0] * _ANSWERS_BEFORE)
+        self.before = _REQUEST_ANSWERS + 1
+        self.unanswered = deque[float]()
 
 
 class PartSender:
@@ -165,6 +187,7 @@ class PartSender:
     def __init__(self, port: int, streams: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
         self._next_id = 1
         self._received = b""
         self._block = stateless(FIELDS)
@@ -175,26 +198,27 @@ class PartSender:
         self._socket.sendall(PREFACE + greeting)
         # Of different lengths at first, so that they do not all end together.
         self._socket.sendall(b"".join(self._begin(1 + PARTS * each // streams) for each in range(streams)))
-        self._turn = deque(self._open)
+        self._turn = deque[int]()
+        while len(self._turn) < streams:
+            self._read(Latencies())
 
     def run(self, parts_per_s: float, arrivals: Arrivals, duration_s: float) -> Latencies:
         """Send parts for this time, as they arrive."""
         found = Latencies()
         gc.freeze()  # the sender's own delays would count
-        begins_s = time.perf_counter()
+        begins_s = time.time()
         ends_s = begins_s + duration_s
         times_s = _due_times(parts_per_s, arrivals, begins_s, random.Random(0))
         due_s = next(times_s)
         while due_s < ends_s:
-            now_s = time.perf_counter()
-            written = []
+            now_s = time.time()
+            number = 0
             while due_s <= now_s:
                 found.late_s = max(found.late_s, now_s - due_s)
-                written.append(self._next_part(now_s))
-                due_s = next(times_s)
-            if written:
-                self._socket.sendall(b"".join(written))
-            wait_s = max(0.0, due_s - time.perf_counter())
+                number, due_s = number + 1, next(times_s)
+            if number:
+                self._send_parts(number)
+            wait_s = max(0.0, due_s - time.time())
             if select.select([self._socket], [], [], wait_s)[0]:
                 self._read(found)
         found.parts_s.sort()
@@ -207,35 +231,41 @@ class PartSender:
     def _begin(self, parts: int = PARTS) -> bytes:
         stream_id, self._next_id = self._next_id, self._next_id + 2
         self._open[stream_id] = _Stream(parts)
-        messages = (_REQUEST_HEADERS, _REQUEST_BODY, _RESPONSE_HEADERS)
-        frames = [frame(DATA, 0, stream_id, message) for message in messages]
+        frames = [frame(DATA, 0, stream_id, message) for message in (_REQUEST_HEADERS, _REQUEST_BODY)]
         return b"".join((frame(HEADERS, END_HEADERS, stream_id, self._block), *frames))
 
-    def _next_part(self, now_s: float) -> bytes:
-        """Return the next part of the stream whose turn it is; a new stream follows its last one."""
-        stream_id = self._turn.popleft()
-        stream = self._open[stream_id]
-        stream.left -= 1
-        stream.unanswered.append(now_s)
-        if stream.left:
-            self._turn.append(stream_id)
-            return frame(DATA, 0, stream_id, _PART)
-        self._turn.append(self._next_id)
-        return frame(DATA, END_STREAM, stream_id, _LAST_PART) + self._begin()
+    def _send_parts(self, number: int) -> None:
+        """Send the next part of each stream whose turn it is; a new stream follows its last one."""
+        written, streams = [], []
+        for _ in range(number):
+            stream_id = self._turn.popleft()
+            stream = self._open[stream_id]
+            stream.left -= 1
+            streams.append(stream)
+            if stream.left:
+                self._turn.append(stream_id)
+                written.append(frame(DATA, 0, stream_id, _PART))
+            else:
+                written += (frame(DATA, END_STREAM, stream_id, _LAST_PART), self._begin())
+        data, now_s = b"".join(written), time.time()
+        for stream in streams:
+            stream.unanswered.append(now_s)
+        self._socket.sendall(data)
 
     def _read(self, found: Latencies) -> None:
         """Take the time of what has come: each message is a frame of its own, since no window is used up."""
-        received = self._received + self._socket.recv(1 << 20)
-        now_s, at, size = time.perf_counter(), 0, len(received)
+        data, times, _, _ = self._socket.recvmsg(1 << 20, socket.CMSG_SPACE(_TIMESPEC.size))
+        # The first bytes may come before the kernel has begun to take times.
+        whole_s, nanoseconds = _TIMESPEC.unpack(times[0][2]) if times else (time.time(), 0)
+        received, now_s, at = self._received + data, whole_s + nanoseconds / 1e9, 0
+        size = len(received)
         while at + _FRAME_BYTES <= size:
             end = at + _FRAME_BYTES + int.from_bytes(received[at : at + 3])
             if end > size:
                 break
             stream_id = int.from_bytes(received[at + 5 : at + 9])
             if received[at + 3] == DATA:
-                sent_s = self._open[stream_id].unanswered.popleft()
-                if sent_s:
-                    found.parts_s.append(now_s - sent_s)
+                self._answered(stream_id, now_s, found)
             elif received[at + 3] == HEADERS and received[at + 4] & END_STREAM:
                 del self._open[stream_id]
             at = end
@@ -244,3 +274,15 @@ class PartSender:
         if self._taken_bytes > _WINDOW_BYTES:
             self._socket.sendall(window_update(0, self._taken_bytes))
             self._taken_bytes = 0
+
+    def _answered(self, stream_id: int, now_s: float, found: Latencies) -> None:
+        """Take the time of a part, or have the response begin once its request has been answered."""
+        stream = self._open[stream_id]
+        if not stream.before:
+            found.parts_s.append(now_s - stream.unanswered.popleft())
+            return
+        stream.before -= 1
+        if stream.before == 1:
+            self._socket.sendall(frame(DATA, 0, stream_id, _RESPONSE_HEADERS))
+        elif not stream.before:
+            self._turn.append(stream_id)

@@ -51,8 +51,9 @@ class CollectedBytes:
                 if largest.size <= least_bytes:
                     break
                 largest.end()
+                give_up = largest.give_up
                 largest.take()
-                largest.give_up()
+                give_up()
 
 
 class RequestBodyParts:
@@ -109,9 +110,14 @@ class RequestBodyParts:
     def take(self) -> bytes:
         """Return all of it, which is held no more; its size stays known."""
         body, self._body = self._body, b""
+        self.give_up = _hold_nothing  # the exchange's own would tie the two together
         self._collected.resized(len(body), 0)
         self._collected.unfinished.pop(self, None)
         return bytes(body)
+
+
+def _hold_nothing() -> None:
+    """Give up a body that is held no more."""
 
 
 def pick_of(route: RouteTo, body_bytes: int | None = None) -> Pick:

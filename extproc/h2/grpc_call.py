@@ -40,6 +40,9 @@ class Handler:
         """Follow the end of the call: what is sent from now on goes nowhere."""
 
 
+_ENDED = Handler()
+
+
 class Timer(Protocol):
     """A callback that an event loop will run later."""
 
@@ -181,7 +184,8 @@ class Call:
         del self._open_calls[self._stream_id]
         if self.deadline is not None:
             self.deadline.cancel()
-        self._handler.end()
+        handler, self._handler = self._handler, _ENDED  # a cycle would be left to the collector
+        handler.end()
 
 
 NewHandler = Callable[[Call], Handler]

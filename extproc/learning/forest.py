@@ -33,7 +33,7 @@ class _Repeated(NamedTuple):
 
 
 class _FewRows(NamedTuple):
-    """All that is the same each time that so many rows are asked about."""
+    """The parts of a call that depend on the number of its rows alone."""
 
     packer: Struct
     repeated: _Repeated

@@ -115,7 +115,12 @@ class ThroughGateway(AsRead):
         place, elsewhere = self.core.place, self.core.served_elsewhere
         self._parts = GatewayParts(place, elsewhere, self._ratios, RULES, collected)
         self._server = SimpleNamespace(
-            is_ending=False, open_streams=0, handle_entries=self._learn, flush_soon=lambda: None
+            is_ending=False,
+            open_streams=0,
+            handle_entries=self._learn,
+            turns=SimpleNamespace(add=lambda work, **_: work()),
+            flush=lambda: None,
+            flush_soon=lambda: None,
         )
         self._calls: dict[int, Messages] = {}
         self._held: dict[Messages, int] = {}

@@ -142,8 +142,9 @@ class Call:
 class Gateway:
     """A gateway's connection to a picker; `entries` are what the picker has learned from."""
 
-    def __init__(self, server: PickerServer, core: Core, channel: Any, health_port: int) -> None:
+    def __init__(self, server: PickerServer, core: Core, channel: Any, port: int, health_port: int) -> None:
         self.server = server
+        self.port = port
         self.core = core
         self.entries: list[LogEntry] = []
         self.health_port = health_port
@@ -157,7 +158,8 @@ class Gateway:
         return sum(member.own + member.bodyless for member in self.core.registry.members)
 
     async def until_idle(self) -> None:
-        await until(lambda: self.own == 0 and self.server.open_streams == 0)
+        turns = self.server.turns
+        await until(lambda: self.own == 0 and self.server.open_streams == 0 and not turns._other)
 
     async def health(self, service: str) -> int:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.health_port}") as channel:
@@ -198,7 +200,7 @@ async def picking(
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-            gateway = Gateway(server, core, channel, health_port)
+            gateway = Gateway(server, core, channel, port, health_port)
             gateway.entries = entries
             yield gateway
         assert collected.held_bytes == 0, "bodies are let go"

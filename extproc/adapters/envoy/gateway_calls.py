@@ -1,11 +1,14 @@
 """The calls of a gateway on the thin transport: what becomes of an exchange's messages, without a task.
 
-Parts of responses, one for each token, take the shortest way: they are handed back as the bytes that came.
+Parts of responses, one for each token, take the shortest way: they are handed back as the bytes that came,
+and whatever takes long has turns of the event loop of its own.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -14,12 +17,15 @@ from extproc.adapters.envoy.body_parts import response_part, unusual_response_pa
 from extproc.adapters.envoy.exchange_call import ExchangeCall, ExchangeSide
 from extproc.adapters.envoy.gateway_wire import decode, encode
 from extproc.adapters.envoy.large_messages import LARGE_BYTES, LargeMessages
+from extproc.adapters.envoy.own_turns import OwnTurns
 from extproc.exchange.gateway_exchange import GatewayExchange
 from extproc.exchange.gateway_messages import Answers, Finish, RequestHeaders
 from extproc.exchange.messages import Answer, Continue, Instruction, Phase
 from extproc.h2.grpc_call import Call
-from extproc.h2.grpc_wire import prefixed
+from extproc.h2.grpc_wire import Status, prefixed
 from extproc.outcomes.outcome import LogEntry
+
+logger = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID = 256
@@ -35,7 +41,11 @@ class GatewaySide(ExchangeSide, Protocol):
     """The server, as a call sees it: `is_ending` once nothing is waited for any more."""
 
     is_ending: bool
+    turns: OwnTurns
     handle_entries: Callable[[Iterable[LogEntry]], None]
+
+    def flush(self) -> None:
+        """Write, now, what has been sent on any connection."""
 
 
 class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
@@ -86,6 +96,7 @@ class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
         """Give the place back, and learn from what was seen."""
         super().end()
         exchange, now_s = self._exchange, time.monotonic()
+        exchange.late = None
         if exchange.is_placed and not exchange.is_response_shown:
             loop = asyncio.get_running_loop()
             loop.call_later(UNSEEN_S, lambda: exchange.end(time.monotonic()))
@@ -93,21 +104,26 @@ class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
         exchange.end(now_s)
         entry = exchange.entry(now_s, time.time())
         if entry is not None:
-            self._server.handle_entries((entry,))
+            self._server.turns.add(partial(self._server.handle_entries, (entry,)), urgent=False)
 
     def _decide_if_ready(self) -> None:
-        """Place the request once it is whole; a large one is read beside all others."""
+        """Place the request soon, once it is whole; a large one is read beside all others."""
         if not self._exchange.is_ready:
             return
         if self._exchange.body_bytes >= LARGE_BYTES:
-            self._large_messages.read(self._exchange.body_bytes, self._decide_large)
+            self._large_messages.read(self._exchange.body_bytes, self._decide_if_open)
         else:
-            self._decide()
+            self._server.turns.add(self._decide_if_open, urgent=True)
 
-    def _decide_large(self) -> None:
-        if not self._call.is_over and self._exchange.is_ready:
+    def _decide_if_open(self) -> None:
+        if self._call.is_over or not self._exchange.is_ready:
+            return
+        try:
             self._decide()
-            self._server.flush_soon()
+        except Exception:  # a fault of ours must not leave the request without an answer
+            logger.exception("call_failed")
+            self._call.finish(Status.UNKNOWN, "internal error")
+        self._server.flush()
 
     def _decide(self) -> None:
         self._answer(self._exchange.decide(time.monotonic()))

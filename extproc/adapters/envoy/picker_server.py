@@ -11,6 +11,7 @@ from functools import partial
 
 from extproc.adapters.envoy.gateway_calls import PickCall
 from extproc.adapters.envoy.large_messages import LargeMessages
+from extproc.adapters.envoy.own_turns import OwnTurns
 from extproc.adapters.envoy.services import EXT_PROC_SERVICE, SERVICES
 from extproc.adapters.envoy.thin_listener import ThinListener
 from extproc.config.gateway_stage import GatewayConfig
@@ -48,6 +49,7 @@ class PickerServer(ThinListener):
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
         self.is_ending = False
+        self.turns = OwnTurns()
         self._gateway = gateway
         self._health_address = health_address
         self._new_exchange = new_exchange
@@ -92,6 +94,7 @@ class PickerServer(ThinListener):
         await self.until_closed(self._gateway.finish_s)
         self.is_ending = True
         await super().drain()
+        self.turns.finish()
         if self._health_listener is not None:
             self._health_listener.close()
         for probe in tuple(self._probes):

@@ -104,9 +104,10 @@ class ThinListener(EnvoyServer):
         """Write, once this step of the event loop is done, what has been sent on any connection."""
         if not self._is_flush_due:
             self._is_flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write, now, what has been sent on any connection."""
         self._is_flush_due = False
         for connection in tuple(self._connections):
             connection.flush()

@@ -10,8 +10,11 @@ import grpc
 import grpc.aio
 import pytest
 from support.build import MAX_ACTIVE, core_rules, fleet_rules, reserve
+from support.garbage import no_garbage
+from support.h2_socket_client import connected, prefixed
 from support.in_loop import in_loop
 from support.patience import until
+from support.served import PROCESS
 from support.simulated_gateway import (
     BODY,
     CHAT_HEADERS,
@@ -19,10 +22,15 @@ from support.simulated_gateway import (
     SSE_HEADERS,
     Call,
     Gateway,
+    header_map,
     picking,
 )
 
+from extproc.adapters.envoy.gateway_calls import PickCall
 from extproc.adapters.envoy.gateway_wire import DESTINATION
+from extproc.adapters.protos import ext_proc_pb2 as pb
+from extproc.exchange.gateway_exchange import GatewayExchange
+from extproc.h2 import grpc_call as h2_call
 from extproc.outcomes.response_end import TokenUsage
 from extproc.routing.core import CoreRules
 from extproc.routing.gateway_rules import GatewayRules
@@ -103,6 +111,50 @@ async def test_parts_of_a_response_of_any_size_come_back_as_they_are() -> None:
         await call.placed()
         await respond(call, b"d", b"ata: {}", b"x" * 4_000_000, b"\n", b"\n\n", b"")
         assert gateway.server.protocol_errors == 0
+
+
+@in_loop
+async def test_a_part_of_a_response_does_not_wait_for_a_request_that_came_before_it() -> None:
+    config = pb.ProtocolConfiguration(**DUPLEX)
+    headers = pb.HttpHeaders(headers=header_map(CHAT_HEADERS))
+    begun = pb.ProcessingRequest(request_headers=headers, protocol_config=config)
+    whole = pb.ProcessingRequest(request_body=pb.HttpBody(body=BODY, end_of_stream=True))
+    part = pb.ProcessingRequest(response_body=pb.HttpBody(body=b"data: {}"))
+    async with picking(rules()) as gateway, connected(gateway.port) as client:
+        streaming, placed = client.begin(PROCESS), client.begin(PROCESS)
+        client.send(streaming, prefixed(begun.SerializeToString()))
+        client.send(placed, prefixed(begun.SerializeToString()))
+        client.h2.send_data(placed, prefixed(whole.SerializeToString()))
+        client.send(streaming, prefixed(part.SerializeToString()))
+        await client.until(lambda: len(client.answers) == 2)
+        assert list(client.answers) == [streaming, placed]
+
+
+@in_loop
+async def test_requests_that_have_ended_leave_nothing_to_the_garbage_collector() -> None:
+    async with picking(rules()) as gateway:
+        with no_garbage(PickCall, GatewayExchange, h2_call.Call):
+            for parts in ((b"data: {}",), (b"data: {}", b"")):
+                call = gateway.call()
+                await call.placed()
+                await respond(call, *parts)
+                call.stream.cancel()
+                await gateway.until_idle()
+
+
+@in_loop
+async def test_a_fault_while_a_request_is_placed_ends_its_call_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with picking(rules()) as gateway:
+        with monkeypatch.context() as faulty:
+            faulty.setattr(GatewayExchange, "decide", None)
+            call = gateway.call()
+            await call.headers()
+            await call.body(BODY)
+            assert await call.stream.code() == grpc.StatusCode.UNKNOWN
+        await gateway.call().placed()
+    assert "call_failed" in caplog.text
 
 
 @pytest.mark.parametrize("status", ["502", "503", "504"])

@@ -8,13 +8,17 @@ from pathlib import Path
 import h2.errors
 import pytest
 import uvloop
+from support.garbage import no_garbage
 from support.h2_socket_client import H2Client, Headers, connected, prefixed
 from support.idle_sockets import idle, until_closed
 from support.patience import until
 from support.served import BODY, HEADERS, PROCESS, Served, listening
 
+from extproc.adapters.envoy.thin_calls import ProcessCall
 from extproc.adapters.envoy.thin_server import ThinServer
+from extproc.exchange.exchange import Exchange
 from extproc.h2.frames import PREFACE
+from extproc.h2.grpc_call import Call
 from extproc.h2.grpc_connection import MOST_AT_ONCE
 from extproc.h2.protocol import ConnectionTimes
 
@@ -317,6 +321,19 @@ def test_many_requests_in_one_read_are_answered_over_several_turns_of_the_loop()
             assert sorted(seen) == [0, MOST_AT_ONCE, 2 * MOST_AT_ONCE, 3 * MOST_AT_ONCE]
             for stream in client.answers.copy():
                 await client.message(stream, 1)
+
+    uvloop.run(scenario())
+
+
+def test_calls_that_have_ended_leave_nothing_to_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        async with listening("thin") as served, connected(served.port) as client:
+            with no_garbage(ProcessCall, Exchange, Call):
+                stream = client.begin(PROCESS)
+                client.send(stream, prefixed(HEADERS) + prefixed(BODY))
+                await client.message(stream, 1)
+                client.send(stream, b"", end_stream=True)
+                await until(lambda: not served.server.open_streams)
 
     uvloop.run(scenario())
 
