@@ -229,7 +229,9 @@ class Backend(EngineEstimate):
         self.breaker.fail(now_s)
 
     def paced(self, seen: Answered, now_s: float) -> None:
-        """Learn from a stream that has ended how fast the backend is, and the fleet."""
+        """Learn from a stream that has ended how fast the backend is, and the fleet, and if it was late."""
+        if seen.turns_s > 0.0:
+            self.limits.waited(seen.ttft_s - self.pace.base_s - self.pace.token_s * seen.new_tokens)
         if self._learn_pace(seen, now_s):
             self.silence.patience_s = MIN_PATIENCE_S
 

@@ -4,6 +4,7 @@ from math import inf
 
 from extproc.fleet.adaptive_limit import AdaptiveLimit
 from extproc.fleet.fleet_rules import FleetRules, queued_s
+from extproc.fleet.kept_promise import KeptPromise
 from extproc.fleet.signals import Signals
 
 
@@ -19,6 +20,7 @@ class LoadLimits:
     __slots__ = (
         "_adaptive",
         "_burst_above",
+        "_kept",
         "_rules",
         "full_above",
         "longest_wait_s",
@@ -31,6 +33,7 @@ class LoadLimits:
     def __init__(self, rules: FleetRules) -> None:
         saturation = rules.saturation
         self._rules = rules
+        self._kept = KeptPromise()
         self._adaptive = None if saturation.adaptive is None else AdaptiveLimit(saturation.adaptive)
         self.max_active: int = saturation.max_active
         self.full_above: float = saturation.opened(self.max_active)
@@ -48,8 +51,13 @@ class LoadLimits:
         """Follow how long requests have been waiting there; a pause in scrapes ends a queue that stands."""
         rules = self._rules
         is_known = elapsed_s <= rules.stale_after_s
+        self._kept.forget(elapsed_s)
         self.queued_s = queued_s(self.queued_s, waiting, elapsed_s) if is_known else 0.0
         self.longest_wait_s = min(rules.waiting.burst_s, rules.waiting.allowed_s(self.queued_s))
+
+    def waited(self, wait_s: float) -> None:
+        """Take in how long a request waited that had to wait for others to end."""
+        self._kept.waited(is_late=wait_s > self._rules.waiting.burst_s)
 
     def follow_queue(self, running: float, load: float, waiting: float, turn_s: float) -> None:
         """Close above what may wait for places, after a scrape with this many of the `load` waiting.
@@ -63,13 +71,13 @@ class LoadLimits:
     def follow_places(self, places: float, turn_s: float) -> None:
         """Close above what may wait for this many places in a burst that no scrape has seen yet.
 
-        Beyond a limit that was found that is no longer than in a queue that stands. Measured on real servers
-        at three times their capacity: with twice as long a quarter of the first tokens were later than
-        promised.
+        Beyond a limit that was found that is no longer than in a queue that stands, less where the promise is
+        not kept. Measured on real servers at three times their capacity: with twice as long a quarter of the
+        first tokens were later than promised.
         """
         waiting = self._rules.waiting
         if self._rules.saturation.is_only_places:
-            in_burst = min(places, self.max_active) - 1 + waiting.standing_s / turn_s
+            in_burst = min(places, self.max_active) - 1 + self._kept.share * waiting.standing_s / turn_s
         else:
             in_burst = waiting.closes_above_in_burst(places, turn_s)
         self._burst_above = max(in_burst, self.most_running - 1, 0.0)

@@ -23,7 +23,7 @@ class ExpectedWait(NamedTuple):
 
     @property
     def wait_s(self) -> float:
-        """The estimate less the request's own computing; the guard limits its two terms, each by itself."""
+        """The estimate less the request's own computing; the guard limits both terms, and the sum."""
         return self.prompts_ahead_s + self.turns_s
 
     @property

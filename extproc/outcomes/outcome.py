@@ -138,8 +138,8 @@ def read_outcome(entry: LogEntry, apis: Mapping[str, Api] = APIS_BY_KIND) -> Out
     sample = sample_from(entry.metadata)
     if sample is None:
         return None
-    failure = _failure(entry)
     api = apis.get(sample.kind, OTHER)
+    failure = _failure(entry, may_switch=api.is_upgrade)
     is_stream = sample.is_stream and api.first_byte_is_first_token
     times = read_times(entry.tags, entry.metadata)
     is_timed = is_stream and failure not in _WITHOUT_TTFT
@@ -183,15 +183,15 @@ def _client_ttft_s(entry: LogEntry, times: ServerTimes) -> float | None:
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
     """Return whether a single attempt is the backend's failure; None where nothing tells."""
-    return _blame(_failure(entry))
+    return _blame(_failure(entry, may_switch=True))
 
 
-def _failure(entry: LogEntry) -> Failure | None:
+def _failure(entry: LogEntry, may_switch: bool) -> Failure | None:
     """Return why it failed; of a second attempt Envoy has reported before, see `Retry`."""
     if entry.attempts > 1:
         return Failure.RETRIED
     if entry.status == _SWITCHED:
-        return None
+        return None if may_switch else Failure.SERVER_ERROR
     if entry.response_flags:
         for flags, failure in _BY_FLAGS:
             if entry.response_flags & flags:

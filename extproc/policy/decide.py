@@ -50,14 +50,16 @@ def decide(
     """Place `request` on one of the candidates in `view`, or refuse it.
 
     It may wait at the server for at most `wait_left_s`, and for no longer than the guard allows every
-    request: a patient client would otherwise make the queues of the servers too long for all others.
+    request, behind prompts and for a place together: a patient client would otherwise make the queues of the
+    servers too long for all others.
     """
     if not view.backends:
         return Decision(Layer.REJECT, Reason.NO_BACKEND)
     # A request without a body (a list of models, a health check) occupies no engine: saturation is no reason.
     # For the sake of the servers' HTTP layer these have a limit of their own.
     if request.has_body:
-        fit, expected_s = guard.fit(view, request.input_tokens, wait_left_s)
+        limit_s = min(wait_left_s, rules.max_predicted_ttft_s)
+        fit, expected_s = guard.fit(view, request.input_tokens, limit_s)
     else:
         fit = view.admitting_bodyless()
         expected_s = expected_wait.scores(fit, request.input_tokens)

@@ -125,7 +125,10 @@ def _name(raw: Raw) -> str | None:
 def _previous_response(api: Api, fields: _Fields) -> str:
     if api.previous_field is None:
         return ""
-    return _name(getattr(fields, api.previous_field)) or ""
+    raw = getattr(fields, api.previous_field)
+    if TEXT_MARK in bytes(raw):  # too long for any server's
+        return bytes(raw).decode("latin-1")
+    return _name(raw) or ""
 
 
 def _salt(raw: Raw) -> str:

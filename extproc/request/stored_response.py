@@ -7,17 +7,17 @@ An id is kept as a number alone, which no client can predict (`request.prefix` s
 import re
 from typing import Final
 
-MAX_RESPONSE_ID: Final = 256
-"""Guessed: a longer text is no id. vLLM's have 37 characters."""
-
 NO_RESPONSE: Final = 0
 
 _IN_PATH: Final = re.compile(r"/v1/responses/([^/]+)(?:/[a-z_]+)?")
 
 
 def response_number(response_id: str) -> int:
-    """Return the number of a stored response, NO_RESPONSE for what is no id."""
-    return hash(("response", response_id)) or 1 if 0 < len(response_id) <= MAX_RESPONSE_ID else NO_RESPONSE
+    """Return the number of a stored response, NO_RESPONSE without an id.
+
+    However odd an id is, a server answers that it has no such response: that is no failure of its.
+    """
+    return hash(("response", response_id)) or 1 if response_id else NO_RESPONSE
 
 
 def response_in_path(path: str) -> int:

@@ -97,10 +97,13 @@ class Bookings:
     ) -> Booking:
         """Book a request that is placed, and its prompt where another server prefills it, from now on."""
         prompt = self._prefixes.sent(backend, request.prefix, request.input_tokens, cached_tokens)
+        believed_tokens = self._claims.believed_tokens(request)
         self._number += 1
         prefill = None
         if prefill_by is not None:
-            prefill = Prefill(prefill_by, request, self._prefixes, now_s, -self._number, self._replicas)
+            prefill = Prefill(
+                prefill_by, request, believed_tokens, self._prefixes, now_s, -self._number, self._replicas
+            )
         booking = Booking(self, self._number, backend, request, prompt, prefill, now_s)
         self._awaited[self._number] = booking
         backend.open[booking] = None
@@ -110,9 +113,7 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = 0.0
-            if prefill is None:
-                new_tokens = max(0.0, self._claims.believed_tokens(request) - cached_tokens)
+            new_tokens = max(0.0, believed_tokens - cached_tokens) if prefill is None else 0.0
             self._expect_prompt(booking, new_tokens, now_s)
             _count_text(backend, request, prefill)
         else:
@@ -141,14 +142,19 @@ class Bookings:
             self._awaited.pop(self._ended.popleft(), None)
         self._freed(backend, now_s)
 
-    def settle(self, number: int, *, is_computed: bool) -> Booking | None:
+    def settle(self, number: int, *, is_computed: bool, is_refused: bool = False) -> Booking | None:
         """Return the booking whose outcome has come, None for one of another process, or of long ago.
 
         A prompt that was not computed, because it was refused or given up, is in no cache.
         """
         booking = self._awaited.pop(number, None)
         if booking is not None:
-            self._claims.ended(booking.request, is_computed=is_computed, in_flight_s=booking.in_flight_s)
+            self._claims.ended(
+                booking.request,
+                is_computed=is_computed,
+                is_refused=is_refused,
+                in_flight_s=booking.in_flight_s,
+            )
         if booking is not None and not is_computed:
             self._prefixes.take_back(booking.backend, booking.prompt)
             if booking.prefill is not None:
@@ -179,7 +185,8 @@ class Bookings:
             other.bodyless += 1
             return
         backend.move_to(other, now_s)
-        self._expect_prompt(booking, 0.0 if booking.prefill else booking.request.input_tokens, now_s)
+        tokens = 0.0 if booking.prefill else self._claims.believed_tokens(booking.request)
+        self._expect_prompt(booking, tokens, now_s)
         booking.prompt = self._prefixes.sent(other, booking.request.prefix, booking.request.input_tokens, 0.0)
         backend.token_window.finished(booking.request.input_size)
         _count_text(other, booking.request, booking.prefill)

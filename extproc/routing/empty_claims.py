@@ -3,8 +3,9 @@
 A prompt counts as work of its server from the decision on, and a body of some kilobytes can claim a whole
 context: by images that are not there, or by text whose client leaves at once. A client that repeats this
 would have all servers closed by prompts of which none is computed. So it is noted which bodies, and which
-tenants, had long prompts that were refused or left within a moment. After a few in a row the next ones count
-as short, until one of them is computed. Clients that lose patience do so later, and are believed.
+tenants, had long prompts that were refused, or left within a moment. After a few in a row the next ones count
+as short, until one of them is computed. Clients that lose patience do so later, and are believed. A refusal
+may take its time: a server fetches images and videos first.
 """
 
 from collections import OrderedDict
@@ -44,14 +45,14 @@ class EmptyClaims:
             return tokens
         return LONG_TOKENS if any(known.get(kind, 0) >= FEW for kind in kinds_of(request)) else tokens
 
-    def ended(self, request: Request, *, is_computed: bool, in_flight_s: float) -> None:
-        """Note a request that has ended, and whether its prompt was computed."""
+    def ended(self, request: Request, *, is_computed: bool, is_refused: bool, in_flight_s: float) -> None:
+        """Note a request that has ended, and whether its prompt was computed, or found to be none."""
         if request.input_tokens <= LONG_TOKENS:
             return
         for kind in kinds_of(request):
             if is_computed:
                 self._in_a_row.pop(kind, None)
-            elif in_flight_s < MOMENT_S:
+            elif is_refused or in_flight_s < MOMENT_S:
                 self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
                 self._in_a_row.move_to_end(kind)
         while len(self._in_a_row) > MAX_NOTES:

@@ -48,7 +48,11 @@ class Feedback:
                 self.counts.unplaced += 1
                 self.counts.failed_open += entry.attempts > 0
             return None
-        booking = self._bookings.settle(outcome.sample.booking, is_computed=outcome.is_computed)
+        booking = self._bookings.settle(
+            outcome.sample.booking,
+            is_computed=outcome.is_computed,
+            is_refused=outcome.sample.failure == Failure.CLIENT_ERROR,
+        )
         backend = self._registry.backend_named(outcome.sample.backend)
         if booking is not None and outcome.response:
             self._responses.kept(outcome.response, booking.backend)

@@ -33,6 +33,7 @@ class Prefill(Lease):
         self,
         choice: PrefillChoice,
         request: Request,
+        believed_tokens: int,
         prefixes: SentPrefixes,
         now_s: float,
         number: int,
@@ -46,7 +47,7 @@ class Prefill(Lease):
         self._request = request
         self.prompt = prefixes.sent(backend, request.prefix, request.input_tokens, choice.cached_tokens)
         backend.reserve(now_s)
-        new_tokens = request.input_tokens - choice.cached_tokens
+        new_tokens = max(0.0, believed_tokens - choice.cached_tokens)
         backend.expect_prompt(self, new_tokens, now_s)
         if replicas is not None:
             replicas.sent(number, backend, new_tokens)

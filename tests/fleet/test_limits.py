@@ -4,6 +4,7 @@ from support.build import fleet_rules
 
 from extproc.fleet.adaptive_limit import AdaptiveRule
 from extproc.fleet.fleet_rules import SaturationRule, WaitingRule
+from extproc.fleet.kept_promise import REST
 from extproc.fleet.limits import LoadLimits
 
 TURN_S = 0.1
@@ -20,7 +21,7 @@ def closed_above(*, is_only_places: bool, is_fresh: bool = True, most: int = 500
 
 
 def test_beyond_a_limit_that_was_found_as_many_may_wait_as_get_their_turn_in_time() -> None:
-    assert closed_above(is_only_places=True) == FOUND - 1 + WAITING.standing_s / TURN_S
+    assert closed_above(is_only_places=True) == FOUND - 1 + REST * WAITING.standing_s / TURN_S
 
 
 def test_with_a_queue_in_the_router_none_waits_beyond_it() -> None:
@@ -33,3 +34,12 @@ def test_none_waits_beyond_it_where_scrapes_say_nothing() -> None:
 
 def test_no_more_are_in_flight_than_the_largest_limit() -> None:
     assert closed_above(is_only_places=True, most=20) == 19
+
+
+def test_fewer_wait_beyond_it_once_requests_have_waited_longer_than_promised() -> None:
+    saturation = SaturationRule(FOUND, adaptive=AdaptiveRule(4, 500), is_only_places=True)
+    limits = LoadLimits(fleet_rules(saturation=saturation, waiting=WAITING))
+    for _ in range(100):
+        limits.waited(WAITING.burst_s + 0.1)
+    limits.follow_places(inf, TURN_S)
+    assert limits.closed_above(FOUND, is_fresh=True) < FOUND - 1 + REST * WAITING.standing_s / TURN_S

@@ -5,13 +5,14 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
 from support.envoy_process import StartEnvoy
 from support.patience import PATIENCE_S, until
+from support.scripted_backend import ScriptedBackend
 from support.scripted_sidecar import (
     CHUNK,
     Answer,
@@ -268,6 +269,25 @@ def test_a_websocket_goes_to_the_pool_when_no_sidecar_listens(start_envoy: Start
             async with stack.client.ws_connect(f"{stack.envoy.url}/v1/realtime?model=m") as socket:
                 await socket.send_str("hello")
                 assert (await socket.receive_str()) == "a: hello"
+
+    asyncio.run(scenario())
+
+
+def test_a_server_makes_no_websocket_of_another_request(start_envoy: StartEnvoy) -> None:
+    async def switch(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+
+    async def scenario() -> None:
+        server = ScriptedBackend()
+        server.on_request = switch
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(server.serving())
+            liar = Endpoint("liar", "127.0.0.1", server.port)
+            stack = await exits.enter_async_context(running(start_envoy, extra=(liar,)))
+            stack.sidecar.script = route_to("liar")
+            assert (await stack.post()).status == 502
+            assert (await stack.request("GET", None)).status == 502
+            assert (await stack.sidecar.next_exchange()).status == 502
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from support.manifests import ROOT
-from support.odd_server import OddServer
+from support.odd_server import SWITCHES, OddServer
 from support.patience import PATIENCE_S
 from support.ports import free_port
 
@@ -38,12 +38,19 @@ def started(command: str, directory: Path, *more: str) -> Iterator[None]:
         process.wait(PATIENCE_S)
 
 
+async def answer_to(curl: str) -> bytes:
+    """Return what a command prints: the head of an answer, and its body."""
+    process = await asyncio.create_subprocess_exec(*shlex.split(curl), "-s", stdout=subprocess.PIPE)
+    answer, _ = await process.communicate()
+    return answer
+
+
 async def answered_by(curl: str, names: set[str]) -> None:
     """Wait until an answer comes from one of these servers."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            process = await asyncio.create_subprocess_exec(*shlex.split(curl), "-s", stdout=subprocess.PIPE)
-            answer, _ = await process.communicate()
+            answer = await answer_to(curl)
+            assert b"x-envoy" not in answer, "the server's"
             found = re.search(rb"^x-extproc-backend: (\S+)", answer, re.MULTILINE)
             if found is not None and found[1].decode() in names and b" 200 " in answer.partition(b"\n")[0]:
                 return
@@ -82,6 +89,7 @@ def test_a_picker_with_llm_ds_endpoints_file_serves_behind_the_standalone_envoy(
             picking = started(pick, tmp_path, "--grpc-port", ports["9002"], *others)
             with picking, started(envoy, tmp_path, "--use-dynamic-base-id"):
                 await answered_by(asked, {"vllm-1", "vllm-2"})
+                assert b" 502 " in (await answer_to(asked.replace("Hello", SWITCHES))).partition(b"\n")[0]
                 path.write_text("\n".join(line for line in endpoints.splitlines() if "vllm-1" not in line))
                 await answered_by(asked, {"vllm-2"})
 

@@ -226,6 +226,12 @@ def test_a_websocket_fails_by_no_way_in_which_its_connection_ends(flag: str) -> 
     )
 
 
+def test_a_server_that_makes_a_websocket_of_another_request_has_failed() -> None:
+    outcome = read_outcome(replace(ENTRY, status=101))
+    assert outcome is not None
+    assert (outcome.sample.failure, outcome.is_backend_failure) == (Failure.SERVER_ERROR, True)
+
+
 def test_a_response_that_is_no_stream_has_no_ttft() -> None:
     outcome = read_outcome(replace(ENTRY, metadata=to_metadata(replace(FACTS, is_stream=False))))
     assert outcome is not None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from extproc.request.request import Request, read_request
-from extproc.request.stored_response import MAX_RESPONSE_ID, NO_RESPONSE, response_number
+from extproc.request.stored_response import NO_RESPONSE, response_number
 from extproc.request.token_ratio import TokenRatios
 
 NUMBER = response_number("resp_1")
@@ -42,7 +42,15 @@ def test_a_request_that_goes_on_from_a_response_names_it(padding: int) -> None:
     assert (request.response, request.has_body, request.model) == (NUMBER, True, "m")
 
 
-@pytest.mark.parametrize("previous", [None, "", 1, ["resp_1"], {"id": "resp_1"}, "x" * (MAX_RESPONSE_ID + 1)])
+@pytest.mark.parametrize("length", [257, 20_000])
+@pytest.mark.parametrize("padding", [0, 100_000])
+def test_an_id_of_any_length_names_a_response(length: int, padding: int) -> None:
+    """Else a server would be asked for it, and its 404 be taken for one of the model."""
+    body = {"model": "m", "input": "x" * padding, "previous_response_id": "resp_" + "x" * length}
+    assert read("POST", "/v1/responses", body).response != NO_RESPONSE
+
+
+@pytest.mark.parametrize("previous", [None, "", 1, ["resp_1"], {"id": "resp_1"}])
 def test_what_is_no_id_names_no_response(previous: Any) -> None:
     body = {"model": "m", "input": "x", "previous_response_id": previous}
     assert read("POST", "/v1/responses", body).response == NO_RESPONSE

@@ -1,4 +1,4 @@
-"""A server of the model `odd`: it takes and sends trailers, and breaks off where the prompt asks for it."""
+"""A server of the model `odd`: it takes and sends trailers, and misbehaves as the prompt asks."""
 
 import asyncio
 import json
@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from support.scripted_backend import PAGE, chunk, reset, whole
 
+SWITCHES = "switch protocols"
 BREAKS_BEFORE, BREAKS_AFTER = "break off before the answer", "break off in the answer"
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
-    b"trailer: x-returned\r\n\r\n"
+    b"trailer: x-returned\r\nx-envoy-upstream-service-time: 1\r\n\r\n"
 )
 
 
@@ -45,6 +46,8 @@ class OddServer:
             writer.write(whole(PAGE))
         elif path == b"/v1/models":
             writer.write(whole(b'{"data": [{"id": "odd"}]}', content_type="application/json"))
+        elif SWITCHES.encode() in body:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
         elif BREAKS_BEFORE.encode() in body:
             reset(writer)
         elif BREAKS_AFTER.encode() in body:
