@@ -70,7 +70,7 @@ def test_a_new_score_decides_in_the_evaluator(tree: Path) -> None:
     with ThreadPoolExecutor() as pool:
         fullness, in_flight = pool.map(evaluated, stages, (tree / "fullness", tree / "in_flight"))
     assert fullness["requests"] == in_flight["requests"] > 300
-    assert fullness["mean_ttft_s"] < 0.5 * in_flight["mean_ttft_s"], "the small server has no queue"
+    assert fullness["mean_ttft_s"] < 0.75 * in_flight["mean_ttft_s"], "the small server has a shorter queue"
     assert fullness["backends"][1]["requests"] < in_flight["backends"][1]["requests"]
 
 

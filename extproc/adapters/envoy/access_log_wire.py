@@ -20,6 +20,7 @@ from extproc.outcomes.outcome import (
     GRPC_STATUS_TAG,
     OVERLOADED,
     RESPONSE_KEY,
+    RETRY_STAGES,
     SECOND_TAG,
     STAGE_TAG,
     STREAM_ERROR_KEY,
@@ -130,4 +131,5 @@ def _metadata(metadata: pb.Metadata) -> dict[str, str]:
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {tag: tags[tag] for tag in (_RETRY if STAGE_TAG in tags else _USUAL_TAGS) if tag in tags}
+    names = _RETRY if tags.get(STAGE_TAG) in RETRY_STAGES else _USUAL_TAGS
+    return {tag: tags[tag] for tag in names if tag in tags}
