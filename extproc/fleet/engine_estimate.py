@@ -47,10 +47,12 @@ class EngineEstimate:
         "places",
         "prefilled_at_s",
         "running_limit",
+        "usual_prompt",
     )
 
     def __init__(self, averages: FleetAverages, max_num_seqs: int | None) -> None:
         self._averages = averages
+        self.usual_prompt = averages.usual_prompt
         self._running_limit = RunningLimit(inf if max_num_seqs is None else max_num_seqs)
         self.running_limit = self.places = self._running_limit.limit
         self.pace = averages.pace
@@ -73,6 +75,7 @@ class EngineEstimate:
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
         token_s = self.pace.token_s
+        self.usual_prompt.sent(tokens)
         tokens += min(tokens, STEP_SHARE * self.pace.base_s / token_s)
         self._backlog.sent(request, tokens, now_s)
         self.kv_free -= tokens
