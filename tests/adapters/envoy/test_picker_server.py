@@ -622,6 +622,16 @@ async def test_at_the_very_end_what_is_placed_goes_on_without_it() -> None:
 
 
 @in_loop
+async def test_a_request_that_is_placed_at_the_very_end_goes_on_without_it_too() -> None:
+    async with picking(rules()) as gateway:
+        gateway.server.is_ending = True
+        call = gateway.call()
+        await call.placed()
+        assert await call.answer() is None
+        assert await call.stream.code() == grpc.StatusCode.OK
+
+
+@in_loop
 async def test_many_streams_at_once() -> None:
     async with picking(rules(queue=QueueRules()), backends=30) as gateway:
 
