@@ -73,7 +73,7 @@ class ServerConnection:
         stream, sender = self._streams.live.get(stream_id), self._sender
         if stream is not None and not stream.is_ending:
             try:
-                sender.send_data(stream, data, end_stream=end_stream)
+                sender.send_data(stream, data, end_stream)
             except StreamError as fault:
                 sender.reset(stream_id, fault.code)
                 self._events.append(StreamClosed(stream_id, fault.code))
