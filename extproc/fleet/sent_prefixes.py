@@ -123,9 +123,7 @@ class SentPrefixes:
             holders = notes.get(chain[number - 1])
             if holders is not None and len(holders) > looked_at:
                 looked_at = len(holders)
-                for backend in holders if among is None or looked_at <= len(among) else among:
-                    if backend not in found and holders.get(backend, -inf) >= backend.cache.oldest:
-                        found[backend] = number
+                found = dict.fromkeys(_holding(holders, among), number) | found
                 if looked_at >= most:
                     break
         return found
@@ -139,3 +137,10 @@ class SentPrefixes:
                 break
             found.update(dict.fromkeys(each for each in holders if holders[each] >= each.cache.oldest))
         return list(found)[:most]
+
+
+def _holding(holders: Mapping[Backend, float], among: Collection[Backend] | None) -> list[Backend]:
+    """Return which of some (or all) backends still hold a block that these `holders` were sent."""
+    if among is None or len(holders) <= len(among):
+        return [backend for backend, clock in holders.items() if clock >= backend.cache.oldest]
+    return [backend for backend in among if holders.get(backend, -inf) >= backend.cache.oldest]
