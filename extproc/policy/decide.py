@@ -6,7 +6,6 @@ has shown to help; beyond the guard's limit only sending less helps.
 """
 
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from math import exp, inf
 
 import numpy as np
@@ -92,7 +91,7 @@ def _placed(
         return _least_load(request, fit, expected_s, rules, _why_unasked(request, rules), rng)
     most = rules.predict.max_candidates
     if len(fit) > most:
-        numbers = nsmallest(most, range(len(fit)), key=expected_s.__getitem__)
+        numbers = sorted(range(len(fit)), key=expected_s.__getitem__)[:most]
         fit = fit.narrowed([fit.backends[number] for number in numbers])
         expected_s = [expected_s[number] for number in numbers]
     return _predict(request, fit, expected_s, model, rules, rng)
