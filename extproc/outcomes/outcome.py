@@ -178,7 +178,8 @@ def _client_ttft_s(entry: LogEntry, times: ServerTimes) -> float | None:
     """Return the whole exchange but for the time from the first token to the last."""
     if entry.status != 200 or entry.duration_s is None or times.decode_s is None:
         return None
-    return max(0.0, entry.duration_s - times.decode_s)
+    ttft_s = entry.duration_s - times.decode_s
+    return ttft_s if ttft_s > 0.0 else 0.0
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:

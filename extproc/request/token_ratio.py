@@ -155,7 +155,7 @@ class CounterWindow:
         self._text_bytes += size.text_bytes
         self._longest_bytes = max(self._longest_bytes, size.text_bytes)
         self._exact_tokens += size.exact_tokens
-        if model is None or size.media_tokens or self._model not in {None, model}:
+        if model is None or size.media_tokens or (self._model != model and self._model is not None):
             self._is_spoiled = True
         self._model = model
 

@@ -3,7 +3,7 @@ from math import inf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.build import FAILURES, STALE_AFTER_S, a_backend, reserve, view_of
+from support.build import FAILURES, STALE_AFTER_S, a_backend, reserve, settle, view_of
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
@@ -38,6 +38,7 @@ def _backend(number: int, fields: dict[str, object]) -> Backend:
         backend.breaker.fail(NOW_S)
     for name in fields.keys() - {"is_failing"}:
         setattr(backend, name, fields[name])
+    settle([backend])
     return backend
 
 
