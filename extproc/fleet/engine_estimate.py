@@ -50,10 +50,12 @@ class EngineEstimate:
         "prefilled_at_s",
         "running_limit",
         "turns_s",
+        "usual_prompt",
     )
 
     def __init__(self, averages: FleetAverages, max_num_seqs: int | None) -> None:
         self._averages = averages
+        self.usual_prompt = averages.usual_prompt
         self._running_limit = RunningLimit(inf if max_num_seqs is None else max_num_seqs)
         self.running_limit = self.places = self._running_limit.limit
         self.pace = averages.pace
@@ -76,6 +78,7 @@ class EngineEstimate:
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
+        self.usual_prompt.sent(tokens)
         pace, begins_at_s = self.pace, self.prefilled_at_s
         step_tokens = STEP_SHARE * pace.base_s / pace.token_s
         tokens += step_tokens if step_tokens < tokens else tokens

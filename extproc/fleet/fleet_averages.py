@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from extproc.fleet.pace import UNKNOWN, Pace, PaceLearning
 from extproc.fleet.slow_start import SlowStart
+from extproc.fleet.usual_prompt import UsualPrompt
 
 if TYPE_CHECKING:
     from extproc.fleet.backend import Backend
@@ -58,6 +59,7 @@ class FleetAverages:
     usual_places: float = 0.0
     pace: Pace = UNKNOWN
     pace_learning: PaceLearning = field(default_factory=PaceLearning)
+    usual_prompt: UsualPrompt = field(default_factory=UsualPrompt)
     has_adapters: bool = False
     watched: Watched = field(default_factory=Watched)
     _sure_places: dict[object, float] = field(default_factory=dict)

@@ -149,7 +149,10 @@ class Sender:
             block, self._block_prefix = self._block_prefix + block, b""
         flags, size = int(stream.is_ending), self._peer_max_frame
         if len(block) <= size:
-            self.out += frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream.stream_id, block)
+            size_and_kind = len(block) << 8 | frames.HEADERS
+            self.out += (
+                frames.HEADER.pack(size_and_kind, flags | frames.END_HEADERS, stream.stream_id) + block
+            )
         else:
             self.out += frames.frame(frames.HEADERS, flags, stream.stream_id, block[:size])
             for start in range(size, len(block), size):

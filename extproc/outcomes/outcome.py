@@ -234,7 +234,7 @@ class RetryStage(StrEnum):
     ENDED = "UpstreamEnd"
 
 
-RETRY_STAGES = {stage.value: stage for stage in RetryStage}
+_STAGES = {stage.value: stage for stage in RetryStage}
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -255,7 +255,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 def read_retry(entry: LogEntry) -> Retry | None:
     """Read an entry about a second attempt; None for an entry that is about a whole exchange."""
-    stage = RETRY_STAGES.get(entry.tags.get(STAGE_TAG, ""))
+    stage = _STAGES.get(entry.tags.get(STAGE_TAG, ""))
     if stage is None:
         return None
     return Retry(

@@ -59,7 +59,7 @@ def decide(
     # For the sake of the servers' HTTP layer these have a limit of their own.
     if request.has_body:
         limit_s = min(wait_left_s, rules.max_predicted_ttft_s)
-        fit, expected_s = guard.fit(view, request.input_tokens, limit_s)
+        fit, expected_s = guard.fit(view, request.input_tokens, limit_s, rules.max_predicted_ttft_s)
     else:
         fit = view.admitting_bodyless()
         expected_s = expected_wait.scores(fit, request.input_tokens)

@@ -104,8 +104,9 @@ class TokenRatios:
         """
         tokens = round(size.text_bytes * self.tokens_per_byte(model)) + size.exact_tokens + size.media_tokens
         if tokens > SHORTEST_CONTEXT:
-            longest = self.longest_prompts.get(model, LONGEST_CONTEXT)
-            tokens = min(tokens, int(longest * size.prompts))
+            longest = self.longest_prompts.get(model, LONGEST_CONTEXT) * size.prompts
+            if tokens > longest:
+                return int(longest)
         return tokens or min(1, size.text_bytes)
 
     def learn(self, sample: RatioSample, server: Hashable = None) -> None:

@@ -148,7 +148,7 @@ def test_the_score_that_the_rules_name_decides_where_no_model_has_a_say() -> Non
     rules = row_with(RULES, score="requests_in_flight")
     for facts in ({"is_trusted": [False, False]}, {"is_fresh": [False, False]}):
         view = candidates([22, 21], **facts)
-        view.backends[1].pace = Pace(base_s=9.0)
+        view.backends[1].pace = Pace(base_s=4.0)
         assert chosen(placed(view, FakeModel()), view) == 0
         assert chosen(placed(view, FakeModel(), rules=rules), view) == 1
 

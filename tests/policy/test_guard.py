@@ -70,6 +70,46 @@ def test_a_view_in_which_all_are_fit_is_not_made_again() -> None:
     assert fit(view, 100.0)[0] is view
 
 
+def test_a_busy_machine_on_which_a_prompt_is_late_is_out() -> None:
+    fast, slow = a_backend(), a_backend(number=2)
+    reserve(slow, 1, NOW_S)
+    fast.pace, slow.pace = Pace(base_s=0.0, token_s=1e-4), Pace(base_s=0.0, token_s=2e-4)
+    view = view_of([fast, slow], NOW_S)
+    assert fit(view, 21_000.0, late_s=2.0)[0].backends == [fast], "2.1 s later than on the fast one"
+    assert fit(view, 19_000.0, late_s=2.0)[0].backends == [fast, slow]
+    slow.prefilled_at_s = NOW_S + 0.2
+    assert fit(view, 19_000.0, late_s=2.0)[0].backends == [fast], "it would wait for others as well"
+    fast.closed_above = -1.0
+    assert fit(view, 21_000.0, late_s=2.0)[0].backends == []
+
+
+def test_an_idle_machine_takes_a_prompt_however_slow_it_is() -> None:
+    fast, slow = a_backend(), a_backend(number=2)
+    fast.pace, slow.pace = Pace(token_s=1e-4), Pace(token_s=1e-3)
+    fast.closed_above = -1.0
+    assert fit(view_of([fast, slow], NOW_S), 50_000.0, late_s=2.0)[0].backends == [slow]
+
+
+def test_a_slow_machine_takes_long_prompts_where_all_faster_ones_fail() -> None:
+    fast, slow = a_backend(), a_backend(number=2)
+    fast.pace, slow.pace = Pace(token_s=1e-4), Pace(token_s=1e-3)
+    for _ in range(FAILURES):
+        fast.breaker.fail(NOW_S)
+    assert fit(view_of([fast, slow], NOW_S), 50_000.0, late_s=2.0)[0].backends == [slow]
+
+
+def test_where_others_wait_a_prompt_of_usual_length_is_let_in_before_a_long_one() -> None:
+    backend = a_backend()
+    for number in range(100):
+        backend.expect_prompt(number, 1000.0, NOW_S - 60.0)
+    backend.prefilled_at_s = NOW_S + 0.7 * backend.longest_wait_s
+    view = view_of([backend], NOW_S)
+    assert fit(view, 1000.0)[0].backends == [backend]
+    assert fit(view, 9000.0)[0].backends == []
+    backend.prefilled_at_s = NOW_S + 0.4 * backend.longest_wait_s
+    assert fit(view, 9000.0)[0].backends == [backend]
+
+
 def test_a_backend_with_too_many_prompts_ahead_is_out_until_they_are_computed() -> None:
     backend = a_backend()
     reserve(backend, 1, NOW_S)

@@ -29,7 +29,8 @@ def overloaded(routers: int = 1) -> Scenario:
 
 def without_refusal(scene: Scenario) -> Scenario:
     core = scene.layered.core
-    unlimited = replace(core, fleet=replace(core.fleet, waiting=NEVER))
+    policy = replace(core.policy, max_predicted_ttft_s=NEVER.burst_s)
+    unlimited = replace(core, fleet=replace(core.fleet, waiting=NEVER), policy=policy)
     return replace(scene, layered=replace(scene.layered, core=unlimited))
 
 
