@@ -43,8 +43,9 @@ from extproc.routing.contenders import contenders
 
 BUDGET_US = {16: 20, 100: 50, 1000: 500}  # design, section 10
 MODEL_BUDGET_US = 25
-_LOADS = {Layer.LEAST_LOAD: (2, 4), Layer.PREDICT: (16, 21)}  # in flight per backend: low zone, medium zone
-_PLACES = 8  # so that those in the medium zone wait for their turn
+_LOADS = {Layer.LEAST_LOAD: (2, 4), Layer.PREDICT: (5, 10)}  # in flight per backend: low zone, medium zone
+_AHEAD_TOKENS = {Layer.LEAST_LOAD: 0.0, Layer.PREDICT: 12_000.0}  # so that those in the medium zone wait
+_PLACES = 8
 _RULES = core_rules_of_stages({})  # the defaults
 _NOW_S = 1000.0
 _SYSTEM_PROMPT = (1, 2, 3, 4)
@@ -68,12 +69,10 @@ def _request() -> Request:
     )
 
 
-def _fleet(backends: int, in_flight: tuple[int, int], rng: np.random.Generator) -> Fleet:
-    """A fleet under load: from `in_flight` requests, those of the second number not included, and a few more
-    that are foreign.
-    """
+def _fleet(backends: int, layer: Layer, rng: np.random.Generator) -> Fleet:
+    """A fleet under a load at which this layer decides: own requests, and a few that are foreign."""
     fleet = Fleet(_RULES.fleet)
-    for number, own in enumerate(rng.integers(*in_flight, backends)):
+    for number, own in enumerate(rng.integers(*_LOADS[layer], backends)):
         backend = fleet.join(Endpoint(f"vllm-{number}", "127.0.0.1", 8000, max_num_seqs=_PLACES))
         for _ in range(own):
             backend.reserve(_NOW_S - 5)
@@ -85,6 +84,7 @@ def _fleet(backends: int, in_flight: tuple[int, int], rng: np.random.Generator) 
             generation_tokens_total=None,
         )
         backend.scraped(signals, int(own), _NOW_S - 0.05)
+        backend.expect_prompt(number, _AHEAD_TOKENS[layer], _NOW_S)
         fleet.prefixes.sent(backend, (*_SYSTEM_PROMPT, 100 + number), 500.0, 0.0)
     fleet.prefixes.sent(fleet.backends[-1], _TURN[:-2], 500.0, 0.0)
     fleet.review(_NOW_S)  # they have joined long ago
@@ -130,7 +130,7 @@ def _trust(fleet: Fleet, version: str) -> None:
 
 
 def _row(backends: int, layer: Layer, model: Predictor, rng: np.random.Generator) -> list[float]:
-    fleet, request, rules = _fleet(backends, _LOADS[layer], rng), _request(), _RULES.policy
+    fleet, request, rules = _fleet(backends, layer, rng), _request(), _RULES.policy
     candidates, prefixes = tuple(fleet.backends), fleet.prefixes
     _trust(fleet, model.manifest.model_version)
 

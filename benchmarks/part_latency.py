@@ -114,8 +114,8 @@ def at_half_a_core(server: Process, port: int, arrivals: Arrivals, duration_s: f
     parts_per_s = _FIRST_PARTS_PER_S
     with _cores_apart(server), closing(PartSender(port, STREAMS)) as sender:
         for _ in range(_TRIALS):
-            core, _ = _loaded(server, sender, parts_per_s, arrivals, _TRIAL_S)
-            parts_per_s *= HALF / core
+            core, latencies = _loaded(server, sender, parts_per_s, arrivals, _TRIAL_S)
+            parts_per_s = len(latencies.parts_s) / _TRIAL_S * HALF / core
         core, latencies = _loaded(server, sender, parts_per_s, arrivals, duration_s)
     return AtHalf(parts_per_s, core, latencies)
 
@@ -216,8 +216,7 @@ class PartSender:
             while due_s <= now_s:
                 found.late_s = max(found.late_s, now_s - due_s)
                 number, due_s = number + 1, next(times_s)
-            if number:
-                self._send_parts(number)
+            self._send_parts(min(number, len(self._turn)))
             wait_s = max(0.0, due_s - time.time())
             if select.select([self._socket], [], [], wait_s)[0]:
                 self._read(found)

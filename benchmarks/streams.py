@@ -47,6 +47,7 @@ class Caller:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an end waits 40 ms
         self._next_id = 1
         self._pending = b""
         self._block = stateless(FIELDS)

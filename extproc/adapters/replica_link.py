@@ -72,7 +72,7 @@ class ReplicaLink(asyncio.DatagramProtocol):
             return
         try:
             number, reports = self._decoder.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             self.refused += 1
             return
         if number != self._number:

@@ -19,7 +19,6 @@ from extproc.exchange.messages import (
     Event,
     HeadersReceived,
     Instruction,
-    OtherReceived,
     Phase,
 )
 from extproc.exchange.placement import Placer
@@ -27,6 +26,8 @@ from extproc.exchange.placing import Placing
 from extproc.request.header_rules import USUAL, HeaderRules
 from extproc.request.request import api_of, is_placed_by_headers
 from extproc.request.token_ratio import TokenRatios
+
+_WAIT_FOR_BODY = Continue(Phase.REQUEST_HEADERS)
 
 
 class Exchange(Placing):
@@ -56,13 +57,11 @@ class Exchange(Placing):
             raise ProtocolError("a message after the end of the exchange")
         if self._is_read and not self.is_placed:
             raise ProtocolError("a message while the request is held")
-        match event:
-            case HeadersReceived():
-                return self._receive_headers(event, now_s)
-            case BodyReceived():
-                return self._receive_body(event, now_s)
-            case OtherReceived():
-                return Continue(event.phase)
+        if isinstance(event, HeadersReceived):
+            return self._receive_headers(event, now_s)
+        if isinstance(event, BodyReceived):
+            return self._receive_body(event, now_s)
+        return Continue(event.phase)
 
     def end(self, now_s: float) -> None:
         """End the exchange, for whatever reason; calling it again does nothing."""
@@ -82,7 +81,7 @@ class Exchange(Placing):
                 self._is_read = self.is_placed = True
                 return self._bodies.refuse(api_of(event.headers))
             self._held_bytes = announced_bytes
-        return Continue(Phase.REQUEST_HEADERS)
+        return _WAIT_FOR_BODY
 
     def _receive_body(self, event: BodyReceived, now_s: float) -> Instruction:
         if self._headers is None:

@@ -55,6 +55,7 @@ class GatewayExchange(Placing):
         "_attempts",
         "_body",
         "_endpoints",
+        "_hands_back",
         "_has_trailers",
         "_headers",
         "_is_upgrade",
@@ -76,6 +77,7 @@ class GatewayExchange(Placing):
         self._headers: Mapping[str, str] | None = None
         self._endpoints: frozenset[str] | None = None
         self._modes = _FULL_DUPLEX
+        self._hands_back = True
         self._route: RouteTo | None = None
         self._placed_s = 0.0
         self._attempts = 1
@@ -118,7 +120,7 @@ class GatewayExchange(Placing):
         """
         if self._watch.passed(data, end_of_stream, now_s):
             self._begin_answer(now_s)
-        return self._modes.response is BodyMode.FULL_DUPLEX_STREAMED
+        return self._hands_back
 
     def decide(self, now_s: float) -> Answers:
         """Place the request, which is ready; nothing is answered yet where it is held."""
@@ -177,6 +179,7 @@ class GatewayExchange(Placing):
     def _announced(self, modes: BodyModes | None) -> None:
         if modes is not None:
             self._modes, self.is_announced = modes, True
+            self._hands_back = modes.response is BodyMode.FULL_DUPLEX_STREAMED
 
     def _receive_body(self, event: RequestBody) -> Answers:
         """Collect the body. Parts after its end do not count: some Envoys send the last part twice.

@@ -57,9 +57,10 @@ class ResponseWatch:
                     self._first_s, is_first = now_s, True
             self._last_s = now_s
             self._body_bytes += len(data)
-            self._tail += data
-            if len(self._tail) > _MOST_KEPT:
-                del self._tail[:-TAIL_BYTES]
+            tail = self._tail
+            tail += data
+            if len(tail) > _MOST_KEPT:
+                del tail[:-TAIL_BYTES]
         if end_of_stream:
             self.is_complete = True
         return is_first

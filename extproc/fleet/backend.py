@@ -64,7 +64,8 @@ class Backend(EngineEstimate):
     """A member of the fleet; before its first scrape the signals say nothing.
 
     `own` requests are in flight, and `bodyless` ones besides, which no engine works on.
-    When the last good scrape was sent, `own_at_scrape` own requests were in flight.
+    When the last good scrape was sent, `own_at_scrape` own requests were in flight. With the `foreign` ones
+    its `load` is all in flight, which counts as long as the scrape is fresh.
     It takes no request while its load is above `closed_above`, which follows from its `limits`, nor behind
     prompts that take more than `longest_wait_s`. Its medium zone begins at an estimate of `low_s`.
     `models` is None until they are known, and asked again where the list `is_list_doubted`; `adapters` is
@@ -101,6 +102,7 @@ class Backend(EngineEstimate):
     running: float = 0.0
     waiting: float = 0.0
     foreign: float = 0.0
+    load: float = 0.0
     kv_cache_fraction: float = nan
     scraped_at_s: float = -inf
     own_at_scrape: int = 0
@@ -221,7 +223,7 @@ class Backend(EngineEstimate):
         self._lag.scraped(signals.running + signals.waiting, self._history, now_s)
         self._follow_prompts(signals, smallest_own, now_s, self._lag.lag_s)
         self._update_waiting(elapsed_s)
-        self._update_saturation(now_s)
+        self._load_changed(now_s)
 
     def scrape_refused(self, now_s: float) -> None:
         """Note that nothing listens there: as good as a failed request."""
@@ -234,6 +236,7 @@ class Backend(EngineEstimate):
             self.limits.waited(seen.ttft_s - self.pace.base_s - self.pace.token_s * seen.new_tokens)
         if self._learn_pace(seen, now_s):
             self.silence.patience_s = MIN_PATIENCE_S
+        self.expect_next(self.load)
 
     def answered(self) -> None:
         """Note that it has answered a request as it should."""
@@ -298,6 +301,11 @@ class Backend(EngineEstimate):
 
     def _own_changed(self, now_s: float) -> None:
         self._history.record(self.own, now_s)
+        self._load_changed(now_s)
+
+    def _load_changed(self, now_s: float) -> None:
+        self.load = self.own + self.foreign
+        self.expect_next(self.load)
         self._update_saturation(now_s)
 
     def _update_waiting(self, elapsed_s: float) -> None:
@@ -311,7 +319,7 @@ class Backend(EngineEstimate):
 
     def _update_saturation(self, now_s: float) -> None:
         is_fresh = now_s - self.scraped_at_s <= self._rules.stale_after_s
-        load = self.own + (self.foreign if is_fresh else 0.0)
+        load = self.load if is_fresh else self.own
         self.closed_above = self.limits.closed_above(load, is_fresh)
         if self.is_doubted and is_fresh:
             self.closed_above = min(self.closed_above, 0.0)  # one request shows whether it serves

@@ -8,7 +8,7 @@ values of every candidate, and plain attributes of one object cost it least.
 from math import inf, isnan, nan
 
 from extproc.fleet.fleet_averages import FleetAverages
-from extproc.fleet.pace import Answered, PaceLearning
+from extproc.fleet.pace import CROWDING, Answered, PaceLearning
 from extproc.fleet.prefill_backlog import PrefillBacklog
 from extproc.fleet.running_limit import RunningLimit
 from extproc.fleet.signals import Signals
@@ -32,7 +32,8 @@ class EngineEstimate:
     `running_limit` is its own limit of these requests, inf until known, and `places` how many it is taken to
     have. By its pace the prompts that were sent are computed at `prefilled_at_s`. In its KV memory `kv_free`
     tokens are left for the next prompt, inf where that is not known, and each further one becomes free in
-    `kv_freed_s`. `observed_ttft_s` is NaN until there was one.
+    `kv_freed_s`. `observed_ttft_s` is NaN until there was one. `turns_s` and `crowding_s` are the terms of
+    the next request that change only with an event here, not with the request: `policy.guard` reads them.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class EngineEstimate:
         "_backlog",
         "_pace_learning",
         "_running_limit",
+        "crowding_s",
         "kv_free",
         "kv_freed_s",
         "observed_ttft_s",
@@ -47,6 +49,7 @@ class EngineEstimate:
         "places",
         "prefilled_at_s",
         "running_limit",
+        "turns_s",
         "usual_prompt",
     )
 
@@ -61,6 +64,7 @@ class EngineEstimate:
         self._backlog = PrefillBacklog()
         self.kv_free, self.kv_freed_s = inf, 0.0
         self.observed_ttft_s = nan
+        self.expect_next(0.0)
 
     @property
     def _is_prefilling(self) -> bool:
@@ -74,12 +78,13 @@ class EngineEstimate:
 
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
-        token_s = self.pace.token_s
         self.usual_prompt.sent(tokens)
-        tokens += min(tokens, STEP_SHARE * self.pace.base_s / token_s)
+        pace, begins_at_s = self.pace, self.prefilled_at_s
+        step_tokens = STEP_SHARE * pace.base_s / pace.token_s
+        tokens += step_tokens if step_tokens < tokens else tokens
         self._backlog.sent(request, tokens, now_s)
         self.kv_free -= tokens
-        self.prefilled_at_s = max(self.prefilled_at_s, now_s) + token_s * tokens
+        self.prefilled_at_s = (begins_at_s if begins_at_s > now_s else now_s) + pace.token_s * tokens
 
     def give_back_prompt(self, request: object) -> None:
         """Take back what is left of a request's prompt, however the request ended."""
@@ -97,6 +102,16 @@ class EngineEstimate:
         """Learn from a stream that had its first token after `ttft_s`."""
         known_s = self.observed_ttft_s
         self.observed_ttft_s = ttft_s if isnan(known_s) else known_s + OBSERVED_WEIGHT * (ttft_s - known_s)
+
+    def expect_next(self, load: float) -> None:
+        """Keep the terms of one more request as of this load."""
+        self.turns_s, self.crowding_s = self.load_terms(load)
+
+    def load_terms(self, load: float) -> tuple[float, float]:
+        """Return the terms of a request that meets this load: its turns, and the crowding."""
+        load_with_it, turn_s = load + 1.0, self.pace.turn_s
+        turns_s = turn_s * (load_with_it - self.places)
+        return (turns_s if turns_s > 0.0 else 0.0), turn_s * CROWDING * load_with_it
 
     def _learn_pace(self, seen: Answered, now_s: float) -> bool:
         """Learn from a stream that has ended; return whether it contradicts what was learned before."""

@@ -89,4 +89,7 @@ class LoadLimits:
             self.full_above = saturation.opened(saturation.most)
         else:
             self.full_above = saturation.closes_above(load, self.full_above, self.max_active)
-        return min(self.full_above, self.waits_above, self._burst_above) if is_fresh else self.full_above
+        if not is_fresh:
+            return self.full_above
+        in_queue = self.waits_above if self.waits_above < self._burst_above else self._burst_above
+        return in_queue if in_queue < self.full_above else self.full_above

@@ -99,5 +99,5 @@ class DrainRate:
         return max(self._decayed(now_s) / TIME_CONSTANT_S, unknown_share * own / ANSWER_S)
 
     def _decayed(self, now_s: float) -> float:
-        elapsed_s = max(0.0, now_s - self._counted_at_s)
-        return self._count * math.exp(-elapsed_s / TIME_CONSTANT_S)
+        elapsed_s = now_s - self._counted_at_s
+        return self._count * math.exp(-elapsed_s / TIME_CONSTANT_S) if elapsed_s > 0.0 else self._count

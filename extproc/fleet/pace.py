@@ -38,6 +38,7 @@ STALE_S = 5.0
 in a row are no chance; one is enough after a silence, when nothing is left of what was seen before."""
 USUAL_PROMPT_SPREAD = 200.0
 """Guessed, in tokens: prompts that vary less than this hardly tell the time of a token."""
+_USUAL_SPREAD = USUAL_PROMPT_SPREAD**2
 LEAST_SLOPE = 0.25
 """Tried on a recorded hour of chat: the least time of a token, as a share of the fleet's.
 
@@ -70,11 +71,6 @@ class Answered(msgspec.Struct, frozen=True):
     decode_s: float | None
     turns_s: float = 0.0
 
-    @property
-    def tokens(self) -> float:
-        """All that had to be computed until its first token."""
-        return self.new_tokens + self.ahead_tokens
-
 
 class Pace(msgspec.Struct, frozen=True):
     """The state so far; the start is guessed, and the same for all, so that it changes no order."""
@@ -100,12 +96,12 @@ class _Line:
     new_by_tokens: float = 0.0
     new_by_ttft: float = 0.0
 
-    @property
     def is_known(self) -> bool:
         return self.outcomes > 1e-3 and self.weights > 1e-9
 
     def add(self, weight: float, seen: Answered) -> None:
-        tokens, ttft_s, new_tokens = seen.tokens, seen.ttft_s, weight * seen.new_tokens
+        ttft_s, new_tokens = seen.ttft_s, weight * seen.new_tokens
+        tokens = seen.new_tokens + seen.ahead_tokens
         self.outcomes += 1
         self.weights += weight
         self.tokens += weight * tokens
@@ -128,19 +124,22 @@ class _Line:
             setattr(self, name, max(0.0, getattr(self, name) - getattr(other, name)))
 
     def drawn_to(self, common: Pace) -> tuple[float, float]:
-        """Return base and token of the line, drawn towards the fleet's."""
-        weights, new_tokens = self.weights, self.new_tokens
+        """Return base and token of the line, drawn towards the fleet's by the weight `prior`."""
+        weights, new_tokens, common_token_s = self.weights, self.new_tokens, common.token_s
         prior = PRIOR_OUTCOMES * weights / self.outcomes
+        all_weights = weights + prior
         mean_tokens, mean_s = self.tokens / weights, self.ttft_s / weights
-        common_s = max(SHORTEST_TTFT_S, common.base_s + common.token_s * mean_tokens)
-        scale = _drawn(weights * mean_s / common_s, weights, 1.0, prior)
+        common_s = common.base_s + common_token_s * mean_tokens
+        scale = (
+            weights * mean_s / (common_s if common_s > SHORTEST_TTFT_S else SHORTEST_TTFT_S) + prior
+        ) / all_weights
         spread = self.new_by_tokens - new_tokens * mean_tokens
         together = self.new_by_ttft - new_tokens * mean_s
-        ridge = prior * USUAL_PROMPT_SPREAD**2
-        slope = (together + ridge * scale * common.token_s) / (ridge + (spread if spread > 0.0 else 0.0))
-        least_s = LEAST_SLOPE * common.token_s
+        ridge = prior * _USUAL_SPREAD
+        slope = (together + ridge * scale * common_token_s) / (ridge + (spread if spread > 0.0 else 0.0))
+        least_s = LEAST_SLOPE * common_token_s
         token_s = slope if slope > least_s else least_s
-        base_s = _drawn(weights * (mean_s - token_s * mean_tokens), weights, common.base_s, prior)
+        base_s = (weights * (mean_s - token_s * mean_tokens) + prior * common.base_s) / all_weights
         return (base_s if base_s > 0.0 else 0.0), token_s
 
 
@@ -160,13 +159,15 @@ class PaceLearning:
     def learn(self, pace: Pace, seen: Answered, limit: float, common: Pace, now_s: float) -> Pace:
         """Return the pace after a request was answered; `common` is that of the whole fleet."""
         self._forget(now_s)
-        base_s, token_s, turns = pace.base_s, pace.token_s, seen.load - limit + 1
-        if turns > 0:
+        base_s, computing_s = pace.base_s, pace.token_s * (seen.new_tokens + seen.ahead_tokens)
+        ttft_s, turns = seen.ttft_s, seen.load - limit + 1.0
+        if turns > 0.0:
             self._turns += turns
-            self._waited_s += max(0.0, seen.ttft_s - base_s - token_s * seen.tokens)
+            self._waited_s += max(0.0, ttft_s - base_s - computing_s)
         elif seen.turns_s <= 0.0:  # else it waited for memory, which tells nothing of the pace
             # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
-            predicted_s = max(base_s + token_s * seen.tokens, seen.ttft_s / SURPRISE)
+            predicted_s, least_s = base_s + computing_s, ttft_s / SURPRISE
+            predicted_s = max(predicted_s, least_s)
             weight = (NOISE_S / (NOISE_S + predicted_s)) ** 2
             self._line.add(weight, seen)
         if seen.decode_s is not None:
@@ -182,9 +183,10 @@ class PaceLearning:
         """
         is_stale = now_s - self._heard_at_s >= STALE_S
         self._heard_at_s = now_s
-        if seen.load - limit + 1 > 0 or not self._line.is_known:
+        line = self._line
+        if seen.load - limit + 1.0 > 0.0 or not line.is_known():
             return False
-        base_s = (self._line.ttft_s - token_s * self._line.tokens) / self._line.weights
+        base_s = (line.ttft_s - token_s * line.tokens) / line.weights
         is_faster = seen.ttft_s < CONTRADICTING * base_s
         self._contradictions = self._contradictions + 1 if is_faster else 0
         return is_faster and (is_stale or self._contradictions >= CONTRADICTIONS)
@@ -204,7 +206,7 @@ class PaceLearning:
 
     def _pace(self, limit: float, common: Pace) -> Pace:
         line = self._line
-        base_s, token_s = line.drawn_to(common) if line.is_known else (common.base_s, common.token_s)
+        base_s, token_s = line.drawn_to(common) if line.is_known() else (common.base_s, common.token_s)
         stay_s = _drawn(self._stays_s, self._outcomes, common.stay_s, PRIOR_OUTCOMES)
         by_little_s = (stay_s + base_s) / (UNKNOWN_LIMIT if limit == inf else limit)
         turn_s = _drawn(self._waited_s, self._turns, by_little_s, PRIOR_TURNS)

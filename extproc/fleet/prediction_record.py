@@ -53,7 +53,7 @@ class Contest:
     def add(self, corrected: float, plain: float) -> None:
         """Take in the figures of one case."""
         self.count += 1
-        weight = max(1.0 / WINDOW, 1.0 / self.count)
+        weight = 1.0 / self.count if self.count < WINDOW else 1.0 / WINDOW
         self.corrected += weight * (corrected - self.corrected)
         self.plain += weight * (plain - self.plain)
 
@@ -96,13 +96,10 @@ class RankRecord:
 
 
 def _is_comparable(seen: PredictedOutcome, other: PredictedOutcome) -> bool:
+    if seen.backend == other.backend or abs(seen.log_ttft - other.log_ttft) <= _LOG_DIFFERS:
+        return False
     longer, shorter = max(seen.tokens, other.tokens), min(seen.tokens, other.tokens)
-    return (
-        seen.backend != other.backend
-        and abs(seen.at_s - other.at_s) <= _WITHIN_S
-        and longer + 1 <= _SAME_LENGTH * (shorter + 1)
-        and abs(seen.log_ttft - other.log_ttft) > _LOG_DIFFERS
-    )
+    return abs(seen.at_s - other.at_s) <= _WITHIN_S and longer + 1 <= _SAME_LENGTH * (shorter + 1)
 
 
 @dataclass(slots=True, eq=False)

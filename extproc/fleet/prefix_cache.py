@@ -98,8 +98,11 @@ class PrefixCache:
 
     def _take(self, tokens: float) -> None:
         self.clock += tokens
-        is_there = self.has_hits or self.expected_tokens <= DOUBTED_TOKENS
-        self.oldest = max(self.filled_from, self.clock - self.size) if is_there else inf
+        if self.has_hits or self.expected_tokens <= DOUBTED_TOKENS:
+            held_from = self.clock - self.size
+            self.oldest = held_from if held_from > self.filled_from else self.filled_from
+        else:
+            self.oldest = inf
 
     def _empty(self) -> None:
         self.filled_from = self.clock + 1.0

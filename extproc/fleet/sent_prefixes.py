@@ -9,7 +9,7 @@ notes are swept out in slices: one walk over all of them would hold the event lo
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from math import inf
 
 from extproc.fleet.backend import Backend
@@ -95,40 +95,45 @@ class SentPrefixes:
         self, request: Request, among: Collection[Backend] | None = None
     ) -> Mapping[Backend, float]:
         """Return how many of the prompt's tokens each of some (or all) backends need not compute, if any."""
-        blocks = self.blocks_at(request.prefix, among)
-        if not blocks:
-            return {}
-        tokens_per_byte = request.input_tokens / request.prompt_bytes
-        return {
-            backend: BLOCK_ENDS[count - 1] * tokens_per_byte * backend.cache.found_share
-            for backend, count in blocks.items()
-        }
+        found: dict[Backend, float] = {}
+        for blocks, holding in self._deepest(request.prefix, among):
+            tokens = BLOCK_ENDS[blocks - 1] * (request.input_tokens / request.prompt_bytes)
+            for backend in holding:
+                if backend not in found:
+                    found[backend] = tokens * backend.cache.found_share
+        return found
 
     def blocks_at(
         self, chain: Sequence[int], among: Collection[Backend] | None = None
     ) -> Mapping[Backend, int]:
-        """Return how many blocks of a prompt each of some (or all) backends is expected to hold, if any.
+        """Return how many blocks of a prompt each of some (or all) backends is expected to hold, if any."""
+        found: dict[Backend, int] = {}
+        for blocks, holding in self._deepest(chain, among):
+            for backend in holding:
+                found.setdefault(backend, blocks)
+        return found
 
-        A backend that holds block *n* also holds all earlier blocks, so the deepest one says all. A block
-        adds backends only where more hold it than the one looked at before, and none where all do that hold
-        the first.
+    def _deepest(
+        self, chain: Sequence[int], among: Collection[Backend] | None
+    ) -> Iterator[tuple[int, list[Backend]]]:
+        """Yield numbers of blocks, and the backends that hold as many, the largest number first.
+
+        A backend that holds block *n* also holds all earlier blocks, so the deepest one says all; it may come
+        again with those. A block adds backends only where more hold it than the one looked at before, and
+        none where all do that hold the first.
         """
         notes = self._notes
         begun = notes.get(chain[0]) if chain else None
-        found: dict[Backend, int] = {}
         if begun is None:
-            return found
+            return
         looked_at, most = 0, len(begun)
         for number in range(len(chain), 0, -1):
             holders = notes.get(chain[number - 1])
             if holders is not None and len(holders) > looked_at:
                 looked_at = len(holders)
-                for backend in holders if among is None or looked_at <= len(among) else among:
-                    if backend not in found and holders.get(backend, -inf) >= backend.cache.oldest:
-                        found[backend] = number
+                yield number, _holding(holders, among)
                 if looked_at >= most:
-                    break
-        return found
+                    return
 
     def holders(self, chain: Sequence[int], most: int) -> Sequence[Backend]:
         """Return at most this many backends that hold more of a prompt than all others do."""
@@ -139,3 +144,10 @@ class SentPrefixes:
                 break
             found.update(dict.fromkeys(each for each in holders if holders[each] >= each.cache.oldest))
         return list(found)[:most]
+
+
+def _holding(holders: Mapping[Backend, float], among: Collection[Backend] | None) -> list[Backend]:
+    """Return which of some (or all) backends still hold a block that these `holders` were sent."""
+    if among is None or len(holders) <= len(among):
+        return [backend for backend, clock in holders.items() if clock >= backend.cache.oldest]
+    return [backend for backend in among if holders.get(backend, -inf) >= backend.cache.oldest]

@@ -63,4 +63,6 @@ def running_now(running: float, change: float, load: float, limit: float, is_fre
     never below the load, since a burst that the gauge has not seen is nevertheless there, and never above
     the server's own limit.
     """
-    return min(limit, max(load, running + change) if is_fresh else load)
+    seen = running + change
+    now = seen if is_fresh and seen > load else load
+    return now if now < limit else limit

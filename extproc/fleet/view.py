@@ -1,7 +1,7 @@
 """The candidates at one moment: the input of a decision.
 
-A decision looks at the load of all candidates and at the failing ones, and at the rest for few: that is
-worked out when it is asked for. Guard and layers narrow a view to the backends that are left.
+Whatever is looked at for few of them is worked out when it is asked for. Guard and layers narrow a view to
+the backends that are left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,6 +49,9 @@ class CandidateFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     estimate: ExpectedWait = NO_ESTIMATE
 
 
+LOW, MEDIUM = Zone.LOW, Zone.MEDIUM
+"""By names of their own: Python 3.11 looks the member of an enum up in 0.1 µs."""
+
 NOTHING_CACHED: Mapping[Backend, float] = MappingProxyType({})
 
 
@@ -56,7 +59,7 @@ NOTHING_WATCHED = Watched()
 
 
 class FleetView:
-    """Some backends and their `loads`, in the same order, for one decision at `now_s`.
+    """Some backends, for one decision at `now_s`.
 
     Scrapes from before `fresh_from_s` are no signal. `cached_tokens` of the request's prompt are expected in
     prefix caches; `near_tokens` has also those of which only the request's session tells, for the comparison
@@ -64,7 +67,7 @@ class FleetView:
     may be wrong.
     """
 
-    __slots__ = ("backends", "cached_tokens", "fresh_from_s", "loads", "near_tokens", "now_s", "watched")
+    __slots__ = ("_loads", "backends", "cached_tokens", "fresh_from_s", "near_tokens", "now_s", "watched")
 
     def __init__(
         self,
@@ -81,10 +84,17 @@ class FleetView:
         self.cached_tokens = cached_tokens
         self.near_tokens = cached_tokens if near_tokens is None else near_tokens
         self.watched = watched
-        self.loads: list[float] = [
-            backend.own + backend.foreign if backend.scraped_at_s >= fresh_from_s else backend.own
-            for backend in backends
-        ]
+        self._loads: list[float] | None = None
+
+    @property
+    def loads(self) -> list[float]:
+        """The load of each; it is worked out once, and only where it is asked for."""
+        if self._loads is None:
+            fresh_from_s = self.fresh_from_s
+            self._loads = [
+                each.load if each.scraped_at_s >= fresh_from_s else each.own for each in self.backends
+            ]
+        return self._loads
 
     def __len__(self) -> int:
         return len(self.backends)
@@ -140,7 +150,7 @@ class FleetView:
 
     def load(self, backend: Backend) -> float:
         """Return own and foreign requests in flight; a stale scrape tells nothing of the foreign ones."""
-        return backend.own + backend.foreign if self.is_fresh(backend) else backend.own
+        return backend.load if self.is_fresh(backend) else backend.own
 
     def is_fresh(self, backend: Backend) -> bool:
         """Return whether the last good scrape is young enough to be a signal."""
@@ -186,4 +196,4 @@ class FleetView:
     def _zone(self, backend: Backend, load: float, estimate: ExpectedWait) -> Zone:
         if load > backend.closed_above or self._is_backlog_long(backend):
             return Zone.SATURATED
-        return Zone.LOW if estimate.ttft_s < backend.low_s else Zone.MEDIUM
+        return LOW if estimate.ttft_s < backend.low_s else MEDIUM

@@ -50,7 +50,9 @@ class ServerConnection:
             except FatalError as fault:
                 self._fail(fault.code, fault.reason)
             self._settle()
-        return self._drained_events()
+        events = self._events.copy()
+        self._events.clear()
+        return events
 
     def data_to_send(self) -> bytes:
         """Return all that is to be written; empties it."""
@@ -71,7 +73,7 @@ class ServerConnection:
         stream, sender = self._streams.live.get(stream_id), self._sender
         if stream is not None and not stream.is_ending:
             try:
-                sender.send_data(stream, data, end_stream=end_stream)
+                sender.send_data(stream, data, end_stream)
             except StreamError as fault:
                 sender.reset(stream_id, fault.code)
                 self._events.append(StreamClosed(stream_id, fault.code))
@@ -104,7 +106,7 @@ class ServerConnection:
         if not self.is_closed:
             self._end(ErrorCode.NO_ERROR, "connection lost")
         self._sender.out.clear()
-        return self._drained_events()
+        return self.receive(b"", 0.0)
 
     def _settle(self) -> None:
         """Handle a peer that does not read, and the end of a drain; any call can lead to either."""
@@ -125,8 +127,3 @@ class ServerConnection:
         self._events.extend(StreamClosed(stream_id, None) for stream_id in self._streams.live)
         self._events.append(ConnectionEnded(code, reason))
         self._sender.forget_all()
-
-    def _drained_events(self) -> list[Event]:
-        events = self._events.copy()
-        self._events.clear()
-        return events

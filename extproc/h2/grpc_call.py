@@ -12,12 +12,13 @@ from extproc.errors import ProtocolError
 from extproc.h2.connection import ServerConnection
 from extproc.h2.events import ErrorCode
 from extproc.h2.grpc_wire import (
+    OK_TRAILERS,
+    PREFIX,
     PREFIX_BYTES,
     RESPONSE_HEADERS,
     CallError,
     MessageReader,
     Status,
-    prefixed,
     trailers,
 )
 
@@ -147,7 +148,7 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send a message; after the end it goes nowhere."""
-        self.send_prefixed(prefixed(message))
+        self.send_prefixed(PREFIX.pack(0, len(message)) + message)
 
     def send_prefixed(self, message: bytes) -> None:
         """Send a message that has its prefix."""
@@ -165,7 +166,7 @@ class Call:
         """
         if self.is_over:
             return
-        block = trailers(status, text)
+        block = OK_TRAILERS if status is Status.OK and not text else trailers(status, text)
         if not self._has_answered:
             block = RESPONSE_HEADERS + block
         self._connection.send_headers(self._stream_id, block, end_stream=True)

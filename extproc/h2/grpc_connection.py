@@ -17,6 +17,7 @@ from extproc.h2.events import (
     DataReceived,
     ErrorCode,
     Event,
+    Fields,
     StreamClosed,
     StreamEnded,
     StreamOpened,
@@ -68,6 +69,8 @@ class GrpcConnection:
         self._connection = ServerConnection(service.limits)
         self._calls: dict[int, Call] = {}
         self._unhandled: deque[Event] = deque()
+        self._last_headers: Fields | None = None  # a client sends the same ones again and again
+        self._last_method: tuple[NewHandler, float | None]
 
     @property
     def open_calls(self) -> int:
@@ -87,15 +90,21 @@ class GrpcConnection:
 
     def handle_some(self) -> bool:
         """Answer at most MOST_AT_ONCE messages; returns whether there are more."""
-        unhandled = self._unhandled
+        unhandled, calls = self._unhandled, self._calls
         left = MOST_AT_ONCE
         while unhandled and left:
             event = unhandled.popleft()
-            if isinstance(event, DataReceived):
-                self._take(event.stream_id, event.data, event.is_ended)
-                left -= 1
-            else:
+            if not isinstance(event, DataReceived):
                 self._handle(event)
+                continue
+            left -= 1
+            call = calls.get(event.stream_id)
+            if call is None:
+                continue  # it is over, and the caller does not know that yet
+            try:
+                call.receive(event.data, event.is_ended)
+            except Exception as error:  # a fault of ours must not end the other calls of the connection
+                self._failed(call, error)
         return bool(unhandled)
 
     def data_to_send(self) -> bytes:
@@ -129,26 +138,27 @@ class GrpcConnection:
     def _handle(self, event: Event) -> None:
         if isinstance(event, StreamOpened):
             self._open(event)
-        elif isinstance(event, StreamEnded):
-            self._take(event.stream_id, b"", True)
         elif isinstance(event, StreamClosed):
             if (call := self._calls.get(event.stream_id)) is not None:
                 call.end()
+        elif isinstance(event, StreamEnded):
+            self._unhandled.appendleft(DataReceived(event.stream_id, b"", True))
         elif isinstance(event, ConnectionEnded) and event.code is not ErrorCode.NO_ERROR:
             self._service.refused(ProtocolError(f"HTTP/2: {event.code.name}: {event.reason}"))
 
     def _open(self, event: StreamOpened) -> None:
         try:
-            head = read_head(event.headers)
-            new_handler = self._service.methods.get(head.path)
-            if new_handler is None:
-                raise CallError(Status.UNIMPLEMENTED, "no such method")
+            if event.headers is not self._last_headers:
+                self._last_method = self._method(event.headers)
+                self._last_headers = event.headers
+            new_handler, timeout_s = self._last_method
+            service = self._service
             call = Call(
                 self._connection,
                 event.stream_id,
                 self._calls,
-                self._service.max_message_bytes,
-                self._service.unfinished,
+                service.max_message_bytes,
+                service.unfinished,
                 new_handler,
             )
         except NotGrpcError as error:
@@ -156,12 +166,18 @@ class GrpcConnection:
         except CallError as error:
             self._answer(event, RESPONSE_HEADERS + trailers(error.status, str(error)))
         else:
-            if head.timeout_s is not None:
-                call.deadline = self._call_later(
-                    head.timeout_s, partial(call.finish, Status.DEADLINE_EXCEEDED)
-                )
+            if timeout_s is not None:
+                call.deadline = self._call_later(timeout_s, partial(call.finish, Status.DEADLINE_EXCEEDED))
             if event.is_ended:
-                self._take(event.stream_id, b"", True)
+                self._unhandled.appendleft(DataReceived(event.stream_id, b"", True))
+
+    def _method(self, headers: Fields) -> tuple[NewHandler, float | None]:
+        """Return what handles a call that begins so, and its deadline in seconds, None without one."""
+        head = read_head(headers)
+        new_handler = self._service.methods.get(head.path)
+        if new_handler is None:
+            raise CallError(Status.UNIMPLEMENTED, "no such method")
+        return new_handler, head.timeout_s
 
     def _answer(self, event: StreamOpened, block: bytes) -> None:
         """Send a whole response without a body, and stop a caller that would go on."""
@@ -169,15 +185,11 @@ class GrpcConnection:
         if not event.is_ended:
             self._connection.reset(event.stream_id, ErrorCode.NO_ERROR)
 
-    def _take(self, stream_id: int, data: bytes, is_ended: bool) -> None:
-        call = self._calls.get(stream_id)
-        if call is None:
-            return  # it is over, and the caller does not know that yet
-        try:
-            call.receive(data, is_ended)
-        except ProtocolError as error:
+    def _failed(self, call: Call, error: Exception) -> None:
+        """End a call for what was sent on it, or for a fault of ours."""
+        if isinstance(error, ProtocolError):
             self._service.refused(error)
             call.finish(error.status if isinstance(error, CallError) else Status.INVALID_ARGUMENT, str(error))
-        except Exception:  # a fault of ours must not end the other calls of the connection
-            logger.exception("call_failed")
+        else:
+            logger.error("call_failed", exc_info=error)
             call.finish(Status.UNKNOWN, "internal error")

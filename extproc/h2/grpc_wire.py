@@ -62,6 +62,9 @@ def trailers(status: Status, text: str = "") -> bytes:
     return _block(("grpc-status", str(int(status))), *([("grpc-message", message)] if text else ()))
 
 
+OK_TRAILERS = trailers(Status.OK)
+
+
 @lru_cache(maxsize=8)
 def refusal(http_status: int) -> bytes:
     """Return the block of a response to what is no gRPC."""
@@ -109,18 +112,18 @@ def _timeout_s(text: bytes | None) -> float | None:
     return int(match[1]) * _UNIT_S[match[2]]
 
 
-_PREFIX = Struct(">BL")
-PREFIX_BYTES = _PREFIX.size
+PREFIX = Struct(">BL")
+PREFIX_BYTES = PREFIX.size
 
 
 def prefixed(message: bytes) -> bytes:
     """Return the message as it is sent: flag, length, message."""
-    return _PREFIX.pack(0, len(message)) + message
+    return PREFIX.pack(0, len(message)) + message
 
 
 def prefix_of(size: int) -> bytes:
     """Return the prefix of a message of this many bytes."""
-    return _PREFIX.pack(0, size)
+    return PREFIX.pack(0, size)
 
 
 class MessageReader:
@@ -173,7 +176,7 @@ class MessageReader:
         return messages
 
     def _end_of_message(self, data: bytearray, at: int) -> int:
-        is_compressed, length = _PREFIX.unpack_from(data, at)
+        is_compressed, length = PREFIX.unpack_from(data, at)
         if is_compressed:
             raise CallError(Status.UNIMPLEMENTED, "compressed messages are not supported")
         if length > self._max_bytes:

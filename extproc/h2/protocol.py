@@ -68,6 +68,11 @@ class GrpcProtocol(asyncio.Protocol):
         has_calls = bool(self._grpc.open_calls)
         return has_calls, -self._begun_s if has_calls else self._heard_s
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next turn of the loop goes on with messages that have been read."""
+        return self._next is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; over TLS only where both sides have agreed on HTTP/2."""
         self._transport = cast(asyncio.Transport, transport)

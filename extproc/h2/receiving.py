@@ -18,13 +18,15 @@ from extproc.h2.events import (
     StreamOpened,
     error_code,
 )
-from extproc.h2.frames import FrameReader, read_settings
+from extproc.h2.frames import END_HEADERS, END_STREAM, HAS_PRIORITY, PADDED, FrameReader, read_settings
 from extproc.h2.h2_limits import Budget, Limits
 from extproc.h2.headers import BlockDecoder, PartialBlock, Section
 from extproc.h2.sending import Sender
 from extproc.h2.stream import MAX_WINDOW, ReceiveWindow, Stream, StreamTable
 
 DRAIN_PING: Final = b"draining"  # its answer tells that the peer has read our first GOAWAY (§6.8)
+
+_NOT_CONTENT: Final = PADDED | HAS_PRIORITY
 
 _STREAMS_PER_CONTROL_FRAME: Final = 64
 """A setting may touch every stream: it counts as one more frame for this many of them."""
@@ -36,6 +38,7 @@ class Receiver:
     def __init__(self, limits: Limits, streams: StreamTable, sender: Sender, events: list[Event]) -> None:
         self._limits = limits
         self._streams = streams
+        self._live = streams.live
         self._sender = sender
         self._events = events
         self._reader = FrameReader(limits.max_frame_bytes)
@@ -56,10 +59,7 @@ class Receiver:
             if self._expected is not None and kind != self._expected:
                 raise FatalError(ErrorCode.PROTOCOL_ERROR, "another type of frame was due")
             try:
-                if kind < len(_HANDLERS):
-                    _HANDLERS[kind](self, flags, stream_id, payload)
-                else:  # §4.1, §5.5: unknown types are ignored
-                    self._control.spend(self._now_s)
+                _HANDLERS[kind](self, flags, stream_id, payload)
             except StreamError as fault:
                 if self._sender.reset(fault.stream_id, fault.code):
                     self._events.append(StreamClosed(fault.stream_id, fault.code))
@@ -67,14 +67,13 @@ class Receiver:
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         """Receive DATA (§6.1). Padding and data of closed streams use the connection's window, too (§6.9)."""
-        stream = self._streams.live.get(stream_id) or self._streams.find(stream_id)
-        size, window = len(payload), self._window
+        stream = self._live.get(stream_id) or self._streams.find(stream_id)
+        size, window, ends = len(payload), self._window, flags & END_STREAM != 0
         window.left -= size
         if window.left <= window.half:
             self._refill()
-        if flags & frames.PADDED:
-            payload = frames.content(frames.PADDED, payload)
-        ends = flags & frames.END_STREAM != 0
+        if flags & PADDED:
+            payload = frames.content(PADDED, payload)
         if not payload and not ends:
             self._control.spend(self._now_s)
         if stream is None:
@@ -111,10 +110,10 @@ class Receiver:
         """Receive HEADERS (§6.2). The priority fields are skipped (§5.3.2)."""
         if not stream_id & 1:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client opens")
-        if flags & (frames.PADDED | frames.HAS_PRIORITY):
+        if flags & _NOT_CONTENT:
             payload = frames.content(flags, payload)
-        if flags & frames.END_HEADERS:
-            self._on_block(stream_id, payload, ends=bool(flags & frames.END_STREAM))
+        if flags & END_HEADERS:
+            self._on_block(stream_id, payload, ends=flags & END_STREAM != 0)
         else:
             self._partial = PartialBlock(stream_id, flags, payload)
             self._expected = frames.CONTINUATION
@@ -122,7 +121,7 @@ class Receiver:
     def _on_block(self, stream_id: int, block: bytes, *, ends: bool) -> None:
         """Receive a header block: a request, or its trailers (§8.1). It is decoded in any case (§4.3)."""
         section = self._decoder.decode(block)
-        stream = self._streams.live.get(stream_id)
+        stream = self._live.get(stream_id)
         if stream is not None:
             self._take_trailers(stream, section, ends=ends)
         elif stream_id > self._streams.highest:
@@ -134,14 +133,14 @@ class Receiver:
     def _open(self, stream_id: int, section: Section, *, ends: bool) -> None:
         streams = self._streams
         streams.highest = stream_id
-        if streams.is_refusing or len(streams.live) >= self._limits.max_concurrent_streams:  # §5.1.2
+        if streams.is_refusing or len(self._live) >= self._limits.max_concurrent_streams:  # §5.1.2
             raise StreamError(stream_id, ErrorCode.REFUSED_STREAM)
         if not section.is_request or (ends and section.content_bytes):  # §8.1.1
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR)
         streams.highest_accepted = stream_id
         send_window = self._sender.initial_window
         stream = Stream(stream_id, send_window, self._stream_bytes, section.content_bytes, is_received=ends)
-        streams.live[stream_id] = stream
+        self._live[stream_id] = stream
         self._events.append(StreamOpened(stream_id, section.fields, ends))
 
     def _take_trailers(self, stream: Stream, section: Section, *, ends: bool) -> None:
@@ -158,14 +157,14 @@ class Receiver:
         """Half-close the stream (remote), or close it if our side has ended before (§5.1)."""
         stream.is_received = True
         if stream.is_sent:
-            del self._streams.live[stream.stream_id]
+            del self._live[stream.stream_id]
 
     def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
         """Ignore a valid PRIORITY (§6.3). Without a stream to reset, the error is the connection's."""
         if stream_id == 0:
             raise FatalError(ErrorCode.PROTOCOL_ERROR, "PRIORITY without a stream")
         if len(payload) != 5:
-            if stream_id in self._streams.live:
+            if stream_id in self._live:
                 raise StreamError(stream_id, ErrorCode.FRAME_SIZE_ERROR)
             raise FatalError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY must have 5 octets")
         self._control.spend(self._now_s)
@@ -195,7 +194,7 @@ class Receiver:
             return
         self._expected = None
         settings = read_settings(payload)
-        self._control.spend(self._now_s, len(settings) * len(self._streams.live) / _STREAMS_PER_CONTROL_FRAME)
+        self._control.spend(self._now_s, len(settings) * len(self._live) / _STREAMS_PER_CONTROL_FRAME)
         self._sender.apply(settings)
 
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
@@ -246,9 +245,13 @@ class Receiver:
             raise FatalError(ErrorCode.ENHANCE_YOUR_CALM, "header block in too many frames")
         if len(partial.block) > self._limits.max_header_list_bytes:
             raise FatalError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
-        if flags & frames.END_HEADERS:
+        if flags & END_HEADERS:
             self._expected = None
-            self._on_block(stream_id, partial.block, ends=bool(partial.flags & frames.END_STREAM))
+            self._on_block(stream_id, partial.block, ends=partial.flags & END_STREAM != 0)
+
+    def _on_unknown(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
+        """Ignore a frame of an unknown type (§4.1, §5.5)."""
+        self._control.spend(self._now_s)
 
 
 _HANDLERS: Final[tuple[Callable[[Receiver, int, int, bytes], None], ...]] = (
@@ -262,5 +265,6 @@ _HANDLERS: Final[tuple[Callable[[Receiver, int, int, bytes], None], ...]] = (
     Receiver._on_goaway,
     Receiver._on_window_update,
     Receiver._on_continuation,
+    *[Receiver._on_unknown] * (256 - 10),
 )
 """By type of frame (§11.2)."""

@@ -10,6 +10,7 @@ from extproc.h2 import frames
 from extproc.h2.events import ErrorCode, FatalError, StreamError
 from extproc.h2.stream import INITIAL_WINDOW, MAX_WINDOW, Stream, StreamTable
 
+_pack_header = frames.HEADER.pack
 _EMPTY_TABLE = b"\x20"  # RFC 7541 §6.3: a dynamic table size update to 0
 
 
@@ -37,17 +38,17 @@ class Sender:
         else:
             self._write_headers(stream, block)
 
-    def send_data(self, stream: Stream, data: bytes, *, end_stream: bool) -> None:
+    def send_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Send data; raises StreamError if more waits than a stream may hold back."""
-        size = len(data)
+        size, out = len(data), self.out
         stream.is_ending = end_stream
         if size > stream.send_window or size > self._window or size > self._peer_max_frame or stream.queue:
             self._enqueue(stream, data)
             return
         stream.send_window -= size
         self._window -= size
-        self.out += frames.HEADER.pack(size << 8 | frames.DATA, end_stream, stream.stream_id)
-        self.out += data
+        out += _pack_header(size << 8 | frames.DATA, end_stream, stream.stream_id)
+        out += data
         if end_stream:
             self._end(stream)
 
@@ -149,7 +150,10 @@ class Sender:
             block, self._block_prefix = self._block_prefix + block, b""
         flags, size = int(stream.is_ending), self._peer_max_frame
         if len(block) <= size:
-            self.out += frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream.stream_id, block)
+            size_and_kind = len(block) << 8 | frames.HEADERS
+            self.out += (
+                frames.HEADER.pack(size_and_kind, flags | frames.END_HEADERS, stream.stream_id) + block
+            )
         else:
             self.out += frames.frame(frames.HEADERS, flags, stream.stream_id, block[:size])
             for start in range(size, len(block), size):

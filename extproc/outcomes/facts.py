@@ -54,7 +54,8 @@ class Facts(CandidateFacts, frozen=True, omit_defaults=True, kw_only=True):
     @property
     def new_tokens(self) -> float:
         """The input that was not expected in the backend's prefix cache."""
-        return max(0.0, self.input_tokens - self.expected_cached_tokens)
+        tokens = self.input_tokens - self.expected_cached_tokens
+        return tokens if tokens > 0.0 else 0.0
 
 
 class PlacedFacts(Facts, frozen=True, kw_only=True):

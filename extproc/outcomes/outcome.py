@@ -178,7 +178,8 @@ def _client_ttft_s(entry: LogEntry, times: ServerTimes) -> float | None:
     """Return the whole exchange but for the time from the first token to the last."""
     if entry.status != 200 or entry.duration_s is None or times.decode_s is None:
         return None
-    return max(0.0, entry.duration_s - times.decode_s)
+    ttft_s = entry.duration_s - times.decode_s
+    return ttft_s if ttft_s > 0.0 else 0.0
 
 
 def is_backend_failure(entry: LogEntry) -> bool | None:
@@ -233,7 +234,7 @@ class RetryStage(StrEnum):
     ENDED = "UpstreamEnd"
 
 
-RETRY_STAGES = {stage.value: stage for stage in RetryStage}
+_STAGES = {stage.value: stage for stage in RetryStage}
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -254,7 +255,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 def read_retry(entry: LogEntry) -> Retry | None:
     """Read an entry about a second attempt; None for an entry that is about a whole exchange."""
-    stage = RETRY_STAGES.get(entry.tags.get(STAGE_TAG, ""))
+    stage = _STAGES.get(entry.tags.get(STAGE_TAG, ""))
     if stage is None:
         return None
     return Retry(

@@ -52,7 +52,7 @@ def read_times(tags: Mapping[str, str], metadata: Mapping[str, str]) -> ServerTi
     headers_s = _seconds(tags.get(HEADERS_TAG), 1e6)
     are_early = None
     if headers_s is not None and first_s is not None:
-        are_early = first_s - headers_s > max(headers_s, EARLY_S)
+        are_early = first_s - headers_s > (headers_s if headers_s > EARLY_S else EARLY_S)
     return ServerTimes(first_s, decode_s, are_early)
 
 

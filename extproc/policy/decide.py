@@ -6,7 +6,6 @@ has shown to help; beyond the guard's limit only sending less helps.
 """
 
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from math import exp, inf
 
 import numpy as np
@@ -23,6 +22,8 @@ from extproc.policy.least_load import SCORES, Score, least_loaded
 from extproc.policy.predictive import CorrectionModel, corrections
 from extproc.request.request import Request
 
+_LEAST_LOAD, _LOW_ZONE = Layer.LEAST_LOAD, Reason.LOW_ZONE  # most decisions, see `fleet.view.LOW`
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyRules:
@@ -33,9 +34,8 @@ class PolicyRules:
     max_predicted_ttft_s: float = WaitingRule().burst_s
     score: str = "expected_wait"
 
-    @property
     def scored_by(self) -> Score:
-        """The score of layer 3."""
+        """Return the score of layer 3."""
         return SCORES[self.score]
 
 
@@ -86,12 +86,12 @@ def _placed(
         if tried is not None:
             return _decision(request, fit, tried, Layer.LEAST_LOAD, Reason.UNHEARD)
     if min(expected_s) < rules.low_s:
-        return _least_load(request, fit, expected_s, rules, Reason.LOW_ZONE, rng)
+        return _least_load(request, fit, expected_s, rules, _LOW_ZONE, rng)
     if model is None or not _is_predictable(request, rules):
         return _least_load(request, fit, expected_s, rules, _why_unasked(request, rules), rng)
     most = rules.predict.max_candidates
     if len(fit) > most:
-        numbers = nsmallest(most, range(len(fit)), key=expected_s.__getitem__)
+        numbers = sorted(range(len(fit)), key=expected_s.__getitem__)[:most]
         fit = fit.narrowed([fit.backends[number] for number in numbers])
         expected_s = [expected_s[number] for number in numbers]
     return _predict(request, fit, expected_s, model, rules, rng)
@@ -188,12 +188,12 @@ def _least_load(
     rng: np.random.Generator,
 ) -> Decision:
     chosen = least_loaded(view, _scores(request, view, expected_s, rules), rng)
-    return _decision(request, view, chosen, Layer.LEAST_LOAD, reason)
+    return _decision(request, view, chosen, _LEAST_LOAD, reason)
 
 
 def _scores(request: Request, view: FleetView, expected_s: list[float], rules: PolicyRules) -> list[float]:
     """Return what layer 3 compares, which is the estimate unless another score is configured."""
-    score = rules.scored_by
+    score = rules.scored_by()
     return expected_s if score is expected_wait.scores else score(view, request.input_tokens)
 
 

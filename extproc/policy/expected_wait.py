@@ -17,7 +17,6 @@ takes are lacking for those that come after it.
 from collections.abc import Mapping
 
 from extproc.fleet.backend import Backend
-from extproc.fleet.pace import CROWDING
 from extproc.fleet.view import FleetView
 from extproc.fleet.wait_terms import ExpectedWait
 
@@ -26,22 +25,24 @@ def expected_wait(
     backend: Backend, load: float, prompt_tokens: float, cached_tokens: float, now_s: float
 ) -> ExpectedWait:
     """Estimate the wait of a request of `prompt_tokens`, of which `cached_tokens` need not be computed."""
-    return ExpectedWait(*terms(backend, load, prompt_tokens, cached_tokens, now_s))
+    return ExpectedWait._make(terms(backend, load, prompt_tokens, cached_tokens, now_s))
 
 
 def terms(
     backend: Backend, load: float, prompt_tokens: float, cached_tokens: float, now_s: float
 ) -> tuple[float, ...]:
     """Estimate the same as a plain tuple, which takes a third of the time, in the order of `ExpectedWait`."""
-    pace, load_with_it = backend.pace, load + 1
-    ahead_s, lacking_tokens = backend.prefilled_at_s - now_s, prompt_tokens - backend.kv_free
-    turns_s = pace.turn_s * (load_with_it - backend.places)
-    memory_s = backend.kv_freed_s * lacking_tokens if lacking_tokens > 0.0 else 0.0
+    pace, ahead_s = backend.pace, backend.prefilled_at_s - now_s
+    turns_s, crowding_s = backend.turns_s, backend.crowding_s
+    if load != backend.load:
+        turns_s, crowding_s = backend.load_terms(load)
+    if prompt_tokens > backend.kv_free:
+        turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
     return (
         pace.base_s + pace.token_s * (prompt_tokens - cached_tokens),
         ahead_s if ahead_s > 0.0 else 0.0,
-        max(0.0, turns_s, memory_s),
-        pace.turn_s * CROWDING * load_with_it,
+        turns_s,
+        crowding_s,
     )
 
 

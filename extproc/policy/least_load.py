@@ -13,6 +13,7 @@ from math import inf
 
 import numpy as np
 
+from extproc.fleet.backend import Backend
 from extproc.fleet.view import FleetView
 from extproc.policy import expected_wait
 
@@ -61,23 +62,23 @@ def _lightest(view: FleetView, found: list[float], bound: float, first: int, rng
     Among equals, that is the one that was chosen longest ago. A difference that the prefix cache makes is no
     noise: none of them has fewer expected cached tokens.
     """
-    backends, loads, cached = view.backends, view.loads, view.near_tokens.get
-    most = cached(backends[first], 0.0)
-    tied: list[int] = []
+    fresh_from_s, cached = view.fresh_from_s, view.near_tokens.get
+    most = cached(view.backends[first], 0.0)
+    tied: list[Backend] = []
     lightest, longest_ago_s, alike = inf, inf, 0
-    for number, each in enumerate(found):
-        if each > bound or (load := loads[number]) > lightest:
+    for backend, each in zip(view.backends, found, strict=True):
+        if each > bound:
             continue
-        backend = backends[number]
-        if most > 0.0 and cached(backend, 0.0) < most:
+        load = backend.load if backend.scraped_at_s >= fresh_from_s else backend.own
+        if load > lightest or (most > 0.0 and cached(backend, 0.0) < most):
             continue
         chosen_at_s = backend.silence.chosen_at_s
         if load < lightest:
-            lightest, longest_ago_s, alike, tied = load, chosen_at_s, 1, [number]
+            lightest, longest_ago_s, alike, tied = load, chosen_at_s, 1, [backend]
             continue
         alike += 1
         if chosen_at_s < longest_ago_s:
-            longest_ago_s, tied = chosen_at_s, [number]
+            longest_ago_s, tied = chosen_at_s, [backend]
         elif chosen_at_s == longest_ago_s:
-            tied.append(number)
-    return tied[0] if alike == 1 else tied[int(rng.random() * len(tied))]
+            tied.append(backend)
+    return view.backends.index(tied[0] if alike == 1 else tied[int(rng.random() * len(tied))])

@@ -37,14 +37,15 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
     The features are in the order of `learning.features.FEATURES`. The input is what a backend has to compute:
     without the tokens that are expected in its prefix cache.
     """
-    backends, loads, cached, now_s = view.backends, view.loads, view.cached_tokens.get, view.now_s
+    cached, now_s, fresh_from_s = view.cached_tokens.get, view.now_s, view.fresh_from_s
+    prompt_tokens = float(input_tokens)
     numbers: list[int] = []
     rows: list[float] = []
-    for number, backend in enumerate(backends):
-        if backend.scraped_at_s < view.fresh_from_s:
+    for number, backend in enumerate(view.backends):
+        if backend.scraped_at_s < fresh_from_s:
             continue
-        load, cached_tokens = loads[number], cached(backend, 0.0)
-        running = backend.running + backend.own - backend.own_at_scrape  # as `fleet.signals.running_now`
+        load, cached_tokens = backend.load, cached(backend, 0.0)
+        running = backend.running + (backend.own - backend.own_at_scrape)  # as `fleet.signals.running_now`
         running = running if running > load else load
         numbers.append(number)
         rows += (
@@ -52,7 +53,7 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
             load,
             backend.waiting,
             backend.kv_cache_fraction,
-            input_tokens - cached_tokens if cached_tokens < input_tokens else 0.0,
-            *terms(backend, load, input_tokens, cached_tokens, now_s),
+            prompt_tokens - cached_tokens if cached_tokens < prompt_tokens else 0.0,
         )
+        rows += terms(backend, load, prompt_tokens, cached_tokens, now_s)
     return dict(zip(numbers, model.corrections(rows), strict=True)) if numbers else {}

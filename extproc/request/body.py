@@ -52,7 +52,16 @@ class _Fields(msgspec.Struct, gc=False):
 
 def read_body(api: Api, body: bytes) -> BodyFacts:
     """Read the body of a request of `api`; never raises, whatever the bytes."""
+    if body.startswith(b"{") and len(body) <= _CONDENSE_FROM_BYTES and not _is_marked(body):
+        usual = read_usual(api, body)
+        if usual is not None:
+            return usual
     return _read_json(api, body) or read_form(api, body) or unreadable(body)
+
+
+def _is_marked(json: bytes) -> bool:
+    """Return whether it has bytes that mark a literal, and that no text in UTF-8 has."""
+    return TEXT_MARK in json or IDS_MARK in json
 
 
 def unreadable(body: bytes) -> BodyFacts:
@@ -63,7 +72,7 @@ def unreadable(body: bytes) -> BodyFacts:
 def _read_json(api: Api, body: bytes) -> BodyFacts | None:
     """Read a JSON object of any shape, mended if it has to be; None for anything else."""
     json = body.removeprefix(codecs.BOM_UTF8)
-    if not (json.startswith(b"{") or _OBJECT.match(json)) or TEXT_MARK in json or IDS_MARK in json:
+    if not (json.startswith(b"{") or _OBJECT.match(json)) or _is_marked(json):
         return None
     condensed = condense(json) if len(json) > _CONDENSE_FROM_BYTES else json
     if len(condensed) > _LOOK_CLOSELY_UP_TO_BYTES:  # to parse it a second time would take longer than to look

@@ -34,6 +34,8 @@ _WIDE_STARTS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0", b"{\0", 
 
 def readable_content(body: bytes, encoding: str) -> bytes | None:
     """Return the content in UTF-8, `encoding` being that of the header; None where it cannot be had."""
+    if not encoding and body.startswith(b'{"'):
+        return body
     coding = encoding and encoding.strip().lower()
     content = body if coding in ("", "identity") else _unpacked(body, coding)
     return _as_utf8(content) if content is not None and content.startswith(_WIDE_STARTS) else content

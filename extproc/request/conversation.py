@@ -129,13 +129,17 @@ def messages_size(messages: Iterable[Message]) -> Size:
     """Size messages of the usual shape."""
     text_bytes, media_tokens = 0, 0
     for message in messages:
-        for content in (message.content, message.output):
-            if isinstance(content, str):
-                text_bytes += utf8_bytes(content)
-            elif content is not None:
-                content_bytes, content_tokens = content_size(content)
-                text_bytes += content_bytes
-                media_tokens += content_tokens
+        content = message.content
+        if isinstance(content, str) and content.isascii():  # as nearly all are
+            text_bytes += len(content)
+        else:
+            content_bytes, content_tokens = content_size(content)
+            text_bytes += content_bytes
+            media_tokens += content_tokens
+        if message.output is not None:
+            content_bytes, content_tokens = content_size(message.output)
+            text_bytes += content_bytes
+            media_tokens += content_tokens
         if message.name is not None or message.arguments is not None:
             text_bytes += utf8_bytes(message.name) + utf8_bytes(message.arguments)
         if message.tool_calls is not None:

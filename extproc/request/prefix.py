@@ -50,12 +50,15 @@ def read_prefix(
     A block that is not full has no hash. Models do not share anything. Engines cache the prefixes of
     generations only.
     """
-    begin = body.find(_mark(api.prompt_field)) if api.is_generation and model is not None else -1
+    if not api.is_generation or model is None:
+        return (), 0
+    prompt, opening = _marks(api)
+    begin = body.find(prompt)
     length = len(body) - begin
     if begin < 0 or length < _SMALLEST_BYTES:
         return (), 0
-    if api.opening_field is not None:
-        body, begin, length = _opened(body, begin, body.find(_mark(api.opening_field)))
+    if opening is not None:
+        body, begin, length = _opened(body, begin, body.find(opening))
     last, chain = hash((model, cache_salt)) if cache_salt else hash(model), []
     for start, end in _BLOCKS[: bisect_right(BLOCK_ENDS, length)]:
         last = hash((last, body[begin + start : begin + end]))
@@ -73,5 +76,7 @@ def _opened(body: bytes, prompt: int, opening: int) -> tuple[bytes, int, int]:
 
 
 @cache
-def _mark(field: str) -> bytes:
-    return f'"{field}"'.encode()
+def _marks(api: Api) -> tuple[bytes, bytes | None]:
+    """Return how the prompt's field and the opening one, if there is one, look in a body."""
+    opening = api.opening_field
+    return f'"{api.prompt_field}"'.encode(), None if opening is None else f'"{opening}"'.encode()

@@ -16,7 +16,7 @@ from extproc.request.api import APIS_BY_PATH, OTHER, Api, api_at
 from extproc.request.body import read_body, unreadable
 from extproc.request.body_facts import InputSize
 from extproc.request.content import is_cut_off, readable_content
-from extproc.request.header_rules import USUAL, HeaderRules
+from extproc.request.header_rules import PRIORITY_HEADER, USUAL, HeaderRules
 from extproc.request.prefix import read_prefix
 from extproc.request.session import NO_SESSION, read_session
 from extproc.request.stored_response import NO_RESPONSE, response_in_path, response_number
@@ -62,7 +62,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 _MODEL_IN_QUERY: Final = re.compile(r"[?&]model=([^&#]+)")
 
-PRIORITY_HEADER: Final = "x-extproc-priority"
 MAX_PRIORITY: Final = 100
 FORWARDED_FOR: Final = "x-forwarded-for"
 """Envoy adds the address that it is called from; what stands before, the client may have made up."""
@@ -87,13 +86,14 @@ def read_request(
     api = api_at(path, apis)
     if headers.get(":method") != api.method:
         api = OTHER
-    response = response_in_path(path)
+    response = response_in_path(path) if api is OTHER else NO_RESPONSE
     if body is None or response:
         return _without_body(api, path, headers, rules, response, endpoints)
     content = readable_content(body, headers.get("content-encoding", ""))
     facts = unreadable(body) if content is None else read_body(api, content)
     prefix, prompt_bytes = read_prefix(api, content or b"", facts.model, facts.cache_salt)
     tenant = "" if rules.tenant_header is None else _tenant(rules, headers)
+    is_plain = rules.are_plain(headers)  # as most are: none of their headers changes what follows
     return Request(
         api=api,
         path=path,
@@ -102,18 +102,20 @@ def read_request(
         input_size=facts.input_size,
         input_tokens=ratios.estimate(facts.model, facts.input_size),
         token_limit=facts.token_limit,
-        priority=_priority(headers, rules),
+        priority=0 if is_plain else _priority(headers, rules),
         body_bytes=len(body),
         has_body=True,
         tenant=tenant,
-        wait_limit_s=rules.slo.limit_s(headers),
-        session=read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
-        response=response_number(facts.previous_response),
+        wait_limit_s=None if is_plain else rules.slo.limit_s(headers),
+        session=NO_SESSION
+        if is_plain
+        else read_session(headers, rules.session_headers, facts.model, facts.cache_salt, tenant),
+        response=response_number(facts.previous_response) if facts.previous_response else NO_RESPONSE,
         prefix=prefix,
         prompt_bytes=prompt_bytes,
         traceparent=headers.get("traceparent", "") if rules.is_traced else "",
         endpoints=endpoints,
-        is_cut_off=is_cut_off(headers, body),
+        is_cut_off=not is_plain and is_cut_off(headers, body),
     )
 
 
@@ -129,14 +131,15 @@ def is_upgrade(headers: Mapping[str, str], apis: Mapping[str, Api] = APIS_BY_PAT
 
 def is_placed_by_headers(headers: Mapping[str, str]) -> bool:
     """Return whether a request is a stream both ways, a WebSocket or gRPC: no body is waited for."""
-    if is_upgrade(headers):
-        return True
+    if headers.get(":method") != "POST":
+        return is_upgrade(headers)
     is_maybe_grpc = "." in headers.get(":path", "")  # asked of every request; few other paths have a dot
-    return is_maybe_grpc and headers.get(":method") == "POST" and api_of(headers).is_grpc
+    return is_maybe_grpc and api_of(headers).is_grpc
 
 
 def _path(headers: Mapping[str, str]) -> str:
-    return headers.get(":path", "").partition("?")[0].rstrip("/") or "/"
+    target = headers.get(":path", "")
+    return target if target in APIS_BY_PATH else target.partition("?")[0].rstrip("/") or "/"
 
 
 def _without_body(

@@ -104,8 +104,9 @@ class TokenRatios:
         """
         tokens = round(size.text_bytes * self.tokens_per_byte(model)) + size.exact_tokens + size.media_tokens
         if tokens > SHORTEST_CONTEXT:
-            longest = self.longest_prompts.get(model, LONGEST_CONTEXT)
-            tokens = min(tokens, int(longest * size.prompts))
+            longest = self.longest_prompts.get(model, LONGEST_CONTEXT) * size.prompts
+            if tokens > longest:
+                return int(longest)
         return tokens or min(1, size.text_bytes)
 
     def learn(self, sample: RatioSample, server: Hashable = None) -> None:
@@ -154,7 +155,7 @@ class CounterWindow:
         self._text_bytes += size.text_bytes
         self._longest_bytes = max(self._longest_bytes, size.text_bytes)
         self._exact_tokens += size.exact_tokens
-        if model is None or size.media_tokens or self._model not in {None, model}:
+        if model is None or size.media_tokens or (self._model != model and self._model is not None):
             self._is_spoiled = True
         self._model = model
 

@@ -77,8 +77,6 @@ def _decoder(api: Api) -> msgspec.json.Decoder[_Usual]:
 
 
 def _size(value: Any) -> Size:
-    if isinstance(value, Raw):
-        return field_bytes(value), 0
     if isinstance(value, list) and value and isinstance(value[0], Message):
         return messages_size(value)
-    return content_size(value)
+    return (field_bytes(value), 0) if isinstance(value, Raw) else content_size(value)

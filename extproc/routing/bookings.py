@@ -113,12 +113,13 @@ class Bookings:
             self.shares.begin(request.tenant)
         if request.has_body:
             backend.reserve(now_s)
-            new_tokens = max(0.0, believed_tokens - cached_tokens) if prefill is None else 0.0
-            self._expect_prompt(booking, new_tokens, now_s)
+            new_tokens = believed_tokens - cached_tokens if prefill is None else 0.0
+            self._expect_prompt(booking, new_tokens if new_tokens > 0.0 else 0.0, now_s)
             _count_text(backend, request, prefill)
         else:
             backend.count_bodyless(1, now_s)
-        self._saved_retries = min(MAX_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
+        saved = self._saved_retries + RETRY_SHARE
+        self._saved_retries = saved if saved < MAX_SAVED_RETRIES else MAX_SAVED_RETRIES
         return booking
 
     def close(self, booking: Booking, now_s: float) -> None:

@@ -201,7 +201,7 @@ class Core:
 
     def _list_models(self, request: Request, phase: Phase, now_s: float) -> Placement:
         """Answer with the models of all backends; while none is known, any backend says what it serves."""
-        models = sorted(joining_models(self.fleet.backends).union(self.registry.models()))
+        models = tuple(sorted(joining_models(self.fleet.backends).union(self.registry.models())))
         if not models:
             return self.router.place(request, phase, now_s)
         self.router.counts.answered += 1

@@ -3,7 +3,7 @@
 Each backend would list its own models only, and a client that offers what is listed could not use the others.
 """
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -13,7 +13,10 @@ _CREATED_S = 0
 """When the models were made is not known; clients want a number."""
 
 
-def model_list(models: Sequence[str]) -> Answer:
+@lru_cache(
+    maxsize=1
+)  # a server may list a thousand long names (2 ms), and a client ask for them all the time
+def model_list(models: tuple[str, ...]) -> Answer:
     """Return the list of all models, aliases and adapters among them."""
     data = [{"id": model, "object": "model", "created": _CREATED_S, "owned_by": "vllm"} for model in models]
     body = msgspec.json.encode({"object": "list", "data": data})

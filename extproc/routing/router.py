@@ -42,6 +42,8 @@ from extproc.routing.refusal import (
 from extproc.routing.replicas import Replicas
 from extproc.routing.tenant_shares import is_crowded
 
+_LAST_RESORT = Reason.LAST_RESORT  # it is looked at for each request, see `fleet.view.LOW`
+
 
 class _Look(NamedTuple):
     """The backends as one decision has seen them, and those that may prefill the request for its backend."""
@@ -125,10 +127,8 @@ class Router:
         if look.decision.chosen is None and len(looked_at) < len(candidates):
             look = self._decide(request, candidates, now_s, left_s)
         decision = look.decision
-        if decision.reason is Reason.NO_BACKEND:
-            return self.pass_through(request, phase)
         if decision.chosen is None or decision.facts is None:
-            return decision
+            return self.pass_through(request, phase) if decision.reason is Reason.NO_BACKEND else decision
         self.counts.count(decision)
         return self._book(request, phase, look, decision.chosen, decision.facts)
 
@@ -250,7 +250,7 @@ class Router:
         self._fleet.sessions.sent(backend, request)
         facts = decision_facts(decision, known, booking)
         # All others are full where this one is the last resort, and none has a stored response but this one.
-        is_only_one = decision.reason is Reason.LAST_RESORT or request.response != NO_RESPONSE
+        is_only_one = decision.reason is _LAST_RESORT or request.response != NO_RESPONSE
         has_another = not is_only_one and backend.has_peers_for(request.model)
         may_be_retried = has_another and self.bookings.may_be_retried(backend)
         name = backend.name + GRPC_SUFFIX if request.api.is_grpc else backend.name

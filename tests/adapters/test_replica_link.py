@@ -86,7 +86,10 @@ async def test_more_reports_than_a_datagram_takes_arrive() -> None:
 async def test_strangers_and_garbage_are_counted_and_change_nothing() -> None:
     async with two_replicas() as (first, second, port):
         report = msgspec.msgpack.encode((7, [(1, "vllm-1", float(LONG))]))
-        garbage = (b"", b"\xff" * 60_000, msgspec.msgpack.encode((7, [(1, "vllm-1", "many")])), report[:-1])
+        garbage = (
+            *(b"", b"\xff" * 60_000, msgspec.msgpack.encode((7, [(1, "vllm-1", "many")])), report[:-1]),
+            b"\x92\x07\x91\x94\x01\xc0\x00" + b"\x91" * 3000 + b"\xc0",  # a field that none knows, and deep
+        )
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.bind((STRANGER, 0))
             stranger.sendto(report, (HOSTS[1], port))
@@ -98,6 +101,8 @@ async def test_strangers_and_garbage_are_counted_and_change_nothing() -> None:
         await until(lambda: second.link.refused == 1 + len(garbage))
         assert second.computed_at_s < time.monotonic()
         assert len(first.replicas) == 1
+        first.send(LONG)
+        await until(lambda: second.computed_at_s > time.monotonic() + 900.0)
 
 
 @in_loop

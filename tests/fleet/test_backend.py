@@ -316,6 +316,34 @@ def test_load_and_estimate_stay_within_what_is_known(steps: list[str | tuple[int
         assert 0.0 <= seen.num_running <= max(seen.load, backend.running + own)
 
 
+@given(
+    st.lists(
+        st.sampled_from(["reserve", "release", "move", "answer"])
+        | st.tuples(st.integers(0, 20), st.integers(0, 20)),
+        max_size=30,
+    )
+)
+def test_after_any_event_the_load_and_its_terms_are_what_they_are_by_definition(
+    steps: list[str | tuple[int, int]],
+) -> None:
+    backend, other, now_s = a_backend(RULES), a_backend(RULES, number=2), 0.0
+    for step in steps:
+        now_s += 0.3
+        if isinstance(step, tuple):
+            scrape(backend, float(step[0]), float(step[1]), now_s=now_s)
+        elif step == "reserve":
+            backend.reserve(now_s)
+        elif step == "answer":
+            pace(backend, 3.0, now_s, count=1)
+        elif backend.own and step == "release":
+            backend.release(now_s)
+        elif backend.own:
+            backend.move_to(other, now_s)
+        for each in (backend, other):
+            assert each.load == each.own + each.foreign
+            assert (each.turns_s, each.crowding_s) == each.load_terms(each.load)
+
+
 def test_kv_memory_is_what_the_server_has_left_less_the_prompts_that_it_has_still_to_admit() -> None:
     backend = a_backend(RULES)
     assert backend.kv_free == inf, "a server that does not say what it has is not taken to lack it"

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz import from_backends, from_clients, from_envoy, from_gateways, from_kubernetes, from_operators
+from fuzz import (
+    from_backends,
+    from_clients,
+    from_envoy,
+    from_gateways,
+    from_kubernetes,
+    from_operators,
+    from_sidecars,
+)
 
 Target = Callable[[bytes], None]
 """Reads any bytes; raises AssertionError, or what the code under test should not, where there is a fault."""
@@ -31,6 +39,8 @@ TARGETS: dict[str, Target] = {
     "config": from_operators.config,
     "cluster_file": from_operators.cluster_file,
     "endpoints_file": from_operators.endpoints_file,
+    "reports": from_sidecars.reports,
+    "sample_rows": from_sidecars.sample_rows,
 }
 CORPUS = Path(__file__).parent / "corpus"
 

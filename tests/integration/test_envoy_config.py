@@ -246,7 +246,8 @@ def test_rejection_reaches_the_client_as_it_is(start_envoy: StartEnvoy) -> None:
                 "3",
             )
             entry = await stack.sidecar.next_entry()
-            assert (entry.status, entry.metadata, entry.tags) == (503, {}, {})
+            assert (entry.status, entry.metadata) == (503, {})
+            assert entry.tags == {"details": "extproc_reject"}
 
     asyncio.run(scenario())
     assert backend.received == []

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.build import PAUSE_S, a_backend, a_request, fleet_rules, policy_rules, trust_rule, view_of
+from support.build import (
+    PAUSE_S,
+    a_backend,
+    a_request,
+    fleet_rules,
+    policy_rules,
+    settle,
+    trust_rule,
+    view_of,
+)
 from support.toy_api import TOY
 
 from extproc.fleet.backend import Backend
@@ -99,6 +108,7 @@ def placed(
     rules: PolicyRules = RULES,
     seed: int = 0,
 ) -> Decision:
+    settle(view.backends)
     return decide(request, view, model, rules, np.random.default_rng(seed))
 
 

@@ -3,7 +3,7 @@ from math import inf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.build import FAILURES, STALE_AFTER_S, a_backend, reserve, view_of
+from support.build import FAILURES, STALE_AFTER_S, a_backend, reserve, settle, view_of
 
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
@@ -38,6 +38,7 @@ def _backend(number: int, fields: dict[str, object]) -> Backend:
         backend.breaker.fail(NOW_S)
     for name in fields.keys() - {"is_failing"}:
         setattr(backend, name, fields[name])
+    settle([backend])
     return backend
 
 
@@ -69,8 +70,9 @@ def test_a_view_in_which_all_are_fit_is_not_made_again() -> None:
     assert fit(view, 100.0)[0] is view
 
 
-def test_a_machine_on_which_a_prompt_is_late_is_out_however_idle_it_is() -> None:
+def test_a_busy_machine_on_which_a_prompt_is_late_is_out() -> None:
     fast, slow = a_backend(), a_backend(number=2)
+    reserve(slow, 1, NOW_S)
     fast.pace, slow.pace = Pace(base_s=0.0, token_s=1e-4), Pace(base_s=0.0, token_s=2e-4)
     view = view_of([fast, slow], NOW_S)
     assert fit(view, 21_000.0, late_s=2.0)[0].backends == [fast], "2.1 s later than on the fast one"
@@ -79,6 +81,13 @@ def test_a_machine_on_which_a_prompt_is_late_is_out_however_idle_it_is() -> None
     assert fit(view, 19_000.0, late_s=2.0)[0].backends == [fast], "it would wait for others as well"
     fast.closed_above = -1.0
     assert fit(view, 21_000.0, late_s=2.0)[0].backends == []
+
+
+def test_an_idle_machine_takes_a_prompt_however_slow_it_is() -> None:
+    fast, slow = a_backend(), a_backend(number=2)
+    fast.pace, slow.pace = Pace(token_s=1e-4), Pace(token_s=1e-3)
+    fast.closed_above = -1.0
+    assert fit(view_of([fast, slow], NOW_S), 50_000.0, late_s=2.0)[0].backends == [slow]
 
 
 def test_a_slow_machine_takes_long_prompts_where_all_faster_ones_fail() -> None:

@@ -206,6 +206,15 @@ def test_clients_get_the_list_of_all_models_of_the_fleet() -> None:
     assert not any(backend.own for backend in core.registry.members)
 
 
+def test_a_list_that_has_not_changed_is_not_made_again() -> None:
+    core = a_core([an_endpoint(1, models=frozenset({"chat", "adapter"}))])
+    first, second = (
+        core.place(LIST_REQUEST, Phase.REQUEST_HEADERS, now_s).instruction for now_s in (1.0, 2.0)
+    )
+    assert isinstance(first, Answer)
+    assert first is second
+
+
 def test_contexts_that_servers_tell_one_after_another_are_looked_at_now_and_then() -> None:
     core = a_core([an_endpoint(number, model=None) for number in (1, 2)])
     one, two = core.registry.members

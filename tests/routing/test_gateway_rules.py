@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.build import MAX_ACTIVE, a_core, a_request, core_rules, endpoints, scrape
+from support.build import MAX_ACTIVE, a_core, a_request, an_endpoint, core_rules, endpoints, scrape
 
 from extproc.exchange.messages import Phase, Reject, RouteTo
 from extproc.exchange.placement import Placement
@@ -54,6 +54,13 @@ def test_only_endpoints_that_the_gateway_allows_are_chosen(allowed: set[str], ch
     core = gateway_core()
     named = {address(place(core, endpoints=frozenset(allowed))) for _ in range(MAX_ACTIVE)}
     assert named <= chosen
+
+
+@pytest.mark.parametrize("allowed", ["[fd00::2]:2", "fd00::2"])
+def test_an_ipv6_address_is_named_in_brackets(allowed: str) -> None:
+    members = [an_endpoint(number, host=f"fd00::{number}") for number in (1, 2)]
+    core = a_core(members, gateway_rules(), now_s=NOW_S)
+    assert address(place(core, endpoints=frozenset({allowed}))) == "[fd00::2]:2"
 
 
 @pytest.mark.parametrize("allowed", [frozenset(), frozenset({"10.0.0.1:8000"})])

@@ -173,7 +173,15 @@ def scrape(
 
 
 def view_of(backends: Sequence[Backend], now_s: float, stale_after_s: float = STALE_AFTER_S) -> FleetView:
+    settle(backends)
     return FleetView(backends, now_s, now_s - stale_after_s)
+
+
+def settle(backends: Iterable[Backend]) -> None:
+    """Have backends whose fields a test has set keep what follows from these."""
+    for backend in backends:
+        backend.load = backend.own + backend.foreign
+        backend.expect_next(backend.load)
 
 
 class CountedLease(Lease):

@@ -40,12 +40,13 @@ class Client:
         self._session = session
         self._url = url
 
-    async def ask(self, body: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Send a chat, and read the answer."""
+    async def ask(
+        self, body: Any, headers: Mapping[str, str] | None = None, path: str = "/v1/chat/completions"
+    ) -> None:
+        """Send a request, by default a chat, and read the answer."""
         data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         sent = {"content-type": "application/json", **TENANT, **(headers or {})}
-        url = f"{self._url}/v1/chat/completions"
-        async with self._session.post(url, data=data, headers=sent) as response:
+        async with self._session.post(self._url + path, data=data, headers=sent) as response:
             await response.read()
 
     async def get(self, path: str) -> None:
@@ -83,6 +84,24 @@ async def slow_upload(client: Client) -> None:
 async def half_body(client: Client) -> None:
     """Send half of a very large body."""
     await client.leave_half(bytes(24 * MIB), 31 * MIB, HOLDS_S)
+
+
+async def announced(client: Client) -> None:
+    """Announce a very large body, and send none of it."""
+    await client.leave_half(b"", 32 * MIB, HOLDS_S)
+
+
+async def models(client: Client) -> None:
+    """Ask for the list of models."""
+    await client.get("/v1/models")
+
+
+async def unknown_response(client: Client) -> None:
+    """Go on from a response that no server has, by an id that no server makes."""
+    number = next(NUMBERS)
+    await client.ask(
+        chat() | {"input": "x", "previous_response_id": f"resp_{number}" * 40}, path="/v1/responses"
+    )
 
 
 async def odd_body(client: Client) -> None:
@@ -135,6 +154,9 @@ ATTACKS: tuple[tuple[Attack, float], ...] = (
     (giant, 20),
     (slow_upload, 8),
     (half_body, 1),
+    (announced, 8),
+    (models, 100),
+    (unknown_response, 20),
     (odd_body, 5),
     (new_name, 200),
     (odd_headers, 10),

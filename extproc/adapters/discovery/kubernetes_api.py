@@ -125,7 +125,7 @@ class ObjectApi(Generic[Object]):
         return self._client.build_adapter_request(request)
 
 
-_GARBAGE = (msgspec.MsgspecError, UnicodeDecodeError)
+_GARBAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, *_GARBAGE)
 
 

@@ -89,6 +89,8 @@ def _parse(text: str) -> ServerList:
         return msgspec.json.decode(text, type=ServerList)
     except msgspec.ValidationError:
         raise
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     except msgspec.DecodeError:  # no JSON
         return msgspec.convert(read_list_document(text, "endpoints"), ServerList)
 

@@ -92,7 +92,7 @@ def name_of_address(prefix: str, address: str) -> str:
 def name_of_pod(pod: str) -> str:
     """Return the pod's name, where it can be a cluster's; else as much of it as can, and a hash."""
     name = re.sub(r"[^A-Za-z0-9-]", "-", pod).strip("-")
-    if name == pod and len(name) <= MAX_BACKEND_NAME and name != _SIDECAR_CLUSTER:
+    if name == pod and 0 < len(name) <= MAX_BACKEND_NAME and name != _SIDECAR_CLUSTER:
         return name
     digest = hashlib.sha256(pod.encode()).hexdigest()[:_HASH_CHARACTERS]
     return f"{name[: MAX_BACKEND_NAME - _HASH_CHARACTERS - 1]}-{digest}".lstrip("-")

@@ -44,31 +44,34 @@ _PHASES = {phase.value: phase for phase in Phase}
 
 def decode(message: bytes) -> Event:
     """Read one `ProcessingRequest`; raises ProtocolError for bytes that are none, or that name no phase."""
-    if len(message) <= _MAX_CACHED_BYTES and message.startswith(_REQUEST_HEADERS):
-        at = message.rfind(_CONTENT_LENGTH)
-        return _decode_again(message) if at < 0 else _decode_with_length(message, at + len(_CONTENT_LENGTH))
-    return _decode(message)
-
-
-def _decode_with_length(message: bytes, at: int) -> Event:
-    """Read a message as one with the length 0, which may be known, and put the length at that place back.
-
-    Measured: 1 instead of 4 µs.
-    """
-    begins = at + 1
-    ends = begins + message[at] if at < len(message) else begins
-    length = message[begins:ends]
-    if len(message) < ends or not length.isdigit():
+    if not message.startswith(_REQUEST_HEADERS) or len(message) > _MAX_CACHED_BYTES:
+        return _decode(message)
+    before, mark, rest = message.rpartition(_CONTENT_LENGTH)
+    if not mark:
         return _decode_again(message)
-    usual = _decode_again(message[:begins] + b"0" * len(length) + message[ends:])
+    size = rest[0] if rest else 0
+    length = rest[1 : size + 1]
+    if len(length) < size or not length.isdigit():
+        return _decode_again(message)
+    usual = _decode_with_length(before, size, rest[size + 1 :])
     if not isinstance(usual, HeadersReceived):
         return _decode(message)
     return HeadersReceived({**usual.headers, "content-length": length.decode()}, usual.end_of_stream)
 
 
 @lru_cache(maxsize=512)
+def _decode_with_length(before: bytes, size: int, after: bytes) -> Event:
+    """Decode headers around a content-length of `size` digits, as if all were 0.
+
+    But for the length, and apart from sessions, they hardly ever differ from the last ones. Measured: 1
+    instead of 4 µs.
+    """
+    return _decode(b"".join((before, _CONTENT_LENGTH, bytes((size,)), b"0" * size, after)))
+
+
+@lru_cache(maxsize=512)
 def _decode_again(message: bytes) -> Event:
-    """Decode headers that differ from the last ones; apart from sessions they hardly ever do."""
+    """Decode headers without a length that could be read."""
     return _decode(message)
 
 

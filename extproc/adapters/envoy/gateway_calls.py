@@ -146,6 +146,7 @@ class PickCall(ExchangeCall[GatewayExchange, GatewaySide]):
                 self._call.send(encode(self._named(answer) if isinstance(answer, Answer) else answer))
         if self._is_half_closed and self._exchange.is_placed:
             self._call.finish()
+        self.drain()
 
     def _named(self, answer: Answer) -> Answer:
         """Return an answer of the picker's own with the id of its request: its gateway may leave it out."""

@@ -126,7 +126,12 @@ def _endpoints(request: pb.ProcessingRequest) -> frozenset[str] | None:
     is_list = hint.WhichOneof("kind") == "list_value"
     texts = [value.string_value for value in hint.list_value.values] if is_list else [hint.string_value]
     addresses = (address.strip() for text in texts for address in text.split(","))
-    return frozenset(address for address in addresses if address)
+    return frozenset(_without_port(address) for address in addresses if address)
+
+
+def _without_port(address: str) -> str:
+    """Return an IPv6 address that has no port as hosts are written; any other as it is."""
+    return address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
 def _served(request: pb.ProcessingRequest) -> str | None:

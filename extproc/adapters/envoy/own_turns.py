@@ -12,13 +12,22 @@ from collections.abc import Callable
 MOST_WAITING = 256
 """Guessed: pieces of each kind that may wait, some 0.1 s of work. Beyond, the oldest is done at once."""
 
+MOST_PUT_OFF = 4
+"""Guessed: turns that a piece is put off for parts that have been read, 0.1 ms each."""
+
 Work = Callable[[], None]
 
 
 class OwnTurns:
-    """The work of one server: `urgent` pieces in the order of their coming, then the others."""
+    """The work of one server: `urgent` pieces in the order of their coming, then the others.
 
-    def __init__(self) -> None:
+    While the server `is_behind` with messages that it has read, it answers them first: what it answers in a
+    turn is written at the end of the turn.
+    """
+
+    def __init__(self, is_behind: Callable[[], bool]) -> None:
+        self._is_behind = is_behind
+        self._put_off = 0
         self._urgent: deque[Work] = deque()
         self._other: deque[Work] = deque()
         self._is_due = False
@@ -43,6 +52,11 @@ class OwnTurns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        if self._put_off < MOST_PUT_OFF and self._is_behind():
+            self._put_off += 1
+            self._go_on()
+            return
+        self._put_off = 0
         waiting = self._urgent or self._other
         work = waiting.popleft() if waiting else None
         self._go_on()  # whatever becomes of this piece

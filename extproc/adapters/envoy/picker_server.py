@@ -49,7 +49,7 @@ class PickerServer(ThinListener):
         handle_entries: Callable[[Iterable[LogEntry]], None],
     ) -> None:
         self.is_ending = False
-        self.turns = OwnTurns()
+        self.turns = OwnTurns(self.is_behind)
         self._gateway = gateway
         self._health_address = health_address
         self._new_exchange = new_exchange

@@ -121,6 +121,10 @@ class ThinListener(EnvoyServer):
             for connection in sorted(self._connections, key=lambda each: each.worth)[:excess]:
                 connection.abort()
 
+    def is_behind(self) -> bool:
+        """Return whether messages have been read that are still to be answered."""
+        return any(connection.is_behind for connection in self._connections)
+
     async def until_closed(self, timeout_s: float) -> None:
         """Wait until there is no connection any more, but no longer than that."""
         try:

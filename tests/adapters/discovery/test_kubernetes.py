@@ -159,7 +159,10 @@ def test_an_api_server_that_is_down_changes_nothing_until_it_is_back(tmp_path: P
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"<html>", b"{}", b'{"metadata": {}, "items": 5}', b"\xff\xfe", b"[" * 2000, b'{"metadata": null}'],
+    [
+        *(b"", b"<html>", b"{}", b'{"metadata": {}, "items": 5}', b"\xff\xfe", b"[" * 2000),
+        *(b'{"x": ' + b"[" * 2000, b'{"metadata": null}'),
+    ],
 )
 def test_garbage_is_a_failure_and_changes_nothing(garbage: bytes, tmp_path: Path) -> None:
     async def scenario(fake: FakeKubernetes, found: Found) -> None:

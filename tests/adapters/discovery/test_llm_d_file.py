@@ -83,7 +83,13 @@ def test_one_name_or_address_twice_is_refused(other: dict[str, Any]) -> None:
     "content",
     [
         *(None, b"", b"[", b"5", b"\xff\xfe", b"endpoints: 5", b"servers: []", b"endpoints: [*a]"),
-        *(b"endpoints: &a [*a]", b"[" * 100_000, b"endpoints:\n- 2026-13-01", b" " * (MAX_BYTES + 1)),
+        *(
+            b"endpoints: &a [*a]",
+            b"[" * 100_000,
+            b'{"x": ' + b"[" * 2000,
+            b"endpoints:\n- 2026-13-01",
+            b" " * (MAX_BYTES + 1),
+        ),
         b"a: &a {name: b}\nendpoints:\n- {<<: *a, address: 10.0.0.1, port: 8000}",
     ],
 )

@@ -9,7 +9,8 @@ from extproc.config.fields import BackendName
 CHECK = TypeAdapter(BackendName).validate_python
 
 
-@given(st.text(min_size=1, max_size=300))
+@given(st.text(max_size=300))
+@example("")
 @example("-" * 300)
 @example("extproc")
 @example("a" * 63)

@@ -101,7 +101,7 @@ def test_body_is_handed_on_as_it_came(body: bytes) -> None:
 
 
 @given(
-    body=st.binary(max_size=300),
+    body=st.binary(max_size=300) | st.integers(16_370, 16_390).map(bytes),
     ends=st.sampled_from([b"", b"\x10\x01", b"\x10\x00", b"\x0a\x01x", b"\x18\x01"]),
     after=st.sampled_from([b"", b"\x22\x03\x0a\x01y", b"\x40\x01"]),
     cut=st.integers(0, 8),

@@ -440,9 +440,10 @@ async def test_a_client_that_leaves_the_queue_leaves_no_trace() -> None:
         await until(lambda: queue.waiting == 0)
 
 
+@pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "half-close"])
 @pytest.mark.parametrize("steps", range(7))
 @in_loop
-async def test_a_reset_at_any_step_gives_the_place_back(steps: int) -> None:
+async def test_an_end_at_any_step_gives_the_place_back(steps: int, is_reset: bool) -> None:
     async with picking(rules()) as gateway:
         call = gateway.call()
         moves = [
@@ -457,7 +458,10 @@ async def test_a_reset_at_any_step_gives_the_place_back(steps: int) -> None:
             await move()
         if steps > 2:
             await call.picked()
-        call.stream.cancel()
+        if is_reset:
+            call.stream.cancel()
+        else:
+            await call.stream.done_writing()
         await gateway.until_idle()
         if steps > 3:
             await until(lambda: len(gateway.entries) == 1)
@@ -613,6 +617,16 @@ async def test_at_the_very_end_what_is_placed_goes_on_without_it() -> None:
         call = gateway.call()
         await call.placed()
         await gateway.server.drain()
+        assert await call.answer() is None
+        assert await call.stream.code() == grpc.StatusCode.OK
+
+
+@in_loop
+async def test_a_request_that_is_placed_at_the_very_end_goes_on_without_it_too() -> None:
+    async with picking(rules()) as gateway:
+        gateway.server.is_ending = True
+        call = gateway.call()
+        await call.placed()
         assert await call.answer() is None
         assert await call.stream.code() == grpc.StatusCode.OK
 
