@@ -57,7 +57,7 @@ def test_a_backend_that_lies_about_its_places_makes_no_other_look_faster(fleet: 
     scrape(one, running=4, now_s=1.0)
     honest_turn_s = one.pace.turn_s
     scrape(liar, running=999_999, waiting=1, ended_total=0, now_s=3.0)
-    scrape(liar, running=999_999, waiting=1, ended_total=2, now_s=3.1)
+    scrape(liar, running=999_999, waiting=1, ended_total=125_000, now_s=3.1)
     assert liar.places == 999_999
     scrape(one, running=4, now_s=3.3)
     assert one.places == RULES.saturation.max_active

@@ -33,6 +33,16 @@ def test_the_most_that_ran_during_the_queue_counts() -> None:
     assert after((2, 1, 0, 5), (7, 4, 0, 6), (8, 3, 0, 6), (5, 6, 0, 7)) == 8
 
 
+def test_many_places_are_believed_only_after_a_share_of_them_was_freed_while_no_more_ran() -> None:
+    learned = RunningLimit()
+    for running, ended in ((200, 0), (198, 20), (201, 24), (199, 48)):
+        learned.seen(running, 3, 0, ended)
+        assert not learned.is_sure
+    learned.seen(201, 3, 0, 50)
+    assert learned.is_sure
+    assert learned.limit == 201
+
+
 def test_a_queue_without_running_requests_shows_no_limit() -> None:
     assert after((0, 3, 20, 0), (0, 3, 20, 9)) == inf
 
