@@ -124,15 +124,14 @@ class _Line:
             setattr(self, name, max(0.0, getattr(self, name) - getattr(other, name)))
 
     def drawn_to(self, common: Pace) -> tuple[float, float]:
-        """Return base and token of the line, drawn towards the fleet's by the weight `prior`."""
+        """Return base and token of the line, drawn towards the fleet's."""
         weights, new_tokens, common_token_s = self.weights, self.new_tokens, common.token_s
         prior = PRIOR_OUTCOMES * weights / self.outcomes
         all_weights = weights + prior
         mean_tokens, mean_s = self.tokens / weights, self.ttft_s / weights
-        common_s = common.base_s + common_token_s * mean_tokens
-        scale = (
-            weights * mean_s / (common_s if common_s > SHORTEST_TTFT_S else SHORTEST_TTFT_S) + prior
-        ) / all_weights
+        expected_s = common.base_s + common_token_s * mean_tokens
+        common_s = expected_s if expected_s > SHORTEST_TTFT_S else SHORTEST_TTFT_S
+        scale = (weights * mean_s / common_s + prior) / all_weights
         spread = self.new_by_tokens - new_tokens * mean_tokens
         together = self.new_by_ttft - new_tokens * mean_s
         ridge = prior * _USUAL_SPREAD
@@ -166,8 +165,8 @@ class PaceLearning:
             self._waited_s += max(0.0, ttft_s - base_s - computing_s)
         elif seen.turns_s <= 0.0:  # else it waited for memory, which tells nothing of the pace
             # By what was predicted: a short TTFT out of the prefix cache, by surprise, is no surer for it.
-            predicted_s, least_s = base_s + computing_s, ttft_s / SURPRISE
-            predicted_s = max(predicted_s, least_s)
+            own_s, least_s = base_s + computing_s, ttft_s / SURPRISE
+            predicted_s = own_s if own_s > least_s else least_s
             weight = (NOISE_S / (NOISE_S + predicted_s)) ** 2
             self._line.add(weight, seen)
         if seen.decode_s is not None:

@@ -153,7 +153,8 @@ class CounterWindow:
         self._in_flight_bytes += _as_text_bytes(size)
         self._media_in_flight += size.media_tokens
         self._text_bytes += size.text_bytes
-        self._longest_bytes = max(self._longest_bytes, size.text_bytes)
+        longest = self._longest_bytes
+        self._longest_bytes = size.text_bytes if size.text_bytes > longest else longest
         self._exact_tokens += size.exact_tokens
         if model is None or size.media_tokens or (self._model != model and self._model is not None):
             self._is_spoiled = True
