@@ -154,13 +154,15 @@ def main(
 
 def _is_quick(found: dict[Arrivals, list[AtHalf]]) -> bool:
     """Show the latencies, and return whether they are within the budget."""
-    table = Table("a part, ms, at half a core", "parts/s", "core", "p50", "p99", "p99.9", "max", "over 1 ms")
+    names = ("parts/s", "core", "p50", "p99", "p99.9", "max", "over 1 ms", "sender late")
+    table = Table("a part, ms, at half a core", *names)
     for arrivals, rounds in found.items():
         for each in rounds:
             latencies = each.latencies
             times = [f"{latencies.at(fraction) * 1e3:.2f}" for fraction in (0.5, 0.99, 0.999, 1.0)]
             share = f"{latencies.share_above(MAX_PART_MS / 1e3):.2%}"
-            table.add_row(arrivals.name, f"{each.parts_per_s:,.0f}", f"{each.core:.2f}", *times, share)
+            rate, late = f"{each.parts_per_s:,.0f}", f"{latencies.late_s * 1e3:.1f}"
+            table.add_row(arrivals.name, rate, f"{each.core:.2f}", *times, share, late)
     Console().print(table)
     best_s = [min(each.latencies.at(0.99) for each in found[arrivals]) for arrivals in (SINGLE, STEPS)]
     return max(best_s) <= MAX_PART_MS / 1e3

@@ -142,7 +142,7 @@ class SentPrefixes:
             holders = self._notes.get(block, {})
             if len(holders) > most:
                 break
-            found.update(dict.fromkeys(each for each in holders if holders[each] >= each.cache.oldest))
+            found.update(dict.fromkeys(_holding(holders, None)))
         return list(found)[:most]
 
 

@@ -85,7 +85,7 @@ def _placed(
         tried = worth_trying(fit, _scores(request, fit, expected_s, rules))
         if tried is not None:
             return _decision(request, fit, tried, Layer.LEAST_LOAD, Reason.UNHEARD)
-    if min(expected_s) < rules.low_s:
+    if expected_s[0] < rules.low_s or min(expected_s) < rules.low_s:  # mostly the first one tells
         return _least_load(request, fit, expected_s, rules, _LOW_ZONE, rng)
     if model is None or not _is_predictable(request, rules):
         return _least_load(request, fit, expected_s, rules, _why_unasked(request, rules), rng)

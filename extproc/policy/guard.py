@@ -29,6 +29,7 @@ def fit(
     prompt_tokens = float(prompt_tokens)  # numbers of one kind: floats with integers take twice as long
     expected_s: list[float] = []
     out: set[Backend] = set()
+    may_be_late = False
     for backend in view.backends:
         load, turns_s, crowding_s = backend.load, backend.turns_s, backend.crowding_s
         if backend.scraped_at_s < fresh_from_s:  # of foreign requests nothing is known
@@ -51,9 +52,12 @@ def fit(
             out.add(backend)
             continue
         pace = backend.pace
-        expected_s.append(pace.base_s + pace.token_s * new_tokens + wait_s + crowding_s)
+        score_s = pace.base_s + pace.token_s * new_tokens + wait_s + crowding_s
+        expected_s.append(score_s)
+        if score_s > late_s:
+            may_be_late = True
     found = view.narrowed([backend for backend in view.backends if backend not in out]) if out else view
-    if expected_s and max(expected_s) > late_s:
+    if may_be_late:
         return _in_time(view, prompt_tokens, late_s, found, expected_s)
     return found, expected_s
 

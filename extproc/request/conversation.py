@@ -132,14 +132,12 @@ def messages_size(messages: Iterable[Message]) -> Size:
         content = message.content
         if isinstance(content, str) and content.isascii():  # as nearly all are
             text_bytes += len(content)
-        else:
-            content_bytes, content_tokens = content_size(content)
-            text_bytes += content_bytes
-            media_tokens += content_tokens
-        if message.output is not None:
-            content_bytes, content_tokens = content_size(message.output)
-            text_bytes += content_bytes
-            media_tokens += content_tokens
+            content = None
+        if content is not None or message.output is not None:
+            for other in (content, message.output):
+                other_bytes, other_tokens = content_size(other)
+                text_bytes += other_bytes
+                media_tokens += other_tokens
         if message.name is not None or message.arguments is not None:
             text_bytes += utf8_bytes(message.name) + utf8_bytes(message.arguments)
         if message.tool_calls is not None:

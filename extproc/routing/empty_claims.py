@@ -4,12 +4,14 @@ A prompt counts as work of its server from the decision on, and a body of some k
 context: by images that are not there, or by text whose client leaves at once. A client that repeats this
 would have all servers closed by prompts of which none is computed. So it is noted which bodies, and which
 tenants, had long prompts that were refused, or left within a moment. After a few in a row the next ones count
-as short, until one of them is computed. Clients that lose patience do so later, and are believed. A refusal
-may take its time: a server fetches images and videos first.
+as short, until one of them is computed. Clients that lose patience do so later, and are believed.
+
+Images and videos claim the most in the fewest bytes, and a server fetches them for seconds before it refuses
+them. So where tenants are not known, prompts that are long by media alone are noted by their model, too.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from extproc.request.request import Request
 from extproc.routing.culprits import kinds_of
@@ -43,13 +45,13 @@ class EmptyClaims:
         tokens, known = request.input_tokens, self._in_a_row
         if tokens <= LONG_TOKENS or not known:
             return tokens
-        return LONG_TOKENS if any(known.get(kind, 0) >= FEW for kind in kinds_of(request)) else tokens
+        return LONG_TOKENS if any(known.get(kind, 0) >= FEW for kind in _kinds(request)) else tokens
 
     def ended(self, request: Request, *, is_computed: bool, is_refused: bool, in_flight_s: float) -> None:
         """Note a request that has ended, and whether its prompt was computed, or found to be none."""
         if request.input_tokens <= LONG_TOKENS:
             return
-        for kind in kinds_of(request):
+        for kind in _kinds(request):
             if is_computed:
                 self._in_a_row.pop(kind, None)
             elif is_refused or in_flight_s < MOMENT_S:
@@ -57,3 +59,9 @@ class EmptyClaims:
                 self._in_a_row.move_to_end(kind)
         while len(self._in_a_row) > MAX_NOTES:
             self._in_a_row.popitem(last=False)
+
+
+def _kinds(request: Request) -> Iterator[Hashable]:
+    yield from kinds_of(request)
+    if not request.tenant and request.input_size.media_tokens > LONG_TOKENS:
+        yield "media", request.model

@@ -5,12 +5,14 @@ from support.build import a_core, a_request, core_rules, endpoints, fleet_rules
 
 from extproc.exchange.messages import Phase, RouteTo
 from extproc.outcomes.outcome import LogEntry
+from extproc.request.body_facts import InputSize
 from extproc.request.request import Request
 from extproc.routing.core import Core
 from extproc.routing.empty_claims import FEW, MAX_NOTES, EmptyClaims
 
 LEFT = frozenset({"DC"})
 GIANT = 100_000
+TEXT, MEDIA = InputSize(text_bytes=4 * GIANT), InputSize(media_tokens=GIANT)
 
 
 RULES = core_rules(fleet_rules(max_active=100))
@@ -21,8 +23,8 @@ def core() -> Core:
     return a_core(endpoints(1), RULES)
 
 
-def giant(number: int = 0, tenant: str = "") -> Request:
-    return a_request(input_tokens=GIANT, body_bytes=90_000 + number, tenant=tenant)
+def giant(number: int = 0, tenant: str = "", size: InputSize = TEXT) -> Request:
+    return a_request(input_tokens=GIANT, input_size=size, body_bytes=90_000 + number, tenant=tenant)
 
 
 def ask(
@@ -86,6 +88,15 @@ def test_a_giant_is_believed_no_more_where_it_is_tried_again_either() -> None:
         core.learn(LogEntry(0.0, 0.1, 400, 2, frozenset(), 0, placement.instruction.metadata, {}), 1.1)
     assert min(waits_s[:FEW]) > 2
     assert max(waits_s[FEW:]) < 0.5
+
+
+def test_of_an_unknown_client_media_that_are_refused_are_told_from_other_prompts(core: Core) -> None:
+    waits_s = [ask(core, giant(at, size=MEDIA), lasts_s=5.0, status=400) for at in range(FEW + 3)]
+    assert min(waits_s[:FEW]) > 2
+    assert max(waits_s[FEW:]) < 0.5
+    assert min(ask(core, giant(10)), ask(core, giant(11, "another", MEDIA))) > 2
+    assert ask(core, giant(12, size=MEDIA), is_left=False) < 0.5
+    assert ask(core, giant(13, size=MEDIA)) > 2
 
 
 def test_prompts_that_find_no_room_are_believed(core: Core) -> None:
