@@ -28,6 +28,7 @@ def with_filter(bootstrap: str) -> str:
 def test_a_refusal_in_a_stream_is_a_failure_where_envoy_reads_it(stack: LocalStack, is_read: bool) -> None:
     if is_read:
         stack.edit_envoy = with_filter
+    stack.stages["guard"] = {"max_predicted_ttft_s": 60.0}  # so that the server refuses, and not the sidecar
     start_sims(stack, 1, "--speed", "0.5", "--max-num-seqs", "1", "--max-num-queued-reqs", "1")
 
     async def scenario() -> None:

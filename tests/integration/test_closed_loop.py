@@ -36,7 +36,8 @@ async def learning(stack: LocalStack) -> AsyncIterator[None]:
 
 
 def trainer_log(stack: LocalStack) -> str:
-    return (stack.directory / "trainer.log").read_text()
+    log = stack.directory / "trainer.log"
+    return log.read_text() if log.exists() else ""  # it is there once the process has begun
 
 
 def is_judged(stack: LocalStack) -> bool:
