@@ -69,9 +69,10 @@ class Seen:
         return [median(values[end - size : end]) for end in range(len(values), size - 1, -size)]
 
     def slow_s(self, begin_s: float = -inf, end_s: float = inf) -> float:
-        """Return the p99 of TTFT of those who asked between two times."""
+        """Return the p99 of TTFT of those who asked between two times; 0 where nobody did."""
         asked = zip(self.asked_s, self.answers, strict=True)
-        return float(np.quantile([each.ttft_s for at_s, each in asked if begin_s <= at_s < end_s], 0.99))
+        took_s = [each.ttft_s for at_s, each in asked if begin_s <= at_s < end_s]
+        return float(np.quantile(took_s or [0.0], 0.99))
 
 
 @dataclass
