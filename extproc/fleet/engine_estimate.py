@@ -129,9 +129,9 @@ class EngineEstimate:
 
         Those are what other servers say of themselves, so that no more than its own `most` count.
         """
-        learner = self._running_limit
-        if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
-            learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
+        learner, is_no_sign = self._running_limit, self._is_prefilling or self._is_short_of_memory(signals)
+        if is_no_sign or not self._backlog.is_computing or not signals.waiting:
+            learner.seen(signals.running, signals.waiting, smallest_own, ended, is_no_sign)
         fleet, limit = self._averages, learner.limit
         if learner.is_sure:
             fleet.learn_places(self, limit)
@@ -146,6 +146,11 @@ class EngineEstimate:
         left = self._backlog.scraped(signals, stuck, self.pace.token_s, now_s - lag_s, now_s)
         self.prefilled_at_s = now_s + self.pace.token_s * left
         self._follow_memory(signals, left)
+
+    def _is_short_of_memory(self, signals: Signals) -> bool:
+        """Return whether the next prompt waits for memory, however many places are free."""
+        fraction, size = signals.kv_cache_fraction, signals.kv_cache_tokens
+        return fraction is not None and size is not None and size * (1.0 - fraction) < self._backlog.next_tokens
 
     def _follow_memory(self, signals: Signals, left: float) -> None:
         """Follow the KV memory: prompts that are `left` to compute will take some, ends give it back.

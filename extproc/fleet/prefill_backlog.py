@@ -52,6 +52,11 @@ class PrefillBacklog:
         """Whether a prompt that was admitted is still being computed, as of the last scrape."""
         return self._computing_tokens > 0
 
+    @property
+    def next_tokens(self) -> float:
+        """The tokens of the prompt that has waited longest; where only others' wait, those of the usual one."""
+        return next(iter(self._waiting.values()))[0] if self._waiting else self._usual_tokens
+
     def sent(self, request: object, tokens: float, now_s: float) -> None:
         """Note a prompt with this many tokens to compute."""
         self._waiting[request] = (tokens, now_s)
