@@ -120,7 +120,8 @@ class PrefillBacklog:
             del self._waiting[request]
         sent_at_s = oldest[0][1][1]
         computed = 0.5 * max(0.0, read_at_s - max(before_s, sent_at_s)) / token_s
-        self._computing_tokens += max(0.0, sum(tokens for _, (tokens, _) in oldest) - computed)
+        admitted = sum(tokens for _, (tokens, _) in oldest)
+        self._computing_tokens = min(admitted, self._computing_tokens + max(0.0, admitted - computed))
 
     def _follow_share(self, signals: Signals, token_s: float, elapsed_s: float) -> None:
         total, before = signals.prompt_tokens_total, self._prompt_tokens_total
