@@ -87,7 +87,8 @@ class EngineEstimate:
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
         self.usual_prompt.sent(tokens)
-        self._prompt_tokens += PROMPT_WEIGHT * (tokens - self._prompt_tokens)
+        known_tokens = self._prompt_tokens or tokens
+        self._prompt_tokens = known_tokens + PROMPT_WEIGHT * (tokens - known_tokens)
         pace, begins_at_s = self.pace, self.prefilled_at_s
         step_tokens = STEP_SHARE * pace.base_s / pace.token_s
         tokens += step_tokens if step_tokens < tokens else tokens
@@ -136,8 +137,8 @@ class EngineEstimate:
     def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
 
-        Those are what other servers say of themselves, so that no more than its own `most` count, and no fewer
-        than it has run.
+        Those are what other servers say of themselves, so that no more than its own `most` count, and at least
+        as many as it has run.
         """
         learner = self._running_limit
         if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
@@ -164,7 +165,9 @@ class EngineEstimate:
     def _is_short_of_memory(self, signals: Signals) -> bool:
         """Return whether the next prompt waits for memory, of which others may have more."""
         fraction, size = signals.kv_cache_fraction, signals.kv_cache_tokens
-        return fraction is not None and size is not None and size * (1.0 - fraction) < self._backlog.next_tokens
+        return (
+            fraction is not None and size is not None and size * (1.0 - fraction) < self._backlog.next_tokens
+        )
 
     def _follow_memory(self, signals: Signals, left: float) -> None:
         """Follow the KV memory: prompts that are `left` to compute will take some, ends give it back.
@@ -177,5 +180,6 @@ class EngineEstimate:
             self.kv_free = inf
             return
         self.kv_free = size * (1.0 - fraction) - left
-        prompts = min(size * fraction, signals.running * self._prompt_tokens)
+        used = size * fraction
+        prompts = min(used, signals.running * self._prompt_tokens) or used
         self.kv_freed_s = self.pace.stay_s / max(1.0, prompts)

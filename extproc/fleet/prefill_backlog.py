@@ -54,7 +54,7 @@ class PrefillBacklog:
 
     @property
     def next_tokens(self) -> float:
-        """The tokens of the prompt that has waited longest; where only others' wait, those of the usual one."""
+        """The tokens of the prompt that has waited longest; of the usual one where only others' wait."""
         return next(iter(self._waiting.values()))[0] if self._waiting else self._usual_tokens
 
     def sent(self, request: object, tokens: float, now_s: float) -> None:
