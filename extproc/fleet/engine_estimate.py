@@ -137,8 +137,8 @@ class EngineEstimate:
     def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
 
-        Those are what other servers say of themselves, so that no more than its own `most` count, and at least
-        as many as it has run.
+        Those are what other servers say of themselves, so that no more than its own `most` count, and at
+        least as many as it has run.
         """
         learner = self._running_limit
         if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
