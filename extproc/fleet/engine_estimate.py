@@ -22,6 +22,9 @@ STEP_SHARE = 0.5
 Those behind it wait for that, too. It is at most as long as its tokens take: short ones share an iteration.
 """
 
+PROMPT_WEIGHT = 0.1
+"""Guessed: the share of the newest prompt in the usual one here, by which memory becomes free."""
+
 OBSERVED_WEIGHT = 0.2
 """Guessed: the share of the newest TTFT in `observed_ttft_s`."""
 
@@ -39,7 +42,10 @@ class EngineEstimate:
     __slots__ = (
         "_averages",
         "_backlog",
+        "_is_limited_by_memory",
+        "_most_running",
         "_pace_learning",
+        "_prompt_tokens",
         "_running_limit",
         "crowding_s",
         "kv_free",
@@ -62,6 +68,8 @@ class EngineEstimate:
         self._pace_learning = PaceLearning()
         self.prefilled_at_s = -inf
         self._backlog = PrefillBacklog()
+        self._is_limited_by_memory = False
+        self._most_running = self._prompt_tokens = 0.0
         self.kv_free, self.kv_freed_s = inf, 0.0
         self.observed_ttft_s = nan
         self.expect_next(0.0)
@@ -79,6 +87,8 @@ class EngineEstimate:
     def expect_prompt(self, request: object, tokens: float, now_s: float) -> None:
         """Add a request's prompt to what is to be computed here."""
         self.usual_prompt.sent(tokens)
+        known_tokens = self._prompt_tokens or tokens
+        self._prompt_tokens = known_tokens + PROMPT_WEIGHT * (tokens - known_tokens)
         pace, begins_at_s = self.pace, self.prefilled_at_s
         step_tokens = STEP_SHARE * pace.base_s / pace.token_s
         tokens += step_tokens if step_tokens < tokens else tokens
@@ -127,17 +137,22 @@ class EngineEstimate:
     def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
         """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
 
-        Those are what other servers say of themselves, so that no more than its own `most` count.
+        Those are what other servers say of themselves, so that no more than its own `most` count, and at
+        least as many as it has run.
         """
         learner = self._running_limit
         if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
             learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
         fleet, limit = self._averages, learner.limit
-        if learner.is_sure:
+        self._is_limited_by_memory = limit < inf and (
+            self._is_limited_by_memory or self._is_short_of_memory(signals)
+        )
+        if learner.is_sure and not self._is_limited_by_memory:
             fleet.learn_places(self, limit)
+        self._most_running = max(self._most_running, signals.running)
         self.running_limit = self.places = limit
         if limit == inf and fleet.usual_places:
-            self.places = max(min(fleet.usual_places, most), signals.running)
+            self.places = max(min(fleet.usual_places, most), self._most_running)
 
     def _follow_prompts(self, signals: Signals, smallest_own: float, now_s: float, lag_s: float) -> None:
         """Follow the pace as it drifts, and by it the time of the prompts that a scrape shows to be left."""
@@ -147,14 +162,24 @@ class EngineEstimate:
         self.prefilled_at_s = now_s + self.pace.token_s * left
         self._follow_memory(signals, left)
 
+    def _is_short_of_memory(self, signals: Signals) -> bool:
+        """Return whether the next prompt waits for memory, of which others may have more."""
+        fraction, size = signals.kv_cache_fraction, signals.kv_cache_tokens
+        return (
+            fraction is not None and size is not None and size * (1.0 - fraction) < self._backlog.next_tokens
+        )
+
     def _follow_memory(self, signals: Signals, left: float) -> None:
         """Follow the KV memory: prompts that are `left` to compute will take some, ends give it back.
 
-        By Little's law (1961) all that is in use is given back in the time that a request stays.
+        By Little's law (1961) those that run end in the time that a request stays. For prompts each end
+        frees as much as its own prompt took: the rest goes to the output of the others.
         """
         fraction, size = signals.kv_cache_fraction, signals.kv_cache_tokens
         if fraction is None or size is None:
             self.kv_free = inf
             return
         self.kv_free = size * (1.0 - fraction) - left
-        self.kv_freed_s = self.pace.stay_s / max(1.0, size * fraction)
+        used = size * fraction
+        prompts = min(used, signals.running * self._prompt_tokens) or used
+        self.kv_freed_s = self.pace.stay_s / max(1.0, prompts)

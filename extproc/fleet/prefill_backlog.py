@@ -52,6 +52,11 @@ class PrefillBacklog:
         """Whether a prompt that was admitted is still being computed, as of the last scrape."""
         return self._computing_tokens > 0
 
+    @property
+    def next_tokens(self) -> float:
+        """The tokens of the prompt that has waited longest; of the usual one where only others' wait."""
+        return next(iter(self._waiting.values()))[0] if self._waiting else self._usual_tokens
+
     def sent(self, request: object, tokens: float, now_s: float) -> None:
         """Note a prompt with this many tokens to compute."""
         self._waiting[request] = (tokens, now_s)
@@ -115,7 +120,8 @@ class PrefillBacklog:
             del self._waiting[request]
         sent_at_s = oldest[0][1][1]
         computed = 0.5 * max(0.0, read_at_s - max(before_s, sent_at_s)) / token_s
-        self._computing_tokens += max(0.0, sum(tokens for _, (tokens, _) in oldest) - computed)
+        admitted = sum(tokens for _, (tokens, _) in oldest)
+        self._computing_tokens = min(admitted, self._computing_tokens + max(0.0, admitted - computed))
 
     def _follow_share(self, signals: Signals, token_s: float, elapsed_s: float) -> None:
         total, before = signals.prompt_tokens_total, self._prompt_tokens_total

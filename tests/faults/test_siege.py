@@ -39,7 +39,8 @@ MOST_TIMES = 1.5
 MOST_DRIFT = 0.2
 MOST_GROWN_MIB, MOST_LEFT_MIB = 8.0, 16.0
 MIB = 1 << 20
-LEARNED = ("expected_s", "max_active", "waits_above")
+LEARNED = ("own_prompt_s", "max_active", "waits_above")
+"""Of these the first is what the learned pace makes of a prompt; the terms beside it go with the load."""
 
 
 @dataclass
@@ -60,10 +61,7 @@ class Seen:
         return median(self.resident[-int(READ_S) :]) / MIB
 
     def learned(self, key: str) -> list[float]:
-        """Return the median of each READ_S of the last minute at most.
-
-        Without any attack those of `expected_s` lie 0.7 to 1.4 times apart: they go with the load.
-        """
+        """Return the median of each READ_S of the last minute at most."""
         values = [each[key] for each in self.readings[-60:]]
         size = int(READ_S)
         return [median(values[end - size : end]) for end in range(len(values), size - 1, -size)]
@@ -186,7 +184,11 @@ async def watching(stack: LocalStack, seen: Seen) -> None:
         state: dict[str, Any] = await stack.state()
         honest = [each for each in state["backends"] if each["name"] in HONEST]
         seen.readings.append(
-            {f"{each['name']} {key}": each[key] or inf for each in honest for key in LEARNED}
+            {
+                f"{each['name']} {key}": (each | each["terms_s"])[key] or inf
+                for each in honest
+                for key in LEARNED
+            }
         )
         seen.resident.append(resident_bytes(stack.sidecar.pid))
         await asyncio.sleep(1.0)

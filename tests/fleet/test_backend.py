@@ -354,5 +354,7 @@ def test_kv_memory_is_what_the_server_has_left_less_the_prompts_that_it_has_stil
     assert backend.kv_free <= 500.0, "the share of the iterations counts, too"
     backend.give_back_prompt("one")
     assert backend.kv_free == 2500.0
-    scrape(backend, 10, now_s=1.1)
+    scrape(backend, 3, kv_cache_fraction=0.75, kv_cache_tokens=10_000.0, now_s=1.1)
+    assert backend.kv_freed_s == pytest.approx(backend.pace.stay_s / (3 * 2000.0)), "the rest is for output"
+    scrape(backend, 10, now_s=1.2)
     assert backend.kv_free == inf

@@ -40,6 +40,26 @@ def test_a_backend_without_a_limit_is_taken_to_have_the_places_of_others(fleet: 
     assert one.places == 9
 
 
+def test_places_that_follow_from_the_kv_memory_are_not_expected_of_others(fleet: Fleet, one: Backend) -> None:
+    other = fleet.backends[1]
+    other.expect_prompt("long", 9000.0, 0.0)
+    for tenth in range(1, 40):
+        full = {"kv_cache_fraction": 0.95, "kv_cache_tokens": 20_000.0}
+        scrape(other, 2, 1, now_s=tenth / 10, ended_total=tenth / 2, **full)
+        scrape(one, 1, now_s=tenth / 10)
+    assert other.places == 2
+    assert one.places == inf
+
+
+def test_no_backend_is_taken_to_have_fewer_places_than_it_has_run(fleet: Fleet, one: Backend) -> None:
+    scrape(one, 9, now_s=0.1)
+    other = fleet.backends[1]
+    for tenth in range(1, 40):
+        scrape(other, 2, 1, now_s=tenth / 10, ended_total=tenth / 2)
+        scrape(one, 1, now_s=tenth / 10)
+    assert (other.places, one.places) == (2, 9)
+
+
 def test_the_places_of_a_backend_that_has_left_are_not_expected_of_the_others(
     fleet: Fleet, one: Backend
 ) -> None:

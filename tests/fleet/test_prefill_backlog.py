@@ -108,6 +108,14 @@ def test_a_prompt_that_is_being_computed_is_known_as_such(backlog: PrefillBacklo
     assert not backlog.is_computing
 
 
+def test_all_that_were_admitted_before_the_newest_are_computed_whatever_the_pace_says() -> None:
+    backlog = PrefillBacklog()
+    for number in range(50):
+        backlog.sent(number, 900.0, float(number))
+        left = scraped(backlog, 30, 0, number + 0.5)
+        assert left <= 2 * 900.0, "at a pace of one token a millisecond nearly all would be left by now"
+
+
 def test_a_restart_of_the_server_is_no_work_done() -> None:
     backlog = PrefillBacklog()
     for second, total in enumerate((1e9, 0.0, 0.0)):
