@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from extproc.fleet.view import FleetView
-from extproc.policy.expected_wait import terms
 
 
 class Versioned(Protocol):
@@ -35,7 +34,8 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
     """Ask the model about the candidates whose scrapes are fresh: log(ttft / estimate), by their number.
 
     The features are in the order of `learning.features.FEATURES`. The input is what a backend has to compute:
-    without the tokens that are expected in its prefix cache.
+    without the tokens that are expected in its prefix cache. The gauges are those of `FleetView.facts`, the
+    terms those of `policy.expected_wait`, written out once more for speed; a test holds them equal.
     """
     cached, now_s, fresh_from_s = view.cached_tokens.get, view.now_s, view.fresh_from_s
     prompt_tokens = float(input_tokens)
@@ -44,16 +44,22 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
     for number, backend in enumerate(view.backends):
         if backend.scraped_at_s < fresh_from_s:
             continue
-        load, cached_tokens = backend.load, cached(backend, 0.0)
+        numbers.append(number)
+        load, limit, turns_s, pace = backend.load, backend.running_limit, backend.turns_s, backend.pace
+        new_tokens, ahead_s = prompt_tokens - cached(backend, 0.0), backend.prefilled_at_s - now_s
         running = backend.running + (backend.own - backend.own_at_scrape)  # as `fleet.signals.running_now`
         running = running if running > load else load
-        numbers.append(number)
+        if prompt_tokens > backend.kv_free:
+            turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
         rows += (
-            running if running < backend.running_limit else backend.running_limit,
+            running if running < limit else limit,
             load,
             backend.waiting,
             backend.kv_cache_fraction,
-            prompt_tokens - cached_tokens if cached_tokens < prompt_tokens else 0.0,
+            new_tokens if new_tokens > 0.0 else 0.0,
+            pace.base_s + pace.token_s * new_tokens,
+            ahead_s if ahead_s > 0.0 else 0.0,
+            turns_s,
+            backend.crowding_s,
         )
-        rows += terms(backend, load, prompt_tokens, cached_tokens, now_s)
     return dict(zip(numbers, model.corrections(rows), strict=True)) if numbers else {}
