@@ -150,6 +150,6 @@ class PredictionRecord:
         self._ranking.observe(seen)
         error = self._error
         error.add(abs(seen.log_ttft - seen.log_corrected), abs(seen.log_ttft - seen.log_plain))
-        if self.is_judged:
+        if error.count >= self._rule.min_outcomes:
             allowed = error.plain * (1.0 if self.is_trusted else 1.0 - NEEDED_GAIN)
             self.is_trusted = error.corrected <= allowed and self._ranking.is_no_worse

@@ -11,7 +11,6 @@ the answers to one split lie side by side for all rows, and the arrays are kept 
 """
 
 from collections.abc import Sequence
-from struct import Struct
 
 import numpy as np
 import numpy.typing as npt
@@ -58,15 +57,15 @@ class Forest:
         asked.rows[:] = rows
         return asked.sums()
 
-    def of_few(self, values: Sequence[float]) -> list[float]:
-        """Return the same for rows that are given one after another, as a decision has them.
+    def of_few(self, rows: Sequence[bytes]) -> list[float]:
+        """Return the same for rows that `features.ROW` has packed, as a decision has them.
 
         It writes into arrays that are kept, so it is for one thread.
         """
-        asked = self._few.get(len(values))
+        asked = self._few.get(len(rows))
         if asked is None:
-            asked = self._few[len(values)] = _Asked(self, len(values) // len(FEATURES))
-        asked.write(asked.memory, 0, *values)
+            asked = self._few[len(rows)] = _Asked(self, len(rows))
+        asked.memory[:] = b"".join(rows)
         found: list[float] = asked.sums().tolist()
         return found
 
@@ -88,7 +87,7 @@ class Forest:
 class _Asked:
     """The arrays of a call with this many rows; several of them are views of one memory.
 
-    `write` writes numbers into the `memory` of `rows`, one after another.
+    The `memory` is that of `rows`.
     """
 
     __slots__ = (
@@ -106,15 +105,13 @@ class _Asked:
         "_values",
         "memory",
         "rows",
-        "write",
     )
 
     def __init__(self, forest: Forest, rows: int) -> None:
         trees = forest.features.shape[1]
         answers = trees * rows
         self.rows = np.zeros((rows, len(FEATURES)))
-        self.memory = self.rows.data
-        self.write = Struct(f"{self.rows.size}d").pack_into
+        self.memory = self.rows.ravel().view(np.uint8).data
         self._columns = self.rows.T
         self._features, self._leaves = forest.features.ravel(), forest.leaves
         self._values = np.empty((MAX_SPLITS * trees, rows))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from extproc.fleet.view import FleetView
+from extproc.learning.features import ROW
 
 
 class Versioned(Protocol):
@@ -26,8 +27,8 @@ class CorrectionModel(Protocol):
     def manifest(self) -> Versioned:
         """The part of the model file that describes the model."""
 
-    def corrections(self, rows: Sequence[float]) -> list[float]:
-        """Return log(ttft / estimate) for each of some rows of features, given one after another."""
+    def corrections(self, rows: Sequence[bytes]) -> list[float]:
+        """Return log(ttft / estimate) for each row of features that `learning.features.ROW` has packed."""
 
 
 def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) -> dict[int, float]:
@@ -38,9 +39,9 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
     terms those of `policy.expected_wait`, written out once more for speed; a test holds them equal.
     """
     cached, now_s, fresh_from_s = view.cached_tokens.get, view.now_s, view.fresh_from_s
-    prompt_tokens = float(input_tokens)
+    prompt_tokens, pack = float(input_tokens), ROW.pack
     numbers: list[int] = []
-    rows: list[float] = []
+    rows: list[bytes] = []
     for number, backend in enumerate(view.backends):
         if backend.scraped_at_s < fresh_from_s:
             continue
@@ -51,7 +52,7 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
         running = running if running > load else load
         if prompt_tokens > backend.kv_free:
             turns_s = max(turns_s, backend.kv_freed_s * (prompt_tokens - backend.kv_free))
-        rows += (
+        row = pack(
             running if running < limit else limit,
             load,
             backend.waiting,
@@ -62,4 +63,5 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
             turns_s,
             backend.crowding_s,
         )
+        rows.append(row)
     return dict(zip(numbers, model.corrections(rows), strict=True)) if numbers else {}

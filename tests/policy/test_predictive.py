@@ -10,7 +10,7 @@ from support.build import STALE_AFTER_S, a_backend, settle
 from extproc.fleet.backend import Backend
 from extproc.fleet.pace import Pace
 from extproc.fleet.view import FleetView
-from extproc.learning.features import FEATURES
+from extproc.learning.features import ROW
 from extproc.policy.expected_wait import expected_wait
 from extproc.policy.predictive import corrections
 
@@ -51,8 +51,8 @@ class CountingModel:
     def __init__(self) -> None:
         self.asked: list[tuple[float, ...]] = []
 
-    def corrections(self, rows: Sequence[float]) -> list[float]:
-        self.asked = [tuple(rows[at : at + len(FEATURES)]) for at in range(0, len(rows), len(FEATURES))]
+    def corrections(self, rows: Sequence[bytes]) -> list[float]:
+        self.asked = [ROW.unpack(row) for row in rows]
         return [float(number) for number in range(len(self.asked))]
 
 
