@@ -151,7 +151,9 @@ class EngineEstimate:
             fleet.learn_places(self, limit)
         self._most_running = max(self._most_running, signals.running)
         self.running_limit = self.places = limit
-        if limit == inf and fleet.usual_places:
+        if self._is_limited_by_memory and signals.waiting:
+            self.places = min(limit, max(1.0, signals.running))
+        elif limit == inf and fleet.usual_places:
             self.places = max(min(fleet.usual_places, most), self._most_running)
 
     def _follow_prompts(self, signals: Signals, smallest_own: float, now_s: float, lag_s: float) -> None:
