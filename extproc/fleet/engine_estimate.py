@@ -135,7 +135,7 @@ class EngineEstimate:
         return is_contradicted
 
     def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
-        """Learn the server's own limit, and the places that it is taken to have; `most` is its `max_active`."""
+        """Learn the server's own limit, and its places from that; no more than `most` are guessed."""
         learner, fleet = self._running_limit, self._averages
         if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
             learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
