@@ -135,24 +135,31 @@ class EngineEstimate:
         return is_contradicted
 
     def _follow_places(self, signals: Signals, smallest_own: float, ended: float, most: float) -> None:
-        """Learn the server's own limit; where none was seen, it is taken to have as many places as others.
-
-        Those are what other servers say of themselves, so that no more than its own `most` count, and at
-        least as many as it has run.
-        """
-        learner = self._running_limit
+        """Learn the server's own limit, and its places from that; no more than `most` are guessed."""
+        learner, fleet = self._running_limit, self._averages
         if self._is_prefilling or not self._backlog.is_computing or not signals.waiting:
             learner.seen(signals.running, signals.waiting, smallest_own, ended, self._is_prefilling)
-        fleet, limit = self._averages, learner.limit
+        limit = self.running_limit = learner.limit
         self._is_limited_by_memory = limit < inf and (
             self._is_limited_by_memory or self._is_short_of_memory(signals)
         )
         if learner.is_sure and not self._is_limited_by_memory:
             fleet.learn_places(self, limit)
         self._most_running = max(self._most_running, signals.running)
-        self.running_limit = self.places = limit
-        if limit == inf and fleet.usual_places:
-            self.places = max(min(fleet.usual_places, most), self._most_running)
+        self.places = self._places(signals, most)
+
+    def _places(self, signals: Signals, most: float) -> float:
+        """Return the own limit, or what runs while others wait for memory; where neither is known, as others.
+
+        Those are what other servers say of themselves, so that no more than its own `most` count, and at
+        least as many as it has run.
+        """
+        limit, usual = self.running_limit, self._averages.usual_places
+        if self._is_limited_by_memory and signals.waiting:
+            return min(limit, max(1.0, signals.running))
+        if limit == inf and usual:
+            return max(min(usual, most), self._most_running)
+        return limit
 
     def _follow_prompts(self, signals: Signals, smallest_own: float, now_s: float, lag_s: float) -> None:
         """Follow the pace as it drifts, and by it the time of the prompts that a scrape shows to be left."""

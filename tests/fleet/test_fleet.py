@@ -49,6 +49,10 @@ def test_places_that_follow_from_the_kv_memory_are_not_expected_of_others(fleet:
         scrape(one, 1, now_s=tenth / 10)
     assert other.places == 2
     assert one.places == inf
+    scrape(other, 5, now_s=4.1, ended_total=20, kv_cache_fraction=0.5, kv_cache_tokens=20_000.0)
+    assert other.places == 5
+    scrape(other, 3, 1, now_s=4.2, ended_total=20, kv_cache_fraction=0.95, kv_cache_tokens=20_000.0)
+    assert other.places == 3, "while others wait for memory, as many as have some"
 
 
 def test_no_backend_is_taken_to_have_fewer_places_than_it_has_run(fleet: Fleet, one: Backend) -> None:
