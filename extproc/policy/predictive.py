@@ -32,20 +32,29 @@ class CorrectionModel(Protocol):
 
 
 def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) -> dict[int, float]:
-    """Ask the model about the candidates whose scrapes are fresh: log(ttft / estimate), by their number.
+    """Ask the model about the candidates whose scrapes are fresh: log(ttft / estimate), by their number."""
+    rows = _rows(view, float(input_tokens))
+    if not rows:
+        return {}
+    found = model.corrections(rows)
+    if len(rows) == len(view):
+        return dict(enumerate(found))
+    fresh = [number for number, each in enumerate(view.backends) if view.is_fresh(each)]
+    return dict(zip(fresh, found, strict=True))
 
-    The features are in the order of `learning.features.FEATURES`. The input is what a backend has to compute:
-    without the tokens that are expected in its prefix cache. The gauges are those of `FleetView.facts`, the
-    terms those of `policy.expected_wait`, written out once more for speed; a test holds them equal.
+
+def _rows(view: FleetView, prompt_tokens: float) -> list[bytes]:
+    """Return the features of the candidates whose scrapes are fresh, in the order of `FEATURES`, packed.
+
+    The input is what a backend has to compute: without the tokens that are expected in its prefix cache. The
+    gauges are those of `FleetView.facts`, the terms those of `policy.expected_wait`, both written out once
+    more for speed; a test holds them equal.
     """
-    cached, now_s, fresh_from_s = view.cached_tokens.get, view.now_s, view.fresh_from_s
-    prompt_tokens, pack = float(input_tokens), ROW.pack
-    numbers: list[int] = []
+    cached, now_s, fresh_from_s, pack = view.cached_tokens.get, view.now_s, view.fresh_from_s, ROW.pack
     rows: list[bytes] = []
-    for number, backend in enumerate(view.backends):
+    for backend in view.backends:
         if backend.scraped_at_s < fresh_from_s:
             continue
-        numbers.append(number)
         load, limit, turns_s, pace = backend.load, backend.running_limit, backend.turns_s, backend.pace
         new_tokens, ahead_s = prompt_tokens - cached(backend, 0.0), backend.prefilled_at_s - now_s
         running = backend.running + (backend.own - backend.own_at_scrape)  # as `fleet.signals.running_now`
@@ -64,4 +73,4 @@ def corrections(view: FleetView, input_tokens: float, model: CorrectionModel) ->
             backend.crowding_s,
         )
         rows.append(row)
-    return dict(zip(numbers, model.corrections(rows), strict=True)) if numbers else {}
+    return rows
