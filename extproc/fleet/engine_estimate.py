@@ -62,7 +62,7 @@ class EngineEstimate:
     def __init__(self, averages: FleetAverages, max_num_seqs: int | None) -> None:
         self._averages = averages
         self.usual_prompt = averages.usual_prompt
-        self._running_limit = RunningLimit(inf if max_num_seqs is None else max_num_seqs)
+        self._running_limit = RunningLimit(inf if max_num_seqs is None else float(max_num_seqs))
         self.running_limit = self.places = self._running_limit.limit
         self.pace = averages.pace
         self._pace_learning = PaceLearning()

@@ -85,21 +85,24 @@ class RankRecord:
 
     def observe(self, seen: PredictedOutcome) -> None:
         """Compare an outcome with those just before it."""
+        log_ttft, log_corrected, log_plain = seen.log_ttft, seen.log_corrected, seen.log_plain
         for other in self._recent:
-            if _is_comparable(seen, other):
-                slower = seen.log_ttft > other.log_ttft
-                self._right.add(
-                    (seen.log_corrected > other.log_corrected) is slower,
-                    (seen.log_plain > other.log_plain) is slower,
-                )
+            slower_by = log_ttft - other.log_ttft
+            if -_LOG_DIFFERS <= slower_by <= _LOG_DIFFERS or not _is_alike(seen, other):
+                continue
+            slower = slower_by > 0.0
+            is_right, is_plain_right = log_corrected > other.log_corrected, log_plain > other.log_plain
+            self._right.add(is_right is slower, is_plain_right is slower)
         self._recent.append(seen)
 
 
-def _is_comparable(seen: PredictedOutcome, other: PredictedOutcome) -> bool:
-    if seen.backend == other.backend or abs(seen.log_ttft - other.log_ttft) <= _LOG_DIFFERS:
+def _is_alike(seen: PredictedOutcome, other: PredictedOutcome) -> bool:
+    """Return whether two requests were of the same length and time, on different backends."""
+    if seen.backend == other.backend or not -_WITHIN_S <= seen.at_s - other.at_s <= _WITHIN_S:
         return False
-    longer, shorter = max(seen.tokens, other.tokens), min(seen.tokens, other.tokens)
-    return abs(seen.at_s - other.at_s) <= _WITHIN_S and longer + 1 <= _SAME_LENGTH * (shorter + 1)
+    tokens, others = seen.tokens, other.tokens
+    longer, shorter = (tokens, others) if tokens > others else (others, tokens)
+    return longer + 1 <= _SAME_LENGTH * (shorter + 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -147,6 +150,6 @@ class PredictionRecord:
         self._ranking.observe(seen)
         error = self._error
         error.add(abs(seen.log_ttft - seen.log_corrected), abs(seen.log_ttft - seen.log_plain))
-        if self.is_judged:
+        if error.count >= self._rule.min_outcomes:
             allowed = error.plain * (1.0 if self.is_trusted else 1.0 - NEEDED_GAIN)
             self.is_trusted = error.corrected <= allowed and self._ranking.is_no_worse

@@ -166,15 +166,17 @@ def _predict(
     """Decide by the estimates, corrected where the model is trusted; where it is not they count as they
     are."""
     log_corrections = corrections(view, request.input_tokens, model)
-    trusted = [number for number in log_corrections if view.backends[number].predictions.is_trusted]
-    for number in trusted:
-        expected_s[number] *= exp(log_corrections[number])
-    found = expected_s if trusted else _scores(request, view, expected_s, rules)
+    is_corrected = False
+    for number, correction in log_corrections.items():
+        if view.backends[number].predictions.is_trusted:
+            expected_s[number] *= exp(correction)
+            is_corrected = True
+    found = expected_s if is_corrected else _scores(request, view, expected_s, rules)
     chosen = least_loaded(view, found, rng)
     if chosen not in log_corrections:
         return _decision(request, view, chosen, Layer.LEAST_LOAD, Reason.STALE_SIGNALS)
     asked = model, log_corrections[chosen]
-    if chosen in trusted:
+    if view.backends[chosen].predictions.is_trusted:
         return _decision(request, view, chosen, Layer.PREDICT, Reason.LOWEST_PREDICTION, asked)
     return _decision(request, view, chosen, Layer.LEAST_LOAD, Reason.RUNNING_ERROR, asked)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from extproc.learning.features import FEATURES
+from extproc.learning.features import FEATURES, ROW
 from extproc.learning.forest import Forest
 from extproc.learning.trees import MAX_LEAVES, MAX_TREES, Split, Tree, Trees, trees_of
 
@@ -38,8 +38,8 @@ def test_the_answer_is_lightgbms_own(rows: npt.NDArray[np.float64]) -> None:
 
 
 @given(any_rows)
-def test_a_few_rows_given_one_after_another_get_the_same_answers(rows: npt.NDArray[np.float64]) -> None:
-    assert FOREST.of_few(rows.ravel().tolist()) == FOREST.sums(rows).tolist()
+def test_a_few_packed_rows_get_the_same_answers(rows: npt.NDArray[np.float64]) -> None:
+    assert FOREST.of_few([ROW.pack(*row) for row in rows]) == FOREST.sums(rows).tolist()
 
 
 def walked(tree: Tree, row: npt.NDArray[np.float64]) -> float:

@@ -26,7 +26,7 @@ from extproc.fleet.pace import Pace
 from extproc.fleet.prediction_record import PredictedOutcome, RankRecord
 from extproc.fleet.view import FleetView
 from extproc.fleet.wait_terms import ExpectedWait
-from extproc.learning.features import FEATURES, GAUGES
+from extproc.learning.features import FEATURES, GAUGES, ROW
 from extproc.policy.decide import PolicyRules, decide, last_resort
 from extproc.policy.decision import Decision, Layer, Reason
 from extproc.request.api import EMBEDDING
@@ -55,8 +55,8 @@ class FakeModel:
         self.asked_rows: list[tuple[float, ...]] = []
         self._slope = seconds_per_running
 
-    def corrections(self, rows: Sequence[float]) -> list[float]:
-        asked = [tuple(rows[at : at + len(FEATURES)]) for at in range(0, len(rows), len(FEATURES))]
+    def corrections(self, rows: Sequence[bytes]) -> list[float]:
+        asked = [ROW.unpack(row) for row in rows]
         self.asked_rows += asked
         return [log(self._slope * row[0] / ExpectedWait(*row[len(GAUGES) :]).ttft_s) for row in asked]
 

@@ -13,7 +13,6 @@ from extproc.fleet.pace import Pace
 from extproc.fleet.peers import follow_peers, retry_peers
 from extproc.fleet.prediction_record import PredictedOutcome
 from extproc.fleet.signals import Signals
-from extproc.learning.features import FEATURES
 from extproc.learning.model_in_use import ModelOffer
 from extproc.learning.predictor import Predictor
 from extproc.outcomes.outcome import LogEntry
@@ -38,8 +37,8 @@ class FakeModel:
 
     manifest: FakeManifest
 
-    def corrections(self, rows: Sequence[float]) -> list[float]:
-        return [log(2.0)] * (len(rows) // len(FEATURES))
+    def corrections(self, rows: Sequence[bytes]) -> list[float]:
+        return [log(2.0)] * len(rows)
 
 
 def offer(version: str) -> ModelOffer:
