@@ -3,7 +3,7 @@ import sys
 
 
 def test_a_model_that_is_told_the_truth_decides_the_medium_zone() -> None:
-    options = "--fleet local --workload two-class@1.2 --seeds 1".split()
+    options = ["--fleet", "local", "--workload", "two-class@1.2", "--seeds", "1"]
     command = [sys.executable, "-m", "benchmarks.true_corrections", *options]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     decided = {line.split(":")[0]: line for line in shown if ": decided by" in line}
