@@ -151,14 +151,14 @@ class EngineEstimate:
     def _places(self, signals: Signals, most: float) -> float:
         """Return the own limit, or what runs while others wait for memory; where neither is known, as others.
 
-        Those are what other servers say of themselves, so that no more than its own `most` count, and at
-        least as many as it has run.
+        At least it has as many as it has run. All of these are what servers say, so that no more than its own
+        `most` count.
         """
         limit, usual = self.running_limit, self._averages.usual_places
         if self._is_limited_by_memory and signals.waiting:
             return min(limit, max(1.0, signals.running))
         if limit == inf and usual:
-            return max(min(usual, most), self._most_running)
+            return max(min(max(usual, self._most_running), most), signals.running)
         return limit
 
     def _follow_prompts(self, signals: Signals, smallest_own: float, now_s: float, lag_s: float) -> None:

@@ -62,6 +62,9 @@ def test_no_backend_is_taken_to_have_fewer_places_than_it_has_run(fleet: Fleet, 
         scrape(other, 2, 1, now_s=tenth / 10, ended_total=tenth / 2)
         scrape(one, 1, now_s=tenth / 10)
     assert (other.places, one.places) == (2, 9)
+    scrape(one, 999_999, now_s=4.1)
+    scrape(one, 1, now_s=4.2)
+    assert one.places == one.limits.max_active, "a moment's lie does not stay"
 
 
 def test_the_places_of_a_backend_that_has_left_are_not_expected_of_the_others(
