@@ -114,7 +114,8 @@ def test_a_reset_before_the_first_byte_is_followed_by_exactly_one_more_attempt(
             assert probes <= 10, "one at a time, with pauses"
             tried_twice = await stack.metric("extproc_retries_total")
             assert bad.requests + good.requests == len(load.answers) + tried_twice, "two attempts, never more"
-            assert 5 <= tried_twice <= 5 + CONCURRENCY + probes
+            # Until Envoy's log of the last failure has come, each client may have sent another request.
+            assert 5 <= tried_twice <= 5 + 2 * CONCURRENCY + probes
 
     asyncio.run(scenario())
 
