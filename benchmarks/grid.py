@@ -47,7 +47,7 @@ P99_OF_RIVAL = 0.5
 LATE_S = 2.0
 REFUSED_OF_ORACLE = 1.5
 REFUSED_BY_CHANCE = 0.002
-"""Where the oracle refuses nobody, a few requests decide: no ratio is asked of less than this share."""
+"""A smaller refused share is not compared with the oracle's: a few requests make it."""
 PAIRS = 0.9
 ERROR = 0.2
 
@@ -68,7 +68,7 @@ class Cell(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What was to be shown of a cell, by name: the figure, and whether it is kept."""
+    """One claim about a cell: its name, the figure, and whether the claim is kept."""
 
     claim: str
     text: str
@@ -91,7 +91,7 @@ def figures(found: dict[str, PolicyRun]) -> Iterator[Figure]:
     yield Figure(
         "good less best rival's", f"{own.good - best_good:+.3f}", own.good >= best_good - GOOD_BELOW_RIVAL
     )
-    ratio = _delay_s(own) / best_delay_s
+    ratio = _delay_s(own) / best_delay_s if best_delay_s > 0.0 else math.nan
     yield Figure("p99 / best rival's", f"{ratio:.2f}", best_delay_s <= LATE_S or ratio <= P99_OF_RIVAL)
     allowed = max(REFUSED_BY_CHANCE, REFUSED_OF_ORACLE * oracle.refused_share)
     shares = f"{own.refused_share:.1%} of {oracle.refused_share:.1%}"
@@ -103,7 +103,8 @@ def figures(found: dict[str, PolicyRun]) -> Iterator[Figure]:
 
 
 def _delay_s(run: PolicyRun) -> float:
-    return run.delay_s(99) or math.inf
+    delay_s = run.delay_s(99)
+    return math.inf if delay_s is None else delay_s
 
 
 def shown(run: PolicyRun) -> str:

@@ -1,4 +1,4 @@
-"""What a perfect model of layer 2 would gain: it is told the truth, and trusted everywhere.
+"""The gain of a perfect model of layer 2, which is told the truth and trusted everywhere.
 
     python -m benchmarks.true_corrections --fleet full-kinds --workload trace:FILE@1.0 --seeds 2 --from 60
 

@@ -40,7 +40,7 @@ MOST_DRIFT = 0.2
 MOST_GROWN_MIB, MOST_LEFT_MIB = 8.0, 16.0
 MIB = 1 << 20
 LEARNED = ("own_prompt_s", "max_active", "waits_above")
-"""Of these the first is what the learned pace makes of a prompt; the terms beside it go with the load."""
+"""The first is the time of a prompt at the learned pace. The other terms of the estimate go with the load."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Seen:
         return [median(values[end - size : end]) for end in range(len(values), size - 1, -size)]
 
     def slow_s(self, begin_s: float = -inf, end_s: float = inf) -> float:
-        """Return the p99 of TTFT of those who asked between two times; 0 where nobody did."""
+        """Return the p99 of TTFT of the requests sent between two times; 0 if there were none."""
         asked = zip(self.asked_s, self.answers, strict=True)
         took_s = [each.ttft_s for at_s, each in asked if begin_s <= at_s < end_s]
         return float(np.quantile(took_s or [0.0], 0.99))
